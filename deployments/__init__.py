@@ -1,0 +1,1 @@
+"""The rollout: specs, store, controller, admin API."""

@@ -1,0 +1,61 @@
+"""The words that every package shares: who answered, why, and how it went.
+
+Pure. The values are on the wire (headers, metrics, events); renaming one is a breaking change.
+"""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a request got its variant, in order of precedence: an earlier one beats a later one."""
+
+    GUARD = "GUARD"
+    """The guard took the chosen candidate out of service (rolled back)."""
+    LEASE_EXPIRED = "LEASE_EXPIRED"
+    """No fresh heartbeat of the guard: no live candidate share."""
+    KILL_SWITCH = "KILL_SWITCH"
+    """An operator sent everybody to the baseline."""
+    QUARANTINE = "QUARANTINE"
+    """The request's slice is pinned to the baseline."""
+    PIN = "PIN"
+    """The request asked for the variant and its key may, or an operator pinned its subject."""
+    TARGETING_MATCH = "TARGETING_MATCH"
+    """A targeting rule matched."""
+    SPLIT = "SPLIT"
+    """The targeting key fell into a share of the split."""
+    DEFAULT = "DEFAULT"
+    """Nothing else applied: the baseline."""
+    ERROR = "ERROR"
+    """Evaluation met something it cannot handle: the baseline, with an error code."""
+
+
+class Outcome(StrEnum):
+    """How one attempt at an upstream ended."""
+
+    OK = "ok"
+    REFUSED = "refused"
+    """No connection could be made, or it was closed before a response began."""
+    TIMEOUT = "timeout"
+    """No first byte, or no further byte, within the limit."""
+    SERVER_ERROR = "server_error"
+    """A 5xx status, or an error event in place of the first one."""
+    GARBAGE = "garbage"
+    """Not HTTP, not the promised content, or a broken first event."""
+    DIED = "died"
+    """The response broke off after it had begun."""
+    CLIENT_ERROR = "client_error"
+    """A 4xx of the engine: passed through, never a failure of the variant."""
+    CLIENT_GONE = "client_gone"
+    """The client went away first."""
+
+
+FAILURES = frozenset(
+    {
+        Outcome.REFUSED,
+        Outcome.TIMEOUT,
+        Outcome.SERVER_ERROR,
+        Outcome.GARBAGE,
+        Outcome.DIED,
+    }
+)
+"""The outcomes that count against a variant."""

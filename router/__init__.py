@@ -1,0 +1,1 @@
+"""One request: flags, slices, plan, dispatch, failover, the OpenAI-compatible surface."""

@@ -1,0 +1,107 @@
+"""What a gateway process is told at start. Frozen; read once by `python -m router`, passed down.
+
+The flags and the routing table are not here: they come as a `Snapshot` from the control process.
+"""
+
+import ipaddress
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from router.snapshot import Snapshot
+
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+class TenantLimits(BaseModel):
+    """Limits of one tenant, enforced by each gateway process for its share (limit / processes)."""
+
+    model_config = _STRICT
+
+    concurrency: int | None = Field(default=None, ge=1)
+    """Requests in flight at once."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    """Token bucket: this many a minute, bursts up to a sixth of it."""
+
+
+class KeySettings(BaseModel):
+    """One API key, known by its digest only."""
+
+    model_config = _STRICT
+
+    tenant: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """SHA-256 of the key, in hex (`penumbra keys new` prints both)."""
+    may_pin: bool = False
+    """Whether a request with this key may choose its variant with `x-penumbra-variant`."""
+    limits: TenantLimits = TenantLimits()
+
+
+class LimitSettings(BaseModel):
+    """What a client may send, and how slowly; and how long an upstream may keep it waiting."""
+
+    model_config = _STRICT
+
+    body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
+    header_bytes: int = Field(default=32 * 1024, ge=1024)
+    """All header lines of one request together, the request line included."""
+    header_seconds: float = Field(default=10.0, gt=0)
+    """From the first byte of a request to the end of its head."""
+    body_seconds: float = Field(default=60.0, gt=0)
+    """From the end of the head to the end of the body."""
+    client_write_seconds: float = Field(default=60.0, gt=0)
+    """For how long a client may not read what was sent to it."""
+    keep_alive_seconds: float = Field(default=75.0, gt=0)
+    connect_seconds: float = Field(default=2.0, gt=0)
+    first_byte_seconds: float = Field(default=120.0, gt=0)
+    """From the request handed to an upstream to the first byte of its answer."""
+    candidate_first_byte_seconds: float = Field(default=30.0, gt=0)
+    """The same for a candidate; past it the baseline is asked."""
+    idle_seconds: float = Field(default=60.0, gt=0)
+    """Between two pieces of one answer."""
+    upstream_connections: int = Field(default=4096, ge=1)
+    """Open connections to one variant, idle ones included, in one gateway process."""
+
+
+class GatewaySettings(BaseModel):
+    """Everything one gateway process needs to start.
+
+    Raises:
+        ValueError: no keys are configured and `host` is not a loopback address.
+    """
+
+    model_config = _STRICT
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    """Shared by all gateway processes of the machine (SO_REUSEPORT)."""
+    internal_port: int | None = Field(default=None, ge=0, le=65535)
+    """Loopback port of this one process: /metrics, /health, /ready, /debug/snapshot."""
+    gateway_id: str = "gateway-0"
+    processes: int = Field(default=1, ge=1, le=64)
+    """How many share the port: tenant limits are divided by it."""
+    keys: tuple[KeySettings, ...] = ()
+    limits: LimitSettings = LimitSettings()
+    control_url: str | None = None
+    """Base URL of the control process, e.g. http://127.0.0.1:8090; None runs on `snapshot`."""
+    snapshot: Snapshot
+    """The routing table to start with, until the control process has sent a newer one."""
+
+    @model_validator(mode="after")
+    def _open_gateway_stays_on_loopback(self) -> Self:
+        if self.keys or _is_loopback(self.host):
+            return self
+        raise ValueError(
+            f"gateway.host is {self.host!r} but no keys are configured: without keys the gateway"
+            " binds a loopback address only (127.0.0.1, ::1 or localhost). Add a key"
+            " (`penumbra keys new TENANT`) or bind loopback."
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,125 @@
+"""The routing table of one epoch: everything that decides a request, as one immutable value.
+
+The control process makes it, every gateway process swaps it in with one assignment, and anybody
+can replay a decision from it: `flags.evaluate(snapshot, context)` needs nothing else. Pure.
+
+Reading order: Snapshot, ModelSnapshot, Flag, Rule, Match.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NAME = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
+"""What variants, slices and rules may be called: they end up in headers, labels and URLs."""
+
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+class Match(BaseModel):
+    """Conditions on one request; all that are given must hold, an empty one always does."""
+
+    model_config = _STRICT
+
+    tenants: tuple[str, ...] = ()
+    """Any of these tenants."""
+    headers: dict[str, tuple[str, ...]] = {}
+    """Header name in lower case -> any of these values."""
+    slices: tuple[str, ...] = ()
+    """Any of these slices (flag rules only; a slice cannot be defined by slices)."""
+    json_mode: bool | None = None
+    """The request asks for JSON (`response_format` other than text, or a guided grammar)."""
+    tools: bool | None = None
+    """The request offers tools."""
+    prompt_chars_min: int | None = Field(default=None, ge=0)
+    prompt_chars_max: int | None = Field(default=None, ge=0)
+    """Bounds on the characters of all prompt text, both inclusive."""
+    scripts: tuple[str, ...] = ()
+    """The dominant script of the last user text is one of these: latin, greek, cyrillic, ..."""
+    code: bool | None = None
+    """The last user text holds program code (a fenced block or dense code punctuation)."""
+    prompt_prefix: tuple[str, ...] = ()
+    """The last user text begins with one of these."""
+
+
+class SliceRule(BaseModel):
+    """A named part of the traffic; the first rule that matches names the request's slice."""
+
+    model_config = _STRICT
+
+    name: str = Field(pattern=NAME)
+    match: Match
+
+
+class Rule(BaseModel):
+    """A targeting rule: who gets `variant`, or who takes part in which split."""
+
+    model_config = _STRICT
+
+    name: str = Field(pattern=NAME)
+    match: Match
+    variant: str | None = None
+    """Serve this variant to everybody who matches ..."""
+    split: dict[str, float] | None = None
+    """... or split them: candidate -> percent in [0, 100]; the rest gets the baseline."""
+
+
+class Pin(BaseModel):
+    """An operator's pin of one subject to one variant."""
+
+    model_config = _STRICT
+
+    kind: Literal["tenant", "key"]
+    """`tenant`: the authenticated tenant; `key`: the targeting key (user or session id)."""
+    subject: str = Field(min_length=1, max_length=256)
+    variant: str
+
+
+class Flag(BaseModel):
+    """Who gets which variant of one model. Changed by operators, and by the guard."""
+
+    model_config = _STRICT
+
+    killed: bool = False
+    """Kill switch: everybody gets the baseline."""
+    blocked: tuple[str, ...] = ()
+    """Candidates that the guard took out of service."""
+    quarantined: tuple[str, ...] = ()
+    """Slices that stay on the baseline."""
+    pins: tuple[Pin, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    """In order; the first that matches decides."""
+    split: dict[str, float] = {}
+    """Candidate -> percent in [0, 100] of everybody else; the rest gets the baseline."""
+
+
+class Variant(BaseModel):
+    """Where one servable build answers."""
+
+    model_config = _STRICT
+
+    url: str
+    """Base URL; `/v1/...` is appended. http only: TLS ends in front of the gateway."""
+    api_key_env: str | None = None
+    """Environment variable of the gateway that holds the upstream's API key."""
+
+
+class ModelSnapshot(BaseModel):
+    """One public model name: its builds, its slices, its flag."""
+
+    model_config = _STRICT
+
+    baseline: str
+    variants: dict[str, Variant]
+    slices: tuple[SliceRule, ...] = Field(default=(), max_length=20)
+    flag: Flag = Flag()
+
+
+class Snapshot(BaseModel):
+    """The routing table of one epoch."""
+
+    model_config = _STRICT
+
+    epoch: int = Field(ge=0)
+    """Version; grows with every durable change. 0 is the table a gateway boots with."""
+    models: dict[str, ModelSnapshot]

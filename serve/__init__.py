@@ -1,0 +1,1 @@
+"""The composition root: Ray Serve applications, vLLM variants, quantization, the command line."""

@@ -1,0 +1,1 @@
+"""The `penumbra` command line."""
