@@ -1,0 +1,197 @@
+"""Every way in which a request can fail in the gateway, and what the client is told.
+
+GatewayError
+├── BadRequest (400)            the request cannot be understood
+│   ├── UnknownVariant (400)    a pin names no variant of the model
+│   └── UnsupportedEncoding (415)
+├── InvalidKey (401)
+├── PinNotAllowed (403)
+├── ModelNotFound (404)
+├── RouteNotFound (404), MethodNotAllowed (405)
+├── RequestTimeout (408)        the client is too slow
+├── RequestTooLarge (413), HeaderTooLarge (431)
+├── RateLimited (429)
+├── UpstreamGarbage (502)
+├── UpstreamUnavailable (503)
+└── UpstreamTimeout (504)
+
+`code` is stable; `STATUS` maps it to the HTTP status; `error_body` is OpenAI's error shape.
+"""
+
+import json
+from typing import ClassVar
+
+STATUS: dict[str, int] = {
+    "invalid_request": 400,
+    "invalid_json": 400,
+    "duplicate_field": 400,
+    "unknown_variant": 400,
+    "invalid_api_key": 401,
+    "pin_not_allowed": 403,
+    "model_not_found": 404,
+    "route_not_found": 404,
+    "method_not_allowed": 405,
+    "request_timeout": 408,
+    "request_too_large": 413,
+    "unsupported_encoding": 415,
+    "rate_limit_exceeded": 429,
+    "header_too_large": 431,
+    "upstream_garbage": 502,
+    "upstream_unavailable": 503,
+    "upstream_died": 502,
+    "upstream_timeout": 504,
+}
+
+
+def error_type(status: int) -> str:
+    """OpenAI's `type` for an HTTP status."""
+    if status == 401:
+        return "authentication_error"
+    if status == 403:
+        return "permission_error"
+    if status == 429:
+        return "rate_limit_error"
+    return "invalid_request_error" if status < 500 else "api_error"
+
+
+def error_body(message: str, code: str, param: str | None = None) -> bytes:
+    """The OpenAI error body for a stable `code` of `STATUS`."""
+    error = {
+        "message": message,
+        "type": error_type(STATUS[code]),
+        "param": param,
+        "code": code,
+    }
+    return json.dumps({"error": error}).encode()
+
+
+class GatewayError(Exception):
+    """A request that ends here, with what the client is told."""
+
+    code: ClassVar[str]
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reported_code = code or self.code
+        self.param = param
+        self.headers = headers
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return STATUS[self.reported_code]
+
+    @property
+    def body(self) -> bytes:
+        """The OpenAI error body."""
+        return error_body(self.message, self.reported_code, self.param)
+
+
+class BadRequest(GatewayError):
+    """The request cannot be understood."""
+
+    code = "invalid_request"
+
+
+class UnknownVariant(BadRequest):
+    """A pin names no variant of the model."""
+
+    code = "unknown_variant"
+
+
+class UnsupportedEncoding(BadRequest):
+    """The request body is compressed."""
+
+    code = "unsupported_encoding"
+
+
+class InvalidKey(GatewayError):
+    """No API key, or an unknown one."""
+
+    code = "invalid_api_key"
+
+
+class PinNotAllowed(GatewayError):
+    """The key may not choose a variant."""
+
+    code = "pin_not_allowed"
+
+
+class ModelNotFound(GatewayError):
+    """No such model."""
+
+    code = "model_not_found"
+
+
+class RouteNotFound(GatewayError):
+    """No such path."""
+
+    code = "route_not_found"
+
+
+class MethodNotAllowed(GatewayError):
+    """The path exists, the method does not."""
+
+    code = "method_not_allowed"
+
+
+class RequestTimeout(GatewayError):
+    """The client took too long to send its request."""
+
+    code = "request_timeout"
+
+
+class RequestTooLarge(GatewayError):
+    """The body is over the limit."""
+
+    code = "request_too_large"
+
+
+class HeaderTooLarge(GatewayError):
+    """The head is over the limit."""
+
+    code = "header_too_large"
+
+
+class RateLimited(GatewayError):
+    """The tenant is over its concurrency or rate.
+
+    Args:
+        message: What is exceeded.
+        retry_after_seconds: When to try again; at least one second is told.
+    """
+
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, retry_after_seconds: float) -> None:
+        seconds = max(1, -int(-retry_after_seconds // 1))
+        super().__init__(message, headers=((b"retry-after", b"%d" % seconds),))
+
+
+class UpstreamGarbage(GatewayError):
+    """The variant's answer is not one."""
+
+    code = "upstream_garbage"
+
+
+class UpstreamUnavailable(GatewayError):
+    """No variant that may answer could be reached."""
+
+    code = "upstream_unavailable"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers=((b"retry-after", b"1"),))
+
+
+class UpstreamTimeout(GatewayError):
+    """The variant did not begin its answer in time."""
+
+    code = "upstream_timeout"
