@@ -1,9 +1,9 @@
 """The one seam between the router and the builds that answer: the `Upstream` port.
 
 `stream` pushes: the upstream calls its receiver from the event loop, once per piece of the answer,
-with no task and no await between a socket and the client (docs/adr/0002). `router.upstream_fetch`
-turns a stream into an awaitable answer where speed does not matter. Two implementations pass one
-contract suite (`tests/contract`): `router.upstream_http.HttpUpstream` and
+with no task and no await between a socket and the client (docs/adr/0002).
+`router.upstream_probe.fetch` turns a stream into an awaitable answer where speed does not matter.
+Two implementations pass one contract suite (`tests/contract`): `router.upstream_http.HttpUpstream` and
 `router.testing.FakeUpstream`.
 """
 

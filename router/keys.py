@@ -1,0 +1,111 @@
+"""Who calls: API keys, known by digest only, and the limits of their tenants.
+
+Limits hold for this process's share (limit / processes), so no request waits for a shared counter.
+"""
+
+import hashlib
+from collections.abc import Iterable
+
+from router.errors import InvalidKey, RateLimited
+from router.settings import KeySettings, TenantLimits
+
+_MINUTE_SECONDS = 60.0
+_BURST_FRACTION = 6.0
+
+
+class Tenant:
+    """The limits of one tenant and what it uses of them now."""
+
+    __slots__ = ("_burst", "_capacity", "_rate", "_refilled_at", "_tokens", "in_flight", "name")
+
+    def __init__(self, name: str, limits: TenantLimits, processes: int) -> None:
+        self.name = name
+        self.in_flight = 0
+        self._capacity = _share(limits.concurrency, processes)
+        per_minute = _share(limits.requests_per_minute, processes)
+        self._rate = None if per_minute is None else per_minute / _MINUTE_SECONDS
+        self._burst = 0.0 if per_minute is None else max(1.0, per_minute / _BURST_FRACTION)
+        self._tokens = self._burst
+        self._refilled_at = 0.0
+
+    def enter(self, now: float) -> None:
+        """Admit one request; pair it with one `leave`.
+
+        Args:
+            now: Monotonic seconds.
+
+        Raises:
+            RateLimited: Over the concurrency or the rate; nothing is used up then.
+        """
+        if self._capacity is not None and self.in_flight >= self._capacity:
+            raise RateLimited(
+                f"tenant {self.name} has {self.in_flight} requests in flight,"
+                f" its limit here is {self._capacity}",
+                1.0,
+            )
+        if self._rate is not None:
+            self._take(now, self._rate)
+        self.in_flight += 1
+
+    def leave(self) -> None:
+        """The request is over."""
+        self.in_flight -= 1
+
+    def _take(self, now: float, rate: float) -> None:
+        self._tokens = min(self._burst, self._tokens + (now - self._refilled_at) * rate)
+        self._refilled_at = now
+        if self._tokens < 1.0:
+            raise RateLimited(
+                f"tenant {self.name} is over its rate of {rate * _MINUTE_SECONDS:g}"
+                " requests a minute here",
+                (1.0 - self._tokens) / rate,
+            )
+        self._tokens -= 1.0
+
+
+def _share(limit: int | None, processes: int) -> int | None:
+    return None if limit is None else max(1, limit // processes)
+
+
+class Caller:
+    """One API key: its tenant and what it may do."""
+
+    __slots__ = ("key_id", "may_pin", "tenant")
+
+    def __init__(self, key_id: str, tenant: Tenant, *, may_pin: bool) -> None:
+        self.key_id = key_id
+        self.tenant = tenant
+        self.may_pin = may_pin
+
+
+class KeyRing:
+    """All keys. Without any, every caller is the tenant `anonymous`, who may pin."""
+
+    def __init__(self, keys: Iterable[KeySettings], processes: int) -> None:
+        tenants: dict[str, Tenant] = {}
+        self._callers: dict[bytes, Caller] = {}
+        for key in keys:
+            # Keys of one tenant share its limits; those of its first key hold.
+            tenant = tenants.setdefault(key.tenant, Tenant(key.tenant, key.limits, processes))
+            caller = Caller(key.sha256[:12], tenant, may_pin=key.may_pin)
+            self._callers[bytes.fromhex(key.sha256)] = caller
+        anonymous = Caller("", Tenant("anonymous", TenantLimits(), 1), may_pin=True)
+        self._anonymous = None if self._callers else anonymous
+
+    def identify(self, authorization: bytes | None) -> Caller:
+        """Who sent this `authorization` header.
+
+        The digest is looked up, not the key, so the look-up's timing tells nothing of a key.
+
+        Raises:
+            InvalidKey: Keys are configured and this is none of them.
+        """
+        if self._anonymous is not None:
+            return self._anonymous
+        if authorization is None:
+            raise InvalidKey("no API key: send `Authorization: Bearer KEY`")
+        scheme, _, key = authorization.partition(b" ")
+        caller = self._callers.get(hashlib.sha256(key.strip()).digest())
+        if caller is None or scheme.lower() != b"bearer":
+            raise InvalidKey("this API key is not known here")
+        return caller

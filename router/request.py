@@ -1,0 +1,83 @@
+"""One request body, parsed once: the few fields that route it; the bytes stay as they came.
+
+`read_request` scans the body a single time; prompts and tools are kept as undecoded slices of it
+and decoded only if a slice rule asks. Unknown fields are skipped and reach the engine untouched.
+"""
+
+import json
+from typing import Any
+
+import mmh3
+import msgspec
+
+from router.errors import BadRequest
+
+_ROUTING_FIELDS = ("model", "stream", "n", "user")
+_MARKS = tuple(f'"{name}"'.encode() for name in _ROUTING_FIELDS)
+
+
+class Peek(msgspec.Struct):
+    """The fields of a request body that the gateway looks at; all others are skipped."""
+
+    model: Any = None
+    user: Any = None
+    messages: msgspec.Raw | None = None
+    prompt: msgspec.Raw | None = None
+    input: msgspec.Raw | None = None
+    tools: msgspec.Raw | None = None
+    response_format: msgspec.Raw | None = None
+    structured_outputs: msgspec.Raw | None = None
+    guided_json: msgspec.Raw | None = None
+
+    def prompt_hash(self) -> str:
+        """Hash of the prompt as it was written, 128 bits in hex."""
+        raw = self.messages or self.prompt or self.input
+        return f"{mmh3.hash128(bytes(raw)):032x}" if raw else ""
+
+    def parts(self) -> dict[str, Any]:
+        """The fields that slice rules look at, decoded."""
+        found = {name: getattr(self, name) for name in _FEATURE_FIELDS}
+        return {name: msgspec.json.decode(raw) for name, raw in found.items() if raw is not None}
+
+
+_FEATURE_FIELDS = (
+    "messages", "prompt", "input", "tools", "response_format", "structured_outputs", "guided_json",
+)  # fmt: skip
+_decode = msgspec.json.Decoder(Peek).decode
+
+
+def read_request(body: bytes) -> Peek:
+    """Read the routing fields of a request body.
+
+    Raises:
+        BadRequest: Not a JSON object, no `model`, or a routing field that appears twice.
+    """
+    try:
+        peek = _decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(
+            f"the body is not a valid JSON object: {error}", code="invalid_json"
+        ) from error
+    if not isinstance(peek.model, str) or not peek.model:
+        found = "nothing" if peek.model is None else f"{type(peek.model).__name__}"
+        raise BadRequest(f"`model` is {found}, wanted the name of a model", param="model")
+    for mark in _MARKS:
+        if body.count(mark) > 1:
+            _refuse_duplicates(body)
+            break
+    return peek
+
+
+def _refuse_duplicates(body: bytes) -> None:
+    # Two readers of one body may each take another one of two equal keys; so neither shall.
+    # The name may also stand inside tools or a schema, hence the full parse.
+    seen: list[list[str]] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> None:
+        seen.append([name for name, _ in pairs])
+
+    json.loads(body, object_pairs_hook=note)
+    top = seen[-1]
+    for name in _ROUTING_FIELDS:
+        if top.count(name) > 1:
+            raise BadRequest(f"`{name}` appears twice", code="duplicate_field", param=name)
