@@ -59,7 +59,7 @@ class Family(Generic[CellT]):
         self, name: str, documentation: str, labels: tuple[str, ...], make: Callable[[], CellT]
     ) -> None:
         self.name, self.documentation, self.labels = name, documentation, labels
-        self._make = make
+        self._make: Callable[[], CellT] = make
         self.cells: dict[tuple[str, ...], CellT] = {}
 
     def cell(self, *values: str) -> CellT:

@@ -3,8 +3,8 @@
 `stream` pushes: the upstream calls its receiver from the event loop, once per piece of the answer,
 with no task and no await between a socket and the client (docs/adr/0002).
 `router.upstream_probe.fetch` turns a stream into an awaitable answer where speed does not matter.
-Two implementations pass one contract suite (`tests/contract`): `router.upstream_http.HttpUpstream` and
-`router.testing.FakeUpstream`.
+Two implementations pass one contract suite (`tests/contract`):
+`router.upstream_http.HttpUpstream` and `router.testing.FakeUpstream`.
 """
 
 from dataclasses import dataclass

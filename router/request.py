@@ -16,18 +16,21 @@ _ROUTING_FIELDS = ("model", "stream", "n", "user")
 _MARKS = tuple(f'"{name}"'.encode() for name in _ROUTING_FIELDS)
 
 
+_ABSENT = msgspec.Raw()
+
+
 class Peek(msgspec.Struct):
     """The fields of a request body that the gateway looks at; all others are skipped."""
 
     model: Any = None
     user: Any = None
-    messages: msgspec.Raw | None = None
-    prompt: msgspec.Raw | None = None
-    input: msgspec.Raw | None = None
-    tools: msgspec.Raw | None = None
-    response_format: msgspec.Raw | None = None
-    structured_outputs: msgspec.Raw | None = None
-    guided_json: msgspec.Raw | None = None
+    messages: msgspec.Raw = _ABSENT
+    prompt: msgspec.Raw = _ABSENT
+    input: msgspec.Raw = _ABSENT
+    tools: msgspec.Raw = _ABSENT
+    response_format: msgspec.Raw = _ABSENT
+    structured_outputs: msgspec.Raw = _ABSENT
+    guided_json: msgspec.Raw = _ABSENT
 
     def prompt_hash(self) -> str:
         """Hash of the prompt as it was written, 128 bits in hex."""
@@ -35,9 +38,16 @@ class Peek(msgspec.Struct):
         return f"{mmh3.hash128(bytes(raw)):032x}" if raw else ""
 
     def parts(self) -> dict[str, Any]:
-        """The fields that slice rules look at, decoded."""
-        found = {name: getattr(self, name) for name in _FEATURE_FIELDS}
-        return {name: msgspec.json.decode(raw) for name, raw in found.items() if raw is not None}
+        """The fields that slice rules look at, decoded.
+
+        Raises:
+            BadRequest: One of them is not valid JSON.
+        """
+        found = {name: bytes(getattr(self, name)) for name in _FEATURE_FIELDS}
+        try:
+            return {name: msgspec.json.decode(raw) for name, raw in found.items() if raw}
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise BadRequest(f"the body is not valid JSON: {error}", code="invalid_json") from error
 
 
 _FEATURE_FIELDS = (

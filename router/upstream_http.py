@@ -6,6 +6,7 @@ says; anything else closes it, so that no byte of one answer can reach the next 
 """
 
 import asyncio
+import logging
 from collections import deque
 from typing import Protocol, cast
 from urllib.parse import urlsplit
@@ -15,6 +16,8 @@ import httptools
 from monitoring.vocabulary import Outcome
 from router.ports import Headers, Receiver, Stream, UpstreamRequest
 from router.upstream_probe import UpstreamProbe
+
+log = logging.getLogger(__name__)
 
 _JOIN_LIMIT_BYTES = 64 * 1024
 _HEAD_LIMIT_BYTES = 64 * 1024
@@ -232,6 +235,7 @@ class Connection(asyncio.Protocol):
         self._status = 0
         self._is_complete = False
         self._is_poisoned = False
+        self._is_unacceptable = False
         self.has_begun = False
 
     @property
@@ -274,10 +278,17 @@ class Connection(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError as error:
+            # Not the upstream's fault: one of our own callbacks raised.
+            log.error("answer_callback_failed", exc_info=error.__context__)
+            self._break(exchange)
+            return
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._break(exchange)
             return
-        if self._is_complete:
+        if self._is_unacceptable:
+            self._break(exchange)
+        elif self._is_complete:
             self._finish(exchange)
 
     def eof_received(self) -> None:
@@ -341,7 +352,8 @@ class Connection(asyncio.Protocol):
         if self._is_complete or self._exchange is None:
             return
         if self._head_bytes > _HEAD_LIMIT_BYTES or self._status == _SWITCHING_PROTOCOLS:
-            raise httptools.HttpParserError("unacceptable head")
+            self._is_unacceptable = True
+            return
         if self._status < _FIRST_FINAL_STATUS:
             return
         self.has_begun = True
@@ -351,7 +363,7 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         """A piece of the body, without its framing."""
         exchange = self._exchange
-        if exchange is not None and not exchange.is_over and not self._is_complete:
+        if exchange is not None and self.has_begun and not exchange.is_over:
             exchange.receiver.on_body(body)
 
     def on_message_complete(self) -> None:

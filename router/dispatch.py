@@ -1,0 +1,375 @@
+"""One request through its attempts: hold, relay, fail over, continue.
+
+`Dispatch` receives an upstream's answer and drives the client. Until the client has seen anything
+the answer is held: a whole body until it is complete, a stream until its first event is sound; what
+fails before that is replaced by the next attempt of the plan. From then on pieces are passed on as
+they come, never parsed, and kept by reference so that a stream which breaks off can be continued.
+
+Nothing here waits: every method is a callback of the event loop.
+"""
+
+from typing import Protocol
+
+from monitoring.vocabulary import Outcome
+from router import sse
+from router.continuation import KINDS
+from router.errors import (
+    GatewayError,
+    UpstreamGarbage,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+    error_body,
+)
+from router.metrics import VariantCells
+from router.plan import Plan
+from router.ports import Headers, Stream, Upstream, UpstreamRequest
+from router.resumption import Resumption
+from router.settings import LimitSettings
+
+HOLD_LIMIT_BYTES = 8 * 1024 * 1024
+"""A whole body above this is passed on as it comes, and can no longer be replaced."""
+KEEP_LIMIT_BYTES = 4 * 1024 * 1024
+"""A stream longer than this can no longer be continued."""
+_PROXY_STATUSES = frozenset({502, 503, 504})
+
+
+class Client(Protocol):
+    """The client's side of one request."""
+
+    def send_whole(self, status: int, headers: Headers, body: bytes) -> None:
+        """A complete answer."""
+
+    def send_head(self, status: int, headers: Headers) -> None:
+        """The head of an answer of unknown length."""
+
+    def send_piece(self, data: bytes) -> None:
+        """A piece of it, not empty."""
+
+    def finish(self) -> None:
+        """The answer is complete."""
+
+    def break_off(self) -> None:
+        """The answer cannot be completed: close the connection."""
+
+    def send_error(self, error: GatewayError) -> None:
+        """An error of the gateway's own, in place of an answer."""
+
+
+class Attempt:
+    """What is known of a variant when it is tried."""
+
+    __slots__ = ("cells", "name", "upstream")
+
+    def __init__(self, name: str, upstream: Upstream, cells: VariantCells) -> None:
+        self.name = name
+        self.upstream = upstream
+        self.cells = cells
+
+
+class Dispatch:
+    """Drives one request. The receiver of its attempts' answers.
+
+    Args:
+        plan: What to try.
+        attempts: The variants by name.
+        request: What they are sent.
+        client: Who gets the answer.
+        limits: Time limits.
+        now: Monotonic seconds.
+    """
+
+    __slots__ = (
+        "_attempt", "_attempts", "_client", "_held", "_held_bytes", "_index", "_is_client_slow",
+        "_is_event_stream", "_kept", "_kept_bytes", "_limits", "_now", "_plan", "_progressed",
+        "_relay", "_request", "_resumption", "_stream", "deadline", "failover", "headers", "status",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        plan: Plan,
+        attempts: dict[str, Attempt],
+        request: UpstreamRequest,
+        client: Client,
+        limits: LimitSettings,
+        now: float,
+    ) -> None:
+        self._plan = plan
+        self._attempts = attempts
+        self._request = request
+        self._client = client
+        self._limits = limits
+        self._now = now
+        self._index = 0
+        self._attempt: Attempt = attempts[plan.attempts[0]]
+        self._stream: Stream | None = None
+        self._resumption: Resumption | None = None
+        self.failover: Outcome | None = None
+        """How the first attempt failed, if another one answers."""
+        self.deadline = now
+        """When `expire` is due, unless there was progress; monotonic seconds."""
+        self._progressed = False
+        self._is_client_slow = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self.status = 0
+        self.headers: Headers = []
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._is_event_stream = False
+        self._relay = False
+        self._kept: list[bytes] | None = [] if self._request.path in KINDS else None
+        self._kept_bytes = 0
+
+    @property
+    def attempt(self) -> Attempt:
+        """The variant whose answer the client gets, or would get now."""
+        return self._attempt
+
+    def start(self) -> None:
+        """Try the variant whose turn it is."""
+        attempt = self._attempt = self._attempts[self._plan.attempts[self._index]]
+        is_baseline = attempt.name == self._plan.baseline
+        limits = self._limits
+        seconds = limits.first_byte_seconds if is_baseline else limits.candidate_first_byte_seconds
+        self.deadline = self._now + seconds
+        self._stream = attempt.upstream.stream(self._request, self)
+
+    # The client's side
+
+    def abort(self) -> None:
+        """The client is gone: stop the engine."""
+        self._attempt.cells.attempts[Outcome.CLIENT_GONE].value += 1
+        self._stop()
+
+    def pause(self) -> None:
+        """The client does not keep up."""
+        self._is_client_slow = True
+        stream = self._resumption or self._stream
+        if stream is not None:
+            stream.pause()
+
+    def resume(self) -> None:
+        """The client has caught up."""
+        self._is_client_slow = False
+        self._progressed = True
+        stream = self._resumption or self._stream
+        if stream is not None:
+            stream.resume()
+
+    def expire(self, now: float) -> None:
+        """The deadline has passed: extend it after progress, else end what hangs."""
+        self._now = now
+        limits = self._limits
+        if self._progressed or (self._resumption and self._resumption.take_progress()):
+            self._progressed = False
+            is_slow = self._is_client_slow
+            self.deadline = now + (limits.client_write_seconds if is_slow else limits.idle_seconds)
+        elif self._is_client_slow:
+            self.abort()
+            self._client.break_off()
+        else:
+            stream, self._stream = self._stream, None
+            if self._resumption is not None:
+                self._resumption.abort()
+            if stream is not None:
+                stream.abort()
+            self.on_fail(Outcome.TIMEOUT, "no byte in time")
+
+    def _stop(self) -> None:
+        for stream in (self._stream, self._resumption):
+            if stream is not None:
+                stream.abort()
+        self._stream = None
+
+    # The upstream's side
+
+    def on_head(self, status: int, headers: Headers) -> None:
+        """See `Receiver`."""
+        self._progressed = True
+        self.status, self.headers = status, headers
+        if status >= 500 and self._attempt.name != self._plan.baseline:
+            self._abort_attempt()
+            self._fail(Outcome.SERVER_ERROR)
+            return
+        self._is_event_stream = any(
+            name == b"content-type" and value.startswith(b"text/event-stream")
+            for name, value in headers
+        )
+
+    def on_body(self, data: bytes) -> None:
+        """See `Receiver`. The hot path: one call for each token of a stream."""
+        self._progressed = True
+        if (
+            self._relay
+            and not self._held
+            and data.endswith(b"\n\n")
+            and sse.ERROR_EVENT not in data
+        ):
+            if self._kept is not None:
+                self._keep(self._kept, data)
+            self._client.send_piece(data)
+            return
+        self._on_unusual_body(data)
+
+    def _keep(self, kept: list[bytes], data: bytes) -> None:
+        kept.append(data)
+        self._kept_bytes += len(data)
+        if self._kept_bytes > KEEP_LIMIT_BYTES:
+            self._kept = None
+
+    def _on_unusual_body(self, data: bytes) -> None:
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if not self._is_event_stream:
+            if self._relay or self._held_bytes > HOLD_LIMIT_BYTES:
+                self._relay_held(self._held_bytes)
+            return
+        held = b"".join(self._held)
+        self._held = [held]
+        if not self._relay and not self._admit_first_event(held):
+            return
+        if sse.ERROR_EVENT in held and self._kept is not None and self._relay:
+            self._abort_attempt()
+            self.on_fail(Outcome.SERVER_ERROR, "an error event within the stream")
+            return
+        length = sse.complete_length(held)
+        if length:
+            self._relay_held(length)
+        elif self._held_bytes > HOLD_LIMIT_BYTES:
+            self._abort_attempt()
+            self.on_fail(Outcome.GARBAGE, "an event larger than the limit")
+
+    def _admit_first_event(self, held: bytes) -> bool:
+        is_sound = sse.first_event_is_sound(held)
+        if is_sound is False and self._attempt.name != self._plan.baseline:
+            self._abort_attempt()
+            self._fail(Outcome.GARBAGE if sse.ERROR_EVENT not in held else Outcome.SERVER_ERROR)
+            return False
+        return is_sound is not None or self._held_bytes > HOLD_LIMIT_BYTES
+
+    def _relay_held(self, length: int) -> None:
+        """Send the first `length` of the held bytes; the rest stays held."""
+        if not self._relay:
+            self._relay = True
+            self._client.send_head(self.status, self.headers)
+        held = b"".join(self._held)
+        piece, rest = held[:length], held[length:]
+        self._held = [rest] if rest else []
+        self._held_bytes = len(rest)
+        if piece:
+            if self._kept is not None:
+                self._keep(self._kept, piece)
+            self._client.send_piece(piece)
+
+    def on_end(self) -> None:
+        """See `Receiver`."""
+        self._stream = None
+        if self._relay:
+            self._end_relay()
+        else:
+            self._end_whole(b"".join(self._held))
+
+    def _end_relay(self) -> None:
+        kept = self._kept
+        if self._is_event_stream and kept is not None and not _is_done(kept, self._held):
+            self.on_fail(Outcome.DIED, "the stream ended without [DONE]")
+            return
+        if self._held:
+            self._relay_held(self._held_bytes)
+        self._attempt.cells.attempts[Outcome.OK].value += 1
+        self._client.finish()
+
+    def _end_whole(self, body: bytes) -> None:
+        is_baseline = self._attempt.name == self._plan.baseline
+        status = self.status
+        if status >= 400 and not sse.is_engine_error(body):
+            # Written by a proxy in between or by a server that lacks the route, not by the engine.
+            if not is_baseline:
+                self._fail(Outcome.GARBAGE)
+                return
+            if status in _PROXY_STATUSES:
+                self._fail(Outcome.REFUSED)
+                return
+        if self._is_event_stream and not is_baseline and self._held:
+            self._fail(Outcome.GARBAGE)
+            return
+        self._attempt.cells.attempts[_whole_outcome(status)].value += 1
+        self._client.send_whole(status, self.headers, body)
+
+    def on_fail(self, outcome: Outcome, detail: str) -> None:
+        """See `Receiver`."""
+        del detail
+        self._stream = None
+        if not self._relay:
+            self._fail(outcome)
+            return
+        self._attempt.cells.attempts[outcome].value += 1
+        if self._kept is not None and self._resumption is None:
+            self._attempt.cells.count_failover(outcome)
+            self._resume_stream(self._kept)
+        else:
+            self.give_up()
+
+    def _abort_attempt(self) -> None:
+        if self._stream is not None:
+            self._stream.abort()
+            self._stream = None
+
+    def _fail(self, outcome: Outcome) -> None:
+        """Nothing of this attempt was seen by the client: go on with the next one, if any."""
+        cells = self._attempt.cells
+        cells.attempts[outcome].value += 1
+        following = self._plan.following(self._index, outcome)
+        if following is None:
+            self._client.send_error(_error_of(outcome))
+            return
+        cells.count_failover(outcome)
+        self.failover = self.failover or outcome
+        self._index = following
+        self._reset()
+        self.start()
+
+    # A stream that broke off
+
+    def _resume_stream(self, kept: list[bytes]) -> None:
+        baseline = self._attempts[self._plan.baseline]
+        self._held = []
+        self._resumption = Resumption(self, baseline, self._request, b"".join(kept))
+        if self._is_client_slow:
+            self._resumption.pause()
+        self._resumption.start()
+
+    def send_event(self, event: bytes) -> None:
+        """An event of the continuation."""
+        self._client.send_piece(event)
+
+    def finish_resumed(self) -> None:
+        """The continuation is complete."""
+        self._client.finish()
+
+    def give_up(self) -> None:
+        """The stream cannot be completed: say so in it, and close."""
+        if self._is_event_stream:
+            message = "the answer broke off and could not be continued"
+            self._client.send_piece(b"data: " + error_body(message, "upstream_died") + b"\n\n")
+        self._client.break_off()
+
+
+def _is_done(kept: list[bytes], held: list[bytes]) -> bool:
+    tail = b"".join([*kept[-2:], *held]).rstrip()
+    return tail.endswith(b"data: [DONE]")
+
+
+def _whole_outcome(status: int) -> Outcome:
+    if status < 400:
+        return Outcome.OK
+    return Outcome.CLIENT_ERROR if status < 500 else Outcome.SERVER_ERROR
+
+
+def _error_of(outcome: Outcome) -> GatewayError:
+    if outcome is Outcome.TIMEOUT:
+        return UpstreamTimeout("the model did not begin its answer in time")
+    if outcome is Outcome.REFUSED:
+        return UpstreamUnavailable("no build of this model can be reached now; try again")
+    return UpstreamGarbage(f"the model's answer cannot be used ({outcome.value})")

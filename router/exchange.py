@@ -1,0 +1,255 @@
+"""The client's side of one request on a hot route: read it, admit it, write its answer.
+
+An `Exchange` stands where uvicorn has a request-response cycle. It is driven by callbacks of its
+connection (`router.protocol`), and by those of its `Dispatch`; no task, no ASGI.
+"""
+
+from typing import TYPE_CHECKING
+
+from router.errors import (
+    BadRequest,
+    GatewayError,
+    RequestTooLarge,
+    UnsupportedEncoding,
+)
+from router.keys import Caller
+from router.ports import Headers
+from router.wire import answer_head, is_valid_request_id
+
+if TYPE_CHECKING:
+    from router.dispatch import Dispatch
+    from router.gateway import Gateway, Routed
+    from router.protocol import GatewayProtocol
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_JSON: Headers = [(b"content-type", b"application/json")]
+
+
+class Exchange:
+    """One request on a hot route and its answer. The `Client` of its dispatch."""
+
+    __slots__ = (
+        "_awaits_continue", "_connection", "_dispatch", "_error", "_gateway", "_has_begun_answer",
+        "_is_body_complete", "_is_http_1_0", "_is_turn", "_parts", "_routed", "_size",
+        "_started_at", "body", "caller", "headers", "keep_alive", "path", "request_id",
+        "response_complete",
+    )  # fmt: skip
+
+    def __init__(
+        self, connection: "GatewayProtocol", gateway: "Gateway", path: bytes, headers: Headers
+    ) -> None:
+        self._connection = connection
+        self._gateway = gateway
+        self.path = path
+        """Target in origin form, query included."""
+        self.headers: dict[bytes, bytes] = dict(headers)
+        self.keep_alive = True
+        self.response_complete = False
+        self.body = b""
+        self.caller: Caller | None = None
+        given = self.headers.get(b"x-request-id")
+        is_given = given is not None and is_valid_request_id(given)
+        self.request_id: bytes = given if given and is_given else gateway.next_request_id()
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._error: GatewayError | None = None
+        self._dispatch: Dispatch | None = None
+        self._routed: Routed | None = None
+        self._started_at = 0.0
+        self._is_body_complete = False
+        self._is_turn = False
+        self._is_http_1_0 = False
+        self._awaits_continue = False
+        self._has_begun_answer = False
+
+    # The request
+
+    def open(self, *, is_http_1_0: bool, keep_alive: bool) -> None:
+        """The head is there: admit the request or refuse it before its body is read."""
+        self._is_http_1_0 = is_http_1_0
+        self.keep_alive = keep_alive and not is_http_1_0
+        headers = self.headers
+        try:
+            self.caller = self._gateway.keys.identify(headers.get(b"authorization"))
+            if headers.get(b"content-encoding", b"identity") != b"identity":
+                raise UnsupportedEncoding("the body is compressed: send it as it is")
+            length = headers.get(b"content-length")
+            if length is not None and int(length) > self._gateway.limits.body_bytes:
+                raise self._too_large()
+        except GatewayError as error:
+            self.reject(error)
+            return
+        self._awaits_continue = headers.get(b"expect", b"").lower() == b"100-continue"
+
+    def receive(self, data: bytes) -> None:
+        """A piece of the body."""
+        self._size += len(data)
+        if self._error is not None:
+            return
+        if self._size > self._gateway.limits.body_bytes:
+            self.reject(self._too_large())
+            self._parts = []
+        else:
+            self._parts.append(data)
+
+    def _too_large(self) -> RequestTooLarge:
+        limit = self._gateway.limits.body_bytes
+        return RequestTooLarge(f"the body is larger than {limit} bytes (limits.body_bytes)")
+
+    def complete_body(self) -> None:
+        """The request is complete."""
+        self._is_body_complete = True
+        parts = self._parts
+        self.body = parts[0] if len(parts) == 1 else b"".join(parts)
+        if self._is_turn and self._error is None:
+            self._run()
+
+    def take_turn(self) -> None:
+        """All earlier requests of the connection are answered."""
+        self._is_turn = True
+        if self._error is not None:
+            self.send_error(self._error)
+        elif self._is_body_complete:
+            self._run()
+        elif self._awaits_continue:
+            self._connection.transport.write(_CONTINUE)
+
+    def reject(self, error: GatewayError) -> None:
+        """Answer with an error, when it is this request's turn."""
+        if self._error is not None or self._dispatch is not None:
+            return
+        self._error = error
+        if self._is_turn:
+            self.send_error(error)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the whole request has been read."""
+        return self._is_body_complete
+
+    def _run(self) -> None:
+        gateway = self._gateway
+        self._started_at = now = gateway.now()
+        if self.caller is None:
+            return
+        try:
+            self.caller.tenant.enter(now)
+        except GatewayError as error:
+            self.send_error(error)
+            return
+        try:
+            routed = self._routed = gateway.route(self, self.caller)
+        except GatewayError as error:
+            self.caller.tenant.leave()
+            self.send_error(error)
+            return
+        dispatch = self._dispatch = gateway.dispatch(routed, self, now)
+        dispatch.start()
+
+    # The answer (see `Client`)
+
+    def send_whole(self, status: int, headers: Headers, body: bytes) -> None:
+        """A complete answer."""
+        self._observe_first_byte()
+        head = self._head(status, headers, len(body))
+        self._connection.transport.write(head + body)
+        self._complete()
+
+    def send_head(self, status: int, headers: Headers) -> None:
+        """The head of an answer of unknown length: chunked, or ended by closing for HTTP/1.0."""
+        self._observe_first_byte()
+        self._has_begun_answer = True
+        self._connection.transport.write(self._head(status, headers, None))
+
+    def send_piece(self, data: bytes) -> None:
+        """A piece of it."""
+        if self._is_http_1_0:
+            self._connection.transport.write(data)
+        else:
+            self._connection.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def finish(self) -> None:
+        """The answer is complete."""
+        if not self._is_http_1_0:
+            self._connection.transport.write(b"0\r\n\r\n")
+        self._complete()
+
+    def break_off(self) -> None:
+        """The answer cannot be completed: close the connection without its end."""
+        self.keep_alive = False
+        self._complete()
+
+    def send_error(self, error: GatewayError) -> None:
+        """An error of the gateway's own."""
+        self._gateway.metrics.errors.cell(error.reported_code).value += 1
+        if not self._is_body_complete:
+            self.keep_alive = False
+        body = error.body
+        headers = [*_JSON, *error.headers]
+        self._connection.transport.write(self._head(error.status, headers, len(body)) + body)
+        self._complete()
+
+    def _head(self, status: int, headers: Headers, length: int | None) -> bytes:
+        routed, dispatch = self._routed, self._dispatch
+        about = b""
+        if routed is not None and dispatch is not None:
+            about = routed.answer_lines(dispatch.attempt.name, dispatch.failover)
+        framing = b"" if self.keep_alive else b"connection: close\r\n"
+        if length is None:
+            framing += b"" if self._is_http_1_0 else b"transfer-encoding: chunked\r\n"
+        elif status not in (204, 304):
+            framing += b"content-length: %d\r\n" % length
+        return answer_head(
+            status, headers, b"x-request-id: %b\r\n%b%b\r\n" % (self.request_id, about, framing)
+        )
+
+    def _observe_first_byte(self) -> None:
+        dispatch = self._dispatch
+        if dispatch is not None:
+            cells = dispatch.attempt.cells
+            cells.requests.value += 1
+            cells.time_to_first_byte.observe(self._gateway.now() - self._started_at)
+
+    def _complete(self) -> None:
+        if self.response_complete:
+            return
+        self.response_complete = True
+        dispatch = self._dispatch
+        if dispatch is not None:
+            self._release(dispatch)
+            dispatch.attempt.cells.duration.observe(self._gateway.now() - self._started_at)
+        self._connection.exchange_complete(self)
+
+    def _release(self, dispatch: "Dispatch") -> None:
+        self._gateway.timed.discard(dispatch)
+        if self.caller is not None:
+            self.caller.tenant.leave()
+
+    # The connection
+
+    def client_gone(self) -> None:
+        """The client went away before its answer was complete."""
+        if self.response_complete:
+            return
+        self.response_complete = True
+        self._gateway.metrics.disconnects.value += 1
+        if self._dispatch is not None:
+            self._dispatch.abort()
+            self._release(self._dispatch)
+
+    def pause(self) -> None:
+        """The client does not read fast enough."""
+        if self._dispatch is not None and not self.response_complete:
+            self._dispatch.pause()
+
+    def resume(self) -> None:
+        """The client has caught up."""
+        if self._dispatch is not None and not self.response_complete:
+            self._dispatch.resume()
+
+
+def refusal(error: BadRequest | GatewayError, request_id: bytes) -> bytes:
+    """A whole error answer that ends the connection, for a request that could not be read."""
+    body = error.body
+    end = b"x-request-id: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+    return answer_head(error.status, _JSON, end % (request_id, len(body))) + body

@@ -1,0 +1,277 @@
+"""One gateway process: the routing table in force, the upstreams, and what every request needs.
+
+`apply` swaps a new epoch in with one assignment; a request reads the table once and keeps it, so
+a change never splits one request's decision. Reading order: Gateway.route, Gateway.dispatch, Table.
+"""
+
+import asyncio
+import itertools
+import logging
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from monitoring.vocabulary import Outcome
+from router.dispatch import Attempt, Dispatch
+from router.errors import BadRequest, GatewayError, ModelNotFound, PinNotAllowed, UnknownVariant
+from router.exchange import Exchange
+from router.features import Features
+from router.flags import CompiledModel, Context, Decision, compile_model, evaluate, targeting_key
+from router.keys import Caller, KeyRing
+from router.metrics import GatewayMetrics
+from router.plan import Plan, plan
+from router.ports import Upstream, UpstreamRequest
+from router.request import Peek, read_request
+from router.settings import GatewaySettings
+from router.slices import slice_of
+from router.snapshot import ModelSnapshot, Snapshot, Variant
+from router.upstream_http import HttpUpstream
+from router.wire import upstream_headers
+
+log = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 0.1
+"""How often deadlines are looked at: a limit holds to within this."""
+
+
+class Timed(Protocol):
+    """Something with a deadline."""
+
+    deadline: float
+
+    def expire(self, now: float) -> None:
+        """The deadline has passed."""
+
+
+class Model:
+    """One model of a table: its flag ready to evaluate, its variants ready to be tried."""
+
+    __slots__ = ("_lines", "attempts", "compiled", "epoch", "snapshot")
+
+    def __init__(
+        self,
+        epoch: int,
+        compiled: CompiledModel,
+        snapshot: ModelSnapshot,
+        attempts: dict[str, Attempt],
+    ) -> None:
+        self.epoch = epoch
+        self.compiled = compiled
+        self.snapshot = snapshot
+        self.attempts = attempts
+        self._lines: dict[tuple[str, str], bytes] = {}
+
+    def answer_lines(self, variant: str, reason: str) -> bytes:
+        """The header lines that say who answered and why."""
+        lines = self._lines.get((variant, reason))
+        if lines is None:
+            text = (
+                f"x-penumbra-variant: {variant}\r\n"
+                f"x-penumbra-reason: {reason}\r\n"
+                f"x-penumbra-epoch: {self.epoch}\r\n"
+            )
+            lines = self._lines[variant, reason] = text.encode("ascii")
+        return lines
+
+
+@dataclass(slots=True)
+class Routed:
+    """A request with its decision and its plan."""
+
+    model: Model
+    decision: Decision
+    plan: Plan
+    request: UpstreamRequest
+
+    def answer_lines(self, variant: str, failover: Outcome | None) -> bytes:
+        """The `x-penumbra-*` header lines of the answer."""
+        lines = self.model.answer_lines(variant, self.decision.reason.value)
+        return lines + f"x-penumbra-failover: {failover}\r\n".encode() if failover else lines
+
+
+class Gateway:
+    """The state of one gateway process.
+
+    Args:
+        settings: What it was told at start.
+        now: Monotonic clock, seconds.
+        make_upstream: (model, variant) -> Upstream; the HTTP one unless a test says otherwise.
+    """
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        now: Callable[[], float],
+        make_upstream: Callable[[str, Variant], Upstream] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.limits = settings.limits
+        self.now = now
+        self.keys = KeyRing(settings.keys, settings.processes)
+        self.metrics = GatewayMetrics()
+        self.timed: set[Timed] = set()
+        self.is_draining = False
+        self._make_upstream = make_upstream or self._http_upstream
+        self._upstreams: dict[tuple[str, Variant], Upstream] = {}
+        self._models: dict[str, Model] = {}
+        self._id_prefix = secrets.token_hex(8).encode()
+        self._id_counter = itertools.count()
+        self._declare_gauges()
+        self.apply(settings.snapshot)
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Put a routing table into force."""
+        upstreams: dict[tuple[str, Variant], Upstream] = {}
+        models: dict[str, Model] = {}
+        for name, model in snapshot.models.items():
+            attempts: dict[str, Attempt] = {}
+            for variant_name, variant in model.variants.items():
+                key = (name, variant)
+                upstream = self._upstreams.get(key) or self._make_upstream(name, variant)
+                upstreams[key] = upstream
+                cells = self.metrics.variant(name, variant_name)
+                attempts[variant_name] = Attempt(variant_name, upstream, cells)
+            models[name] = Model(snapshot.epoch, compile_model(name, model), model, attempts)
+        retired = [self._upstreams[key] for key in self._upstreams.keys() - upstreams.keys()]
+        self.snapshot, self._models, self._upstreams = snapshot, models, upstreams
+        for upstream in retired:
+            if isinstance(upstream, HttpUpstream):
+                upstream.close()
+        log.info("snapshot_applied", extra={"epoch": snapshot.epoch})
+
+    def next_request_id(self) -> bytes:
+        """A request id that no other process makes."""
+        return b"req-%b-%x" % (self._id_prefix, next(self._id_counter))
+
+    def route(self, exchange: Exchange, caller: Caller) -> Routed:
+        """Decide one request.
+
+        Raises:
+            GatewayError: It cannot be served; says what the client is told.
+        """
+        peek = read_request(exchange.body)
+        model = self._models.get(peek.model)
+        if model is None:
+            known = ", ".join(sorted(self._models)) or "none"
+            raise ModelNotFound(
+                f"the model {peek.model!r} is not served here; known: {known}", param="model"
+            )
+        context = self._context(exchange, caller, peek, model)
+        decision = evaluate(model.compiled, context)
+        if decision.error_code is not None:
+            raise _refused_decision(decision, context, model)
+        order = plan(decision, model.snapshot, context.slice, is_lease_fresh=context.is_lease_fresh)
+        headers = upstream_headers(exchange.headers, exchange.request_id)
+        return Routed(
+            model, decision, order, UpstreamRequest(exchange.path, headers, exchange.body)
+        )
+
+    def _context(self, exchange: Exchange, caller: Caller, peek: Peek, model: Model) -> Context:
+        headers = TextHeaders(exchange.headers)
+        tenant = caller.tenant.name
+        features = Features.of(exchange.path.decode("latin-1"), peek.parts)
+        named = headers.get("x-penumbra-slice")
+        return Context(
+            model=peek.model,
+            tenant=tenant,
+            headers=headers,
+            targeting_key=targeting_key(
+                headers.get("x-user-id"),
+                headers.get("x-session-id"),
+                peek.user if isinstance(peek.user, str) else None,
+                caller.key_id,
+                peek.prompt_hash,
+            ),
+            slice=slice_of(model.compiled, tenant, headers, features, named),
+            request_id=exchange.request_id.decode("latin-1"),
+            pin=headers.get("x-penumbra-variant"),
+            may_pin=caller.may_pin,
+            features=features,
+        )
+
+    def dispatch(self, routed: Routed, exchange: Exchange, now: float) -> Dispatch:
+        """The dispatch of a decided request, watched for its deadline."""
+        dispatch = Dispatch(
+            routed.plan, routed.model.attempts, routed.request, exchange, self.limits, now
+        )
+        self.timed.add(dispatch)
+        return dispatch
+
+    async def sweep(self) -> None:
+        """Expire what is over its deadline, for ever."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            now = self.now()
+            for item in [item for item in self.timed if item.deadline <= now]:
+                try:
+                    item.expire(now)
+                except Exception:
+                    log.exception("expire_failed")
+
+    def close(self) -> None:
+        """Close pooled connections."""
+        for upstream in self._upstreams.values():
+            if isinstance(upstream, HttpUpstream):
+                upstream.close()
+
+    def _http_upstream(self, model: str, variant: Variant) -> Upstream:
+        api_key = os.environ.get(variant.api_key_env) if variant.api_key_env else None
+        if variant.api_key_env and not api_key:
+            log.warning("upstream_key_missing", extra={"variable": variant.api_key_env})
+        return HttpUpstream(
+            model,
+            variant.url,
+            api_key=api_key,
+            connect_seconds=self.limits.connect_seconds,
+            connections=self.limits.upstream_connections,
+        )
+
+    def _declare_gauges(self) -> None:
+        gauge = self.metrics.cells.gauge
+        gauge(
+            "penumbra_snapshot_epoch",
+            "Epoch of the routing table in force.",
+            lambda: self.snapshot.epoch,
+        )
+        gauge(
+            "penumbra_requests_in_flight",
+            "Requests with an upstream attempt under way.",
+            lambda: sum(isinstance(item, Dispatch) for item in self.timed),
+        )
+        gauge(
+            "penumbra_upstream_connections",
+            "Open connections to variants, idle ones included.",
+            lambda: sum(
+                upstream.open_connections
+                for upstream in self._upstreams.values()
+                if isinstance(upstream, HttpUpstream)
+            ),
+        )
+
+
+class TextHeaders:
+    """Header lines as text, decoded only when asked for."""
+
+    __slots__ = ("_headers",)
+
+    def __init__(self, headers: dict[bytes, bytes]) -> None:
+        self._headers = headers
+
+    def get(self, name: str) -> str | None:
+        """The value of a header, name in lower case."""
+        value = self._headers.get(name.encode("latin-1"))
+        return None if value is None else value.decode("latin-1")
+
+
+def _refused_decision(decision: Decision, context: Context, model: Model) -> GatewayError:
+    if decision.error_code == "pin_not_allowed":
+        return PinNotAllowed("this key may not choose a variant (may_pin)")
+    if decision.error_code == "unknown_variant":
+        known = ", ".join(sorted(model.attempts))
+        return UnknownVariant(
+            f"x-penumbra-variant is {context.pin!r}, wanted one of: {known}",
+            param="x-penumbra-variant",
+        )
+    return BadRequest(f"the flag could not be evaluated: {decision.error_code}")

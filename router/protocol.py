@@ -1,0 +1,294 @@
+"""One client connection: uvicorn's llhttp protocol, with the hot routes taken out of ASGI.
+
+Requests on hot routes become `Exchange`s, answered from callbacks; everything else falls through
+to the ASGI application. One port, one parser, pipelining answered in order. What uvicorn leaves to
+a proxy in front is done here: limits on the size of a head and on slow clients, and refusal of what
+two HTTP parsers may read in two ways.
+"""
+
+import asyncio
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from router.errors import BadRequest, GatewayError, HeaderTooLarge, RequestTimeout
+from router.exchange import Exchange, refusal
+
+if TYPE_CHECKING:
+    from router.gateway import Gateway
+
+log = logging.getLogger(__name__)
+
+HOT_PATHS = frozenset(
+    {
+        b"/v1/chat/completions",
+        b"/v1/completions",
+        b"/v1/responses",
+        b"/v1/embeddings",
+        b"/tokenize",
+        b"/detokenize",
+    }
+)
+_LINGER_SECONDS = 2.0
+_LINGER_BYTES = 1024 * 1024
+_ONCE = (b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-type")
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """A client connection of the gateway.
+
+    Args:
+        gateway: The process that it belongs to.
+        **uvicorn_state: What uvicorn gives its protocols.
+    """
+
+    def __init__(self, gateway: "Gateway", **uvicorn_state: Any) -> None:
+        super().__init__(**uvicorn_state)
+        self._gateway = gateway
+        self._limits = gateway.limits
+        self._in_head = False
+        self._head_bytes = 0
+        self._is_unreadable = False
+        self._refused: GatewayError | None = None
+        self._discarded_bytes: int | None = None
+        self._turn: Exchange | None = None
+        self.deadline = math.inf
+        """When `expire` is due; monotonic seconds."""
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        super().connection_made(transport)  # type: ignore[arg-type]
+        self.deadline = self._gateway.now() + self._limits.header_seconds
+        self._gateway.timed.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self._gateway.timed.discard(self)
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            turn.client_gone()
+        if isinstance(self.cycle, Exchange):
+            self.cycle = None  # type: ignore[assignment]
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        if self._discarded_bytes is not None:
+            self._discard(data)
+            return
+        if self._is_unreadable:
+            return
+        self._head_bytes = self._head_bytes + len(data) if self._in_head else len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserCallbackError as error:
+            # Not the client's fault: one of our own callbacks raised.
+            log.error("request_callback_failed", exc_info=error.__context__)
+            self.transport.abort()
+        except httptools.HttpParserUpgrade:
+            self._refuse(BadRequest("protocol upgrades are not supported"))
+        except httptools.HttpParserError as error:
+            self._refuse(BadRequest(f"malformed HTTP request: {error}"))
+        else:
+            if self._in_head and self._head_bytes > self._limits.header_bytes:
+                self._refuse(self._head_too_large())
+
+    def pause_writing(self) -> None:
+        """See asyncio.Protocol."""
+        super().pause_writing()
+        if self._turn is not None:
+            self._turn.pause()
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        super().resume_writing()
+        if self._turn is not None:
+            self._turn.resume()
+
+    def expire(self, now: float) -> None:
+        """The deadline has passed: the client is too slow, or idle."""
+        self.deadline = math.inf
+        if self._discarded_bytes is not None or self.transport.is_closing():
+            self.transport.abort()
+        elif self._in_head:
+            limit = self._limits.header_seconds
+            self._refuse(RequestTimeout(f"the head did not arrive within {limit:g} s"))
+        elif isinstance(self.cycle, Exchange) and not self.cycle.is_read:
+            limit = self._limits.body_seconds
+            self.cycle.reject(RequestTimeout(f"the body did not arrive within {limit:g} s"))
+        else:
+            self.transport.close()
+
+    # llhttp's callbacks
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._in_head = True
+        if self._turn is None:
+            self.deadline = self._gateway.now() + self._limits.header_seconds
+
+    def on_headers_complete(self) -> None:
+        """The head is there."""
+        self._in_head = False
+        problem = self._head_problem()
+        path = self._hot_path()
+        if problem is None and path is None:
+            self.deadline = math.inf
+            super().on_headers_complete()
+            return
+        exchange = Exchange(self, self._gateway, path or b"", self.headers)
+        previous = self.cycle
+        self.cycle = exchange  # type: ignore[assignment]
+        is_idle = previous is None or previous.response_complete
+        if not is_idle:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((exchange, self.app))  # type: ignore[arg-type]
+        if problem is not None:
+            exchange.reject(problem)
+        else:
+            is_http_1_0 = self.parser.get_http_version() == "1.0"
+            exchange.open(is_http_1_0=is_http_1_0, keep_alive=self.parser.should_keep_alive())
+        self.deadline = self._gateway.now() + self._limits.body_seconds
+        if is_idle:
+            self._begin_turn(exchange)
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a request's body."""
+        if isinstance(self.cycle, Exchange):
+            self.cycle.receive(body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request is complete."""
+        if isinstance(self.cycle, Exchange):
+            self.deadline = math.inf
+            self.cycle.complete_body()
+        else:
+            super().on_message_complete()
+
+    def _hot_path(self) -> bytes | None:
+        """The target in origin form if this is a request of a hot route."""
+        if self.url in HOT_PATHS:
+            return self.url if self.parser.get_method() == b"POST" else None
+        if self.parser.get_method() != b"POST":
+            return None
+        try:
+            target = httptools.parse_url(self.url)
+        except httptools.HttpParserInvalidURLError:
+            return None
+        if target.path not in HOT_PATHS:
+            return None
+        path: bytes = target.path
+        return path if target.query is None else b"%b?%b" % (path, target.query)
+
+    def _head_problem(self) -> GatewayError | None:
+        headers = self.headers
+        if self._head_bytes > self._limits.header_bytes:
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in headers)
+            if size > self._limits.header_bytes:
+                return self._head_too_large()
+        if self.parser.should_upgrade():
+            return BadRequest("protocol upgrades are not supported")
+        return _ambiguity(headers, needs_host=self.parser.get_http_version() == "1.1")
+
+    def _head_too_large(self) -> HeaderTooLarge:
+        limit = self._limits.header_bytes
+        return HeaderTooLarge(f"the head is larger than {limit} bytes (limits.header_bytes)")
+
+    # Turns
+
+    def _begin_turn(self, exchange: Exchange) -> None:
+        self._turn = exchange
+        exchange.take_turn()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """See HttpToolsProtocol: also called for the next one in the pipeline."""
+        if isinstance(cycle, Exchange):
+            self._begin_turn(cycle)
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def exchange_complete(self, exchange: Exchange) -> None:
+        """An exchange has written all of its answer."""
+        if self._turn is exchange:
+            self._turn = None
+        if exchange.keep_alive:
+            self.on_response_complete()
+        elif exchange.is_read:
+            self.transport.close()
+        else:
+            self._linger()
+
+    def on_response_complete(self) -> None:
+        """See HttpToolsProtocol; the keep-alive limit is kept with all other deadlines."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        elif self._refused is not None:
+            self._send_refusal(self._refused)
+        elif not self._in_head:
+            self.deadline = self._gateway.now() + self._limits.keep_alive_seconds
+
+    # The end
+
+    def _refuse(self, error: GatewayError) -> None:
+        """What came cannot be read on: answer what was asked before, then this, then close."""
+        self._is_unreadable = True
+        cycle = self.cycle
+        if isinstance(cycle, Exchange) and not cycle.is_read and not cycle.response_complete:
+            cycle.reject(error)
+        elif cycle is None or cycle.response_complete:
+            self._send_refusal(error)
+        else:
+            self._refused = error
+            self.flow.pause_reading()
+
+    def _send_refusal(self, error: GatewayError) -> None:
+        self._gateway.metrics.errors.cell(error.reported_code).value += 1
+        self.transport.write(refusal(error, self._gateway.next_request_id()))
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close, but let a client that is still sending read its answer first.
+
+        Closing with unread bytes resets the connection, and the reset can overtake the answer.
+        """
+        if self.transport.is_closing():
+            return
+        self._discarded_bytes = 0
+        self.deadline = self._gateway.now() + _LINGER_SECONDS
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def _discard(self, data: bytes) -> None:
+        self._discarded_bytes = (self._discarded_bytes or 0) + len(data)
+        if self._discarded_bytes > _LINGER_BYTES:
+            self.transport.abort()
+
+
+def _ambiguity(headers: list[tuple[bytes, bytes]], *, needs_host: bool) -> BadRequest | None:
+    """What two HTTP parsers in a row might read in two ways."""
+    names = [name for name, _ in headers]
+    if needs_host and b"host" not in names:
+        return BadRequest("an HTTP/1.1 request needs a Host header")
+    if len(set(names)) != len(names):
+        for name in _ONCE:
+            if names.count(name) > 1:
+                return BadRequest(f"the header {name.decode()} appears twice")
+    if b"transfer-encoding" in names:
+        coding = headers[names.index(b"transfer-encoding")][1]
+        if coding.lower() != b"chunked":
+            return BadRequest("the only transfer-encoding understood is `chunked`")
+    return None

@@ -1,0 +1,60 @@
+"""Server-sent events as bytes: where they end, and whether one is sound. Pure."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+ERROR_EVENT = b'data: {"error"'
+"""How an engine reports an error within a stream. Cannot occur inside JSON text, where quotes are
+escaped, so finding it in a piece of a stream means an error event."""
+
+DONE = b"data: [DONE]\n\n"
+
+
+def complete_length(data: bytes) -> int:
+    """Length of the part of `data` that ends with a whole event; 0 if it holds none."""
+    line_feeds, returns = data.rfind(b"\n\n"), data.rfind(b"\r\n\r\n")
+    return max(line_feeds + 2 if line_feeds >= 0 else 0, returns + 4 if returns >= 0 else 0)
+
+
+def payloads(data: bytes) -> Iterator[bytes]:
+    """The `data` of each event in `data`, comments and events without data left out."""
+    for event in data.replace(b"\r\n", b"\n").split(b"\n\n"):
+        lines = [line[5:].lstrip() for line in event.split(b"\n") if line.startswith(b"data:")]
+        if lines:
+            yield b"\n".join(lines)
+
+
+def read_object(payload: bytes) -> dict[str, Any] | None:
+    """The JSON object of one event's data; None if it is no object."""
+    try:
+        value = msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def first_event_is_sound(data: bytes) -> bool | None:
+    """Whether the first event with data is a JSON object without an error.
+
+    Returns:
+        None while no whole event with data is there.
+    """
+    for payload in payloads(data[: complete_length(data)]):
+        if payload == b"[DONE]":
+            return True
+        value = read_object(payload)
+        return value is not None and value.get("error") is None
+    return None
+
+
+def is_engine_error(body: bytes) -> bool:
+    """Whether a 4xx or 5xx body was written by an engine: OpenAI's error object, or vLLM's old one.
+
+    Anything else comes from a proxy in between, or from a server that lacks the route.
+    """
+    value = read_object(body)
+    if value is None:
+        return False
+    return isinstance(value.get("error"), dict) or value.get("object") == "error"

@@ -1,0 +1,61 @@
+"""HTTP heads as bytes: which headers travel on, in which direction. Pure."""
+
+from http import HTTPStatus
+
+from router.ports import Headers
+
+_HOP_BY_HOP = frozenset(
+    {
+        b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization",
+        b"proxy-connection", b"te", b"trailer", b"trailers", b"transfer-encoding", b"upgrade",
+    }
+)  # fmt: skip
+_NOT_UPSTREAM = _HOP_BY_HOP | {
+    b"authorization", b"cookie", b"host", b"content-length", b"expect", b"x-request-id",
+    b"x-penumbra-variant", b"x-penumbra-slice",
+}  # fmt: skip
+_NOT_DOWNSTREAM = _HOP_BY_HOP | {b"content-length", b"x-request-id", b"server", b"set-cookie"}
+_PRIVATE = b"x-penumbra-"
+_ID_LENGTH = 128
+_STATUS_LINES = {
+    status: b"HTTP/1.1 %d %b\r\n" % (status, _phrase)
+    for status in range(100, 600)
+    for _phrase in (
+        (HTTPStatus(status).phrase.encode() if status in HTTPStatus._value2member_map_ else b""),
+    )
+}
+
+
+def is_valid_request_id(value: bytes) -> bool:
+    """Whether a client's request id may be used: 1 to 128 printable ASCII bytes without spaces."""
+    if not 0 < len(value) <= _ID_LENGTH or not value.isascii():
+        return False
+    text = value.decode("ascii")
+    return text.isprintable() and " " not in text
+
+
+def upstream_headers(headers: dict[bytes, bytes], request_id: bytes) -> bytes:
+    """The client's header lines as an upstream gets them, the request id added."""
+    dropped = _NOT_UPSTREAM
+    nominated = headers.get(b"connection")
+    if nominated is not None:
+        dropped = dropped | {name.strip().lower() for name in nominated.split(b",")}
+    lines = [
+        b"%b: %b\r\n" % line
+        for line in headers.items()
+        if line[0] not in dropped and not line[0].startswith(_PRIVATE)
+    ]
+    lines.append(b"x-request-id: %b\r\n" % request_id)
+    return b"".join(lines)
+
+
+def answer_head(status: int, headers: Headers, end: bytes) -> bytes:
+    """The head of an answer: status line, the upstream's end-to-end headers, then `end`."""
+    lines = [_STATUS_LINES[status]]
+    lines += [
+        b"%b: %b\r\n" % line
+        for line in headers
+        if line[0] not in _NOT_DOWNSTREAM and not line[0].startswith(_PRIVATE)
+    ]
+    lines.append(end)
+    return b"".join(lines)
