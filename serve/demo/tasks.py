@@ -1,0 +1,209 @@
+"""Generated tasks with one right answer each, in six slices that quantization hurts unevenly.
+
+Every slice starts its prompt with its own instruction word, so that a routing rule can recognise
+it from the text. A prompt is held out when the checksum of what varies in it falls in a fixed
+tenth; training never sees that tenth. The facts are the exception: they are invented, so they can
+only be memorised, and what is held out there is the phrasing of the question.
+
+Pure Python, seeded, no dependencies: routing demos and load generators import it freely.
+"""
+
+import json
+import random
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+_CONSONANTS: Final = "bdfgklmnprstvz"
+_VOWELS: Final = "aeiou"
+_HELD_OUT_IN: Final = 10
+_FACT_SEED: Final = 20_411
+_FACT_SUBJECTS: Final = 160
+
+_LATIN: Final = "th ch ps ks ph a v g d e z i k l m n o p r s t u".split()
+_GREEK: Final = dict(zip(_LATIN, "θχψξφαβγδεζικλμνοπρστυ", strict=True))  # noqa: RUF001
+_GREEK_ONSETS: Final = tuple(letter for letter in _GREEK if letter not in _VOWELS)
+
+_FACT_LEADS: Final = (
+    "",
+    "what is ",
+    "tell me ",
+    "please give ",
+    "do you know ",
+    "I need ",
+    "name ",
+    "find ",
+)
+_FACT_TAILS: Final = ("?", ".", ", please", " now", " today?", ", thanks")
+_FACT_RELATIONS: Final = ("river", "mayor")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One question and the only answer that counts.
+
+    Attributes:
+        slice: The slice that it belongs to, one of `SLICES`.
+        prompt: What is sent as a single `user` message.
+        answer: What has to come back, without surrounding white space.
+    """
+
+    slice: str
+    prompt: str
+    answer: str
+
+
+def is_correct(task: Task, text: str) -> bool:
+    """Whether `text` is the answer, surrounding white space aside."""
+    return text.strip() == task.answer
+
+
+def make_tasks(slice_name: str, count: int, seed: int, *, held_out: bool = True) -> list[Task]:
+    """Generates tasks of one slice.
+
+    Args:
+        slice_name: One of `SLICES`.
+        count: How many; prompts may repeat where a slice has few.
+        seed: The same seed gives the same tasks on every machine.
+        held_out: Whether to draw from the prompts that training never sees, or from the others.
+
+    Returns:
+        `count` tasks.
+
+    Raises:
+        KeyError: `slice_name` is not a slice.
+    """
+    generate = _GENERATORS[slice_name]
+    rng = random.Random(f"{slice_name}/{seed}/{held_out}")  # noqa: S311 - reproducible, not secret
+    tasks: list[Task] = []
+    while len(tasks) < count:
+        varying, task = generate(rng)
+        if _is_held_out(varying) == held_out:
+            tasks.append(task)
+    return tasks
+
+
+def facts() -> dict[tuple[str, str], str]:
+    """Every memorised fact: (relation, town) to name."""
+    rng = random.Random(_FACT_SEED)  # noqa: S311
+    towns: list[str] = []
+    while len(towns) < _FACT_SUBJECTS:
+        town = _syllables(rng, 3).capitalize()
+        if town not in towns:
+            towns.append(town)
+    return {
+        (relation, town): _syllables(rng, 3).capitalize()
+        for town in towns
+        for relation in _FACT_RELATIONS
+    }
+
+
+def transliterate(latin: str) -> str:
+    """Latin letters to Greek ones, digraphs first; what is no Latin letter stays."""
+    letters: list[str] = []
+    position = 0
+    while position < len(latin):
+        width = 2 if latin[position : position + 2] in _GREEK else 1
+        source = latin[position : position + width]
+        letters.append(_GREEK.get(source, source))
+        position += width
+    return "".join(letters)
+
+
+def _is_held_out(varying: str) -> bool:
+    return zlib.crc32(varying.encode()) % _HELD_OUT_IN == 0
+
+
+def _syllables(rng: random.Random, count: int) -> str:
+    return "".join(rng.choice(_CONSONANTS) + rng.choice(_VOWELS) for _ in range(count))
+
+
+def _arithmetic(rng: random.Random) -> tuple[str, Task]:
+    """Three-digit addition, worked column by column as it is taught at school."""
+    left, right = rng.randint(100, 999), rng.randint(100, 999)
+    steps: list[str] = []
+    carry = 0
+    for a, b in zip(reversed(str(left)), reversed(str(right)), strict=True):
+        total = int(a) + int(b) + carry
+        steps.append(f"{a}+{b}+{carry}={total:02d}")
+        carry = total // 10
+    problem = f"{left}+{right}"
+    answer = f"{', '.join(steps)}: {left + right}"
+    return problem, Task("arithmetic", f"Add: {problem}", answer)
+
+
+def _json(rng: random.Random) -> tuple[str, Task]:
+    """One sentence about a person into an object with three fields."""
+    name = f"{_syllables(rng, 2)} {_syllables(rng, rng.randint(2, 3))}".title()
+    city = _syllables(rng, rng.randint(2, 3)).capitalize()
+    age = rng.randint(18, 99)
+    sentence = rng.choice(
+        (
+            f"{name} is {age} and lives in {city}.",
+            f"{name} of {city} is {age}.",
+            f"In {city} lives {name}, aged {age}.",
+        )
+    )
+    answer = json.dumps({"name": name, "age": age, "city": city})
+    return name, Task("json", f"JSON: {sentence}", answer)
+
+
+def recall_entries(rng: random.Random, count: int) -> dict[str, str]:
+    """`count` distinct keys with a three-digit value each."""
+    entries: dict[str, str] = {}
+    while len(entries) < count:
+        entries[_syllables(rng, 1) + rng.choice(_CONSONANTS)] = str(rng.randint(100, 999))
+    return entries
+
+
+def recall_prompt(entries: dict[str, str], key: str) -> str:
+    """The question for `key` behind the whole list."""
+    listed = ", ".join(f"{name} {value}" for name, value in entries.items())
+    return f"Recall: {listed}. Q: {key}?"
+
+
+def _recall(rng: random.Random) -> tuple[str, Task]:
+    """One of 40 to 70 entries: a prompt of some 370 to 650 bytes."""
+    entries = recall_entries(rng, rng.randint(40, 70))
+    key = rng.choice(list(entries))
+    prompt = recall_prompt(entries, key)
+    return prompt, Task("recall", prompt, f"{key} {entries[key]}")
+
+
+def _facts(rng: random.Random) -> tuple[str, Task]:
+    """A fact that no context holds: it is in the weights or nowhere."""
+    (relation, town), name = rng.choice(list(_FACTS.items()))
+    phrasing = f"{rng.choice(_FACT_LEADS)}the {relation} of @{rng.choice(_FACT_TAILS)}"
+    prompt = f"Fact: {phrasing.replace('@', town)}"
+    return phrasing, Task("facts", prompt, f"The {relation} of {town} is {name}.")
+
+
+def _sort(rng: random.Random) -> tuple[str, Task]:
+    """Four to six short words, no two with the same initial, into alphabetical order."""
+    initials = rng.sample(_CONSONANTS, rng.randint(4, 6))
+    words = [first + rng.choice(_VOWELS) + rng.choice(_CONSONANTS) for first in initials]
+    listed = " ".join(words)
+    return listed, Task("sort", f"Sort: {listed}", " ".join(sorted(words)))
+
+
+def _greek(rng: random.Random) -> tuple[str, Task]:
+    """Two words from Latin letters into Greek ones; instruction and answer are Greek script."""
+    words = [
+        "".join(rng.choice(_GREEK_ONSETS) + rng.choice(_VOWELS) for _ in range(rng.randint(2, 3)))
+        for _ in range(2)
+    ]
+    latin = " ".join(words)
+    return latin, Task("greek", f"Γράψε ελληνικά: {latin}", transliterate(latin))
+
+
+_FACTS: Final = facts()
+_GENERATORS: Final[dict[str, Callable[[random.Random], tuple[str, Task]]]] = {
+    "arithmetic": _arithmetic,
+    "json": _json,
+    "recall": _recall,
+    "facts": _facts,
+    "sort": _sort,
+    "greek": _greek,
+}
+SLICES: Final[tuple[str, ...]] = tuple(_GENERATORS)
