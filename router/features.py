@@ -1,0 +1,176 @@
+"""What slice and targeting rules may ask about a request body, computed only when one asks.
+
+Nothing here raises, whatever the body holds: the engine is the judge of a body, this only routes
+it. Work on text is bounded: script and code are judged by its first `SAMPLE_CHARS` characters. Pure.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+from router.scripts import dominant_script
+
+SAMPLE_CHARS = 2048
+"""How much of the last user text is looked at for its script and for code."""
+
+FIELDS = (
+    "messages", "prompt", "input", "instructions", "tools", "functions", "text", "response_format",
+    "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar",
+)  # fmt: skip
+"""The body fields that are looked at; a caller may leave all others undecoded."""
+
+_GUIDES = ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
+
+_DECLARATION = re.compile(
+    r"^[ \t]*(?:def \w+\(|class \w+(?:[({]|:$)|fn \w+[(<]|func \w+\(|function \w*\(|#include ?[<\"]"
+    r"|import \w+(?:\.\w+)*;?$|from [\w.]+ import |(?:public|private|static) \w+ \w+ ?[=({;]"
+    r"|(?:const|let|var) \w+ ?=|SELECT\b.{1,200}\bFROM\b)",
+    re.MULTILINE,
+)
+_CODE_LINE_END = re.compile(r"(?:;|\) ?\{|\):|=>|\);)[ \t]*$", re.MULTILINE)
+_CODE_LINES = 2
+
+
+class Features:
+    """The features of one request. Each is computed at most once, on first use.
+
+    The shape of the body tells chat, completions, responses and embeddings apart.
+
+    Args:
+        load: Gives the decoded body; called at most once, may raise anything.
+    """
+
+    __slots__ = ("_body", "_code", "_json_mode", "_load", "_prompt_chars", "_script", "_text")
+
+    def __init__(self, load: Callable[[], Any]) -> None:
+        self._load = load
+        self._body: Mapping[str, Any] | None = None
+        self._text: str | None = None
+        self._script: str | None = None
+        self._prompt_chars: int | None = None
+        self._json_mode: bool | None = None
+        self._code: bool | None = None
+
+    @classmethod
+    def of(cls, body: object) -> Self:
+        """Features of a body that is decoded already."""
+        return cls(lambda: body)
+
+    @property
+    def body(self) -> Mapping[str, Any]:
+        """The decoded body; empty if it is no JSON object."""
+        if self._body is None:
+            self._body = _loaded(self._load)
+        return self._body
+
+    @property
+    def json_mode(self) -> bool:
+        """Whether the answer has to follow a format other than free text."""
+        if self._json_mode is None:
+            self._json_mode = _asks_for_json(self.body)
+        return self._json_mode
+
+    @property
+    def tools(self) -> bool:
+        """Whether tools are offered."""
+        return bool(self.body.get("tools") or self.body.get("functions"))
+
+    @property
+    def prompt_chars(self) -> int:
+        """Characters of all prompt text; token ids hold none."""
+        if self._prompt_chars is None:
+            self._prompt_chars = sum(len(text) for text in _prompt_texts(self.body))
+        return self._prompt_chars
+
+    @property
+    def text(self) -> str:
+        """The last user text; its text parts joined by newlines."""
+        if self._text is None:
+            self._text = _last_user_text(self.body)
+        return self._text
+
+    @property
+    def script(self) -> str:
+        """The dominant script of the last user text, `none` if it holds no letter."""
+        if self._script is None:
+            self._script = dominant_script(self.text[:SAMPLE_CHARS])
+        return self._script
+
+    @property
+    def code(self) -> bool:
+        """Whether the last user text holds program code."""
+        if self._code is None:
+            self._code = holds_code(self.text[:SAMPLE_CHARS])
+        return self._code
+
+
+def holds_code(text: str) -> bool:
+    """Whether a text holds program code.
+
+    A fenced block, a declaration, or two lines that end as only code does. JSON is not code.
+    """
+    if "```" in text or _DECLARATION.search(text):
+        return True
+    ends = _CODE_LINE_END.finditer(text)
+    return sum(1 for _ in zip(range(_CODE_LINES), ends, strict=False)) == _CODE_LINES
+
+
+def _loaded(load: Callable[[], Any]) -> Mapping[str, Any]:
+    try:
+        body = load()
+    except Exception:  # noqa: BLE001 - a body that cannot be decoded has no features; see above
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _asks_for_json(body: Mapping[str, Any]) -> bool:
+    formats = [body.get("response_format")]
+    text = body.get("text")
+    if isinstance(text, dict):
+        formats.append(text.get("format"))
+    for wanted in formats:
+        if isinstance(wanted, dict) and wanted.get("type", "text") != "text":
+            return True
+    return any(body.get(name) for name in _GUIDES)
+
+
+def _prompt_texts(body: Mapping[str, Any]) -> list[str]:
+    texts: list[str] = []
+    for turn in _turns(body):
+        texts.extend(_texts(turn.get("content")) if isinstance(turn, dict) else _texts(turn))
+    texts.extend(_texts(body.get("instructions")))
+    texts.extend(_texts(body.get("prompt")))
+    return texts
+
+
+def _last_user_text(body: Mapping[str, Any]) -> str:
+    for turn in reversed(_turns(body)):
+        if isinstance(turn, str):
+            return turn
+        if isinstance(turn, dict) and turn.get("role") == "user":
+            return "\n".join(_texts(turn.get("content")))
+    prompts = _texts(body.get("prompt"))
+    return prompts[-1] if prompts else ""
+
+
+def _turns(body: Mapping[str, Any]) -> list[Any]:
+    turns = body.get("messages")
+    if isinstance(turns, list):
+        return turns
+    turns = body.get("input")
+    if isinstance(turns, list):
+        return turns
+    return [turns] if isinstance(turns, str) else []
+
+
+def _texts(content: object) -> list[str]:
+    if isinstance(content, str):
+        return [content]
+    if not isinstance(content, list):
+        return []
+    texts = []
+    for part in content:
+        text = part.get("text") if isinstance(part, dict) else part
+        if isinstance(text, str):
+            texts.append(text)
+    return texts
