@@ -9,16 +9,25 @@ import itertools
 import logging
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from monitoring.vocabulary import Outcome
 from router.dispatch import Attempt, Dispatch
-from router.errors import BadRequest, GatewayError, ModelNotFound, PinNotAllowed, UnknownVariant
+from router.errors import GatewayError, ModelNotFound, PinNotAllowed, UnknownVariant
 from router.exchange import Exchange
 from router.features import Features
-from router.flags import CompiledModel, Context, Decision, compile_model, evaluate, targeting_key
+from router.flags import (
+    CLIENT_ERRORS,
+    PIN_NOT_ALLOWED,
+    CompiledModel,
+    Context,
+    Decision,
+    compile_model,
+    evaluate,
+    targeting_key,
+)
 from router.keys import Caller, KeyRing
 from router.metrics import GatewayMetrics
 from router.plan import Plan, plan
@@ -160,7 +169,7 @@ class Gateway:
             )
         context = self._context(exchange, caller, peek, model)
         decision = evaluate(model.compiled, context)
-        if decision.error_code is not None:
+        if decision.error_code in CLIENT_ERRORS:
             raise _refused_decision(decision, context, model)
         order = plan(decision, model.snapshot, context.slice, is_lease_fresh=context.is_lease_fresh)
         headers = upstream_headers(exchange.headers, exchange.request_id)
@@ -171,7 +180,7 @@ class Gateway:
     def _context(self, exchange: Exchange, caller: Caller, peek: Peek, model: Model) -> Context:
         headers = TextHeaders(exchange.headers)
         tenant = caller.tenant.name
-        features = Features.of(exchange.path.decode("latin-1"), peek.parts)
+        features = Features(peek.parts)
         named = headers.get("x-penumbra-slice")
         return Context(
             model=peek.model,
@@ -184,7 +193,7 @@ class Gateway:
                 caller.key_id,
                 peek.prompt_hash,
             ),
-            slice=slice_of(model.compiled, tenant, headers, features, named),
+            slice=slice_of(model.compiled.slices, tenant, headers, features, named),
             request_id=exchange.request_id.decode("latin-1"),
             pin=headers.get("x-penumbra-variant"),
             may_pin=caller.may_pin,
@@ -251,27 +260,29 @@ class Gateway:
         )
 
 
-class TextHeaders:
-    """Header lines as text, decoded only when asked for."""
+class TextHeaders(Mapping[str, str]):
+    """Header lines as text, decoded only when asked for; names in lower case."""
 
     __slots__ = ("_headers",)
 
     def __init__(self, headers: dict[bytes, bytes]) -> None:
         self._headers = headers
 
-    def get(self, name: str) -> str | None:
-        """The value of a header, name in lower case."""
-        value = self._headers.get(name.encode("latin-1"))
-        return None if value is None else value.decode("latin-1")
+    def __getitem__(self, name: str) -> str:
+        return self._headers[name.encode("latin-1")].decode("latin-1")
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.decode("latin-1") for name in self._headers)
+
+    def __len__(self) -> int:
+        return len(self._headers)
 
 
 def _refused_decision(decision: Decision, context: Context, model: Model) -> GatewayError:
-    if decision.error_code == "pin_not_allowed":
+    if decision.error_code == PIN_NOT_ALLOWED:
         return PinNotAllowed("this key may not choose a variant (may_pin)")
-    if decision.error_code == "unknown_variant":
-        known = ", ".join(sorted(model.attempts))
-        return UnknownVariant(
-            f"x-penumbra-variant is {context.pin!r}, wanted one of: {known}",
-            param="x-penumbra-variant",
-        )
-    return BadRequest(f"the flag could not be evaluated: {decision.error_code}")
+    known = ", ".join(sorted(model.attempts))
+    return UnknownVariant(
+        f"x-penumbra-variant is {context.pin!r}, wanted one of: {known}",
+        param="x-penumbra-variant",
+    )

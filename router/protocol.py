@@ -45,6 +45,9 @@ class GatewayProtocol(HttpToolsProtocol):
         **uvicorn_state: What uvicorn gives its protocols.
     """
 
+    # uvicorn's own cycle on other routes, an Exchange on the hot ones.
+    cycle: Any
+
     def __init__(self, gateway: "Gateway", **uvicorn_state: Any) -> None:
         super().__init__(**uvicorn_state)
         self._gateway = gateway
@@ -73,7 +76,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if turn is not None:
             turn.client_gone()
         if isinstance(self.cycle, Exchange):
-            self.cycle = None  # type: ignore[assignment]
+            self.cycle = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -144,7 +147,7 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         exchange = Exchange(self, self._gateway, path or b"", self.headers)
         previous = self.cycle
-        self.cycle = exchange  # type: ignore[assignment]
+        self.cycle = exchange
         is_idle = previous is None or previous.response_complete
         if not is_idle:
             self.flow.pause_reading()

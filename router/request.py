@@ -10,6 +10,7 @@ from typing import Any
 import mmh3
 import msgspec
 
+from router import features
 from router.errors import BadRequest
 
 _ROUTING_FIELDS = ("model", "stream", "n", "user")
@@ -27,10 +28,16 @@ class Peek(msgspec.Struct):
     messages: msgspec.Raw = _ABSENT
     prompt: msgspec.Raw = _ABSENT
     input: msgspec.Raw = _ABSENT
+    instructions: msgspec.Raw = _ABSENT
     tools: msgspec.Raw = _ABSENT
+    functions: msgspec.Raw = _ABSENT
+    text: msgspec.Raw = _ABSENT
     response_format: msgspec.Raw = _ABSENT
     structured_outputs: msgspec.Raw = _ABSENT
     guided_json: msgspec.Raw = _ABSENT
+    guided_regex: msgspec.Raw = _ABSENT
+    guided_choice: msgspec.Raw = _ABSENT
+    guided_grammar: msgspec.Raw = _ABSENT
 
     def prompt_hash(self) -> str:
         """Hash of the prompt as it was written, 128 bits in hex."""
@@ -41,18 +48,13 @@ class Peek(msgspec.Struct):
         """The fields that slice rules look at, decoded.
 
         Raises:
-            BadRequest: One of them is not valid JSON.
+            msgspec.DecodeError, UnicodeDecodeError: One of them is not valid JSON; the scan that
+                skipped it does not look into strings. The engine refuses such a body.
         """
-        found = {name: bytes(getattr(self, name)) for name in _FEATURE_FIELDS}
-        try:
-            return {name: msgspec.json.decode(raw) for name, raw in found.items() if raw}
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise BadRequest(f"the body is not valid JSON: {error}", code="invalid_json") from error
+        found = {name: bytes(getattr(self, name)) for name in features.FIELDS}
+        return {name: msgspec.json.decode(raw) for name, raw in found.items() if raw}
 
 
-_FEATURE_FIELDS = (
-    "messages", "prompt", "input", "tools", "response_format", "structured_outputs", "guided_json",
-)  # fmt: skip
 _decode = msgspec.json.Decoder(Peek).decode
 
 
