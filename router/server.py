@@ -7,6 +7,7 @@ import gc
 import logging
 import signal
 import socket
+import time
 from collections.abc import Iterator
 
 import uvicorn
@@ -44,7 +45,7 @@ async def run_gateway(settings: GatewaySettings, control_token: str | None) -> N
         OSError: A port cannot be bound; the message names it and the setting.
     """
     loop = asyncio.get_running_loop()
-    gateway = Gateway(settings, loop.time)
+    gateway = Gateway(settings, time.monotonic)
     public_socket = _bind(settings.host, settings.port, "gateway.port", share=True)
     public = _server(build_public_app(gateway), functools.partial(GatewayProtocol, gateway))
     servers = [(public, public_socket)]

@@ -236,6 +236,7 @@ class Connection(asyncio.Protocol):
         self._is_complete = False
         self._is_poisoned = False
         self._is_unacceptable = False
+        self._is_kept_alive = False
         self.has_begun = False
 
     @property
@@ -324,7 +325,7 @@ class Connection(asyncio.Protocol):
 
     def _finish(self, exchange: _Exchange) -> None:
         self._exchange = None
-        if self._is_poisoned or not self._parser.should_keep_alive():
+        if self._is_poisoned or not self._is_kept_alive:
             self.close()
         elif self.is_usable:
             self._pool.release(self)
@@ -370,3 +371,4 @@ class Connection(asyncio.Protocol):
         """The response ended where its framing says."""
         if self._status >= _FIRST_FINAL_STATUS:
             self._is_complete = True
+            self._is_kept_alive = self._parser.should_keep_alive()
