@@ -1,7 +1,7 @@
 """What slice and targeting rules may ask about a request body, computed only when one asks.
 
 Nothing here raises, whatever the body holds: the engine is the judge of a body, this only routes
-it. Work on text is bounded: script and code are judged by its first `SAMPLE_CHARS` characters. Pure.
+it. Work on text is bounded: its first `SAMPLE_CHARS` characters tell script and code. Pure.
 """
 
 import re
