@@ -291,7 +291,7 @@ class Dispatch:
             if status in _PROXY_STATUSES:
                 self._fail(Outcome.REFUSED)
                 return
-        if self._is_event_stream and not is_baseline and self._held:
+        if self._is_event_stream and not is_baseline:  # ended before a sound event
             self._fail(Outcome.GARBAGE)
             return
         self._attempt.cells.attempts[_whole_outcome(status)].value += 1
