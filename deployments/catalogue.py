@@ -1,0 +1,168 @@
+"""From `penumbra.yaml` to a `PenumbraSpec`, and from there to a routing table.
+
+Every error names the file, the path in it, the value found and the value wanted; all of them at
+once, not the first. Relative paths are relative to the file's folder.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from deployments import strict_yaml, wanted
+from deployments.errors import ConfigInvalid
+from deployments.spec import HUB, MODEL_NAME, EngineSpec, ModelSpec, PenumbraSpec
+from router.flag_check import flag_problems
+from router.matching import one_of, problem, slice_problems
+from router.settings import GatewaySettings
+from router.snapshot import NAME, Flag, ModelSnapshot, Snapshot, Variant
+
+BaseUrlOf = Callable[[str, str], str]
+"""(model, variant) -> base URL where the variant answers."""
+
+_SQLITE = "sqlite:///"
+_RESERVED = frozenset({"kill", "unkill", "pin", "unpin", "split"})
+"""Last parts of admin paths, so no last part of a model's name."""
+
+
+def load(path: Path | str) -> PenumbraSpec:
+    """Read a configuration file.
+
+    Raises:
+        ConfigInvalid: It cannot be read, or not used; says everything that is wrong.
+    """
+    file = str(path)
+    data = _parse(Path(path), file)
+    try:
+        # Through JSON: strict validation takes a list for a tuple there, and only there.
+        spec = PenumbraSpec.model_validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        raise ConfigInvalid(file, wanted.problems(error, PenumbraSpec)) from error
+    found = tuple(_problems(spec))
+    if found:
+        raise ConfigInvalid(file, found)
+    return _anchored(spec, Path(path).resolve().parent)
+
+
+def build_snapshot(
+    spec: PenumbraSpec, flags: Mapping[str, Flag], epoch: int, base_url_of: BaseUrlOf
+) -> Snapshot:
+    """The routing table of a configuration.
+
+    Args:
+        spec: The configuration.
+        flags: Model -> flag in force; a model without one has the configuration's.
+        epoch: Its version.
+        base_url_of: Where variants that are hosted here answer; not asked for external ones.
+    """
+    models = {
+        name: build_model(name, model, flags.get(name, model.flag), base_url_of)
+        for name, model in spec.models.items()
+    }
+    return Snapshot(epoch=epoch, models=models)
+
+
+def build_model(name: str, model: ModelSpec, flag: Flag, base_url_of: BaseUrlOf) -> ModelSnapshot:
+    """One model of a routing table."""
+    variants = {
+        variant_name: Variant(
+            url=variant.url or base_url_of(name, variant_name), api_key_env=variant.api_key_env
+        )
+        for variant_name, variant in model.variants.items()
+    }
+    return ModelSnapshot(baseline=model.baseline, variants=variants, slices=model.slices, flag=flag)
+
+
+def _parse(path: Path, file: str) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigInvalid(file, (f"found {reason}, wanted a readable file",)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigInvalid(file, (f"found {error.reason}, wanted UTF-8 text",)) from error
+    try:
+        data = strict_yaml.parse(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ConfigInvalid(file, (f"{where}{error.problem}",)) from error
+    except yaml.YAMLError as error:
+        raise ConfigInvalid(file, (f"found {error}, wanted YAML",)) from error
+    if not isinstance(data, dict):
+        raise ConfigInvalid(file, (f"found {wanted.shown(data)}, wanted a mapping with `models`",))
+    return data
+
+
+def _problems(spec: PenumbraSpec) -> Iterator[str]:
+    for name, model in spec.models.items():
+        path = f"models.{name}"
+        if not re.match(MODEL_NAME, name) or name.rpartition("/")[2] in _RESERVED:
+            yield problem(
+                path, name, f"a name like {MODEL_NAME}, its last part none of {sorted(_RESERVED)}"
+            )
+        yield from (f"{path}.{text}" for text in _model_problems(name, model))
+    yield from _key_problems(spec)
+    try:
+        GatewaySettings(host=spec.gateway.host, keys=spec.keys, snapshot=_NO_MODELS)
+    except ValidationError as error:
+        yield from (f"gateway.host: {detail['ctx']['error']}" for detail in error.errors())
+
+
+_NO_MODELS = Snapshot(epoch=0, models={})
+
+
+def _model_problems(name: str, model: ModelSpec) -> Iterator[str]:
+    for variant in model.variants:
+        if not re.match(NAME, variant):
+            yield problem(f"variants.{variant}", variant, f"a name like {NAME}")
+    if model.baseline not in model.variants:
+        yield problem("baseline", model.baseline, one_of(model.variants))
+        return
+    yield from slice_problems(model.slices)
+    # Where the variants answer does not matter to the flag; any URL will do.
+    snapshot = build_model(name, model, model.flag, lambda _model, _variant: "http://localhost")
+    yield from (f"flag.{text}" for text in flag_problems(snapshot, model.flag))
+
+
+def _key_problems(spec: PenumbraSpec) -> Iterator[str]:
+    digests = [key.sha256 for key in spec.keys]
+    for index, digest in enumerate(digests):
+        if digest in digests[:index]:
+            yield problem(f"keys[{index}].sha256", digest, "a key that is not listed above")
+
+
+def _anchored(spec: PenumbraSpec, folder: Path) -> PenumbraSpec:
+    models = {
+        name: model.model_copy(
+            update={
+                "variants": {
+                    variant_name: variant.model_copy(
+                        update={"engine": _anchored_engine(variant.engine, folder)}
+                    )
+                    for variant_name, variant in model.variants.items()
+                }
+            }
+        )
+        for name, model in spec.models.items()
+    }
+    store = spec.control.store
+    if store is not None and store.startswith(_SQLITE) and store != f"{_SQLITE}:memory:":
+        store = f"{_SQLITE}{folder / store.removeprefix(_SQLITE)}"
+    return spec.model_copy(
+        update={
+            "models": models,
+            "state_dir": folder / spec.state_dir,
+            "control": spec.control.model_copy(update={"store": store}),
+        }
+    )
+
+
+def _anchored_engine(engine: EngineSpec | None, folder: Path) -> EngineSpec | None:
+    if engine is None or engine.source.startswith(HUB):
+        return engine
+    return engine.model_copy(update={"source": str(folder / engine.source)})

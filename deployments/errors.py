@@ -1,0 +1,120 @@
+"""Every way in which the control plane can refuse, and the HTTP status of each.
+
+DeploymentsError
+├── ConfigInvalid               a configuration file cannot be used; lists every problem
+├── StoredFlagInvalid           the store's flag does not fit the configuration any more
+├── Unauthorized (401)          no token, or an unknown one
+├── Forbidden (403)             the token's role may not do this
+├── NotFound (404)              no such model, pin or epoch
+├── Conflict (409)              somebody else changed the flag first
+├── RequestInvalid (400)        the request cannot be understood
+├── FlagRefused (422)           the flag makes no sense; says why
+├── PreconditionRequired (428)  a whole flag is only replaced on top of a known epoch
+└── StoreUnavailable (503)      the store cannot be read or written; nothing was changed
+"""
+
+from typing import ClassVar
+
+STATUS: dict[str, int] = {
+    "config_invalid": 500,
+    "stored_flag_invalid": 500,
+    "request_invalid": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
+    "not_found": 404,
+    "conflict": 409,
+    "flag_invalid": 422,
+    "precondition_required": 428,
+    "store_unavailable": 503,
+}
+
+
+class DeploymentsError(Exception):
+    """Something that the control plane will not or cannot do.
+
+    Args:
+        message: What happened, and what would be right.
+        param: The field or header at fault.
+    """
+
+    code: ClassVar[str]
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return STATUS[self.code]
+
+
+class ConfigInvalid(DeploymentsError):
+    """A configuration file cannot be used.
+
+    Args:
+        file: The file, as it was named.
+        problems: Each `path: found X, wanted Y`.
+    """
+
+    code = "config_invalid"
+
+    def __init__(self, file: str, problems: tuple[str, ...]) -> None:
+        super().__init__("\n".join(f"{file}: {problem}" for problem in problems))
+        self.file = file
+        self.problems = problems
+
+
+class StoredFlagInvalid(DeploymentsError):
+    """The store's flag does not fit the configuration any more."""
+
+    code = "stored_flag_invalid"
+
+
+class RequestInvalid(DeploymentsError):
+    """The request cannot be understood."""
+
+    code = "request_invalid"
+
+
+class Unauthorized(DeploymentsError):
+    """No token, or an unknown one."""
+
+    code = "unauthorized"
+
+
+class Forbidden(DeploymentsError):
+    """The token's role may not do this."""
+
+    code = "forbidden"
+
+
+class NotFound(DeploymentsError):
+    """No such model, pin or epoch."""
+
+    code = "not_found"
+
+
+class Conflict(DeploymentsError):
+    """Somebody else changed the flag first."""
+
+    code = "conflict"
+
+
+class FlagRefused(DeploymentsError):
+    """The flag makes no sense for its model."""
+
+    code = "flag_invalid"
+
+
+class PreconditionRequired(DeploymentsError):
+    """A whole flag is only replaced on top of a known epoch."""
+
+    code = "precondition_required"
+
+
+class StoreUnavailable(DeploymentsError):
+    """The store cannot be read or written; nothing was changed."""
+
+    code = "store_unavailable"
