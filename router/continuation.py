@@ -59,7 +59,8 @@ def check_continuable(kind: Kind, body: dict[str, Any]) -> None:
         value = body.get(name)
         if name == "response_format" and isinstance(value, dict) and value.get("type") == "text":
             continue
-        if value not in (None, False, [], {}):
+        # 0 asks for something: vLLM then gives the chosen token's log-probability.
+        if value is not None and value is not False and value not in ([], {}):
             raise CannotContinueError(f"{name} is set")
     if kind == "completions" and not isinstance(body.get("prompt"), str):
         raise CannotContinueError("the prompt is not one string")
