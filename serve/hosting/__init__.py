@@ -1,0 +1,1 @@
+"""Ray Serve applications of the hosted variants. Start reading at `plan`."""

@@ -1,0 +1,69 @@
+"""`python -m serve.hosting PLAN.json`: the fleet process.
+
+Runs until SIGTERM, SIGINT or the death of its parent; events go to standard output, everything
+else to standard error. It adopts the orphans among its descendants (HAProxy outlives the actor that
+started it when that is killed) and ends them all before it leaves.
+"""
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TextIO
+
+from serve.hosting.plan import FleetPlan
+from serve.supervisor.processes import become_subreaper, end_descendants, reap_adopted
+
+_POLL_SECONDS = 0.5
+
+
+def main() -> int:
+    """Deploy the plan and report until told to stop."""
+    events = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # Ray and its libraries print to standard output as they please.
+    plan = FleetPlan.model_validate_json(Path(sys.argv[1]).read_bytes())
+    _prepare(plan)
+    become_subreaper()
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: _leave(stop))
+    signal.signal(signal.SIGINT, lambda *_: _leave(stop))
+    try:
+        _run(plan, stop, events)
+    except SystemExit:
+        pass
+    finally:
+        end_descendants()
+    return 0
+
+
+def _run(plan: FleetPlan, stop: threading.Event, events: TextIO) -> None:
+    from serve.hosting.fleet import fleet
+
+    with fleet(plan) as deployed:
+        while not stop.wait(_POLL_SECONDS):
+            for event in deployed.changes():
+                events.write(event.model_dump_json() + "\n")
+            reap_adopted()
+
+
+def _leave(stop: threading.Event) -> None:
+    if not stop.is_set():
+        stop.set()
+        sys.exit(0)  # Out of whatever Ray is waiting for, through the `finally`s.
+
+
+def _prepare(plan: FleetPlan) -> None:
+    """Ray reads its environment when it is imported, so this comes before."""
+    from serve.hosting.cluster import ray_environment, write_haproxy_wrapper
+
+    folder = Path(plan.folder)
+    (folder / "haproxy").mkdir(parents=True, exist_ok=True)
+    environment = ray_environment(folder)
+    if plan.address is None:
+        write_haproxy_wrapper(folder, environment)
+    os.environ.update(environment)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

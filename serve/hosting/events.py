@@ -1,0 +1,31 @@
+"""What the fleet process tells the supervisor: one JSON object a line on its standard output."""
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+
+class VariantState(StrEnum):
+    """How far a hosted variant has come."""
+
+    STARTING = "starting"
+    """Ray is placing it, or its engine is loading."""
+    RUNNING = "running"
+    """Its replicas run and HAProxy routes to them."""
+    UNHEALTHY = "unhealthy"
+    """It ran, and now has too few replicas; Ray is bringing one back."""
+    FAILED = "failed"
+    """It could not be started."""
+
+
+class VariantEvent(BaseModel):
+    """A hosted variant's state, sent when it changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    app: str
+    state: VariantState
+    replicas: int
+    """Replicas that run now."""
+    message: str = ""
+    """Ray Serve's own words, where it has any."""

@@ -1,0 +1,103 @@
+"""Carries a plan out: Ray up, one application per variant, then what became of each of them.
+
+The only module on the deploying side that imports Ray. It runs in a process of its own (see
+`serve.hosting.__main__`), so that nothing else pays for Ray's imports and threads.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import ray
+from ray import serve as ray_serve
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
+
+from serve.hosting.cluster import ray_arguments
+from serve.hosting.events import VariantEvent, VariantState
+from serve.hosting.plan import FleetPlan, HostedVariant
+from serve.hosting.replica import VariantReplica
+
+_STATES: dict[ApplicationStatus, VariantState] = {
+    ApplicationStatus.RUNNING: VariantState.RUNNING,
+    ApplicationStatus.DEPLOY_FAILED: VariantState.FAILED,
+    ApplicationStatus.UNHEALTHY: VariantState.UNHEALTHY,
+}
+
+_log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def fleet(plan: FleetPlan) -> Iterator["Fleet"]:
+    """Ray with the plan's applications deployed; taken down on the way out.
+
+    The applications load at the same time, and are still loading when the block begins.
+    """
+    ray.init(**ray_arguments(Path(plan.folder), plan.address))
+    try:
+        ray_serve.start(http_options={"host": plan.host, "port": plan.port})
+        ray_serve.run_many(
+            [_application(variant) for variant in plan.variants],
+            wait_for_ingress_deployment_creation=False,
+            wait_for_applications_running=False,
+        )
+        _log.info("fleet_deployed", extra={"variants": len(plan.variants)})
+        yield Fleet(plan)
+    finally:
+        _take_down(plan)
+
+
+class Fleet:
+    """The deployed applications, as Ray Serve reports them."""
+
+    def __init__(self, plan: FleetPlan) -> None:
+        self._plan = plan
+        self._last: dict[str, VariantEvent] = {}
+
+    def changes(self) -> list[VariantEvent]:
+        """The variants whose state differs from the last call's."""
+        applications = ray_serve.status().applications
+        changed = []
+        for variant in self._plan.variants:
+            event = _event(variant, applications.get(variant.app))
+            if event != self._last.get(variant.app):
+                self._last[variant.app] = event
+                changed.append(event)
+        return changed
+
+
+def _application(variant: HostedVariant) -> ray_serve.RunTarget:
+    # `ingress()` without an application: the replica builds vLLM's once its engine runs. No
+    # LLMRouter is attached, so HAProxy balances over the replicas by itself.
+    deployment = ray_serve.deployment(
+        ray_serve.ingress()(VariantReplica),
+        **variant.deployment,
+    )
+    bound = deployment.bind(variant.llm_config, is_local=variant.is_local, in_core=variant.in_core)
+    return ray_serve.RunTarget(bound, name=variant.app, route_prefix=variant.route_prefix)
+
+
+def _event(variant: HostedVariant, status: ApplicationStatusOverview | None) -> VariantEvent:
+    if status is None:
+        return VariantEvent(app=variant.app, state=VariantState.STARTING, replicas=0)
+    replicas = sum(
+        deployment.replica_states.get("RUNNING", 0) for deployment in status.deployments.values()
+    )
+    state = _STATES.get(status.status, VariantState.STARTING)
+    if state is VariantState.RUNNING and replicas < variant.replicas:
+        state = VariantState.UNHEALTHY
+    messages = [status.message, *(one.message for one in status.deployments.values())]
+    return VariantEvent(
+        app=variant.app,
+        state=state,
+        replicas=replicas,
+        message="\n".join(message for message in messages if message),
+    )
+
+
+def _take_down(plan: FleetPlan) -> None:
+    if plan.address is not None:
+        # Somebody else's cluster: take away what was deployed, after its requests have finished.
+        for variant in plan.variants:
+            ray_serve.delete(variant.app)
+    ray.shutdown()

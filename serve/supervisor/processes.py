@@ -1,0 +1,130 @@
+"""Processes that must not outlive their parent, and how they are found and ended.
+
+`penumbra up` and the fleet process are child subreapers (Linux): whatever their descendants leave
+behind becomes their child, so a walk over their descendants finds every process that was started,
+and nothing that was not. Elsewhere than on Linux only direct children are covered.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable, Collection
+
+import psutil
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_TERM_SECONDS = 5.0
+_KILL_SECONDS = 5.0
+
+
+def become_subreaper() -> None:
+    """Adopt orphans among this process's descendants."""
+    if sys.platform == "linux":
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent() -> Callable[[], None]:
+    """A `preexec_fn`: the child gets SIGTERM when this process dies, however it dies.
+
+    Everything it needs is looked up here, before the fork: the child only makes system calls.
+    """
+    if sys.platform != "linux":
+        return lambda: None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getpid()
+
+    def arrange() -> None:
+        prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        if os.getppid() != parent:  # It died between fork and prctl.
+            os._exit(1)
+
+    return arrange
+
+
+def end_descendants(keep: Collection[int] = ()) -> list[int]:
+    """End every descendant of this process, except `keep` and theirs: SIGTERM, then SIGKILL.
+
+    Returns:
+        The ids of the processes that were still there.
+    """
+    ended: set[int] = set()
+    # Twice: a process may start another while it is being ended.
+    for _ in range(2):
+        processes = _descendants(keep)
+        if not processes:
+            break
+        ended.update(process.pid for process in processes)
+        _end(processes)
+    reap_adopted()
+    return sorted(ended)
+
+
+def end_process(pid: int, start_time: float) -> None:
+    """End one process that is not ours, and its descendants, if it is still the same one."""
+    process = find_process(pid, start_time)
+    if process is not None:
+        _end([process, *process.children(recursive=True)])
+
+
+def find_process(pid: int, start_time: float) -> psutil.Process | None:
+    """The process with this id, unless the id now belongs to another one."""
+    try:
+        process = psutil.Process(pid)
+        is_same = abs(process.create_time() - start_time) < 1.0
+        is_alive = process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return None
+    return process if is_same and is_alive else None
+
+
+def start_time_of(pid: int) -> float:
+    """When a process was started, in seconds since the epoch: with its id, its identity."""
+    return float(psutil.Process(pid).create_time())
+
+
+def reap_adopted(own: Collection[int] = ()) -> None:
+    """Collect the exit status of adopted orphans, but not of `own` children (someone waits)."""
+    for child in psutil.Process().children():
+        try:
+            if child.pid not in own and child.status() == psutil.STATUS_ZOMBIE:
+                os.waitpid(child.pid, os.WNOHANG)
+        except (psutil.NoSuchProcess, ChildProcessError):
+            continue
+
+
+def _descendants(keep: Collection[int]) -> list[psutil.Process]:
+    kept: set[int] = set(keep)
+    found = []
+    # Parents come before their children, so that a kept subtree is known when it is reached.
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if process.pid in kept or process.ppid() in kept:
+                kept.add(process.pid)
+            elif process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        _signal(process, signal.SIGTERM)
+    _, alive = psutil.wait_procs(processes, timeout=_TERM_SECONDS)
+    for process in alive:
+        _signal(process, signal.SIGKILL)
+    psutil.wait_procs(alive, timeout=_KILL_SECONDS)
+
+
+def _signal(process: psutil.Process, number: signal.Signals) -> None:
+    try:
+        process.send_signal(number)  # psutil checks that the id was not recycled.
+    except psutil.NoSuchProcess:
+        return
+
+
+def _prctl(option: int, value: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
