@@ -50,6 +50,7 @@ def _application(gateway: Gateway, routes: list[Route]) -> Starlette:
         routes=routes,
         exception_handlers={HTTPException: _http_error, GatewayError: _gateway_error},
     )
+    app.router.redirect_slashes = False
     app.state.gateway = gateway
     return app
 

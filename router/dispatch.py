@@ -357,8 +357,10 @@ class Dispatch:
 
 
 def _is_done(kept: list[bytes], held: list[bytes]) -> bool:
-    tail = b"".join([*kept[-2:], *held]).rstrip()
-    return tail.endswith(b"data: [DONE]")
+    last = None
+    for last in sse.payloads(b"".join([*kept[-4:], *held])):
+        pass
+    return last == b"[DONE]"
 
 
 def _whole_outcome(status: int) -> Outcome:

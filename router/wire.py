@@ -39,7 +39,7 @@ def upstream_headers(headers: dict[bytes, bytes], request_id: bytes) -> bytes:
     dropped = _NOT_UPSTREAM
     nominated = headers.get(b"connection")
     if nominated is not None:
-        dropped = dropped | {name.strip().lower() for name in nominated.split(b",")}
+        dropped = dropped | _nominated(nominated)
     lines = [
         b"%b: %b\r\n" % line
         for line in headers.items()
@@ -51,11 +51,20 @@ def upstream_headers(headers: dict[bytes, bytes], request_id: bytes) -> bytes:
 
 def answer_head(status: int, headers: Headers, end: bytes) -> bytes:
     """The head of an answer: status line, the upstream's end-to-end headers, then `end`."""
+    dropped = _NOT_DOWNSTREAM
+    for name, value in headers:
+        if name == b"connection":
+            dropped = dropped | _nominated(value)
     lines = [_STATUS_LINES[status]]
     lines += [
         b"%b: %b\r\n" % line
         for line in headers
-        if line[0] not in _NOT_DOWNSTREAM and not line[0].startswith(_PRIVATE)
+        if line[0] not in dropped and not line[0].startswith(_PRIVATE)
     ]
     lines.append(end)
     return b"".join(lines)
+
+
+def _nominated(connection: bytes) -> frozenset[bytes]:
+    """The headers that a `Connection` header makes hop-by-hop."""
+    return frozenset(name.strip().lower() for name in connection.split(b","))
