@@ -357,10 +357,8 @@ class Dispatch:
 
 
 def _is_done(kept: list[bytes], held: list[bytes]) -> bool:
-    last = None
-    for last in sse.payloads(b"".join([*kept[-4:], *held])):
-        pass
-    return last == b"[DONE]"
+    tail = list(sse.payloads(b"".join([*kept[-4:], *held])))
+    return bool(tail) and tail[-1] == b"[DONE]"
 
 
 def _whole_outcome(status: int) -> Outcome:

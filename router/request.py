@@ -16,6 +16,8 @@ from router.errors import BadRequest
 _ROUTING_FIELDS = ("model", "stream", "n", "user")
 _MARKS = tuple(f'"{name}"'.encode() for name in _ROUTING_FIELDS)
 
+_DISGUISES = (b"\\u006", b"\\u007")
+"""Escapes of ASCII letters, which no encoder writes: a name may hide behind them."""
 
 _ABSENT = msgspec.Raw()
 
@@ -73,10 +75,8 @@ def read_request(body: bytes) -> Peek:
     if not isinstance(peek.model, str) or not peek.model:
         found = "nothing" if peek.model is None else f"{type(peek.model).__name__}"
         raise BadRequest(f"`model` is {found}, wanted the name of a model", param="model")
-    for mark in _MARKS:
-        if body.count(mark) > 1:
-            _refuse_duplicates(body)
-            break
+    if any(body.count(mark) > 1 for mark in _MARKS) or any(mark in body for mark in _DISGUISES):
+        _refuse_duplicates(body)
     return peek
 
 
