@@ -71,7 +71,7 @@ class Exchange:
         headers = self.headers
         try:
             self.caller = self._gateway.keys.identify(headers.get(b"authorization"))
-            if headers.get(b"content-encoding", b"identity") != b"identity":
+            if headers.get(b"content-encoding", b"identity").lower() != b"identity":
                 raise UnsupportedEncoding("the body is compressed: send it as it is")
             length = headers.get(b"content-length")
             if length is not None and int(length) > self._gateway.limits.body_bytes:

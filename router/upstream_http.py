@@ -217,6 +217,7 @@ class _ResponseParser(Protocol):
     """What is used of `httptools.HttpResponseParser`, which has no types of its own."""
 
     def feed_data(self, data: bytes) -> None: ...
+    def get_http_version(self) -> str: ...
     def get_status_code(self) -> int: ...
     def should_keep_alive(self) -> bool: ...
 
@@ -235,7 +236,6 @@ class Connection(asyncio.Protocol):
         self._status = 0
         self._is_complete = False
         self._is_poisoned = False
-        self._is_unacceptable = False
         self._is_kept_alive = False
         self.has_begun = False
 
@@ -277,6 +277,8 @@ class Connection(asyncio.Protocol):
         if exchange is None:  # bytes that no request asked for
             self.close()
             return
+        if not self.has_begun:
+            self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
@@ -285,12 +287,12 @@ class Connection(asyncio.Protocol):
             self._break(exchange)
             return
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._break(exchange)
-            return
-        if self._is_unacceptable:
-            self._break(exchange)
-        elif self._is_complete:
+            # What follows a complete answer does not make it a worse one.
+            self._is_poisoned = True
+        if self._is_complete:
             self._finish(exchange)
+        elif self._is_poisoned or (not self.has_begun and self._head_bytes > _HEAD_LIMIT_BYTES):
+            self._break(exchange)
 
     def eof_received(self) -> None:
         """See asyncio.Protocol: closes, and `connection_lost` follows."""
@@ -344,31 +346,31 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header line."""
-        self._head_bytes += len(name) + len(value)
-        self._headers.append((name.lower(), value))
+        if not self._is_complete:
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """The head is there: hand it over, unless it is an interim one."""
-        self._status = self._parser.get_status_code()
         if self._is_complete or self._exchange is None:
             return
-        if self._head_bytes > _HEAD_LIMIT_BYTES or self._status == _SWITCHING_PROTOCOLS:
-            self._is_unacceptable = True
-            return
-        if self._status < _FIRST_FINAL_STATUS:
-            return
-        self.has_begun = True
-        if not self._exchange.is_over:
-            self._exchange.receiver.on_head(self._status, self._headers)
+        status = self._status = self._parser.get_status_code()
+        is_http_1 = self._parser.get_http_version() in ("1.0", "1.1")
+        if status == _SWITCHING_PROTOCOLS or not is_http_1:
+            self._is_poisoned = True
+        elif status >= _FIRST_FINAL_STATUS and not self._is_poisoned:
+            self.has_begun = True
+            if not self._exchange.is_over:
+                self._exchange.receiver.on_head(status, self._headers)
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body, without its framing."""
         exchange = self._exchange
-        if exchange is not None and self.has_begun and not exchange.is_over:
-            exchange.receiver.on_body(body)
+        if exchange is None or exchange.is_over or self._is_complete or not self.has_begun:
+            return
+        exchange.receiver.on_body(body)
 
     def on_message_complete(self) -> None:
         """The response ended where its framing says."""
-        if self._status >= _FIRST_FINAL_STATUS:
+        if self.has_begun and not self._is_complete:
             self._is_complete = True
             self._is_kept_alive = self._parser.should_keep_alive()
