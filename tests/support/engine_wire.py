@@ -227,9 +227,9 @@ def _beginning(body: Body) -> str:
     if "messages" not in body:
         prompt = body.get("prompt", "")
         return prompt if isinstance(prompt, str) else ""
-    last = body["messages"][-1]
     if not body.get("continue_final_message"):
         return ""
+    last = body["messages"][-1]
     if last["role"] != "assistant" or body.get("add_generation_prompt", True):
         raise EngineRefusal("continue_final_message wants an assistant message and no new turn")
     if sum(message["role"] == "assistant" for message in body["messages"][-2:]) > 1:
