@@ -87,19 +87,27 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._is_unreadable:
             return
         self._head_bytes = self._head_bytes + len(data) if self._in_head else len(data)
+        problem = self._feed(data)
+        if problem is None and self._in_head and self._head_bytes > self._limits.header_bytes:
+            problem = self._head_too_large()
+        if problem is not None:
+            self._refuse(problem)
+
+    def _feed(self, data: bytes) -> GatewayError | None:
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            if isinstance(cause, GatewayError):
+                return cause
             # Not the client's fault: one of our own callbacks raised.
-            log.error("request_callback_failed", exc_info=error.__context__)
+            log.error("request_callback_failed", exc_info=cause)
             self.transport.abort()
         except httptools.HttpParserUpgrade:
-            self._refuse(BadRequest("protocol upgrades are not supported"))
+            return BadRequest("protocol upgrades are not supported")
         except httptools.HttpParserError as error:
-            self._refuse(BadRequest(f"malformed HTTP request: {error}"))
-        else:
-            if self._in_head and self._head_bytes > self._limits.header_bytes:
-                self._refuse(self._head_too_large())
+            return BadRequest(f"malformed HTTP request: {error}")
+        return None
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""
@@ -137,26 +145,28 @@ class GatewayProtocol(HttpToolsProtocol):
             self.deadline = self._gateway.now() + self._limits.header_seconds
 
     def on_headers_complete(self) -> None:
-        """The head is there."""
+        """The head is there.
+
+        Raises:
+            GatewayError: Nothing on this connection can be understood from here on; raising stops
+                the parser, so that nothing behind it is executed.
+        """
         self._in_head = False
-        problem = self._head_problem()
+        self._check_head()
         path = self._hot_path()
-        if problem is None and path is None:
+        if path is None:
             self.deadline = math.inf
             super().on_headers_complete()
             return
-        exchange = Exchange(self, self._gateway, path or b"", self.headers)
+        exchange = Exchange(self, self._gateway, path, self.headers)
         previous = self.cycle
         self.cycle = exchange
         is_idle = previous is None or previous.response_complete
         if not is_idle:
             self.flow.pause_reading()
             self.pipeline.appendleft((exchange, self.app))  # type: ignore[arg-type]
-        if problem is not None:
-            exchange.reject(problem)
-        else:
-            is_http_1_0 = self.parser.get_http_version() == "1.0"
-            exchange.open(is_http_1_0=is_http_1_0, keep_alive=self.parser.should_keep_alive())
+        is_http_1_0 = self.parser.get_http_version() == "1.0"
+        exchange.open(is_http_1_0=is_http_1_0, keep_alive=self.parser.should_keep_alive())
         self.deadline = self._gateway.now() + self._limits.body_seconds
         if is_idle:
             self._begin_turn(exchange)
@@ -191,15 +201,20 @@ class GatewayProtocol(HttpToolsProtocol):
         path: bytes = target.path
         return path if target.query is None else b"%b?%b" % (path, target.query)
 
-    def _head_problem(self) -> GatewayError | None:
+    def _check_head(self) -> None:
         headers = self.headers
         if self._head_bytes > self._limits.header_bytes:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in headers)
             if size > self._limits.header_bytes:
-                return self._head_too_large()
+                raise self._head_too_large()
         if self.parser.should_upgrade():
-            return BadRequest("protocol upgrades are not supported")
-        return _ambiguity(headers, needs_host=self.parser.get_http_version() == "1.1")
+            raise BadRequest("protocol upgrades are not supported")
+        version = self.parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise BadRequest(f"HTTP/{version} is not spoken here, only HTTP/1.1 and HTTP/1.0")
+        if not self.url.startswith(b"/") or b"#" in self.url:
+            raise BadRequest("the request target must be a path (origin form)")
+        _check_ambiguity(headers, needs_host=version == "1.1")
 
     def _head_too_large(self) -> HeaderTooLarge:
         limit = self._limits.header_bytes
@@ -281,17 +296,16 @@ class GatewayProtocol(HttpToolsProtocol):
             self.transport.abort()
 
 
-def _ambiguity(headers: list[tuple[bytes, bytes]], *, needs_host: bool) -> BadRequest | None:
-    """What two HTTP parsers in a row might read in two ways."""
+def _check_ambiguity(headers: list[tuple[bytes, bytes]], *, needs_host: bool) -> None:
+    """Refuse what two HTTP parsers in a row might read in two ways."""
     names = [name for name, _ in headers]
     if needs_host and b"host" not in names:
-        return BadRequest("an HTTP/1.1 request needs a Host header")
+        raise BadRequest("an HTTP/1.1 request needs a Host header")
     if len(set(names)) != len(names):
         for name in _ONCE:
             if names.count(name) > 1:
-                return BadRequest(f"the header {name.decode()} appears twice")
+                raise BadRequest(f"the header {name.decode()} appears twice")
     if b"transfer-encoding" in names:
         coding = headers[names.index(b"transfer-encoding")][1]
         if coding.lower() != b"chunked":
-            return BadRequest("the only transfer-encoding understood is `chunked`")
-    return None
+            raise BadRequest("the only transfer-encoding understood is `chunked`")
