@@ -21,8 +21,8 @@ _HELD_OUT_IN: Final = 10
 _FACT_SEED: Final = 20_411
 _FACT_SUBJECTS: Final = 160
 
-_LATIN: Final = "th ch ps ks ph a v g d e z i k l m n o p r s t u".split()
-_GREEK: Final = dict(zip(_LATIN, "θχψξφαβγδεζικλμνοπρστυ", strict=True))  # noqa: RUF001
+_LATIN: Final = ("th", "ch", "ps", "ks", "ph", *"avgdeziklmnoprstu")
+_GREEK: Final = dict(zip(_LATIN, "θχψξφαβγδεζικλμνοπρστυ", strict=True))
 _GREEK_ONSETS: Final = tuple(letter for letter in _GREEK if letter not in _VOWELS)
 
 _FACT_LEADS: Final = (
