@@ -1,0 +1,91 @@
+"""Entry point of the control process.
+
+`python -m deployments --config penumbra.yaml --endpoints endpoints.json` serves;
+`... --config penumbra.yaml --reset-flag MODEL --reason WHY` gives a model the flag in the file.
+"""
+
+import argparse
+import asyncio
+import getpass
+import logging
+import sys
+from pathlib import Path
+
+import uvloop
+from pydantic import ValidationError
+
+from deployments.catalogue import load
+from deployments.endpoints import configuration, read_endpoints
+from deployments.errors import DeploymentsError, NotFound
+from deployments.server import open_controller, run_control
+from deployments.settings import TOKEN_CHARS, ControlSettings
+from deployments.spec import PenumbraSpec
+from monitoring.logs import configure_logs
+
+EXIT_REFUSED = 2
+"""The configuration, the environment or the store does not allow to start."""
+
+
+def main() -> int:
+    """Run the control process; returns the exit status."""
+    arguments = _parser().parse_args()
+    try:
+        spec = load(arguments.config)
+        if arguments.reset_flag:
+            return asyncio.run(_reset(spec, arguments.reset_flag, arguments.reason))
+        file = str(arguments.endpoints or arguments.config)
+        payload = configuration(spec, read_endpoints(arguments.endpoints), file)
+        access = ControlSettings().access()
+        configure_logs("control")
+        # Says on every start that there is nothing to do.
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        uvloop.run(run_control(spec, payload, access, str(arguments.config)))
+    except DeploymentsError as error:
+        return _complain(error.message)
+    except ValidationError as error:
+        return _complain("\n".join(_variable_problem(item["loc"][0]) for item in error.errors()))
+    except OSError as error:
+        return _complain(str(error.strerror or error))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m deployments", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="penumbra.yaml")
+    parser.add_argument(
+        "--endpoints", type=Path, help="JSON: model -> variant -> base URL of what is hosted here"
+    )
+    parser.add_argument("--reset-flag", metavar="MODEL", help="give it the flag in the file")
+    parser.add_argument("--reason", default="", help="why, for the history")
+    return parser
+
+
+async def _reset(spec: PenumbraSpec, name: str, reason: str) -> int:
+    if not reason.strip():
+        return _complain("--reset-flag wants a --reason")
+    if name not in spec.models:
+        raise NotFound(f"found no model {name!r}, wanted one of: {', '.join(spec.models)}")
+    controller, _ = open_controller(spec)
+    try:
+        await controller.start()
+        epoch = await controller.reset(name, spec.models[name].flag, getpass.getuser(), reason)
+    finally:
+        controller.close()
+    print(f"epoch {epoch}: {name} has the flag in the file")  # noqa: T201 -- a command's output
+    return 0
+
+
+def _variable_problem(field: object) -> str:
+    variable = f"PENUMBRA_{field}".upper()
+    return (
+        f"the environment variable {variable}: wanted a token of {TOKEN_CHARS} characters or more"
+    )
+
+
+def _complain(message: str) -> int:
+    print(message, file=sys.stderr)  # noqa: T201 -- read by a person
+    return EXIT_REFUSED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

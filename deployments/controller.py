@@ -1,0 +1,246 @@
+"""Makes every change to the flags: validate -> durable event -> new epoch -> every gateway.
+
+Changes are made one at a time, so each is validated against the state that it changes. Waiting for
+the gateways is not part of that: a gateway that hangs holds up nobody's change.
+
+Reading order: Controller.apply, Controller._commit.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from deployments.errors import Conflict, FlagRefused, NotFound
+from deployments.events import ConfigPayload, Draft, Event, FlagPayload, Kind
+from deployments.publisher import Arrival, Delivery, Publisher
+from deployments.state import EMPTY, State, fold
+from deployments.store import Store
+from router.flag_check import FlagInvalid, validate_flag
+from router.snapshot import Flag, ModelSnapshot
+
+T = TypeVar("T")
+
+Edit = Callable[[Flag, ModelSnapshot], Flag]
+"""A flag as it is, its model -> the flag as it shall be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What somebody wants done."""
+
+    kind: Kind
+    actor: str
+    reason: str
+    edits: Mapping[str, Edit]
+    """Model -> edit; all are made, or none."""
+    expected_epoch: int | None = None
+    """Refuse if one of the models was changed after this epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What came of a change."""
+
+    epoch: int
+    is_changed: bool
+    """False if everything was already as wanted; then nothing was stored."""
+    arrival: Arrival
+    durable_seconds: float
+    """From the beginning of the change to its commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Time, as the controller is told it."""
+
+    now: Callable[[], datetime]
+    monotonic: Callable[[], float]
+
+
+class Controller:
+    """The one writer of an installation's flags.
+
+    Args:
+        store: Where events are kept.
+        publisher: Who tells the gateways.
+        clocks: Time.
+        acknowledge_seconds: How long a change waits for the gateways before it is answered.
+    """
+
+    def __init__(
+        self, store: Store, publisher: Publisher, clocks: Clocks, acknowledge_seconds: float
+    ) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._clocks = clocks
+        self._acknowledge_seconds = acknowledge_seconds
+        self._lock = asyncio.Lock()
+        # One thread: what is read after a write that failed sees all of that write, or nothing.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        self.is_behind = True
+        """Whether the store may hold more than `state`: not started yet, or a write failed."""
+        self.state: State = EMPTY
+
+    async def start(self) -> None:
+        """Read the store, and let the gateways have its table.
+
+        Raises:
+            StoreUnavailable: It cannot be read.
+        """
+        async with self._lock:
+            await self._catch_up()
+
+    async def apply(self, change: Change) -> Applied:
+        """Make a change; when this returns, it is durable.
+
+        Raises:
+            NotFound: No such model.
+            Conflict: The flag was changed since the expected epoch.
+            FlagRefused: The new flag makes no sense for its model.
+            StoreUnavailable: The store failed; nothing was changed.
+        """
+        began = self._clocks.monotonic()
+        async with self._lock:
+            if self.is_behind:
+                await self._catch_up()
+            drafts = self._drafts(change)
+            durable_at = began
+            delivery = None
+            if drafts:
+                durable_at, delivery = await self._commit(drafts)
+            epoch = self.state.epoch
+        arrival = (
+            await delivery.wait(self._acknowledge_seconds) if delivery else self._arrival(epoch)
+        )
+        return Applied(epoch, bool(drafts), arrival, durable_at - began)
+
+    async def configure(self, payload: ConfigPayload, actor: str) -> bool:
+        """Take over a configuration; whether it differs from the one before.
+
+        Raises:
+            StoreUnavailable: The store failed; nothing was changed.
+        """
+        async with self._lock:
+            if self.is_behind:
+                await self._catch_up()
+            if _structure(payload.models) == _structure(self.state.models):
+                return False
+            reason = "the configuration file changed" if self.state.epoch else "first start"
+            draft = Draft(kind=Kind.CONFIG, actor=actor, reason=reason, model=None, payload=payload)
+            await self._commit([draft])
+            return True
+
+    async def reset(self, name: str, flag: Flag, actor: str, reason: str) -> int:
+        """Store a flag for a model, whatever it is configured like at the moment; its new epoch.
+
+        For the time between two configurations: the next start validates the flag.
+
+        Raises:
+            NotFound: The store holds no flag of that model.
+            StoreUnavailable: The store failed; nothing was changed.
+        """
+        async with self._lock:
+            before = self.state.flags.get(name)
+            if before is None:
+                known = ", ".join(self.state.flags) or "none"
+                raise NotFound(f"found no stored flag of {name!r}, wanted one of: {known}")
+            draft = Draft(
+                kind=Kind.RESET,
+                actor=actor,
+                reason=reason,
+                model=name,
+                payload=FlagPayload(before=before, after=flag),
+            )
+            await self._commit([draft])
+            return self.state.epoch
+
+    async def events(self, read: Callable[[Store], Sequence[Event]]) -> Sequence[Event]:
+        """Read events in the store's thread.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+        return await self._in_thread(lambda: read(self._store))
+
+    def close(self) -> None:
+        """Finish what the store is doing, and close it."""
+        self._thread.shutdown(wait=True)
+        self._store.close()
+
+    def _drafts(self, change: Change) -> list[Draft]:
+        drafts = []
+        for name, edit in change.edits.items():
+            model = self.state.models.get(name)
+            if model is None:
+                known = ", ".join(self.state.models) or "none"
+                raise NotFound(f"found no model {name!r}, wanted one of: {known}", param="model")
+            self._require_unchanged(name, change.expected_epoch)
+            after = _checked(name, model, edit(model.flag, model))
+            if after != model.flag:
+                payload = FlagPayload(before=model.flag, after=after)
+                drafts.append(
+                    Draft(
+                        kind=change.kind,
+                        actor=change.actor,
+                        reason=change.reason,
+                        model=name,
+                        payload=payload,
+                    )
+                )
+        return drafts
+
+    def _require_unchanged(self, name: str, expected_epoch: int | None) -> None:
+        changed = self.state.changed[name]
+        if expected_epoch is not None and changed > expected_epoch:
+            raise Conflict(
+                f"the flag of {name} was changed in epoch {changed}, after epoch {expected_epoch}"
+                " on which this change is based: look at it again"
+            )
+
+    async def _commit(self, drafts: list[Draft]) -> tuple[float, Delivery]:
+        expected, at = self.state.epoch, self._clocks.now()
+
+        def append() -> tuple[list[Event], float]:
+            return self._store.append(drafts, expected, at), self._clocks.monotonic()
+
+        # Should this not come back in order -- a full disk, another writer, a cancelled request --
+        # then the store knows what was written, and it is read before the next change.
+        self.is_behind = True
+        events, durable_at = await self._in_thread(append)
+        self.state = fold(events, self.state)
+        self.is_behind = False
+        return durable_at, self._publisher.publish(self.state.snapshot(), durable_at)
+
+    async def _catch_up(self) -> None:
+        after = self.state.epoch
+        events = await self._in_thread(lambda: self._store.events(after))
+        self.state = fold(events, self.state)
+        self.is_behind = False
+        if events:
+            self._publisher.publish(self.state.snapshot(), self._clocks.monotonic())
+
+    def _arrival(self, epoch: int) -> Arrival:
+        links = self._publisher.links
+        return Arrival(len(links), sum(link.epoch == epoch for link in links), None)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _structure(models: Mapping[str, ModelSnapshot]) -> dict[str, str]:
+    # As text: the order of the variants matters, and equal mappings may differ in it.
+    return {
+        name: model.model_copy(update={"flag": Flag()}).model_dump_json()
+        for name, model in models.items()
+    }
+
+
+def _checked(name: str, model: ModelSnapshot, flag: Flag) -> Flag:
+    try:
+        validate_flag(model, flag)
+    except FlagInvalid as error:
+        raise FlagRefused(f"the flag of {name} was refused: {error}", param="flag") from error
+    return flag

@@ -1,0 +1,96 @@
+"""What can happen to the flags of an installation: one event for each change, never changed itself.
+
+An event makes exactly one epoch. Pure.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from router.snapshot import Flag, ModelSnapshot
+
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+class Kind(StrEnum):
+    """What was done. The values are stored; renaming one breaks old stores."""
+
+    CONFIG = "config"
+    """The configuration file changed: models, variants, slices, or where variants answer."""
+    SET = "set"
+    """The whole flag was replaced."""
+    KILL = "kill"
+    UNKILL = "unkill"
+    PIN = "pin"
+    UNPIN = "unpin"
+    SPLIT = "split"
+    IMPORT = "import"
+    """The flag was read from flagd JSON."""
+    RESET = "reset"
+    """The flag went back to the one in the configuration file."""
+
+
+class ConfigPayload(BaseModel):
+    """The models as configured; a model that had no flag yet begins with the one given here."""
+
+    model_config = _STRICT
+
+    models: dict[str, ModelSnapshot]
+
+
+class FlagPayload(BaseModel):
+    """One model's flag before and after."""
+
+    model_config = _STRICT
+
+    before: Flag
+    after: Flag
+
+
+class Draft(BaseModel):
+    """An event that is not stored yet, so without epoch and time."""
+
+    model_config = _STRICT
+
+    kind: Kind
+    actor: str = Field(min_length=1, max_length=128)
+    """Who did it."""
+    reason: str = Field(min_length=1, max_length=1000)
+    """Why, in the actor's words."""
+    model: str | None
+    """Whose flag; None for `config`."""
+    payload: ConfigPayload | FlagPayload
+
+
+class Event(Draft):
+    """A stored event."""
+
+    epoch: int = Field(ge=1)
+    at: datetime
+
+    @classmethod
+    def of(cls, draft: Draft, epoch: int, at: datetime) -> Self:
+        """A draft that got its epoch."""
+        return cls(
+            kind=draft.kind,
+            actor=draft.actor,
+            reason=draft.reason,
+            model=draft.model,
+            payload=draft.payload,
+            epoch=epoch,
+            at=at,
+        )
+
+    @classmethod
+    def stored(cls, columns: dict[str, Any], payload: str) -> Self:
+        """An event as the store keeps it.
+
+        Args:
+            columns: All fields but the payload.
+            payload: JSON.
+        """
+        kind = Kind(columns["kind"])
+        schema = ConfigPayload if kind is Kind.CONFIG else FlagPayload
+        return cls(**columns, payload=schema.model_validate_json(payload))

@@ -1,0 +1,61 @@
+"""The control process's end of the link to the gateways: a WebSocket for each of them."""
+
+import logging
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from deployments.access import Access
+from deployments.publisher import LinkClosed, Publisher
+from router.link_messages import PATH, LinkError
+
+log = logging.getLogger(__name__)
+
+_PROTOCOL_ERROR = 1002
+
+
+class SocketChannel:
+    """A gateway's connection as the publisher sees it."""
+
+    def __init__(self, socket: WebSocket) -> None:
+        self._socket = socket
+
+    async def send(self, text: str) -> None:
+        """See publisher.Channel."""
+        try:
+            await self._socket.send_text(text)
+        except (WebSocketDisconnect, RuntimeError, OSError) as error:
+            # RuntimeError: Starlette's way of saying that the socket is closed already.
+            raise LinkClosed(str(error)) from error
+
+    async def receive(self) -> str:
+        """See publisher.Channel."""
+        try:
+            return await self._socket.receive_text()
+        except (WebSocketDisconnect, RuntimeError, KeyError) as error:
+            # KeyError: a binary message, which is none of ours.
+            raise LinkClosed(str(error)) from error
+
+
+def link_router(publisher: Publisher, access: Access) -> APIRouter:
+    """The route of the link."""
+    router = APIRouter()
+
+    @router.websocket(PATH)
+    async def link(socket: WebSocket) -> None:
+        if not access.is_gateway(socket.headers.get("authorization")):
+            await socket.send_denial_response(
+                JSONResponse({"error": {"code": "unauthorized"}}, status_code=401)
+            )
+            return
+        await socket.accept()
+        try:
+            await publisher.attend(SocketChannel(socket))
+        except (LinkError, TimeoutError) as error:
+            log.warning("gateway_link_broken", extra={"error": f"{error}" or "no hello"})
+            await socket.close(_PROTOCOL_ERROR)
+        except LinkClosed:
+            return
+
+    return router

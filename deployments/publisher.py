@@ -1,0 +1,223 @@
+"""Carries every new epoch to every gateway at once, and knows who has put it into force.
+
+Each gateway has a task of its own that sends it the newest table -- only ever the newest, so a slow
+gateway skips epochs and holds up nobody. `publish` hands over and returns; `Delivery.wait` is for
+whoever wants to know when it has arrived.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from router.link_messages import Applied, Hello, LinkError, Refused, from_gateway, push_of
+from router.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
+
+_HELLO_SECONDS = 5.0
+
+
+class LinkClosed(Exception):
+    """The gateway's connection is gone."""
+
+
+class Channel(Protocol):
+    """The connection to one gateway."""
+
+    async def send(self, text: str) -> None:
+        """Send one message. Raises LinkClosed."""
+
+    async def receive(self) -> str:
+        """The next message. Raises LinkClosed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """How far an epoch got within the time given."""
+
+    connected: int
+    """Gateways that it was sent to."""
+    acknowledged: int
+    """Those that have put it into force."""
+    seconds: float | None
+    """From the durable commit to the last acknowledgement; None unless there is one from all."""
+
+
+class Delivery:
+    """One epoch on its way."""
+
+    def __init__(self, epoch: int, links: set["Link"], durable_at: float) -> None:
+        self._epoch = epoch
+        self._durable_at = durable_at
+        self._connected = len(links)
+        self._waiting = set(links)
+        self._acknowledged = 0
+        self._last_at = durable_at
+        self._is_done = asyncio.Event()
+        if not links:
+            self._is_done.set()
+
+    async def wait(self, seconds: float) -> Arrival:
+        """Wait until every gateway has answered or is gone, at most so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._is_done.wait()
+        except TimeoutError:
+            log.warning(
+                "snapshot_unacknowledged",
+                extra={
+                    "epoch": self._epoch,
+                    "gateways": sorted(link.hello.gateway for link in self._waiting),
+                },
+            )
+        is_complete = 0 < self._connected == self._acknowledged
+        took = self._last_at - self._durable_at if is_complete else None
+        return Arrival(self._connected, self._acknowledged, took)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody's answer is missing any more."""
+        return not self._waiting
+
+    def answered(self, link: "Link", epoch: int, at: float) -> None:
+        """A gateway has put `epoch` into force."""
+        if epoch >= self._epoch and link in self._waiting:
+            self._acknowledged += 1
+            self._last_at = at
+            link.last_propagation_seconds = at - self._durable_at
+            self.dropped(link)
+
+    def refused(self, link: "Link", epoch: int) -> None:
+        """A gateway will not have `epoch`; -1 if it could not even read it."""
+        if epoch < 0 or epoch >= self._epoch:
+            self.dropped(link)
+
+    def dropped(self, link: "Link") -> None:
+        """No answer will come from this gateway."""
+        self._waiting.discard(link)
+        if not self._waiting:
+            self._is_done.set()
+
+
+class Link:
+    """One gateway that is connected."""
+
+    def __init__(self, hello: Hello, channel: Channel, connected_at: float) -> None:
+        self.hello = hello
+        self.connected_at = connected_at
+        self.epoch = 0
+        """The last one that it acknowledged."""
+        self.refusal: str | None = None
+        """Why it refused the last table that it refused, if it has taken none since."""
+        self.last_propagation_seconds: float | None = None
+        self._channel = channel
+        self._newest: str | None = None
+        self._has_news = asyncio.Event()
+
+    def offer(self, push: str) -> None:
+        """Let this be the next table that is sent."""
+        self._newest = push
+        self._has_news.set()
+
+    async def send_news(self) -> None:
+        """Send the newest table whenever there is a new one, until the channel closes."""
+        while True:
+            await self._has_news.wait()
+            self._has_news.clear()
+            if self._newest is not None:
+                await self._channel.send(self._newest)
+
+
+class Publisher:
+    """All gateways that are connected.
+
+    Args:
+        store: Identity of the store whose epochs these are.
+        now: Monotonic clock, seconds.
+    """
+
+    def __init__(self, store: str, now: Callable[[], float]) -> None:
+        self._store = store
+        self._now = now
+        self._links: set[Link] = set()
+        self._deliveries: set[Delivery] = set()
+        self._push: str | None = None
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """The connected gateways, by name."""
+        return tuple(sorted(self._links, key=lambda link: (link.hello.gateway, link.hello.pid)))
+
+    def publish(self, snapshot: Snapshot, durable_at: float) -> Delivery:
+        """Hand an epoch over to every gateway.
+
+        Args:
+            snapshot: The table.
+            durable_at: When it was committed, by `now`.
+        """
+        self._push = push_of(self._store, snapshot)
+        delivery = Delivery(snapshot.epoch, self._links, durable_at)
+        self._deliveries = {other for other in self._deliveries if not other.is_over}
+        self._deliveries.add(delivery)
+        for link in self._links:
+            link.offer(self._push)
+        return delivery
+
+    async def attend(self, channel: Channel) -> None:
+        """Keep one gateway up to date until its connection closes.
+
+        Raises:
+            LinkError: It said something that is no message.
+        """
+        async with asyncio.timeout(_HELLO_SECONDS):
+            hello = from_gateway(await channel.receive())
+        if not isinstance(hello, Hello):
+            raise LinkError("a link begins with a hello")
+        link = Link(hello, channel, self._now())
+        self._links.add(link)
+        log.info("gateway_connected", extra={"gateway": hello.gateway, "gateway_pid": hello.pid})
+        sending = asyncio.create_task(_until_closed(link.send_news))
+        try:
+            if self._push is not None:
+                link.offer(self._push)
+            await _until_closed(lambda: self._listen(link, channel))
+        finally:
+            sending.cancel()
+            self._forget(link)
+
+    async def _listen(self, link: Link, channel: Channel) -> None:
+        while True:
+            self._heard(link, from_gateway(await channel.receive()))
+
+    def _heard(self, link: Link, message: Hello | Applied | Refused) -> None:
+        match message:
+            case Applied(epoch=epoch):
+                link.epoch, link.refusal = epoch, None
+                for delivery in self._deliveries:
+                    delivery.answered(link, epoch, self._now())
+            case Refused(epoch=epoch, detail=detail):
+                link.refusal = detail
+                log.error(
+                    "snapshot_refused_by_gateway",
+                    extra={"gateway": link.hello.gateway, "epoch": epoch, "detail": detail},
+                )
+                for delivery in self._deliveries:
+                    delivery.refused(link, epoch)
+            case Hello():
+                raise LinkError("a second hello")
+
+    def _forget(self, link: Link) -> None:
+        self._links.discard(link)
+        for delivery in self._deliveries:
+            delivery.dropped(link)
+        hello = link.hello
+        log.info("gateway_gone", extra={"gateway": hello.gateway, "gateway_pid": hello.pid})
+
+
+async def _until_closed(work: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await work()
+    except LinkClosed:
+        return

@@ -1,0 +1,149 @@
+"""Runs the control process: opens the store, takes over the configuration, serves until told."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import sqlalchemy as sa
+import uvicorn
+from fastapi import FastAPI
+
+from deployments.access import Access
+from deployments.api import build_api
+from deployments.controller import Clocks, Controller
+from deployments.errors import StoredFlagInvalid
+from deployments.events import ConfigPayload
+from deployments.publisher import Publisher
+from deployments.spec import PenumbraSpec
+from deployments.store import Store
+from router.flag_check import flag_problems
+from router.snapshot import Flag
+
+log = logging.getLogger(__name__)
+
+ACTOR = "configuration"
+"""Who changes the configuration, in the history."""
+
+_PING_SECONDS = 5.0
+_GRACE_SECONDS = 5
+
+
+def open_controller(spec: PenumbraSpec) -> tuple[Controller, Publisher]:
+    """A controller on the configuration's store; still to be started.
+
+    Raises:
+        StoreUnavailable: The store cannot be opened.
+    """
+    url = sa.make_url(spec.store_url)
+    if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
+        Path(str(url.database)).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    store = Store(spec.store_url)
+    publisher = Publisher(store.identity, time.monotonic)
+    clocks = Clocks(now=lambda: datetime.now(UTC), monotonic=time.monotonic)
+    return Controller(store, publisher, clocks, spec.control.acknowledge_seconds), publisher
+
+
+async def run_control(
+    spec: PenumbraSpec, payload: ConfigPayload, access: Access, config_file: str
+) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        StoreUnavailable: The store cannot be opened.
+        StoredFlagInvalid: A stored flag does not fit the configuration; says what to do.
+        OSError: The port cannot be bound.
+    """
+    controller, publisher = open_controller(spec)
+    try:
+        await controller.start()
+        require_fitting_flags(controller.state.flags, payload, config_file)
+        is_changed = await controller.configure(payload, ACTOR)
+        sock = _bind(spec.control.host, spec.control.port)
+        log.info(
+            "control_started",
+            extra={
+                "address": f"{spec.control.host}:{sock.getsockname()[1]}",
+                "epoch": controller.state.epoch,
+                "is_config_changed": is_changed,
+            },
+        )
+        await _serve(build_api(controller, publisher, access), sock)
+    finally:
+        controller.close()
+    log.info("control_stopped")
+
+
+def require_fitting_flags(
+    stored: Mapping[str, Flag], payload: ConfigPayload, config_file: str
+) -> None:
+    """Check the stored flags against a configuration.
+
+    Raises:
+        StoredFlagInvalid: Names every problem, and the command that solves it.
+    """
+    for name, model in payload.models.items():
+        flag = stored.get(name)
+        problems = list(flag_problems(model, flag)) if flag else []
+        if problems:
+            raise StoredFlagInvalid(
+                f"the stored flag of {name} does not fit {config_file} any more:\n"
+                + "".join(f"  {problem}\n" for problem in problems)
+                + f"Put back what it refers to, or give {name} the flag in the file:\n"
+                f"  python -m deployments --config {config_file} --reset-flag {name}"
+                ' --reason "WHY"\n'
+                "and start again."
+            )
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that leaves the signals to its process: it would end it by them."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _serve(app: FastAPI, sock: socket.socket) -> None:
+    config = uvicorn.Config(
+        app,
+        loop="none",
+        http="httptools",
+        ws="websockets-sansio",
+        ws_ping_interval=_PING_SECONDS,
+        ws_ping_timeout=_PING_SECONDS,
+        ws_per_message_deflate=False,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    server = _Server(config)
+
+    def stop() -> None:
+        server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    await server.serve(sockets=[sock])
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise OSError(
+            error.errno, f"cannot bind {host}:{port} (control.host, control.port): {error.strerror}"
+        ) from error
+    return sock

@@ -1,0 +1,79 @@
+"""Where an installation stands: the fold of its events, and nothing else. Pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from deployments.events import ConfigPayload, Event, FlagPayload
+from router.snapshot import Flag, ModelSnapshot, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything that the events say."""
+
+    epoch: int = 0
+    models: Mapping[str, ModelSnapshot] = field(default_factory=dict)
+    """Each with its flag in force."""
+    flags: Mapping[str, Flag] = field(default_factory=dict)
+    """Also those of models that are not configured at the moment."""
+    changed: Mapping[str, int] = field(default_factory=dict)
+    """Model -> epoch of the last event that touched it."""
+
+    def snapshot(self) -> Snapshot:
+        """The routing table."""
+        return Snapshot(epoch=self.epoch, models=dict(self.models))
+
+
+EMPTY = State()
+
+
+def fold(events: Iterable[Event], state: State = EMPTY) -> State:
+    """The state after `events`, which follow those of `state`.
+
+    Raises:
+        ValueError: An epoch is missing, or an event belongs to a model that no event configured.
+    """
+    for event in events:
+        state = step(state, event)
+    return state
+
+
+def step(state: State, event: Event) -> State:
+    """The state after one more event.
+
+    Raises:
+        ValueError: See `fold`.
+    """
+    if event.epoch != state.epoch + 1:
+        raise ValueError(f"epoch {event.epoch} follows epoch {state.epoch}: events are missing")
+    if isinstance(event.payload, ConfigPayload):
+        return _configured(state, event.epoch, event.payload)
+    return _flagged(state, event, event.payload)
+
+
+def _configured(state: State, epoch: int, payload: ConfigPayload) -> State:
+    flags = {name: model.flag for name, model in payload.models.items()} | dict(state.flags)
+    models = {
+        name: model.model_copy(update={"flag": flags[name]})
+        for name, model in payload.models.items()
+    }
+    changed = {
+        name: epoch if models[name] != state.models.get(name) else state.changed[name]
+        for name in models
+    }
+    return State(epoch=epoch, models=models, flags=flags, changed=changed)
+
+
+def _flagged(state: State, event: Event, payload: FlagPayload) -> State:
+    name = event.model
+    if name is None or name not in state.flags:
+        raise ValueError(f"epoch {event.epoch} changes the flag of {name!r}, never configured")
+    state = replace(state, epoch=event.epoch, flags={**state.flags, name: payload.after})
+    if name not in state.models:
+        return state
+    model = state.models[name].model_copy(update={"flag": payload.after})
+    return replace(
+        state,
+        models={**state.models, name: model},
+        changed={**state.changed, name: event.epoch},
+    )
