@@ -1,0 +1,238 @@
+"""`penumbra flags`: look at variant flags and change them, through the admin API."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console, RenderableType
+
+from deployments import strict_yaml
+from serve.cli import flag_views
+from serve.cli.admin_client import (
+    URL_VARIABLE,
+    AdminClient,
+    AdminError,
+    connect,
+    flag_path,
+)
+
+app = typer.Typer(
+    help="Who gets which variant: look, flip, and see who changed what.", no_args_is_help=True
+)
+
+Model = Annotated[str, typer.Argument(help="The model's public name.")]
+Reason = Annotated[str, typer.Option("--reason", "-m", help="Why; kept in the history.")]
+AdminUrl = Annotated[
+    str | None, typer.Option("--admin-url", envvar=URL_VARIABLE, help="Base URL of the admin API.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Tenant = Annotated[str | None, typer.Option("--tenant", help="The tenant to pin.")]
+Key = Annotated[str | None, typer.Option("--key", help="The user or session id to pin.")]
+
+
+@app.command("list")
+def list_flags(as_json: AsJson = False, admin_url: AdminUrl = None) -> None:
+    """Show the flags of all models."""
+    with _client(admin_url) as client:
+        answer = client.get("/flags")
+        _show(answer, as_json, flag_views.flags_table)
+
+
+@app.command()
+def show(model: Model, as_json: AsJson = False, admin_url: AdminUrl = None) -> None:
+    """Show one flag in full."""
+    with _client(admin_url) as client:
+        _show(client.get(flag_path(model)), as_json, flag_views.flag_table)
+
+
+@app.command("set")
+def set_flag(  # noqa: PLR0913 - a command's options
+    model: Model,
+    reason: Reason,
+    split: Annotated[
+        list[str] | None,
+        typer.Option("--split", help="VARIANT=PERCENT, repeatable: all shares at once."),
+    ] = None,
+    quarantine: Annotated[
+        list[str] | None, typer.Option("--quarantine", help="Keep this slice on the baseline.")
+    ] = None,
+    release: Annotated[
+        list[str] | None, typer.Option("--release", help="Take this slice out of quarantine.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="A whole flag, as YAML or JSON.")
+    ] = None,
+    as_json: AsJson = False,
+    admin_url: AdminUrl = None,
+) -> None:
+    """Change the split, the quarantined slices, or the whole flag."""
+    with _client(admin_url) as client:
+        if split and not (quarantine or release or file):
+            body = {"split": _shares(split), "reason": reason}
+            answer = client.change("POST", flag_path(model, "split"), body)
+        elif split or quarantine or release or file:
+            view = client.get(flag_path(model))
+            flag = _read_flag(file) if file else view["flag"]
+            if split:
+                flag["split"] = _shares(split)
+            kept = [name for name in flag.get("quarantined", []) if name not in (release or [])]
+            flag["quarantined"] = list(dict.fromkeys([*kept, *(quarantine or [])]))
+            body = {"flag": flag, "reason": reason}
+            answer = client.change("PUT", flag_path(model), body, view["epoch"])
+        else:
+            raise AdminError("nothing to set: give --split, --quarantine, --release or --file")
+        _tell(answer, as_json)
+
+
+@app.command()
+def kill(model: Model, reason: Reason, as_json: AsJson = False, admin_url: AdminUrl = None) -> None:
+    """Send everybody to the baseline, now."""
+    _verb(model, "kill", {"reason": reason}, as_json, admin_url)
+
+
+@app.command()
+def unkill(
+    model: Model, reason: Reason, as_json: AsJson = False, admin_url: AdminUrl = None
+) -> None:
+    """Take the kill switch back."""
+    _verb(model, "unkill", {"reason": reason}, as_json, admin_url)
+
+
+@app.command()
+def pin(  # noqa: PLR0913 - a command's options
+    model: Model,
+    variant: Annotated[str, typer.Argument(help="The variant to pin to.")],
+    reason: Reason,
+    tenant: Tenant = None,
+    key: Key = None,
+    as_json: AsJson = False,
+    admin_url: AdminUrl = None,
+) -> None:
+    """Give one tenant, or one user or session, always the same variant."""
+    with _client(admin_url) as client:
+        body = {**_subject(tenant, key), "variant": variant, "reason": reason}
+        _tell(client.change("POST", flag_path(model, "pin"), body), as_json)
+
+
+@app.command()
+def unpin(
+    model: Model,
+    reason: Reason,
+    tenant: Tenant = None,
+    key: Key = None,
+    as_json: AsJson = False,
+    admin_url: AdminUrl = None,
+) -> None:
+    """Take a pin back."""
+    with _client(admin_url) as client:
+        body = {**_subject(tenant, key), "reason": reason}
+        _tell(client.change("POST", flag_path(model, "unpin"), body), as_json)
+
+
+@app.command()
+def history(
+    model: Annotated[str | None, typer.Argument(help="Only this model's flag.")] = None,
+    after: Annotated[int | None, typer.Option("--after", help="From this epoch on.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many.")] = 20,
+    as_json: AsJson = False,
+    admin_url: AdminUrl = None,
+) -> None:
+    """Show who changed what, when and why."""
+    with _client(admin_url) as client:
+        params = {"model": model, "after": after, "limit": limit}
+        _show(client.get("/history", params), as_json, flag_views.history_table)
+
+
+@app.command()
+def gateways(as_json: AsJson = False, admin_url: AdminUrl = None) -> None:
+    """Show which gateways are connected, and the epoch that each has in force."""
+    with _client(admin_url) as client:
+        _show(client.get("/gateways"), as_json, flag_views.gateways_table)
+
+
+@app.command("export")
+def export_flags(
+    model: Annotated[str | None, typer.Argument(help="Only this model's flag.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A file; else standard output.")
+    ] = None,
+    admin_url: AdminUrl = None,
+) -> None:
+    """Write flags as flagd JSON, for any OpenFeature SDK."""
+    with _client(admin_url) as client:
+        text = json.dumps(client.get("/flagd", {"model": model}), indent=2, ensure_ascii=False)
+        if output is None:
+            typer.echo(text)
+        else:
+            output.write_text(f"{text}\n", encoding="utf-8")
+
+
+@app.command("import")
+def import_flags(
+    file: Annotated[Path, typer.Argument(help="A flagd document.")],
+    reason: Reason,
+    as_json: AsJson = False,
+    admin_url: AdminUrl = None,
+) -> None:
+    """Replace the flags in a flagd document: all of them, or none."""
+    with _client(admin_url) as client:
+        body = {"flagd": _read_flag(file), "reason": reason}
+        _tell(client.change("PUT", "/flagd", body), as_json)
+
+
+def _verb(model: str, verb: str, body: dict[str, Any], as_json: bool, url: str | None) -> None:
+    with _client(url) as client:
+        _tell(client.change("POST", flag_path(model, verb), body), as_json)
+
+
+@contextlib.contextmanager
+def _client(url: str | None) -> Iterator[AdminClient]:
+    try:
+        yield connect(url)
+    except (AdminError, OSError) as error:
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
+        raise typer.Exit(1) from error
+
+
+def _show(answer: Any, as_json: bool, view: Any) -> None:
+    table: RenderableType = view(answer)
+    typer.echo(json.dumps(answer, indent=2)) if as_json else Console().print(table)
+
+
+def _tell(answer: Any, as_json: bool) -> None:
+    typer.echo(json.dumps(answer, indent=2) if as_json else flag_views.outcome_text(answer))
+
+
+def _shares(texts: list[str]) -> dict[str, float]:
+    shares: dict[str, float] = {}
+    for text in texts:
+        name, separator, percent = text.partition("=")
+        try:
+            shares[name] = float(percent.strip().removesuffix("%"))
+        except ValueError:
+            separator = ""
+        if not separator or not name:
+            raise AdminError(f'--split: found "{text}", wanted VARIANT=PERCENT, such as int8=30')
+    return shares
+
+
+def _subject(tenant: str | None, key: str | None) -> dict[str, str]:
+    if (tenant is None) == (key is None):
+        raise AdminError("wanted either --tenant or --key")
+    return (
+        {"kind": "tenant", "subject": tenant} if tenant else {"kind": "key", "subject": key or ""}
+    )
+
+
+def _read_flag(path: Path) -> dict[str, Any]:
+    try:
+        data = strict_yaml.parse(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise AdminError(f"{path}: {error}") from error
+    if not isinstance(data, dict):
+        raise AdminError(f"{path}: wanted a mapping")
+    return data
