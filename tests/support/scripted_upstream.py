@@ -60,6 +60,8 @@ class ScriptedUpstream:
         self._connections: set[Connection] = set()
         self._changed = threading.Condition()
         self._errors: list[Exception] = []
+        self.accepted = 0
+        """Connections so far; never reset, so that connections keep numbers of their own."""
         self.reset()
 
     @property
@@ -75,7 +77,6 @@ class ScriptedUpstream:
         self._by_path: dict[str, Behaviour] = {}
         self._queue: deque[Behaviour] = deque()
         self.requests: list[RecordedRequest] = []
-        self.accepted = 0
         if errors:
             raise AssertionError(f"behaviours of {self.name} failed") from errors[0]
 

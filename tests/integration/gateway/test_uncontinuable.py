@@ -1,0 +1,207 @@
+"""Streams that text alone cannot continue, and continuations that fail: the client is told."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.integration.gateway.conftest import FULL, INT8, model
+from tests.support.behaviours import (
+    close_before_head,
+    dying_stream,
+    error_event,
+    hang,
+    raw,
+    respond,
+    stream_of,
+)
+from tests.support.engine_wire import TOKENS, engine_error
+from tests.support.gateway_process import GatewayProcess, counting
+from tests.support.raw_client import BadFraming
+from tests.support.requests import (
+    CHAT,
+    COMPLETIONS,
+    RESPONSES,
+    StreamView,
+    chat,
+    completion,
+    request_for,
+)
+from tests.support.scripted_connection import Behaviour
+from tests.support.scripted_upstream import ScriptedUpstream
+
+
+@pytest.fixture(scope="module")
+def limits() -> dict[str, Any]:
+    return {"idle_seconds": 0.4, "first_byte_seconds": 0.6}
+
+
+@pytest.fixture(scope="module")
+def models(full: ScriptedUpstream, int8: ScriptedUpstream) -> dict[str, Any]:
+    return {"demo": model(full, int8, flag={"split": {"int8": 100}})}
+
+
+def read_broken_stream(gateway: GatewayProcess, path: str, body: object) -> list[bytes]:
+    """The events of a stream that must end with its connection, the last one an error."""
+    with gateway.connect() as client:
+        client.send_request(path, json.dumps(body).encode())
+        head = client.read_head()
+        assert head.status == 200
+        data = b""
+        try:
+            while piece := client.read_chunk():
+                data += piece
+        except BadFraming:
+            pass
+        assert client.read_to_eof() == b""
+    assert data.endswith(b"\n\n")
+    return [part + b"\n\n" for part in data.split(b"\n\n")[:-1]]
+
+
+def assert_ends_with_error(events: list[bytes]) -> StreamView:
+    view = StreamView.of_events(events)
+    assert view.done_count == 0
+    (error,) = view.errors
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["code"] == "upstream_died"
+    assert "error" in view.objects[-1]
+    return view
+
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"required": ["a"]}}}
+
+UNCONTINUABLE: dict[str, tuple[str, dict[str, Any]]] = {
+    "chat_n": (CHAT, chat(stream=True, n=2)),
+    "chat_tools": (CHAT, chat(stream=True, tools=[TOOL])),
+    "chat_functions": (CHAT, chat(stream=True, functions=[{"name": "f"}])),
+    "chat_json_mode": (CHAT, chat(stream=True, response_format={"type": "json_object"})),
+    "chat_schema": (CHAT, chat(stream=True, response_format=SCHEMA)),
+    "chat_structured": (CHAT, chat(stream=True, structured_outputs={"regex": "a+"})),
+    "chat_guided": (CHAT, chat(stream=True, guided_json={"type": "object"})),
+    "chat_logprobs": (CHAT, chat(stream=True, logprobs=True, top_logprobs=2)),
+    "chat_echo": (CHAT, chat(stream=True, echo=True)),
+    "completion_n": (COMPLETIONS, completion(stream=True, n=3)),
+    "completion_logprobs": (COMPLETIONS, completion(stream=True, logprobs=1)),
+    "completion_logprobs_0": (COMPLETIONS, completion(stream=True, logprobs=0)),
+    "completion_echo": (COMPLETIONS, completion(stream=True, echo=True)),
+    "completion_prompts": (COMPLETIONS, {**completion(stream=True), "prompt": ["a", "b"]}),
+    "completion_one_prompt": (COMPLETIONS, {**completion(stream=True), "prompt": ["a"]}),
+    "completion_token_ids": (COMPLETIONS, {**completion(stream=True), "prompt": [1, 2, 3]}),
+    "completion_suffix": (COMPLETIONS, completion(stream=True, suffix="the end")),
+    "responses": (RESPONSES, request_for(RESPONSES, stream=True)),
+}
+
+
+@pytest.mark.parametrize("name", UNCONTINUABLE)
+@pytest.mark.parametrize("end", ["fin", "rst"])
+def test_stream_that_cannot_be_continued_ends_with_an_error(
+    gateway: GatewayProcess,
+    int8: ScriptedUpstream,
+    full: ScriptedUpstream,
+    name: str,
+    end: Any,
+) -> None:
+    path, body = UNCONTINUABLE[name]
+    after = 2 if "schema" in name or "json" in name else 4
+    int8.always(dying_stream(INT8, after_events=after, end=end))
+    events = read_broken_stream(gateway, path, body)
+    assert_ends_with_error(events)
+    assert len(events) == after + 1
+    assert [request for request in full.requests if request.target == path] == []
+
+
+@pytest.mark.parametrize("name", ["chat_n", "completion_echo", "responses"])
+def test_part_of_an_event_is_not_sent_before_the_error(
+    gateway: GatewayProcess, int8: ScriptedUpstream, name: str
+) -> None:
+    path, body = UNCONTINUABLE[name]
+    int8.always(dying_stream(INT8, after_events=3, partial=lambda data: data[:30]))
+    events = read_broken_stream(gateway, path, body)
+    assert_ends_with_error(events)
+    assert len(events) == 4
+
+
+def test_stream_that_cannot_be_continued_is_counted_as_a_death(
+    gateway: GatewayProcess, int8: ScriptedUpstream
+) -> None:
+    path, body = UNCONTINUABLE["chat_n"]
+    int8.always(dying_stream(INT8, after_events=3))
+    labels = {"variant": "int8", "outcome": "died"}
+    with counting(gateway, "penumbra_upstream_attempts_total", **labels):
+        read_broken_stream(gateway, path, body)
+
+
+def test_stream_that_cannot_be_continued_still_gets_its_missing_end(
+    gateway: GatewayProcess, int8: ScriptedUpstream
+) -> None:
+    body = chat(stream=True, n=2)
+    every = INT8.events(CHAT, body)
+    int8.always(stream_of(*every[:-1], end="fin"))
+    with gateway.connect() as client:
+        client.send_request(CHAT, json.dumps(body).encode())
+        assert client.read_head().status == 200
+        data = client.read_to_eof()
+    assert b"[DONE]" in data or b"upstream_died" in data
+
+
+BROKEN_CONTINUATIONS: dict[str, Behaviour] = {
+    "dies_at_once": dying_stream(FULL, after_events=1),
+    "dies_later": dying_stream(FULL, after_events=4),
+    "resets": dying_stream(FULL, after_events=4, end="rst"),
+    "ends_early": dying_stream(FULL, after_events=4, end="end"),
+    "hangs_later": dying_stream(FULL, after_events=4, end="hang"),
+    "hangs": hang(),
+    "closes": close_before_head(),
+    "says_500": respond(500, engine_error("boom", 500)),
+    "says_400": respond(400, engine_error("too long", 400)),
+    "says_404": respond(404, b"<html></html>", [("content-type", "text/html")]),
+    "not_http": raw(b"hello\r\n\r\n"),
+    "error_event": stream_of(error_event()),
+    "nonsense_event": stream_of(b"data: oops\n\n"),
+    "unary_answer": respond(200, b'{"choices":[]}'),
+}
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+@pytest.mark.parametrize("name", BROKEN_CONTINUATIONS)
+def test_continuation_that_fails_ends_with_an_error(
+    gateway: GatewayProcess, int8: ScriptedUpstream, full: ScriptedUpstream, path: str, name: str
+) -> None:
+    body = chat(stream=True) if path == CHAT else completion(stream=True)
+    int8.always(dying_stream(INT8, after_events=5))
+    full.always(BROKEN_CONTINUATIONS[name])
+    events = read_broken_stream(gateway, path, body)
+    said = assert_ends_with_error(events).text
+    assert "".join(TOKENS).startswith(said)
+    assert "".join(TOKENS[:4]) in said
+
+
+def test_baseline_that_dies_twice_ends_with_an_error(
+    gateway: GatewayProcess, full: ScriptedUpstream
+) -> None:
+    full.always(dying_stream(FULL, after_events=3))
+    with gateway.connect() as client:
+        client.send_request(
+            CHAT, json.dumps(chat(stream=True)).encode(), {"x-penumbra-variant": "full"}
+        )
+        data = client.read_to_eof()
+    assert b'"code": "upstream_died"' in data or b'"code":"upstream_died"' in data
+    assert b"[DONE]" not in data
+    assert len(full.requests) == 2
+
+
+def test_continuation_without_a_baseline_ends_with_an_error(
+    gateway: GatewayProcess, int8: ScriptedUpstream, full: ScriptedUpstream
+) -> None:
+    int8.always(dying_stream(INT8, after_events=3))
+    with full.refusing():
+        assert_ends_with_error(read_broken_stream(gateway, CHAT, chat(stream=True)))
+
+
+def test_other_requests_go_on_while_one_stream_breaks(
+    gateway: GatewayProcess, int8: ScriptedUpstream
+) -> None:
+    int8.next(dying_stream(INT8, after_events=3))
+    read_broken_stream(gateway, CHAT, chat(stream=True, n=2))
+    assert gateway.post(CHAT, chat()).status == 200
