@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 from typing import TextIO
 
+from serve.hosting.cluster import HAPROXY_FOLDER, ray_environment, write_haproxy_wrapper
 from serve.hosting.plan import FleetPlan
 from serve.supervisor.processes import become_subreaper, end_descendants, reap_adopted
 
@@ -55,10 +56,8 @@ def _leave(stop: threading.Event) -> None:
 
 def _prepare(plan: FleetPlan) -> None:
     """Ray reads its environment when it is imported, so this comes before."""
-    from serve.hosting.cluster import ray_environment, write_haproxy_wrapper
-
     folder = Path(plan.folder)
-    (folder / "haproxy").mkdir(parents=True, exist_ok=True)
+    (folder / HAPROXY_FOLDER).mkdir(parents=True, exist_ok=True)
     environment = ray_environment(folder)
     if plan.address is None:
         write_haproxy_wrapper(folder, environment)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 OBJECT_STORE_BYTES = 100 * 1024 * 1024
 """Ray's smallest comfortable store: no request passes through it."""
+HAPROXY_FOLDER = "h"
+"""HAProxy takes socket paths of 97 characters, and Ray puts 68 after this."""
 HAPROXY_THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))
 _HARD_STOP_SECONDS = 3600
 
@@ -23,7 +25,7 @@ def ray_environment(folder: Path) -> dict[str, str]:
     Args:
         folder: For HAProxy's files; holds the wrapper of `write_haproxy_wrapper`.
     """
-    haproxy = folder / "haproxy"
+    haproxy = folder / HAPROXY_FOLDER
     stats, metrics, fallback, fallback_grpc = _free_ports(4)
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -65,6 +67,8 @@ def write_haproxy_wrapper(folder: Path, environment: Mapping[str, str]) -> None:
     - Ray adds its Python proxy as a backup server. A request for a variant without a live replica
       would wait there until one comes back; the gateway, which has another variant to ask, must
       be told at once.
+    - With request splicing HAProxy does not see that a client has gone while it waits for the
+      answer, and the engine generates to the end for nobody.
     - Ray binds the statistics and metrics pages on every address, and logs each request to a
       syslog that nobody runs.
     """
@@ -82,6 +86,7 @@ for argument in "$@"; do
     sed -i -E \\
       -e '/^ *server .* check backup$/d' \\
       -e '/^ *log /d' \\
+      -e '/^ *option splice-request$/d' \\
       -e 's/^( *)bind \\*?:({stats}|{metrics})$/\\1bind 127.0.0.1:\\2/' \\
       -e 's/ mode 666 / mode 600 /' \\
       "$argument"

@@ -1,0 +1,243 @@
+"""What `penumbra status` tells: the supervisor's state, checked against what answers now."""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pydantic import BaseModel, ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from serve.quantization.errors import QuantizationError
+from serve.quantization.manifest import content_sha256, read_manifest
+from serve.supervisor.state import Phase, ProcessRecord, RunState, VariantRecord
+
+_SECONDS = 3.0
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+class Health(StrEnum):
+    """All in one word."""
+
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    NOT_RUNNING = "not_running"
+
+
+class VariantReport(BaseModel):
+    """One variant."""
+
+    model_config = _STRICT
+
+    model: str
+    variant: str
+    url: str
+    is_hosted: bool
+    phase: Phase
+    replicas: int | None
+    scheme: str | None
+    weights_sha256: str | None
+    """Digest of what the folder serves (its `penumbra.json`), where there is one."""
+    message: str
+    log: str | None
+
+
+class ProcessReport(BaseModel):
+    """One process; `epoch` is the routing table that a gateway has in force."""
+
+    model_config = _STRICT
+
+    name: str
+    pid: int
+    phase: Phase
+    restarts: int
+    url: str | None
+    epoch: int | None
+    log: str
+
+
+class FlagReport(BaseModel):
+    """One model's flag, in short."""
+
+    model_config = _STRICT
+
+    model: str
+    baseline: str
+    is_killed: bool
+    split: dict[str, float]
+    rules: int
+    pins: int
+
+
+class Report(BaseModel):
+    """Everything."""
+
+    model_config = _STRICT
+
+    health: Health
+    problems: tuple[str, ...]
+    pid: int
+    config: str
+    gateway_url: str
+    control_url: str
+    epoch: int | None
+    """The newest one; None while the control process does not answer."""
+    variants: tuple[VariantReport, ...]
+    processes: tuple[ProcessReport, ...]
+    flags: tuple[FlagReport, ...]
+
+
+def collect(state: RunState, admin_token: str) -> Report:
+    """Ask the control process and put it beside the state.
+
+    Args:
+        state: Of a supervisor that runs.
+        admin_token: For the control process.
+    """
+    flags, gateways = _ask_control(state.control_url, admin_token)
+    epochs = {one["gateway"]: one["epoch"] for one in gateways.get("gateways", [])}
+    newest = flags.get("epoch")
+    problems = tuple(_problems(state, newest, epochs))
+    return Report(
+        health=Health.DEGRADED if problems else Health.HEALTHY,
+        problems=problems,
+        pid=state.pid,
+        config=state.config,
+        gateway_url=state.gateway_url,
+        control_url=state.control_url,
+        epoch=newest,
+        variants=tuple(_variant(record) for record in state.variants),
+        processes=tuple(_process(record, epochs) for record in state.processes),
+        flags=tuple(_flag(view) for view in flags.get("flags", [])),
+    )
+
+
+def print_report(report: Report, console: Console) -> None:
+    """The report for a person."""
+    colour = "green" if report.health is Health.HEALTHY else "yellow"
+    console.print(f"[{colour}]{report.health}[/]  epoch {report.epoch}  {report.config}")
+    for problem in report.problems:
+        console.print(f"  {problem}", style="yellow", markup=False)
+    variants = _table("variant", "is", "replicas", "scheme", "weights", "url")
+    for one in report.variants:
+        variants.add_row(
+            f"{one.model}/{one.variant}",
+            one.phase,
+            "-" if one.replicas is None else str(one.replicas),
+            one.scheme or "-",
+            (one.weights_sha256 or "-")[:12],
+            one.url,
+        )
+    processes = _table("process", "is", "pid", "restarts", "epoch", "url")
+    for process in report.processes:
+        processes.add_row(
+            process.name,
+            process.phase,
+            str(process.pid),
+            str(process.restarts),
+            "-" if process.epoch is None else str(process.epoch),
+            process.url or "-",
+        )
+    flags = _table("model", "baseline", "killed", "split", "rules", "pins")
+    for flag in report.flags:
+        split = ", ".join(f"{name} {share:g} %" for name, share in flag.split.items())
+        killed = "yes" if flag.is_killed else "no"
+        flags.add_row(
+            flag.model, flag.baseline, killed, split or "-", str(flag.rules), str(flag.pins)
+        )
+    for table in (variants, processes, flags):
+        console.print(table)
+
+
+def _ask_control(url: str, token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    headers = {"authorization": f"Bearer {token}"}
+    try:
+        with httpx.Client(
+            base_url=f"{url}/admin/v1", headers=headers, timeout=_SECONDS, trust_env=False
+        ) as client:
+            answers = [client.get(path).raise_for_status().json() for path in _CONTROL_PATHS]
+    except httpx.HTTPError:
+        return {}, {}
+    return answers[0], answers[1]
+
+
+_CONTROL_PATHS = ("/flags", "/gateways")
+
+
+def _problems(state: RunState, newest: int | None, epochs: dict[str, int]) -> Iterator[str]:
+    if not state.is_ready:
+        yield "still starting"
+    for variant in state.variants:
+        if variant.phase is not Phase.READY:
+            yield f"variant {variant.model}/{variant.variant} is {variant.phase}"
+    for process in state.processes:
+        if process.phase is not Phase.READY:
+            yield f"{process.name} is {process.phase}"
+        if newest is not None and process.name.startswith("gateway-"):
+            yield from _epoch_problems(process.name, newest, epochs.get(process.name))
+    if newest is None:
+        yield "the control process does not answer (gateways go on with what they have)"
+
+
+def _epoch_problems(name: str, newest: int, epoch: int | None) -> Iterator[str]:
+    if epoch is None:
+        yield f"{name} is not connected to the control process"
+    elif epoch < newest:
+        yield f"{name} is at epoch {epoch}, the newest is {newest}"
+
+
+def _variant(record: VariantRecord) -> VariantReport:
+    return VariantReport(
+        model=record.model,
+        variant=record.variant,
+        url=record.url,
+        is_hosted=record.is_hosted,
+        phase=record.phase,
+        replicas=record.replicas,
+        scheme=record.scheme,
+        weights_sha256=_weights_sha256(record.source),
+        message=record.message,
+        log=record.log,
+    )
+
+
+def _weights_sha256(source: str | None) -> str | None:
+    if source is None:
+        return None
+    try:
+        return content_sha256(read_manifest(Path(source)))
+    except QuantizationError:
+        return None  # A folder that Penumbra did not make; nothing is claimed about it.
+
+
+def _process(record: ProcessRecord, epochs: dict[str, int]) -> ProcessReport:
+    return ProcessReport(
+        name=record.name,
+        pid=record.pid,
+        phase=record.phase,
+        restarts=record.restarts,
+        url=record.url,
+        epoch=epochs.get(record.name),
+        log=record.log,
+    )
+
+
+def _flag(view: dict[str, Any]) -> FlagReport:
+    flag = view["flag"]
+    return FlagReport(
+        model=view["model"],
+        baseline=view["baseline"],
+        is_killed=flag["killed"],
+        split=flag["split"],
+        rules=len(flag["rules"]),
+        pins=len(flag["pins"]),
+    )
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading)
+    return table

@@ -1,0 +1,194 @@
+"""`penumbra up`, `down`, `status` and `gateway`."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+import typer
+from rich.console import Console
+
+from deployments.catalogue import load
+from deployments.errors import ConfigInvalid
+from deployments.spec import PenumbraSpec
+from monitoring.logs import JsonFormatter
+from serve.cli.board import board
+from serve.cli.report import Health, collect, print_report
+from serve.errors import ConfigurationInvalid, NotRunning, ProcessFailed, ServeError
+from serve.supervisor.folder import StateFolder, tail
+from serve.supervisor.layout import gateway_program, gateway_settings
+from serve.supervisor.processes import end_process, find_process
+from serve.supervisor.state import read_running, read_state
+from serve.supervisor.supervisor import supervise
+
+EXIT_DEGRADED = 1
+_DOWN_SECONDS = 120.0
+_POLL_SECONDS = 0.1
+
+File = Annotated[Path, typer.Option("--file", "-f", help="The configuration.")]
+_FILE = Path("penumbra.yaml")
+
+
+def up(
+    file: File = _FILE,
+    address: Annotated[
+        str | None, typer.Option(help="Join this Ray cluster instead of starting one.")
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return when everything is ready.")
+    ] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Lines instead of a table.")] = False,
+) -> None:
+    """Start the variants, the control process and the gateways, and keep them running."""
+    spec = _load(file, address)
+    if detach:
+        _start_detached(spec, file, address)
+        return
+    folder = StateFolder(spec.state_dir)
+    folder.logs.mkdir(parents=True, exist_ok=True)
+    _log_to(folder.log("up"))
+    console = Console()
+    with board(console, is_plain=plain or not console.is_terminal) as observe:
+        supervise(spec, file, os.environ, observe)
+    console.print("Everything is stopped.")
+
+
+def down(file: File = _FILE) -> None:
+    """Stop a running `penumbra up`, and whatever one that was killed has left behind."""
+    folder = StateFolder(_load(file).state_dir)
+    state = read_state(folder.state)
+    supervisor = find_process(state.pid, state.start_time)
+    if supervisor is not None:
+        supervisor.send_signal(signal.SIGTERM)
+        try:
+            supervisor.wait(_DOWN_SECONDS)
+        except psutil.TimeoutExpired:
+            typer.echo(f"Process {state.pid} did not stop in {_DOWN_SECONDS:.0f} s: killing it.")
+            supervisor.kill()
+    # Each is looked up by id and start time: an id that was used again is somebody else's.
+    for record in state.processes:
+        end_process(record.pid, record.start_time)
+    folder.state.unlink(missing_ok=True)
+    if supervisor is None:
+        raise NotRunning(
+            f"`penumbra up` (process {state.pid}) was not running any more; cleaned up after it"
+        )
+    typer.echo("Everything is stopped.")
+
+
+def status(
+    file: File = _FILE,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show what runs, and how it is: exit status 0 healthy, 1 degraded, 3 not running."""
+    folder = StateFolder(_load(file).state_dir)
+    try:
+        state = read_running(folder.state)
+    except NotRunning as error:
+        if not as_json:
+            raise
+        typer.echo(json.dumps({"health": Health.NOT_RUNNING, "message": error.message}))
+        raise typer.Exit(3) from error
+    report = collect(state, folder.tokens(os.environ)["PENUMBRA_ADMIN_TOKEN"])
+    if as_json:
+        typer.echo(report.model_dump_json(indent=2))
+    else:
+        print_report(report, Console())
+    if report.health is not Health.HEALTHY:
+        raise typer.Exit(EXIT_DEGRADED)
+
+
+def gateway(
+    file: File = _FILE,
+    index: Annotated[int, typer.Option(min=0, help="Which of gateway.processes to be.")] = 0,
+) -> None:
+    """Run one gateway process in the foreground, beside a control process elsewhere."""
+    spec = _load(file)
+    if index >= spec.gateway.processes:
+        raise ConfigurationInvalid(
+            f"--index: found {index}, wanted less than gateway.processes, {spec.gateway.processes}"
+        )
+    folder = StateFolder(spec.state_dir)
+    folder.logs.mkdir(parents=True, exist_ok=True)
+    program = gateway_program(
+        index, spec, gateway_settings(spec)[index], folder, folder.tokens(os.environ)
+    )
+    os.execve(sys.executable, program.command, {**os.environ, **program.environment})  # noqa: S606
+
+
+def _load(file: Path, address: str | None = None) -> PenumbraSpec:
+    try:
+        spec = load(file)
+    except ConfigInvalid as error:
+        raise ConfigurationInvalid(error.message) from error
+    if address is None:
+        return spec
+    return spec.model_copy(update={"ray": spec.ray.model_copy(update={"address": address})})
+
+
+def _log_to(path: Path) -> None:
+    """The supervisor's own events go to a file: the terminal belongs to the board."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(JsonFormatter("up"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    for noisy in ("httpx", "httpcore"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _start_detached(spec: PenumbraSpec, file: Path, address: str | None) -> None:
+    folder = StateFolder(spec.state_dir)
+    folder.logs.mkdir(parents=True, exist_ok=True)
+    output = folder.log("up-output")
+    command = [sys.executable, "-P", "-m", "serve.cli", "up", "--file", str(file), "--plain"]
+    if address is not None:
+        command += ["--address", address]
+    with output.open("wb") as log:
+        started = subprocess.Popen(  # noqa: S603
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        _wait_until_ready(started, folder, output)
+    except BaseException:
+        started.terminate()
+        started.wait()
+        raise
+
+
+def _wait_until_ready(started: subprocess.Popen[bytes], folder: StateFolder, output: Path) -> None:
+    shown = 0
+    while True:
+        shown += _show(output, shown)
+        if started.poll() is not None:
+            raise ProcessFailed(
+                f"`penumbra up` ended with status {started.returncode}; its output: {output}",
+                tail(output) if not shown else "",
+            )
+        try:
+            state = read_state(folder.state)
+        except ServeError:
+            state = None
+        if state is not None and state.pid == started.pid and state.is_ready:
+            _show(output, shown)
+            return
+        time.sleep(_POLL_SECONDS)
+
+
+def _show(output: Path, offset: int) -> int:
+    with output.open("rb") as file:
+        file.seek(offset)
+        new = file.read()
+    sys.stdout.write(new.decode(errors="replace"))
+    sys.stdout.flush()
+    return len(new)

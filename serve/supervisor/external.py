@@ -1,0 +1,37 @@
+"""Watches the variants that somebody else serves: whether they answer, nothing more.
+
+A gateway starts, and goes on, without them: failing over is its job.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import httpx
+
+from serve.supervisor.state import Phase, VariantRecord
+
+_PERIOD_SECONDS = 2.0
+
+
+async def watch_external(records: dict[str, VariantRecord], on_change: Callable[[], None]) -> None:
+    """Keep the phase of every external variant up to date, until cancelled."""
+    keys = [key for key, record in records.items() if not record.is_hosted]
+    if not keys:
+        return
+    async with httpx.AsyncClient(timeout=_PERIOD_SECONDS, trust_env=False) as client:
+        while True:
+            phases = await asyncio.gather(*(_phase(client, records[key].url) for key in keys))
+            for key, phase in zip(keys, phases, strict=True):
+                if records[key].phase is not phase:
+                    records[key] = records[key].model_copy(update={"phase": phase})
+                    on_change()
+            await asyncio.sleep(_PERIOD_SECONDS)
+
+
+async def _phase(client: httpx.AsyncClient, url: str) -> Phase:
+    try:
+        response = await client.get(f"{url}/health")
+    except httpx.HTTPError:
+        return Phase.UNREACHABLE
+    # A server behind a key, or without this page, is there all the same.
+    return Phase.UNREACHABLE if response.status_code >= 500 else Phase.READY

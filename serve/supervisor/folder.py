@@ -1,0 +1,91 @@
+"""The state folder of one installation: what lies where, and the lock that says it is in use."""
+
+import fcntl
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TextIO
+
+from serve.errors import AlreadyRunning
+from serve.supervisor.state import STATE_FILE
+
+TOKENS = {"PENUMBRA_ADMIN_TOKEN": "admin.token", "PENUMBRA_GATEWAY_TOKEN": "gateway.token"}
+"""Environment variable -> file in the state folder that holds it when the variable is not set."""
+
+
+class StateFolder:
+    """Paths inside a state folder (by default `.penumbra`).
+
+    Args:
+        path: The folder; made when it is first locked.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.state = self.path / STATE_FILE
+        self.logs = self.path / "logs"
+        self._lock: TextIO | None = None
+
+    def lock(self) -> None:
+        """Claim the folder for this process; released when the process ends, however it ends.
+
+        Raises:
+            AlreadyRunning: Another process holds it.
+        """
+        self.logs.mkdir(parents=True, exist_ok=True)
+        # Not closed on the way out: the lock is the open file.
+        lock = (self.path / "lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            owner = lock.read().strip() or "another process"
+            lock.close()
+            raise AlreadyRunning(
+                f"{self.path} is in use by a running `penumbra up` (process {owner})."
+                " Stop it with `penumbra down`, or set another state_dir."
+            ) from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        self._lock = lock
+
+    def log(self, name: str) -> Path:
+        """The log of one process or variant."""
+        return self.logs / f"{name}.log"
+
+    def private_file(self, name: str, content: str) -> Path:
+        """Write a file that only its owner may read."""
+        path = self.path / name
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(content)
+        return path
+
+    def tokens(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """The tokens of the control process: from the environment, else kept in the folder.
+
+        A token is made the first time and kept, so that clients survive a restart.
+        """
+        return {name: environment.get(name) or self._token(file) for name, file in TOKENS.items()}
+
+    def _token(self, file: str) -> str:
+        path = self.path / file
+        if path.exists():
+            return path.read_text().strip()
+        token = secrets.token_urlsafe(32)
+        self.private_file(file, token + "\n")
+        return token
+
+
+def tail(path: Path, lines: int = 20) -> str:
+    """The last lines of a log; empty if there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 64 * 1024))
+            text = file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])

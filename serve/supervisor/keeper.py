@@ -1,0 +1,191 @@
+"""Keeps one process running: starts it, waits until it is ready, starts it again when it dies."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from asyncio.subprocess import Process
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from serve.errors import ProcessFailed
+from serve.supervisor.folder import TOKENS, tail
+from serve.supervisor.processes import die_with_parent, start_time_of
+from serve.supervisor.state import Phase, ProcessRecord
+
+FIRST_BACKOFF_SECONDS = 0.5
+LAST_BACKOFF_SECONDS = 30.0
+STEADY_SECONDS = 60.0
+"""A process that was ready for this long has earned a quick restart."""
+_PROBE_SECONDS = 0.1
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Program:
+    """How one process is started, watched and stopped."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    """Added to the supervisor's own."""
+    log: Path
+    ready_url: str = ""
+    """Answers 200 as soon as the process is ready; empty if it says so in another way."""
+    stop_seconds: float = 15.0
+    """From SIGTERM to SIGKILL."""
+
+
+class Keeper:
+    """One supervised process.
+
+    Args:
+        program: What to run.
+        on_change: Called after every change of `record`.
+    """
+
+    def __init__(self, program: Program, on_change: Callable[[], None]) -> None:
+        self.program = program
+        self.is_ready = asyncio.Event()
+        """Set when it is ready for the first time."""
+        self.phase = Phase.WAITING
+        self._on_change = on_change
+        self._process: Process | None = None
+        self._start_time = 0.0
+        self._restarts = 0
+
+    @property
+    def record(self) -> ProcessRecord | None:
+        """For the state file; None before the first start."""
+        if self._process is None:
+            return None
+        return ProcessRecord(
+            name=self.program.name,
+            pid=self._process.pid,
+            start_time=self._start_time,
+            phase=self.phase,
+            log=str(self.program.log),
+            url=self.program.ready_url.rpartition("/")[0] or None,
+            restarts=self._restarts,
+        )
+
+    async def run(self) -> None:
+        """Run until cancelled; `stop` ends the process then.
+
+        Raises:
+            ProcessFailed: It died before it was ready for the first time.
+        """
+        backoff = FIRST_BACKOFF_SECONDS
+        loop = asyncio.get_running_loop()
+        while True:
+            started = loop.time()
+            code = await self._run_once()
+            if not self.is_ready.is_set():
+                raise ProcessFailed(
+                    f"{self.program.name} ended ({describe_exit(code)}) before it was ready."
+                    f" Its log: {self.program.log}",
+                    tail(self.program.log),
+                )
+            if loop.time() - started > STEADY_SECONDS:
+                backoff = FIRST_BACKOFF_SECONDS
+            _log.warning(
+                "process_died",
+                extra={"process": self.program.name, "exit": code, "restart_seconds": backoff},
+            )
+            self.enter(Phase.RESTARTING)
+            await self.clean_up()
+            await asyncio.sleep(backoff)
+            backoff = min(2 * backoff, LAST_BACKOFF_SECONDS)
+            self._restarts += 1
+
+    async def stop(self) -> None:
+        """End the process: SIGTERM, and SIGKILL when it takes too long."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(self.program.stop_seconds):
+                await process.wait()
+        except TimeoutError:
+            _log.warning("process_killed", extra={"process": self.program.name})
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+    def enter(self, phase: Phase) -> None:
+        """Go to another phase and tell."""
+        self.phase = phase
+        if phase is Phase.READY:
+            self.is_ready.set()
+        self._on_change()
+
+    async def watch(self, process: Process) -> None:
+        """See the process become ready; subclasses may watch it for as long as it runs."""
+        async with httpx.AsyncClient(timeout=2.0, trust_env=False) as client:
+            # Another process becomes ready, so there is no event to wait for.
+            while not await _answers(client, self.program.ready_url):  # noqa: ASYNC110
+                await asyncio.sleep(_PROBE_SECONDS)
+        self.enter(Phase.READY)
+
+    async def _run_once(self) -> int:
+        self._process = process = await self._start()
+        self._start_time = start_time_of(process.pid)
+        self.enter(Phase.LOADING)
+        watcher = asyncio.create_task(self.watch(process))
+        waiter = asyncio.create_task(process.wait())
+        try:
+            done, _ = await asyncio.wait([watcher, waiter], return_when=asyncio.FIRST_COMPLETED)
+            if watcher in done:
+                watcher.result()  # Raises what it found.
+            return await waiter
+        finally:
+            watcher.cancel()
+            waiter.cancel()
+            await asyncio.gather(watcher, waiter, return_exceptions=True)
+
+    async def _start(self) -> Process:
+        with self.program.log.open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                *self.program.command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=self.stdout(log.fileno()),
+                stderr=log,
+                env={**_inherited(), **self.program.environment},
+                # Ctrl-C in a terminal reaches the whole foreground group; only the supervisor
+                # decides in which order its processes stop.
+                start_new_session=True,
+                preexec_fn=die_with_parent(),
+            )
+
+    async def clean_up(self) -> None:
+        """After a death and before the next start; subclasses end what was left behind."""
+
+    def stdout(self, log: int) -> int:
+        """Where the process's standard output goes: its log, unless a subclass reads it."""
+        return log
+
+
+def _inherited() -> dict[str, str]:
+    """This process's environment without the tokens: each process is given its own."""
+    return {name: value for name, value in os.environ.items() if name not in TOKENS}
+
+
+def describe_exit(code: int) -> str:
+    """An exit status in words."""
+    if code >= 0:
+        return f"exit status {code}"
+    return f"killed by {signal.Signals(-code).name}"
+
+
+async def _answers(client: httpx.AsyncClient, url: str) -> bool:
+    try:
+        return (await client.get(url)).status_code == 200
+    except httpx.HTTPError:
+        return False

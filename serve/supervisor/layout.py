@@ -1,0 +1,202 @@
+"""Which processes and applications a configuration means, with their settings. Starts nothing.
+
+Reading order: Layout, `lay_out`.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployments.catalogue import build_snapshot
+from deployments.spec import EngineSpec, PenumbraSpec
+from router.settings import GatewaySettings
+from serve.hosting.plan import FleetPlan, app_name, host_variant
+from serve.supervisor.folder import StateFolder
+from serve.supervisor.keeper import Program
+from serve.supervisor.state import Phase, VariantRecord
+
+# -P: a folder called `serve` or `router` where the operator happens to be is not ours.
+_PYTHON = (sys.executable, "-P", "-m")
+# Ending Ray takes two seconds; on a joined cluster, requests are let finish.
+_FLEET_STOP_SECONDS = 90.0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Everything that `penumbra up` starts, in the order in which it is stopped."""
+
+    gateways: tuple[Program, ...]
+    control: Program
+    fleet: Program | None
+    plan: FleetPlan | None
+    variants: tuple[VariantRecord, ...]
+
+
+def lay_out(
+    spec: PenumbraSpec,
+    config: Path,
+    folder: StateFolder,
+    runtime: Path,
+    environment: Mapping[str, str],
+) -> Layout:
+    """Write the processes' settings files and say how each is started.
+
+    Args:
+        spec: The configuration.
+        config: Its file; the control process reads it again.
+        folder: Where settings and logs go.
+        runtime: A short path for Ray's sockets.
+        environment: The operator's environment variables.
+    """
+    tokens = folder.tokens(environment)
+    plan = _plan(spec, folder, runtime)
+    endpoints = _endpoints(spec)
+    endpoints_file = folder.private_file("endpoints.json", json.dumps(endpoints, indent=2))
+    control = Program(
+        name="control",
+        command=(
+            *_PYTHON,
+            "deployments",
+            "--config",
+            str(config),
+            "--endpoints",
+            str(endpoints_file),
+        ),
+        environment=tokens,
+        log=folder.log("control"),
+        ready_url=f"{spec.control_url}/health",
+    )
+    gateways = tuple(
+        gateway_program(index, spec, settings, folder, tokens)
+        for index, settings in enumerate(gateway_settings(spec))
+    )
+    return Layout(
+        gateways=gateways,
+        control=control,
+        fleet=_fleet_program(plan, folder) if plan else None,
+        plan=plan,
+        variants=tuple(_records(spec, folder)),
+    )
+
+
+def gateway_settings(spec: PenumbraSpec) -> list[GatewaySettings]:
+    """The settings of each gateway process of this machine."""
+    snapshot = build_snapshot(
+        spec,
+        flags={},
+        epoch=0,
+        base_url_of=lambda model, variant: _hosted_url(spec, model, variant),
+    )
+    return [
+        GatewaySettings(
+            host=spec.gateway.host,
+            port=spec.gateway.port,
+            internal_port=spec.gateway.internal_port + index,
+            gateway_id=f"gateway-{index}",
+            processes=spec.gateway.processes,
+            keys=spec.keys,
+            limits=spec.limits,
+            control_url=spec.control_url,
+            snapshot=snapshot,
+        )
+        for index in range(spec.gateway.processes)
+    ]
+
+
+def gateway_program(
+    index: int,
+    spec: PenumbraSpec,
+    settings: GatewaySettings,
+    folder: StateFolder,
+    tokens: Mapping[str, str],
+) -> Program:
+    """How one gateway process is started."""
+    name = f"gateway-{index}"
+    file = folder.private_file(f"{name}.json", settings.model_dump_json(indent=2))
+    return Program(
+        name=name,
+        command=(*_PYTHON, "router", "--settings", str(file)),
+        # The gateway speaks to the control process, and may not administrate it.
+        environment={"PENUMBRA_GATEWAY_TOKEN": tokens["PENUMBRA_GATEWAY_TOKEN"]},
+        log=folder.log(name),
+        ready_url=f"http://127.0.0.1:{spec.gateway.internal_port + index}/ready",
+    )
+
+
+def hosted_variants(spec: PenumbraSpec) -> Iterator[tuple[str, str, EngineSpec]]:
+    """Model, variant and engine of every variant that is hosted here."""
+    for model_name, model in spec.models.items():
+        for variant_name, variant in model.variants.items():
+            if variant.engine is not None:
+                yield model_name, variant_name, variant.engine
+
+
+def gateway_url(spec: PenumbraSpec) -> str:
+    """Base URL of the gateway for clients on this machine."""
+    host = "127.0.0.1" if spec.gateway.host in ("0.0.0.0", "::") else spec.gateway.host  # noqa: S104
+    return (
+        f"http://[{host}]:{spec.gateway.port}"
+        if ":" in host
+        else f"http://{host}:{spec.gateway.port}"
+    )
+
+
+def _plan(spec: PenumbraSpec, folder: StateFolder, runtime: Path) -> FleetPlan | None:
+    is_local = spec.ray.address is None
+    variants = [
+        host_variant(
+            model,
+            variant,
+            engine,
+            log=str(folder.log(app_name(model, variant))) if is_local else None,
+        )
+        for model, variant, engine in hosted_variants(spec)
+    ]
+    if not variants:
+        return None
+    return FleetPlan(
+        variants=tuple(variants),
+        address=spec.ray.address,
+        port=spec.ray.port,
+        folder=str(runtime),
+    )
+
+
+def _fleet_program(plan: FleetPlan, folder: StateFolder) -> Program:
+    file = folder.private_file("fleet.json", plan.model_dump_json(indent=2))
+    return Program(
+        name="fleet",
+        command=(*_PYTHON, "serve.hosting", str(file)),
+        environment={},
+        log=folder.log("fleet"),
+        stop_seconds=_FLEET_STOP_SECONDS,
+    )
+
+
+def _hosted_url(spec: PenumbraSpec, model: str, variant: str) -> str:
+    return f"http://127.0.0.1:{spec.ray.port}/{app_name(model, variant)}"
+
+
+def _endpoints(spec: PenumbraSpec) -> dict[str, dict[str, str]]:
+    endpoints: dict[str, dict[str, str]] = {}
+    for model, variant, _ in hosted_variants(spec):
+        endpoints.setdefault(model, {})[variant] = _hosted_url(spec, model, variant)
+    return endpoints
+
+
+def _records(spec: PenumbraSpec, folder: StateFolder) -> Iterator[VariantRecord]:
+    for model_name, model in spec.models.items():
+        for variant_name, variant in model.variants.items():
+            engine = variant.engine
+            yield VariantRecord(
+                model=model_name,
+                variant=variant_name,
+                url=variant.url or _hosted_url(spec, model_name, variant_name),
+                is_hosted=engine is not None,
+                phase=Phase.WAITING,
+                log=str(folder.log(app_name(model_name, variant_name))) if engine else None,
+                source=engine.source if engine else None,
+                scheme=engine.scheme if engine else None,
+            )

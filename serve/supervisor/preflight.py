@@ -1,0 +1,91 @@
+"""What can be said before anything is started: ports, folders, cores. Each error names the setting.
+
+Half a minute of loading engines is too long to wait for "address already in use".
+"""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from deployments.spec import EngineSpec, PenumbraSpec
+from serve.errors import ConfigurationInvalid, PortInUse
+from serve.hosting.cluster import is_ray_installed
+from serve.supervisor.layout import hosted_variants
+
+
+def check(spec: PenumbraSpec) -> None:
+    """Check what this machine must give for the configuration.
+
+    Raises:
+        ConfigurationInvalid: A model folder is missing, or Ray is, or there are too few cores.
+        PortInUse: Something else listens on a configured port.
+    """
+    problems = list(_problems(spec))
+    if problems:
+        raise ConfigurationInvalid("\n".join(problems))
+    for setting, host, port in _ports(spec):
+        _check_port(setting, host, port)
+
+
+def _problems(spec: PenumbraSpec) -> Iterator[str]:
+    if not spec.needs_ray:
+        return
+    if not is_ray_installed():
+        yield (
+            "variants with an `engine` need Ray and vLLM: install `penumbra[cpu]` or"
+            " `penumbra[gpu]`, or give every variant a `url`"
+        )
+    for model, variant, engine in hosted_variants(spec):
+        path = f"models.{model}.variants.{variant}.engine"
+        yield from (f"{path}.{problem}" for problem in _engine_problems(engine))
+    if spec.ray.address is None:
+        yield from _core_problems(spec)
+
+
+def _engine_problems(engine: EngineSpec) -> Iterator[str]:
+    if engine.autoscaling is not None and engine.autoscaling.min == 0:
+        # Ray scales up from zero when its own proxy sees a request; HAProxy sends none there.
+        yield "autoscaling.min: found 0, wanted 1 or more: requests would not wake the variant"
+    if engine.is_from_hub:
+        return
+    folder = Path(engine.source)
+    if not folder.is_dir():
+        yield f"source: found no folder {folder}, wanted one with config.json and the weights"
+    elif not (folder / "config.json").is_file():
+        yield f"source: found {folder} without config.json, wanted a model folder"
+
+
+def _core_problems(spec: PenumbraSpec) -> Iterator[str]:
+    wanted = sum(engine.cpus * engine.bounds[0] for _, _, engine in hosted_variants(spec))
+    cores = os.cpu_count() or 1
+    if wanted > cores:
+        yield (
+            f"models.*.variants.*.engine.cpus: found {wanted:g} in all (replicas x cpus), wanted"
+            f" at most {cores}, the cores of this machine: the last engines would never be placed"
+        )
+
+
+def _ports(spec: PenumbraSpec) -> Iterator[tuple[str, str, int]]:
+    yield "gateway.port", spec.gateway.host, spec.gateway.port
+    for index in range(spec.gateway.processes):
+        suffix = f" + {index}" if index else ""
+        yield f"gateway.internal_port{suffix}", "127.0.0.1", spec.gateway.internal_port + index
+    yield "control.port", spec.control.host, spec.control.port
+    if spec.needs_ray and spec.ray.address is None:
+        yield "ray.port", "127.0.0.1", spec.ray.port
+
+
+def _check_port(setting: str, host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        # As servers bind: a port that only waits out old connections is free. No SO_REUSEPORT:
+        # another gateway on the shared port would go unnoticed.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise PortInUse(
+                f"{setting}: found {port} on {host}: {error.strerror}. Stop what listens there,"
+                " or set another port."
+            ) from error

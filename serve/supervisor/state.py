@@ -1,0 +1,127 @@
+"""`state.json`: what a running `penumbra up` has started, for `status`, `down` and tests.
+
+Written by the supervisor alone, whole and atomically; read by anybody.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from serve.errors import NotRunning, StateUnreadable
+from serve.supervisor.processes import find_process
+
+STATE_FILE = "state.json"
+
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+class Phase(StrEnum):
+    """How far one process or variant has come."""
+
+    WAITING = "waiting"
+    LOADING = "loading"
+    WARMING = "warming"
+    READY = "ready"
+    RESTARTING = "restarting"
+    UNREACHABLE = "unreachable"
+    FAILED = "failed"
+
+
+class ProcessRecord(BaseModel):
+    """One process that the supervisor started."""
+
+    model_config = _STRICT
+
+    name: str
+    """control, gateway-0, ..., fleet."""
+    pid: int
+    start_time: float
+    """With `pid`, the process's identity: ids are used again."""
+    phase: Phase
+    log: str
+    url: str | None = None
+    """Where it answers health checks."""
+    restarts: int = 0
+
+
+class VariantRecord(BaseModel):
+    """One variant, hosted or external."""
+
+    model_config = _STRICT
+
+    model: str
+    variant: str
+    url: str
+    is_hosted: bool
+    phase: Phase
+    replicas: int | None = None
+    """Replicas that run; None for an external server."""
+    message: str = ""
+    log: str | None = None
+    source: str | None = None
+    scheme: str | None = None
+
+
+class RunState(BaseModel):
+    """Everything about one running installation."""
+
+    model_config = _STRICT
+
+    pid: int
+    start_time: float
+    config: str
+    is_ready: bool
+    """Everything has been ready once."""
+    gateway_url: str
+    control_url: str
+    processes: tuple[ProcessRecord, ...] = ()
+    variants: tuple[VariantRecord, ...] = ()
+
+    def process(self, name: str) -> ProcessRecord:
+        """The record of one process.
+
+        Raises:
+            KeyError: It was not started.
+        """
+        for record in self.processes:
+            if record.name == name:
+                return record
+        raise KeyError(name)
+
+
+def write_state(path: Path, state: RunState) -> None:
+    """Replace the state file in one step."""
+    new = path.with_suffix(".new")
+    new.write_text(state.model_dump_json(indent=2) + "\n")
+    new.replace(path)
+
+
+def read_state(path: Path) -> RunState:
+    """The state file as it is, whether or not its supervisor still runs.
+
+    Raises:
+        NotRunning: There is none.
+        StateUnreadable: It is not what `write_state` writes.
+    """
+    try:
+        return RunState.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise NotRunning(f"nothing runs here: there is no {path}") from error
+    except ValidationError as error:
+        raise StateUnreadable(f"{path} is damaged: {error.errors()[0]['msg']}") from error
+
+
+def read_running(path: Path) -> RunState:
+    """The state of a supervisor that runs now.
+
+    Raises:
+        NotRunning: There is no state file, or its supervisor is gone.
+        StateUnreadable: The file is damaged.
+    """
+    state = read_state(path)
+    if find_process(state.pid, state.start_time) is None:
+        raise NotRunning(
+            f"`penumbra up` (process {state.pid}) is not running any more; it left {path}"
+        )
+    return state

@@ -1,0 +1,192 @@
+"""Brings an installation up, keeps it up, and takes it down again, whatever happens on the way.
+
+Reading order: `supervise`, `Supervisor.run`.
+"""
+
+import asyncio
+import logging
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from deployments.spec import PenumbraSpec
+from serve.errors import ServeError, VariantFailed, WarmUpFailed
+from serve.hosting.plan import app_name
+from serve.supervisor.external import watch_external
+from serve.supervisor.fleet_keeper import FleetKeeper
+from serve.supervisor.folder import StateFolder
+from serve.supervisor.keeper import Keeper
+from serve.supervisor.layout import Layout, gateway_url, lay_out
+from serve.supervisor.preflight import check
+from serve.supervisor.processes import (
+    become_subreaper,
+    end_descendants,
+    reap_adopted,
+    start_time_of,
+)
+from serve.supervisor.state import RunState, VariantRecord, write_state
+
+_TICK_SECONDS = 5.0
+
+_log = logging.getLogger(__name__)
+
+Observer = Callable[[RunState], None]
+"""Told the state after every change, and every few seconds; must return at once."""
+
+
+def supervise(
+    spec: PenumbraSpec, config: Path, environment: Mapping[str, str], observe: Observer
+) -> None:
+    """Run an installation until SIGTERM or SIGINT.
+
+    Args:
+        spec: The configuration.
+        config: Its file.
+        environment: The operator's environment variables.
+        observe: Told of every change, and every few seconds.
+
+    Raises:
+        ServeError: It could not be brought up; everything started has been stopped again.
+    """
+    folder = StateFolder(spec.state_dir)
+    folder.lock()
+    check(spec)
+    become_subreaper()
+    # Ray's socket paths are limited to 107 characters, so not inside the state folder.
+    runtime = Path(tempfile.mkdtemp(prefix="penumbra-", dir="/tmp"))
+    try:
+        layout = lay_out(spec, config.absolute(), folder, runtime, environment)
+        asyncio.run(Supervisor(spec, config.absolute(), folder, layout, observe).run_until_told())
+    finally:
+        folder.state.unlink(missing_ok=True)
+        shutil.rmtree(runtime, ignore_errors=True)
+
+
+class Supervisor:
+    """The processes of one installation.
+
+    Args:
+        spec: The configuration.
+        config: Its file.
+        folder: The state folder, locked.
+        layout: What to start.
+        observe: Told of every change.
+    """
+
+    def __init__(
+        self,
+        spec: PenumbraSpec,
+        config: Path,
+        folder: StateFolder,
+        layout: Layout,
+        observe: Observer,
+    ) -> None:
+        self._folder = folder
+        self._observe = observe
+        self._variants: dict[str, VariantRecord] = {
+            app_name(record.model, record.variant): record for record in layout.variants
+        }
+        self._gateways = [Keeper(program, self._changed) for program in layout.gateways]
+        self._control = Keeper(layout.control, self._changed)
+        self._fleet = None
+        if layout.plan is not None and layout.fleet is not None:
+            self._fleet = FleetKeeper(
+                layout.fleet, layout.plan, self._variants, self._changed, sweep=self._sweep
+            )
+        self._keepers = [*self._gateways, self._control, *([self._fleet] if self._fleet else [])]
+        self._state = RunState(
+            pid=os.getpid(),
+            start_time=start_time_of(os.getpid()),
+            config=str(config),
+            is_ready=False,
+            gateway_url=gateway_url(spec),
+            control_url=spec.control_url,
+        )
+
+    async def run_until_told(self) -> None:
+        """Run until SIGTERM or SIGINT; see `run`."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await self.run(stop)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until `stop` is set.
+
+        Raises:
+            ServeError: Something died before it was ready.
+        """
+        self._changed()
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(keeper.run()) for keeper in self._keepers]
+                tasks.append(group.create_task(self._announce()))
+                tasks.append(group.create_task(self._tick()))
+                tasks.append(group.create_task(watch_external(self._variants, self._changed)))
+                await stop.wait()
+                for task in tasks:
+                    task.cancel()
+        except BaseExceptionGroup as failures:
+            raise _first(failures) from failures
+        finally:
+            await self._stop()
+
+    async def _announce(self) -> None:
+        for keeper in self._keepers:
+            await keeper.is_ready.wait()
+        self._state = self._state.model_copy(update={"is_ready": True})
+        self._changed()
+        _log.info("installation_ready", extra={"gateway": self._state.gateway_url})
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            reap_adopted(own=self._own())
+            self._observe(self._state)
+
+    async def _stop(self) -> None:
+        """Gateways first, so that what they have accepted still finds its engine."""
+        await asyncio.gather(*(gateway.stop() for gateway in self._gateways))
+        await self._control.stop()
+        if self._fleet is not None:
+            await self._fleet.stop()
+        await asyncio.to_thread(self._sweep)
+
+    def _sweep(self) -> None:
+        """End what a fleet process that was killed has left behind."""
+        left = end_descendants(keep=self._own())
+        if left:
+            _log.warning("orphans_ended", extra={"pids": left})
+
+    def _own(self) -> list[int]:
+        return [keeper.record.pid for keeper in self._keepers if keeper.record is not None]
+
+    def _changed(self) -> None:
+        records = [keeper.record for keeper in self._keepers]
+        self._state = self._state.model_copy(
+            update={
+                "processes": tuple(record for record in records if record is not None),
+                "variants": tuple(self._variants.values()),
+            }
+        )
+        write_state(self._folder.state, self._state)
+        self._observe(self._state)
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The failure to show: an engine's before that of a process which could not go on without."""
+    leaves: list[ServeError] = []
+    pending: list[BaseException] = [failures]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, BaseExceptionGroup):
+            pending.extend(one.exceptions)
+        elif isinstance(one, ServeError):
+            leaves.append(one)
+    if not leaves:
+        return failures  # A defect of our own: show all of it.
+    return min(leaves, key=lambda error: not isinstance(error, VariantFailed | WarmUpFailed))
