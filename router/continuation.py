@@ -40,7 +40,7 @@ class Progress:
     """`id`, `created` and `model` of its events."""
     text: str = ""
     content_events: int = 0
-    """Events that carried text: the number of tokens, or a little less if some were merged."""
+    """Events that carried a token: as many as tokens, or fewer if the engine merged some."""
     has_role: bool = False
     finish_reason: str | None = None
     has_usage: bool = False
@@ -95,15 +95,18 @@ def _read_event(kind: Kind, event: dict[str, Any], progress: Progress, pieces: l
     if event.get("usage") and not choices:
         progress.has_usage = True
     for choice in choices or ():
+        is_token = not choice.get("finish_reason")
         if kind == "chat":
             delta = choice.get("delta") or {}
+            is_token = is_token and "role" not in delta
             if delta.get("tool_calls") or delta.get("reasoning_content") or delta.get("reasoning"):
                 raise CannotContinueError("tool calls or reasoning were sent")
             progress.has_role = progress.has_role or "role" in delta
             text = delta.get("content")
         else:
             text = choice.get("text")
-        if text:
+        if isinstance(text, str) and (text or is_token):
+            # Without text too: the first token of a character that takes two.
             pieces.append(text)
             progress.content_events += 1
         progress.finish_reason = choice.get("finish_reason") or progress.finish_reason
@@ -174,7 +177,7 @@ class Splice:
             CannotContinueError: The event is no JSON object, or an error.
         """
         event = sse.read_object(payload)
-        if event is None or event.get("error") is not None:
+        if event is None or sse.is_error(event):
             raise CannotContinueError("the continuation broke as well")
         event.update(self._progress.head)
         if self._is_repeated_role(event):

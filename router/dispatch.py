@@ -8,10 +8,12 @@ they come, never parsed, and kept by reference so that a stream which breaks off
 Nothing here waits: every method is a callback of the event loop.
 """
 
-from typing import Protocol
+import math
+from collections.abc import Callable
 
 from monitoring.vocabulary import Outcome
 from router import sse
+from router.attempt import Attempt, Client
 from router.continuation import KINDS
 from router.errors import (
     GatewayError,
@@ -20,9 +22,8 @@ from router.errors import (
     UpstreamUnavailable,
     error_body,
 )
-from router.metrics import VariantCells
 from router.plan import Plan
-from router.ports import Headers, Stream, Upstream, UpstreamRequest
+from router.ports import Headers, Stream, UpstreamRequest
 from router.resumption import Resumption
 from router.settings import LimitSettings
 
@@ -30,40 +31,8 @@ HOLD_LIMIT_BYTES = 8 * 1024 * 1024
 """A whole body above this is passed on as it comes, and can no longer be replaced."""
 KEEP_LIMIT_BYTES = 4 * 1024 * 1024
 """A stream longer than this can no longer be continued."""
-_PROXY_STATUSES = frozenset({502, 503, 504})
-
-
-class Client(Protocol):
-    """The client's side of one request."""
-
-    def send_whole(self, status: int, headers: Headers, body: bytes) -> None:
-        """A complete answer."""
-
-    def send_head(self, status: int, headers: Headers) -> None:
-        """The head of an answer of unknown length."""
-
-    def send_piece(self, data: bytes) -> None:
-        """A piece of it, not empty."""
-
-    def finish(self) -> None:
-        """The answer is complete."""
-
-    def break_off(self) -> None:
-        """The answer cannot be completed: close the connection."""
-
-    def send_error(self, error: GatewayError) -> None:
-        """An error of the gateway's own, in place of an answer."""
-
-
-class Attempt:
-    """What is known of a variant when it is tried."""
-
-    __slots__ = ("cells", "name", "upstream")
-
-    def __init__(self, name: str, upstream: Upstream, cells: VariantCells) -> None:
-        self.name = name
-        self.upstream = upstream
-        self.cells = cells
+_PROXY_STATUSES = frozenset({502, 503})
+"""What a proxy says when it could not hand the request over; after a 504 the engine may have it."""
 
 
 class Dispatch:
@@ -75,13 +44,14 @@ class Dispatch:
         request: What they are sent.
         client: Who gets the answer.
         limits: Time limits.
-        now: Monotonic seconds.
+        clock: Monotonic seconds.
     """
 
     __slots__ = (
-        "_attempt", "_attempts", "_client", "_held", "_held_bytes", "_index", "_is_client_slow",
-        "_is_event_stream", "_kept", "_kept_bytes", "_limits", "_now", "_plan", "_progressed",
-        "_relay", "_request", "_resumption", "_stream", "deadline", "failover", "headers", "status",
+        "_attempt", "_attempts", "_client", "_clock", "_held", "_held_bytes", "_index",
+        "_is_client_slow", "_is_event_stream", "_kept", "_kept_bytes", "_limits", "_plan",
+        "_progressed", "_relay", "_request", "_resumption", "_stream", "deadline", "failover",
+        "headers", "status",
     )  # fmt: skip
 
     def __init__(
@@ -91,21 +61,21 @@ class Dispatch:
         request: UpstreamRequest,
         client: Client,
         limits: LimitSettings,
-        now: float,
+        clock: Callable[[], float],
     ) -> None:
         self._plan = plan
         self._attempts = attempts
         self._request = request
         self._client = client
         self._limits = limits
-        self._now = now
+        self._clock = clock
         self._index = 0
         self._attempt: Attempt = attempts[plan.attempts[0]]
         self._stream: Stream | None = None
         self._resumption: Resumption | None = None
         self.failover: Outcome | None = None
         """How the first attempt failed, if another one answers."""
-        self.deadline = now
+        self.deadline = math.inf
         """When `expire` is due, unless there was progress; monotonic seconds."""
         self._progressed = False
         self._is_client_slow = False
@@ -132,7 +102,7 @@ class Dispatch:
         is_baseline = attempt.name == self._plan.baseline
         limits = self._limits
         seconds = limits.first_byte_seconds if is_baseline else limits.candidate_first_byte_seconds
-        self.deadline = self._now + seconds
+        self.deadline = self._clock() + seconds
         self._stream = attempt.upstream.stream(self._request, self)
 
     # The client's side
@@ -159,7 +129,6 @@ class Dispatch:
 
     def expire(self, now: float) -> None:
         """The deadline has passed: extend it after progress, else end what hangs."""
-        self._now = now
         limits = self._limits
         if self._progressed or (self._resumption and self._resumption.take_progress()):
             self._progressed = False
@@ -186,7 +155,7 @@ class Dispatch:
 
     def on_head(self, status: int, headers: Headers) -> None:
         """See `Receiver`."""
-        self._progressed = True
+        self.deadline = self._clock() + self._limits.idle_seconds
         self.status, self.headers = status, headers
         if status >= 500 and self._attempt.name != self._plan.baseline:
             self._abort_attempt()
@@ -200,12 +169,7 @@ class Dispatch:
     def on_body(self, data: bytes) -> None:
         """See `Receiver`. The hot path: one call for each token of a stream."""
         self._progressed = True
-        if (
-            self._relay
-            and not self._held
-            and data.endswith(b"\n\n")
-            and sse.ERROR_EVENT not in data
-        ):
+        if self._relay and not self._held and data.endswith(b"\n\n") and sse.ERROR_MARK not in data:
             if self._kept is not None:
                 self._keep(self._kept, data)
             self._client.send_piece(data)
@@ -229,12 +193,11 @@ class Dispatch:
         self._held = [held]
         if not self._relay and not self._admit_first_event(held):
             return
-        if sse.ERROR_EVENT in held and self._kept is not None and self._relay:
-            self._abort_attempt()
-            self.on_fail(Outcome.SERVER_ERROR, "an error event within the stream")
-            return
         length = sse.complete_length(held)
-        if length:
+        if self._relay and self._kept is not None and sse.has_error_event(held[:length]):
+            self._abort_attempt()
+            self.on_fail(Outcome.DIED, "an error event within the stream")
+        elif length:
             self._relay_held(length)
         elif self._held_bytes > HOLD_LIMIT_BYTES:
             self._abort_attempt()
@@ -244,7 +207,8 @@ class Dispatch:
         is_sound = sse.first_event_is_sound(held)
         if is_sound is False and self._attempt.name != self._plan.baseline:
             self._abort_attempt()
-            self._fail(Outcome.GARBAGE if sse.ERROR_EVENT not in held else Outcome.SERVER_ERROR)
+            has_error = sse.has_error_event(held)
+            self._fail(Outcome.SERVER_ERROR if has_error else Outcome.GARBAGE)
             return False
         return is_sound is not None or self._held_bytes > HOLD_LIMIT_BYTES
 

@@ -143,7 +143,7 @@ class Exchange:
             self.caller.tenant.leave()
             self.send_error(error)
             return
-        dispatch = self._dispatch = gateway.dispatch(routed, self, now)
+        dispatch = self._dispatch = gateway.dispatch(routed, self)
         dispatch.start()
 
     # The answer (see `Client`)

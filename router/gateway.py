@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from monitoring.vocabulary import Outcome
-from router.dispatch import Attempt, Dispatch
+from router.attempt import Attempt
+from router.dispatch import Dispatch
 from router.errors import GatewayError, ModelNotFound, PinNotAllowed, UnknownVariant
 from router.exchange import Exchange
 from router.features import Features
@@ -200,10 +201,10 @@ class Gateway:
             features=features,
         )
 
-    def dispatch(self, routed: Routed, exchange: Exchange, now: float) -> Dispatch:
+    def dispatch(self, routed: Routed, exchange: Exchange) -> Dispatch:
         """The dispatch of a decided request, watched for its deadline."""
         dispatch = Dispatch(
-            routed.plan, routed.model.attempts, routed.request, exchange, self.limits, now
+            routed.plan, routed.model.attempts, routed.request, exchange, self.limits, self.now
         )
         self.timed.add(dispatch)
         return dispatch

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from router.ambiguity import check_head
 from router.errors import BadRequest, GatewayError, HeaderTooLarge, RequestTimeout
 from router.exchange import Exchange, refusal
 
@@ -32,9 +33,9 @@ HOT_PATHS = frozenset(
         b"/detokenize",
     }
 )
+_PIPELINE_LENGTH = 16
 _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 1024 * 1024
-_ONCE = (b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-type")
 
 
 class GatewayProtocol(HttpToolsProtocol):
@@ -163,7 +164,9 @@ class GatewayProtocol(HttpToolsProtocol):
         self.cycle = exchange
         is_idle = previous is None or previous.response_complete
         if not is_idle:
-            self.flow.pause_reading()
+            # Read on for a while: only then is it seen that the client has gone.
+            if len(self.pipeline) >= _PIPELINE_LENGTH:
+                self.flow.pause_reading()
             self.pipeline.appendleft((exchange, self.app))  # type: ignore[arg-type]
         is_http_1_0 = self.parser.get_http_version() == "1.0"
         exchange.open(is_http_1_0=is_http_1_0, keep_alive=self.parser.should_keep_alive())
@@ -209,12 +212,7 @@ class GatewayProtocol(HttpToolsProtocol):
                 raise self._head_too_large()
         if self.parser.should_upgrade():
             raise BadRequest("protocol upgrades are not supported")
-        version = self.parser.get_http_version()
-        if version not in ("1.1", "1.0"):
-            raise BadRequest(f"HTTP/{version} is not spoken here, only HTTP/1.1 and HTTP/1.0")
-        if not self.url.startswith(b"/") or b"#" in self.url:
-            raise BadRequest("the request target must be a path (origin form)")
-        _check_ambiguity(headers, needs_host=version == "1.1")
+        check_head(self.url, self.parser.get_http_version(), headers)
 
     def _head_too_large(self) -> HeaderTooLarge:
         limit = self._limits.header_bytes
@@ -294,18 +292,3 @@ class GatewayProtocol(HttpToolsProtocol):
         self._discarded_bytes = (self._discarded_bytes or 0) + len(data)
         if self._discarded_bytes > _LINGER_BYTES:
             self.transport.abort()
-
-
-def _check_ambiguity(headers: list[tuple[bytes, bytes]], *, needs_host: bool) -> None:
-    """Refuse what two HTTP parsers in a row might read in two ways."""
-    names = [name for name, _ in headers]
-    if needs_host and b"host" not in names:
-        raise BadRequest("an HTTP/1.1 request needs a Host header")
-    if len(set(names)) != len(names):
-        for name in _ONCE:
-            if names.count(name) > 1:
-                raise BadRequest(f"the header {name.decode()} appears twice")
-    if b"transfer-encoding" in names:
-        coding = headers[names.index(b"transfer-encoding")][1]
-        if coding.lower() != b"chunked":
-            raise BadRequest("the only transfer-encoding understood is `chunked`")

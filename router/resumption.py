@@ -11,12 +11,13 @@ import msgspec
 
 from monitoring.vocabulary import Outcome
 from router import continuation, sse
+from router.attempt import Attempt
 from router.continuation import KINDS, CannotContinueError, Kind, Progress, Splice
 from router.ports import Headers, Stream, UpstreamRequest
 from router.upstream_probe import UpstreamError, fetch_json, json_request
 
 if TYPE_CHECKING:
-    from router.dispatch import Attempt, Dispatch
+    from router.dispatch import Dispatch
 
 _OK = 200
 _PROMPT_FIELDS = ("messages", "prompt", "continue_final_message", "add_generation_prompt")
@@ -34,7 +35,7 @@ class Resumption:
     """
 
     def __init__(
-        self, dispatch: "Dispatch", baseline: "Attempt", request: UpstreamRequest, sent: bytes
+        self, dispatch: "Dispatch", baseline: Attempt, request: UpstreamRequest, sent: bytes
     ) -> None:
         self._dispatch = dispatch
         self._baseline = baseline

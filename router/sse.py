@@ -5,9 +5,9 @@ from typing import Any
 
 import msgspec
 
-ERROR_EVENT = b'data: {"error"'
-"""How an engine reports an error within a stream. Cannot occur inside JSON text, where quotes are
-escaped, so finding it in a piece of a stream means an error event."""
+ERROR_MARK = b'"error"'
+"""In every event that reports an error; in others only if a whole JSON string is the word. So its
+absence from a piece of a stream tells, without parsing, that the piece reports none."""
 
 DONE = b"data: [DONE]\n\n"
 
@@ -35,17 +35,29 @@ def read_object(payload: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def has_error_event(data: bytes) -> bool:
+    """Whether one of the events in `data` reports an error."""
+    return any(
+        is_error(value)
+        for payload in payloads(data)
+        if ERROR_MARK in payload and (value := read_object(payload)) is not None
+    )
+
+
+def is_error(value: dict[str, Any]) -> bool:
+    """Whether an object is an engine's error: OpenAI's form, or vLLM's older one."""
+    return bool(value.get("error")) or value.get("object") == "error"
+
+
 def first_event_is_sound(data: bytes) -> bool | None:
-    """Whether the first event with data is a JSON object without an error.
+    """Whether the first event with data is a JSON object without an error; `[DONE]` is none.
 
     Returns:
         None while no whole event with data is there.
     """
     for payload in payloads(data[: complete_length(data)]):
-        if payload == b"[DONE]":
-            return True
         value = read_object(payload)
-        return value is not None and value.get("error") is None
+        return value is not None and not is_error(value)
     return None
 
 

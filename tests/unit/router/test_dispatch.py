@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from monitoring.vocabulary import Outcome
-from router.dispatch import HOLD_LIMIT_BYTES, Attempt, Dispatch
+from router.attempt import Attempt
+from router.dispatch import HOLD_LIMIT_BYTES, Dispatch
 from router.errors import GatewayError
 from router.metrics import GatewayMetrics
 from router.plan import Plan
@@ -106,7 +107,7 @@ class Run:
         self.body = {**chat, **(body or {})}
         request = UpstreamRequest(path, b"", json.dumps(self.body).encode())
         self.dispatch = Dispatch(
-            Plan(attempts, "full"), built, request, self.client, LimitSettings(), 0.0
+            Plan(attempts, "full"), built, request, self.client, LimitSettings(), lambda: 0.0
         )
 
     async def to_end(self) -> RecordingClient:
@@ -165,7 +166,7 @@ async def test_a_whole_answer_passes_unchanged() -> None:
         ([Head(200, tuple(EVENTS)), Body(b"data: nonsense\n\n"), Hang()], Outcome.GARBAGE),
         ([Head(200, tuple(EVENTS)), Body(b"data: [1]\n\n"), Hang()], Outcome.GARBAGE),
         (
-            [Head(200, tuple(EVENTS)), Body(b'data: {"error": {}}\n\n'), Hang()],
+            [Head(200, tuple(EVENTS)), Body(b'data: {"error": {"code": 1}}\n\n'), Hang()],
             Outcome.SERVER_ERROR,
         ),
         ([Head(200, tuple(EVENTS)), End()], Outcome.GARBAGE),

@@ -32,11 +32,20 @@ def test_payloads_reads_back_what_was_written(values: list[str]) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_the_error_mark_never_occurs_within_json_text(text: str) -> None:
-    event = {"choices": [{"delta": {"content": f'data: {{"error"{text}'}}]}
-    for ascii_only in (True, False):
-        encoded = json.dumps(event, ensure_ascii=ascii_only).encode()
-        assert sse.ERROR_EVENT not in b"data: " + encoded
+def test_text_is_never_taken_for_an_error_event(text: str) -> None:
+    for content in (text, "error", f'data: {{"error"{text}', f'"error": {text}'):
+        event = {"choices": [{"delta": {"content": content}}]}
+        for ascii_only in (True, False):
+            encoded = json.dumps(event, ensure_ascii=ascii_only).encode()
+            assert not sse.has_error_event(b"data: " + encoded + b"\n\n")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [b'{"error": {"message": "x"}}', b'{ "error":{}, "x": 1, "error": "y"}', b'{"object":"error"}'],
+)
+def test_an_error_event_is_seen_among_others(event: bytes) -> None:
+    assert sse.has_error_event(b"data: {}\n\ndata:" + event + b"\n\ndata: {}\n\n")
 
 
 def test_payloads_leaves_out_comments_and_joins_lines() -> None:
@@ -49,9 +58,10 @@ def test_payloads_leaves_out_comments_and_joins_lines() -> None:
         (b"data: {}", None),
         (b": ping\n\n", None),
         (b"data: {}\n\n", True),
-        (b"data: [DONE]\n\n", True),
+        (b"data: [DONE]\n\n", False),
         (b'event: response.created\ndata: {"response": {"error": null}}\n\n', True),
         (b'data: {"error": null}\n\n', True),
+        (b'data: {"object": "error"}\n\n', False),
         (b'data: {"error": {"message": "x"}}\n\n', False),
         (b"data: []\n\n", False),
         (b"data: {\n\n", False),
