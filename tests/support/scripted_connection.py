@@ -31,7 +31,7 @@ class RecordedRequest:
     raw_body: bytes
     """As it came, chunk framing included."""
     connection: int
-    """Which connection it came on, counted from 0."""
+    """Which connection it came on; each one has a number of its own."""
     sent_bytes: int = 0
     """How much the behaviour has sent in answer, where it keeps count."""
     disconnected: threading.Event = field(default_factory=threading.Event)

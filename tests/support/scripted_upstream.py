@@ -8,6 +8,7 @@ Reading order: ScriptedUpstream; then `scripted_connection` for what a behaviour
 """
 
 import asyncio
+import itertools
 import socket
 import threading
 from collections import deque
@@ -60,8 +61,7 @@ class ScriptedUpstream:
         self._connections: set[Connection] = set()
         self._changed = threading.Condition()
         self._errors: list[Exception] = []
-        self.accepted = 0
-        """Connections so far; never reset, so that connections keep numbers of their own."""
+        self._numbers = itertools.count()
         self.reset()
 
     @property
@@ -160,7 +160,6 @@ class ScriptedUpstream:
             request.finished.set()
 
     def adopt(self, connection: Connection) -> None:
-        self.accepted += 1
         self._connections.add(connection)
 
     def drop(self, connection: Connection) -> None:
@@ -179,7 +178,7 @@ class ScriptedUpstream:
     async def _listen(self) -> None:
         listener = _bound_socket(self.port)
         self._server = await self._loop.create_server(
-            lambda: Connection(self, self.accepted), sock=listener, backlog=1024
+            lambda: Connection(self, next(self._numbers)), sock=listener, backlog=1024
         )
 
     async def _shut(self, *, with_connections: bool) -> None:

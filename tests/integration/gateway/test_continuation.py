@@ -294,12 +294,7 @@ def test_stream_that_broke_after_usage_only_gets_its_end(
     body = body_for(path, stream_options={"include_usage": True})
     after = events_before(path, len(TOKENS)) + 2
     int8.always(dying_stream(INT8, after_events=after))
-    response = gateway.post(path, body)
-    assert len(assert_undisturbed_usage(response)) == 1
-    assert (
-        StreamView.of(response).objects
-        == StreamView.of_events([event(item) for item in StreamView.of(response).objects]).objects
-    )
+    assert len(assert_undisturbed_usage(gateway.post(path, body))) == 1
 
 
 def test_death_is_counted_on_the_candidate(

@@ -1,0 +1,146 @@
+"""A control plane within the test's process: a store in a folder, gateways that are channels."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from deployments.controller import Change, Clocks, Controller
+from deployments.edits import set_split
+from deployments.events import ConfigPayload, Draft, Event, Kind
+from deployments.publisher import LinkClosed, Publisher
+from deployments.store import Store
+from router.link_messages import Applied, Hello, Refused, encode, from_control
+from router.snapshot import ModelSnapshot, Snapshot
+from tests.support.routing_tables import model
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class TickingClock:
+    """Advances by a second whenever it is looked at."""
+
+    def __init__(self) -> None:
+        self._ticks = itertools.count()
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=next(self._ticks))
+
+    def monotonic(self) -> float:
+        return float(next(self._ticks))
+
+
+class FakeGateway:
+    """A gateway at the end of a channel; puts every table into force unless told otherwise."""
+
+    def __init__(self, name: str, *, answers: bool = True, refuses: bool = False) -> None:
+        self.name = name
+        self.tables: list[Snapshot] = []
+        self.has_table = asyncio.Event()
+        self._answers = answers
+        self._refuses = refuses
+        self._said: asyncio.Queue[str | None] = asyncio.Queue()
+        self.say(encode(Hello(gateway=name, pid=1, store="", epoch=0)))
+
+    def say(self, text: str) -> None:
+        self._said.put_nowait(text)
+
+    def leave(self) -> None:
+        self._said.put_nowait(None)
+
+    async def send(self, text: str) -> None:
+        table = from_control(text).table()
+        self.tables.append(table)
+        self.has_table.set()
+        if self._refuses:
+            self.say(encode(Refused(table.epoch, "no room")))
+        elif self._answers:
+            self.say(encode(Applied(table.epoch)))
+
+    async def receive(self) -> str:
+        text = await self._said.get()
+        if text is None:
+            raise LinkClosed("left")
+        return text
+
+
+class HangingGateway(FakeGateway):
+    """Takes its first table, then never gets rid of another message."""
+
+    async def send(self, text: str) -> None:
+        if self.tables:
+            await asyncio.Event().wait()
+        await super().send(text)
+
+
+class FlakyStore(Store):
+    """A store that can be told to fail, before or after it has written."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.failures: list[Exception] = []
+        self.loses_answers = False
+
+    def append(self, drafts: Sequence[Draft], expected_epoch: int, at: datetime) -> list[Event]:
+        if self.failures and not self.loses_answers:
+            raise self.failures.pop()
+        events = super().append(drafts, expected_epoch, at)
+        if self.failures:
+            raise self.failures.pop()
+        return events
+
+
+@dataclass
+class Plane:
+    """A running control plane."""
+
+    store: FlakyStore
+    publisher: Publisher
+    controller: Controller
+    attending: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def connect(self, gateway: FakeGateway) -> FakeGateway:
+        self.attending.append(asyncio.create_task(self.publisher.attend(gateway)))
+        await gateway.has_table.wait()
+        return gateway
+
+
+def payload(**models: ModelSnapshot) -> ConfigPayload:
+    """A configuration; `demo` alone unless models are given."""
+    return ConfigPayload(models=models or {"demo": model()})
+
+
+def store_url(folder: Path) -> str:
+    return f"sqlite:///{folder / 'penumbra.db'}"
+
+
+def split_change(
+    share: float, *, name: str = "demo", expected_epoch: int | None = None, reason: str = "test"
+) -> Change:
+    """Give int8 a share."""
+    return Change(Kind.SPLIT, "ann", reason, {name: set_split({"int8": share})}, expected_epoch)
+
+
+@asynccontextmanager
+async def control_plane(
+    folder: Path, *, acknowledge_seconds: float = 5.0, config: ConfigPayload | None = None
+) -> AsyncIterator[Plane]:
+    """A started control plane with one configured model, at epoch 1."""
+    store = FlakyStore(store_url(folder))
+    clock = TickingClock()
+    publisher = Publisher(store.identity, clock.monotonic)
+    clocks = Clocks(clock.now, clock.monotonic)
+    controller = Controller(store, publisher, clocks, acknowledge_seconds)
+    plane = Plane(store, publisher, controller)
+    try:
+        await controller.start()
+        await controller.configure(config or payload(), "configuration")
+        yield plane
+    finally:
+        for task in plane.attending:
+            task.cancel()
+        await asyncio.gather(*plane.attending, return_exceptions=True)
+        controller.close()
