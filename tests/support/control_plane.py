@@ -45,6 +45,12 @@ class FakeGateway:
         self._said: asyncio.Queue[str | None] = asyncio.Queue()
         self.say(encode(Hello(gateway=name, pid=1, store="", epoch=0)))
 
+    async def reach(self, epoch: int) -> None:
+        """Wait until this epoch, or a later one, has been sent here."""
+        while not self.tables or self.tables[-1].epoch < epoch:
+            self.has_table.clear()
+            await self.has_table.wait()
+
     def say(self, text: str) -> None:
         self._said.put_nowait(text)
 
@@ -104,7 +110,7 @@ class Plane:
 
     async def connect(self, gateway: FakeGateway) -> FakeGateway:
         self.attending.append(asyncio.create_task(self.publisher.attend(gateway)))
-        await gateway.has_table.wait()
+        await gateway.reach(self.controller.state.epoch)
         return gateway
 
 
