@@ -1,7 +1,48 @@
-# Targets are the CI steps; `make help` lists them.
+# The targets are the CI steps: `.ci/run` calls these and nothing else. `make help` lists them.
 SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
 PY := .venv/bin/python
+export RAY_USAGE_STATS_ENABLED := 0
+export HF_HUB_OFFLINE := 1
 
-.PHONY: help
+.PHONY: help install check lint types imports unit test demo bench-gateway bench-flags table clean
+
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+install:  ## create .venv with everything that is needed (quick when nothing changed)
+	@bash scripts/bootstrap.sh
+
+check: install lint types imports unit  ## lint, types, import rules, unit tests: under a minute
+
+lint:
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+
+types:
+	@.venv/bin/mypy
+
+imports:
+	@.venv/bin/lint-imports
+
+unit:
+	@.venv/bin/pytest -q tests/unit tests/contract
+
+test: check  ## every test, real Ray and vLLM included
+	.venv/bin/pytest -q tests/conformance tests/integration
+	.venv/bin/pytest -q tests/e2e -m e2e --timeout 900
+
+demo: install  ## serve the demo model in four builds, flip flags under load, print a summary
+	@$(PY) -m serve.demo.run $(if $(DEMO_KEEP),--keep)
+
+table: install  ## measure every demo variant through vLLM: size, speed, exact match per slice
+	@$(PY) -m serve.demo.table --variants-dir var/demo/variants --json docs/slice-table.json
+
+bench-gateway: install  ## the gateway beside nginx, LiteLLM and the Rust routers
+	@$(PY) -m benchmarks.gateway.run
+
+bench-flags: install  ## from a durable flag change to the last gateway
+	@$(PY) benchmarks/flag_propagation.py
+
+clean:  ## remove what the targets made, .venv excepted
+	rm -rf var .penumbra benchmarks/.build .mypy_cache .ruff_cache .pytest_cache .hypothesis
