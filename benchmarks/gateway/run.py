@@ -62,7 +62,8 @@ class Bench:
 def main() -> int:
     """Runs the benchmark; 1 when a target of the design was missed and --strict was given."""
     options = _options()
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a background job starts with SIGINT ignored
+        signal.signal(number, _on_signal)
     started = time.monotonic()
     try:
         build.compile_tools()
@@ -137,7 +138,7 @@ def _round(bench: Bench, order: list[Target], number: int, missing: dict[str, st
         print(f"round {number + 1}: {target.name} ...", file=sys.stderr, flush=True)
         try:
             results[target.name] = _measure_target(bench, target)
-        except (MissingError, LoadError) as error:
+        except (MissingError, LoadError, OSError) as error:
             missing[target.name] = f"round {number + 1}: {error}"
             print(f"  not measured: {error}", file=sys.stderr, flush=True)
     return results
@@ -153,7 +154,8 @@ def _measure_target(bench: Bench, target: Target) -> Result:
             request = work / "request"
             request.write_bytes(request_bytes(target, scenario))
             pids = process.pids() if process else []
-            measurements[scenario.name] = measure(scenario, request, port, pids, bench.load_core)
+            load = scenario.longer(target.stream_patience)
+            measurements[scenario.name] = measure(load, request, port, pids, bench.load_core)
             # Streams that the window cut off are let go of before the next load.
             time.sleep(_SETTLE_SECONDS)
         memory = process.memory() if process else processes.Memory((), 0.0)
@@ -282,7 +284,7 @@ def _write(
     print(f"written: {out} and {out.with_suffix('.md')}", file=sys.stderr)
 
 
-def _on_sigterm(_: int, __: FrameType | None) -> None:
+def _on_signal(_: int, __: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 

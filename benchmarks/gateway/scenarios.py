@@ -37,6 +37,13 @@ class Scenario:
         """Whether the answers are streams."""
         return self.tokens_per_second is not None
 
+    def longer(self, factor: int) -> "Scenario":
+        """The same with more time to begin and to watch, if it is a stream."""
+        if not self.is_stream or factor == 1:
+            return self
+        window, warmup = self.window_ms * factor, self.warmup_ms * factor
+        return Scenario(self.name, self.connections, window, warmup, self.tokens_per_second)
+
     def shorter(self) -> "Scenario":
         """The same for a quick look; a paced stream's window must see streams begin."""
         if self.tokens_per_second:

@@ -34,9 +34,8 @@
 
 typedef struct {
     int fd, port_index;
-    size_t in_length;        /* bytes of `in` in use */
+    size_t in_length, out_length;
     const char *out;         /* what is left to write, or NULL */
-    size_t out_length;
     int event;               /* next event of the stream, or -1 when not streaming */
     uint64_t gap_ns, due_ns; /* pacing; 0 = as fast as the reader takes them */
     bool waits_writable;
@@ -53,11 +52,9 @@ static const char MODELS_BODY[] =
     "\"owned_by\":\"vllm\",\"max_model_len\":4096}]}";
 static const char OK_BODY[] = "{\"status\":\"ok\",\"model_path\":\"bench\",\"model_id\":\"bench\"}";
 
-static Connection *connections[MAX_FDS];
-static int listeners[MAX_PORTS], port_count, epoll_fd;
+static Connection *connections[MAX_FDS], *streams[MAX_FDS];
+static int listeners[MAX_PORTS], port_count, stream_count, epoll_fd;
 static unsigned long served[MAX_PORTS];
-static Connection *streams[MAX_FDS]; /* connections that are streaming */
-static int stream_count;
 /* Head and role event; two kinds of token, in turn, for a gateway may take a stream that repeats one
  * for a model that loops; last token and [DONE]. */
 static char *events[4];
@@ -76,37 +73,34 @@ static uint64_t now_ns(void) {
 }
 
 static void with_head(char *to, const char *body) {
-    sprintf(to,
-            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %zu\r\n\r\n%s",
-            strlen(body), body);
+    const char *head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length:";
+    sprintf(to, "%s %zu\r\n\r\n%s", head, strlen(body), body);
 }
 
 static char *as_chunk(char *to, const char *data) {
     return to + sprintf(to, "%zx\r\n%s\r\n", strlen(data), data);
 }
 
-static void token_event(char *to, const char *delta, const char *finish) {
-    sprintf(to,
+/* One event as a chunk; returns its end. */
+static char *token_event(char *to, const char *delta, const char *finish) {
+    char event[512];
+    sprintf(event,
             "data: {\"id\":\"chatcmpl-bench\",\"object\":\"chat.completion.chunk\","
             "\"created\":1700000000,\"model\":\"bench\",\"choices\":[{\"index\":0,\"delta\":{%s},"
             "\"logprobs\":null,\"finish_reason\":%s}]}\n\n",
             delta, finish);
+    return as_chunk(to, event);
 }
 
 static void build_answers(void) {
-    char event[512];
     for (int i = 0; i < 4; i++) events[i] = calloc(1, 2048);
     char *end = events[0] + sprintf(events[0], "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; "
                                                "charset=utf-8\r\ncache-control: no-cache\r\n"
                                                "transfer-encoding: chunked\r\n\r\n");
-    token_event(event, "\"role\":\"assistant\",\"content\":\"\"", "null");
-    as_chunk(end, event);
-    token_event(event, "\"content\":\"lorem7 \"", "null");
-    as_chunk(events[1], event);
-    token_event(event, "\"content\":\"lorem7, \"", "null");
-    as_chunk(events[2], event);
-    token_event(event, "\"content\":\"lorem7.\"", "\"stop\"");
-    end = as_chunk(events[3], event);
+    token_event(end, "\"role\":\"assistant\",\"content\":\"\"", "null");
+    token_event(events[1], "\"content\":\"lorem7 \"", "null");
+    token_event(events[2], "\"content\":\"lorem7, \"", "null");
+    end = token_event(events[3], "\"content\":\"lorem7.\"", "\"stop\"");
     end = as_chunk(end, "data: [DONE]\n\n");
     strcpy(end, "0\r\n\r\n");
     with_head(unary, UNARY_BODY);
@@ -166,11 +160,6 @@ static bool stream_step(Connection *c) {
     return put(c, events[kind]);
 }
 
-static uint64_t field(const char *in, size_t bytes, const char *name) {
-    const char *at = find(in, bytes, name);
-    return at ? strtoull(at + strlen(name), NULL, 10) : 0;
-}
-
 static bool answer_get(Connection *c, size_t head) {
     size_t line = (size_t)((char *)memchr(c->in, '\r', head) - c->in);
     if (find(c->in, line, "/v1/models ")) return put(c, models);
@@ -187,7 +176,8 @@ static bool answer_post(Connection *c, const char *body, size_t bytes) {
     served[c->port_index]++;
     if (!find(body, bytes, "\"stream\":true") && !find(body, bytes, "\"stream\": true"))
         return put(c, unary);
-    uint64_t rate = field(body, bytes, "\"seed\":");
+    const char *seed = find(body, bytes, "\"seed\":");
+    uint64_t rate = seed ? strtoull(seed + 7, NULL, 10) : 0;
     c->event = 0;
     c->gap_ns = rate ? 1000000000u / rate : 0;
     c->due_ns = now_ns();
@@ -229,6 +219,11 @@ static void on_readable(Connection *c) {
         serve_ready(c);
 }
 
+static void watch_new(int fd) {
+    struct epoll_event e = {.events = EPOLLIN, .data.fd = fd};
+    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &e) < 0) die("epoll_ctl");
+}
+
 static void on_listener(int index) {
     int fd;
     while ((fd = accept4(listeners[index], NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
@@ -240,8 +235,7 @@ static void on_listener(int index) {
         c->port_index = index;
         c->event = -1;
         connections[fd] = c;
-        struct epoll_event e = {.events = EPOLLIN, .data.fd = fd};
-        if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &e) < 0) die("epoll_ctl");
+        watch_new(fd);
     }
 }
 
@@ -270,8 +264,7 @@ static void listen_on(int index, int port) {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), one = 1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || listen(fd, 1024) < 0) die("listen");
-    struct epoll_event e = {.events = EPOLLIN, .data.fd = fd};
-    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &e) < 0) die("epoll_ctl");
+    watch_new(fd);
     listeners[index] = fd;
 }
 
@@ -301,7 +294,7 @@ int main(int argc, char **argv) {
         uint64_t until = step_streams(), now = now_ns(), wait = until > now ? until - now : 0;
         struct timespec t = {(time_t)(wait / 1000000000u), (long)(wait % 1000000000u)};
         int n = epoll_pwait2(epoll_fd, ready, 256, until == UINT64_MAX ? NULL : &t, NULL);
-        if (n < 0 && errno != EINTR) die("epoll_wait");
+        if (n < 0 && errno != EINTR) die("epoll_pwait2");
         for (int i = 0; i < n; i++) on_event(&ready[i]);
     }
 }
