@@ -111,6 +111,8 @@ class ControlLink:
             open_timeout=self._pace.open_seconds,
             ping_interval=self._pace.ping_seconds,
             ping_timeout=self._pace.ping_seconds,
+            # Whoever did not answer a ping will not answer a close either.
+            close_timeout=self._pace.ping_seconds,
             max_size=_LARGEST_MESSAGE_BYTES,
             compression=None,
             proxy=None,

@@ -43,6 +43,10 @@ class AdminClient:
             transport=transport,
         )
 
+    def close(self) -> None:
+        """Close its connections."""
+        self._client.close()
+
     def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
         """Read something.
 

@@ -192,7 +192,8 @@ def _verb(model: str, verb: str, body: dict[str, Any], as_json: bool, url: str |
 @contextlib.contextmanager
 def _client(url: str | None) -> Iterator[AdminClient]:
     try:
-        yield connect(url)
+        with contextlib.closing(connect(url)) as client:
+            yield client
     except (AdminError, OSError) as error:
         Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(1) from error

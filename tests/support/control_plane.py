@@ -1,7 +1,9 @@
 """A control plane within the test's process: a store in a folder, gateways that are channels."""
 
 import asyncio
+import functools
 import itertools
+import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -123,6 +125,14 @@ def store_url(folder: Path) -> str:
     return f"sqlite:///{folder / 'penumbra.db'}"
 
 
+@functools.cache
+def _empty_store() -> bytes:
+    # Making the tables takes longer than most tests; a copy of an empty store does not.
+    with tempfile.TemporaryDirectory() as folder:
+        Store(store_url(Path(folder))).close()
+        return (Path(folder) / "penumbra.db").read_bytes()
+
+
 def split_change(
     share: float, *, name: str = "demo", expected_epoch: int | None = None, reason: str = "test"
 ) -> Change:
@@ -135,6 +145,9 @@ async def control_plane(
     folder: Path, *, acknowledge_seconds: float = 5.0, config: ConfigPayload | None = None
 ) -> AsyncIterator[Plane]:
     """A started control plane with one configured model, at epoch 1."""
+    file = folder / "penumbra.db"
+    if not file.exists():
+        file.write_bytes(_empty_store())
     store = FlakyStore(store_url(folder))
     clock = TickingClock()
     publisher = Publisher(store.identity, clock.monotonic)

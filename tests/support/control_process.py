@@ -1,0 +1,123 @@
+"""The real control process, as `penumbra up` starts it: a configuration in, a log out."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import yaml
+
+from tests.support.gateway_process import ROOT, eventually, free_port
+
+START_SECONDS = 20.0
+ADMIN, OPERATOR, VIEWER, GATEWAY = (f"{role}-token-of-the-tests" for role in "aovg")
+TOKENS = {
+    "PENUMBRA_ADMIN_TOKEN": ADMIN,
+    "PENUMBRA_OPERATOR_TOKEN": OPERATOR,
+    "PENUMBRA_VIEWER_TOKEN": VIEWER,
+    "PENUMBRA_GATEWAY_TOKEN": GATEWAY,
+}
+
+
+def external(**variants: str) -> dict[str, Any]:
+    """A model of variants that run elsewhere; the baseline is `full`."""
+    urls = variants or {"full": "http://127.0.0.1:1", "int8": "http://127.0.0.1:2"}
+    return {"baseline": "full", "variants": {name: {"url": url} for name, url in urls.items()}}
+
+
+class ControlProcess:
+    """One `python -m deployments` on a store in `folder`."""
+
+    def __init__(self, folder: Path, models: dict[str, Any] | None = None) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.config = folder / "penumbra.yaml"
+        self.store_file = folder / ".penumbra" / "penumbra.db"
+        self.configure(models or {"demo": external()})
+        self._log = folder / "control.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.client = httpx.Client(base_url=f"{self.url}/admin/v1", timeout=10.0)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+
+    def configure(self, models: dict[str, Any]) -> None:
+        """Write the configuration file."""
+        config = {"models": models, "control": {"port": self.port}}
+        self.config.write_text(yaml.safe_dump(config, sort_keys=False))
+
+    def start(self) -> None:
+        """Start it and wait until it is ready."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "deployments", "--config", str(self.config)],
+                cwd=ROOT,
+                env={**os.environ, **TOKENS},
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+            )
+
+        def is_ready() -> bool:
+            assert self.process.poll() is None, f"it ended: {self.log_text()[-2000:]}"
+            try:
+                return httpx.get(f"{self.url}/ready").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        eventually(is_ready, timeout=START_SECONDS, what="the control process to be ready")
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run the entry point to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "deployments", "--config", str(self.config), *arguments],
+            cwd=ROOT,
+            env={**os.environ, **TOKENS, **environment},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "the control process was not started"
+        return self._process
+
+    def kill(self) -> None:
+        """As if the machine had lost it."""
+        self.process.kill()
+        self.process.wait(5.0)
+
+    def stop(self) -> int:
+        """Ask it to end; its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(10.0)
+
+    def log_text(self) -> str:
+        return self._log.read_text()
+
+    def get(self, path: str, token: str = VIEWER) -> Any:
+        answer = self.client.get(path, headers={"authorization": f"Bearer {token}"})
+        answer.raise_for_status()
+        return answer.json()
+
+    def post(self, path: str, body: dict[str, Any], token: str = ADMIN) -> httpx.Response:
+        return self.client.post(
+            path, json={"reason": "test"} | body, headers={"authorization": f"Bearer {token}"}
+        )
+
+    def split(self, share: float, name: str = "demo") -> dict[str, Any]:
+        """Give int8 a share; the answer."""
+        answer = self.post(f"/flags/{name}/split", {"split": {"int8": share}})
+        answer.raise_for_status()
+        body: dict[str, Any] = answer.json()
+        return body
