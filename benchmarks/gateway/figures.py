@@ -31,6 +31,8 @@ class Result(BaseModel):
     pss_mb: float
     second_upstream_share: float
     """The share of the requests that the second upstream answered, in [0, 1]."""
+    foreign_share: float
+    """The share of the target's core that other processes took meanwhile: how noisy it was."""
 
     @property
     def errors(self) -> int:
@@ -119,6 +121,9 @@ METRICS: tuple[Metric, ...] = (
     Metric("max_tokens_per_second", "max tokens/s", 0, _max_tokens),
     Metric("resident_mb", "resident MB, largest process", 0, _resident),
     Metric("resident_all_mb", "resident MB, all (PSS)", 0, lambda r, _: r.pss_mb or None),
+    Metric(
+        "foreign_percent", "% of the core taken by others", 0, lambda r, _: r.foreign_share * 100
+    ),
 )
 
 

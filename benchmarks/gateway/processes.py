@@ -13,6 +13,8 @@ from pathlib import Path
 from benchmarks.gateway.build import MissingError
 
 _STOP_SECONDS = 3.0
+_CPU_CLOCK = 2
+_IDLE_FIELDS = (3, 4)
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,11 @@ class Running:
         for pid in found:
             found.extend(children.get(pid, ()))
         return found
+
+    def cpu_seconds(self) -> float:
+        """CPU time of the process and its descendants so far, all their threads."""
+        # The kernel's clock of another process (see clock_getcpuclockid): its pid, inverted.
+        return sum(time.clock_gettime((~pid << 3) | _CPU_CLOCK) for pid in self.pids())
 
     def memory(self) -> Memory:
         """What the process and its descendants hold now."""
@@ -117,6 +124,16 @@ def cores() -> tuple[int, int]:
     if len(allowed) < 2:
         raise MissingError("two CPU cores are needed: one for the target, one for the load")
     return allowed[0], allowed[1]
+
+
+def busy_seconds(core: int) -> float:
+    """For how long a core has worked since the machine started, for whomever; to 10 ms."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *ticks = line.split()
+        if name == f"cpu{core}":
+            busy = sum(int(t) for i, t in enumerate(ticks[:8]) if i not in _IDLE_FIELDS)
+            return busy / os.sysconf("SC_CLK_TCK")
+    raise MissingError(f"/proc/stat has no cpu{core}")
 
 
 def wait_until(deadline_seconds: float, ready: Callable[[], str | None], process: Running) -> None:

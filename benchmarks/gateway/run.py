@@ -8,7 +8,6 @@ import argparse
 import http.client
 import json
 import os
-import platform
 import signal
 import sys
 import tempfile
@@ -16,12 +15,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from types import FrameType
 
-from benchmarks.gateway import build, figures, processes, report
+from benchmarks.gateway import build, figures, processes, record, report
 from benchmarks.gateway.build import BUILD, MissingError
 from benchmarks.gateway.figures import DIRECT, Result, Round
 from benchmarks.gateway.scenarios import (
@@ -75,9 +72,15 @@ def main() -> int:
         print("interrupted; every process is stopped", file=sys.stderr)
         return 130
     verdicts = figures.verdicts(rounds)
-    facts = _environment(options, time.monotonic() - started)
+    facts = record.facts(options.rounds, time.monotonic() - started)
     text = report.markdown(facts, rounds, missing, verdicts)
-    _write(options.out, text, facts, rounds, missing, verdicts)
+    data = {
+        "environment": facts,
+        "rounds": [{n: r.model_dump() for n, r in one.items()} for one in rounds],
+        "missing": missing,
+        "verdicts": [v.model_dump() for v in verdicts],
+    }
+    record.write(options.out, text, data)
     print(text)
     missed = any(v.outcome != "pass" for v in verdicts)
     return 1 if missed and options.strict else 0
@@ -113,6 +116,7 @@ def _run(options: argparse.Namespace) -> tuple[list[Round], dict[str, str]]:
     targets = _chosen(options)
     scenarios = [s.shorter() for s in SCENARIOS] if options.quick else SCENARIOS
     target_core, load_core = processes.cores()
+    os.sched_setaffinity(0, {load_core})  # nothing of ours beside the target
     rounds: list[Round] = []
     missing: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="penumbra-bench-") as folder:
@@ -149,6 +153,7 @@ def _measure_target(bench: Bench, target: Target) -> Result:
     work.mkdir(exist_ok=True)
     with _started(bench, target, work) as (port, process):
         before = _served(bench)
+        noise = _Noise(process, bench.target_core)
         measurements = {}
         for scenario in bench.scenarios:
             request = work / "request"
@@ -158,6 +163,7 @@ def _measure_target(bench: Bench, target: Target) -> Result:
             measurements[scenario.name] = measure(load, request, port, pids, bench.load_core)
             # Streams that the window cut off are let go of before the next load.
             time.sleep(_SETTLE_SECONDS)
+        foreign_share = noise.share()
         memory = process.memory() if process else processes.Memory((), 0.0)
         first, second = (now - then for now, then in zip(_served(bench), before, strict=True))
     return Result(
@@ -167,7 +173,26 @@ def _measure_target(bench: Bench, target: Target) -> Result:
         rss_mb=memory.rss_mb,
         pss_mb=memory.pss_mb,
         second_upstream_share=second / max(1, first + second),
+        foreign_share=foreign_share,
     )
+
+
+class _Noise:
+    """What processes other than the target take of its core, from now on."""
+
+    def __init__(self, target: processes.Running | None, core: int) -> None:
+        self._target, self._core = target, core
+        self._began = time.monotonic()
+        self._before = self._foreign_seconds()
+
+    def share(self) -> float:
+        """Their share until now, in [0, 1]."""
+        taken = self._foreign_seconds() - self._before
+        return max(0.0, taken / (time.monotonic() - self._began))
+
+    def _foreign_seconds(self) -> float:
+        own = self._target.cpu_seconds() if self._target else 0.0
+        return processes.busy_seconds(self._core) - own
 
 
 @contextmanager
@@ -234,54 +259,6 @@ def _no_upstream(bench: Bench) -> str | None:
     except OSError as error:
         return str(error)
     return None
-
-
-def _environment(options: argparse.Namespace, seconds: float) -> dict[str, str]:
-    cpu = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    load = " ".join(f"{value:.2f}" for value in os.getloadavg())
-    packages = ("uvicorn", "uvloop", "httptools")
-    return {
-        "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "machine": f"{cpu[0] if cpu else platform.machine()}, {os.cpu_count()} cores",
-        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        "penumbra on": ", ".join(f"{name} {metadata.version(name)}" for name in packages),
-        "peers": ", ".join(_peer_versions()),
-        "load average at the end": load,
-        "rounds": f"{options.rounds}, {seconds:.0f} s in all",
-    }
-
-
-def _peer_versions() -> list[str]:
-    names = [t.name for t in TARGETS if t.kind in ("rust", "python")]
-    pins = []
-    for name in names:
-        lines = (build.ROOT / "requirements" / f"bench-{name}.txt").read_text().splitlines()
-        pins += [line.replace("==", " ") for line in lines if line.startswith(f"{name}==")]
-    return pins
-
-
-def _write(
-    out: Path,
-    text: str,
-    facts: dict[str, str],
-    rounds: list[Round],
-    missing: dict[str, str],
-    verdicts: list[figures.Verdict],
-) -> None:
-    data = {
-        "environment": facts,
-        "rounds": [{n: r.model_dump() for n, r in one.items()} for one in rounds],
-        "missing": missing,
-        "verdicts": [v.model_dump() for v in verdicts],
-    }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(data, indent=1) + "\n")
-    out.with_suffix(".md").write_text(text)
-    print(f"written: {out} and {out.with_suffix('.md')}", file=sys.stderr)
 
 
 def _on_signal(_: int, __: FrameType | None) -> None:
