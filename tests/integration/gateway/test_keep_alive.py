@@ -1,5 +1,7 @@
 """Connections are used again on both sides, and closed when either side says so."""
 
+import contextlib
+
 import pytest
 
 from tests.integration.gateway.conftest import FULL
@@ -52,14 +54,13 @@ def test_requests_at_once_use_connections_of_their_own(
 ) -> None:
     gate = full.gate()
     full.always(engine(FULL, gate=gate))
-    clients = [gateway.connect() for _ in range(8)]
-    for client in clients:
-        client.send_request(CHAT, dumps(chat()))
-    requests = full.wait_for_requests(8)
-    gate.open()
-    for client in clients:
-        assert client.read_response().status == 200
-        client.close()
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(gateway.connect()) for _ in range(8)]
+        for client in clients:
+            client.send_request(CHAT, dumps(chat()))
+        requests = full.wait_for_requests(8)
+        gate.open()
+        assert [client.read_response().status for client in clients] == [200] * 8
     assert len({request.connection for request in requests}) == 8
 
 
@@ -189,10 +190,9 @@ def test_connections_of_gone_clients_are_not_kept(
     gateway: GatewayProcess, full: ScriptedUpstream
 ) -> None:
     full.close_connections()
-    clients = [gateway.connect() for _ in range(30)]
-    for client in clients:
-        client.send_request(CHAT, dumps(chat()))
-        client.read_response()
-        client.close()
+    for _ in range(30):
+        with gateway.connect() as client:
+            client.send_request(CHAT, dumps(chat()))
+            client.read_response()
     eventually(lambda: full.open_connections <= 30)
     assert gateway.post(CHAT, chat()).status == 200

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from tests.integration.gateway.conftest import FULL
+from tests.support.behaviours import engine
 from tests.support.gateway_process import GatewayProcess
 from tests.support.raw_client import RawClient, request_bytes
 from tests.support.requests import CHAT, chat, dumps
@@ -193,6 +195,37 @@ def test_second_head_that_stops_is_refused_and_closed(gateway: GatewayProcess) -
         client.send_request(CHAT, dumps(chat()))
         assert client.read_response().status == 200
         client.send(b"POST /v1/chat")
+        assert client.read_response().status == 408
+        assert client.is_closed()
+
+
+@pytest.mark.parametrize("begun", [b"G", b"POST /v1/chat", b"GET /health HTTP/1.1\r\nhost: x\r\n"])
+def test_head_that_began_while_an_answer_was_under_way_does_not_stay(
+    gateway: GatewayProcess, full: ScriptedUpstream, begun: bytes
+) -> None:
+    gate = full.gate()
+    full.next(engine(FULL, gate=gate))
+    with gateway.connect(timeout=6 * SLOW_SECONDS) as client:
+        client.send(request_bytes(CHAT, dumps(chat())) + begun)
+        assert gate.reached.wait(5)
+        gate.open()
+        assert client.read_response().status == 200
+        assert client.read_response().status == 408
+        assert client.is_closed()
+
+
+@pytest.mark.parametrize("begun", [b"", b'{"model'])
+def test_body_that_began_while_an_answer_was_under_way_does_not_stay(
+    gateway: GatewayProcess, full: ScriptedUpstream, begun: bytes
+) -> None:
+    gate = full.gate()
+    full.next(engine(FULL, gate=gate))
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: 500\r\n\r\n".encode()
+    with gateway.connect(timeout=6 * SLOW_SECONDS) as client:
+        client.send(request_bytes(CHAT, dumps(chat())) + head + begun)
+        assert gate.reached.wait(5)
+        gate.open()
+        assert client.read_response().status == 200
         assert client.read_response().status == 408
         assert client.is_closed()
 
