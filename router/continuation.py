@@ -41,6 +41,9 @@ class Progress:
     text: str = ""
     content_events: int = 0
     """Events that carried a token: as many as tokens, or fewer if the engine merged some."""
+    silent_events: int = 0
+    """Tokens since then without text yet, as the first of a character that takes two. The
+    continuation makes them again."""
     has_role: bool = False
     finish_reason: str | None = None
     has_usage: bool = False
@@ -105,10 +108,12 @@ def _read_event(kind: Kind, event: dict[str, Any], progress: Progress, pieces: l
             text = delta.get("content")
         else:
             text = choice.get("text")
-        if isinstance(text, str) and (text or is_token):
-            # Without text too: the first token of a character that takes two.
+        if text:
             pieces.append(text)
-            progress.content_events += 1
+            progress.content_events += 1 + progress.silent_events
+            progress.silent_events = 0
+        elif is_token and text is not None:
+            progress.silent_events += 1
         progress.finish_reason = choice.get("finish_reason") or progress.finish_reason
 
 
@@ -201,7 +206,9 @@ class Splice:
         own = self._prompt_tokens
         if own is None:
             own = max(0, asked - self._progress.content_events)
-        generated = asked - own + int(usage.get("completion_tokens") or 0)
+        # At the seam of prompt and text two tokens may have become one; no event is less than one.
+        sent = max(asked - own, self._progress.content_events)
+        generated = sent + int(usage.get("completion_tokens") or 0)
         return {
             **usage,
             "prompt_tokens": own,

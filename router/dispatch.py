@@ -50,7 +50,7 @@ class Dispatch:
     __slots__ = (
         "_attempt", "_attempts", "_client", "_clock", "_held", "_held_bytes", "_index",
         "_is_client_slow", "_is_event_stream", "_kept", "_kept_bytes", "_limits", "_plan",
-        "_progressed", "_relay", "_request", "_resumption", "_stream", "deadline", "failover",
+        "_progressed_at", "_relay", "_request", "_resumption", "_stream", "deadline", "failover",
         "headers", "status",
     )  # fmt: skip
 
@@ -77,7 +77,7 @@ class Dispatch:
         """How the first attempt failed, if another one answers."""
         self.deadline = math.inf
         """When `expire` is due, unless there was progress; monotonic seconds."""
-        self._progressed = False
+        self._progressed_at = -math.inf
         self._is_client_slow = False
         self._reset()
 
@@ -115,6 +115,7 @@ class Dispatch:
     def pause(self) -> None:
         """The client does not keep up."""
         self._is_client_slow = True
+        self.deadline = self._clock() + self._limits.client_write_seconds
         stream = self._resumption or self._stream
         if stream is not None:
             stream.pause()
@@ -122,28 +123,29 @@ class Dispatch:
     def resume(self) -> None:
         """The client has caught up."""
         self._is_client_slow = False
-        self._progressed = True
+        self._progressed_at = self._clock()
+        self.deadline = self._progressed_at + self._limits.idle_seconds
         stream = self._resumption or self._stream
         if stream is not None:
             stream.resume()
 
     def expire(self, now: float) -> None:
         """The deadline has passed: extend it after progress, else end what hangs."""
-        limits = self._limits
-        if self._progressed or (self._resumption and self._resumption.take_progress()):
-            self._progressed = False
-            is_slow = self._is_client_slow
-            self.deadline = now + (limits.client_write_seconds if is_slow else limits.idle_seconds)
-        elif self._is_client_slow:
+        if self._is_client_slow:
             self.abort()
             self._client.break_off()
-        else:
-            stream, self._stream = self._stream, None
-            if self._resumption is not None:
-                self._resumption.abort()
-            if stream is not None:
-                stream.abort()
-            self.on_fail(Outcome.TIMEOUT, "no byte in time")
+            return
+        progressed_at = max(
+            self._progressed_at, self._resumption.progressed_at if self._resumption else -math.inf
+        )
+        due = progressed_at + self._limits.idle_seconds
+        if due > now:
+            self.deadline = due
+            return
+        self._abort_attempt()
+        if self._resumption is not None:
+            self._resumption.abort()
+        self.on_fail(Outcome.TIMEOUT, "no byte in time")
 
     def _stop(self) -> None:
         for stream in (self._stream, self._resumption):
@@ -155,7 +157,8 @@ class Dispatch:
 
     def on_head(self, status: int, headers: Headers) -> None:
         """See `Receiver`."""
-        self.deadline = self._clock() + self._limits.idle_seconds
+        self._progressed_at = self._clock()
+        self.deadline = self._progressed_at + self._limits.idle_seconds
         self.status, self.headers = status, headers
         if status >= 500 and self._attempt.name != self._plan.baseline:
             self._abort_attempt()
@@ -168,7 +171,7 @@ class Dispatch:
 
     def on_body(self, data: bytes) -> None:
         """See `Receiver`. The hot path: one call for each token of a stream."""
-        self._progressed = True
+        self._progressed_at = self._clock()
         if self._relay and not self._held and data.endswith(b"\n\n") and sse.ERROR_MARK not in data:
             if self._kept is not None:
                 self._keep(self._kept, data)
@@ -299,7 +302,9 @@ class Dispatch:
     def _resume_stream(self, kept: list[bytes]) -> None:
         baseline = self._attempts[self._plan.baseline]
         self._held = []
-        self._resumption = Resumption(self, baseline, self._request, b"".join(kept))
+        self._progressed_at = -math.inf
+        self.deadline = self._clock() + self._limits.first_byte_seconds
+        self._resumption = Resumption(self, baseline, self._request, b"".join(kept), self._clock)
         if self._is_client_slow:
             self._resumption.pause()
         self._resumption.start()

@@ -29,7 +29,7 @@ class Exchange:
     """One request on a hot route and its answer. The `Client` of its dispatch."""
 
     __slots__ = (
-        "_awaits_continue", "_connection", "_dispatch", "_error", "_gateway", "_has_begun_answer",
+        "_awaits_continue", "_connection", "_dispatch", "_error", "_gateway",
         "_is_body_complete", "_is_http_1_0", "_is_turn", "_parts", "_routed", "_size",
         "_started_at", "body", "caller", "headers", "keep_alive", "path", "request_id",
         "response_complete",
@@ -60,7 +60,6 @@ class Exchange:
         self._is_turn = False
         self._is_http_1_0 = False
         self._awaits_continue = False
-        self._has_begun_answer = False
 
     # The request
 
@@ -112,7 +111,7 @@ class Exchange:
         elif self._is_body_complete:
             self._run()
         elif self._awaits_continue:
-            self._connection.transport.write(_CONTINUE)
+            self._gateway.outbox.write(self._connection.transport, _CONTINUE)
 
     def reject(self, error: GatewayError) -> None:
         """Answer with an error, when it is this request's turn."""
@@ -152,13 +151,13 @@ class Exchange:
         """A complete answer."""
         self._observe_first_byte()
         head = self._head(status, headers, len(body))
-        self._connection.transport.write(head + body)
+        self._gateway.outbox.write(self._connection.transport, head + body)
         self._complete()
 
     def send_head(self, status: int, headers: Headers) -> None:
         """The head of an answer of unknown length: chunked, or ended by closing for HTTP/1.0."""
         self._observe_first_byte()
-        self._has_begun_answer = True
+        self._gateway.outbox.flush()
         self._connection.transport.write(self._head(status, headers, None))
 
     def send_piece(self, data: bytes) -> None:
@@ -186,7 +185,8 @@ class Exchange:
             self.keep_alive = False
         body = error.body
         headers = [*_JSON, *error.headers]
-        self._connection.transport.write(self._head(error.status, headers, len(body)) + body)
+        answer = self._head(error.status, headers, len(body)) + body
+        self._gateway.outbox.write(self._connection.transport, answer)
         self._complete()
 
     def _head(self, status: int, headers: Headers, length: int | None) -> bytes:
@@ -214,7 +214,8 @@ class Exchange:
         if self.response_complete:
             return
         self.response_complete = True
-        dispatch = self._dispatch
+        # Let go of it: it holds this exchange, and cycles wait for the collector.
+        dispatch, self._dispatch = self._dispatch, None
         if dispatch is not None:
             self._release(dispatch)
             dispatch.attempt.cells.duration.observe(self._gateway.now() - self._started_at)
@@ -233,9 +234,10 @@ class Exchange:
             return
         self.response_complete = True
         self._gateway.metrics.disconnects.value += 1
-        if self._dispatch is not None:
-            self._dispatch.abort()
-            self._release(self._dispatch)
+        dispatch, self._dispatch = self._dispatch, None
+        if dispatch is not None:
+            dispatch.abort()
+            self._release(dispatch)
 
     def pause(self) -> None:
         """The client does not read fast enough."""

@@ -11,7 +11,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from monitoring.vocabulary import Outcome
 from router.attempt import Attempt
@@ -31,6 +31,7 @@ from router.flags import (
 )
 from router.keys import Caller, KeyRing
 from router.metrics import GatewayMetrics
+from router.outbox import Outbox
 from router.plan import Plan, plan
 from router.ports import Upstream, UpstreamRequest
 from router.request import Peek, read_request
@@ -58,7 +59,7 @@ class Timed(Protocol):
 class Model:
     """One model of a table: its flag ready to evaluate, its variants ready to be tried."""
 
-    __slots__ = ("_lines", "attempts", "compiled", "epoch", "snapshot")
+    __slots__ = ("_lines", "_plans", "attempts", "compiled", "epoch", "snapshot")
 
     def __init__(
         self,
@@ -72,6 +73,16 @@ class Model:
         self.snapshot = snapshot
         self.attempts = attempts
         self._lines: dict[tuple[str, str], bytes] = {}
+        self._plans: dict[tuple[str, str, bool], Plan] = {}
+
+    def plan(self, decision: Decision, slice_name: str, *, is_lease_fresh: bool) -> Plan:
+        """The plan for a decision; there are few, each is made once."""
+        key = (decision.variant, slice_name, is_lease_fresh)
+        found = self._plans.get(key)
+        if found is None:
+            found = plan(decision, self.snapshot, slice_name, is_lease_fresh=is_lease_fresh)
+            self._plans[key] = found
+        return found
 
     def answer_lines(self, variant: str, reason: str) -> bytes:
         """The header lines that say who answered and why."""
@@ -122,6 +133,7 @@ class Gateway:
         self.keys = KeyRing(settings.keys, settings.processes)
         self.metrics = GatewayMetrics()
         self.timed: set[Timed] = set()
+        self.outbox = Outbox()
         self.is_draining = False
         self._make_upstream = make_upstream or self._http_upstream
         self._upstreams: dict[tuple[str, Variant], Upstream] = {}
@@ -172,7 +184,7 @@ class Gateway:
         decision = evaluate(model.compiled, context)
         if decision.error_code in CLIENT_ERRORS:
             raise _refused_decision(decision, context, model)
-        order = plan(decision, model.snapshot, context.slice, is_lease_fresh=context.is_lease_fresh)
+        order = model.plan(decision, context.slice, is_lease_fresh=context.is_lease_fresh)
         headers = upstream_headers(exchange.headers, exchange.request_id)
         return Routed(
             model, decision, order, UpstreamRequest(exchange.path, headers, exchange.body)
@@ -236,6 +248,7 @@ class Gateway:
             api_key=api_key,
             connect_seconds=self.limits.connect_seconds,
             connections=self.limits.upstream_connections,
+            outbox=self.outbox,
         )
 
     def _declare_gauges(self) -> None:
@@ -271,6 +284,11 @@ class TextHeaders(Mapping[str, str]):
 
     def __getitem__(self, name: str) -> str:
         return self._headers[name.encode("latin-1")].decode("latin-1")
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """See Mapping; without its exception for each header that is not there."""
+        value = self._headers.get(name.encode("latin-1"))
+        return default if value is None else value.decode("latin-1")
 
     def __iter__(self) -> Iterator[str]:
         return (name.decode("latin-1") for name in self._headers)

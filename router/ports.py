@@ -16,7 +16,7 @@ Headers = list[tuple[bytes, bytes]]
 """Header lines in order; names in lower case."""
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class UpstreamRequest:
     """One request as an upstream gets it."""
 

@@ -115,17 +115,22 @@ class GatewayProtocol(HttpToolsProtocol):
         super().pause_writing()
         if self._turn is not None:
             self._turn.pause()
+        else:
+            self.deadline = self._gateway.now() + self._limits.client_write_seconds
 
     def resume_writing(self) -> None:
         """See asyncio.Protocol."""
         super().resume_writing()
         if self._turn is not None:
             self._turn.resume()
+        elif self._discarded_bytes is None and not self._in_head:
+            self.deadline = self._gateway.now() + self._limits.keep_alive_seconds
 
     def expire(self, now: float) -> None:
         """The deadline has passed: the client is too slow, or idle."""
         self.deadline = math.inf
-        if self._discarded_bytes is not None or self.transport.is_closing():
+        is_over = self._discarded_bytes is not None or self.transport.is_closing()
+        if is_over or self.flow.write_paused:
             self.transport.abort()
         elif self._in_head:
             limit = self._limits.header_seconds
@@ -229,6 +234,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if isinstance(cycle, Exchange):
             self._begin_turn(cycle)
         else:
+            self._gateway.outbox.flush()
             super()._start_asgi_task(cycle, app)
 
     def exchange_complete(self, exchange: Exchange) -> None:
@@ -238,6 +244,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if exchange.keep_alive:
             self.on_response_complete()
         elif exchange.is_read:
+            self._gateway.outbox.flush()
             self.transport.close()
         else:
             self._linger()
@@ -254,7 +261,10 @@ class GatewayProtocol(HttpToolsProtocol):
         elif self._refused is not None:
             self._send_refusal(self._refused)
         elif not self._in_head:
-            self.deadline = self._gateway.now() + self._limits.keep_alive_seconds
+            limits = self._limits
+            is_unread = self.flow.write_paused
+            seconds = limits.client_write_seconds if is_unread else limits.keep_alive_seconds
+            self.deadline = self._gateway.now() + seconds
 
     # The end
 
@@ -272,6 +282,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _send_refusal(self, error: GatewayError) -> None:
         self._gateway.metrics.errors.cell(error.reported_code).value += 1
+        self._gateway.outbox.flush()
         self.transport.write(refusal(error, self._gateway.next_request_id()))
         self._linger()
 
@@ -282,6 +293,7 @@ class GatewayProtocol(HttpToolsProtocol):
         """
         if self.transport.is_closing():
             return
+        self._gateway.outbox.flush()
         self._discarded_bytes = 0
         self.deadline = self._gateway.now() + _LINGER_SECONDS
         self.flow.resume_reading()

@@ -5,6 +5,8 @@ and decoded only if a slice rule asks. Unknown fields are skipped and reach the 
 """
 
 import json
+import operator
+import re
 from typing import Any
 
 import mmh3
@@ -14,7 +16,10 @@ from router import features
 from router.errors import BadRequest
 
 _ROUTING_FIELDS = ("model", "stream", "n", "user")
-_MARKS = tuple(f'"{name}"'.encode() for name in _ROUTING_FIELDS)
+_MARKS = tuple(
+    (f'"{name}"'.encode(), re.compile(rf'"{name}"[ \t\r\n]*:'.encode())) for name in _ROUTING_FIELDS
+)
+"""A name in quotes, and as a key: `"role": "user"` beside `"user": ...` is no duplicate."""
 
 _DISGUISES = (b"\\u006", b"\\u007")
 """Escapes of ASCII letters, which no encoder writes: a name may hide behind them."""
@@ -53,10 +58,12 @@ class Peek(msgspec.Struct):
             msgspec.DecodeError, UnicodeDecodeError: One of them is not valid JSON; the scan that
                 skipped it does not look into strings. The engine refuses such a body.
         """
-        found = {name: bytes(getattr(self, name)) for name in features.FIELDS}
-        return {name: msgspec.json.decode(raw) for name, raw in found.items() if raw}
+        raws = zip(features.FIELDS, _raw_fields(self), strict=True)
+        return {name: _decode_any(raw) for name, raw in raws if raw is not _ABSENT}
 
 
+_raw_fields = operator.attrgetter(*features.FIELDS)
+_decode_any = msgspec.json.Decoder().decode
 _decode = msgspec.json.Decoder(Peek).decode
 
 
@@ -75,9 +82,16 @@ def read_request(body: bytes) -> Peek:
     if not isinstance(peek.model, str) or not peek.model:
         found = "nothing" if peek.model is None else f"{type(peek.model).__name__}"
         raise BadRequest(f"`model` is {found}, wanted the name of a model", param="model")
-    if any(body.count(mark) > 1 for mark in _MARKS) or any(mark in body for mark in _DISGUISES):
+    if _may_repeat(body):
         _refuse_duplicates(body)
     return peek
+
+
+def _may_repeat(body: bytes) -> bool:
+    for mark, key in _MARKS:
+        if body.count(mark) > 1 and len(key.findall(body)) > 1:
+            return True
+    return _DISGUISES[0] in body or _DISGUISES[1] in body
 
 
 def _refuse_duplicates(body: bytes) -> None:

@@ -5,6 +5,8 @@ decided in `router.continuation`.
 """
 
 import asyncio
+import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -32,10 +34,16 @@ class Resumption:
         baseline: Who is asked.
         request: The client's request.
         sent: The bytes of the stream that the client has, whole events only.
+        clock: Monotonic seconds.
     """
 
     def __init__(
-        self, dispatch: "Dispatch", baseline: Attempt, request: UpstreamRequest, sent: bytes
+        self,
+        dispatch: "Dispatch",
+        baseline: Attempt,
+        request: UpstreamRequest,
+        sent: bytes,
+        clock: Callable[[], float],
     ) -> None:
         self._dispatch = dispatch
         self._baseline = baseline
@@ -48,16 +56,13 @@ class Resumption:
         self._buffer = b""
         self._is_paused = False
         self._is_over = False
-        self._progressed = True
+        self._clock = clock
+        self.progressed_at = -math.inf
+        """When something last came; monotonic seconds."""
 
     def start(self) -> None:
         """Begin; never raises."""
         self._task = asyncio.get_running_loop().create_task(self._run())
-
-    def take_progress(self) -> bool:
-        """Whether anything moved since the last call."""
-        progressed, self._progressed = self._progressed, False
-        return progressed
 
     def abort(self) -> None:
         """The client is gone, or the time is over."""
@@ -111,7 +116,7 @@ class Resumption:
     async def _count(self, body: dict[str, Any]) -> int:
         wanted = {name: body[name] for name in _TEMPLATE_FIELDS + _PROMPT_FIELDS if name in body}
         answer = await fetch_json(self._baseline.upstream, json_request("/tokenize", wanted))
-        self._progressed = True
+        self.progressed_at = self._clock()
         return int(answer["count"])
 
     def _close(self, finish_reason: str | None, usage: dict[str, Any] | None) -> None:
@@ -140,7 +145,7 @@ class Resumption:
 
     def on_body(self, data: bytes) -> None:
         """See `Receiver`."""
-        self._progressed = True
+        self.progressed_at = self._clock()
         buffer = self._buffer + data
         length = sse.complete_length(buffer)
         self._buffer = buffer[length:]

@@ -55,7 +55,7 @@ SCRIPTS = frozenset(name for _, _, name in _RANGES) | {NONE, OTHER}
 def dominant_script(text: str) -> str:
     """The script of most letters of `text`; of two with equally many the one that comes first."""
     if text.isascii():
-        return "latin" if any(map(str.isalpha, text)) else NONE
+        return "latin" if text.upper() != text.lower() else NONE
     letters: Counter[str] = Counter()
     # Distinct characters are few, so the look-up by range runs some dozens of times, not thousands.
     for character, count in Counter(text).items():

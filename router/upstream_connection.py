@@ -11,6 +11,7 @@ from typing import Protocol, cast
 import httptools
 
 from monitoring.vocabulary import Outcome
+from router.outbox import Outbox
 from router.ports import Headers, Receiver
 
 log = logging.getLogger(__name__)
@@ -121,8 +122,9 @@ class Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, outbox: Outbox) -> None:
         self._pool = pool
+        self._outbox = outbox
         self._exchange: UpstreamExchange | None = None
         self._parser = cast("_ResponseParser", httptools.HttpResponseParser(self))
         self._headers: Headers = []
@@ -143,9 +145,8 @@ class Connection(asyncio.Protocol):
         self._exchange = exchange
         self.has_begun = self._is_complete = False
         self._head_bytes = 0
-        write = self.transport.write
         for piece in exchange.wire:
-            write(piece)
+            self._outbox.write(self.transport, piece)
 
     def abort(self) -> None:
         """Close at once, with what is in flight."""

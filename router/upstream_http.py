@@ -8,6 +8,7 @@ from collections import deque
 from urllib.parse import urlsplit
 
 from monitoring.vocabulary import Outcome
+from router.outbox import Outbox
 from router.ports import Receiver, Stream, UpstreamRequest
 from router.upstream_connection import Connection, UpstreamExchange
 from router.upstream_probe import UpstreamProbe
@@ -24,6 +25,7 @@ class HttpUpstream(UpstreamProbe):
         api_key: Sent as bearer token, where the server wants one.
         connect_seconds: Limit for opening a connection.
         connections: Open connections at most, busy and idle.
+        outbox: Where small requests are queued.
 
     Raises:
         ValueError: `url` is not an absolute http URL.
@@ -37,6 +39,7 @@ class HttpUpstream(UpstreamProbe):
         api_key: str | None = None,
         connect_seconds: float = 2.0,
         connections: int = 4096,
+        outbox: Outbox | None = None,
     ) -> None:
         super().__init__(model)
         parts = urlsplit(url)
@@ -49,6 +52,7 @@ class HttpUpstream(UpstreamProbe):
         self._fixed = f" HTTP/1.1\r\nhost: {parts.netloc}\r\n{authorization}".encode("latin-1")
         self._connect_seconds = connect_seconds
         self._limit = connections
+        self._outbox = outbox or Outbox()
         self._idle: deque[Connection] = deque()
         self._open: set[Connection] = set()
         self._connecting: set[asyncio.Task[None]] = set()
@@ -89,7 +93,7 @@ class HttpUpstream(UpstreamProbe):
         try:
             async with asyncio.timeout(self._connect_seconds):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(self), self._host, self._port
+                    lambda: Connection(self, self._outbox), self._host, self._port
                 )
         except TimeoutError:
             exchange.fail(Outcome.REFUSED, "connect timed out")

@@ -30,7 +30,13 @@ def delta(**fields: Any) -> dict[str, Any]:
 def test_progress_is_the_text_that_was_sent(pieces: list[str]) -> None:
     progress = read_progress("chat", stream(*(delta(content=piece) for piece in pieces)))
     assert progress.text == "".join(pieces)
-    assert progress.content_events == len(pieces)
+    assert progress.content_events + progress.silent_events == len(pieces)
+
+
+def test_a_token_without_text_counts_once_text_follows() -> None:
+    events = [delta(content=piece) for piece in ("", "\u03b1", "b", "", "")]
+    progress = read_progress("chat", stream(*events))
+    assert (progress.content_events, progress.silent_events) == (3, 2)
 
 
 def test_progress_notes_role_finish_usage_and_done() -> None:

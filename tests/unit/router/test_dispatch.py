@@ -92,6 +92,7 @@ class Run:
         attempts: tuple[str, ...] = ("int8", "full", "full"),
         path: bytes = b"/v1/chat/completions",
     ) -> None:
+        self.now = 0.0
         self.metrics = GatewayMetrics()
         self.client = RecordingClient()
         scripts = {"int8": iter(candidate or []), "full": iter(baseline or [])}
@@ -107,7 +108,7 @@ class Run:
         self.body = {**chat, **(body or {})}
         request = UpstreamRequest(path, b"", json.dumps(self.body).encode())
         self.dispatch = Dispatch(
-            Plan(attempts, "full"), built, request, self.client, LimitSettings(), lambda: 0.0
+            Plan(attempts, "full"), built, request, self.client, LimitSettings(), lambda: self.now
         )
 
     async def to_end(self) -> RecordingClient:
@@ -241,11 +242,40 @@ async def test_a_baseline_that_does_not_begin_in_time_is_a_504() -> None:
 
 async def test_the_deadline_moves_with_progress() -> None:
     run = Run([[*events(ROLE, chunk("a"), is_done=False), Hang()]])
+    idle = LimitSettings().idle_seconds
+    run.now = 1000.0
     run.dispatch.start()
     await run.client.began.wait()
-    run.dispatch.expire(1000.0)
-    assert run.dispatch.deadline == 1000.0 + LimitSettings().idle_seconds
+    assert run.dispatch.deadline == 1000.0 + idle
+    run.now = 1030.0
+    run.dispatch.on_body(b"data: {}\n\n")
+    run.dispatch.expire(1000.0 + idle)
+    assert run.dispatch.deadline == 1030.0 + idle
     assert not run.client.over.is_set()
+
+
+async def test_a_stream_that_hangs_goes_on_with_the_baseline() -> None:
+    rest = events(other(chunk("b")))
+    run = Run([[*events(ROLE, chunk("a"), is_done=False), Hang()]], [rest])
+    run.dispatch.start()
+    await run.client.began.wait()
+    await asyncio.sleep(0)
+    run.dispatch.expire(run.dispatch.deadline)
+    await run.client.over.wait()
+    assert run.client.text() == "ab"
+    assert run.failovers("int8", Outcome.TIMEOUT) == 1
+
+
+async def test_a_continuation_that_never_begins_is_given_up() -> None:
+    first = events(ROLE, chunk("a"), is_done=False)
+    run = Run([[*first, Fail(Outcome.DIED)]], [[Hang()]])
+    run.dispatch.start()
+    while not run.upstreams["full"].requests:
+        await asyncio.sleep(0)
+    assert run.dispatch.deadline == LimitSettings().first_byte_seconds
+    run.dispatch.expire(run.dispatch.deadline)
+    assert run.client.is_broken
+    assert run.upstreams["full"].streams[0].is_aborted
 
 
 async def test_a_stream_passes_byte_for_byte() -> None:
@@ -375,9 +405,9 @@ async def test_a_slow_client_pauses_the_upstream_and_is_cut_in_the_end() -> None
     run = Run([[*events(ROLE, is_done=False), Hang()]])
     run.dispatch.start()
     await run.client.began.wait()
+    run.now = 10.0
     run.dispatch.pause()
     assert run.upstreams["int8"].streams[0].is_paused
-    run.dispatch.expire(10.0)
     assert run.dispatch.deadline == 10.0 + LimitSettings().client_write_seconds
     run.dispatch.expire(run.dispatch.deadline)
     assert run.client.is_broken

@@ -1,0 +1,33 @@
+"""Small writes of one turn of the event loop, sent together at its end.
+
+uvloop writes at once, and a write to a peer that sleeps on another core wakes it: with many
+requests in one turn that is a wake-up for each. Queued, they cost one: a quarter less CPU a request
+at 16 connections (measured A B A B in one run). Pieces of a stream are not queued: there is one for
+each turn anyway.
+"""
+
+import asyncio
+
+
+class Outbox:
+    """The queued writes of one event loop."""
+
+    __slots__ = ("_queue",)
+
+    def __init__(self) -> None:
+        self._queue: list[tuple[asyncio.Transport, bytes]] = []
+
+    def write(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Write at the end of this turn, after all that was queued before."""
+        if not self._queue:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._queue.append((transport, data))
+
+    def flush(self) -> None:
+        """Write everything now: before anything else is done to a transport that may be queued."""
+        if not self._queue:
+            return
+        queue, self._queue = self._queue, []
+        for transport, data in queue:
+            if not transport.is_closing():
+                transport.write(data)
