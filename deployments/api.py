@@ -11,7 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from deployments import wanted
@@ -20,6 +20,7 @@ from deployments.admin_routes import admin_router
 from deployments.controller import Controller
 from deployments.errors import DeploymentsError
 from deployments.link_endpoint import link_router
+from deployments.metrics import CONTENT_TYPE
 from deployments.publisher import Publisher
 from router.errors import error_type
 
@@ -75,6 +76,16 @@ def _add_probes(app: FastAPI, controller: Controller, publisher: Publisher) -> N
             "gateways": len(publisher.links),
         }
         return JSONResponse(body, status_code=503 if controller.is_behind else 200)
+
+    @app.get("/metrics", tags=["probes"])
+    async def metrics() -> Response:
+        """Prometheus's text format."""
+        values = controller.metrics
+        epoch = controller.state.epoch
+        values.epoch.set(epoch)
+        values.gateways.set(len(publisher.links))
+        values.outdated_gateways.set(sum(link.epoch < epoch for link in publisher.links))
+        return Response(values.text(), media_type=CONTENT_TYPE)
 
 
 def _error(status: int, message: str, code: str, param: str | None = None) -> JSONResponse:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
-from deployments.errors import Conflict, FlagRefused, NotFound
+from deployments.errors import Conflict, FlagRefused, NotFound, StoreUnavailable
 from deployments.events import ConfigPayload, Draft, Event, FlagPayload, Kind
+from deployments.metrics import ControlMetrics
 from deployments.publisher import Arrival, Delivery, Publisher
 from deployments.state import EMPTY, State, fold
 from deployments.store import Store
@@ -83,6 +84,7 @@ class Controller:
         self.is_behind = True
         """Whether the store may hold more than `state`: not started yet, or a write failed."""
         self.state: State = EMPTY
+        self.metrics = ControlMetrics()
 
     async def start(self) -> None:
         """Read the store, and let the gateways have its table.
@@ -112,9 +114,7 @@ class Controller:
             if drafts:
                 durable_at, delivery = await self._commit(drafts)
             epoch = self.state.epoch
-        arrival = (
-            await delivery.wait(self._acknowledge_seconds) if delivery else self._arrival(epoch)
-        )
+        arrival = await self._arrival(epoch, delivery)
         return Applied(epoch, bool(drafts), arrival, durable_at - began)
 
     async def configure(self, payload: ConfigPayload, actor: str) -> bool:
@@ -209,9 +209,15 @@ class Controller:
         # Should this not come back in order -- a full disk, another writer, a cancelled request --
         # then the store knows what was written, and it is read before the next change.
         self.is_behind = True
-        events, durable_at = await self._in_thread(append)
+        try:
+            events, durable_at = await self._in_thread(append)
+        except StoreUnavailable:
+            self.metrics.store_failures.inc()
+            raise
         self.state = fold(events, self.state)
         self.is_behind = False
+        for event in events:
+            self.metrics.changes.labels(event.kind.value).inc()
         return durable_at, self._publisher.publish(self.state.snapshot(), durable_at)
 
     async def _catch_up(self) -> None:
@@ -222,9 +228,16 @@ class Controller:
         if events:
             self._publisher.publish(self.state.snapshot(), self._clocks.monotonic())
 
-    def _arrival(self, epoch: int) -> Arrival:
-        links = self._publisher.links
-        return Arrival(len(links), sum(link.epoch == epoch for link in links), None)
+    async def _arrival(self, epoch: int, delivery: Delivery | None) -> Arrival:
+        if delivery is None:
+            links = self._publisher.links
+            return Arrival(len(links), sum(link.epoch == epoch for link in links), None)
+        arrival = await delivery.wait(self._acknowledge_seconds)
+        if arrival.seconds is not None:
+            self.metrics.propagation.observe(arrival.seconds)
+        elif arrival.connected:
+            self.metrics.incomplete.inc()
+        return arrival
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

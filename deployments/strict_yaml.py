@@ -11,22 +11,35 @@ class _StrictLoader(yaml.SafeLoader):
 
 def _mapping(loader: _StrictLoader, node: yaml.MappingNode, *, deep: bool = False) -> Any:
     del deep
+    _refuse_repeated_keys(node)
+    # Only now: a key that is written out may override one that is merged in with `<<`.
     loader.flatten_mapping(node)
-    mapping: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, str):
+    return {
+        _text_key(loader, key_node): loader.construct_object(value_node, deep=True)
+        for key_node, value_node in node.value
+    }
+
+
+def _refuse_repeated_keys(node: yaml.MappingNode) -> None:
+    seen: set[str] = set()
+    scalars = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+    for key_node in scalars:
+        if key_node.value in seen:
             raise yaml.MarkedYAMLError(
-                problem=f"found the key {key!r}, wanted text: put it in quotes",
+                problem=f'found the key "{key_node.value}" a second time, wanted each key once',
                 problem_mark=key_node.start_mark,
             )
-        if key in mapping:
-            raise yaml.MarkedYAMLError(
-                problem=f'found the key "{key}" a second time, wanted each key once',
-                problem_mark=key_node.start_mark,
-            )
-        mapping[key] = loader.construct_object(value_node, deep=True)
-    return mapping
+        seen.add(key_node.value)
+
+
+def _text_key(loader: _StrictLoader, node: yaml.Node) -> str:
+    key = loader.construct_object(node, deep=True)
+    if not isinstance(key, str):
+        raise yaml.MarkedYAMLError(
+            problem=f"found the key {key!r}, wanted text: put it in quotes",
+            problem_mark=node.start_mark,
+        )
+    return key
 
 
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)

@@ -259,6 +259,21 @@ async def test_probes_need_no_token(api: Api) -> None:
     assert ready == {"status": "ready", "epoch": 1, "gateways": 0}
 
 
+async def test_metrics_count_changes_and_gateways(api: Api) -> None:
+    await api.plane.connect(FakeGateway("g0"))
+    await api.change("POST", "/flags/demo/kill", {})
+    api.plane.store.failures = [StoreUnavailable("disk full")]
+    await api.change("POST", "/flags/demo/unkill", {})
+    lines = (await api.client.get("/metrics")).text.splitlines()
+    assert "penumbra_control_epoch 2.0" in lines
+    assert "penumbra_control_gateways 1.0" in lines
+    assert "penumbra_control_outdated_gateways 0.0" in lines
+    assert 'penumbra_control_changes_total{kind="kill"} 1.0' in lines
+    assert 'penumbra_control_changes_total{kind="unkill"} 0.0' in lines
+    assert "penumbra_control_propagation_seconds_count 1.0" in lines
+    assert "penumbra_control_store_failures_total 1.0" in lines
+
+
 async def test_the_openapi_document_lists_every_route(api: Api) -> None:
     document = (await api.client.get("/openapi.json")).json()
     assert {
