@@ -47,7 +47,8 @@ class Store:
 
     def __init__(self, url: str) -> None:
         with _translated("opened"):
-            self._engine = sa.create_engine(url)
+            # A connection that broke while nobody looked is replaced, not met with an error.
+            self._engine = sa.create_engine(url, pool_pre_ping=True)
             if self._engine.dialect.name == "sqlite":
                 sa.event.listen(self._engine, "connect", _make_sqlite_durable)
             with self._engine.begin() as connection:

@@ -1,0 +1,66 @@
+"""The store on PostgreSQL: the same promises as on SQLite."""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from deployments.controller import Clocks, Controller
+from deployments.errors import Conflict, StoreUnavailable
+from deployments.publisher import Publisher
+from deployments.state import fold
+from deployments.store import Store
+from tests.support.control_plane import payload, split_change
+from tests.support.postgres import PostgresServer, find_binaries, postgres_server
+
+pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
+BINARIES = find_binaries()
+if BINARIES is None:
+    pytest.skip("PostgreSQL is not installed", allow_module_level=True)
+
+
+@pytest.fixture
+def server() -> Iterator[PostgresServer]:
+    assert BINARIES is not None
+    with postgres_server(BINARIES) as server:
+        yield server
+
+
+def controller(server: PostgresServer) -> Controller:
+    store = Store(server.url)
+    clocks = Clocks(lambda: datetime.now(UTC), time.monotonic)
+    return Controller(store, Publisher(store.identity, time.monotonic), clocks, 1.0)
+
+
+async def test_changes_survive_and_conflicts_are_noticed(server: PostgresServer) -> None:
+    one, two = controller(server), controller(server)
+    await one.start()
+    await one.configure(payload(), "configuration")
+    await two.start()
+    assert (await one.apply(split_change(30))).epoch == 2
+    with pytest.raises(Conflict):
+        await two.apply(split_change(40))
+    assert (await two.apply(split_change(40))).epoch == 3
+    one.close()
+    two.close()
+    again = controller(server)
+    await again.start()
+    assert again.state == two.state
+    assert fold(await again.events(lambda store: store.events())) == two.state
+    again.close()
+
+
+async def test_a_server_that_goes_away_is_said_and_its_return_noticed(
+    server: PostgresServer,
+) -> None:
+    plane = controller(server)
+    await plane.start()
+    await plane.configure(payload(), "configuration")
+    server.stop()
+    with pytest.raises(StoreUnavailable):
+        await plane.apply(split_change(30))
+    assert plane.state.epoch == 1
+    server.start()
+    assert (await plane.apply(split_change(40))).epoch == 2
+    plane.close()
