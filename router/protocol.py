@@ -123,8 +123,8 @@ class GatewayProtocol(HttpToolsProtocol):
         super().resume_writing()
         if self._turn is not None:
             self._turn.resume()
-        elif self._discarded_bytes is None and not self._in_head:
-            self.deadline = self._gateway.now() + self._limits.keep_alive_seconds
+        elif self._discarded_bytes is None:
+            self.deadline = self._gateway.now() + self._patience_seconds()
 
     def expire(self, now: float) -> None:
         """The deadline has passed: the client is too slow, or idle."""
@@ -260,11 +260,14 @@ class GatewayProtocol(HttpToolsProtocol):
             self._start_asgi_task(cycle, app)
         elif self._refused is not None:
             self._send_refusal(self._refused)
-        elif not self._in_head:
-            limits = self._limits
-            is_unread = self.flow.write_paused
-            seconds = limits.client_write_seconds if is_unread else limits.keep_alive_seconds
-            self.deadline = self._gateway.now() + seconds
+        else:
+            self.deadline = self._gateway.now() + self._patience_seconds()
+
+    def _patience_seconds(self) -> float:
+        """For how long a client may do nothing, now that it has its answers."""
+        if self.flow.write_paused:
+            return self._limits.client_write_seconds
+        return self._limits.header_seconds if self._in_head else self._limits.keep_alive_seconds
 
     # The end
 
