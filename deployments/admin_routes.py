@@ -196,9 +196,9 @@ def _add_history(router: APIRouter, controller: Controller, access: Access) -> N
         With `model`, the changes of its flag.
         """
         if after is None:
-            events = await controller.events(lambda store: store.latest(limit, model))
+            events = await controller.read(lambda store: store.latest(limit, model))
         else:
-            events = await controller.events(lambda store: store.page(after, limit, model))
+            events = await controller.read(lambda store: store.page(after, limit, model))
         return HistoryView(items=[HistoryItem.of(event) for event in events])
 
     @router.get("/snapshots/{epoch}", tags=["history"], dependencies=[_viewer(access)])
@@ -206,8 +206,7 @@ def _add_history(router: APIRouter, controller: Controller, access: Access) -> N
         """The routing table of an epoch, computed anew from the history."""
         if not 0 < epoch <= controller.state.epoch:
             raise NotFound(f"found no epoch {epoch}, wanted 1 to {controller.state.epoch}")
-        events = await controller.events(lambda store: store.events(until=epoch))
-        return fold(events).snapshot()
+        return await controller.read(lambda store: fold(store.events(until=epoch)).snapshot())
 
 
 async def _changed(

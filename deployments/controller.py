@@ -7,7 +7,7 @@ Reading order: Controller.apply, Controller._commit.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -81,6 +81,8 @@ class Controller:
         self._lock = asyncio.Lock()
         # One thread: what is read after a write that failed sees all of that write, or nothing.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        # Another for looking at the past, so that a long look delays no change.
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-reader")
         self.is_behind = True
         """Whether the store may hold more than `state`: not started yet, or a write failed."""
         self.state: State = EMPTY
@@ -157,17 +159,19 @@ class Controller:
             await self._commit([draft])
             return self.state.epoch
 
-    async def events(self, read: Callable[[Store], Sequence[Event]]) -> Sequence[Event]:
-        """Read events in the store's thread.
+    async def read(self, look: Callable[[Store], T]) -> T:
+        """Look at the store, in a thread; changes go on meanwhile.
 
         Raises:
             StoreUnavailable: The store cannot be read.
         """
-        return await self._in_thread(lambda: read(self._store))
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._reader, lambda: look(self._store))
 
     def close(self) -> None:
         """Finish what the store is doing, and close it."""
         self._thread.shutdown(wait=True)
+        self._reader.shutdown(wait=True)
         self._store.close()
 
     def _drafts(self, change: Change) -> list[Draft]:

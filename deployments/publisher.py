@@ -175,6 +175,9 @@ class Publisher:
             hello = from_gateway(await channel.receive())
         if not isinstance(hello, Hello):
             raise LinkError("a link begins with a hello")
+        for stale in self._of_same_process(hello):
+            # It connected again before its broken connection was noticed here.
+            self._forget(stale)
         link = Link(hello, channel, self._now())
         self._links.add(link)
         log.info("gateway_connected", extra={"gateway": hello.gateway, "gateway_pid": hello.pid})
@@ -208,8 +211,14 @@ class Publisher:
             case Hello():
                 raise LinkError("a second hello")
 
+    def _of_same_process(self, hello: Hello) -> list[Link]:
+        who = (hello.gateway, hello.pid)
+        return [link for link in self._links if (link.hello.gateway, link.hello.pid) == who]
+
     def _forget(self, link: Link) -> None:
-        self._links.discard(link)
+        if link not in self._links:
+            return
+        self._links.remove(link)
         for delivery in self._deliveries:
             delivery.dropped(link)
         hello = link.hello

@@ -8,9 +8,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 
-import sqlalchemy as sa
 import uvicorn
 from fastapi import FastAPI
 
@@ -40,9 +38,6 @@ def open_controller(spec: PenumbraSpec) -> tuple[Controller, Publisher]:
     Raises:
         StoreUnavailable: The store cannot be opened.
     """
-    url = sa.make_url(spec.store_url)
-    if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
-        Path(str(url.database)).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = Store(spec.store_url)
     publisher = Publisher(store.identity, time.monotonic)
     clocks = Clocks(now=lambda: datetime.now(UTC), monotonic=time.monotonic)

@@ -7,6 +7,7 @@ on disk. Everything here blocks; the controller calls it from a thread of its ow
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -50,6 +51,7 @@ class Store:
             # A connection that broke while nobody looked is replaced, not met with an error.
             self._engine = sa.create_engine(url, pool_pre_ping=True)
             if self._engine.dialect.name == "sqlite":
+                _make_folder(self._engine.url)
                 sa.event.listen(self._engine, "connect", _make_sqlite_durable)
             with self._engine.begin() as connection:
                 migrations.upgrade(connection)
@@ -149,6 +151,12 @@ def _row(event: Event) -> dict[str, Any]:
     }
 
 
+def _make_folder(url: sa.URL) -> None:
+    if url.database in (None, "", ":memory:"):
+        raise StoreUnavailable("found a store in memory, wanted one that lasts: sqlite:///FILE")
+    Path(str(url.database)).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def _make_sqlite_durable(connection: Any, record: object) -> None:
     del record
     cursor = connection.cursor()
@@ -161,7 +169,8 @@ def _make_sqlite_durable(connection: Any, record: object) -> None:
 def _translated(what: str) -> Iterator[None]:
     try:
         yield
-    except (SQLAlchemyError, CommandError, ValidationError, OSError) as error:
+    except (SQLAlchemyError, CommandError, ValidationError, OSError, ImportError) as error:
         # Alembic's: the schema is newer than this software. Pydantic's: so is an event.
+        # ImportError: the database's driver is not installed.
         cause = getattr(error, "orig", None) or error
         raise StoreUnavailable(f"the store cannot be {what}: {cause}") from error

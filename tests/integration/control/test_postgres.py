@@ -47,7 +47,7 @@ async def test_changes_survive_and_conflicts_are_noticed(server: PostgresServer)
     again = controller(server)
     await again.start()
     assert again.state == two.state
-    assert fold(await again.events(lambda store: store.events())) == two.state
+    assert await again.read(lambda store: fold(store.events())) == two.state
     again.close()
 
 

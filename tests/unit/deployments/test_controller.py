@@ -64,6 +64,19 @@ async def test_a_gateway_that_refuses_or_leaves_is_not_waited_for(tmp_path: Path
         assert [link.refusal for link in plane.publisher.links] == ["no room"]
 
 
+async def test_a_gateway_that_is_back_before_its_end_was_noticed_counts_once(
+    tmp_path: Path,
+) -> None:
+    async with control_plane(tmp_path, acknowledge_seconds=60) as plane:
+        lost = await plane.connect(FakeGateway("g", answers=False))
+        await plane.connect(FakeGateway("g"))
+        applied = await plane.controller.apply(split_change(1))
+        assert (applied.arrival.connected, applied.arrival.acknowledged) == (1, 1)
+        lost.leave()
+        await asyncio.gather(plane.attending[0])
+        assert len(plane.publisher.links) == 1
+
+
 async def test_a_gateway_that_connects_gets_the_newest_table(tmp_path: Path) -> None:
     async with control_plane(tmp_path) as plane:
         await plane.controller.apply(split_change(1))

@@ -92,9 +92,24 @@ def test_pages_and_the_latest_are_in_order(store: Store) -> None:
     assert [event.epoch for event in store.events(after=1, until=3)] == [2, 3]
 
 
-def test_a_store_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
-    with pytest.raises(StoreUnavailable, match="cannot be opened"):
-        Store(f"sqlite:///{tmp_path / 'nosuch' / 'penumbra.db'}")
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("sqlite:////proc/nosuch/penumbra.db", "No such file"),
+        ("sqlite://", "wanted one that lasts"),
+        ("sqlite:///:memory:", "wanted one that lasts"),
+        ("not a URL", "Could not parse"),
+        ("nosuch://host/db", "nosuch"),
+    ],
+)
+def test_a_store_that_cannot_be_opened_says_so(url: str, expected: str) -> None:
+    with pytest.raises(StoreUnavailable, match=expected):
+        Store(url)
+
+
+def test_the_folder_of_a_store_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    Store(f"sqlite:///{tmp_path / 'state' / 'penumbra.db'}")
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_store_of_a_newer_release_is_left_alone(store: Store, tmp_path: Path) -> None:
