@@ -15,7 +15,7 @@ from tests.support.requests import CHAT, COMPLETIONS, chat, completion, dumps
 from tests.support.scripted_upstream import ScriptedUpstream
 
 FUZZ = settings(
-    max_examples=25,
+    max_examples=12,
     deadline=None,
     derandomize=True,
     database=None,
@@ -23,7 +23,7 @@ FUZZ = settings(
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-SOON = 0.4
+SOON = 0.3
 AT_ONCE = 30
 
 BODY = dumps(chat())
@@ -151,8 +151,8 @@ def test_random_bytes_are_answered_or_closed_and_never_run(
 @given(
     st.lists(
         in_pieces(st.lists(st.sampled_from(VALID), min_size=1, max_size=8).map(b"".join)),
-        min_size=5,
-        max_size=5,
+        min_size=10,
+        max_size=10,
     )
 )
 def test_valid_requests_in_any_pieces_are_all_answered(
