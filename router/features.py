@@ -1,7 +1,7 @@
 """What slice and targeting rules may ask about a request body, computed only when one asks.
 
 Nothing here raises, whatever the body holds: the engine is the judge of a body, this only routes
-it. Work on text is bounded: its first `SAMPLE_CHARS` characters tell script and code. Pure.
+it. Work on text is bounded: only its beginning is looked at for script and code. Pure.
 """
 
 import re
@@ -10,8 +10,10 @@ from typing import Any, Self
 
 from router.scripts import dominant_script
 
-SAMPLE_CHARS = 2048
-"""How much of the last user text is looked at for its script and for code."""
+CODE_CHARS = 2048
+"""How much of the last user text is looked at for code."""
+SCRIPT_CHARS = 512
+"""How much of it is looked at for its script: counting letters costs more."""
 
 FIELDS = (
     "messages", "prompt", "input", "instructions", "tools", "functions", "text", "response_format",
@@ -93,14 +95,14 @@ class Features:
     def script(self) -> str:
         """The dominant script of the last user text, `none` if it holds no letter."""
         if self._script is None:
-            self._script = dominant_script(self.text[:SAMPLE_CHARS])
+            self._script = dominant_script(self.text[:SCRIPT_CHARS])
         return self._script
 
     @property
     def code(self) -> bool:
         """Whether the last user text holds program code."""
         if self._code is None:
-            self._code = holds_code(self.text[:SAMPLE_CHARS])
+            self._code = holds_code(self.text[:CODE_CHARS])
         return self._code
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.features import FIELDS, SAMPLE_CHARS, Features
+from router.features import CODE_CHARS, FIELDS, SCRIPT_CHARS, Features
 from router.scripts import SCRIPTS, dominant_script
 from tests.support.routing_tables import chat
 
@@ -151,6 +151,7 @@ def test_code(text: str, expected: bool) -> None:
 
 
 def test_only_the_beginning_of_a_huge_text_is_looked_at() -> None:
-    features = chat("a" * SAMPLE_CHARS + "β" * 10 * SAMPLE_CHARS)
+    features = chat("a" * SCRIPT_CHARS + "β" * 10 * SCRIPT_CHARS)
     assert features.script == "latin"
-    assert features.prompt_chars == 11 * SAMPLE_CHARS
+    assert features.prompt_chars == 11 * SCRIPT_CHARS
+    assert not chat("word " * CODE_CHARS + "```").code
