@@ -1,0 +1,165 @@
+"""The demo's clients: real requests to a running gateway, checked for their answers.
+
+Ordinary clients of the OpenAI API; that an answer came from one build or another they learn from
+its headers only.
+"""
+
+import asyncio
+import itertools
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import httpx
+
+from serve.demo.tasks import SLICES, Task, is_correct, make_tasks
+
+MODEL = "demo"
+_MAX_TOKENS = 96
+_TIMEOUT_SECONDS = 120.0
+_OK = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer, or the lack of one.
+
+    Attributes:
+        task: What was asked.
+        variant: Who answered; empty if nobody did.
+        epoch: Epoch of the routing table that decided.
+        is_right: Whether the answer is the right one.
+        error: What the client saw go wrong; empty if nothing.
+        has_failed_over: Whether the first attempt failed before the client saw anything of it.
+    """
+
+    task: Task
+    variant: str
+    epoch: int
+    is_right: bool
+    error: str = ""
+    has_failed_over: bool = False
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a run of traffic came to."""
+
+    requests: int = 0
+    errors: list[str] = field(default_factory=list)
+    by_variant: Counter[str] = field(default_factory=Counter)
+    right: Counter[str] = field(default_factory=Counter)
+    failovers: int = 0
+
+    def add(self, reply: Reply) -> None:
+        """Count one reply."""
+        self.requests += 1
+        if reply.error:
+            self.errors.append(reply.error)
+            return
+        self.by_variant[reply.variant] += 1
+        self.right[reply.variant] += reply.is_right
+        self.failovers += reply.has_failed_over
+
+
+class Traffic:
+    """Clients that keep asking until they are stopped.
+
+    Args:
+        base_url: The gateway, e.g. http://127.0.0.1:8080.
+        clients: How many ask at once.
+        seed: Which tasks they ask.
+    """
+
+    def __init__(self, base_url: str, clients: int, seed: int = 0) -> None:
+        self._base_url = base_url
+        self._clients = clients
+        self._tasks = _endless_tasks(seed)
+        self._numbers = itertools.count()
+        self.tally = Tally()
+
+    def next_tally(self) -> Tally:
+        """Start a new tally; returns the one that ends."""
+        ended, self.tally = self.tally, Tally()
+        return ended
+
+    @asynccontextmanager
+    async def flowing(self) -> AsyncIterator[None]:
+        """Traffic flows inside this context."""
+        async with asyncio.TaskGroup() as group:
+            asking = [group.create_task(self._ask_on()) for _ in range(self._clients)]
+            try:
+                yield
+            finally:
+                for task in asking:
+                    task.cancel()
+
+    async def _ask_on(self) -> None:
+        async with client(self._base_url) as http:
+            while True:
+                number = next(self._numbers)
+                headers = {"x-user-id": f"user-{number % 500}"}
+                is_stream = number % 2 == 0
+                reply = await ask(http, next(self._tasks), headers, is_stream=is_stream)
+                self.tally.add(reply)
+
+
+def client(base_url: str) -> httpx.AsyncClient:
+    """An HTTP client for `ask`."""
+    return httpx.AsyncClient(base_url=base_url, timeout=_TIMEOUT_SECONDS)
+
+
+async def ask(
+    http: httpx.AsyncClient, task: Task, headers: dict[str, str], *, is_stream: bool
+) -> Reply:
+    """Ask one task at temperature 0; never raises for what a server does."""
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": task.prompt}],
+        "temperature": 0,
+        "max_tokens": _MAX_TOKENS,
+        "stream": is_stream,
+    }
+    try:
+        response = await http.post("/v1/chat/completions", json=body, headers=headers)
+        if response.status_code != _OK:
+            return Reply(task, "", 0, is_right=False, error=f"status {response.status_code}")
+        text = streamed_text(response.text) if is_stream else _whole_text(response.json())
+    except (httpx.HTTPError, ValueError, KeyError, IndexError) as error:
+        return Reply(task, "", 0, is_right=False, error=f"{type(error).__name__}: {error}")
+    return Reply(
+        task,
+        response.headers.get("x-penumbra-variant", ""),
+        int(response.headers.get("x-penumbra-epoch", 0)),
+        is_right=is_correct(task, text),
+        has_failed_over="x-penumbra-failover" in response.headers,
+    )
+
+
+def _whole_text(answer: dict[str, list[dict[str, dict[str, str]]]]) -> str:
+    return answer["choices"][0]["message"]["content"] or ""
+
+
+def streamed_text(stream: str) -> str:
+    """The text of a chat stream.
+
+    Raises:
+        ValueError: It does not end as it should, or an event reports an error.
+    """
+    payloads = [part[5:].strip() for part in stream.split("\n\n") if part.startswith("data:")]
+    if not payloads or payloads[-1] != "[DONE]":
+        raise ValueError("the stream has no [DONE]")
+    pieces = []
+    for payload in payloads[:-1]:
+        event = json.loads(payload)
+        if "error" in event:
+            raise ValueError("the stream reports an error")
+        pieces += [choice["delta"].get("content") or "" for choice in event["choices"]]
+    return "".join(pieces)
+
+
+def _endless_tasks(seed: int) -> Iterator[Task]:
+    rounds = zip(*(make_tasks(name, 200, seed) for name in SLICES), strict=True)
+    return itertools.cycle(itertools.chain.from_iterable(rounds))

@@ -1,0 +1,244 @@
+"""The whole installation under traffic while flags flip and processes are killed: no client notices."""
+
+import asyncio
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from router.features import Features
+from router.flags import Context, evaluate
+from router.snapshot import Snapshot
+from serve.demo.tasks import SLICES, make_tasks
+from serve.demo.traffic import streamed_text
+from tests.e2e.test_hosting import replica
+from tests.support.installation import Installation
+
+REQUESTS = 2_000
+FLIPS = 50
+CLIENTS = 32
+STREAMS = 100
+Z = 5.0
+"""Standard errors that a share may be off: one false alarm in some million."""
+
+
+class Admin:
+    """The admin API of the installation."""
+
+    def __init__(self, stack: Installation) -> None:
+        self._http = httpx.AsyncClient(
+            base_url=stack.state.admin_url,
+            headers={"authorization": f"Bearer {stack.admin_token}"},
+            timeout=10,
+        )
+
+    async def change(self, what: str, **body: Any) -> int:
+        """Change the flag; returns the epoch of the change."""
+        body = {"reason": "test", **body}
+        response = await self._http.post(f"/admin/v1/flags/demo/{what}", json=body)
+        assert response.status_code == 200, response.text
+        return int(response.json()["epoch"])
+
+    async def snapshot(self, epoch: int) -> Snapshot:
+        response = await self._http.get(f"/admin/v1/snapshots/{epoch}")
+        return Snapshot.model_validate_json(response.content)
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+
+@dataclass(frozen=True)
+class Answered:
+    user: str
+    status: int
+    variant: str
+    epoch: int
+
+
+async def ask_short(http: httpx.AsyncClient, user: str, number: int) -> Answered:
+    task = make_tasks(SLICES[number % len(SLICES)], 1, seed=number)[0]
+    body = {
+        "model": "demo",
+        "messages": [{"role": "user", "content": task.prompt}],
+        "max_tokens": 2,
+        "temperature": 0,
+    }
+    headers = {"x-user-id": user}
+    response = await http.post("/v1/chat/completions", json=body, headers=headers)
+    assert "x-penumbra-failover" not in response.headers
+    return Answered(
+        user,
+        response.status_code,
+        response.headers["x-penumbra-variant"],
+        int(response.headers["x-penumbra-epoch"]),
+    )
+
+
+def decided(snapshot: Snapshot, user: str) -> str:
+    context = Context("demo", "anonymous", {}, user, "other", "id", Features(dict))
+    return evaluate(snapshot, context).variant
+
+
+async def test_flags_flip_under_traffic_and_every_answer_follows_its_epoch(
+    stack: Installation,
+) -> None:
+    admin = Admin(stack)
+    answers: list[Answered] = []
+    numbers = iter(range(REQUESTS))
+
+    async def client(http: httpx.AsyncClient) -> None:
+        for number in numbers:
+            answers.append(await ask_short(http, f"user-{number}", number))
+
+    async def flip() -> None:
+        for flip in range(FLIPS):
+            await asyncio.sleep(0)
+            while len(answers) < flip * REQUESTS // FLIPS:
+                await asyncio.sleep(0.01)
+            match flip % 5:
+                case 3:
+                    await admin.change("kill")
+                case 4:
+                    await admin.change("unkill")
+                case _:
+                    await admin.change("split", split={"int8": 30.0, "int4": float(flip % 3)})
+
+    await admin.change("split", split={"int8": 30.0})
+    async with httpx.AsyncClient(base_url=stack.gateway_url, timeout=120) as http:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(CLIENTS):
+                group.create_task(client(http))
+            group.create_task(flip())
+    assert len(answers) == REQUESTS
+    assert {answer.status for answer in answers} == {200}
+    snapshots = {epoch: await admin.snapshot(epoch) for epoch in {one.epoch for one in answers}}
+    assert len(snapshots) > FLIPS / 2
+    wrong = [one for one in answers if decided(snapshots[one.epoch], one.user) != one.variant]
+    assert wrong == []
+    unkilled = [one for one in answers if not snapshots[one.epoch].models["demo"].flag.killed]
+    share = Counter(one.variant for one in unkilled)["int8"] / len(unkilled)
+    assert abs(share - 0.3) < Z * math.sqrt(0.3 * 0.7 / len(unkilled))
+    await admin.change("split", split={})
+    await admin.close()
+
+
+async def stream_whole(http: httpx.AsyncClient, prompt: str) -> tuple[str, str]:
+    """The variant and the text of one chat stream; fails if it is not whole."""
+    body = {
+        "model": "demo",
+        "messages": [{"role": "user", "content": prompt}],
+        "temperature": 0,
+        "max_tokens": 200,
+        "min_tokens": 200,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    response = await http.post("/v1/chat/completions", json=body)
+    assert response.status_code == 200, response.text
+    events = [part[6:] for part in response.text.split("\n\n") if part.startswith("data: {")]
+    usage = [event["usage"] for event in map(json.loads, events) if event.get("usage")]
+    reasons = [
+        choice["finish_reason"]
+        for event in map(json.loads, events)
+        for choice in event["choices"]
+        if choice.get("finish_reason")
+    ]
+    assert reasons == ["length"]
+    assert len(usage) == 1
+    return response.headers["x-penumbra-variant"], streamed_text(response.text)
+
+
+async def test_no_client_notices_a_killed_candidate(
+    stack: Installation, record_property: Any
+) -> None:
+    admin = Admin(stack)
+    await admin.change("split", split={"int8": 100.0})
+    victim = replica(stack, "int8")
+    family = [victim, *victim.children(recursive=True)]
+    limits = httpx.Limits(max_connections=STREAMS)
+    async with httpx.AsyncClient(base_url=stack.gateway_url, timeout=300, limits=limits) as http:
+        async with asyncio.TaskGroup() as group:
+            tasks = make_tasks("sort", STREAMS, seed=3)
+            streams = [group.create_task(stream_whole(http, task.prompt)) for task in tasks]
+            await wait_for_streams(stack)
+            for process in family:
+                process.kill()
+        answers = [stream.result() for stream in streams]
+        assert all(text for _, text in answers)
+        died = await failovers(stack, 'from_variant="int8"')
+        assert died > 0
+        record_property("failovers", died)
+        for _ in range(600):
+            variant, _ = await stream_whole(http, "Sort: b a")
+            if variant == "int8":
+                break
+            await asyncio.sleep(0.5)
+        else:
+            pytest.fail("Ray did not bring int8 back")
+    await admin.change("split", split={})
+    await admin.close()
+
+
+async def wait_for_streams(stack: Installation) -> None:
+    """Until the candidate is in the middle of answering."""
+    url = f"{stack.variant_url('int8')}/metrics"
+    async with httpx.AsyncClient(timeout=10) as http:
+        for _ in range(600):
+            text = (await http.get(url)).text
+            lines = [
+                line
+                for line in text.splitlines()
+                if line.startswith("vllm:generation_tokens_total")
+            ]
+            running = [
+                line for line in text.splitlines() if line.startswith("vllm:num_requests_running")
+            ]
+            if sum(float(line.split()[-1]) for line in running) >= 8 and lines:
+                await asyncio.sleep(0.5)
+                return
+            await asyncio.sleep(0.05)
+    pytest.fail("int8 has no streams to break")
+
+
+async def failovers(stack: Installation, label: str) -> float:
+    """Failovers counted by all gateways."""
+    total = 0.0
+    urls = [one.url for one in stack.state.processes if one.name.startswith("gateway")]
+    async with httpx.AsyncClient(timeout=10) as http:
+        for url in urls:
+            text = (await http.get(f"{url.rsplit('/', 1)[0]}/metrics")).text
+            total += sum(
+                float(line.split()[-1])
+                for line in text.splitlines()
+                if line.startswith("penumbra_failovers_total") and label in line
+            )
+    return total
+
+
+async def test_a_killed_control_process_keeps_every_acknowledged_flag(stack: Installation) -> None:
+    admin = Admin(stack)
+    epoch = await admin.change("split", split={"int4": 12.5})
+    before = stack.state.process("control")
+    httpx.get(f"{stack.gateway_url}/health")
+    import psutil
+
+    psutil.Process(before.pid).kill()
+    async with httpx.AsyncClient(base_url=stack.gateway_url, timeout=120) as http:
+        while stack.state.process("control").pid == before.pid:
+            answer = await ask_short(http, "user-1", 1)
+            assert (answer.status, answer.epoch) == (200, epoch)
+    for _ in range(200):
+        try:
+            snapshot = await admin.snapshot(epoch)
+            break
+        except httpx.TransportError:
+            await asyncio.sleep(0.1)
+    else:
+        pytest.fail("the control process did not come back")
+    assert snapshot.models["demo"].flag.split == {"int4": 12.5}
+    assert await admin.change("split", split={}) > epoch
+    await admin.close()
