@@ -52,9 +52,10 @@ def engine(build: Engine, *, headers: Headers = (), gate: Gate | None = None) ->
             await gate.passed()
         try:
             if body.get("stream"):
+                events = build.events(path, body)
                 start = head(200, [STREAM_TYPE, ("transfer-encoding", "chunked"), *headers], "OK")
                 await exchange.send(start)
-                for data in build.events(path, body):
+                for data in events:
                     await exchange.send(chunk(data))
                 await exchange.send(LAST_CHUNK)
             else:

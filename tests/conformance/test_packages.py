@@ -1,0 +1,129 @@
+"""What is imported and installed is this repository, all of it and nothing else."""
+
+import importlib
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("serve", "router", "deployments", "monitoring")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_package_is_the_repositorys(name: str) -> None:
+    # A package of the same name in site-packages would win over an editable install elsewhere.
+    module = importlib.import_module(name)
+    assert module.__file__ is not None
+    assert Path(module.__file__) == ROOT / name / "__init__.py"
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_package_has_a_docstring(name: str) -> None:
+    assert importlib.import_module(name).__doc__
+
+
+def test_wheel_lists_the_packages() -> None:
+    assert PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == list(PACKAGES)
+
+
+def test_every_tool_knows_the_packages() -> None:
+    assert set(PROJECT["tool"]["mypy"]["packages"]) == set(PACKAGES)
+    assert set(PROJECT["tool"]["importlinter"]["root_packages"]) == set(PACKAGES)
+
+
+def test_every_module_is_below_a_package() -> None:
+    outside = {"tests", "benchmarks", "docs", "helm", "build", "dist", "var"}
+    tops = {
+        path.relative_to(ROOT).parts[0]
+        for path in ROOT.glob("*/**/*.py")
+        if not path.relative_to(ROOT).parts[0].startswith(".")
+    }
+    assert tops - outside == set(PACKAGES)
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_every_folder_with_modules_is_a_package(name: str) -> None:
+    folders = {path.parent for path in (ROOT / name).rglob("*.py")}
+    data_only = {"versions", "migrations"}
+    missing = [
+        folder
+        for folder in folders
+        if not (folder / "__init__.py").exists() and folder.name not in data_only
+    ]
+    assert missing == []
+
+
+def test_project_cannot_be_published_by_accident() -> None:
+    assert "Private :: Do Not Upload" in PROJECT["project"]["classifiers"]
+
+
+def test_console_script_is_importable() -> None:
+    module, _, function = PROJECT["project"]["scripts"]["penumbra"].partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_console_script_runs_from_any_folder(tmp_path: Path) -> None:
+    script = Path(sys.executable).with_name("penumbra")
+    assert script.exists(), "install this repository into the environment: pip install -e ."
+    done = run([str(script), "--help"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "flags" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["router", "deployments"])
+def test_entry_point_shows_its_help(name: str) -> None:
+    done = run([sys.executable, "-m", name, "--help"], ROOT)
+    assert done.returncode == 0, done.stderr
+    assert name in done.stdout
+
+
+@pytest.mark.parametrize("name", ["router.__main__", "deployments.__main__"])
+def test_entry_point_imports_no_engine(name: str) -> None:
+    program = (
+        f"import sys; import {name}; "
+        "print([n for n in ('ray', 'vllm', 'torch', 'numpy') if n in sys.modules])"
+    )
+    done = run([sys.executable, "-c", program], ROOT)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+def test_gateway_imports_nothing_that_is_off_its_path() -> None:
+    program = (
+        "import sys; import router.__main__; "
+        "print([n for n in ('fastapi', 'httpx', 'sqlalchemy', 'alembic', 'typer', 'rich')"
+        " if n in sys.modules])"
+    )
+    done = run([sys.executable, "-c", program], ROOT)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+def test_wheel_holds_the_packages_and_their_data(tmp_path: Path) -> None:
+    done = run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == set(PACKAGES)
+    for path in (ROOT / "deployments").rglob("*.py"):
+        assert str(path.relative_to(ROOT)) in names
+
+
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
