@@ -74,7 +74,7 @@ def summary(state: RunState) -> str:
     return "\n".join(
         [
             f"Gateway   {state.gateway_url}/v1   models: {', '.join(models)}",
-            f"Control   {state.control_url}      docs: {state.control_url}/docs",
+            f"Control   {state.admin_url}      docs: {state.admin_url}/docs",
             f"Try       curl {state.gateway_url}/v1/chat/completions"
             f" -H 'content-type: application/json' -d '{body}'",
             "Stop      Ctrl-C, or `penumbra down`; look with `penumbra status`",

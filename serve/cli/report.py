@@ -81,7 +81,7 @@ class Report(BaseModel):
     pid: int
     config: str
     gateway_url: str
-    control_url: str
+    admin_url: str
     epoch: int | None
     """The newest one; None while the control process does not answer."""
     variants: tuple[VariantReport, ...]
@@ -96,7 +96,7 @@ def collect(state: RunState, admin_token: str) -> Report:
         state: Of a supervisor that runs.
         admin_token: For the control process.
     """
-    flags, gateways = _ask_control(state.control_url, admin_token)
+    flags, gateways = _ask_control(state.admin_url, admin_token)
     epochs = {one["gateway"]: one["epoch"] for one in gateways.get("gateways", [])}
     newest = flags.get("epoch")
     problems = tuple(_problems(state, newest, epochs))
@@ -106,7 +106,7 @@ def collect(state: RunState, admin_token: str) -> Report:
         pid=state.pid,
         config=state.config,
         gateway_url=state.gateway_url,
-        control_url=state.control_url,
+        admin_url=state.admin_url,
         epoch=newest,
         variants=tuple(_variant(record) for record in state.variants),
         processes=tuple(_process(record, epochs) for record in state.processes),

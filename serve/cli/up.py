@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import psutil
 import typer
 from rich.console import Console
 
@@ -23,7 +22,7 @@ from serve.cli.report import Health, collect, print_report
 from serve.errors import ConfigurationInvalid, NotRunning, ProcessFailed, ServeError
 from serve.supervisor.folder import StateFolder, tail
 from serve.supervisor.layout import gateway_program, gateway_settings
-from serve.supervisor.processes import end_process, find_process
+from serve.supervisor.processes import end_process, find_process, wait_until_gone
 from serve.supervisor.state import read_running, read_state
 from serve.supervisor.supervisor import supervise
 
@@ -66,9 +65,7 @@ def down(file: File = _FILE) -> None:
     supervisor = find_process(state.pid, state.start_time)
     if supervisor is not None:
         supervisor.send_signal(signal.SIGTERM)
-        try:
-            supervisor.wait(_DOWN_SECONDS)
-        except psutil.TimeoutExpired:
+        if not wait_until_gone(state.pid, state.start_time, _DOWN_SECONDS):
             typer.echo(f"Process {state.pid} did not stop in {_DOWN_SECONDS:.0f} s: killing it.")
             supervisor.kill()
     # Each is looked up by id and start time: an id that was used again is somebody else's.

@@ -17,7 +17,12 @@ _REQUEST_SECONDS = 120.0
 _RETRY_SECONDS = 0.1
 
 
-async def warm_up(url: str, model: str, replicas: int) -> None:
+async def warm_up(
+    url: str,
+    model: str,
+    replicas: int,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> None:
     """Decode and score on every replica.
 
     HAProxy gives each request to the replica with the fewest open ones, so `replicas` requests at
@@ -27,11 +32,14 @@ async def warm_up(url: str, model: str, replicas: int) -> None:
         url: Base URL of the variant.
         model: Public model name.
         replicas: How many replicas there are.
+        transport: How requests are sent; None opens connections.
 
     Raises:
         WarmUpFailed: The variant answers, but not as it must.
     """
-    async with httpx.AsyncClient(base_url=url, timeout=_REQUEST_SECONDS, trust_env=False) as client:
+    async with httpx.AsyncClient(
+        base_url=url, timeout=_REQUEST_SECONDS, trust_env=False, transport=transport
+    ) as client:
         await _wait_until_routed(client)
         tokens = await _tokens(client, model)
         for step in (_decode, _score):

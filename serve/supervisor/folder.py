@@ -10,7 +10,7 @@ from typing import TextIO
 from serve.errors import AlreadyRunning
 from serve.supervisor.state import STATE_FILE
 
-TOKENS = {"PENUMBRA_ADMIN_TOKEN": "admin.token", "PENUMBRA_GATEWAY_TOKEN": "gateway.token"}
+TOKENS = {"PENUMBRA_ADMIN_TOKEN": "admin-token", "PENUMBRA_GATEWAY_TOKEN": "gateway-token"}
 """Environment variable -> file in the state folder that holds it when the variable is not set."""
 
 
@@ -34,7 +34,7 @@ class StateFolder:
             AlreadyRunning: Another process holds it.
         """
         self.logs.mkdir(parents=True, exist_ok=True)
-        # Not closed on the way out: the lock is the open file.
+        # Left open: the lock is the open file, so it goes when the process does.
         lock = (self.path / "lock").open("a+")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -50,6 +50,12 @@ class StateFolder:
         lock.write(str(os.getpid()))
         lock.flush()
         self._lock = lock
+
+    def unlock(self) -> None:
+        """Give the folder back."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def log(self, name: str) -> Path:
         """The log of one process or variant."""

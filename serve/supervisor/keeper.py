@@ -95,7 +95,7 @@ class Keeper:
                 backoff = FIRST_BACKOFF_SECONDS
             _log.warning(
                 "process_died",
-                extra={"process": self.program.name, "exit": code, "restart_seconds": backoff},
+                extra={"program": self.program.name, "exit": code, "restart_seconds": backoff},
             )
             self.enter(Phase.RESTARTING)
             await self.clean_up()
@@ -114,7 +114,7 @@ class Keeper:
             async with asyncio.timeout(self.program.stop_seconds):
                 await process.wait()
         except TimeoutError:
-            _log.warning("process_killed", extra={"process": self.program.name})
+            _log.warning("process_killed", extra={"program": self.program.name})
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()

@@ -9,6 +9,7 @@ import ctypes
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Collection
 
 import psutil
@@ -17,6 +18,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _TERM_SECONDS = 5.0
 _KILL_SECONDS = 5.0
+_POLL_SECONDS = 0.05
 
 
 def become_subreaper() -> None:
@@ -77,6 +79,16 @@ def find_process(pid: int, start_time: float) -> psutil.Process | None:
     except psutil.NoSuchProcess:
         return None
     return process if is_same and is_alive else None
+
+
+def wait_until_gone(pid: int, start_time: float, seconds: float) -> bool:
+    """Whether a process ended in time; one that nobody has reaped yet has ended."""
+    deadline = time.monotonic() + seconds
+    while find_process(pid, start_time) is not None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
 
 
 def start_time_of(pid: int) -> float:

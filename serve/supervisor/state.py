@@ -74,7 +74,7 @@ class RunState(BaseModel):
     is_ready: bool
     """Everything has been ready once."""
     gateway_url: str
-    control_url: str
+    admin_url: str
     processes: tuple[ProcessRecord, ...] = ()
     variants: tuple[VariantRecord, ...] = ()
 

@@ -53,16 +53,17 @@ def supervise(
     """
     folder = StateFolder(spec.state_dir)
     folder.lock()
-    check(spec)
-    become_subreaper()
     # Ray's socket paths are limited to 107 characters, so not inside the state folder.
     runtime = Path(tempfile.mkdtemp(prefix="penumbra-", dir="/tmp"))
     try:
+        check(spec)
+        become_subreaper()
         layout = lay_out(spec, config.absolute(), folder, runtime, environment)
         asyncio.run(Supervisor(spec, config.absolute(), folder, layout, observe).run_until_told())
     finally:
         folder.state.unlink(missing_ok=True)
         shutil.rmtree(runtime, ignore_errors=True)
+        folder.unlock()
 
 
 class Supervisor:
@@ -103,7 +104,7 @@ class Supervisor:
             config=str(config),
             is_ready=False,
             gateway_url=gateway_url(spec),
-            control_url=spec.control_url,
+            admin_url=spec.control_url,
         )
 
     async def run_until_told(self) -> None:

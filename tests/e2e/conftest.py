@@ -1,0 +1,79 @@
+"""One installation for all end-to-end tests: real Ray and vLLM, three builds of the demo model."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.installation import Installation, still_running
+
+READY_SECONDS = 480.0
+STOP_SECONDS = 60.0
+VARIANTS = ("full", "int8", "int4")
+HERE = Path(__file__).parent
+
+ENGINE_ARGS: dict[str, Any] = {
+    "max_model_len": 1024,
+    "enforce_eager": True,
+    "gpu_memory_utilization": 0.05,
+    "kv_cache_memory_bytes": 128 * 1024 * 1024,
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything here is `e2e`, and the first test waits for the engines."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.timeout(600))
+
+
+def engine(folder: Path, index: int = 0) -> dict[str, Any]:
+    """The configuration of one hosted variant; engines take turns on the cores."""
+    cores = os.cpu_count() or 1
+    return {
+        "engine": {
+            "source": str(folder),
+            "dtype": "bfloat16",
+            "cpus": 0.25,
+            "threads": str(index % cores),
+            "engine_args": ENGINE_ARGS,
+        }
+    }
+
+
+@pytest.fixture(scope="session")
+def variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's builds; PENUMBRA_E2E_VARIANTS names a folder that has them already."""
+    given = os.environ.get("PENUMBRA_E2E_VARIANTS")
+    if given:
+        return Path(given)
+    from serve.demo.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("variants")
+    prepare(folder, report=print)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stack(variants: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """A running installation with two gateways; at the end nothing of it may be left."""
+    models = {
+        "demo": {
+            "baseline": "full",
+            "variants": {
+                name: engine(variants / name, index) for index, name in enumerate(VARIANTS)
+            },
+        }
+    }
+    with Installation(models, tmp_path_factory.mktemp("stack"), processes=2) as installation:
+        installation.start()
+        installation.wait_until_ready(READY_SECONDS)
+        yield installation
+        processes = installation.processes()
+        installation.send(signal.SIGTERM)
+        assert installation.wait(STOP_SECONDS) == 0, installation.output.read_text()
+        assert still_running(processes, seconds=5) == []

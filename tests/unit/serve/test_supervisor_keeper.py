@@ -1,0 +1,144 @@
+"""A keeper starts its process, starts it again, and stops it; real processes, no sockets."""
+
+import asyncio
+import signal
+import sys
+from asyncio.subprocess import Process
+from pathlib import Path
+
+import pytest
+
+from serve.errors import ProcessFailed
+from serve.supervisor import keeper as keeping
+from serve.supervisor.keeper import Keeper, Program, describe_exit
+from serve.supervisor.state import Phase
+
+WAIT = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); signal.pause()"
+
+
+class TestKeeper(Keeper):
+    """Ready as soon as it is started; remembers the phases."""
+
+    __test__ = False
+
+    def __init__(self, code: str, folder: Path, **options: float) -> None:
+        self.phases: list[Phase] = []
+        self.entered: dict[Phase, asyncio.Event] = {phase: asyncio.Event() for phase in Phase}
+        program = Program(
+            name="worker",
+            command=(sys.executable, "-c", code),
+            environment={"GIVEN": "yes"},
+            log=folder / "worker.log",
+            **options,
+        )
+        super().__init__(program, self._changed)
+
+    async def watch(self, process: Process) -> None:
+        self.enter(Phase.READY)
+
+    def _changed(self) -> None:
+        self.phases.append(self.phase)
+        self.entered[self.phase].set()
+
+
+class NeverReadyKeeper(TestKeeper):
+    async def watch(self, process: Process) -> None:
+        await asyncio.Event().wait()
+
+
+async def stop(keeper: Keeper, task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await keeper.stop()
+
+
+async def test_process_that_dies_before_it_is_ready_fails_with_its_log(tmp_path: Path) -> None:
+    keeper = NeverReadyKeeper("import sys; print('no such model'); sys.exit(3)", tmp_path)
+    with pytest.raises(ProcessFailed, match=r"worker ended \(exit status 3\)") as failure:
+        await keeper.run()
+    assert failure.value.log_tail == "no such model"
+
+
+async def test_process_that_dies_later_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "FIRST_BACKOFF_SECONDS", 0.0)
+    keeper = TestKeeper(WAIT, tmp_path)
+    task = asyncio.create_task(keeper.run())
+    await keeper.entered[Phase.READY].wait()
+    first = keeper.record
+    assert first is not None
+    keeper.entered[Phase.READY].clear()
+    keeper._process.kill()  # type: ignore[union-attr]
+    await keeper.entered[Phase.READY].wait()
+    second = keeper.record
+    assert second is not None
+    assert (second.pid, second.restarts) != (first.pid, 0)
+    assert second.restarts == 1
+    assert keeper.phases == [
+        Phase.LOADING,
+        Phase.READY,
+        Phase.RESTARTING,
+        Phase.LOADING,
+        Phase.READY,
+    ]
+    await stop(keeper, task)
+
+
+async def test_restarts_back_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    delays: list[float] = []
+    enough = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        delays.append(seconds)
+        if len(delays) == 4:
+            enough.set()
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(keeping.asyncio, "sleep", sleep)
+    monkeypatch.setattr(keeping, "LAST_BACKOFF_SECONDS", 1.5)
+    keeper = TestKeeper("pass", tmp_path)
+    keeper.is_ready.set()
+    task = asyncio.create_task(keeper.run())
+    await enough.wait()
+    assert delays == [0.5, 1.0, 1.5, 1.5]
+    await stop(keeper, task)
+
+
+async def test_stop_asks_first_and_then_kills(tmp_path: Path) -> None:
+    polite = TestKeeper(
+        WAIT.replace("signal.pause", "print('up', flush=True); signal.pause"), tmp_path
+    )
+    deaf = TestKeeper(
+        "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True)\n"
+        "while True: signal.pause()",
+        tmp_path,
+        stop_seconds=0.2,
+    )
+    for keeper, code in ((polite, 0), (deaf, -signal.SIGKILL)):
+        keeper.program.log.unlink(missing_ok=True)
+        task = asyncio.create_task(keeper.run())
+        await keeper.entered[Phase.READY].wait()
+        # Another process writes the file, so there is no event to wait for.
+        while "up" not in keeper.program.log.read_text():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await stop(keeper, task)
+        assert keeper._process is not None
+        assert keeper._process.returncode == code
+
+
+async def test_process_gets_its_own_tokens_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENUMBRA_ADMIN_TOKEN", "secret")
+    monkeypatch.setenv("UPSTREAM_KEY", "kept")
+    names = ("PENUMBRA_ADMIN_TOKEN", "UPSTREAM_KEY", "GIVEN")
+    keeper = NeverReadyKeeper(f"import os; print([os.environ.get(n) for n in {names}])", tmp_path)
+    with pytest.raises(ProcessFailed) as failure:
+        await keeper.run()
+    assert failure.value.log_tail == "[None, 'kept', 'yes']"
+
+
+@pytest.mark.parametrize(("code", "words"), [(0, "exit status 0"), (-9, "killed by SIGKILL")])
+def test_exit_is_described(code: int, words: str) -> None:
+    assert describe_exit(code) == words

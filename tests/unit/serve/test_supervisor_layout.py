@@ -1,0 +1,131 @@
+"""Which processes a configuration means, and what each of them is told."""
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments.catalogue import load
+from deployments.spec import PenumbraSpec
+from router.settings import GatewaySettings
+from serve.errors import ConfigurationInvalid
+from serve.supervisor import preflight
+from serve.supervisor.folder import StateFolder
+from serve.supervisor.layout import Layout, lay_out
+from serve.supervisor.state import Phase
+
+EXTERNAL = {
+    "demo": {
+        "baseline": "full",
+        "variants": {
+            "full": {"url": "http://127.0.0.1:9001"},
+            "int8": {"url": "http://127.0.0.1:9001"},
+        },
+    }
+}
+
+
+def hosted(**engine: Any) -> dict[str, Any]:
+    engine = {"source": "weights", "cpus": 0.1, **engine}
+    return {"demo": {"baseline": "full", "variants": {"full": {"engine": engine}}}}
+
+
+def spec_of(folder: Path, models: dict[str, Any], **more: Any) -> PenumbraSpec:
+    file = folder / "penumbra.yaml"
+    file.write_text(json.dumps({"models": models, **more}))  # JSON is YAML.
+    return load(file)
+
+
+def layout_of(folder: Path, models: dict[str, Any], **more: Any) -> Layout:
+    spec = spec_of(folder, models, **more)
+    state = StateFolder(spec.state_dir)
+    state.logs.mkdir(parents=True)
+    return lay_out(spec, folder / "penumbra.yaml", state, Path("/r"), {})
+
+
+def settings_of(layout: Layout, index: int) -> GatewaySettings:
+    file = Path(layout.gateways[index].command[-1])
+    return GatewaySettings.model_validate_json(file.read_bytes())
+
+
+def test_external_variants_need_no_fleet(tmp_path: Path) -> None:
+    layout = layout_of(tmp_path, EXTERNAL)
+    assert layout.fleet is None
+    assert layout.plan is None
+    assert [(one.variant, one.phase, one.is_hosted) for one in layout.variants] == [
+        ("full", Phase.WAITING, False),
+        ("int8", Phase.WAITING, False),
+    ]
+
+
+def test_hosted_variant_answers_at_haproxy(tmp_path: Path) -> None:
+    layout = layout_of(tmp_path, hosted(), ray={"port": 8123})
+    url = "http://127.0.0.1:8123/demo-full"
+    assert layout.variants[0].url == url
+    assert settings_of(layout, 0).snapshot.models["demo"].variants["full"].url == url
+    endpoints = Path(layout.control.command[-1])
+    assert json.loads(endpoints.read_text()) == {"demo": {"full": url}}
+    assert layout.plan is not None
+    assert layout.plan.port == 8123
+
+
+def test_gateways_share_a_port_and_have_health_of_their_own(tmp_path: Path) -> None:
+    layout = layout_of(
+        tmp_path, EXTERNAL, gateway={"port": 7000, "processes": 2, "internal_port": 7100}
+    )
+    first, second = settings_of(layout, 0), settings_of(layout, 1)
+    assert (first.port, second.port) == (7000, 7000)
+    assert (first.internal_port, second.internal_port) == (7100, 7101)
+    assert (first.gateway_id, second.gateway_id) == ("gateway-0", "gateway-1")
+    assert layout.gateways[1].ready_url == "http://127.0.0.1:7101/ready"
+
+
+def test_gateways_cannot_administrate(tmp_path: Path) -> None:
+    layout = layout_of(tmp_path, EXTERNAL)
+    assert set(layout.gateways[0].environment) == {"PENUMBRA_GATEWAY_TOKEN"}
+    assert set(layout.control.environment) == {"PENUMBRA_GATEWAY_TOKEN", "PENUMBRA_ADMIN_TOKEN"}
+
+
+def test_settings_files_are_private(tmp_path: Path) -> None:
+    layout_of(tmp_path, hosted())
+    files = [file for file in (tmp_path / ".penumbra").iterdir() if file.is_file()]
+    assert len(files) == 5
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+
+@pytest.fixture
+def ports_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "_check_port", lambda *_: None)
+
+
+@pytest.mark.usefixtures("ports_free")
+@pytest.mark.parametrize(
+    ("engine", "words"),
+    [
+        ({"source": "nowhere"}, "models.demo.variants.full.engine.source: found no folder"),
+        ({"source": "empty"}, "without config.json"),
+        ({"cpus": 4096.0}, "engine.cpus: found 4096"),
+        ({"autoscaling": {"min": 0, "max": 2}}, "autoscaling.min: found 0, wanted 1"),
+    ],
+)
+def test_what_this_machine_cannot_give_is_refused(
+    tmp_path: Path, engine: dict[str, Any], words: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "config.json").write_text("{}")
+    with pytest.raises(ConfigurationInvalid) as refusal:
+        preflight.check(spec_of(tmp_path, hosted(**engine)))
+    assert words in refusal.value.message
+
+
+@pytest.mark.usefixtures("ports_free")
+def test_missing_ray_is_said_and_not_needed_for_external_variants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "is_ray_installed", lambda: False)
+    preflight.check(spec_of(tmp_path, EXTERNAL))
+    with pytest.raises(ConfigurationInvalid, match="need Ray and vLLM"):
+        preflight.check(spec_of(tmp_path, hosted(source="hf://org/model")))
