@@ -1,4 +1,4 @@
-"""The whole installation under traffic while flags flip and processes are killed: no client notices."""
+"""The whole installation under traffic while flags flip and processes die: no client notices."""
 
 import asyncio
 import json
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from router.features import Features
@@ -83,45 +84,53 @@ def decided(snapshot: Snapshot, user: str) -> str:
     return evaluate(snapshot, context).variant
 
 
+async def ask_all(stack: Installation, answers: list[Answered]) -> None:
+    """Send all requests, `CLIENTS` at a time."""
+    numbers = iter(range(REQUESTS))
+
+    async def client(http: httpx.AsyncClient) -> None:
+        while (number := next(numbers, None)) is not None:
+            answers.append(await ask_short(http, f"user-{number}", number))
+
+    async with (
+        httpx.AsyncClient(base_url=stack.gateway_url, timeout=120) as http,
+        asyncio.TaskGroup() as group,
+    ):
+        for _ in range(CLIENTS):
+            group.create_task(client(http))
+
+
+async def flip_evenly(admin: Admin, answers: list[Answered]) -> None:
+    """Change the flag `FLIPS` times, spread over the traffic."""
+    for flip in range(FLIPS):
+        for _ in range(30_000):
+            if len(answers) >= flip * REQUESTS // FLIPS:
+                break
+            await asyncio.sleep(0.01)
+        if flip % 5 == 3:
+            await admin.change("kill")
+        elif flip % 5 == 4:
+            await admin.change("unkill")
+        else:
+            await admin.change("split", split={"int8": 30.0, "int4": float(flip % 3)})
+
+
 async def test_flags_flip_under_traffic_and_every_answer_follows_its_epoch(
     stack: Installation,
 ) -> None:
     admin = Admin(stack)
     answers: list[Answered] = []
-    numbers = iter(range(REQUESTS))
-
-    async def client(http: httpx.AsyncClient) -> None:
-        for number in numbers:
-            answers.append(await ask_short(http, f"user-{number}", number))
-
-    async def flip() -> None:
-        for flip in range(FLIPS):
-            await asyncio.sleep(0)
-            while len(answers) < flip * REQUESTS // FLIPS:
-                await asyncio.sleep(0.01)
-            match flip % 5:
-                case 3:
-                    await admin.change("kill")
-                case 4:
-                    await admin.change("unkill")
-                case _:
-                    await admin.change("split", split={"int8": 30.0, "int4": float(flip % 3)})
-
     await admin.change("split", split={"int8": 30.0})
-    async with httpx.AsyncClient(base_url=stack.gateway_url, timeout=120) as http:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(CLIENTS):
-                group.create_task(client(http))
-            group.create_task(flip())
+    await asyncio.gather(ask_all(stack, answers), flip_evenly(admin, answers))
     assert len(answers) == REQUESTS
     assert {answer.status for answer in answers} == {200}
     snapshots = {epoch: await admin.snapshot(epoch) for epoch in {one.epoch for one in answers}}
     assert len(snapshots) > FLIPS / 2
     wrong = [one for one in answers if decided(snapshots[one.epoch], one.user) != one.variant]
     assert wrong == []
-    unkilled = [one for one in answers if not snapshots[one.epoch].models["demo"].flag.killed]
-    share = Counter(one.variant for one in unkilled)["int8"] / len(unkilled)
-    assert abs(share - 0.3) < Z * math.sqrt(0.3 * 0.7 / len(unkilled))
+    live = [one for one in answers if not snapshots[one.epoch].models["demo"].flag.killed]
+    share = Counter(one.variant for one in live)["int8"] / len(live)
+    assert abs(share - 0.3) < Z * math.sqrt(0.3 * 0.7 / len(live))
     await admin.change("split", split={})
     await admin.close()
 
@@ -161,26 +170,29 @@ async def test_no_client_notices_a_killed_candidate(
     family = [victim, *victim.children(recursive=True)]
     limits = httpx.Limits(max_connections=STREAMS)
     async with httpx.AsyncClient(base_url=stack.gateway_url, timeout=300, limits=limits) as http:
-        async with asyncio.TaskGroup() as group:
-            tasks = make_tasks("sort", STREAMS, seed=3)
-            streams = [group.create_task(stream_whole(http, task.prompt)) for task in tasks]
-            await wait_for_streams(stack)
-            for process in family:
-                process.kill()
-        answers = [stream.result() for stream in streams]
+        prompts = [task.prompt for task in make_tasks("sort", STREAMS, seed=3)]
+        streams = [asyncio.create_task(stream_whole(http, prompt)) for prompt in prompts]
+        await wait_for_streams(stack)
+        for process in family:
+            process.kill()
+        answers = await asyncio.gather(*streams)
         assert all(text for _, text in answers)
         died = await failovers(stack, 'from_variant="int8"')
         assert died > 0
         record_property("failovers", died)
-        for _ in range(600):
-            variant, _ = await stream_whole(http, "Sort: b a")
-            if variant == "int8":
-                break
-            await asyncio.sleep(0.5)
-        else:
-            pytest.fail("Ray did not bring int8 back")
+        await wait_until_back(http, "int8")
     await admin.change("split", split={})
     await admin.close()
+
+
+async def wait_until_back(http: httpx.AsyncClient, variant: str) -> None:
+    """Until a killed variant answers again."""
+    for _ in range(600):
+        answered, _ = await stream_whole(http, "Sort: bab dad")
+        if answered == variant:
+            return
+        await asyncio.sleep(0.5)
+    pytest.fail(f"Ray did not bring {variant} back")
 
 
 async def wait_for_streams(stack: Installation) -> None:
@@ -189,15 +201,12 @@ async def wait_for_streams(stack: Installation) -> None:
     async with httpx.AsyncClient(timeout=10) as http:
         for _ in range(600):
             text = (await http.get(url)).text
-            lines = [
-                line
-                for line in text.splitlines()
-                if line.startswith("vllm:generation_tokens_total")
-            ]
             running = [
-                line for line in text.splitlines() if line.startswith("vllm:num_requests_running")
+                float(line.split()[-1])
+                for line in text.splitlines()
+                if line.startswith("vllm:num_requests_running")
             ]
-            if sum(float(line.split()[-1]) for line in running) >= 8 and lines:
+            if sum(running) >= 8:
                 await asyncio.sleep(0.5)
                 return
             await asyncio.sleep(0.05)
@@ -223,9 +232,6 @@ async def test_a_killed_control_process_keeps_every_acknowledged_flag(stack: Ins
     admin = Admin(stack)
     epoch = await admin.change("split", split={"int4": 12.5})
     before = stack.state.process("control")
-    httpx.get(f"{stack.gateway_url}/health")
-    import psutil
-
     psutil.Process(before.pid).kill()
     async with httpx.AsyncClient(base_url=stack.gateway_url, timeout=120) as http:
         while stack.state.process("control").pid == before.pid:
