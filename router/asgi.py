@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from router.errors import GatewayError, MethodNotAllowed, ModelNotFound, RouteNotFound
 from router.gateway import Gateway
-from router.protocol import HOT_PATHS
+from router.routes import HOT_PATHS
 from router.wire import is_valid_request_id
 
 _NOT_FOUND = 404

@@ -9,9 +9,9 @@ import itertools
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from monitoring.vocabulary import Outcome
 from router.attempt import Attempt
@@ -39,7 +39,7 @@ from router.settings import GatewaySettings
 from router.slices import slice_of
 from router.snapshot import ModelSnapshot, Snapshot, Variant
 from router.upstream_http import HttpUpstream
-from router.wire import upstream_headers
+from router.wire import TextHeaders, upstream_headers
 
 log = logging.getLogger(__name__)
 
@@ -272,29 +272,6 @@ class Gateway:
                 if isinstance(upstream, HttpUpstream)
             ),
         )
-
-
-class TextHeaders(Mapping[str, str]):
-    """Header lines as text, decoded only when asked for; names in lower case."""
-
-    __slots__ = ("_headers",)
-
-    def __init__(self, headers: dict[bytes, bytes]) -> None:
-        self._headers = headers
-
-    def __getitem__(self, name: str) -> str:
-        return self._headers[name.encode("latin-1")].decode("latin-1")
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """See Mapping; without its exception for each header that is not there."""
-        value = self._headers.get(name.encode("latin-1"))
-        return default if value is None else value.decode("latin-1")
-
-    def __iter__(self) -> Iterator[str]:
-        return (name.decode("latin-1") for name in self._headers)
-
-    def __len__(self) -> int:
-        return len(self._headers)
 
 
 def _refused_decision(decision: Decision, context: Context, model: Model) -> GatewayError:

@@ -17,22 +17,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from router.ambiguity import check_head
 from router.errors import BadRequest, GatewayError, HeaderTooLarge, RequestTimeout
 from router.exchange import Exchange, refusal
+from router.routes import hot_path
 
 if TYPE_CHECKING:
     from router.gateway import Gateway
 
 log = logging.getLogger(__name__)
 
-HOT_PATHS = frozenset(
-    {
-        b"/v1/chat/completions",
-        b"/v1/completions",
-        b"/v1/responses",
-        b"/v1/embeddings",
-        b"/tokenize",
-        b"/detokenize",
-    }
-)
 _PIPELINE_LENGTH = 16
 _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 1024 * 1024
@@ -159,7 +150,8 @@ class GatewayProtocol(HttpToolsProtocol):
         """
         self._in_head = False
         self._check_head()
-        path = self._hot_path()
+        is_post = self.parser.get_method() == b"POST"
+        path = hot_path(self.url) if is_post else None
         if path is None:
             self.deadline = math.inf
             super().on_headers_complete()
@@ -193,21 +185,6 @@ class GatewayProtocol(HttpToolsProtocol):
             self.cycle.complete_body()
         else:
             super().on_message_complete()
-
-    def _hot_path(self) -> bytes | None:
-        """The target in origin form if this is a request of a hot route."""
-        if self.url in HOT_PATHS:
-            return self.url if self.parser.get_method() == b"POST" else None
-        if self.parser.get_method() != b"POST":
-            return None
-        try:
-            target = httptools.parse_url(self.url)
-        except httptools.HttpParserInvalidURLError:
-            return None
-        if target.path not in HOT_PATHS:
-            return None
-        path: bytes = target.path
-        return path if target.query is None else b"%b?%b" % (path, target.query)
 
     def _check_head(self) -> None:
         headers = self.headers

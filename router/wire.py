@@ -1,6 +1,8 @@
 """HTTP heads as bytes: which headers travel on, in which direction. Pure."""
 
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
+from typing import Any
 
 from router.ports import Headers
 
@@ -68,3 +70,26 @@ def answer_head(status: int, headers: Headers, end: bytes) -> bytes:
 def _nominated(connection: bytes) -> frozenset[bytes]:
     """The headers that a `Connection` header makes hop-by-hop."""
     return frozenset(name.strip().lower() for name in connection.split(b","))
+
+
+class TextHeaders(Mapping[str, str]):
+    """Header lines as text, decoded only when asked for; names in lower case."""
+
+    __slots__ = ("_headers",)
+
+    def __init__(self, headers: dict[bytes, bytes]) -> None:
+        self._headers = headers
+
+    def __getitem__(self, name: str) -> str:
+        return self._headers[name.encode("latin-1")].decode("latin-1")
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """See Mapping; without its exception for each header that is not there."""
+        value = self._headers.get(name.encode("latin-1"))
+        return default if value is None else value.decode("latin-1")
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.decode("latin-1") for name in self._headers)
+
+    def __len__(self) -> int:
+        return len(self._headers)
