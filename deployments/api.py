@@ -11,7 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
 from deployments import wanted
@@ -47,7 +47,7 @@ def build_api(
         title="Penumbra control",
         version=VERSION,
         summary="Variant flags: who answers, who changed it, and when every gateway knew.",
-        # Its page would load scripts from elsewhere; the document itself is enough.
+        # FastAPI's page would load scripts from elsewhere; the document itself is enough.
         docs_url=None,
         redoc_url=None,
     )
@@ -86,6 +86,10 @@ def _add_probes(app: FastAPI, controller: Controller, publisher: Publisher) -> N
         values.gateways.set(len(publisher.links))
         values.outdated_gateways.set(sum(link.epoch < epoch for link in publisher.links))
         return Response(values.text(), media_type=CONTENT_TYPE)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> RedirectResponse:
+        return RedirectResponse("/openapi.json")
 
 
 def _error(status: int, message: str, code: str, param: str | None = None) -> JSONResponse:
