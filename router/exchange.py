@@ -223,6 +223,7 @@ class Exchange:
 
     def _release(self, dispatch: "Dispatch") -> None:
         self._gateway.timed.discard(dispatch)
+        self._gateway.outbox.in_flight -= 1
         if self.caller is not None:
             self.caller.tenant.leave()
 

@@ -4,6 +4,7 @@ Nothing here raises, whatever the body holds: the engine is the judge of a body,
 it. Work on text is bounded: only its beginning is looked at for script and code. Pure.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Self
@@ -31,6 +32,8 @@ _DECLARATION = re.compile(
 )
 _CODE_LINE_END = re.compile(r"(?:;|\) ?\{|\):|=>|\);)[ \t]*$", re.MULTILINE)
 _CODE_LINES = 2
+_CODE_HINT = re.compile(r"[(;={<`\"]|import|class|public|private|static|select", re.IGNORECASE)
+"""What every text that holds code has in it; prose mostly has not."""
 
 
 class Features:
@@ -40,11 +43,15 @@ class Features:
 
     Args:
         load: Gives the decoded body; called at most once, may raise anything.
+        most_chars: Bound on the characters of all text: the bytes of the body, where known.
     """
 
-    __slots__ = ("_body", "_code", "_json_mode", "_load", "_prompt_chars", "_script", "_text")
+    __slots__ = (
+        "_body", "_code", "_json_mode", "_load", "_prompt_chars", "_script", "_text", "most_chars",
+    )  # fmt: skip
 
-    def __init__(self, load: Callable[[], Any]) -> None:
+    def __init__(self, load: Callable[[], Any], most_chars: float = math.inf) -> None:
+        self.most_chars = most_chars
         self._load = load
         self._body: Mapping[str, Any] | None = None
         self._text: str | None = None
@@ -111,6 +118,8 @@ def holds_code(text: str) -> bool:
 
     A fenced block, a declaration, or two lines that end as only code does. JSON is not code.
     """
+    if _CODE_HINT.search(text) is None:
+        return False
     if "```" in text or _DECLARATION.search(text):
         return True
     ends = _CODE_LINE_END.finditer(text)
@@ -133,7 +142,10 @@ def _asks_for_json(body: Mapping[str, Any]) -> bool:
     for wanted in formats:
         if isinstance(wanted, dict) and wanted.get("type", "text") != "text":
             return True
-    return any(body.get(name) for name in _GUIDES)
+    for name in _GUIDES:  # noqa: SIM110 - on the hot path, and most bodies have none
+        if body.get(name):
+            return True
+    return False
 
 
 def _prompt_texts(body: Mapping[str, Any]) -> list[str]:

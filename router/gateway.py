@@ -193,7 +193,7 @@ class Gateway:
     def _context(self, exchange: Exchange, caller: Caller, peek: Peek, model: Model) -> Context:
         headers = TextHeaders(exchange.headers)
         tenant = caller.tenant.name
-        features = Features(peek.parts)
+        features = Features(peek.parts, len(exchange.body))
         named = headers.get("x-penumbra-slice")
         return Context(
             model=peek.model,
@@ -219,6 +219,7 @@ class Gateway:
             routed.plan, routed.model.attempts, routed.request, exchange, self.limits, self.now
         )
         self.timed.add(dispatch)
+        self.outbox.in_flight += 1
         return dispatch
 
     async def sweep(self) -> None:

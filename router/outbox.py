@@ -8,18 +8,25 @@ each turn anyway.
 
 import asyncio
 
+_FEW = 4
+
 
 class Outbox:
     """The queued writes of one event loop."""
 
-    __slots__ = ("_queue",)
+    __slots__ = ("_queue", "in_flight")
 
     def __init__(self) -> None:
+        self.in_flight = 0
+        """Requests under way: with few there is nothing to gather, and writes go out at once."""
         self._queue: list[tuple[asyncio.Transport, bytes]] = []
 
     def write(self, transport: asyncio.Transport, data: bytes) -> None:
-        """Write at the end of this turn, after all that was queued before."""
+        """Write at the end of this turn, after all that was queued before; at once if idle."""
         if not self._queue:
+            if self.in_flight < _FEW:
+                transport.write(data)
+                return
             asyncio.get_running_loop().call_soon(self.flush)
         self._queue.append((transport, data))
 

@@ -125,5 +125,8 @@ def _feature_is(name: str, wanted: bool) -> Condition:
 
 def _chars_between(least: int, most: int | None) -> Condition:
     if most is None:
-        return lambda features, _t, _h, _s: features.prompt_chars >= least
+        # The bound first: a short body needs no reading.
+        return lambda features, _t, _h, _s: (
+            features.most_chars >= least and features.prompt_chars >= least
+        )
     return lambda features, _t, _h, _s: least <= features.prompt_chars <= most
