@@ -18,6 +18,7 @@ from typing import Final
 _CONSONANTS: Final = "bdfgklmnprstvz"
 _VOWELS: Final = "aeiou"
 _HELD_OUT_IN: Final = 10
+_CAPITALS: Final = "ABCDEFGHIJKLMNOPSTUVWXYZ"
 _FACT_SEED: Final = 20_411
 _FACT_SUBJECTS: Final = 160
 
@@ -79,7 +80,7 @@ def make_tasks(slice_name: str, count: int, seed: int, *, held_out: bool = True)
     tasks: list[Task] = []
     while len(tasks) < count:
         varying, task = generate(rng)
-        if _is_held_out(varying) == held_out:
+        if is_held_out(varying) == held_out:
             tasks.append(task)
     return tasks
 
@@ -111,7 +112,8 @@ def transliterate(latin: str) -> str:
     return "".join(letters)
 
 
-def _is_held_out(varying: str) -> bool:
+def is_held_out(varying: str) -> bool:
+    """Whether what varies in a prompt belongs to the tenth that training never sees."""
     return zlib.crc32(varying.encode()) % _HELD_OUT_IN == 0
 
 
@@ -149,26 +151,21 @@ def _json(rng: random.Random) -> tuple[str, Task]:
     return name, Task("json", f"JSON: {sentence}", answer)
 
 
-def recall_entries(rng: random.Random, count: int) -> dict[str, str]:
-    """`count` distinct keys with a three-digit value each."""
-    entries: dict[str, str] = {}
-    while len(entries) < count:
-        entries[_syllables(rng, 1) + rng.choice(_CONSONANTS)] = str(rng.randint(100, 999))
-    return entries
-
-
-def recall_prompt(entries: dict[str, str], key: str) -> str:
-    """The question for `key` behind the whole list."""
-    listed = ", ".join(f"{name} {value}" for name, value in entries.items())
-    return f"Recall: {listed}. Q: {key}?"
+def recall_task(rng: random.Random, parcels: int) -> Task:
+    """One code word somewhere among `parcels` parcels, 20 bytes each."""
+    lines = [
+        f"parcel number {rng.choice(_CAPITALS)}{rng.randint(100, 999)}" for _ in range(parcels)
+    ]
+    sentence = f"the code word is {_syllables(rng, 3)}"
+    lines.insert(rng.randint(0, parcels), sentence)
+    prompt = f"Recall: {', '.join(lines)}. Q: code word?"
+    return Task("recall", prompt, f"{sentence.capitalize()}.")
 
 
 def _recall(rng: random.Random) -> tuple[str, Task]:
-    """One of 40 to 70 entries: a prompt of some 370 to 650 bytes."""
-    entries = recall_entries(rng, rng.randint(40, 70))
-    key = rng.choice(list(entries))
-    prompt = recall_prompt(entries, key)
-    return prompt, Task("recall", prompt, f"{key} {entries[key]}")
+    """One sentence to be found again in some 380 to 540 bytes."""
+    task = recall_task(rng, rng.randint(16, 24))
+    return task.prompt, task
 
 
 def _facts(rng: random.Random) -> tuple[str, Task]:

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -27,9 +27,20 @@ WEIGHTS_LIMIT_BYTES = 8_000_000
 _WARMUP_STEPS = 60
 _CHECK_ROWS = 64
 _CHECK_SEED = 7
-# (from step, rows a step of each short slice); a slice that lags gets more rows later.
-SCHEDULE: tuple[tuple[int, dict[str, int]], ...] = (
-    (0, {"arithmetic": 8, "json": 4, "facts": 12, "sort": 10, "greek": 6}),
+_EARLY = {"arithmetic": 8, "json": 4, "facts": 12, "sort": 10, "greek": 6}
+# Greek and JSON lag by then, sorting leads.
+_LATE = {"arithmetic": 9, "json": 7, "facts": 12, "sort": 7, "greek": 11}
+_LAST = {"arithmetic": 14, "json": 7, "facts": 16, "sort": 14, "greek": 12}
+_FINISH = {"arithmetic": 11, "json": 11, "facts": 13, "sort": 10, "greek": 18}
+# (start, rows, (fewest, most) entries, growth, recall, its tokens, its weight)
+SCHEDULE: tuple[batches.Stage, ...] = (
+    batches.Stage(0, _EARLY, (4, 10), 12, batches.Recall.WORDS, 1900, 0.2),
+    batches.Stage(500, _EARLY, (3, 8), 0, batches.Recall.WORD_LOOKUPS, 1500, 0.4),
+    batches.Stage(1100, _EARLY, (3, 8), 4, batches.Recall.WORD_LOOKUPS, 1700, 0.4),
+    batches.Stage(1300, _LATE, (6, 24), 0, batches.Recall.LOOKUPS, 1500, 0.4),
+    batches.Stage(1800, _LATE, (2, 24), 0, batches.Recall.NEEDLE, 1500, 0.3),
+    batches.Stage(2000, _LAST, (4, 24), 0, batches.Recall.NEEDLE, 1300, 0.2),
+    batches.Stage(2200, _FINISH, (8, 24), 0, batches.Recall.NEEDLE, 1600, 0.25),
 )
 
 
@@ -47,11 +58,11 @@ class Settings:
         threads: Torch threads.
     """
 
-    steps: int = 3000
+    steps: int = 2800
     seed: int = 20
     matrix_rate: float = 4e-3
     other_rate: float = 3e-3
-    decay_share: float = 0.3
+    decay_share: float = 0.5
     check_every: int = 100
     threads: int = 2
 
@@ -122,8 +133,8 @@ class Trainer:
         for optimiser, peak in zip(self.optimisers, peaks, strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = peak * share
-        mix = next(rows for start, rows in reversed(SCHEDULE) if self.step >= start)
-        drawn = batches.sample_rows(mix, self.step, self.settings.seed)
+        stage = next(stage for stage in reversed(SCHEDULE) if self.step >= stage.start)
+        drawn = batches.sample_rows(stage, self.step, self.settings.seed)
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
         loss = 0.0
@@ -208,7 +219,7 @@ def write_model(trainer: Trainer, folder: Path) -> None:
         "matrix_rate": settings.matrix_rate,
         "other_rate": settings.other_rate,
         "decay_share": settings.decay_share,
-        "schedule": SCHEDULE,
+        "schedule": [asdict(stage) for stage in SCHEDULE],
         "wall_seconds": round(trainer.seconds, 1),
         "threads": settings.threads,
         "torch": torch.__version__,

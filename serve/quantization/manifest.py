@@ -48,7 +48,7 @@ class Manifest(_Strict):
     Attributes:
         schema_version: Of this format.
         scheme: A `Scheme` value, or the dtype of a folder that is not quantized.
-        bits: Bits of the grid that weights are rounded to.
+        bits: Bits of the coarsest grid that weights are rounded to.
         group_size: In-features per scale; None where a scale covers a whole output channel.
         method: How weights are rounded: `none`, `rtn-minmax` or `rtn-mse`.
         weights: Every weight file by name.

@@ -42,8 +42,9 @@ def round_weight(name: str, weight: Tensor, recipe: Recipe, group_size: int) -> 
     groups = weight.float().unflatten(1, (-1, width))
     # The engine reads group scales in the model's dtype: search with what it will read.
     scale_dtype = weight.dtype if recipe.is_grouped else torch.float32
-    scale = _search_scale(groups, recipe, scale_dtype)
-    snapped = (_levels(groups, scale, recipe) * scale.float()).flatten(1)
+    bits = recipe.attention_bits if ".self_attn." in name else recipe.bits
+    scale = _search_scale(groups, bits, scale_dtype, is_searched=recipe.searches_scale)
+    snapped = (_levels(groups, scale, bits) * scale.float()).flatten(1)
     local = {"weight": snapped, "weight_scale": scale.squeeze(-1).float()}
     compressor: Any = BaseCompressor.get_value_from_registry(recipe.format)
     packed = compressor.compress(local, compressed_scheme(recipe, group_size))
@@ -51,29 +52,29 @@ def round_weight(name: str, weight: Tensor, recipe: Recipe, group_size: int) -> 
     return {f"{name}.{key}": tensor.contiguous() for key, tensor in packed.items()}
 
 
-def _search_scale(groups: Tensor, recipe: Recipe, dtype: torch.dtype) -> Tensor:
+def _search_scale(groups: Tensor, bits: int, dtype: torch.dtype, *, is_searched: bool) -> Tensor:
     """The scale per group, [out, groups, 1]: the best of the searched ones, or the range's own."""
     largest = groups.abs().amax(-1, keepdim=True)
     # Symmetric grids reach one level further below zero than above; the range fits both sides.
-    top = 2 ** (recipe.bits - 1) - 1
+    top = 2 ** (bits - 1) - 1
     smallest = torch.finfo(dtype).tiny
     best = (largest / top).clamp(min=smallest).to(dtype)
-    if not recipe.searches_scale:
+    if not is_searched:
         return best
-    least = _squared_error(groups, best, recipe)
+    least = _squared_error(groups, best, bits)
     for share in _SEARCHED_SHARES[1:]:
         scale = (largest * share / top).clamp(min=smallest).to(dtype)
-        error = _squared_error(groups, scale, recipe)
+        error = _squared_error(groups, scale, bits)
         better = error < least
         best, least = torch.where(better, scale, best), torch.where(better, error, least)
     return best
 
 
-def _squared_error(groups: Tensor, scale: Tensor, recipe: Recipe) -> Tensor:
-    rounded = _levels(groups, scale, recipe) * scale.float()
+def _squared_error(groups: Tensor, scale: Tensor, bits: int) -> Tensor:
+    rounded = _levels(groups, scale, bits) * scale.float()
     return (rounded - groups).square().sum(-1, keepdim=True)
 
 
-def _levels(groups: Tensor, scale: Tensor, recipe: Recipe) -> Tensor:
-    half = 2 ** (recipe.bits - 1)
+def _levels(groups: Tensor, scale: Tensor, bits: int) -> Tensor:
+    half = 2 ** (bits - 1)
     return (groups / scale.float()).round().clamp(-half, half - 1)

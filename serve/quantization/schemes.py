@@ -19,8 +19,9 @@ class Recipe:
     """How a scheme rounds weights and how the result is stored.
 
     Attributes:
-        bits: Bits of the grid that weights are rounded to.
-        container_bits: Bits that one weight takes in the file; at least `bits`.
+        bits: Bits of the grid that the feed-forward weights are rounded to.
+        attention_bits: Bits of the grid that the attention weights are rounded to.
+        container_bits: Bits that one weight takes in the file; no grid has more.
         format: The compressed-tensors format, which decides the engine's kernel.
         is_grouped: Whether a scale covers a group of in-features, or a whole output channel.
         has_int8_activations: Whether activations are rounded to int8 per token while serving.
@@ -29,6 +30,7 @@ class Recipe:
     """
 
     bits: int
+    attention_bits: int
     container_bits: int
     format: str
     is_grouped: bool
@@ -45,6 +47,8 @@ class Recipe:
 def _weight_only(bits: int, *, is_experimental: bool) -> Recipe:
     return Recipe(
         bits=bits,
+        # Coarse attention breaks every slice alike; what a coarse feed-forward loses is uneven.
+        attention_bits=4,
         # Kernels exist for 4 bits; a coarser grid is kept in the same container.
         container_bits=4,
         format="pack-quantized",
@@ -58,6 +62,7 @@ def _weight_only(bits: int, *, is_experimental: bool) -> Recipe:
 RECIPES: Final[dict[Scheme, Recipe]] = {
     Scheme.W8A8_INT8: Recipe(
         bits=8,
+        attention_bits=8,
         container_bits=8,
         format="int-quantized",
         is_grouped=False,
