@@ -15,7 +15,7 @@ from tests.support.behaviours import (
     respond,
     stream_of,
 )
-from tests.support.engine_wire import TOKENS, engine_error
+from tests.support.engine_wire import TOKENS, Engine, engine_error, event
 from tests.support.gateway_process import GatewayProcess, counting
 from tests.support.raw_client import BadFraming
 from tests.support.requests import (
@@ -109,6 +109,27 @@ def test_stream_that_cannot_be_continued_ends_with_an_error(
     assert_ends_with_error(events)
     assert len(events) == after + 1
     assert [request for request in full.requests if request.target == path] == []
+
+
+def test_stream_of_reasoning_ends_with_an_error(
+    gateway: GatewayProcess, int8: ScriptedUpstream
+) -> None:
+    head = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "demo"}
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}, {"reasoning": "Hm"}]
+    events = [
+        event({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+        for delta in deltas
+    ]
+    int8.always(stream_of(*events, end="fin"))
+    assert_ends_with_error(read_broken_stream(gateway, CHAT, chat(stream=True)))
+
+
+def test_stream_that_is_too_long_to_be_kept_ends_with_an_error(
+    gateway: GatewayProcess, int8: ScriptedUpstream
+) -> None:
+    long = Engine("int8", tokens=("x" * 60_000,) * 120)
+    int8.always(dying_stream(long, after_events=110))
+    assert_ends_with_error(read_broken_stream(gateway, CHAT, chat(stream=True)))
 
 
 @pytest.mark.parametrize("name", ["chat_n", "completion_echo", "responses"])

@@ -1,0 +1,35 @@
+"""What the tests of continued streams share: the requests, and what their client must see."""
+
+from typing import Any
+
+from tests.support.engine_wire import TEXT
+from tests.support.raw_client import RawResponse
+from tests.support.requests import CHAT, StreamView, chat, completion
+
+
+def stream_body(path: str, **more: Any) -> dict[str, Any]:
+    """A streamed request of the route."""
+    make = chat if path == CHAT else completion
+    return make(stream=True, **more)
+
+
+def events_before(path: str, words: int) -> int:
+    """How many events an engine has sent when it has said so many words."""
+    return words + (path == CHAT)
+
+
+def assert_undisturbed(response: RawResponse, path: str, text: str = TEXT) -> StreamView:
+    """The client sees one stream of one engine, from its first word to `[DONE]`."""
+    assert response.header("x-penumbra-variant") == "int8"
+    assert response.header("x-penumbra-failover") is None
+    view = StreamView.of(response)
+    assert view.errors == []
+    assert view.text == text
+    assert len(view.finish_reasons) == 1
+    assert (view.done_count, view.payloads[-1]) == (1, b"[DONE]")
+    for name in ("id", "created", "model", "object"):
+        assert len(view.distinct(name)) == 1, view.distinct(name)
+    assert str(view.objects[0]["id"]).split("-")[1] == "int8"
+    if path == CHAT:
+        assert view.roles == ["assistant"]
+    return view
