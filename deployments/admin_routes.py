@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from deployments import edits
 from deployments.access import Access, Caller, Role
@@ -32,6 +33,9 @@ from deployments.state import fold
 from router.flagd import to_flagd
 from router.flagd_import import FlagdInvalid, from_flagd
 from router.snapshot import ModelSnapshot, Snapshot
+
+# Only for the OpenAPI document and the parsing of the header; `Access` is who judges.
+_BEARER = HTTPBearer(auto_error=False, description="A viewer's, operator's or admin's token.")
 
 IfMatch = Annotated[
     str | None, Header(description="The epoch that the change is based on; 409 if it is outdated.")
@@ -65,11 +69,12 @@ def admin_router(
 
 def _caller(access: Access, least: Role) -> Any:
     def identify(
-        authorization: Annotated[str | None, Header()] = None,
+        shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
         x_penumbra_actor: Annotated[
             str | None, Header(description="Who makes the change; else the token's role.")
         ] = None,
     ) -> Caller:
+        authorization = f"{shown.scheme} {shown.credentials}" if shown else None
         return access.identify(authorization, x_penumbra_actor, least)
 
     return Depends(identify)

@@ -291,3 +291,10 @@ async def test_the_openapi_document_lists_every_route(api: Api) -> None:
         "/health",
         "/ready",
     } <= set(document["paths"])
+    assert document["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
+    admin = [path for path in document["paths"] if path.startswith("/admin")]
+    assert all(
+        operation["security"] == [{"HTTPBearer": []}]
+        for path in admin
+        for operation in document["paths"][path].values()
+    )
