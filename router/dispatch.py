@@ -186,12 +186,15 @@ class Dispatch:
             self._kept = None
 
     def _on_unusual_body(self, data: bytes) -> None:
+        tail = self._held[-1][-3:] if self._held else b""
         self._held.append(data)
         self._held_bytes += len(data)
         if not self._is_event_stream:
             if self._relay or self._held_bytes > HOLD_LIMIT_BYTES:
                 self._relay_held(self._held_bytes)
             return
+        if not sse.complete_length(tail + data) and self._held_bytes <= HOLD_LIMIT_BYTES:
+            return  # no event ends here: nothing to join, nothing to look at
         held = b"".join(self._held)
         self._held = [held]
         if not self._relay and not self._admit_first_event(held):

@@ -144,6 +144,8 @@ class Exchange:
             return
         dispatch = self._dispatch = gateway.dispatch(routed, self)
         dispatch.start()
+        if self._connection.flow.write_paused:  # an earlier answer is still unread
+            dispatch.pause()
 
     # The answer (see `Client`)
 

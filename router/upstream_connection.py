@@ -50,6 +50,7 @@ class UpstreamExchange:
         "connecting",
         "connection",
         "is_over",
+        "is_paused",
         "is_retriable",
         "receiver",
         "upstream",
@@ -66,6 +67,7 @@ class UpstreamExchange:
         # byte of the answer, the request is sent once more on a fresh one.
         self.is_retriable = True
         self.is_over = False
+        self.is_paused = False
 
     def abort(self) -> None:
         """See `Stream`."""
@@ -79,13 +81,15 @@ class UpstreamExchange:
 
     def pause(self) -> None:
         """See `Stream`."""
+        self.is_paused = True
         if self.connection is not None and not self.is_over:
-            self.connection.transport.pause_reading()
+            self.connection.set_paused(is_paused=True)
 
     def resume(self) -> None:
         """See `Stream`."""
+        self.is_paused = False
         if self.connection is not None and not self.is_over:
-            self.connection.transport.resume_reading()
+            self.connection.set_paused(is_paused=False)
 
     def fail(self, outcome: Outcome, detail: str) -> None:
         """End it, once."""
@@ -133,6 +137,7 @@ class Connection(asyncio.Protocol):
         self._is_complete = False
         self._is_poisoned = False
         self._is_kept_alive = False
+        self._is_paused = False
         self.has_begun = False
 
     @property
@@ -145,8 +150,20 @@ class Connection(asyncio.Protocol):
         self._exchange = exchange
         self.has_begun = self._is_complete = False
         self._head_bytes = 0
+        # Also a connection that its last answer's slow reader left paused.
+        self.set_paused(is_paused=exchange.is_paused)
         for piece in exchange.wire:
             self._outbox.write(self.transport, piece)
+
+    def set_paused(self, *, is_paused: bool) -> None:
+        """Read on, or not."""
+        if is_paused == self._is_paused:
+            return
+        self._is_paused = is_paused
+        if is_paused:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
 
     def abort(self) -> None:
         """Close at once, with what is in flight."""
@@ -225,6 +242,7 @@ class Connection(asyncio.Protocol):
         if self._is_poisoned or not self._is_kept_alive:
             self.close()
         elif self.is_usable:
+            self.set_paused(is_paused=False)  # or nobody would see the server close it
             self._pool.release(self)
         if not exchange.is_over:
             exchange.is_over = True
