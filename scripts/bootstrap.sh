@@ -85,7 +85,7 @@ show_progress() {
     }
     /^Installing collected packages/ {
       if (terminal) printf "\r"
-      print "  unpacking (3.8 GB, a minute or two) ..."; fflush()
+      print "  unpacking (3.8 GB the first time, a minute or two) ..."; fflush()
     }'
 }
 

@@ -20,9 +20,9 @@ from monitoring.logs import JsonFormatter
 from serve.cli.board import board
 from serve.cli.report import Health, collect, print_report
 from serve.errors import ConfigurationInvalid, NotRunning, ProcessFailed, ServeError
+from serve.processes import end_process, find_process, wait_until_gone
 from serve.supervisor.folder import StateFolder, tail
 from serve.supervisor.layout import gateway_program, gateway_settings
-from serve.supervisor.processes import end_process, find_process, wait_until_gone
 from serve.supervisor.state import read_running, read_state
 from serve.supervisor.supervisor import supervise
 

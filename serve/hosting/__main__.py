@@ -6,15 +6,17 @@ started it when that is killed) and ends them all before it leaves.
 """
 
 import os
+import shutil
 import signal
 import sys
 import threading
 from pathlib import Path
 from typing import TextIO
 
+from monitoring.logs import configure_logs
 from serve.hosting.cluster import HAPROXY_FOLDER, ray_environment, write_haproxy_wrapper
 from serve.hosting.plan import FleetPlan
-from serve.supervisor.processes import become_subreaper, end_descendants, reap_adopted
+from serve.processes import become_subreaper, end_descendants, reap_adopted
 
 _POLL_SECONDS = 0.5
 
@@ -24,6 +26,7 @@ def main() -> int:
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # Ray and its libraries print to standard output as they please.
     plan = FleetPlan.model_validate_json(Path(sys.argv[1]).read_bytes())
+    configure_logs("fleet")
     _prepare(plan)
     become_subreaper()
     stop = threading.Event()
@@ -35,6 +38,7 @@ def main() -> int:
         pass
     finally:
         end_descendants()
+        shutil.rmtree(plan.folder, ignore_errors=True)
     return 0
 
 

@@ -36,7 +36,7 @@ def ray_environment(folder: Path) -> dict[str, str]:
         # What a replica started (its engine) goes when the replica goes.
         "RAY_process_group_cleanup_enabled": "1",
         # Ray's default (15) would starve engines behind anything else that runs here.
-        "RAY_worker_niceness": "5",
+        "RAY_worker_niceness": "0",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(folder / "haproxy.sh"),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),

@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 
 from serve.errors import ProcessFailed
+from serve.processes import die_with_parent, start_time_of
 from serve.supervisor.folder import TOKENS, tail
-from serve.supervisor.processes import die_with_parent, start_time_of
 from serve.supervisor.state import Phase, ProcessRecord
 
 FIRST_BACKOFF_SECONDS = 0.5

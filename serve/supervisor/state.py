@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from serve.errors import NotRunning, StateUnreadable
-from serve.supervisor.processes import find_process
+from serve.processes import find_process
 
 STATE_FILE = "state.json"
 

@@ -15,18 +15,18 @@ from pathlib import Path
 from deployments.spec import PenumbraSpec
 from serve.errors import ServeError, VariantFailed, WarmUpFailed
 from serve.hosting.plan import app_name
+from serve.processes import (
+    become_subreaper,
+    end_descendants,
+    reap_adopted,
+    start_time_of,
+)
 from serve.supervisor.external import watch_external
 from serve.supervisor.fleet_keeper import FleetKeeper
 from serve.supervisor.folder import StateFolder
 from serve.supervisor.keeper import Keeper
 from serve.supervisor.layout import Layout, gateway_url, lay_out
 from serve.supervisor.preflight import check
-from serve.supervisor.processes import (
-    become_subreaper,
-    end_descendants,
-    reap_adopted,
-    start_time_of,
-)
 from serve.supervisor.state import RunState, VariantRecord, write_state
 
 _TICK_SECONDS = 5.0

@@ -14,7 +14,7 @@ from serve.cli.board import PlainBoard, summary
 from serve.cli.main import COMMANDS, main
 from serve.cli.report import Health, collect
 from serve.errors import EXIT_CODE, ServeError
-from serve.supervisor.processes import start_time_of
+from serve.processes import start_time_of
 from serve.supervisor.state import (
     Phase,
     ProcessRecord,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from serve.errors import NotRunning, StateUnreadable
-from serve.supervisor.processes import start_time_of
+from serve.processes import start_time_of
 from serve.supervisor.state import (
     Phase,
     ProcessRecord,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 
-from serve.supervisor.processes import (
+from serve.processes import (
     end_process,
     find_process,
     start_time_of,
@@ -92,7 +92,7 @@ def test_child_gets_sigterm_when_its_parent_is_killed(run_python: Run) -> None:
     parent = run_python(
         """
         import signal, subprocess, sys
-        from serve.supervisor.processes import die_with_parent
+        from serve.processes import die_with_parent
         code = (
             "import signal, sys\\n"
             "signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('told', flush=True)))\\n"
@@ -117,7 +117,7 @@ def test_orphans_are_adopted_and_ended_and_kept_ones_are_not() -> None:
             textwrap.dedent(
                 """
                 import os, subprocess, sys
-                from serve.supervisor.processes import become_subreaper, end_descendants
+                from serve.processes import become_subreaper, end_descendants
                 become_subreaper()
                 pause = [sys.executable, "-c", "import signal; signal.pause()"]
                 kept = subprocess.Popen(pause)
@@ -147,7 +147,7 @@ def test_descendant_that_ignores_sigterm_is_killed(run_python: Run) -> None:
     process = run_python(
         """
         import psutil, subprocess, sys
-        from serve.supervisor import processes
+        from serve import processes
         processes._TERM_SECONDS = 0.2
         signals = []
         send = processes._signal
