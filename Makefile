@@ -28,9 +28,13 @@ imports:
 unit:
 	@.venv/bin/pytest -q tests/unit tests/contract
 
-test: check  ## every test, real Ray and vLLM included
+test: check system-packages  ## every test, real Ray and vLLM included
 	.venv/bin/pytest -q tests/conformance tests/integration
 	.venv/bin/pytest -q tests/e2e -m e2e --timeout 900
+
+.PHONY: system-packages
+system-packages:
+	@bash scripts/system-packages.sh
 
 demo: install  ## serve the demo model in four builds, flip flags under load, print a summary
 	@$(PY) -m serve.demo.run $(if $(DEMO_KEEP),--keep)

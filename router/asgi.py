@@ -83,9 +83,13 @@ async def show_health(request: Request) -> Response:
 async def show_readiness(request: Request) -> Response:
     """GET /ready: it has a routing table and takes requests."""
     gateway = _gateway(request)
-    is_ready = bool(gateway.snapshot.models) and not gateway.is_draining
+    is_ready = gateway.is_ready
     told = {
-        "status": "ready" if is_ready else "draining" if gateway.is_draining else "no models",
+        "status": "ready"
+        if is_ready
+        else "draining"
+        if gateway.is_draining
+        else "waiting for flags",
         "epoch": gateway.snapshot.epoch,
     }
     return _json(request, told, status=200 if is_ready else 503)

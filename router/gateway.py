@@ -43,6 +43,7 @@ from router.wire import TextHeaders, upstream_headers
 
 log = logging.getLogger(__name__)
 
+_LINK_PATIENCE_SECONDS = 5.0
 SWEEP_SECONDS = 0.1
 """How often deadlines are looked at: a limit holds to within this."""
 
@@ -135,6 +136,7 @@ class Gateway:
         self.timed: set[Timed] = set()
         self.outbox = Outbox()
         self.is_draining = False
+        self._patient_until = now() + _LINK_PATIENCE_SECONDS if settings.control_url else now()
         self._make_upstream = make_upstream or self._http_upstream
         self._upstreams: dict[tuple[str, Variant], Upstream] = {}
         self._models: dict[str, Model] = {}
@@ -142,6 +144,17 @@ class Gateway:
         self._id_counter = itertools.count()
         self._declare_gauges()
         self.apply(settings.snapshot)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests should come here.
+
+        A fresh process gives the control process a moment to send the flags in force; without it
+        the baseline answers all the same.
+        """
+        if self.is_draining or not self.snapshot.models:
+            return False
+        return self.snapshot.epoch > 0 or self.now() >= self._patient_until
 
     def apply(self, snapshot: Snapshot) -> None:
         """Put a routing table into force."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from deployments.catalogue import build_snapshot
 from deployments.spec import EngineSpec, PenumbraSpec
 from router.settings import GatewaySettings
+from router.snapshot import Flag
 from serve.hosting.plan import FleetPlan, app_name, host_variant
 from serve.supervisor.folder import StateFolder
 from serve.supervisor.keeper import Program
@@ -85,7 +86,9 @@ def gateway_settings(spec: PenumbraSpec) -> list[GatewaySettings]:
     """The settings of each gateway process of this machine."""
     snapshot = build_snapshot(
         spec,
-        flags={},
+        # Until the control process has told of its flags only the baseline answers: the file's flag
+        # may be older than the kill switch.
+        flags={name: Flag() for name in spec.models},
         epoch=0,
         base_url_of=lambda model, variant: _hosted_url(spec, model, variant),
     )
