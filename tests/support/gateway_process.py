@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import random
-import resource
 import signal
 import socket
 import subprocess
@@ -109,10 +108,15 @@ class GatewayProcess:
     def is_running(self) -> bool:
         return self.process.poll() is None
 
-    def resident_bytes(self) -> int:
-        """Memory of the process that is in RAM now."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * resource.getpagesize()
+    @contextmanager
+    def growing_at_most(self, limit_bytes: int) -> Iterator[None]:
+        """Assert that what happens inside never takes more memory than this on top."""
+        folder = Path(f"/proc/{self.process.pid}")
+        (folder / "clear_refs").write_text("5")  # resets the peak, see proc(5)
+        before = _peak_bytes(folder)
+        yield
+        grown = _peak_bytes(folder) - before
+        assert grown < limit_bytes, f"the gateway grew by {grown} bytes"
 
     # Requests
 
@@ -151,6 +155,12 @@ class GatewayProcess:
 
     def stdout_text(self) -> str:
         return self._stdout.read_text()
+
+
+def _peak_bytes(folder: Path) -> int:
+    lines = (folder / "status").read_text().splitlines()
+    (peak,) = (line for line in lines if line.startswith("VmHWM:"))
+    return int(peak.split()[1]) * 1024
 
 
 @contextmanager
