@@ -270,8 +270,9 @@ async def test_a_continuation_that_never_begins_is_given_up() -> None:
     first = events(ROLE, chunk("a"), is_done=False)
     run = Run([[*first, Fail(Outcome.DIED)]], [[Hang()]])
     run.dispatch.start()
-    while not run.upstreams["full"].requests:
+    for _ in range(20):  # turns of the loop: the stream, its death, the new request
         await asyncio.sleep(0)
+    assert len(run.upstreams["full"].requests) == 1
     assert run.dispatch.deadline == LimitSettings().first_byte_seconds
     run.dispatch.expire(run.dispatch.deadline)
     assert run.client.is_broken
