@@ -152,11 +152,11 @@ def _anchored(spec: PenumbraSpec, folder: Path) -> PenumbraSpec:
     }
     store = spec.control.store
     if store is not None and store.startswith(_SQLITE) and store != f"{_SQLITE}:memory:":
-        store = f"{_SQLITE}{folder / store.removeprefix(_SQLITE)}"
+        store = f"{_SQLITE}{(folder / store.removeprefix(_SQLITE)).resolve()}"
     return spec.model_copy(
         update={
             "models": models,
-            "state_dir": folder / spec.state_dir,
+            "state_dir": (folder / spec.state_dir).resolve(),
             "control": spec.control.model_copy(update={"store": store}),
         }
     )
@@ -165,4 +165,4 @@ def _anchored(spec: PenumbraSpec, folder: Path) -> PenumbraSpec:
 def _anchored_engine(engine: EngineSpec | None, folder: Path) -> EngineSpec | None:
     if engine is None or engine.source.startswith(HUB):
         return engine
-    return engine.model_copy(update={"source": str(folder / engine.source)})
+    return engine.model_copy(update={"source": str((folder / engine.source).resolve())})
