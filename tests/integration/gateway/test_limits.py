@@ -1,5 +1,6 @@
 """How much a client may send, and how slowly."""
 
+import contextlib
 import time
 from typing import Any
 
@@ -15,6 +16,8 @@ from tests.support.scripted_upstream import ScriptedUpstream
 BODY_BYTES = 64 * 1024
 HEADER_BYTES = 4 * 1024
 SLOW_SECONDS = 0.6
+CONNECTIONS = 12
+"""As many as a variant may have open at once."""
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +28,7 @@ def limits() -> dict[str, Any]:
         "header_seconds": SLOW_SECONDS,
         "body_seconds": SLOW_SECONDS,
         "keep_alive_seconds": SLOW_SECONDS,
+        "upstream_connections": CONNECTIONS,
     }
 
 
@@ -274,3 +278,20 @@ def test_slow_client_does_not_slow_others(gateway: GatewayProcess) -> None:
     with gateway.connect() as slow:
         slow.send(chunked_head())
         assert gateway.post(CHAT, chat()).status == 200
+
+
+def test_connections_to_an_engine_are_limited_and_all_of_them_used(
+    gateway: GatewayProcess, full: ScriptedUpstream
+) -> None:
+    gate = full.gate()
+    full.always(engine(FULL, gate=gate))
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(gateway.connect()) for _ in range(CONNECTIONS)]
+        for client in clients:
+            client.send_request(CHAT, dumps(chat()))
+        full.wait_for_requests(CONNECTIONS)
+        refused = gateway.post(CHAT, chat())
+        gate.open()
+        assert [client.read_response().status for client in clients] == [200] * CONNECTIONS
+    assert (refused.status, refused.error["code"]) == (503, "upstream_unavailable")
+    assert len(full.requests) == CONNECTIONS
