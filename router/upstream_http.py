@@ -55,13 +55,14 @@ class HttpUpstream(UpstreamProbe):
         self._outbox = outbox or Outbox()
         self._idle: deque[Connection] = deque()
         self._open: set[Connection] = set()
+        self._pending: set[Connection] = set()
         self._connecting: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
     @property
     def open_connections(self) -> int:
         """Connections now open or being opened."""
-        return len(self._open) + len(self._connecting)
+        return len(self._open) + len(self._pending)
 
     def stream(self, request: UpstreamRequest, receiver: Receiver) -> Stream:
         """See `Upstream.stream`: pooled, a fresh connection where none is idle."""
@@ -86,14 +87,15 @@ class HttpUpstream(UpstreamProbe):
         task.add_done_callback(self._connecting.discard)
 
     async def _connect(self, exchange: "UpstreamExchange") -> None:
-        if self.open_connections > self._limit:
+        if self.open_connections >= self._limit:
             exchange.fail(Outcome.REFUSED, "connection limit reached")
             return
-        loop = asyncio.get_running_loop()
+        connection = Connection(self, self._outbox)
+        self._pending.add(connection)
         try:
             async with asyncio.timeout(self._connect_seconds):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(self, self._outbox), self._host, self._port
+                await asyncio.get_running_loop().create_connection(
+                    lambda: connection, self._host, self._port
                 )
         except TimeoutError:
             exchange.fail(Outcome.REFUSED, "connect timed out")
@@ -101,6 +103,8 @@ class HttpUpstream(UpstreamProbe):
             exchange.fail(Outcome.REFUSED, f"connect failed: {error.strerror or 'no address'}")
         else:
             self._hand_over(connection, exchange)
+        finally:
+            self._pending.discard(connection)
 
     def _hand_over(self, connection: "Connection", exchange: "UpstreamExchange") -> None:
         exchange.connecting = None
@@ -119,6 +123,7 @@ class HttpUpstream(UpstreamProbe):
 
     def opened(self, connection: "Connection") -> None:
         """A connection was made."""
+        self._pending.discard(connection)
         self._open.add(connection)
 
     def lost(self, connection: "Connection") -> None:
