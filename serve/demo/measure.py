@@ -35,8 +35,8 @@ def measure(folder: Path, per_slice: int) -> dict[str, Any]:
         per_slice: Tasks of each slice.
 
     Returns:
-        `correct` by slice, `output_tokens`, `seconds`, `weight_bytes` (of the parameters as the
-        engine holds them), `resident_bytes` (of the process, at most) and `kernels`.
+        `correct` by slice, `output_tokens`, `seconds`, `resident_bytes` (of the process, at most)
+        and `kernels`.
     """
     from vllm import LLM, SamplingParams
 
@@ -72,7 +72,7 @@ def measure(folder: Path, per_slice: int) -> dict[str, Any]:
         "seconds": round(seconds, 3),
         # Linux counts the peak in KiB.
         "resident_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        **_inspect(engine),
+        "kernels": _kernels(engine),
     }
 
 
@@ -80,20 +80,16 @@ def _conversations(asked: Sequence[tasks.Task]) -> list[Any]:
     return [[{"role": "user", "content": task.prompt}] for task in asked]
 
 
-def _inspect(engine: Any) -> dict[str, Any]:
-    """Parameter bytes and the kernels of the linear layers, as loaded."""
+def _kernels(engine: Any) -> list[str]:
+    """The kernels that the engine chose for its quantized linear layers."""
 
-    def look(model: Any) -> tuple[int, list[str]]:
-        kernels = set()
-        for module in model.modules():
-            scheme = getattr(module, "scheme", None)
-            if scheme is not None and hasattr(scheme, "kernel"):
-                kernels.add(type(scheme.kernel).__name__)
-        held = {tensor.data_ptr(): tensor.nbytes for tensor in model.state_dict().values()}
-        return sum(held.values()), sorted(kernels)
+    def look(model: Any) -> list[str]:
+        schemes = (getattr(module, "scheme", None) for module in model.modules())
+        kernels = (getattr(scheme, "kernel", None) for scheme in schemes)
+        return sorted({type(kernel).__name__ for kernel in kernels if kernel is not None})
 
-    weight_bytes, kernels = engine.apply_model(look)[0]
-    return {"weight_bytes": weight_bytes, "kernels": kernels}
+    chosen: list[str] = engine.apply_model(look)[0]
+    return chosen
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -36,8 +36,8 @@ class Row:
     Attributes:
         variant: Its name.
         scheme: From its manifest.
-        disk_bytes: Weight files on disk.
-        weight_bytes: Parameters as the engine holds them in memory.
+        disk_bytes: Weight files on disk. Kernels repack the weights into memory of their own, which
+            the engine does not count, so what they take there is not told apart.
         resident_bytes: The engine's process, at most; most of it is the runtime, not the model.
         tokens_per_second: Output tokens over the time of all requests, up to 32 at once.
         kernels: Of the quantized linear layers; empty where the dtype's own product is used.
@@ -48,7 +48,6 @@ class Row:
     variant: str
     scheme: str
     disk_bytes: int
-    weight_bytes: int
     resident_bytes: int
     tokens_per_second: float
     kernels: tuple[str, ...]
@@ -87,7 +86,6 @@ def measure_variant(name: str, folder: Path, per_slice: int, cores: str) -> Row:
         variant=name,
         scheme=manifest.scheme,
         disk_bytes=sum(file.size_bytes for file in manifest.weights.values()),
-        weight_bytes=result["weight_bytes"],
         resident_bytes=result["resident_bytes"],
         tokens_per_second=round(result["output_tokens"] / result["seconds"], 1),
         kernels=tuple(result["kernels"]),
@@ -104,7 +102,6 @@ def markdown(rows: Sequence[Row]) -> str:
             row.scheme,
             ", ".join(row.kernels) or "dtype's own",
             f"{row.disk_bytes / 1e6:.2f}",
-            f"{row.weight_bytes / 1e6:.2f}",
             f"{row.resident_bytes / 1e9:.2f}",
             f"{row.tokens_per_second:.0f}",
         ]
@@ -118,8 +115,7 @@ def markdown(rows: Sequence[Row]) -> str:
         "scheme",
         "kernel",
         "weights on disk, MB",
-        "weights in memory, MB",
-        "process at most, GB",
+        "engine process at most, GB",
         "output tokens/s",
     ]
     names = [row.variant for row in rows]
