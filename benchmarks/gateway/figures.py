@@ -16,6 +16,7 @@ from benchmarks.gateway.targets import Kind
 
 OURS = "penumbra"
 DIRECT = "direct"
+_QUIET_PERCENT = 10.0
 
 
 class Result(BaseModel):
@@ -125,6 +126,16 @@ METRICS: tuple[Metric, ...] = (
         "foreign_percent", "% of the core taken by others", 0, lambda r, _: r.foreign_share * 100
     ),
 )
+
+
+def noise(rounds: Sequence[Round]) -> str:
+    """How quiet the machine was, in words."""
+    foreign = metric("foreign_percent")
+    taken = spread(foreign.of(r, r) for one in rounds for r in one.values())
+    if taken is None:
+        return "not measured"
+    text = f"others took {taken.median:.0f} % of the target's core (at most {taken.high:.0f} %)"
+    return text if taken.median <= _QUIET_PERCENT else f"{text}: TOO NOISY to quote these figures"
 
 
 def metric(name: str) -> Metric:

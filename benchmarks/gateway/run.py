@@ -73,6 +73,7 @@ def main() -> int:
         return 130
     verdicts = figures.verdicts(rounds)
     facts = record.facts(options.rounds, time.monotonic() - started)
+    facts["noise"] = figures.noise(rounds)
     text = report.markdown(facts, rounds, missing, verdicts)
     data = {
         "environment": facts,
