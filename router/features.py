@@ -22,6 +22,9 @@ FIELDS = (
 )  # fmt: skip
 """The body fields that are looked at; a caller may leave all others undecoded."""
 
+_PLAIN_CHAT = frozenset({"messages"})
+"""What is left of a chat body that asks for nothing special, once absent fields are left out."""
+
 _GUIDES = ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
 
 _DECLARATION = re.compile(
@@ -32,8 +35,9 @@ _DECLARATION = re.compile(
 )
 _CODE_LINE_END = re.compile(r"(?:;|\) ?\{|\):|=>|\);)[ \t]*$", re.MULTILINE)
 _CODE_LINES = 2
-_CODE_HINT = re.compile(r"[(;={<`\"]|import|class|public|private|static|select", re.IGNORECASE)
-"""What every text that holds code has in it; prose mostly has not."""
+_CODE_PUNCTUATION = re.compile(r"[(;={<`]")
+_CODE_WORDS = ("import ", "class ", "public ", "private ", "static ", "select ", "SELECT ")
+"""Text that holds code has one of these or such punctuation in it; most prompts have neither."""
 
 
 class Features:
@@ -82,7 +86,10 @@ class Features:
     @property
     def tools(self) -> bool:
         """Whether tools are offered."""
-        return bool(self.body.get("tools") or self.body.get("functions"))
+        body = self.body
+        if body.keys() == _PLAIN_CHAT:
+            return False
+        return bool(body.get("tools") or body.get("functions"))
 
     @property
     def prompt_chars(self) -> int:
@@ -118,7 +125,7 @@ def holds_code(text: str) -> bool:
 
     A fenced block, a declaration, or two lines that end as only code does. JSON is not code.
     """
-    if _CODE_HINT.search(text) is None:
+    if not _CODE_PUNCTUATION.search(text) and not any(word in text for word in _CODE_WORDS):
         return False
     if "```" in text or _DECLARATION.search(text):
         return True
@@ -135,6 +142,8 @@ def _loaded(load: Callable[[], Any]) -> Mapping[str, Any]:
 
 
 def _asks_for_json(body: Mapping[str, Any]) -> bool:
+    if body.keys() == _PLAIN_CHAT:
+        return False
     formats = [body.get("response_format")]
     text = body.get("text")
     if isinstance(text, dict):
@@ -162,7 +171,8 @@ def _last_user_text(body: Mapping[str, Any]) -> str:
         if isinstance(turn, str):
             return turn
         if isinstance(turn, dict) and turn.get("role") == "user":
-            return "\n".join(_texts(turn.get("content")))
+            content = turn.get("content")
+            return content if isinstance(content, str) else "\n".join(_texts(content))
     prompts = _texts(body.get("prompt"))
     return prompts[-1] if prompts else ""
 

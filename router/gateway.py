@@ -204,24 +204,25 @@ class Gateway:
         )
 
     def _context(self, exchange: Exchange, caller: Caller, peek: Peek, model: Model) -> Context:
-        headers = TextHeaders(exchange.headers)
+        raw = exchange.headers
+        headers = TextHeaders(raw)
         tenant = caller.tenant.name
         features = Features(peek.parts, len(exchange.body))
-        named = headers.get("x-penumbra-slice")
+        named = _text(raw.get(b"x-penumbra-slice"))
         return Context(
             model=peek.model,
             tenant=tenant,
             headers=headers,
             targeting_key=targeting_key(
-                headers.get("x-user-id"),
-                headers.get("x-session-id"),
+                _text(raw.get(b"x-user-id")),
+                _text(raw.get(b"x-session-id")),
                 peek.user if isinstance(peek.user, str) else None,
                 caller.key_id,
                 peek.prompt_hash,
             ),
             slice=slice_of(model.compiled.slices, tenant, headers, features, named),
             request_id=exchange.request_id.decode("latin-1"),
-            pin=headers.get("x-penumbra-variant"),
+            pin=_text(raw.get(b"x-penumbra-variant")),
             may_pin=caller.may_pin,
             features=features,
         )
@@ -286,6 +287,10 @@ class Gateway:
                 if isinstance(upstream, HttpUpstream)
             ),
         )
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")
 
 
 def _refused_decision(decision: Decision, context: Context, model: Model) -> GatewayError:
