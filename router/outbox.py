@@ -7,6 +7,9 @@ each turn anyway.
 """
 
 import asyncio
+import logging
+
+log = logging.getLogger(__name__)
 
 _FEW = 4
 
@@ -36,5 +39,10 @@ class Outbox:
             return
         queue, self._queue = self._queue, []
         for transport, data in queue:
-            if not transport.is_closing():
+            if transport.is_closing():
+                continue
+            try:
                 transport.write(data)
+            except (OSError, RuntimeError):  # a transport that died meanwhile; the others go on
+                log.exception("write_failed")
+                transport.abort()
