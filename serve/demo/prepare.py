@@ -100,9 +100,12 @@ def _prepare_baseline(
     if target.exists():
         shutil.rmtree(target)
     partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.partial-"))
-    shutil.copytree(model, partial, dirs_exist_ok=True)
-    partial.chmod(0o755)
-    partial.rename(target)
+    try:
+        shutil.copytree(model, partial, dirs_exist_ok=True)
+        partial.chmod(0o755)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     report(f"{BASELINE}: copied")
 
 
