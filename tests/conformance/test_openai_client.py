@@ -9,7 +9,8 @@ import pytest
 from tests.support.behaviours import dying_stream, engine, respond
 from tests.support.engine_wire import TEXT, Engine
 from tests.support.gateway_process import GatewayProcess, key_settings
-from tests.support.openai_contract import MESSAGES, Endpoint, OpenAIContract, text_of
+from tests.support.openai_contract import OpenAIContract
+from tests.support.openai_endpoint import MESSAGES, Endpoint, text_of
 from tests.support.scripted_upstream import ScriptedUpstream
 
 KEY = "sk-of-the-tests"

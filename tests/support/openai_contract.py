@@ -1,31 +1,20 @@
 """What the official `openai` client must find behind one base URL, whatever engine answers.
 
 `OpenAIContract` is a suite: a test module subclasses it and has a fixture `endpoint`. It says
-nothing of what the model answers, so it holds for the scripted engine and for a real one.
+nothing of what the model answers, so it holds for the scripted engine and for a real one. It
+holds the asynchronous half, `AsyncOpenAIContract`, as well.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import openai
 import pytest
-from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 from pydantic import BaseModel
 
-MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Add: 12 + 7"}]
-PROMPT = "Add: 12 + 7"
-TOKENS = 8
+from tests.support.openai_async_contract import AsyncOpenAIContract
+from tests.support.openai_endpoint import MESSAGES, PROMPT, TOKENS, Endpoint, text_of
 
-
-@dataclass(frozen=True)
-class Endpoint:
-    """Where to send requests."""
-
-    base_url: str
-    """With `/v1`."""
-    model: str
-    api_key: str = "none"
+__all__ = ["Endpoint", "OpenAIContract"]
 
 
 class Verdict(BaseModel):
@@ -34,19 +23,12 @@ class Verdict(BaseModel):
     ok: bool
 
 
-class OpenAIContract:
+class OpenAIContract(AsyncOpenAIContract):
     """The suite. Temperature 0 and one user, so that one build answers, and always alike."""
 
     @pytest.fixture
     def client(self, endpoint: Endpoint) -> Iterator[openai.OpenAI]:
         with openai.OpenAI(
-            base_url=endpoint.base_url, api_key=endpoint.api_key, max_retries=0, timeout=60.0
-        ) as client:
-            yield client
-
-    @pytest.fixture
-    async def async_client(self, endpoint: Endpoint) -> AsyncIterator[openai.AsyncOpenAI]:
-        async with openai.AsyncOpenAI(
             base_url=endpoint.base_url, api_key=endpoint.api_key, max_retries=0, timeout=60.0
         ) as client:
             yield client
@@ -258,60 +240,3 @@ class OpenAIContract:
     def test_unknown_route_is_refused(self, client: openai.OpenAI) -> None:
         with pytest.raises(openai.NotFoundError):
             client.moderations.create(input="x")
-
-    # The asynchronous client
-
-    async def test_async_chat_is_answered(
-        self, async_client: openai.AsyncOpenAI, endpoint: Endpoint
-    ) -> None:
-        answer = await async_client.chat.completions.create(
-            model=endpoint.model, messages=MESSAGES, max_tokens=TOKENS
-        )
-        assert answer.choices[0].message.content
-
-    async def test_async_chat_streams(
-        self, async_client: openai.AsyncOpenAI, endpoint: Endpoint
-    ) -> None:
-        stream = await async_client.chat.completions.create(
-            model=endpoint.model, messages=MESSAGES, max_tokens=TOKENS, stream=True
-        )
-        chunks = [chunk async for chunk in stream]
-        assert text_of(chunks)
-        assert chunks[-1].choices[0].finish_reason in ("stop", "length")
-
-    async def test_async_completion_and_response_stream(
-        self, async_client: openai.AsyncOpenAI, endpoint: Endpoint
-    ) -> None:
-        parts = await async_client.completions.create(
-            model=endpoint.model, prompt=PROMPT, max_tokens=TOKENS, stream=True
-        )
-        events = await async_client.responses.create(
-            model=endpoint.model, input=PROMPT, max_output_tokens=16, stream=True
-        )
-        assert [part async for part in parts]
-        kinds = [event.type async for event in events]
-        assert kinds[0] == "response.created"
-
-    async def test_async_streams_at_once_stay_apart(
-        self, async_client: openai.AsyncOpenAI, endpoint: Endpoint
-    ) -> None:
-        async def one(number: int) -> set[str]:
-            stream = await async_client.chat.completions.create(
-                model=endpoint.model,
-                messages=[{"role": "user", "content": f"Add: {number} + 1"}],
-                max_tokens=4,
-                stream=True,
-            )
-            return {chunk.id async for chunk in stream}
-
-        ids = await asyncio.gather(*(one(number) for number in range(16)))
-        assert [len(each) for each in ids] == [1] * 16
-        assert len(set.union(*ids)) == 16
-
-    async def test_async_unknown_model_is_refused(self, async_client: openai.AsyncOpenAI) -> None:
-        with pytest.raises(openai.NotFoundError):
-            await async_client.chat.completions.create(model="no-such-model", messages=MESSAGES)
-
-
-def text_of(chunks: list[ChatCompletionChunk]) -> str:
-    return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
