@@ -75,6 +75,9 @@ def read_request(body: bytes) -> Peek:
     """
     try:
         peek = _decode(body)
+        if not body.isascii():
+            # The scan does not look into the strings that it skips.
+            body.decode()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(
             f"the body is not a valid JSON object: {error}", code="invalid_json"

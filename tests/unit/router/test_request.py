@@ -28,6 +28,7 @@ JSON_VALUES = st.recursive(
         (b'{"model": "m", "x": NaN}', "invalid_json"),
         (b'{"model": "m", "x": ' + b"[" * 100_000, "invalid_json"),
         (b"\xff\xfe", "invalid_json"),
+        (b'{"model": "m", "messages": [{"content": "\xff"}]}', "invalid_json"),
         (b"{}", "invalid_request"),
         (b'{"model": null}', "invalid_request"),
         (b'{"model": ""}', "invalid_request"),
