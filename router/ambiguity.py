@@ -10,13 +10,14 @@ from router.ports import Headers
 _ONCE = (b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-type")
 
 
-def check_head(target: bytes, version: str, headers: Headers) -> None:
+def check_head(target: bytes, version: str, headers: Headers, by_name: dict[bytes, bytes]) -> None:
     """Check one request head.
 
     Args:
         target: The request target as it was sent.
         version: HTTP version, e.g. `1.1`.
         headers: Header lines, names in lower case.
+        by_name: The same by name; where a name repeats, its last line.
 
     Raises:
         BadRequest: Says what is ambiguous.
@@ -25,15 +26,12 @@ def check_head(target: bytes, version: str, headers: Headers) -> None:
         raise BadRequest(f"HTTP/{version} is not spoken here, only HTTP/1.1 and HTTP/1.0")
     if not target.startswith(b"/") or b"#" in target:
         raise BadRequest("the request target must be a path (origin form)")
-    names = [name for name, _ in headers]
-    if version == "1.1" and b"host" not in names:
+    if version == "1.1" and b"host" not in by_name:
         raise BadRequest("an HTTP/1.1 request needs a Host header")
-    if len(set(names)) != len(names):
-        _refuse_repeated(names)
-    if b"transfer-encoding" in names:
-        coding = headers[names.index(b"transfer-encoding")][1]
-        if coding.lower() != b"chunked":
-            raise BadRequest("the only transfer-encoding understood is `chunked`")
+    if len(by_name) != len(headers):
+        _refuse_repeated([name for name, _ in headers])
+    if by_name.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+        raise BadRequest("the only transfer-encoding understood is `chunked`")
 
 
 def _refuse_repeated(names: list[bytes]) -> None:

@@ -36,13 +36,17 @@ class Exchange:
     )  # fmt: skip
 
     def __init__(
-        self, connection: "GatewayProtocol", gateway: "Gateway", path: bytes, headers: Headers
+        self,
+        connection: "GatewayProtocol",
+        gateway: "Gateway",
+        path: bytes,
+        headers: dict[bytes, bytes],
     ) -> None:
         self._connection = connection
         self._gateway = gateway
         self.path = path
         """Target in origin form, query included."""
-        self.headers: dict[bytes, bytes] = dict(headers)
+        self.headers = headers
         self.keep_alive = True
         self.response_complete = False
         self.body = b""

@@ -149,14 +149,15 @@ class GatewayProtocol(HttpToolsProtocol):
                 the parser, so that nothing behind it is executed.
         """
         self._in_head = False
-        self._check_head()
+        headers = dict(self.headers)
+        self._check_head(headers)
         is_post = self.parser.get_method() == b"POST"
         path = hot_path(self.url) if is_post else None
         if path is None:
             self.deadline = math.inf
             super().on_headers_complete()
             return
-        exchange = Exchange(self, self._gateway, path, self.headers)
+        exchange = Exchange(self, self._gateway, path, headers)
         previous = self.cycle
         self.cycle = exchange
         is_idle = previous is None or previous.response_complete
@@ -186,7 +187,7 @@ class GatewayProtocol(HttpToolsProtocol):
         else:
             super().on_message_complete()
 
-    def _check_head(self) -> None:
+    def _check_head(self, by_name: dict[bytes, bytes]) -> None:
         headers = self.headers
         if self._head_bytes > self._limits.header_bytes:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in headers)
@@ -194,7 +195,7 @@ class GatewayProtocol(HttpToolsProtocol):
                 raise self._head_too_large()
         if self.parser.should_upgrade():
             raise BadRequest("protocol upgrades are not supported")
-        check_head(self.url, self.parser.get_http_version(), headers)
+        check_head(self.url, self.parser.get_http_version(), headers, by_name)
 
     def _head_too_large(self) -> HeaderTooLarge:
         limit = self._limits.header_bytes
