@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,10 +53,9 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
     given = os.environ.get("PENUMBRA_E2E_VARIANTS")
     if given:
         return Path(given)
-    from serve.demo.prepare import prepare
-
     folder = tmp_path_factory.mktemp("variants")
-    prepare(folder, report=print)
+    # In a process of its own: importing torch warns, and warnings are errors here.
+    subprocess.run([sys.executable, "-m", "serve.demo.prepare", "--out", str(folder)], check=True)
     return folder
 
 
