@@ -219,7 +219,7 @@ async def failovers(stack: Installation, label: str) -> float:
     urls = [one.url for one in stack.state.processes if one.name.startswith("gateway")]
     async with httpx.AsyncClient(timeout=10) as http:
         for url in urls:
-            text = (await http.get(f"{url.rsplit('/', 1)[0]}/metrics")).text
+            text = (await http.get(f"{url}/metrics")).text
             total += sum(
                 float(line.split()[-1])
                 for line in text.splitlines()
