@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -27,6 +28,7 @@ from serve.demo.replicas import replica_pids
 from serve.demo.tasks import SLICES, make_tasks
 from serve.demo.traffic import MODEL, Tally, Traffic, ask, client
 from serve.supervisor.folder import StateFolder
+from serve.supervisor.state import STATE_FILE
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "deployments" / "examples" / "demo.yaml"
@@ -197,13 +199,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     is_kept = parser.parse_args(arguments).keep
     console = Console()
     started = time.monotonic()
-    # `make` is ended by SIGTERM as often as by Ctrl-C: both take the same way out.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    prepare(FOLDER / "variants", console.print)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     spec = load(CONFIG)
     is_done = False
     try:
-        _penumbra("up", "--detach")
+        prepare(FOLDER / "variants", console.print)
+        _start()
         summary = asyncio.run(Demo(console, spec).tell())
         seconds = time.monotonic() - started
         summary += f"\nTook {seconds / 60:.1f} minutes, the installation of packages left out.\n"
@@ -211,8 +213,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(Markdown(summary))
         console.print(f"Summary: {FOLDER / 'summary.md'}")
         is_done = True
-    except (DemoFailed, subprocess.CalledProcessError) as error:
-        console.print(f"[red]The demo failed:[/] {error}")
+    except (DemoFailed, ExceptionGroup) as error:
+        causes = error.exceptions if isinstance(error, ExceptionGroup) else [error]
+        console.print(f"[red]The demo failed:[/] {causes[0]}")
         return 1
     except KeyboardInterrupt:
         console.print("Interrupted.")
@@ -220,13 +223,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         if is_kept and is_done:
             _print_urls(console, spec)
-        else:
+        elif (spec.state_dir / STATE_FILE).exists():
             subprocess.run(_command("down"), cwd=ROOT, check=False)  # noqa: S603
     return 0
 
 
-def _penumbra(*arguments: str) -> None:
-    subprocess.run(_command(*arguments), cwd=ROOT, check=True)  # noqa: S603
+def _interrupt(*_: object) -> NoReturn:
+    # Both signals take the same way out, also where a parent had SIGINT ignored.
+    raise KeyboardInterrupt
+
+
+def _start() -> None:
+    """Start the installation; an interrupted start takes what it has started along."""
+    process = subprocess.Popen(_command("up", "--detach"), cwd=ROOT)  # noqa: S603
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        raise
+    if code != 0:
+        raise DemoFailed("`penumbra up` did not start")
 
 
 def _command(*arguments: str) -> list[str]:
