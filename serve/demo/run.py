@@ -207,11 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prepare(FOLDER / "variants", console.print)
         _start()
         summary = asyncio.run(Demo(console, spec).tell())
-        seconds = time.monotonic() - started
-        summary += f"\nTook {seconds / 60:.1f} minutes, the installation of packages left out.\n"
-        (FOLDER / "summary.md").write_text(summary)
-        console.print(Markdown(summary))
-        console.print(f"Summary: {FOLDER / 'summary.md'}")
+        _leave(console, summary, time.monotonic() - started)
         is_done = True
     except (DemoFailed, ExceptionGroup) as error:
         causes = error.exceptions if isinstance(error, ExceptionGroup) else [error]
@@ -226,6 +222,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif (spec.state_dir / STATE_FILE).exists():
             subprocess.run(_command("down"), cwd=ROOT, check=False)  # noqa: S603
     return 0
+
+
+def _leave(console: Console, summary: str, seconds: float) -> None:
+    summary += f"\nTook {seconds / 60:.1f} minutes, the installation of packages left out.\n"
+    (FOLDER / "summary.md").write_text(summary)
+    console.print(Markdown(summary))
+    console.print(f"Summary: {FOLDER / 'summary.md'}")
 
 
 def _interrupt(*_: object) -> NoReturn:
