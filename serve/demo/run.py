@@ -27,8 +27,9 @@ from serve.demo.prepare import VARIANTS, prepare
 from serve.demo.replicas import replica_pids
 from serve.demo.tasks import SLICES, make_tasks
 from serve.demo.traffic import MODEL, Tally, Traffic, ask, client
+from serve.errors import ServeError
 from serve.supervisor.folder import StateFolder
-from serve.supervisor.state import STATE_FILE
+from serve.supervisor.state import STATE_FILE, read_running
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "deployments" / "examples" / "demo.yaml"
@@ -202,6 +203,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     spec = load(CONFIG)
+    if not _is_free(console, spec):
+        return 1
     is_done = False
     try:
         prepare(FOLDER / "variants", console.print)
@@ -234,6 +237,19 @@ def _leave(console: Console, summary: str, seconds: float) -> None:
 def _interrupt(*_: object) -> NoReturn:
     # Both signals take the same way out, also where a parent had SIGINT ignored.
     raise KeyboardInterrupt
+
+
+def _is_free(console: Console, spec: PenumbraSpec) -> bool:
+    """Whether no demo runs; then the flags of an earlier one are forgotten, for they are durable."""
+    try:
+        read_running(spec.state_dir / STATE_FILE)
+    except ServeError:
+        for file in spec.state_dir.glob("penumbra.db*"):
+            file.unlink()
+        return True
+    console.print("The demo is running already; stop it first:")
+    console.print(f".venv/bin/penumbra down -f {CONFIG.relative_to(ROOT)}")
+    return False
 
 
 def _start() -> None:
