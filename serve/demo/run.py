@@ -240,7 +240,7 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def _is_free(console: Console, spec: PenumbraSpec) -> bool:
-    """Whether no demo runs; then the flags of an earlier one are forgotten, for they are durable."""
+    """Whether no demo runs; then the durable flags of an earlier one are forgotten."""
     try:
         read_running(spec.state_dir / STATE_FILE)
     except ServeError:
