@@ -122,7 +122,7 @@ def _address(sock: socket.socket) -> str:
 
 def _tune_collector() -> None:
     # What was made at start lives for ever, and the byte path makes few cycles: look at garbage
-    # rarely, and never at what start-up left (+13 % requests, reference figure in docs/benchmarks).
+    # rarely, and never at what start-up left.
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD, 20, 20)
