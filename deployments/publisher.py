@@ -11,7 +11,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from router.link_messages import Applied, Hello, LinkError, Refused, from_gateway, push_of
+from router.link_messages import (
+    Applied,
+    FromGateway,
+    Hello,
+    LinkError,
+    Refused,
+    from_gateway,
+    push_of,
+)
 from router.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
@@ -194,7 +202,7 @@ class Publisher:
         while True:
             self._heard(link, from_gateway(await channel.receive()))
 
-    def _heard(self, link: Link, message: Hello | Applied | Refused) -> None:
+    def _heard(self, link: Link, message: FromGateway) -> None:
         match message:
             case Applied(epoch=epoch):
                 link.epoch, link.refusal = epoch, None
@@ -210,6 +218,8 @@ class Publisher:
                     delivery.refused(link, epoch)
             case Hello():
                 raise LinkError("a second hello")
+            case _:
+                raise LinkError(f"{type(message).__name__} is not handled yet")
 
     def _of_same_process(self, hello: Hello) -> list[Link]:
         who = (hello.gateway, hello.pid)

@@ -123,8 +123,10 @@ class ControlLink:
 
     async def _follow(self, socket: ClientConnection) -> None:
         async for text in socket:
-            answer = self._take(from_control(text))
-            await socket.send(encode(answer))
+            message = from_control(text)
+            if not isinstance(message, Push):
+                continue
+            await socket.send(encode(self._take(message)))
             if self.connected_since is None:
                 self.connected_since = self._pace.now()
                 self._failures = 0

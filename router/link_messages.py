@@ -5,15 +5,29 @@
        | <-- Push(store, snapshot) ------- |   at once, then for every new epoch
        | -- Applied(epoch) --------------> |   the snapshot is in force
        | -- Refused(epoch, detail) ------> |   ... or it is not, and the last one stays
+       | -- Renew(nonce) ----------------> |   a few times within a lease
+       | <-- Lease(nonce, seconds) ------- |   counted from when the Renew was sent
+       | -- Report(source, seq, runs) ---> |   observations (monitoring.evidence)
+       | <-- Stored(incarnation, seq) ---- |   they are durable
+       | -- Feedback(nonce, id, ...) ----> |   a user's judgement of an answer
+       | <-- Seek(nonce, id) ------------- |   to the other gateways, if this one did not serve it
+       | -- Found(nonce, attribution) ---> |
+       | <-- FeedbackDone(nonce, ...) ---- |   it is durable, or nobody knows the request
 
-One JSON object in each WebSocket text message, told apart by `type`. Unknown fields are errors.
+A comparator speaks the same on its own path; it neither renews nor passes feedback, but a `Beat`
+says that it is alive. One JSON object in each WebSocket text message, told apart by `type`. Unknown
+fields are errors.
 """
+
+from typing import Any
 
 import msgspec
 
+from monitoring.evidence import Report
 from router.snapshot import Snapshot
 
 PATH = "/gateway/v1/link"
+COMPARATOR_PATH = "/comparator/v1/link"
 
 
 class LinkError(ValueError):
@@ -61,10 +75,83 @@ class Push(msgspec.Struct, frozen=True, tag="snapshot", forbid_unknown_fields=Tr
         return Snapshot.model_validate_json(bytes(self.snapshot))
 
 
-FromGateway = Hello | Applied | Refused
+class Renew(msgspec.Struct, frozen=True, tag="renew", forbid_unknown_fields=True):
+    """Is the guard alive? The gateway counts the lease from when it asked."""
+
+    nonce: int
+
+
+class Lease(msgspec.Struct, frozen=True, tag="lease", forbid_unknown_fields=True):
+    """For how long candidates may go on getting live traffic."""
+
+    nonce: int
+    seconds: dict[str, float]
+    """Model -> seconds from when the `Renew` was sent; 0 for one that has no live guard."""
+
+
+class Beat(msgspec.Struct, frozen=True, tag="beat", forbid_unknown_fields=True):
+    """The comparator is alive and compares."""
+
+
+class Stored(msgspec.Struct, frozen=True, tag="stored", forbid_unknown_fields=True):
+    """All reports of this incarnation up to this one are durable."""
+
+    incarnation: str
+    seq: int
+
+
+class Attribution(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who served a request."""
+
+    model: str
+    variant: str
+    slice: str
+
+
+class Feedback(msgspec.Struct, frozen=True, tag="feedback", forbid_unknown_fields=True):
+    """A user's judgement of one answer."""
+
+    nonce: int
+    request_id: str
+    attribution: Attribution | None
+    """None if another gateway process served it."""
+    thumb: bool | None = None
+    """True is up."""
+    score: float | None = None
+    """In [0, 1]."""
+    is_escalated: bool = False
+    metadata: dict[str, Any] = {}
+
+
+class Seek(msgspec.Struct, frozen=True, tag="seek", forbid_unknown_fields=True):
+    """Who served this request?"""
+
+    nonce: int
+    request_id: str
+
+
+class Found(msgspec.Struct, frozen=True, tag="found", forbid_unknown_fields=True):
+    """The answer to a `Seek`; None: not this process."""
+
+    nonce: int
+    attribution: Attribution | None
+
+
+class FeedbackDone(msgspec.Struct, frozen=True, tag="feedback_done", forbid_unknown_fields=True):
+    """The answer to a `Feedback`."""
+
+    nonce: int
+    attribution: Attribution | None
+    """None: no gateway remembers the request, and nothing was stored."""
+    error: str | None = None
+    """Why it could not be stored."""
+
+
+FromGateway = Hello | Applied | Refused | Renew | Beat | Report | Feedback | Found
+FromControl = Push | Lease | Stored | Seek | FeedbackDone
 
 _from_gateway: msgspec.json.Decoder[FromGateway] = msgspec.json.Decoder(FromGateway)
-_from_control: msgspec.json.Decoder[Push] = msgspec.json.Decoder(Push)
+_from_control: msgspec.json.Decoder[FromControl] = msgspec.json.Decoder(FromControl)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -74,7 +161,7 @@ def push_of(store: str, snapshot: Snapshot) -> str:
     return encode(Push(store=store, snapshot=raw))
 
 
-def encode(message: FromGateway | Push) -> str:
+def encode(message: FromGateway | FromControl) -> str:
     """The text of a message."""
     return _encode(message).decode()
 
@@ -91,7 +178,7 @@ def from_gateway(text: str | bytes) -> FromGateway:
         raise LinkError(f"no message of a gateway: {error}") from error
 
 
-def from_control(text: str | bytes) -> Push:
+def from_control(text: str | bytes) -> FromControl:
     """Read what the control process said.
 
     Raises:

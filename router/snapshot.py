@@ -3,7 +3,7 @@
 The control process makes it, every gateway process swaps it in with one assignment, and anybody
 can replay a decision from it: `flags.evaluate(snapshot, context)` needs nothing else. Pure.
 
-Reading order: Snapshot, ModelSnapshot, Flag, Rule, Match.
+Reading order: Snapshot, ModelSnapshot, Flag, Rule, Match, Watch.
 """
 
 from typing import Literal
@@ -104,6 +104,32 @@ class Variant(BaseModel):
     """Environment variable of the gateway that holds the upstream's API key."""
 
 
+class Watch(BaseModel):
+    """What is observed of one candidate while a rollout watches it. Set by the rollout."""
+
+    model_config = _STRICT
+
+    candidate: str
+    run: str
+    """Id of the course of evidence that the observations belong to."""
+    mirror: float = Field(default=0.0, ge=0, le=1)
+    """Share of the requests that are mirrored; by a hash of the request id."""
+    mirror_slices: dict[str, float] = {}
+    """Slice -> its own share, in [0, 1]."""
+    generate: float = Field(default=0.3, ge=0, le=1)
+    """Share of the mirrored requests on which the other arm also generates, for the harm checks."""
+    aa: float = Field(default=0.05, ge=0, le=1)
+    """Share of the mirrored requests that also compare the baseline with itself."""
+    failure_tolerance: float = Field(default=0.005, gt=0, lt=1)
+    """Share of failed candidate requests that is within tolerance; a gateway trips by itself."""
+    failure_alpha: float = Field(default=0.002, gt=0, lt=1)
+    latency_factor: float = Field(default=1.5, gt=0)
+    """A live answer counts as late above this times the baseline's recent p90."""
+    in_flight: Literal["finish", "continue"] = "finish"
+    """What a rollback does to candidate streams under way: let them end, or have the baseline
+    continue them."""
+
+
 class ModelSnapshot(BaseModel):
     """One public model name: its builds, its slices, its flag."""
 
@@ -113,6 +139,8 @@ class ModelSnapshot(BaseModel):
     variants: dict[str, Variant]
     slices: tuple[SliceRule, ...] = Field(default=(), max_length=20)
     flag: Flag = Flag()
+    watches: tuple[Watch, ...] = ()
+    """One for each candidate under a rollout."""
 
 
 class Snapshot(BaseModel):

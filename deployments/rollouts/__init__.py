@@ -1,0 +1,1 @@
+"""Rollouts: how a candidate gets from shadow to all traffic, and back."""

@@ -1,0 +1,142 @@
+"""What is observed of a candidate, and how it travels to whoever judges it. Pure.
+
+A *report* carries observations from one process to the control process. It is made durable before
+it is acknowledged, and known by (source, incarnation, seq), so one that is sent twice counts once.
+
+Reading order: Run, Pair, Counts, Report.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Signal(StrEnum):
+    """What a guardrail may watch. All are larger for worse. The values are stored and exported."""
+
+    DISPLACEMENT = "displacement"
+    """Per pair, [0, 1]: mean over response tokens of max(0, 1 - q/p); total variation, expected."""
+    HARM = "harm"
+    """Per pair, {-1, 0, 1}: fail(candidate) - fail(baseline) over the harm checks."""
+    FAILURE = "failure"
+    """Per candidate request, {0, 1}: it ended in one of `vocabulary.FAILURES`."""
+    TTFT = "ttft"
+    """Per live candidate answer, {0, 1}: time to first byte over the baseline's p90 x a factor."""
+    TPOT = "tpot"
+    """The same for the time per output piece of a stream."""
+    FEEDBACK = "feedback"
+    """Per judged candidate answer, {0, 1}: the user was not content."""
+
+
+class Arm(StrEnum):
+    """What a pair compares with the baseline."""
+
+    CANDIDATE = "candidate"
+    BASELINE = "baseline"
+    """The A/A arm: the baseline against itself, which tells whether the instrument works."""
+
+
+class Run(msgspec.Struct, frozen=True):
+    """One course of evidence: nothing of another run is ever counted into it."""
+
+    model: str
+    candidate: str
+    id: str
+    """Changes when the rollout is applied or re-armed, and with either build's fingerprint."""
+
+
+class Pair(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One mirrored request, as both arms saw it. Holds no text."""
+
+    request_id: str
+    slice: str
+    cluster: int
+    """64-bit hash of the prompt: one bet for each, however often it is asked."""
+    arm: Arm = Arm.CANDIDATE
+    answered_by: str = ""
+    """The variant whose answer the client got, and whose tokens were scored."""
+    session: int = 0
+    """64-bit hash of the session; 0 if it has none. One turn is mirrored of each."""
+    tokens: int = 0
+    """Response tokens that were scored."""
+    displacement: float | None = None
+    kl: float | None = None
+    """Mean over the tokens of r - 1 - ln r, nats."""
+    agreement: float | None = None
+    """Share of the tokens on which both arms would have chosen the same one greedily."""
+    divergence: int | None = None
+    """Index of the first token on which they would not; None if there is none."""
+    harm: int | None = None
+    """None if the other arm was not asked to generate."""
+    failed: tuple[str, ...] = ()
+    """Harm checks that the candidate (in the A/A arm: the second baseline) failed."""
+    failed_baseline: tuple[str, ...] = ()
+    missing: str | None = None
+    """Why the candidate gave no usable score or answer although it was asked; None if it did."""
+    not_finite: bool = False
+    """A log-probability of the candidate was NaN or infinite: trips at once."""
+    engine_seconds: float = 0.0
+    """What it cost: time in which engines worked for it, as seen from outside."""
+    at: float = 0.0
+    """When the last part of it was observed; Unix seconds."""
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Observations of a {0, 1} signal since the last report."""
+
+    slice: str
+    signal: Signal
+    zeros: int
+    ones: int
+
+
+class Trip(msgspec.Struct, frozen=True):
+    """A process has taken the candidate out of service by itself."""
+
+    signal: str
+    """A `Signal`, or `not_finite`, `unhealthy`, `fingerprint`."""
+    detail: str
+    at: float
+
+
+class SelfTest(msgspec.Struct, frozen=True):
+    """The baseline scored against itself."""
+
+    is_ok: bool
+    largest_gap: float
+    """Largest absolute difference of log-probabilities, nats; infinite if it could not be done."""
+    detail: str
+    at: float
+
+
+class Shed(msgspec.Struct, frozen=True):
+    """Mirrored requests that were not compared, and why."""
+
+    slice: str
+    reason: str
+    count: int
+
+
+class RunReport(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one report says of one run."""
+
+    run: Run
+    pairs: tuple[Pair, ...] = ()
+    counts: tuple[Counts, ...] = ()
+    trips: tuple[Trip, ...] = ()
+    self_tests: tuple[SelfTest, ...] = ()
+    sheds: tuple[Shed, ...] = ()
+    fingerprints: dict[str, str] = {}
+    """Variant -> digest, when it was read anew."""
+
+
+class Report(msgspec.Struct, frozen=True, tag="report", forbid_unknown_fields=True):
+    """One message of observations."""
+
+    source: str
+    """Which process: a gateway's or a comparator's id."""
+    incarnation: str
+    """Which life of it."""
+    seq: int
+    """1, 2, 3, ... within an incarnation."""
+    runs: tuple[RunReport, ...]

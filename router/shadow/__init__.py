@@ -1,0 +1,1 @@
+"""The comparator: takes mirrored requests, scores both arms, reports what it saw."""
