@@ -7,6 +7,7 @@ Two implementations pass one contract suite (`tests/contract`):
 `router.upstream_http.HttpUpstream` and `router.testing.FakeUpstream`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,6 +62,17 @@ class Stream(Protocol):
         """Go on reading."""
 
 
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a build made of given tokens; both of one length."""
+
+    logprobs: tuple[float, ...]
+    """Natural log-probability of each token given all before it, <= 0; NaN where the build broke
+    down."""
+    top_ids: tuple[int, ...]
+    """The token that the build would have chosen greedily in place of each."""
+
+
 class Upstream(Protocol):
     """One variant that answers."""
 
@@ -71,7 +83,7 @@ class Upstream(Protocol):
         `stream` has returned.
         """
 
-    async def score(self, token_ids: list[int], start: int) -> list[float]:
+    async def score(self, token_ids: Sequence[int], start: int) -> Scores:
         """Teacher-force `token_ids` through the build, prefill only.
 
         Args:
@@ -79,11 +91,11 @@ class Upstream(Protocol):
             start: Index of the first token to score, 1 <= start < len(token_ids).
 
         Returns:
-            Natural log-probability of each token from `start` on given all before it; length
-            len(token_ids) - start, each <= 0.
+            One entry for each token from `start` on: len(token_ids) - start.
 
         Raises:
-            UpstreamError: The variant did not answer, or not with what was asked for.
+            UpstreamError: The variant did not answer, or not with what was asked for. There is a
+                generous limit of time; who wants another sets a deadline around the call.
         """
 
     async def health(self) -> bool:

@@ -152,12 +152,23 @@ def events(*payloads: object, is_done: bool = True) -> list[Step]:
     return steps
 
 
-def scored(body: dict[str, Any]) -> dict[str, Any]:
-    """A scoring answer as vLLM's, with log-probabilities that depend on the prefix only."""
+def scored(body: dict[str, Any], shift: float = 0.0) -> dict[str, Any]:
+    """A scoring answer as vLLM's: log-probabilities that depend on the prefix only.
+
+    Args:
+        body: The request.
+        shift: Added to every token's log-probability: a build that differs.
+    """
     ids: list[int] = body["prompt"]
+    wanted = body["prompt_logprobs"]
     rows: list[dict[str, Any] | None] = [None]
     for index in range(1, len(ids)):
         digest: int = mmh3.hash(repr(ids[: index + 1]), signed=False)
-        rows.append({str(ids[index]): {"logprob": -(digest % 1000) / 100, "rank": 1}})
+        logprob = min(-(digest % 1000) / 100 + shift, 0.0)
+        is_top = digest % 4 > 0
+        row = {str(ids[index]): {"logprob": logprob, "rank": 1 if is_top else 2}}
+        if wanted and not is_top:
+            row[str(ids[index] + 1)] = {"logprob": logprob / 2, "rank": 1}
+        rows.append(row)
     choice = {"index": 0, "text": "", "finish_reason": "length", "prompt_logprobs": rows}
     return {"object": "text_completion", "choices": [choice], "usage": {"prompt_tokens": len(ids)}}

@@ -8,16 +8,25 @@ them.
 import asyncio
 import hashlib
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from monitoring.vocabulary import Outcome
-from router.ports import Headers, Receiver, Stream, Upstream, UpstreamRequest
+from router.ports import Headers, Receiver, Scores, Stream, Upstream, UpstreamRequest
+
+SCORE_SECONDS = 120.0
+"""A score is given up after this, whatever its caller's deadline."""
 
 _JSON_HEADERS = b"content-type: application/json\r\naccept: application/json\r\n"
 _OK = 200
+_SERVER_ERROR = 500
+_SCORE_BYTES = 64 * 1024
+_SCORE_BYTES_PER_TOKEN = 1024
+_NOT_FINITE = b"not JSON compliant"
 
 
 class UpstreamError(Exception):
@@ -34,6 +43,29 @@ class UpstreamError(Exception):
         super().__init__(f"{outcome}: {detail}")
         self.outcome = outcome
         self.detail = detail
+
+
+class NotFinite(UpstreamError):
+    """The variant's numbers are no numbers: it could not even write them as JSON."""
+
+    code = "not_finite"
+
+
+class _Row(msgspec.Struct):
+    logprob: float | None = None
+    """`null` where a server writes NaN so."""
+    rank: int | None = None
+
+
+class _ScoredChoice(msgspec.Struct):
+    prompt_logprobs: list[dict[int, _Row] | None]
+
+
+class _Scored(msgspec.Struct):
+    choices: list[_ScoredChoice]
+
+
+_read_scored = msgspec.json.Decoder(_Scored).decode
 
 
 @dataclass(slots=True)
@@ -120,6 +152,42 @@ async def fetch_json(upstream: Upstream, request: UpstreamRequest) -> Any:
         raise UpstreamError(Outcome.GARBAGE, "the answer is not JSON") from error
 
 
+def _refusal(answer: Answer) -> UpstreamError:
+    if answer.status < _SERVER_ERROR:
+        return UpstreamError(Outcome.CLIENT_ERROR, f"status {answer.status}")
+    # Python's json module, in vLLM's server, about a NaN.
+    if _NOT_FINITE in answer.body:
+        return NotFinite(Outcome.SERVER_ERROR, "the log-probabilities are not finite")
+    return UpstreamError(Outcome.SERVER_ERROR, f"status {answer.status}")
+
+
+def _read_scores(body: bytes, token_ids: Sequence[int], start: int) -> Scores:
+    try:
+        rows = _read_scored(body).choices[0].prompt_logprobs
+        if len(rows) != len(token_ids):
+            raise ValueError(f"{len(rows)} rows for {len(token_ids)} tokens")
+        scored = [_read_row(rows[index], token_ids[index]) for index in range(start, len(rows))]
+    except (msgspec.MsgspecError, LookupError, ValueError) as error:
+        raise UpstreamError(Outcome.GARBAGE, "no prompt_logprobs in the answer") from error
+    return Scores(tuple(logprob for logprob, _ in scored), tuple(top for _, top in scored))
+
+
+def _read_row(row: dict[int, _Row] | None, token_id: int) -> tuple[float, int]:
+    if row is None:
+        raise ValueError("a row without log-probabilities")
+    logprob = row[token_id].logprob
+    if logprob is None:
+        return math.nan, token_id
+    ranked = [key for key, entry in row.items() if entry.rank == 1]
+    # Without ranks, the likeliest of those listed; the given token wins a tie.
+    top = ranked[0] if ranked else max(row, key=lambda key: (_weight(row[key]), key == token_id))
+    return logprob, top
+
+
+def _weight(entry: _Row) -> float:
+    return -math.inf if entry.logprob is None else entry.logprob
+
+
 class UpstreamProbe:
     """`score`, `health` and `fingerprint` over `stream`."""
 
@@ -130,8 +198,12 @@ class UpstreamProbe:
         """See `Upstream.stream`."""
         raise NotImplementedError
 
-    async def score(self, token_ids: list[int], start: int) -> list[float]:
-        """See `Upstream.score`: vLLM's completions API with `prompt_logprobs`."""
+    async def score(self, token_ids: Sequence[int], start: int) -> Scores:
+        """See `Upstream.score`: vLLM's completions API with `prompt_logprobs`.
+
+        vLLM never reads its prefix cache for such a request, so what was asked before cannot
+        change what comes back. One alternative a row tells what would have been chosen greedily.
+        """
         if not 1 <= start < len(token_ids):
             raise ValueError(f"start is {start}, wanted 1 <= start < {len(token_ids)}")
         payload = {
@@ -139,18 +211,18 @@ class UpstreamProbe:
             "prompt": token_ids,
             "max_tokens": 1,
             "temperature": 0,
-            "prompt_logprobs": 0,
+            "prompt_logprobs": 1,
             "add_special_tokens": False,
         }
-        answer = await fetch_json(self, json_request("/v1/completions", payload))
-        try:
-            rows = answer["choices"][0]["prompt_logprobs"]
-            return [
-                float(rows[index][str(token_ids[index])]["logprob"])
-                for index in range(start, len(token_ids))
-            ]
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise UpstreamError(Outcome.GARBAGE, "no prompt_logprobs in the answer") from error
+        answer = await fetch(
+            self,
+            json_request("/v1/completions", payload),
+            timeout_seconds=SCORE_SECONDS,
+            limit_bytes=_SCORE_BYTES + _SCORE_BYTES_PER_TOKEN * len(token_ids),
+        )
+        if answer.status != _OK:
+            raise _refusal(answer)
+        return _read_scores(answer.body, token_ids, start)
 
     async def health(self) -> bool:
         """See `Upstream.health`."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -10,7 +11,7 @@ from monitoring.vocabulary import Outcome
 from router.ports import Headers, Upstream, UpstreamRequest
 from router.testing import Body, End, Fail, FakeUpstream, Hang, Head, Script, events, whole
 from router.upstream_http import HttpUpstream
-from router.upstream_probe import UpstreamError, fetch
+from router.upstream_probe import NotFinite, UpstreamError, fetch
 
 Answer = Callable[[UpstreamRequest], Script]
 Make = Callable[..., contextlib.AbstractAsyncContextManager[Upstream]]
@@ -218,13 +219,47 @@ async def test_pause_holds_the_body_until_resume(make: Make) -> None:
     assert recorder.body.endswith(b"data: [DONE]\n\n")
 
 
-async def test_score_gives_one_log_probability_a_token(make: Make) -> None:
+async def test_score_gives_one_log_probability_and_one_choice_a_token(make: Make) -> None:
     async with make(None) as upstream:
         scores = await upstream.score([5, 6, 7, 8], 2)
-        longer = await upstream.score([5, 6, 7, 8], 1)
-    assert len(scores) == 2
-    assert all(score <= 0 for score in scores)
-    assert longer[1:] == scores
+        longer = await upstream.score((5, 6, 7, 8), 1)
+    assert len(scores.logprobs) == len(scores.top_ids) == 2
+    assert all(logprob <= 0 for logprob in scores.logprobs)
+    assert longer.logprobs[1:] == scores.logprobs
+    assert longer.top_ids[1:] == scores.top_ids
+
+
+@pytest.mark.parametrize(
+    ("row", "logprob", "top_id"),
+    [
+        ({"2": {"logprob": -0.5, "rank": 1}}, -0.5, 2),
+        ({"2": {"logprob": -3.0, "rank": 7}, "9": {"logprob": -0.1, "rank": 1}}, -3.0, 9),
+        ({"2": {"logprob": -3.0}, "9": {"logprob": -0.1}}, -3.0, 9),
+        ({"2": {"logprob": -0.7}, "9": {"logprob": -0.7}}, -0.7, 2),
+    ],
+    ids=["chosen", "ranked", "likeliest", "tie"],
+)
+async def test_score_reads_the_token_and_the_greedy_choice(
+    make: Make, row: object, logprob: float, top_id: int
+) -> None:
+    answer = {"choices": [{"prompt_logprobs": [None, row]}]}
+    async with make(lambda _: whole(answer)) as upstream:
+        scores = await upstream.score([1, 2], 1)
+    assert (scores.logprobs, scores.top_ids) == ((logprob,), (top_id,))
+
+
+async def test_score_tells_a_log_probability_that_is_none(make: Make) -> None:
+    answer = {"choices": [{"prompt_logprobs": [None, {"2": {"logprob": None, "rank": 1}}]}]}
+    async with make(lambda _: whole(answer)) as upstream:
+        scores = await upstream.score([1, 2], 1)
+    assert math.isnan(scores.logprobs[0])
+
+
+async def test_score_tells_an_engine_that_cannot_write_its_numbers(make: Make) -> None:
+    error = {"error": {"message": "Out of range float values are not JSON compliant: nan"}}
+    async with make(lambda _: whole(error, status=500)) as upstream:
+        with pytest.raises(NotFinite):
+            await upstream.score([1, 2], 1)
 
 
 @pytest.mark.parametrize("start", [0, 4, -1])
@@ -234,11 +269,35 @@ async def test_score_refuses_a_start_outside_the_tokens(make: Make, start: int) 
             await upstream.score([5, 6, 7, 8], start)
 
 
-async def test_score_without_log_probabilities_is_an_error(make: Make) -> None:
-    async with make(lambda _: whole({"choices": [{}]})) as upstream:
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {},
+        {"prompt_logprobs": None},
+        {"prompt_logprobs": [None]},
+        {"prompt_logprobs": [None, None]},
+        {"prompt_logprobs": [None, {"3": {"logprob": -1.0}}]},
+        {"prompt_logprobs": [None, {"2": {"logprob": "x"}}]},
+    ],
+    ids=["absent", "null", "short", "empty row", "another token", "no number"],
+)
+async def test_score_without_log_probabilities_is_an_error(make: Make, choice: object) -> None:
+    async with make(lambda _: whole({"choices": [choice]})) as upstream:
         with pytest.raises(UpstreamError) as caught:
             await upstream.score([1, 2], 1)
     assert caught.value.outcome is Outcome.GARBAGE
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"), [(400, Outcome.CLIENT_ERROR), (503, Outcome.SERVER_ERROR)]
+)
+async def test_score_tells_a_refusal_from_a_failure(
+    make: Make, status: int, outcome: Outcome
+) -> None:
+    async with make(lambda _: whole({}, status=status)) as upstream:
+        with pytest.raises(UpstreamError) as caught:
+            await upstream.score([1, 2], 1)
+    assert caught.value.outcome is outcome
 
 
 async def test_health_is_true_for_200_and_false_otherwise(make: Make) -> None:
