@@ -1,4 +1,4 @@
-"""The control process's end of the link to the gateways: a WebSocket for each of them."""
+"""The control process's end of the links: a WebSocket for each gateway and each comparator."""
 
 import logging
 
@@ -7,7 +7,8 @@ from fastapi.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from deployments.access import Access
-from deployments.publisher import LinkClosed, Publisher
+from deployments.links import LinkClosed
+from deployments.publisher import Publisher
 from router.link_messages import PATH, LinkError
 
 log = logging.getLogger(__name__)
@@ -38,11 +39,11 @@ class SocketChannel:
             raise LinkClosed(str(error)) from error
 
 
-def link_router(publisher: Publisher, access: Access) -> APIRouter:
-    """The route of the link."""
+def link_router(publisher: Publisher, access: Access, path: str = PATH) -> APIRouter:
+    """The route of a link; the gateways' token opens it."""
     router = APIRouter()
 
-    @router.websocket(PATH)
+    @router.websocket(path)
     async def link(socket: WebSocket) -> None:
         if not access.is_gateway(socket.headers.get("authorization")):
             await socket.send_denial_response(

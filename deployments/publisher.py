@@ -2,15 +2,17 @@
 
 Each gateway has a task of its own that sends it the newest table -- only ever the newest, so a slow
 gateway skips epochs and holds up nobody. `publish` hands over and returns; `Delivery.wait` is for
-whoever wants to know when it has arrived.
+whoever wants to know when it has arrived. A second publisher follows the first and serves the
+comparators, whose acknowledgements nobody waits for.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
 
+from deployments.desk import Desk
+from deployments.links import Channel, Link, LinkClosed
 from router.link_messages import (
     Applied,
     FromGateway,
@@ -25,20 +27,6 @@ from router.snapshot import Snapshot
 log = logging.getLogger(__name__)
 
 _HELLO_SECONDS = 5.0
-
-
-class LinkClosed(Exception):
-    """The gateway's connection is gone."""
-
-
-class Channel(Protocol):
-    """The connection to one gateway."""
-
-    async def send(self, text: str) -> None:
-        """Send one message. Raises LinkClosed."""
-
-    async def receive(self) -> str:
-        """The next message. Raises LinkClosed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +44,7 @@ class Arrival:
 class Delivery:
     """One epoch on its way."""
 
-    def __init__(self, epoch: int, links: set["Link"], durable_at: float) -> None:
+    def __init__(self, epoch: int, links: set[Link], durable_at: float) -> None:
         self._epoch = epoch
         self._durable_at = durable_at
         self._connected = len(links)
@@ -89,7 +77,7 @@ class Delivery:
         """Whether nobody's answer is missing any more."""
         return not self._waiting
 
-    def answered(self, link: "Link", epoch: int, at: float) -> None:
+    def answered(self, link: Link, epoch: int, at: float) -> None:
         """A gateway has put `epoch` into force."""
         if epoch >= self._epoch and link in self._waiting:
             self._acknowledged += 1
@@ -97,58 +85,39 @@ class Delivery:
             link.last_propagation_seconds = at - self._durable_at
             self.dropped(link)
 
-    def refused(self, link: "Link", epoch: int) -> None:
+    def refused(self, link: Link, epoch: int) -> None:
         """A gateway will not have `epoch`; -1 if it could not even read it."""
         if epoch < 0 or epoch >= self._epoch:
             self.dropped(link)
 
-    def dropped(self, link: "Link") -> None:
+    def dropped(self, link: Link) -> None:
         """No answer will come from this gateway."""
         self._waiting.discard(link)
         if not self._waiting:
             self._is_done.set()
 
 
-class Link:
-    """One gateway that is connected."""
-
-    def __init__(self, hello: Hello, channel: Channel, connected_at: float) -> None:
-        self.hello = hello
-        self.connected_at = connected_at
-        self.epoch = 0
-        """The last one that it acknowledged."""
-        self.refusal: str | None = None
-        """Why it refused the last table that it refused, if it has taken none since."""
-        self.last_propagation_seconds: float | None = None
-        self._channel = channel
-        self._newest: str | None = None
-        self._has_news = asyncio.Event()
-
-    def offer(self, push: str) -> None:
-        """Let this be the next table that is sent."""
-        self._newest = push
-        self._has_news.set()
-
-    async def send_news(self) -> None:
-        """Send the newest table whenever there is a new one, until the channel closes."""
-        while True:
-            await self._has_news.wait()
-            self._has_news.clear()
-            if self._newest is not None:
-                await self._channel.send(self._newest)
-
-
 class Publisher:
-    """All gateways that are connected.
+    """All gateways that are connected, or all comparators.
 
     Args:
         store: Identity of the store whose epochs these are.
         now: Monotonic clock, seconds.
+        desk: Hears what they say besides which table they have; without one that is an error.
+        follower: Gets every table too, and is waited for by nobody.
     """
 
-    def __init__(self, store: str, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: str,
+        now: Callable[[], float],
+        desk: Desk | None = None,
+        follower: "Publisher | None" = None,
+    ) -> None:
         self._store = store
         self._now = now
+        self._desk = desk
+        self._follower = follower
         self._links: set[Link] = set()
         self._deliveries: set[Delivery] = set()
         self._push: str | None = None
@@ -169,8 +138,12 @@ class Publisher:
         delivery = Delivery(snapshot.epoch, self._links, durable_at)
         self._deliveries = {other for other in self._deliveries if not other.is_over}
         self._deliveries.add(delivery)
+        if self._desk is not None:
+            self._desk.snapshot = snapshot
         for link in self._links:
             link.offer(self._push)
+        if self._follower is not None:
+            self._follower.publish(snapshot, durable_at)
         return delivery
 
     async def attend(self, channel: Channel) -> None:
@@ -189,13 +162,18 @@ class Publisher:
         link = Link(hello, channel, self._now())
         self._links.add(link)
         log.info("gateway_connected", extra={"gateway": hello.gateway, "gateway_pid": hello.pid})
-        sending = asyncio.create_task(_until_closed(link.send_news))
+        chores = [asyncio.create_task(_until_closed(link.send_news))]
         try:
             if self._push is not None:
                 link.offer(self._push)
+            if self._desk is not None:
+                chores.append(self._desk.open(link))
             await _until_closed(lambda: self._listen(link, channel))
         finally:
-            sending.cancel()
+            for chore in chores:
+                chore.cancel()
+            if self._desk is not None:
+                self._desk.close(link)
             self._forget(link)
 
     async def _listen(self, link: Link, channel: Channel) -> None:
@@ -218,8 +196,10 @@ class Publisher:
                     delivery.refused(link, epoch)
             case Hello():
                 raise LinkError("a second hello")
+            case _ if self._desk is not None:
+                self._desk.heard(link, message)
             case _:
-                raise LinkError(f"{type(message).__name__} is not handled yet")
+                raise LinkError(f"{type(message).__name__}: nobody hears that here")
 
     def _of_same_process(self, hello: Hello) -> list[Link]:
         who = (hello.gateway, hello.pid)

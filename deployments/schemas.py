@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from deployments.controller import Applied
 from deployments.events import ConfigPayload, Event, FlagPayload, Kind
-from deployments.publisher import Link
+from deployments.links import Link
 from deployments.state import State
 from router.slices import OTHER
 from router.snapshot import Flag, ModelSnapshot, Pin

@@ -1,30 +1,44 @@
-"""The gateway's end of the link to the control process: newer routing tables come in here.
+"""The end of the link to the control process in a gateway or a comparator.
 
-The link only ever brings news. While it is down the gateway serves on with its last table, for as
-long as it takes; when it is back the newest one arrives at once. See `router.link_messages`.
+Newer routing tables come in; observations, and questions for the lease, go out. While the link is
+down the gateway serves on with its last table, for as long as it takes -- only its leases end; when
+it is back the newest table arrives at once, and what was not acknowledged is sent again. See
+`router.link_messages`.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
+import platform
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidHandshake, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, WebSocketException
 
+from router.lease import Lease
 from router.link_messages import (
+    COMPARATOR_PATH,
     PATH,
     Applied,
+    Beat,
+    FeedbackDone,
     Hello,
     LinkError,
+    Probe,
     Push,
     Refused,
+    Seek,
+    Stored,
     encode,
     from_control,
 )
+from router.link_messages import Lease as Grant
+from router.reporter import Reporter
 from router.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
@@ -53,31 +67,55 @@ class Pace:
         return longest * (0.5 + 0.5 * self.dice())
 
 
+@dataclass(frozen=True, slots=True)
+class Duties:
+    """What the link carries besides routing tables."""
+
+    reporter: Reporter | None = None
+    """Observations to send."""
+    lease: Lease | None = None
+    """Leases to renew."""
+    is_comparing: Callable[[], bool] | None = None
+    """Given: this end is a comparator; it gives a sign of life when asked, while this holds."""
+
+    @property
+    def path(self) -> str:
+        """The link's path at the control process."""
+        return PATH if self.is_comparing is None else COMPARATOR_PATH
+
+
 class ControlLink:
-    """Keeps one gateway process up to date.
+    """Keeps one gateway process, or a comparator, in touch with the control process.
 
     Args:
         url: Base URL of the control process (http, https, ws or wss).
         token: The gateways' bearer token.
-        gateway_id: Name of this gateway process.
+        process_id: Name of this process.
         on_snapshot: Puts a table into force; when it returns, every further request is decided by
             it. May raise, then the last table stays and the control process is told why.
         pace: Timing.
+        duties: What else goes over the link.
     """
 
     def __init__(
         self,
         url: str,
         token: str,
-        gateway_id: str,
+        process_id: str,
         on_snapshot: Callable[[Snapshot], None],
         pace: Pace | None = None,
+        duties: Duties | None = None,
     ) -> None:
-        self._url = link_url(url)
+        self._duties = duties or Duties()
+        self._url = link_url(url, self._duties.path)
         self._token = token
-        self._gateway_id = gateway_id
+        self._process_id = process_id
         self._on_snapshot = on_snapshot
         self._pace = pace or Pace()
+        self._has_observations = asyncio.Event()
+        self._must_renew = asyncio.Event()
+        if self._duties.reporter is not None:
+            self._duties.reporter.on_news = self._has_observations.set
         self._store = ""
         self._failures = 0
         self.last_epoch = 0
@@ -117,20 +155,75 @@ class ControlLink:
             compression=None,
             proxy=None,
         ) as socket:
-            hello = Hello(self._gateway_id, os.getpid(), self._store, self.last_epoch)
+            hello = Hello(
+                self._process_id, os.getpid(), self._store, self.last_epoch, platform.node()
+            )
             await socket.send(encode(hello))
-            await self._follow(socket)
+            chores = [asyncio.create_task(_do(chore, socket)) for chore in self._chores(socket)]
+            try:
+                await self._follow(socket)
+            finally:
+                for chore in chores:
+                    chore.cancel()
+                await asyncio.gather(*chores, return_exceptions=True)
+
+    def _chores(self, socket: ClientConnection) -> list[Coroutine[Any, Any, None]]:
+        chores = []
+        if self._duties.reporter is not None:
+            chores.append(self._send_reports(socket, self._duties.reporter))
+        if self._duties.lease is not None:
+            chores.append(self._renew(socket, self._duties.lease))
+        return chores
+
+    async def _send_reports(self, socket: ClientConnection, reporter: Reporter) -> None:
+        reporter.rewind()
+        while True:
+            report = reporter.next_report()
+            if report is not None:
+                await socket.send(encode(report))
+            else:
+                self._has_observations.clear()
+                await self._has_observations.wait()
+
+    async def _renew(self, socket: ClientConnection, lease: Lease) -> None:
+        while True:
+            self._must_renew.clear()
+            await socket.send(encode(lease.ask(self._pace.now())))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(lease.period_seconds):
+                    await self._must_renew.wait()
 
     async def _follow(self, socket: ClientConnection) -> None:
         async for text in socket:
             message = from_control(text)
-            if not isinstance(message, Push):
-                continue
-            await socket.send(encode(self._take(message)))
-            if self.connected_since is None:
-                self.connected_since = self._pace.now()
-                self._failures = 0
-                log.info("control_link_up", extra={"epoch": self.last_epoch})
+            if isinstance(message, Push):
+                await self._take_push(socket, message)
+            else:
+                answer = self._heard(message)
+                if answer is not None:
+                    await socket.send(encode(answer))
+
+    def _heard(self, message: Grant | Stored | Probe | Seek | FeedbackDone) -> Beat | None:
+        duties = self._duties
+        match message:
+            case Grant() if duties.lease is not None:
+                duties.lease.answered(message)
+            case Stored(incarnation=incarnation, seq=seq) if duties.reporter is not None:
+                duties.reporter.acknowledge(incarnation, seq)
+            case Probe(nonce=nonce) if duties.is_comparing is not None:
+                return Beat(nonce) if duties.is_comparing() else None
+            case _:
+                raise LinkError(f"{type(message).__name__} was not asked for")
+        return None
+
+    async def _take_push(self, socket: ClientConnection, push: Push) -> None:
+        await socket.send(encode(self._take(push)))
+        # The table may have a model that no lease was granted for yet.
+        self._must_renew.set()
+        if self.connected_since is None:
+            self.connected_since = self._pace.now()
+            self._failures = 0
+            log.info("control_link_up", extra={"epoch": self.last_epoch})
 
     def _take(self, push: Push) -> Applied | Refused:
         try:
@@ -157,7 +250,18 @@ class ControlLink:
             log.warning("control_link_down", extra={"error": error, "last_epoch": self.last_epoch})
 
 
-def link_url(url: str) -> str:
+async def _do(chore: Coroutine[Any, Any, None], socket: ClientConnection) -> None:
+    try:
+        await chore
+    except ConnectionClosed:
+        return  # whoever reads from the connection says so
+    except Exception:
+        log.exception("link_chore_failed")
+        # A link that does half of its duty is worse than none: that one ends the leases.
+        await socket.close()
+
+
+def link_url(url: str, path: str = PATH) -> str:
     """The WebSocket address of the link for a base URL of the control process.
 
     Raises:
@@ -169,4 +273,4 @@ def link_url(url: str) -> str:
         raise ValueError(
             f'control_url: found "{url}", wanted http://HOST:PORT or https://HOST:PORT'
         )
-    return f"{schemes[scheme]}://{rest.rstrip('/')}{PATH}"
+    return f"{schemes[scheme]}://{rest.rstrip('/')}{path}"

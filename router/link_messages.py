@@ -6,7 +6,7 @@
        | -- Applied(epoch) --------------> |   the snapshot is in force
        | -- Refused(epoch, detail) ------> |   ... or it is not, and the last one stays
        | -- Renew(nonce) ----------------> |   a few times within a lease
-       | <-- Lease(nonce, seconds) ------- |   counted from when the Renew was sent
+       | <-- Lease(nonce, seconds, ...) -- |   counted from when the Renew was sent
        | -- Report(source, seq, runs) ---> |   observations (monitoring.evidence)
        | <-- Stored(incarnation, seq) ---- |   they are durable
        | -- Feedback(nonce, id, ...) ----> |   a user's judgement of an answer
@@ -14,9 +14,16 @@
        | -- Found(nonce, attribution) ---> |
        | <-- FeedbackDone(nonce, ...) ---- |   it is durable, or nobody knows the request
 
-A comparator speaks the same on its own path; it neither renews nor passes feedback, but a `Beat`
-says that it is alive. One JSON object in each WebSocket text message, told apart by `type`. Unknown
-fields are errors.
+A comparator speaks the same on its own path; it neither renews nor passes feedback, but is asked
+for signs of life:
+
+    comparator                           control
+       | <-- Probe(nonce) ---------------- |   a few times within a lease
+       | -- Beat(nonce) -----------------> |   it was alive when the Probe was sent
+
+Whoever needs a sign of life asks for it, and counts from when it asked: an answer that was stuck in
+a buffer proves nothing about later. One JSON object in each WebSocket text message, told apart by
+`type`. Unknown fields are errors.
 """
 
 from typing import Any
@@ -44,6 +51,8 @@ class Hello(msgspec.Struct, frozen=True, tag="hello", forbid_unknown_fields=True
     store: str
     """The store that its routing table came from; empty for the one that it booted with."""
     epoch: int
+    host: str = ""
+    """The machine (or pod): a comparator guards the gateways of its own."""
 
 
 class Applied(msgspec.Struct, frozen=True, tag="applied", forbid_unknown_fields=True):
@@ -87,10 +96,20 @@ class Lease(msgspec.Struct, frozen=True, tag="lease", forbid_unknown_fields=True
     nonce: int
     seconds: dict[str, float]
     """Model -> seconds from when the `Renew` was sent; 0 for one that has no live guard."""
+    full_seconds: float
+    """What a model gets whose guard is alive this very moment."""
+
+
+class Probe(msgspec.Struct, frozen=True, tag="probe", forbid_unknown_fields=True):
+    """Is the comparator alive, and does it compare?"""
+
+    nonce: int
 
 
 class Beat(msgspec.Struct, frozen=True, tag="beat", forbid_unknown_fields=True):
-    """The comparator is alive and compares."""
+    """The answer to a `Probe`: it does."""
+
+    nonce: int
 
 
 class Stored(msgspec.Struct, frozen=True, tag="stored", forbid_unknown_fields=True):
@@ -113,6 +132,8 @@ class Feedback(msgspec.Struct, frozen=True, tag="feedback", forbid_unknown_field
 
     nonce: int
     request_id: str
+    tenant: str
+    """Who judges; only the tenant that made the request may."""
     attribution: Attribution | None
     """None if another gateway process served it."""
     thumb: bool | None = None
@@ -128,6 +149,7 @@ class Seek(msgspec.Struct, frozen=True, tag="seek", forbid_unknown_fields=True):
 
     nonce: int
     request_id: str
+    tenant: str
 
 
 class Found(msgspec.Struct, frozen=True, tag="found", forbid_unknown_fields=True):
@@ -144,11 +166,11 @@ class FeedbackDone(msgspec.Struct, frozen=True, tag="feedback_done", forbid_unkn
     attribution: Attribution | None
     """None: no gateway remembers the request, and nothing was stored."""
     error: str | None = None
-    """Why it could not be stored."""
+    """Why it was not stored: a code of `router.errors.STATUS`."""
 
 
 FromGateway = Hello | Applied | Refused | Renew | Beat | Report | Feedback | Found
-FromControl = Push | Lease | Stored | Seek | FeedbackDone
+FromControl = Push | Lease | Probe | Stored | Seek | FeedbackDone
 
 _from_gateway: msgspec.json.Decoder[FromGateway] = msgspec.json.Decoder(FromGateway)
 _from_control: msgspec.json.Decoder[FromControl] = msgspec.json.Decoder(FromControl)

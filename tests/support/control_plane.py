@@ -13,7 +13,8 @@ from pathlib import Path
 from deployments.controller import Change, Clocks, Controller
 from deployments.edits import set_split
 from deployments.events import ConfigPayload, Draft, Event, Kind
-from deployments.publisher import LinkClosed, Publisher
+from deployments.links import LinkClosed
+from deployments.publisher import Publisher
 from deployments.store import Store
 from router.link_messages import Applied, Hello, Refused, encode, from_control
 from router.snapshot import ModelSnapshot, Snapshot
