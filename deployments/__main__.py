@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from deployments.catalogue import load
 from deployments.endpoints import configuration, read_endpoints
 from deployments.errors import DeploymentsError, NotFound
-from deployments.server import open_controller, run_control
+from deployments.server import open_plane, run_control
 from deployments.settings import TOKEN_CHARS, ControlSettings
 from deployments.spec import PenumbraSpec
 from monitoring.logs import configure_logs
@@ -65,7 +65,7 @@ async def _reset(spec: PenumbraSpec, name: str, reason: str) -> int:
         return _complain("--reset-flag wants a --reason")
     if name not in spec.models:
         raise NotFound(f"found no model {name!r}, wanted one of: {', '.join(spec.models)}")
-    controller, _ = open_controller(spec)
+    controller = open_plane(spec).controller
     try:
         await controller.start()
         epoch = await controller.reset(name, spec.models[name].flag, getpass.getuser(), reason)

@@ -168,6 +168,14 @@ class Controller:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._reader, lambda: look(self._store))
 
+    async def prove_store(self) -> None:
+        """Write something durably that changes nothing, behind what is being written.
+
+        Raises:
+            StoreUnavailable: The store does not take writes.
+        """
+        await self._in_thread(self._store.prove)
+
     def close(self) -> None:
         """Finish what the store is doing, and close it."""
         self._thread.shutdown(wait=True)

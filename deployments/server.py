@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import uvicorn
@@ -15,12 +16,17 @@ from fastapi import FastAPI
 from deployments.access import Access
 from deployments.api import build_api
 from deployments.controller import Clocks, Controller
+from deployments.desk import Desk
 from deployments.errors import StoredFlagInvalid
 from deployments.events import ConfigPayload
+from deployments.heart import Heart
+from deployments.leases import Guardianship
+from deployments.link_endpoint import link_router
 from deployments.publisher import Publisher
 from deployments.spec import PenumbraSpec
 from deployments.store import Store
 from router.flag_check import flag_problems
+from router.link_messages import COMPARATOR_PATH
 from router.snapshot import Flag
 
 log = logging.getLogger(__name__)
@@ -32,16 +38,34 @@ _PING_SECONDS = 5.0
 _GRACE_SECONDS = 5
 
 
-def open_controller(spec: PenumbraSpec) -> tuple[Controller, Publisher]:
-    """A controller on the configuration's store; still to be started.
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """The parts of a control process."""
+
+    controller: Controller
+    gateways: Publisher
+    comparators: Publisher
+    desks: tuple[Desk, Desk]
+    """Who hears the gateways, and who the comparators."""
+    heart: Heart
+
+
+def open_plane(spec: PenumbraSpec) -> Plane:
+    """The parts, on the configuration's store; the controller is still to be started.
 
     Raises:
         StoreUnavailable: The store cannot be opened.
     """
+    now = time.monotonic
     store = Store(spec.store_url)
-    publisher = Publisher(store.identity, time.monotonic)
-    clocks = Clocks(now=lambda: datetime.now(UTC), monotonic=time.monotonic)
-    return Controller(store, publisher, clocks, spec.control.acknowledge_seconds), publisher
+    guardianship = Guardianship(spec.control.lease_seconds)
+    desks = Desk(guardianship, now), Desk(guardianship, now, is_for_comparators=True)
+    comparators = Publisher(store.identity, now, desks[1])
+    gateways = Publisher(store.identity, now, desks[0], follower=comparators)
+    clocks = Clocks(now=lambda: datetime.now(UTC), monotonic=now)
+    controller = Controller(store, gateways, clocks, spec.control.acknowledge_seconds)
+    heart = Heart(guardianship, controller.prove_store, now)
+    return Plane(controller, gateways, comparators, desks, heart)
 
 
 async def run_control(
@@ -54,7 +78,8 @@ async def run_control(
         StoredFlagInvalid: A stored flag does not fit the configuration; says what to do.
         OSError: The port cannot be bound.
     """
-    controller, publisher = open_controller(spec)
+    plane = open_plane(spec)
+    controller = plane.controller
     try:
         await controller.start()
         require_fitting_flags(controller.state.flags, payload, config_file)
@@ -68,7 +93,13 @@ async def run_control(
                 "is_config_changed": is_changed,
             },
         )
-        await _serve(build_api(controller, publisher, access), sock)
+        app = build_api(controller, plane.gateways, access)
+        app.include_router(link_router(plane.comparators, access, COMPARATOR_PATH))
+        beating = asyncio.create_task(plane.heart.run())
+        try:
+            await _serve(app, sock)
+        finally:
+            beating.cancel()
     finally:
         controller.close()
     log.info("control_stopped")

@@ -167,6 +167,8 @@ class ControlSpec(BaseModel):
     """SQLAlchemy URL; null is the SQLite file `penumbra.db` in the state folder."""
     acknowledge_seconds: float = Field(default=1.0, gt=0, le=30)
     """For how long a change waits for the gateways to put it into force before it is answered."""
+    lease_seconds: float = Field(default=10.0, ge=1, le=300)
+    """For how long candidates go on getting live traffic without a sign of life of their guard."""
 
 
 class RaySpec(BaseModel):

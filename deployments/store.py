@@ -112,6 +112,15 @@ class Store:
                 raise Conflict(f"epoch {expected_epoch + 1} was taken by another writer") from error
         return events
 
+    def prove(self) -> None:
+        """Write something durably that changes nothing.
+
+        Raises:
+            StoreUnavailable: It does not take writes.
+        """
+        with _translated("written"), self._engine.begin() as connection:
+            connection.execute(sa.update(_IDENTITY).values(store=self.identity))
+
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
