@@ -30,10 +30,12 @@ from router.flags import (
     targeting_key,
 )
 from router.keys import Caller, KeyRing
+from router.lease import Lease
 from router.metrics import GatewayMetrics
 from router.outbox import Outbox
 from router.plan import Plan, plan
 from router.ports import Upstream, UpstreamRequest
+from router.reporter import Reporter
 from router.request import Peek, read_request
 from router.settings import GatewaySettings
 from router.slices import slice_of
@@ -135,6 +137,8 @@ class Gateway:
         self.metrics = GatewayMetrics()
         self.timed: set[Timed] = set()
         self.outbox = Outbox()
+        self.lease = Lease(is_needed=settings.control_url is not None)
+        self.reporter = Reporter(settings.gateway_id, secrets.token_hex(8))
         self.is_draining = False
         self._patient_until = now() + _LINK_PATIENCE_SECONDS if settings.control_url else now()
         self._make_upstream = make_upstream or self._http_upstream
@@ -225,6 +229,7 @@ class Gateway:
             pin=_text(raw.get(b"x-penumbra-variant")),
             may_pin=caller.may_pin,
             features=features,
+            is_lease_fresh=self.lease.is_fresh(peek.model, self.now()),
         )
 
     def dispatch(self, routed: Routed, exchange: Exchange) -> Dispatch:

@@ -14,7 +14,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from router.asgi import build_internal_app, build_public_app
-from router.control_link import ControlLink
+from router.control_link import ControlLink, Duties
 from router.gateway import Gateway
 from router.protocol import GatewayProtocol
 from router.settings import GatewaySettings
@@ -64,7 +64,11 @@ async def run_gateway(settings: GatewaySettings, control_token: str | None) -> N
         background = [group.create_task(gateway.sweep())]
         if settings.control_url is not None:
             link = ControlLink(
-                settings.control_url, control_token or "", settings.gateway_id, gateway.apply
+                settings.control_url,
+                control_token or "",
+                settings.gateway_id,
+                gateway.apply,
+                duties=Duties(reporter=gateway.reporter, lease=gateway.lease),
             )
             background.append(group.create_task(link.run()))
         await stop.wait()
