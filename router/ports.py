@@ -67,8 +67,8 @@ class Scores:
     """What a build made of given tokens; both of one length."""
 
     logprobs: tuple[float, ...]
-    """Natural log-probability of each token given all before it, <= 0; NaN where the build broke
-    down."""
+    """Natural log-probability of each token given all before it, <= 0; NaN or minus infinity where
+    the build broke down."""
     top_ids: tuple[int, ...]
     """The token that the build would have chosen greedily in place of each."""
 

@@ -27,6 +27,8 @@ _SERVER_ERROR = 500
 _SCORE_BYTES = 64 * 1024
 _SCORE_BYTES_PER_TOKEN = 1024
 _NOT_FINITE = b"not JSON compliant"
+_MINUS_INFINITY = -9999.0
+"""How vLLM writes minus infinity."""
 
 
 class UpstreamError(Exception):
@@ -178,6 +180,8 @@ def _read_row(row: dict[int, _Row] | None, token_id: int) -> tuple[float, int]:
     logprob = row[token_id].logprob
     if logprob is None:
         return math.nan, token_id
+    if logprob <= _MINUS_INFINITY:
+        logprob = -math.inf
     ranked = [key for key, entry in row.items() if entry.rank == 1]
     # Without ranks, the likeliest of those listed; the given token wins a tie.
     top = ranked[0] if ranked else max(row, key=lambda key: (_weight(row[key]), key == token_id))

@@ -248,11 +248,14 @@ async def test_score_reads_the_token_and_the_greedy_choice(
     assert (scores.logprobs, scores.top_ids) == ((logprob,), (top_id,))
 
 
-async def test_score_tells_a_log_probability_that_is_none(make: Make) -> None:
-    answer = {"choices": [{"prompt_logprobs": [None, {"2": {"logprob": None, "rank": 1}}]}]}
+@pytest.mark.parametrize("written", [None, -9999.0], ids=["NaN", "minus infinity"])
+async def test_score_tells_a_log_probability_that_is_none(
+    make: Make, written: float | None
+) -> None:
+    answer = {"choices": [{"prompt_logprobs": [None, {"2": {"logprob": written, "rank": 1}}]}]}
     async with make(lambda _: whole(answer)) as upstream:
         scores = await upstream.score([1, 2], 1)
-    assert math.isnan(scores.logprobs[0])
+    assert not math.isfinite(scores.logprobs[0])
 
 
 async def test_score_tells_an_engine_that_cannot_write_its_numbers(make: Make) -> None:

@@ -1,0 +1,62 @@
+"""Hands results on in the order in which their work was admitted, however long each takes. Pure.
+
+Were they handed on as they come, the quick ones would be counted first, and a candidate whose bad
+answers are slow would look good for longer than it is.
+"""
+
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+ResultT = TypeVar("ResultT")
+
+
+class Slot(Generic[ResultT]):
+    """The place of one result; closed once, with it or without one."""
+
+    __slots__ = ("_flush", "is_closed", "result")
+
+    def __init__(self, flush: Callable[[], None]) -> None:
+        self._flush = flush
+        self.is_closed = False
+        self.result: ResultT | None = None
+
+    def close(self, result: ResultT | None = None) -> None:
+        """The result, or None if there will be none. Only the first call counts."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self.result = result
+        self._flush()
+
+
+class InOrder(Generic[ResultT]):
+    """Queues of results, one for each key, each first in first out.
+
+    Args:
+        deliver: Told of each result when all before it, of its key, are closed.
+    """
+
+    def __init__(self, deliver: Callable[[Hashable, ResultT], None]) -> None:
+        self._deliver = deliver
+        self._queues: dict[Hashable, deque[Slot[ResultT]]] = {}
+
+    @property
+    def open_slots(self) -> int:
+        """Results that are awaited, or wait for one that is."""
+        return sum(map(len, self._queues.values()))
+
+    def open(self, key: Hashable) -> Slot[ResultT]:
+        """The next place."""
+        slot: Slot[ResultT] = Slot(lambda: self._flush(key))
+        self._queues.setdefault(key, deque()).append(slot)
+        return slot
+
+    def _flush(self, key: Hashable) -> None:
+        queue = self._queues[key]
+        while queue and queue[0].is_closed:
+            slot = queue.popleft()
+            if slot.result is not None:
+                self._deliver(key, slot.result)
+        if not queue:
+            self._queues.pop(key, None)

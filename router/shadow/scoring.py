@@ -1,0 +1,58 @@
+"""Asks one build what it makes of given tokens, within a deadline, and never raises."""
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from router.ports import Scores, Upstream
+from router.upstream_probe import NotFinite, UpstreamError
+
+TIMEOUT = "timeout"
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What came of one score."""
+
+    seconds: float
+    """From the request to the answer, as seen from here."""
+    scores: Scores | None = None
+    problem: str | None = None
+    """Why there are none: an `Outcome`."""
+    is_not_finite: bool = False
+    """The build's numbers are no numbers."""
+
+    @property
+    def usable(self) -> Scores | None:
+        """Scores that can be compared."""
+        return None if self.is_not_finite else self.scores
+
+
+class Scorer:
+    """Scores through the port.
+
+    Args:
+        deadline_seconds: Of one score.
+        now: Monotonic clock.
+    """
+
+    def __init__(self, deadline_seconds: float, now: Callable[[], float]) -> None:
+        self._deadline_seconds = deadline_seconds
+        self._now = now
+
+    async def score(self, upstream: Upstream, token_ids: Sequence[int], start: int) -> Scored:
+        """Score once: a second try would hide a build that fails now and then."""
+        began = self._now()
+        try:
+            async with asyncio.timeout(self._deadline_seconds):
+                scores = await upstream.score(token_ids, start)
+        except TimeoutError:
+            return Scored(self._now() - began, problem=TIMEOUT)
+        except NotFinite as error:
+            seconds = self._now() - began
+            return Scored(seconds, problem=error.outcome.value, is_not_finite=True)
+        except UpstreamError as error:
+            return Scored(self._now() - began, problem=error.outcome.value)
+        is_finite = all(map(math.isfinite, scores.logprobs))
+        return Scored(self._now() - began, scores, is_not_finite=not is_finite)

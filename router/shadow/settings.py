@@ -1,0 +1,117 @@
+"""What a comparator is told at start. Frozen; read once by `python -m router.shadow`, passed down.
+
+What to compare is not here: the rollouts' watches come with the routing table from the control
+process.
+"""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+class QueueLimits(BaseModel):
+    """How much may wait or be under way; what is over is shed."""
+
+    model_config = _STRICT
+
+    items: int = Field(default=512, ge=1)
+    bytes: int = Field(default=64 * 1024 * 1024, ge=1)
+    """Once this many wait, nothing more is taken; so at most one frame over it is held."""
+    in_flight: int = Field(default=4, ge=1, le=256)
+    """Comparisons at once."""
+    age_seconds: float = Field(default=30.0, gt=0)
+    """From the end of the client's answer to the start of its comparison."""
+    connections: int = Field(default=64, ge=1)
+    """Gateway processes of the machine."""
+
+
+class Budget(BaseModel):
+    """What comparing may cost."""
+
+    model_config = _STRICT
+
+    engine_seconds_per_minute: float = Field(default=30.0, gt=0)
+    """Time that engines spend on scores and shadow answers, all engines together, as measured from
+    outside."""
+
+
+class HeadroomSettings(BaseModel):
+    """An engine that is busier than this is left to its clients. The gauges are vLLM's own."""
+
+    model_config = _STRICT
+
+    running: int = Field(default=16, ge=1)
+    """Requests in the batch, the comparator's own included."""
+    waiting: int = Field(default=0, ge=0)
+    """Requests that wait for a place in the batch."""
+    kv_ratio: float = Field(default=0.8, gt=0, le=1)
+    """Share of the KV cache that is taken."""
+    poll_seconds: float = Field(default=0.5, gt=0)
+    stale_seconds: float = Field(default=3.0, gt=0)
+    """Gauges older than this tell nothing. An engine that tells nothing gets one comparison at a
+    time."""
+
+
+class SelfTestSettings(BaseModel):
+    """The baseline scored against itself."""
+
+    model_config = _STRICT
+
+    seconds: float = Field(default=3600.0, gt=0)
+    """How often."""
+    retry_seconds: float = Field(default=30.0, gt=0)
+    """How soon again after one that failed."""
+    largest_gap: float = Field(default=0.5, gt=0)
+    """Nats by which a token's log-probability may differ between two scores of the same tokens."""
+    displacement: float = Field(default=0.005, gt=0, lt=1)
+    """Mean displacement that is still numerical noise."""
+
+
+class DeadlineSettings(BaseModel):
+    """How long a variant may take; past it the score or the answer is missing."""
+
+    model_config = _STRICT
+
+    score_seconds: float = Field(default=15.0, gt=0, le=120)
+    generate_seconds: float = Field(default=60.0, gt=0)
+    connect_seconds: float = Field(default=2.0, gt=0)
+
+
+class HealthSettings(BaseModel):
+    """When a watched candidate counts as unhealthy."""
+
+    model_config = _STRICT
+
+    seconds: float = Field(default=1.0, gt=0)
+    """How often it is asked."""
+    failures: int = Field(default=5, ge=1)
+    """So many bad answers in a row trip."""
+
+
+class ShadowSettings(BaseModel):
+    """Everything one comparator process needs to start."""
+
+    model_config = _STRICT
+
+    comparator_id: str = Field(default="comparator-0", min_length=1)
+    control_url: str
+    """Base URL of the control process, e.g. http://127.0.0.1:8090."""
+    socket_path: Path
+    """Unix socket on which the gateways of the machine hand over; made private to the user."""
+    internal_port: int | None = Field(default=None, ge=0, le=65535)
+    """Loopback port of /metrics and /health."""
+    limits: QueueLimits = QueueLimits()
+    budget: Budget = Budget()
+    headroom: HeadroomSettings = HeadroomSettings()
+    self_test: SelfTestSettings = SelfTestSettings()
+    deadlines: DeadlineSettings = DeadlineSettings()
+    health: HealthSettings = HealthSettings()
+    bets: int = Field(default=100_000, ge=1)
+    """Prompts, and sessions, that a run remembers at the least: its horizon."""
+    generation_tokens: int = Field(default=2048, ge=1)
+    """Most that a shadow answer may take where the request does not say less."""
+    fingerprint_seconds: float = Field(default=60.0, gt=0)
+    niceness: int = Field(default=10, ge=0, le=19)
+    """Added to the process's nice value: gateways come first."""
