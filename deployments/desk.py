@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from deployments.feedback import FeedbackRelay
 from deployments.leases import Guardianship
 from deployments.links import Link
 from monitoring.evidence import Report
@@ -74,6 +75,7 @@ class Desk:
         self._now = now
         self._is_for_comparators = is_for_comparators
         self._visits: dict[Link, _Visit] = {}
+        self.feedback = FeedbackRelay(lambda: self._visits)
         self._nonces = itertools.count(1)
         self._taking: set[asyncio.Future[None]] = set()
 
@@ -85,6 +87,7 @@ class Desk:
     def close(self, link: Link) -> None:
         """A process is gone; what it sent and is not durable it will send again."""
         visit = self._visits.pop(link, None)
+        self.feedback.gone(link)
         for report in visit.reports if visit else ():
             self._guardianship.stored(_name(report))
 
@@ -110,6 +113,10 @@ class Desk:
                     self._guardianship.beat(link.hello.host, asked_at)
             case Report():
                 self._queue(visit, message)
+            case Feedback():
+                self.feedback.take(link, message)
+            case Found():
+                self.feedback.found(link, message)
             case _:
                 raise LinkError(f"{type(message).__name__} was not asked for")
 

@@ -7,6 +7,7 @@ DeploymentsError
 ├── Forbidden (403)             the token's role may not do this
 ├── NotFound (404)              no such model, pin or epoch
 ├── Conflict (409)              somebody else changed the flag first
+│   └── AlreadyJudged (409)     a request got another judgement before (deployments.feedback)
 ├── RequestInvalid (400)        the request cannot be understood
 ├── FlagRefused (422)           the flag makes no sense; says why
 ├── PreconditionRequired (428)  a whole flag is only replaced on top of a known epoch
@@ -23,6 +24,7 @@ STATUS: dict[str, int] = {
     "forbidden": 403,
     "not_found": 404,
     "conflict": 409,
+    "feedback_exists": 409,
     "flag_invalid": 422,
     "precondition_required": 428,
     "store_unavailable": 503,

@@ -9,7 +9,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from router.errors import GatewayError, MethodNotAllowed, ModelNotFound, RouteNotFound
+from router import feedback
+from router.errors import (
+    GatewayError,
+    MethodNotAllowed,
+    ModelNotFound,
+    RequestTooLarge,
+    RouteNotFound,
+)
 from router.gateway import Gateway
 from router.routes import HOT_PATHS
 from router.wire import is_valid_request_id
@@ -25,6 +32,7 @@ def build_public_app(gateway: Gateway) -> Starlette:
         Route("/v1/models", _keyed(gateway, list_models)),
         Route("/v1/models/{model:path}", _keyed(gateway, show_model)),
         Route("/metrics", _keyed(gateway, show_metrics)),
+        Route(feedback.PATH, take_feedback, methods=["POST"]),
         *_open_routes(),
         *(Route(path.decode(), _refuse_method, methods=["POST"]) for path in HOT_PATHS),
     ]
@@ -109,6 +117,33 @@ async def show_snapshot(request: Request) -> Response:
     return _json(request, _gateway(request).snapshot.model_dump(mode="json"))
 
 
+async def take_feedback(request: Request) -> Response:
+    """POST /v1/feedback: what a user thought of an answer; see `router.feedback`."""
+    gateway = _gateway(request)
+    caller = gateway.keys.identify(_authorization(request))
+    body = feedback.read_feedback(await _small_body(request))
+    judged = await gateway.feedback.submit(caller.tenant.name, body)
+    return _json(
+        request,
+        {
+            "object": "feedback",
+            "request_id": body.request_id,
+            "model": judged.model,
+            "variant": judged.variant,
+            "slice": judged.slice,
+        },
+    )
+
+
+async def _small_body(request: Request) -> bytes:
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > feedback.LARGEST_BODY_BYTES:
+            raise RequestTooLarge(f"the body is larger than {feedback.LARGEST_BODY_BYTES} bytes")
+    return body
+
+
 async def _refuse_method(request: Request) -> Response:
     # POST on these paths never gets here: the protocol answers it.
     raise HTTPException(_NOT_ALLOWED, headers={"allow": "POST"})
@@ -118,11 +153,15 @@ def _keyed(
     gateway: Gateway, endpoint: Callable[[Request], Awaitable[Response]]
 ) -> Callable[[Request], Awaitable[Response]]:
     async def checked(request: Request) -> Response:
-        authorization = request.headers.get("authorization")
-        gateway.keys.identify(authorization.encode("latin-1") if authorization else None)
+        gateway.keys.identify(_authorization(request))
         return await endpoint(request)
 
     return checked
+
+
+def _authorization(request: Request) -> bytes | None:
+    found = request.headers.get("authorization")
+    return found.encode("latin-1") if found else None
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -20,13 +20,16 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, WebSocketException
 
+from router.feedback import FeedbackDesk
 from router.lease import Lease
 from router.link_messages import (
     COMPARATOR_PATH,
     PATH,
     Applied,
     Beat,
+    Feedback,
     FeedbackDone,
+    Found,
     Hello,
     LinkError,
     Probe,
@@ -75,6 +78,8 @@ class Duties:
     """Observations to send."""
     lease: Lease | None = None
     """Leases to renew."""
+    feedback: FeedbackDesk | None = None
+    """Users' judgements to pass on."""
     is_comparing: Callable[[], bool] | None = None
     """Given: this end is a comparator; it gives a sign of life when asked, while this holds."""
 
@@ -173,7 +178,18 @@ class ControlLink:
             chores.append(self._send_reports(socket, self._duties.reporter))
         if self._duties.lease is not None:
             chores.append(self._renew(socket, self._duties.lease))
+        if self._duties.feedback is not None:
+            chores.append(self._send_feedback(socket, self._duties.feedback))
         return chores
+
+    async def _send_feedback(self, socket: ClientConnection, desk: FeedbackDesk) -> None:
+        waiting: asyncio.Queue[Feedback] = asyncio.Queue()  # bounded by the desk
+        desk.send = waiting.put_nowait
+        try:
+            while True:
+                await socket.send(encode(await waiting.get()))
+        finally:
+            desk.send = None
 
     async def _send_reports(self, socket: ClientConnection, reporter: Reporter) -> None:
         reporter.rewind()
@@ -203,9 +219,13 @@ class ControlLink:
                 if answer is not None:
                     await socket.send(encode(answer))
 
-    def _heard(self, message: Grant | Stored | Probe | Seek | FeedbackDone) -> Beat | None:
+    def _heard(self, message: Grant | Stored | Probe | Seek | FeedbackDone) -> Beat | Found | None:
         duties = self._duties
         match message:
+            case Seek() if duties.feedback is not None:
+                return duties.feedback.found(message)
+            case FeedbackDone() if duties.feedback is not None:
+                duties.feedback.done(message)
             case Grant() if duties.lease is not None:
                 duties.lease.answered(message)
             case Stored(incarnation=incarnation, seq=seq) if duties.reporter is not None:

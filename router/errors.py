@@ -8,11 +8,13 @@ GatewayError
 ├── PinNotAllowed (403)
 ├── ModelNotFound (404)
 ├── RouteNotFound (404), MethodNotAllowed (405)
+├── RequestNotFound (404)       feedback to a request that nobody remembers
+├── FeedbackExists (409)        feedback that contradicts an earlier one
 ├── RequestTimeout (408)        the client is too slow
 ├── RequestTooLarge (413), HeaderTooLarge (431)
 ├── RateLimited (429)
 ├── UpstreamGarbage (502)
-├── UpstreamUnavailable (503)
+├── UpstreamUnavailable (503), ControlUnavailable (503)
 └── UpstreamTimeout (504)
 
 `code` is stable; `STATUS` maps it to the HTTP status; `error_body` is OpenAI's error shape.
@@ -30,14 +32,17 @@ STATUS: dict[str, int] = {
     "pin_not_allowed": 403,
     "model_not_found": 404,
     "route_not_found": 404,
+    "request_not_found": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,
+    "feedback_exists": 409,
     "request_too_large": 413,
     "unsupported_encoding": 415,
     "rate_limit_exceeded": 429,
     "header_too_large": 431,
     "upstream_garbage": 502,
     "upstream_unavailable": 503,
+    "control_unavailable": 503,
     "upstream_died": 502,
     "upstream_timeout": 504,
 }
@@ -137,6 +142,18 @@ class RouteNotFound(GatewayError):
     code = "route_not_found"
 
 
+class RequestNotFound(GatewayError):
+    """Feedback to a request that no gateway remembers, or that another tenant made."""
+
+    code = "request_not_found"
+
+
+class FeedbackExists(GatewayError):
+    """The request has been judged differently before."""
+
+    code = "feedback_exists"
+
+
 class MethodNotAllowed(GatewayError):
     """The path exists, the method does not."""
 
@@ -186,6 +203,15 @@ class UpstreamUnavailable(GatewayError):
     """No variant that may answer could be reached."""
 
     code = "upstream_unavailable"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers=((b"retry-after", b"1"),))
+
+
+class ControlUnavailable(GatewayError):
+    """What needs the control process cannot be done now."""
+
+    code = "control_unavailable"
 
     def __init__(self, message: str) -> None:
         super().__init__(message, headers=((b"retry-after", b"1"),))

@@ -19,6 +19,7 @@ from router.dispatch import Dispatch
 from router.errors import GatewayError, ModelNotFound, PinNotAllowed, UnknownVariant
 from router.exchange import Exchange
 from router.features import Features
+from router.feedback import FeedbackDesk, Served
 from router.flags import (
     CLIENT_ERRORS,
     PIN_NOT_ALLOWED,
@@ -139,6 +140,8 @@ class Gateway:
         self.outbox = Outbox()
         self.lease = Lease(is_needed=settings.control_url is not None)
         self.reporter = Reporter(settings.gateway_id, secrets.token_hex(8))
+        self.served = Served()
+        self.feedback = FeedbackDesk(self.served)
         self.is_draining = False
         self._patient_until = now() + _LINK_PATIENCE_SECONDS if settings.control_url else now()
         self._make_upstream = make_upstream or self._http_upstream

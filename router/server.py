@@ -68,7 +68,7 @@ async def run_gateway(settings: GatewaySettings, control_token: str | None) -> N
                 control_token or "",
                 settings.gateway_id,
                 gateway.apply,
-                duties=Duties(reporter=gateway.reporter, lease=gateway.lease),
+                duties=Duties(gateway.reporter, gateway.lease, gateway.feedback),
             )
             background.append(group.create_task(link.run()))
         await stop.wait()
