@@ -8,14 +8,13 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from deployments import strict_yaml, wanted
+from deployments import wanted
 from deployments.errors import ConfigInvalid
 from deployments.spec import HUB, MODEL_NAME, EngineSpec, ModelSpec, PenumbraSpec
+from deployments.yaml_files import read_mapping
 from router.flag_check import flag_problems
 from router.matching import one_of, problem, slice_problems
 from router.settings import GatewaySettings
@@ -36,7 +35,7 @@ def load(path: Path | str) -> PenumbraSpec:
         ConfigInvalid: It cannot be read, or not used; says everything that is wrong.
     """
     file = str(path)
-    data = _parse(Path(path), file)
+    data = read_mapping(Path(path), "a mapping with `models`")
     try:
         # Through JSON: strict validation takes a list for a tuple there, and only there.
         spec = PenumbraSpec.model_validate_json(json.dumps(data), strict=True)
@@ -75,27 +74,6 @@ def build_model(name: str, model: ModelSpec, flag: Flag, base_url_of: BaseUrlOf)
         for variant_name, variant in model.variants.items()
     }
     return ModelSnapshot(baseline=model.baseline, variants=variants, slices=model.slices, flag=flag)
-
-
-def _parse(path: Path, file: str) -> Any:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ConfigInvalid(file, (f"found {reason}, wanted a readable file",)) from error
-    except UnicodeDecodeError as error:
-        raise ConfigInvalid(file, (f"found {error.reason}, wanted UTF-8 text",)) from error
-    try:
-        data = strict_yaml.parse(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ConfigInvalid(file, (f"{where}{error.problem}",)) from error
-    except yaml.YAMLError as error:
-        raise ConfigInvalid(file, (f"found {error}, wanted YAML",)) from error
-    if not isinstance(data, dict):
-        raise ConfigInvalid(file, (f"found {wanted.shown(data)}, wanted a mapping with `models`",))
-    return data
 
 
 def _problems(spec: PenumbraSpec) -> Iterator[str]:

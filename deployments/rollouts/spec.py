@@ -1,0 +1,179 @@
+"""What a rollout is to do, as an operator declares it in YAML. Frozen, strict, pure.
+
+Reading order: RolloutSpec, Guardrail, Gates, Mirror.
+"""
+
+from collections.abc import Iterator
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from monitoring.evidence import Signal
+from router.snapshot import NAME
+
+_STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+Action = Literal["rollback", "quarantine", "hold", "alert"]
+SHADOW = "shadow"
+
+SAFETY = frozenset({"rollback", "quarantine"})
+"""Actions that take traffic away; their guardrails share the rollout's alpha."""
+QUALITY = frozenset({Signal.DISPLACEMENT, Signal.HARM})
+"""Signals of pairs: what promotion is proved by, and what a broken instrument makes worthless."""
+LATENCY = frozenset({Signal.TTFT, Signal.TPOT})
+
+
+class Calibrate(BaseModel):
+    """A tolerance that is read from the first pairs, then frozen."""
+
+    model_config = _STRICT
+
+    calibrate: int = Field(ge=20, le=10_000)
+    """Pairs to read it from; they count for nothing else."""
+
+
+class Guardrail(BaseModel):
+    """One signal, how much of it is within tolerance, and what happens beyond."""
+
+    model_config = _STRICT
+
+    signal: Signal = Field(strict=False)
+    tolerance: float | Calibrate
+    """Largest mean of the signal that is within tolerance; see `Signal` for its range."""
+    slices: dict[str, float] = {}
+    """Slice -> its own tolerance."""
+    action: Action
+    share: float | None = Field(default=None, gt=0, le=1)
+    """Part of the rollout's alpha, for `rollback` and `quarantine`; `hold` and `alert` take no
+    traffic away and have an alpha of their own."""
+    missing: Literal["ignore", "worst"] = "ignore"
+    """What a pair means whose candidate gave no usable score or answer."""
+    factor: float = Field(default=1.5, gt=0, le=100)
+    """For ttft and tpot: late is more than this times the baseline's recent p90."""
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        for problem in self._problems():
+            raise ValueError(problem)
+        return self
+
+    def _problems(self) -> Iterator[str]:
+        tolerances = [*self.slices.values()]
+        if isinstance(self.tolerance, Calibrate):
+            if self.signal is not Signal.DISPLACEMENT:
+                yield f"found calibrate for {self.signal}, wanted it only for displacement"
+        else:
+            tolerances.append(self.tolerance)
+        for value in tolerances:
+            # NaN fails the comparison too.
+            if not 0 < value < 1:
+                yield f"found the tolerance {value:g}, wanted more than 0 and less than 1"
+        if (self.action in SAFETY) != (self.share is not None):
+            wanted = "a share" if self.action in SAFETY else "none"
+            yield f"found share {self.share} with action {self.action}, wanted {wanted}"
+        if self.action == "quarantine" and self.signal is Signal.FAILURE:
+            yield "found action quarantine for failure, wanted rollback, hold or alert"
+
+
+class Gates(BaseModel):
+    """What an advance needs besides the verdict."""
+
+    model_config = _STRICT
+
+    pairs: int = Field(default=300, ge=1)
+    """Least candidate pairs of the run."""
+    slice_pairs: int = Field(default=300, ge=1)
+    """Least pairs of a slice before it can be proven."""
+    stage_seconds: float = Field(default=86_400.0, ge=0)
+    """Least time in each stage."""
+    horizon: int = Field(default=100_000, ge=100)
+    """Pairs that the promise on false rollbacks spans; undecided by then is inconclusive."""
+    missing_ratio: float = Field(default=0.05, ge=0, le=1)
+    """Largest share of pairs without a usable score that an advance tolerates."""
+
+
+class Mirror(BaseModel):
+    """Which requests are compared."""
+
+    model_config = _STRICT
+
+    rate: float = Field(default=1.0, ge=0, le=1)
+    slices: dict[str, float] = {}
+    """Slice -> its own rate, in [0, 1]."""
+    generate: float = Field(default=0.3, ge=0, le=1)
+    """Share of the mirrored requests on which the other arm also generates (harm)."""
+    aa: float = Field(default=0.05, ge=0, le=1)
+    """Share of the mirrored requests that also compare the baseline with itself."""
+
+    @model_validator(mode="after")
+    def _rates_are_shares(self) -> Self:
+        for name, rate in self.slices.items():
+            if not 0 <= rate <= 1:
+                raise ValueError(f"found the rate {rate:g} of {name}, wanted 0 to 1")
+        return self
+
+
+_DEFAULT_GUARDRAILS = (
+    Guardrail(
+        signal=Signal.DISPLACEMENT, tolerance=Calibrate(calibrate=300), action="rollback", share=0.3
+    ),
+    Guardrail(signal=Signal.HARM, tolerance=0.02, action="rollback", share=0.5, missing="worst"),
+    Guardrail(signal=Signal.FAILURE, tolerance=0.005, action="rollback", share=0.2),
+)
+
+
+class RolloutSpec(BaseModel):
+    """A staged change from the baseline to a candidate."""
+
+    model_config = _STRICT
+
+    model: str = Field(min_length=1)
+    candidate: str = Field(pattern=NAME)
+    stages: tuple[Literal["shadow"] | float, ...] = ("shadow", 1.0, 5.0, 25.0, 50.0, 100.0)
+    """`shadow`, then percents of everybody, rising."""
+    gates: Gates = Gates()
+    mirror: Mirror = Mirror()
+    alpha: float = Field(default=0.01, gt=0, le=0.5)
+    """Bound on the probability of a false rollback within the horizon."""
+    promotion_alpha: float = Field(default=0.05, gt=0, le=0.5)
+    """Bound on the probability that a slice beyond tolerance is ever called proven."""
+    required_slices: tuple[str, ...] | None = None
+    """Slices that must be proven before traffic moves; null: every slice that has traffic and is
+    not quarantined; empty: at least one, whichever. Slices not proven stay on the baseline."""
+    on_rollback: Literal["finish", "continue"] = "finish"
+    """Candidate streams under way at a rollback end by themselves, or the baseline goes on."""
+    gateways: int = Field(default=4, ge=1, le=1000)
+    """Gateway processes; the alpha of their own failure trips is divided among them."""
+    guardrails: tuple[Guardrail, ...] = Field(default=_DEFAULT_GUARDRAILS, min_length=1)
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        for problem in self._problems():
+            raise ValueError(problem)
+        return self
+
+    def _problems(self) -> Iterator[str]:
+        if not self.stages or self.stages[0] != SHADOW:
+            yield "stages: wanted `shadow` first"
+        shares = [stage for stage in self.stages[1:] if not isinstance(stage, str)]
+        if len(shares) != len(self.stages) - 1:
+            yield "stages: found `shadow` twice, wanted percents after the first one"
+        if any(not 0 < share <= 100 for share in shares) or sorted(set(shares)) != shares:
+            yield f"stages: found {shares}, wanted rising percents over 0 up to 100"
+        signals = [guardrail.signal for guardrail in self.guardrails]
+        if len(set(signals)) != len(signals):
+            yield "guardrails: found a signal twice, wanted each once"
+        if not QUALITY & set(signals):
+            yield "guardrails: wanted displacement or harm, for promotion is proved by them"
+        total = sum(guardrail.share or 0.0 for guardrail in self.guardrails)
+        if total > 1 + 1e-9:
+            yield f"guardrails: found shares of {total:g} in sum, wanted at most 1"
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Percent of live traffic of each stage; `shadow` has 0."""
+        return tuple(0.0 if stage == SHADOW else float(stage) for stage in self.stages)
+
+    def guardrail(self, signal: Signal) -> Guardrail | None:
+        """The guardrail of a signal."""
+        return next((one for one in self.guardrails if one.signal is signal), None)
