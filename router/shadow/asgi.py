@@ -1,0 +1,39 @@
+"""The comparator's own loopback port: /health and /metrics."""
+
+import json
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from router.shadow.comparator import Comparator
+
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def build_internal_app(comparator: Comparator) -> Starlette:
+    """The ASGI application; no keys, for a loopback port only."""
+    app = Starlette(routes=[Route("/health", show_health), Route("/metrics", show_metrics)])
+    app.state.comparator = comparator
+    return app
+
+
+async def show_health(request: Request) -> Response:
+    """GET /health: the process runs; and what it watches."""
+    comparator: Comparator = request.app.state.comparator
+    told = {
+        "status": "ok",
+        "epoch": comparator.watched.epoch,
+        "runs": [
+            {"model": run.run.model, "candidate": run.run.candidate, "run": run.run.id}
+            for run in comparator.watched.runs
+        ],
+    }
+    return Response(json.dumps(told), media_type="application/json")
+
+
+async def show_metrics(request: Request) -> Response:
+    """GET /metrics: this process's metrics."""
+    comparator: Comparator = request.app.state.comparator
+    return Response(comparator.metrics.render(), media_type=_METRICS_TYPE)

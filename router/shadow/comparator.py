@@ -1,0 +1,258 @@
+"""The comparator: takes mirrored requests in, starts comparisons while there is room, reports.
+
+Everything is bounded, and nothing here can be felt by a gateway: reading its socket never waits.
+"""
+
+import asyncio
+import logging
+import traceback
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from monitoring.evidence import Pair, Run
+from router.mirrored import Mirrored
+from router.shadow.admission import Gauges, Purse, has_headroom
+from router.shadow.comparison import Case, Comparison, Finding, read_case
+from router.shadow.generation import Generator
+from router.shadow.intake import Intake, ShedReason
+from router.shadow.metrics import ShadowMetrics
+from router.shadow.ordering import InOrder, Slot
+from router.shadow.reporting import Reporting
+from router.shadow.scoring import Scorer
+from router.shadow.settings import ShadowSettings
+from router.shadow.watched import Watched, WatchedModel, WatchedRun
+
+log = logging.getLogger(__name__)
+
+_TICK_SECONDS = 0.1
+"""How often a queue that waits for room is looked at."""
+_KEPT_SEQUENCES = 6
+_KEPT_TOKENS = 4096
+
+Pairs = tuple[Pair, ...]
+Slots = dict[str, Slot[Pairs]]
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Time, passed in."""
+
+    now: Callable[[], float]
+    """CLOCK_MONOTONIC, by which gateways stamp what they mirror."""
+    wall: Callable[[], float]
+    """Unix seconds, by which observations are stamped."""
+
+
+class Comparator:
+    """The state of one comparator process.
+
+    Args:
+        settings: What it was told at start.
+        watched: What to compare.
+        reporter: Who is told.
+        clocks: Time.
+    """
+
+    def __init__(
+        self, settings: ShadowSettings, watched: Watched, reporter: Reporting, clocks: Clocks
+    ) -> None:
+        self.settings = settings
+        self.watched = watched
+        self.clocks = clocks
+        self.metrics = ShadowMetrics()
+        self.purse = Purse(settings.budget, clocks.now())
+        self.intake = Intake(settings.limits, self._shed_all, clocks.now)
+        self.gauges: dict[tuple[str, str], tuple[Gauges, float]] = {}
+        """(model, variant) -> the engine's gauges, and when they were read."""
+        self.context_tokens: dict[str, int] = {}
+        """Model -> longest sequence that all its watched builds take."""
+        self.sequences: dict[str, deque[tuple[Sequence[int], int]]] = {}
+        """Model -> what was compared last, for self-tests. Never leaves the process."""
+        self.running: dict[str, int] = {}
+        """Model -> comparisons under way."""
+        self.last_look = clocks.now()
+        """When the queue was looked at last: how it is known that this process compares."""
+        self._reporter = reporter
+        self._order: InOrder[Pairs] = InOrder(self._deliver)
+        self._scorer = Scorer(settings.deadlines.score_seconds, clocks.now)
+        self._generator = Generator(settings.deadlines.generate_seconds, clocks.now)
+        self._wake = asyncio.Event()
+        self._declare_gauges()
+
+    def offer(self, mirrored: Mirrored, size_bytes: int) -> None:
+        """Take a mirrored request, or shed it."""
+        self.metrics.received.value += 1
+        if self._eligible(mirrored) and self.intake.put(mirrored, size_bytes):
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Compare until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    self._wake.clear()
+                    self._look(group)
+                    await self._wait()
+        finally:
+            self.intake.clear(ShedReason.STOPPING)
+
+    async def _wait(self) -> None:
+        # Also without news: room appears, requests age, and being alive must be seen.
+        try:
+            async with asyncio.timeout(_TICK_SECONDS if self.intake.items else 1.0):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    def _look(self, group: asyncio.TaskGroup) -> None:
+        self.last_look = self.clocks.now()
+        self.intake.shed_old()
+        while sum(self.running.values()) < self.settings.limits.in_flight:
+            mirrored = self.intake.take(self._obstacle)
+            if mirrored is None:
+                return
+            self._admit(mirrored, group)
+
+    def _obstacle(self, name: str) -> ShedReason | None:
+        model = self.watched.models.get(name)
+        if model is None:
+            return None  # nothing will be compared; admission sheds it
+        if not self.purse.is_open(self.clocks.now()):
+            return ShedReason.BUDGET
+        known = [self.fresh_gauges(name, variant) for variant in model.upstreams]
+        if not has_headroom(known, self.settings.headroom, self.running.get(name, 0)):
+            return ShedReason.BUSY
+        return None
+
+    def fresh_gauges(self, model: str, variant: str) -> Gauges | None:
+        """An engine's gauges, if it told them lately."""
+        gauges, at = self.gauges.get((model, variant), (None, 0.0))
+        is_stale = self.clocks.now() - at > self.settings.headroom.stale_seconds
+        return None if is_stale else gauges
+
+    def _admit(self, mirrored: Mirrored, group: asyncio.TaskGroup) -> None:
+        runs = self._eligible(mirrored)
+        model = self.watched.models.get(mirrored.model)
+        if not runs or model is None:
+            return
+        slots: Slots = {}
+        for run in runs:
+            run.note(mirrored)
+            slots[run.watch.candidate] = self._order.open(run.run)
+        self.running[model.name] = self.running.get(model.name, 0) + 1
+        group.create_task(self._compare(mirrored, model, runs, slots))
+
+    async def _compare(
+        self, mirrored: Mirrored, model: WatchedModel, runs: list[WatchedRun], slots: Slots
+    ) -> None:
+        try:
+            case = read_case(mirrored, self.context_tokens.get(model.name))
+            if isinstance(case, ShedReason):
+                self._shed(mirrored, runs, case)
+                return
+            self._keep(case)
+            comparison = Comparison(
+                case, model, runs, self._scorer, self._generator, self.settings.generation_tokens
+            )
+            self._settle(mirrored, runs, await comparison.run(), slots)
+        except asyncio.CancelledError:
+            self._shed(mirrored, runs, ShedReason.STOPPING)
+            raise
+        except Exception as error:  # noqa: BLE001 - one request's fault must not end the process
+            _log_fault(error)
+            self._shed(mirrored, runs, ShedReason.FAULT)
+        finally:
+            for slot in slots.values():
+                slot.close()
+            self.running[model.name] -= 1
+            self._wake.set()
+
+    def _settle(
+        self, mirrored: Mirrored, runs: list[WatchedRun], finding: Finding, slots: Slots
+    ) -> None:
+        self.purse.charge(finding.engine_seconds)
+        count = sum(map(len, finding.pairs.values()))
+        at = self.clocks.wall()
+        for run in runs:
+            candidate = run.watch.candidate
+            if candidate in finding.sheds:
+                self._shed(mirrored, [run], finding.sheds[candidate])
+                continue
+            slots[candidate].close(
+                tuple(
+                    msgspec.structs.replace(
+                        pair, engine_seconds=finding.engine_seconds / count, at=at
+                    )
+                    for pair in finding.pairs[candidate]
+                )
+            )
+
+    def _deliver(self, run: Hashable, pairs: Pairs) -> None:
+        assert isinstance(run, Run)  # noqa: S101 - the order's keys are runs
+        for pair in pairs:
+            self.metrics.count_pair(run.model, run.candidate, pair)
+            self._reporter.pair(run, pair)
+
+    def _keep(self, case: Case) -> None:
+        kept = self.sequences.setdefault(case.mirrored.model, deque(maxlen=_KEPT_SEQUENCES))
+        if len(case.token_ids) <= _KEPT_TOKENS:
+            kept.append((case.token_ids, case.start))
+
+    # Who is shed
+
+    def _eligible(self, mirrored: Mirrored) -> list[WatchedRun]:
+        """The runs that it may count in; for the others it is shed."""
+        model = self.watched.models.get(mirrored.model)
+        found = []
+        for candidate in mirrored.candidates:
+            run = model.runs.get(candidate) if model else None
+            if run is None or mirrored.epoch < run.since_epoch:
+                self.metrics.shed(mirrored.model, ShedReason.NOT_WATCHED)
+                continue
+            repeats = run.repeats(mirrored)
+            if repeats is None:
+                found.append(run)
+            else:
+                self._shed(mirrored, [run], repeats)
+        return found
+
+    def _shed_all(self, mirrored: Mirrored, reason: ShedReason) -> None:
+        model = self.watched.models.get(mirrored.model)
+        runs = (
+            [model.runs[name] for name in mirrored.candidates if name in model.runs]
+            if model
+            else []
+        )
+        self._shed(mirrored, runs, reason)
+
+    def _shed(self, mirrored: Mirrored, runs: Sequence[WatchedRun], reason: ShedReason) -> None:
+        for run in runs:
+            self.metrics.shed(mirrored.model, reason)
+            self._reporter.shed(run.run, mirrored.slice, reason.value)
+
+    def _declare_gauges(self) -> None:
+        gauge = self.metrics.cells.gauge
+        gauge(
+            "penumbra_shadow_queue_items", "Mirrored requests that wait.", lambda: self.intake.items
+        )
+        gauge("penumbra_shadow_queue_bytes", "Bytes of them.", lambda: self.intake.bytes)
+        gauge(
+            "penumbra_shadow_in_flight",
+            "Comparisons under way.",
+            lambda: sum(self.running.values()),
+        )
+        gauge(
+            "penumbra_shadow_budget_seconds",
+            "Engine seconds that may be spent now; negative for a debt.",
+            lambda: self.purse.balance(self.clocks.now()),
+        )
+
+
+def _log_fault(error: Exception) -> None:
+    # Where, not what: the text of an error may quote what it could not handle.
+    frames = traceback.extract_tb(error.__traceback__)
+    where = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames[-4:]]
+    log.error("comparison_failed", extra={"error": type(error).__name__, "where": where})

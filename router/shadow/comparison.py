@@ -1,0 +1,239 @@
+"""Compares one mirrored request: both arms score the same tokens; of some, the other arm answers.
+
+The tokens are those of whoever answered the client. Total variation is symmetric, so an answer of
+the candidate tells as much as one of the baseline; the other arm is scored on the same tokens.
+
+    who answered    scored by                      answers again, of a share
+    baseline        baseline, every candidate      every candidate (A/A: the baseline)
+    candidate c     c, baseline                    the baseline
+
+Reading order: `read_case`, Comparison.run.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from monitoring.signals.harm import Expectations, checks, expectations
+
+from monitoring.evidence import Arm, Pair
+from monitoring.signals.answer import Answer, read_answer
+from router.mirrored import Mirrored
+from router.ports import Upstream
+from router.shadow.generation import (
+    Generated,
+    Generator,
+    Unanswerable,
+    is_text,
+    read_body,
+    shadow_request,
+)
+from router.shadow.intake import ShedReason
+from router.shadow.pairs import Answered, Seen, Sides, pair_of
+from router.shadow.scoring import Scored, Scorer
+from router.shadow.watched import WatchedModel, WatchedRun
+
+_AGAIN = " again"
+"""The baseline's second turn; no variant can be called so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A mirrored request that can be compared."""
+
+    mirrored: Mirrored
+    body: dict[str, Any]
+    answer: Answer
+    expected: Expectations
+    token_ids: Sequence[int]
+    start: int
+    """Index of the first response token."""
+
+    @property
+    def tokens(self) -> int:
+        """Response tokens that are scored."""
+        return len(self.token_ids) - self.start
+
+
+def read_case(mirrored: Mirrored, context_tokens: int | None) -> Case | ShedReason:
+    """What is compared, or why nothing can be.
+
+    Args:
+        mirrored: The request; of several choices the first is scored.
+        context_tokens: Longest sequence that all builds take, if known: a score wants room for one
+            more token, so the end of an answer that filled the context is left out.
+    """
+    try:
+        body = read_body(mirrored.body)
+    except Unanswerable:
+        return ShedReason.UNREADABLE
+    if not is_text(body):
+        return ShedReason.NOT_TEXT
+    answer = read_answer(mirrored.path, is_stream=mirrored.is_stream, raw=mirrored.answer)
+    if answer is None:
+        return ShedReason.UNREADABLE
+    prompt, said = answer.choices[0].prompt_token_ids, answer.choices[0].token_ids
+    if not prompt or not said:
+        return ShedReason.UNREADABLE
+    token_ids = [*prompt, *said]
+    if context_tokens is not None:
+        token_ids = token_ids[: context_tokens - 1]
+    if len(token_ids) <= len(prompt):
+        return ShedReason.TOO_LONG
+    expected = expectations(mirrored.path, mirrored.body)
+    return Case(mirrored, body, answer, expected, token_ids, len(prompt))
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What came of one comparison."""
+
+    pairs: dict[str, tuple[Pair, ...]]
+    """Candidate -> its pairs, the A/A pair last."""
+    sheds: dict[str, ShedReason]
+    """Candidate -> why there is none."""
+    engine_seconds: float
+
+
+class Comparison:
+    """One case under way.
+
+    Args:
+        case: What is compared.
+        model: Its model as it is watched.
+        runs: The runs that it counts in: those whose watches chose it.
+        scorer: Scores.
+        generator: Answers.
+        most_tokens: See `shadow_request`.
+    """
+
+    def __init__(
+        self,
+        case: Case,
+        model: WatchedModel,
+        runs: Sequence[WatchedRun],
+        scorer: Scorer,
+        generator: Generator,
+        most_tokens: int = 2048,
+    ) -> None:
+        self._case = case
+        self._model = model
+        self._runs = runs
+        self._scorer = scorer
+        self._generator = generator
+        self._most_tokens = most_tokens
+
+    async def run(self) -> Finding:
+        """Score, have answered, and put together. Never raises, but is cancelled like any task."""
+        scores, answers = await self._work()
+        seconds = sum(score.seconds for score in scores.values())
+        seconds += sum(answer.seconds for answer in answers.values())
+        sheds: dict[str, ShedReason] = {}
+        pairs: dict[str, tuple[Pair, ...]] = {}
+        for run in self._runs:
+            candidate = run.watch.candidate
+            found = self._pairs(run, scores, answers) if candidate in scores else ()
+            if found:
+                pairs[candidate] = found
+            else:
+                is_scored = candidate in scores
+                sheds[candidate] = ShedReason.BASELINE_SCORE if is_scored else ShedReason.OTHER_ARM
+        return Finding(pairs, sheds, seconds)
+
+    async def _work(self) -> tuple[dict[str, Scored], dict[str, Generated]]:
+        """Everything at once: on different engines, mostly, and each engine batches the rest."""
+        case = self._case
+        async with asyncio.TaskGroup() as group:
+            scores = {
+                name: group.create_task(
+                    self._scorer.score(self._upstream(name), case.token_ids, case.start)
+                )
+                for name in self._scored()
+            }
+            answers = {
+                name: group.create_task(
+                    self._generator.answer(
+                        self._upstream(name),
+                        shadow_request(
+                            case.mirrored.path,
+                            case.body,
+                            case.mirrored.request_id,
+                            len(case.answer.choices[0].token_ids),
+                            self._most_tokens,
+                        ),
+                    )
+                )
+                for name in self._answering()
+            }
+        return (
+            {name: task.result() for name, task in scores.items()},
+            {name: task.result() for name, task in answers.items()},
+        )
+
+    # Who does what: variants by name, and the baseline's second turn as _AGAIN
+
+    def _candidates(self) -> list[WatchedRun]:
+        answered_by = self._case.mirrored.variant
+        if answered_by == self._model.baseline:
+            return list(self._runs)
+        return [run for run in self._runs if run.watch.candidate == answered_by]
+
+    def _scored(self) -> list[str]:
+        runs = self._candidates()
+        if not runs:
+            return []
+        names = [self._model.baseline, *(run.watch.candidate for run in runs)]
+        request_id = self._case.mirrored.request_id
+        return [*names, _AGAIN] if any(run.runs_aa(request_id) for run in runs) else names
+
+    def _answering(self) -> list[str]:
+        request_id = self._case.mirrored.request_id
+        runs = [run for run in self._candidates() if run.generates(request_id)]
+        if not runs:
+            return []
+        if self._case.mirrored.variant != self._model.baseline:
+            return [self._model.baseline]
+        names = [run.watch.candidate for run in runs]
+        return [*names, _AGAIN] if any(run.runs_aa(request_id) for run in runs) else names
+
+    def _upstream(self, name: str) -> Upstream:
+        return self._model.upstreams[self._model.baseline if name == _AGAIN else name]
+
+    # What they did
+
+    def _pairs(
+        self, run: WatchedRun, scores: dict[str, Scored], answers: dict[str, Generated]
+    ) -> tuple[Pair, ...]:
+        baseline, candidate = self._model.baseline, run.watch.candidate
+        request_id = self._case.mirrored.request_id
+        asked = run.generates(request_id)
+        is_candidates = self._case.mirrored.variant == candidate
+        sides = [
+            Sides(
+                Arm.CANDIDATE,
+                Seen(scores[baseline], self._answered(baseline, answers) if asked else None),
+                Seen(scores[candidate], self._answered(candidate, answers) if asked else None),
+                is_candidates,
+            )
+        ]
+        if run.runs_aa(request_id) and scores[_AGAIN].usable is not None:
+            # Where the candidate answered there is no first answer of the baseline to compare with.
+            both = asked and not is_candidates
+            sides.append(
+                Sides(
+                    Arm.BASELINE,
+                    Seen(scores[baseline], self._answered(baseline, answers) if both else None),
+                    Seen(scores[_AGAIN], self._answered(_AGAIN, answers) if both else None),
+                )
+            )
+        found = (pair_of(self._case.mirrored, self._case.tokens, side) for side in sides)
+        return tuple(pair for pair in found if pair is not None)
+
+    def _answered(self, name: str, answers: dict[str, Generated]) -> Answered:
+        if name == self._case.mirrored.variant:
+            return Answered(checks(self._case.expected, self._case.answer))
+        generated = answers[name]
+        if generated.answer is None:
+            return Answered(problem=generated.problem)
+        return Answered(checks(self._case.expected, generated.answer))

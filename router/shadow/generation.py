@@ -1,0 +1,129 @@
+"""Has the other arm answer the same request, for the harm checks: never streamed, never acted on.
+
+Nothing in the answer is executed: a tool call in it is text that is checked and thrown away.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from monitoring.signals.answer import Answer, read_answer
+from router.ports import Upstream, UpstreamRequest
+from router.shadow.scoring import TIMEOUT
+from router.upstream_probe import UpstreamError, fetch
+
+SHADOW_HEADER = b"x-penumbra-shadow"
+"""Marks a request as a shadow one for whoever reads the engine's logs."""
+
+_HEADERS = b"content-type: application/json\r\naccept: application/json\r\n"
+_OK = 200
+_ANSWER_BYTES = 16 * 1024 * 1024
+_LIMITS = ("max_completion_tokens", "max_tokens")
+_MARGIN_TOKENS = 64
+
+
+class Unanswerable(ValueError):
+    """The request's body is no JSON object, or no text."""
+
+    code = "unanswerable"
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """What came of one shadow answer."""
+
+    seconds: float
+    answer: Answer | None = None
+    problem: str | None = None
+    """Why there is none: an `Outcome`."""
+
+
+def read_body(body: bytes) -> dict[str, Any]:
+    """A request's body.
+
+    Raises:
+        Unanswerable: It is none.
+    """
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.MsgspecError as error:
+        raise Unanswerable("the body is no JSON object") from error
+
+
+def is_text(body: dict[str, Any]) -> bool:
+    """Whether the prompt is text alone, so that its token ids say all of it."""
+    messages = body.get("messages")
+    if not isinstance(messages, list):
+        return True
+    return all(_is_text_message(message) for message in messages)
+
+
+def _is_text_message(message: object) -> bool:
+    content = message.get("content") if isinstance(message, dict) else None
+    if not isinstance(content, list):
+        return True
+    return all(
+        isinstance(part, dict) and part.get("type") in ("text", "refusal") for part in content
+    )
+
+
+def shadow_request(
+    path: str, body: dict[str, Any], request_id: str, baseline_tokens: int, most_tokens: int
+) -> UpstreamRequest:
+    """The same request, unstreamed, bounded and marked.
+
+    Args:
+        path: As the client asked.
+        body: What it asked; not changed.
+        request_id: Of the client's request.
+        baseline_tokens: Length of the answer that the client got.
+        most_tokens: Where the request sets no limit: this, or twice the client's answer if that
+            is more. An answer that runs into it has drifted in length, and counts as cut.
+    """
+    asked = {name: value for name, value in body.items() if name != "stream_options"}
+    asked["stream"] = False
+    limits = [name for name in _LIMITS if isinstance(asked.get(name), int)]
+    most = max(most_tokens, 2 * baseline_tokens + _MARGIN_TOKENS)
+    for name in limits:
+        asked[name] = min(asked[name], most)
+    if not limits:
+        asked["max_tokens"] = most
+    marks = b"%b: 1\r\nx-request-id: shadow-%b\r\n" % (SHADOW_HEADER, request_id.encode("latin-1"))
+    return UpstreamRequest(path.encode("latin-1"), _HEADERS + marks, msgspec.json.encode(asked))
+
+
+class Generator:
+    """Gets shadow answers.
+
+    Args:
+        deadline_seconds: Of one answer.
+        now: Monotonic clock.
+    """
+
+    def __init__(self, deadline_seconds: float, now: Callable[[], float]) -> None:
+        self._deadline_seconds = deadline_seconds
+        self._now = now
+
+    async def answer(self, upstream: Upstream, request: UpstreamRequest) -> Generated:
+        """Ask once, within the deadline; never raises."""
+        began = self._now()
+        try:
+            async with asyncio.timeout(self._deadline_seconds):
+                raw = await fetch(
+                    upstream,
+                    request,
+                    timeout_seconds=2 * self._deadline_seconds,
+                    limit_bytes=_ANSWER_BYTES,
+                )
+        except TimeoutError:
+            return Generated(self._now() - began, problem=TIMEOUT)
+        except UpstreamError as error:
+            return Generated(self._now() - began, problem=error.outcome.value)
+        seconds = self._now() - began
+        if raw.status != _OK:
+            return Generated(seconds, problem=f"status_{raw.status}")
+        answer = read_answer(request.path.decode("latin-1"), is_stream=False, raw=raw.body)
+        return Generated(seconds, answer, None if answer is not None else "unreadable")

@@ -1,0 +1,24 @@
+"""What the comparator tells whoever judges: the part of `router.reporter.Reporter` that it uses."""
+
+from typing import Protocol
+
+from monitoring.evidence import Pair, Run, SelfTest, Trip
+
+
+class Reporting(Protocol):
+    """Takes observations and never waits."""
+
+    def pair(self, run: Run, pair: Pair) -> None:
+        """A compared request."""
+
+    def trip(self, run: Run, trip: Trip) -> None:
+        """The candidate must be taken out of service at once."""
+
+    def self_test(self, run: Run, test: SelfTest) -> None:
+        """The baseline was scored against itself."""
+
+    def shed(self, run: Run, slice_name: str, reason: str) -> None:
+        """A mirrored request was not compared."""
+
+    def fingerprint(self, run: Run, variant: str, digest: str) -> None:
+        """The fingerprint of a build was read anew."""
