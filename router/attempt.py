@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from monitoring.vocabulary import Outcome
 from router.errors import GatewayError
 from router.metrics import VariantCells
 from router.ports import Headers, Upstream
@@ -29,12 +30,39 @@ class Client(Protocol):
         """An error of the gateway's own, in place of an answer."""
 
 
+class AttemptWatch(Protocol):
+    """Looks on while a variant answers."""
+
+    def ended(self, slice_name: str, outcome: Outcome) -> None:
+        """An attempt at the variant is over."""
+
+    def first_byte(self, slice_name: str, seconds: float) -> None:
+        """It began its answer, asked first, after so long."""
+
+    def piece(self, slice_name: str, seconds: float) -> None:
+        """It completed a stream, with so long between two pieces on average."""
+
+
 class Attempt:
     """What is known of a variant when it is tried."""
 
-    __slots__ = ("cells", "name", "upstream")
+    __slots__ = ("cells", "name", "upstream", "watch")
 
-    def __init__(self, name: str, upstream: Upstream, cells: VariantCells) -> None:
+    def __init__(
+        self,
+        name: str,
+        upstream: Upstream,
+        cells: VariantCells,
+        watch: AttemptWatch | None = None,
+    ) -> None:
         self.name = name
         self.upstream = upstream
         self.cells = cells
+        self.watch = watch
+        """Looks on for a rollout; None unless there is one."""
+
+    def ended(self, slice_name: str, outcome: Outcome) -> None:
+        """An attempt at it is over."""
+        self.cells.attempts[outcome].value += 1
+        if self.watch is not None:
+            self.watch.ended(slice_name, outcome)

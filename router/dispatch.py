@@ -92,6 +92,16 @@ class Dispatch:
         self._kept_bytes = 0
 
     @property
+    def slice_name(self) -> str:
+        """The request's slice."""
+        return self._plan.slice_name
+
+    @property
+    def is_continued(self) -> bool:
+        """Whether the stream broke off and another variant continued it."""
+        return self._resumption is not None
+
+    @property
     def attempt(self) -> Attempt:
         """The variant whose answer the client gets, or would get now."""
         return self._attempt
@@ -109,7 +119,7 @@ class Dispatch:
 
     def abort(self) -> None:
         """The client is gone: stop the engine."""
-        self._attempt.cells.attempts[Outcome.CLIENT_GONE].value += 1
+        self._attempt.ended(self._plan.slice_name, Outcome.CLIENT_GONE)
         self._stop()
 
     def pause(self) -> None:
@@ -247,7 +257,7 @@ class Dispatch:
             return
         if self._held:
             self._relay_held(self._held_bytes)
-        self._attempt.cells.attempts[Outcome.OK].value += 1
+        self._attempt.ended(self._plan.slice_name, Outcome.OK)
         self._client.finish()
 
     def _end_whole(self, body: bytes) -> None:
@@ -264,7 +274,7 @@ class Dispatch:
         if self._is_event_stream and not is_baseline:  # ended before a sound event
             self._fail(Outcome.GARBAGE)
             return
-        self._attempt.cells.attempts[_whole_outcome(status)].value += 1
+        self._attempt.ended(self._plan.slice_name, _whole_outcome(status))
         self._client.send_whole(status, self.headers, body)
 
     def on_fail(self, outcome: Outcome, detail: str) -> None:
@@ -274,7 +284,8 @@ class Dispatch:
         if not self._relay:
             self._fail(outcome)
             return
-        self._attempt.cells.attempts[outcome].value += 1
+        if self._resumption is None:
+            self._attempt.ended(self._plan.slice_name, outcome)
         if self._kept is not None and self._resumption is None:
             self._attempt.cells.count_failover(outcome)
             self._resume_stream(self._kept)
@@ -289,7 +300,7 @@ class Dispatch:
     def _fail(self, outcome: Outcome) -> None:
         """Nothing of this attempt was seen by the client: go on with the next one, if any."""
         cells = self._attempt.cells
-        cells.attempts[outcome].value += 1
+        self._attempt.ended(self._plan.slice_name, outcome)
         following = self._plan.following(self._index, outcome)
         if following is None:
             self._client.send_error(_error_of(outcome))

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from router.protocol import GatewayProtocol
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_PACED_PIECES = 4
+"""A stream of fewer pieces tells nothing of the time between two."""
 _JSON: Headers = [(b"content-type", b"application/json")]
 
 
@@ -29,10 +31,10 @@ class Exchange:
     """One request on a hot route and its answer. The `Client` of its dispatch."""
 
     __slots__ = (
-        "_awaits_continue", "_connection", "_dispatch", "_error", "_gateway",
-        "_is_body_complete", "_is_http_1_0", "_is_turn", "_parts", "_routed", "_size",
-        "_started_at", "body", "caller", "headers", "keep_alive", "path", "request_id",
-        "response_complete",
+        "_awaits_continue", "_connection", "_dispatch", "_error", "_first_byte_at", "_gateway",
+        "_is_body_complete", "_is_http_1_0", "_is_turn", "_parts", "_pieces", "_routed", "_size",
+        "_started_at", "_was_paused", "body", "caller", "headers", "keep_alive", "path",
+        "request_id", "response_complete",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +62,9 @@ class Exchange:
         self._dispatch: Dispatch | None = None
         self._routed: Routed | None = None
         self._started_at = 0.0
+        self._first_byte_at = 0.0
+        self._pieces = 0
+        self._was_paused = False
         self._is_body_complete = False
         self._is_turn = False
         self._is_http_1_0 = False
@@ -168,6 +173,7 @@ class Exchange:
 
     def send_piece(self, data: bytes) -> None:
         """A piece of it."""
+        self._pieces += 1
         if self._is_http_1_0:
             self._connection.transport.write(data)
         else:
@@ -177,6 +183,7 @@ class Exchange:
         """The answer is complete."""
         if not self._is_http_1_0:
             self._connection.transport.write(b"0\r\n\r\n")
+        self._observe_pace()
         self._complete()
 
     def break_off(self) -> None:
@@ -211,10 +218,28 @@ class Exchange:
 
     def _observe_first_byte(self) -> None:
         dispatch = self._dispatch
-        if dispatch is not None:
-            cells = dispatch.attempt.cells
-            cells.requests.value += 1
-            cells.time_to_first_byte.observe(self._gateway.now() - self._started_at)
+        if dispatch is None:
+            return
+        self._first_byte_at = self._gateway.now()
+        seconds = self._first_byte_at - self._started_at
+        attempt = dispatch.attempt
+        attempt.cells.requests.value += 1
+        attempt.cells.time_to_first_byte.observe(seconds)
+        if attempt.watch is not None and dispatch.failover is None:
+            attempt.watch.first_byte(dispatch.slice_name, seconds)
+        served, routed, caller = self._gateway.served, self._routed, self.caller
+        if served is not None and routed is not None and caller is not None:
+            server = routed.model.server(attempt.name, dispatch.slice_name, caller.tenant.name)
+            served.remember(self.request_id, server)
+
+    def _observe_pace(self) -> None:
+        dispatch = self._dispatch
+        if dispatch is None or dispatch.attempt.watch is None or self._pieces < _PACED_PIECES:
+            return
+        # What another variant began or ended, or the client slowed down, tells nothing of this one.
+        if dispatch.failover is None and not dispatch.is_continued and not self._was_paused:
+            seconds = self._gateway.now() - self._first_byte_at
+            dispatch.attempt.watch.piece(dispatch.slice_name, seconds / (self._pieces - 1))
 
     def _complete(self) -> None:
         if self.response_complete:
@@ -248,6 +273,7 @@ class Exchange:
 
     def pause(self) -> None:
         """The client does not read fast enough."""
+        self._was_paused = True
         if self._dispatch is not None and not self.response_complete:
             self._dispatch.pause()
 

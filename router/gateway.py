@@ -32,6 +32,7 @@ from router.flags import (
 )
 from router.keys import Caller, KeyRing
 from router.lease import Lease
+from router.link_messages import Attribution
 from router.metrics import GatewayMetrics
 from router.outbox import Outbox
 from router.plan import Plan, plan
@@ -63,21 +64,33 @@ class Timed(Protocol):
 class Model:
     """One model of a table: its flag ready to evaluate, its variants ready to be tried."""
 
-    __slots__ = ("_lines", "_plans", "attempts", "compiled", "epoch", "snapshot")
+    __slots__ = (
+        "_lines",
+        "_plans",
+        "_servers",
+        "attempts",
+        "compiled",
+        "epoch",
+        "name",
+        "snapshot",
+    )
 
     def __init__(
         self,
+        name: str,
         epoch: int,
         compiled: CompiledModel,
         snapshot: ModelSnapshot,
         attempts: dict[str, Attempt],
     ) -> None:
+        self.name = name
         self.epoch = epoch
         self.compiled = compiled
         self.snapshot = snapshot
         self.attempts = attempts
         self._lines: dict[tuple[str, str], bytes] = {}
         self._plans: dict[tuple[str, str, bool], Plan] = {}
+        self._servers: dict[tuple[str, str, str], tuple[Attribution, str]] = {}
 
     def plan(self, decision: Decision, slice_name: str, *, is_lease_fresh: bool) -> Plan:
         """The plan for a decision; there are few, each is made once."""
@@ -86,6 +99,15 @@ class Model:
         if found is None:
             found = plan(decision, self.snapshot, slice_name, is_lease_fresh=is_lease_fresh)
             self._plans[key] = found
+        return found
+
+    def server(self, variant: str, slice_name: str, tenant: str) -> tuple[Attribution, str]:
+        """Who answered, and which tenant had asked; one value for all such requests."""
+        key = (variant, slice_name, tenant)
+        found = self._servers.get(key)
+        if found is None:
+            found = Attribution(self.name, variant, slice_name), tenant
+            self._servers[key] = found
         return found
 
     def answer_lines(self, variant: str, reason: str) -> bytes:
@@ -140,8 +162,9 @@ class Gateway:
         self.outbox = Outbox()
         self.lease = Lease(is_needed=settings.control_url is not None)
         self.reporter = Reporter(settings.gateway_id, secrets.token_hex(8))
-        self.served = Served()
-        self.feedback = FeedbackDesk(self.served)
+        # Nobody could keep what users think of an answer without a control process.
+        self.served = Served() if settings.control_url is not None else None
+        self.feedback = FeedbackDesk(self.served or Served())
         self.is_draining = False
         self._patient_until = now() + _LINK_PATIENCE_SECONDS if settings.control_url else now()
         self._make_upstream = make_upstream or self._http_upstream
@@ -175,7 +198,7 @@ class Gateway:
                 upstreams[key] = upstream
                 cells = self.metrics.variant(name, variant_name)
                 attempts[variant_name] = Attempt(variant_name, upstream, cells)
-            models[name] = Model(snapshot.epoch, compile_model(name, model), model, attempts)
+            models[name] = Model(name, snapshot.epoch, compile_model(name, model), model, attempts)
         retired = [self._upstreams[key] for key in self._upstreams.keys() - upstreams.keys()]
         self.snapshot, self._models, self._upstreams = snapshot, models, upstreams
         for upstream in retired:

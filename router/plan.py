@@ -18,6 +18,8 @@ class Plan:
 
     attempts: tuple[str, ...]
     baseline: str
+    slice_name: str = ""
+    """The request's slice: what is observed is counted by it."""
 
     def following(self, index: int, outcome: Outcome) -> int | None:
         """The attempt after attempt `index` ended with `outcome`; None if there is none.
@@ -38,9 +40,9 @@ def plan(
     """Order the attempts for one request."""
     baseline = model.baseline
     if decision.variant != baseline:
-        return Plan((decision.variant, baseline, baseline), baseline)
+        return Plan((decision.variant, baseline, baseline), baseline, slice_name)
     stand_ins = live_candidates(model, slice_name) if is_lease_fresh else ()
-    return Plan((baseline, baseline, *stand_ins), baseline)
+    return Plan((baseline, baseline, *stand_ins), baseline, slice_name)
 
 
 def live_candidates(model: ModelSnapshot, slice_name: str) -> tuple[str, ...]:
