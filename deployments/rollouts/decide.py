@@ -1,0 +1,219 @@
+"""What a rollout does next: `decide`, pure and total. Every transition is in docs/rollouts.md.
+
+In order, and the first that takes the candidate out of traffic ends it:
+
+    hard guard, failure          -> rolled_back      also when the instrument is broken
+    a build changed              -> shadow, new run
+    instrument broken            -> verdict error, frozen; quality signals decide nothing
+    guardrail tripped            -> rolled_back | quarantine | held | an alert
+    slice proven                 -> it gets its share
+    required slices proven       -> verdict pass
+    undecided at the horizon     -> verdict inconclusive, held
+    all gates open               -> next stage
+
+Reading order: decide; gates.py; moves.py.
+"""
+
+from datetime import datetime
+
+from deployments.rollouts.findings import Findings, Tripped
+from deployments.rollouts.gates import gates, required_slices
+from deployments.rollouts.moves import (
+    Decision,
+    Did,
+    Step,
+    advanced,
+    changed,
+    restarted,
+    rolled_back,
+    summary,
+)
+from deployments.rollouts.record import WATCHED, Held, RolloutRecord, Verdict, joined
+from deployments.rollouts.spec import QUALITY, RolloutSpec
+
+HORIZON = "horizon"
+
+
+def decide(
+    spec: RolloutSpec,
+    record: RolloutRecord,
+    findings: Findings,
+    now: datetime,
+    rival: str | None = None,
+) -> Decision:
+    """The record after this moment, and what was decided. Never raises.
+
+    Args:
+        spec: What was declared.
+        record: Where it stands.
+        findings: What the evidence comes to; of another run than the record's it says nothing.
+        now: With a timezone.
+        rival: Another candidate of the model that has live traffic by its own rollout.
+    """
+    if findings.run != record.run or record.phase not in WATCHED:
+        return record, ()
+    ended = _ended(record, findings, now)
+    if ended is not None:
+        return ended
+    steps: list[Step] = []
+    for move in (_instrument, _answers, _quarantine, _facts, _proofs, _verdict):
+        record, taken = move(spec, record, findings)
+        steps.extend(taken)
+    record, advance = _advance(spec, record, findings, now, rival)
+    steps.extend(advance)
+    if steps:
+        record = changed(record, cause=summary(steps))
+    return record, tuple(steps)
+
+
+def summary(steps: Sequence[Step]) -> str:
+    """What was decided, in words."""
+    return "; ".join(step.cause for step in steps)
+
+
+def _ended(record: RolloutRecord, findings: Findings, now: datetime) -> Decision | None:
+    if findings.hard is not None:
+        hard = findings.hard
+        return rolled_back(record, now, Step(Did.ROLLBACK, f"{hard.signal}: {hard.detail}"))
+    others = [one for one in _takes_away(findings) if one.signal not in QUALITY]
+    if others:
+        return rolled_back(record, now, _rollback(others[0]))
+    if findings.changed is not None:
+        cause = f"evidence begins anew: {findings.changed}"
+        return restarted(record, now, cause), (Step(Did.RESET, cause),)
+    if findings.broken is None:
+        quality = _takes_away(findings)
+        if quality:
+            return rolled_back(record, now, _rollback(quality[0]))
+    return None
+
+
+def _takes_away(findings: Findings) -> list[Tripped]:
+    # A tripped guardrail with `quarantine` is here only if naming slices was not enough.
+    return [one for one in findings.tripped if one.action in {"rollback", "quarantine"}]
+
+
+def _rollback(tripped: Tripped) -> Step:
+    return Step(Did.ROLLBACK, f"{_words(tripped)}", tripped)
+
+
+def _words(tripped: Tripped) -> str:
+    where = ", ".join(tripped.culprits) or (f"most: {tripped.suspect}" if tripped.suspect else "")
+    text = f"{tripped.signal}: evidence {tripped.evidence:.4g} reached {tripped.boundary:.4g}"
+    return f"{text} ({where})" if where else text
+
+
+def _instrument(
+    spec: RolloutSpec, record: RolloutRecord, findings: Findings
+) -> tuple[RolloutRecord, list[Step]]:
+    del spec
+    if findings.broken is not None and record.frozen is None:
+        after = changed(record, frozen=findings.broken, verdict=Verdict.ERROR)
+        return after, [Step(Did.FREEZE, f"promotion frozen: {findings.broken}")]
+    if findings.broken is None and record.frozen is not None:
+        verdict = Verdict.PASS if record.is_passed else None
+        after = changed(record, frozen=None, verdict=verdict)
+        return after, [Step(Did.UNFREEZE, "the instrument works again")]
+    return record, []
+
+
+def _answers(
+    spec: RolloutSpec, record: RolloutRecord, findings: Findings
+) -> tuple[RolloutRecord, list[Step]]:
+    del spec
+    steps = []
+    for one in findings.tripped:
+        is_void = record.frozen is not None and one.signal in QUALITY
+        if one.action not in {"hold", "alert"} or one.signal in record.answered or is_void:
+            continue
+        record = changed(record, answered=(*record.answered, one.signal))
+        if one.action == "alert":
+            steps.append(Step(Did.ALERT, f"alert: {_words(one)}", one))
+            continue
+        steps.append(Step(Did.HOLD, f"held: {_words(one)}", one))
+        record = changed(record, held=record.held or Held(by="guard", cause=_words(one)))
+    return record, steps
+
+
+def _quarantine(
+    spec: RolloutSpec, record: RolloutRecord, findings: Findings
+) -> tuple[RolloutRecord, list[Step]]:
+    del spec
+    fresh = [name for name in findings.quarantined if name not in record.quarantined]
+    if not fresh or record.frozen is not None:
+        return record, []
+    record = changed(
+        record,
+        quarantined=(*record.quarantined, *fresh),
+        proven=tuple(name for name in record.proven if name not in fresh),
+    )
+    by_guardrail = {findings.quarantined[name].signal: findings.quarantined[name] for name in fresh}
+    return record, [
+        Step(Did.QUARANTINE, f"quarantined {', '.join(one.culprits)}: {_words(one)}", one)
+        for one in by_guardrail.values()
+    ]
+
+
+def _facts(
+    spec: RolloutSpec, record: RolloutRecord, findings: Findings
+) -> tuple[RolloutRecord, list[Step]]:
+    del spec
+    steps = []
+    if dict(findings.fingerprints) != record.fingerprints:
+        record = changed(record, fingerprints=dict(findings.fingerprints))
+        steps.append(Step(Did.IDENTIFY, "the builds were identified"))
+    if findings.calibration is not None and record.calibration is None:
+        record = changed(record, calibration=dict(findings.calibration))
+        steps.append(Step(Did.CALIBRATE, "the tolerance of displacement was read and frozen"))
+    return record, steps
+
+
+def _proofs(
+    spec: RolloutSpec, record: RolloutRecord, findings: Findings
+) -> tuple[RolloutRecord, list[Step]]:
+    is_late = findings.pairs >= spec.gates.horizon and not record.is_passed
+    known = {*record.proven, *record.quarantined}
+    fresh = [name for name in findings.proven if name not in known]
+    if not fresh or record.frozen is not None or is_late:
+        return record, []
+    record = changed(record, proven=joined(record.proven, fresh))
+    return record, [Step(Did.RELEASE, f"within tolerance: {', '.join(fresh)}")]
+
+
+def _verdict(
+    spec: RolloutSpec, record: RolloutRecord, findings: Findings
+) -> tuple[RolloutRecord, list[Step]]:
+    if record.verdict is not None:
+        return record, []
+    required = required_slices(spec, record, findings)
+    # What is seen of unknown slices is in the aggregate only. Where slices may be left behind on
+    # the baseline, the aggregate is not what gets traffic.
+    is_whole = spec.required_slices is None and not record.quarantined
+    is_proven = bool(record.proven) and set(required) <= set(record.proven)
+    is_late = findings.pairs >= spec.gates.horizon
+    if is_proven and not is_late and (findings.is_aggregate_proven or not is_whole):
+        record = changed(record, verdict=Verdict.PASS, is_passed=True)
+        return record, [Step(Did.PASS, f"validated within tolerance on {', '.join(record.proven)}")]
+    if not is_late:
+        return record, []
+    cause = f"undecided after {findings.pairs} pairs"
+    record = changed(record, verdict=Verdict.INCONCLUSIVE)
+    if HORIZON not in record.answered:
+        record = changed(
+            record,
+            answered=(*record.answered, HORIZON),
+            held=record.held or Held(by="guard", cause=cause),
+        )
+    return record, [Step(Did.INCONCLUSIVE, f"inconclusive: {cause}")]
+
+
+def _advance(
+    spec: RolloutSpec,
+    record: RolloutRecord,
+    findings: Findings,
+    now: datetime,
+    rival: str | None,
+) -> Decision:
+    if not all(gate.is_met for gate in gates(spec, record, findings, now, rival)):
+        return record, ()
+    return advanced(spec, record, now)

@@ -1,0 +1,68 @@
+"""What an advance needs besides that nothing went wrong. Pure."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from deployments.rollouts.findings import Findings
+from deployments.rollouts.record import RolloutRecord, Verdict
+from deployments.rollouts.spec import RolloutSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One condition of an advance."""
+
+    name: str
+    is_met: bool
+    found: str
+    wanted: str
+
+
+def gates(
+    spec: RolloutSpec,
+    record: RolloutRecord,
+    findings: Findings,
+    now: datetime,
+    rival: str | None = None,
+) -> tuple[Gate, ...]:
+    """What the next advance needs, met or not."""
+    elapsed = (now - record.since).total_seconds()
+    wanted = spec.gates
+    required = required_slices(spec, record, findings)
+    missing = [name for name in required if name not in record.proven]
+    verdict = record.verdict.value if record.verdict else "undecided"
+    slices = ", ".join(required) if required else "any slice"
+    return (
+        Gate(
+            "slices",
+            not missing and bool(record.proven),
+            f"proven: {', '.join(record.proven) or 'none'}",
+            f"proven: {slices}",
+        ),
+        Gate("verdict", record.verdict is Verdict.PASS, verdict, "pass"),
+        Gate("pairs", findings.pairs >= wanted.pairs, f"{findings.pairs}", f"{wanted.pairs}"),
+        Gate(
+            "missing",
+            findings.missing_ratio <= wanted.missing_ratio,
+            f"{findings.missing_ratio:.2%}",
+            f"at most {wanted.missing_ratio:.2%}",
+        ),
+        Gate(
+            "time",
+            elapsed >= wanted.stage_seconds,
+            f"{max(0.0, elapsed):.0f} s in the stage",
+            f"{wanted.stage_seconds:g} s",
+        ),
+        Gate("held", record.held is None, record.held.cause if record.held else "no", "no"),
+        Gate("instrument", record.frozen is None, record.frozen or "works", "works"),
+        Gate("alone", rival is None, f"{rival} is live" if rival else "yes", "yes"),
+    )
+
+
+def required_slices(
+    spec: RolloutSpec, record: RolloutRecord, findings: Findings
+) -> tuple[str, ...]:
+    """The slices that must be proven before traffic moves."""
+    if spec.required_slices is not None:
+        return spec.required_slices
+    return tuple(name for name in findings.seen if name not in record.quarantined)

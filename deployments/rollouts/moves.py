@@ -1,0 +1,88 @@
+"""The ways in which a record changes, whoever decides it: the guard or a person. Pure."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from deployments.rollouts.findings import Tripped
+from deployments.rollouts.record import Phase, RolloutRecord, Verdict, stage_name
+from deployments.rollouts.spec import RolloutSpec
+
+
+class Did(StrEnum):
+    """What a decision did."""
+
+    ROLLBACK = "rollback"
+    QUARANTINE = "quarantine"
+    HOLD = "hold"
+    ALERT = "alert"
+    RESET = "reset"
+    FREEZE = "freeze"
+    UNFREEZE = "unfreeze"
+    CALIBRATE = "calibrate"
+    IDENTIFY = "identify"
+    RELEASE = "release"
+    PASS = "pass"  # noqa: S105 - no password
+    INCONCLUSIVE = "inconclusive"
+    ADVANCE = "advance"
+    PROMOTE = "promote"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that was decided, and why."""
+
+    did: Did
+    cause: str
+    tripped: Tripped | None = None
+
+
+Decision = tuple[RolloutRecord, tuple[Step, ...]]
+
+
+def next_step(spec: RolloutSpec, record: RolloutRecord) -> int | None:
+    """The stage that an advance leads to; the last one again is promotion; None: nowhere."""
+    if record.phase is Phase.PROMOTED or len(spec.stages) == 1:
+        return None
+    return min(record.step + 1, len(spec.stages) - 1)
+
+
+def advanced(spec: RolloutSpec, record: RolloutRecord, now: datetime) -> Decision:
+    """One stage on, whatever the gates say."""
+    step = next_step(spec, record)
+    if step is None:
+        return record, ()
+    if step == record.step:
+        cause = "through all stages"
+        after = changed(record, phase=Phase.PROMOTED, since=now, cause=cause)
+        return after, (Step(Did.PROMOTE, cause),)
+    cause = f"stage {stage_name(spec, record.step)} → {stage_name(spec, step)}"
+    after = changed(record, phase=Phase.LIVE, step=step, since=now, cause=cause)
+    return after, (Step(Did.ADVANCE, cause),)
+
+
+def rolled_back(record: RolloutRecord, now: datetime, step: Step) -> Decision:
+    """Out of service."""
+    after = changed(
+        record, phase=Phase.ROLLED_BACK, since=now, verdict=Verdict.FAIL, cause=step.cause
+    )
+    return after, (step,)
+
+
+def restarted(record: RolloutRecord, now: datetime, cause: str) -> RolloutRecord:
+    """Shadow again, with a fresh run and a fresh alpha; an operator's hold stays."""
+    is_operators = record.held is not None and record.held.by == "operator"
+    return RolloutRecord(
+        phase=Phase.SHADOW,
+        since=now,
+        run=record.next_run,
+        slices=record.slices,
+        cause=cause,
+        held=record.held if is_operators else None,
+        outside=record.outside,
+    )
+
+
+def changed(record: RolloutRecord, **update: object) -> RolloutRecord:
+    """A copy with some fields replaced."""
+    return record.model_copy(update=update)

@@ -1,0 +1,231 @@
+"""Where a rollout stands: its record, what that makes of the flag, and what is watched. Pure.
+
+A record changes only by an event, so it is part of the installation's state and can be replayed.
+Evidence is not in it: that is the fold of the stored reports of the record's run.
+
+Reading order: Rollout, RolloutRecord, flag_after, watch_of.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from deployments.rollouts.spec import LATENCY, SHADOW, RolloutSpec
+from monitoring.evidence import Signal
+from router.slices import OTHER
+from router.snapshot import Flag, ModelSnapshot, Watch
+
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+
+Key = tuple[str, str]
+"""(model, candidate)."""
+
+
+class Phase(StrEnum):
+    """What a rollout does. The values are stored."""
+
+    OFF = "off"
+    """Ended, by an operator or because the configuration does not have it any more."""
+    SHADOW = "shadow"
+    """Compared on mirrored requests; no client gets the candidate."""
+    LIVE = "live"
+    """At a stage with a share of the traffic."""
+    PROMOTED = "promoted"
+    """Through all stages; watched for drift."""
+    ROLLED_BACK = "rolled_back"
+    """Taken out of service until an operator re-arms it."""
+
+
+SERVING = frozenset({Phase.LIVE, Phase.PROMOTED})
+WATCHED = frozenset({Phase.SHADOW, Phase.LIVE, Phase.PROMOTED})
+
+
+class Verdict(StrEnum):
+    """What the evidence of a run says."""
+
+    PASS = "pass"  # noqa: S105 - no password
+    """Within tolerance, on every slice that is required."""
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    """Undecided at the horizon. Never a pass."""
+    ERROR = "error"
+    """The instrument is broken; what it showed counts for nothing."""
+
+
+class Held(BaseModel):
+    """Why a rollout does not advance although it might."""
+
+    model_config = _STRICT
+
+    by: Literal["operator", "guard"]
+    cause: str
+
+
+class RolloutRecord(BaseModel):
+    """Where one rollout stands."""
+
+    model_config = _STRICT
+
+    phase: Phase
+    step: int = Field(default=0, ge=0)
+    """Index of the stage in the spec; 0 is shadow."""
+    since: datetime
+    """When the stage began."""
+    run: str
+    """Id of the course of evidence, `NAME-ROUND`."""
+    slices: tuple[str, ...]
+    """Every slice of the model, as it was when the run began."""
+    cause: str
+    """Of the last change."""
+    held: Held | None = None
+    frozen: str | None = None
+    """Why nothing is promoted: the instrument is broken."""
+    verdict: Verdict | None = None
+    """None: not decided yet."""
+    is_passed: bool = False
+    """The run has had the verdict pass; kept while the instrument is broken."""
+    proven: tuple[str, ...] = ()
+    """Slices that were proven within tolerance; they get live traffic."""
+    quarantined: tuple[str, ...] = ()
+    """Slices that the guard found beyond tolerance."""
+    answered: tuple[str, ...] = ()
+    """Guardrails with `hold` or `alert`, and the horizon, that had their say in this run."""
+    outside: tuple[str, ...] = ()
+    """Slices that operators had quarantined before this rollout went live."""
+    fingerprints: dict[str, str] = {}
+    """Variant -> digest of the builds that the run is about."""
+    calibration: dict[str, Any] | None = None
+    """Tolerances that were read from the first pairs, and how."""
+
+    @property
+    def next_run(self) -> str:
+        """The id of the run after this one."""
+        name, _, number = self.run.rpartition("-")
+        return f"{name}-{int(number) + 1}"
+
+
+class Rollout(BaseModel):
+    """A spec and where it stands."""
+
+    model_config = _STRICT
+
+    # Stored as JSON, where a tuple is a list: strict only where operators write it.
+    spec: RolloutSpec
+    record: RolloutRecord
+
+    @property
+    def key(self) -> Key:
+        """(model, candidate)."""
+        return self.spec.model, self.spec.candidate
+
+    @property
+    def share(self) -> float:
+        """Percent of live traffic that the stage stands for."""
+        is_serving = self.record.phase in SERVING
+        return self.spec.shares[self.record.step] if is_serving else 0.0
+
+    @property
+    def stage(self) -> str:
+        """The stage in a word: `shadow`, `5`, `promoted`, `rolled_back`, `off`."""
+        if self.record.phase is Phase.LIVE:
+            return stage_name(self.spec, self.record.step)
+        return self.record.phase.value
+
+
+def stage_name(spec: RolloutSpec, step: int) -> str:
+    """`shadow`, `1`, `5`, ..."""
+    stage = spec.stages[step]
+    return SHADOW if stage == SHADOW else f"{stage:g}"
+
+
+def slices_of(model: ModelSnapshot) -> tuple[str, ...]:
+    """Every slice of a model."""
+    return (*(rule.name for rule in model.slices), OTHER)
+
+
+def flag_after(flag: Flag, before: Rollout | None, after: Rollout) -> Flag:
+    """The model's flag once the rollout has changed from `before` to `after`.
+
+    Rolled back: the candidate is blocked and its share stays, so that answers say GUARD.
+    """
+    candidate, phase = after.spec.candidate, after.record.phase
+    if phase is Phase.ROLLED_BACK:
+        blocked = tuple(dict.fromkeys((*flag.blocked, candidate)))
+        return flag.model_copy(update={"blocked": blocked})
+    split = {name: share for name, share in flag.split.items() if name != candidate}
+    if after.share > 0:
+        split[candidate] = after.share
+    update = {
+        "split": split,
+        "blocked": tuple(name for name in flag.blocked if name != candidate),
+        "quarantined": _quarantined(flag, before, after),
+    }
+    return flag.model_copy(update=update)
+
+
+def _quarantined(flag: Flag, before: Rollout | None, after: Rollout) -> tuple[str, ...]:
+    record = after.record
+    if record.phase in SERVING:
+        proven = set(record.proven) - set(record.quarantined) - set(record.outside)
+        return tuple(name for name in record.slices if name not in proven)
+    if before is not None and before.record.phase in {*SERVING, Phase.ROLLED_BACK}:
+        known = set(after.record.slices)
+        return tuple(name for name in before.record.outside if name in known)
+    # A shadow changes nothing: the quarantine may be another rollout's.
+    return flag.quarantined
+
+
+def watch_of(rollout: Rollout) -> Watch | None:
+    """What gateways and comparators observe for a rollout; None: nothing."""
+    spec, record = rollout.spec, rollout.record
+    if record.phase not in WATCHED:
+        return None
+    failure = spec.guardrail(Signal.FAILURE)
+    fields: dict[str, float] = {}
+    if failure is not None and isinstance(failure.tolerance, float):
+        fields["failure_tolerance"] = failure.tolerance
+    if failure is not None and failure.share is not None:
+        # Half of it is the control process's own; see `courses.alpha_of`.
+        fields["failure_alpha"] = spec.alpha * failure.share / 2 / spec.gateways
+    factors = [one.factor for one in spec.guardrails if one.signal in LATENCY]
+    if factors:
+        fields["latency_factor"] = min(factors)
+    return Watch(
+        candidate=spec.candidate,
+        run=record.run,
+        mirror=spec.mirror.rate,
+        mirror_slices=spec.mirror.slices,
+        generate=spec.mirror.generate,
+        aa=spec.mirror.aa,
+        in_flight=spec.on_rollback,
+        **fields,
+    )
+
+
+def watches_of(model: ModelSnapshot, rollouts: Iterable[Rollout]) -> tuple[Watch, ...]:
+    """All watches of a model; of a candidate that it does not have there is none."""
+    watches = (
+        watch_of(rollout) for rollout in rollouts if rollout.spec.candidate in model.variants
+    )
+    return tuple(watch for watch in watches if watch is not None)
+
+
+def rival_of(key: Key, rollouts: Iterable[Rollout]) -> str | None:
+    """The candidate of the same model that has live traffic by its own rollout."""
+    model, candidate = key
+    rivals = (
+        rollout.spec.candidate
+        for rollout in rollouts
+        if rollout.record.phase in SERVING
+        and rollout.spec.model == model
+        and rollout.spec.candidate != candidate
+    )
+    return next(rivals, None)
+
+
+def joined(names: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
+    """Both, each name once, in order."""
+    return tuple(dict.fromkeys((*names, *others)))
