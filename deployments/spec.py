@@ -11,6 +11,14 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from router.settings import KeySettings, LimitSettings
+from router.shadow.settings import (
+    Budget,
+    DeadlineSettings,
+    HeadroomSettings,
+    HealthSettings,
+    QueueLimits,
+    SelfTestSettings,
+)
 from router.snapshot import NAME, Flag, SliceRule
 
 MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.:-]*(/[A-Za-z0-9_.:-]+)*$"
@@ -171,6 +179,23 @@ class ControlSpec(BaseModel):
     """For how long candidates go on getting live traffic without a sign of life of their guard."""
 
 
+class ShadowSpec(BaseModel):
+    """The comparator of this machine: what it may hold, and what it may cost the engines."""
+
+    model_config = _STRICT
+
+    enabled: bool = True
+    """Without one nothing is mirrored, and no candidate under a rollout gets live traffic."""
+    internal_port: int = Field(default=8095, ge=1, le=65535)
+    """Loopback port of its metrics and health."""
+    limits: QueueLimits = QueueLimits()
+    budget: Budget = Budget()
+    headroom: HeadroomSettings = HeadroomSettings()
+    self_test: SelfTestSettings = SelfTestSettings()
+    deadlines: DeadlineSettings = DeadlineSettings()
+    health: HealthSettings = HealthSettings()
+
+
 class RaySpec(BaseModel):
     """The Ray cluster; used only if a variant has an `engine`."""
 
@@ -193,6 +218,7 @@ class PenumbraSpec(BaseModel):
     limits: LimitSettings = LimitSettings()
     keys: tuple[KeySettings, ...] = ()
     control: ControlSpec = ControlSpec()
+    shadow: ShadowSpec = ShadowSpec()
     ray: RaySpec = RaySpec()
 
     @property

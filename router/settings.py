@@ -4,6 +4,7 @@ The flags and the routing table are not here: they come as a `Snapshot` from the
 """
 
 import ipaddress
+from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -84,6 +85,8 @@ class GatewaySettings(BaseModel):
     limits: LimitSettings = LimitSettings()
     control_url: str | None = None
     """Base URL of the control process, e.g. http://127.0.0.1:8090; None runs on `snapshot`."""
+    shadow_socket: Path | None = None
+    """Unix socket of the comparator of this machine; None mirrors nothing."""
     snapshot: Snapshot
     """The routing table to start with, until the control process has sent a newer one."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from deployments.catalogue import build_snapshot
 from deployments.spec import EngineSpec, PenumbraSpec
 from router.settings import GatewaySettings
+from router.shadow.settings import ShadowSettings
 from router.snapshot import Flag
 from serve.hosting.plan import FleetPlan, app_name, host_variant
 from serve.supervisor.folder import StateFolder
@@ -22,6 +23,7 @@ from serve.supervisor.state import Phase, VariantRecord
 _PYTHON = (sys.executable, "-P", "-m")
 # Ending Ray takes two seconds; on a joined cluster, requests are let finish.
 _FLEET_STOP_SECONDS = 90.0
+_SHADOW_SOCKET = "shadow.sock"
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Layout:
     """Everything that `penumbra up` starts, in the order in which it is stopped."""
 
     gateways: tuple[Program, ...]
+    comparator: Program | None
     control: Program
     fleet: Program | None
     plan: FleetPlan | None
@@ -48,7 +51,7 @@ def lay_out(
         spec: The configuration.
         config: Its file; the control process reads it again.
         folder: Where settings and logs go.
-        runtime: A short path for Ray's sockets.
+        runtime: A short path for sockets.
         environment: The operator's environment variables.
     """
     tokens = folder.tokens(environment)
@@ -69,12 +72,14 @@ def lay_out(
         log=folder.log("control"),
         ready_url=f"{spec.control_url}/health",
     )
+    shadow_socket = runtime / _SHADOW_SOCKET if spec.shadow.enabled else None
     gateways = tuple(
         gateway_program(index, spec, settings, folder, tokens)
-        for index, settings in enumerate(gateway_settings(spec))
+        for index, settings in enumerate(gateway_settings(spec, shadow_socket))
     )
     return Layout(
         gateways=gateways,
+        comparator=_comparator(spec, shadow_socket, folder, tokens) if shadow_socket else None,
         control=control,
         fleet=_fleet_program(plan, folder) if plan else None,
         plan=plan,
@@ -82,8 +87,15 @@ def lay_out(
     )
 
 
-def gateway_settings(spec: PenumbraSpec) -> list[GatewaySettings]:
-    """The settings of each gateway process of this machine."""
+def gateway_settings(
+    spec: PenumbraSpec, shadow_socket: Path | None = None
+) -> list[GatewaySettings]:
+    """The settings of each gateway process of this machine.
+
+    Args:
+        spec: The configuration.
+        shadow_socket: Where the comparator of this machine listens; None if it has none.
+    """
     snapshot = build_snapshot(
         spec,
         # Until the control process has told of its flags only the baseline answers: the file's flag
@@ -102,6 +114,7 @@ def gateway_settings(spec: PenumbraSpec) -> list[GatewaySettings]:
             keys=spec.keys,
             limits=spec.limits,
             control_url=spec.control_url,
+            shadow_socket=shadow_socket,
             snapshot=snapshot,
         )
         for index in range(spec.gateway.processes)
@@ -125,6 +138,32 @@ def gateway_program(
         environment={"PENUMBRA_GATEWAY_TOKEN": tokens["PENUMBRA_GATEWAY_TOKEN"]},
         log=folder.log(name),
         ready_url=f"http://127.0.0.1:{spec.gateway.internal_port + index}/ready",
+    )
+
+
+def _comparator(
+    spec: PenumbraSpec, socket: Path, folder: StateFolder, tokens: Mapping[str, str]
+) -> Program:
+    shadow = spec.shadow
+    settings = ShadowSettings(
+        control_url=spec.control_url,
+        socket_path=socket,
+        internal_port=shadow.internal_port,
+        limits=shadow.limits,
+        budget=shadow.budget,
+        headroom=shadow.headroom,
+        self_test=shadow.self_test,
+        deadlines=shadow.deadlines,
+        health=shadow.health,
+    )
+    file = folder.private_file("comparator.json", settings.model_dump_json(indent=2))
+    return Program(
+        name="comparator",
+        command=(*_PYTHON, "router.shadow", "--settings", str(file)),
+        # It reports to the control process, and may not administrate it.
+        environment={"PENUMBRA_GATEWAY_TOKEN": tokens["PENUMBRA_GATEWAY_TOKEN"]},
+        log=folder.log("comparator"),
+        ready_url=f"http://127.0.0.1:{shadow.internal_port}/health",
     )
 
 

@@ -72,6 +72,8 @@ def _ports(spec: PenumbraSpec) -> Iterator[tuple[str, str, int]]:
         suffix = f" + {index}" if index else ""
         yield f"gateway.internal_port{suffix}", "127.0.0.1", spec.gateway.internal_port + index
     yield "control.port", spec.control.host, spec.control.port
+    if spec.shadow.enabled:
+        yield "shadow.internal_port", "127.0.0.1", spec.shadow.internal_port
     if spec.needs_ray and spec.ray.address is None:
         yield "ray.port", "127.0.0.1", spec.ray.port
 

@@ -34,7 +34,7 @@ class ProcessRecord(BaseModel):
     model_config = _STRICT
 
     name: str
-    """control, gateway-0, ..., fleet."""
+    """control, comparator, gateway-0, ..., fleet."""
     pid: int
     start_time: float
     """With `pid`, the process's identity: ids are used again."""

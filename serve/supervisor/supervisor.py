@@ -53,7 +53,8 @@ def supervise(
     """
     folder = StateFolder(spec.state_dir)
     folder.lock()
-    # Ray's socket paths are limited to 107 characters, so not inside the state folder.
+    # Paths of sockets, Ray's and the comparator's, are limited to 107 characters, so not inside
+    # the state folder.
     runtime = Path(tempfile.mkdtemp(prefix="penumbra-", dir="/tmp"))
     try:
         check(spec)
@@ -97,7 +98,12 @@ class Supervisor:
             self._fleet = FleetKeeper(
                 layout.fleet, layout.plan, self._variants, self._changed, sweep=self._sweep
             )
-        self._keepers = [*self._gateways, self._control, *([self._fleet] if self._fleet else [])]
+        self._comparator = Keeper(layout.comparator, self._changed) if layout.comparator else None
+        self._keepers = [
+            *self._gateways,
+            self._control,
+            *(keeper for keeper in (self._comparator, self._fleet) if keeper is not None),
+        ]
         self._state = RunState(
             pid=os.getpid(),
             start_time=start_time_of(os.getpid()),
@@ -150,8 +156,13 @@ class Supervisor:
             self._observe(self._state)
 
     async def _stop(self) -> None:
-        """Gateways first, so that what they have accepted still finds its engine."""
+        """Gateways first, so that what they have accepted still finds its engine.
+
+        The comparator before the control process: it tells what it has compared.
+        """
         await asyncio.gather(*(gateway.stop() for gateway in self._gateways))
+        if self._comparator is not None:
+            await self._comparator.stop()
         await self._control.stop()
         if self._fleet is not None:
             await self._fleet.stop()

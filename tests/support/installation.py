@@ -47,6 +47,7 @@ class Installation:
             "models": models,
             "gateway": {"port": self.port, "processes": processes, "internal_port": internal},
             "control": {"port": free_port()},
+            "shadow": {"internal_port": free_port()},
             "ray": {"port": free_port()},
             **(settings or {}),
         }

@@ -64,6 +64,7 @@ def test_serves_without_ray(stack: Installation) -> None:
     }
     assert not any("/ray/" in path or "/torch/" in path for path in maps)
     assert sorted(one.name for one in stack.state.processes) == [
+        "comparator",
         "control",
         "gateway-0",
         "gateway-1",
@@ -85,7 +86,7 @@ def test_status_and_flags_find_what_runs(
     assert "demo" in flags.stdout
 
 
-@pytest.mark.parametrize("name", ["gateway-0", "control"])
+@pytest.mark.parametrize("name", ["gateway-0", "control", "comparator"])
 def test_killed_process_is_started_again(stack: Installation, name: str) -> None:
     stack.start()
     before = stack.wait_for(is_healthy, READY_SECONDS).process(name)

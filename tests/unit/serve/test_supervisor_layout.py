@@ -10,6 +10,7 @@ import pytest
 from deployments.catalogue import load
 from deployments.spec import PenumbraSpec
 from router.settings import GatewaySettings
+from router.shadow.settings import ShadowSettings
 from serve.errors import ConfigurationInvalid
 from serve.supervisor import preflight
 from serve.supervisor.folder import StateFolder
@@ -91,8 +92,26 @@ def test_gateways_cannot_administrate(tmp_path: Path) -> None:
 def test_settings_files_are_private(tmp_path: Path) -> None:
     layout_of(tmp_path, hosted())
     files = [file for file in (tmp_path / ".penumbra").iterdir() if file.is_file()]
-    assert len(files) == 5
+    assert len(files) == 6
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+
+def test_gateways_hand_over_where_the_comparator_listens(tmp_path: Path) -> None:
+    layout = layout_of(
+        tmp_path, EXTERNAL, shadow={"internal_port": 7300, "limits": {"in_flight": 2}}
+    )
+    assert layout.comparator is not None
+    settings = ShadowSettings.model_validate_json(Path(layout.comparator.command[-1]).read_bytes())
+    assert settings_of(layout, 0).shadow_socket == settings.socket_path == Path("/r/shadow.sock")
+    assert settings.limits.in_flight == 2
+    assert layout.comparator.ready_url == "http://127.0.0.1:7300/health"
+    assert set(layout.comparator.environment) == {"PENUMBRA_GATEWAY_TOKEN"}
+
+
+def test_without_shadow_nothing_is_mirrored(tmp_path: Path) -> None:
+    layout = layout_of(tmp_path, EXTERNAL, shadow={"enabled": False})
+    assert layout.comparator is None
+    assert settings_of(layout, 0).shadow_socket is None
 
 
 @pytest.fixture
