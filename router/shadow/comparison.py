@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from monitoring.signals.harm import Expectations, checks, expectations
-
 from monitoring.evidence import Arm, Pair
 from monitoring.signals.answer import Answer, read_answer
+from monitoring.signals.harm import Expectations, expectations
 from router.mirrored import Mirrored
 from router.ports import Upstream
 from router.shadow.generation import (
@@ -227,13 +226,11 @@ class Comparison:
                     Seen(scores[_AGAIN], self._answered(_AGAIN, answers) if both else None),
                 )
             )
-        found = (pair_of(self._case.mirrored, self._case.tokens, side) for side in sides)
+        case = self._case
+        found = (pair_of(case.mirrored, case.expected, case.tokens, side) for side in sides)
         return tuple(pair for pair in found if pair is not None)
 
     def _answered(self, name: str, answers: dict[str, Generated]) -> Answered:
         if name == self._case.mirrored.variant:
-            return Answered(checks(self._case.expected, self._case.answer))
-        generated = answers[name]
-        if generated.answer is None:
-            return Answered(problem=generated.problem)
-        return Answered(checks(self._case.expected, generated.answer))
+            return Answered(self._case.answer)
+        return Answered(answers[name].answer, answers[name].problem)

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from monitoring.signals.answer import Answer, read_answer
+from monitoring.signals.answer import CHAT_PATH, Answer, read_answer
 from router.ports import Upstream, UpstreamRequest
 from router.shadow.scoring import TIMEOUT
 from router.upstream_probe import UpstreamError, fetch
@@ -89,7 +89,8 @@ def shadow_request(
     most = max(most_tokens, 2 * baseline_tokens + _MARGIN_TOKENS)
     for name in limits:
         asked[name] = min(asked[name], most)
-    if not limits:
+    if not limits and path == CHAT_PATH:
+        # The completions API has a limit of its own, and a small one.
         asked["max_tokens"] = most
     marks = b"%b: 1\r\nx-request-id: shadow-%b\r\n" % (SHADOW_HEADER, request_id.encode("latin-1"))
     return UpstreamRequest(path.encode("latin-1"), _HEADERS + marks, msgspec.json.encode(asked))

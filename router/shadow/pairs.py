@@ -8,20 +8,20 @@ compare with, and is no evidence either way.
 from dataclasses import dataclass
 
 import msgspec
-from monitoring.signals.harm import harm
 
 from monitoring.evidence import Arm, Pair
+from monitoring.signals.answer import Answer
 from monitoring.signals.displacement import compare
+from monitoring.signals.harm import Expectations, judge
 from router.mirrored import Mirrored
 from router.shadow.scoring import Scored
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Whether an arm answered the request, and how well."""
+    """Whether an arm answered the request, and what."""
 
-    failed: frozenset[str] | None = None
-    """Harm checks that its answer failed; None if there is no answer."""
+    answer: Answer | None = None
     problem: str | None = None
     """Why it gave none although it was asked."""
 
@@ -47,11 +47,12 @@ class Sides:
     """The tokens are the candidate's: it answered the client."""
 
 
-def pair_of(mirrored: Mirrored, tokens: int, sides: Sides) -> Pair | None:
+def pair_of(mirrored: Mirrored, expected: Expectations, tokens: int, sides: Sides) -> Pair | None:
     """The pair, without what it cost and when; None if the baseline gave no score.
 
     Args:
         mirrored: The request.
+        expected: What it wants of an answer.
         tokens: Response tokens that were scored.
         sides: What was seen.
     """
@@ -68,7 +69,7 @@ def pair_of(mirrored: Mirrored, tokens: int, sides: Sides) -> Pair | None:
         missing=_missing(sides.candidate),
         not_finite=sides.candidate.scored.is_not_finite,
     )
-    return _with_harm(_with_scores(pair, sides), sides)
+    return _with_harm(_with_scores(pair, sides), expected, sides)
 
 
 def _missing(candidate: Seen) -> str | None:
@@ -94,14 +95,15 @@ def _with_scores(pair: Pair, sides: Sides) -> Pair:
     )
 
 
-def _with_harm(pair: Pair, sides: Sides) -> Pair:
+def _with_harm(pair: Pair, expected: Expectations, sides: Sides) -> Pair:
     baseline, candidate = sides.baseline.answered, sides.candidate.answered
-    # Both are there or the pair says nothing of harm: not asked, or the baseline has no answer.
-    if baseline is None or baseline.failed is None or candidate is None:
+    # Not asked, or the baseline has no answer: then the pair says nothing of harm.
+    if baseline is None or baseline.answer is None or candidate is None:
         return pair
+    judgement = judge(expected, candidate.answer, baseline.answer)
     return msgspec.structs.replace(
         pair,
-        harm=harm(candidate.failed, baseline.failed),
-        failed=tuple(sorted(candidate.failed or ())),
-        failed_baseline=tuple(sorted(baseline.failed)),
+        harm=judgement.harm,
+        failed=judgement.failed,
+        failed_baseline=judgement.failed_baseline,
     )
