@@ -6,7 +6,7 @@ Pure. Problems are texts `path: found X, wanted Y`, the path relative to what is
 import re
 from collections.abc import Iterable, Iterator
 
-from router.scripts import SCRIPTS
+from monitoring.signals.scripts import SCRIPTS
 from router.slices import OTHER
 from router.snapshot import Match, SliceRule
 

@@ -1,0 +1,138 @@
+"""What a request wants of its answer, as far as that can be checked without knowing it. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from monitoring.signals.answer import CHAT_PATH, COMPLETIONS_PATH
+from monitoring.signals.scripts import NONE
+from monitoring.signals.writing import may_want_another, writing
+
+COMPLETIONS_LIMIT_TOKENS = 16
+"""What the completions API generates at most if the request does not say."""
+
+
+class Expectations(msgspec.Struct, frozen=True):
+    """What is expected of an answer. The defaults expect nothing but some text."""
+
+    choices: int = 1
+    limit_tokens: int | None = None
+    """The most tokens of one choice that the request allows; None if it does not say."""
+    wants_json: bool = False
+    schema: bytes | None = None
+    """JSON schema of the answer, as JSON."""
+    tools: dict[str, bytes | None] = {}
+    """Name -> JSON schema of the arguments, as JSON; None if the tool says nothing about them."""
+    must_call: bool = False
+    """Whether the answer has to call a tool."""
+    writing: str = NONE
+    """What `writing` calls the last user text; `none` if the answer may be in any."""
+
+
+def expectations(path: str, body: bytes) -> Expectations:
+    """Read a request.
+
+    Args:
+        path: `CHAT_PATH` or `COMPLETIONS_PATH`.
+        body: What the client sent, which an engine has accepted. What cannot be read in it is not
+            expected; nothing raises.
+    """
+    try:
+        wanted = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return Expectations()
+    if path not in (CHAT_PATH, COMPLETIONS_PATH) or not isinstance(wanted, dict):
+        return Expectations()
+    is_chat = path == CHAT_PATH
+    wants_json, schema = _json(wanted)
+    tools = _tools(wanted) if is_chat else {}
+    prompt = _last_user_text(wanted) if is_chat else _last_prompt(wanted.get("prompt"))
+    choice = wanted.get("tool_choice")
+    return Expectations(
+        choices=_positive(wanted.get("n"), 1) * (1 if is_chat else _prompts(wanted.get("prompt"))),
+        limit_tokens=_limit(wanted, is_chat),
+        wants_json=wants_json,
+        schema=schema,
+        tools=tools,
+        must_call=bool(tools) and (choice == "required" or isinstance(choice, dict)),
+        writing=NONE if may_want_another(prompt) else writing(prompt),
+    )
+
+
+def _limit(body: Mapping[str, Any], is_chat: bool) -> int | None:
+    names = ("max_completion_tokens", "max_tokens") if is_chat else ("max_tokens",)
+    for name in names:
+        value = body.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    return None if is_chat else COMPLETIONS_LIMIT_TOKENS
+
+
+def _json(body: Mapping[str, Any]) -> tuple[bool, bytes | None]:
+    """Whether JSON is wanted, and the schema if there is one."""
+    wanted = body.get("response_format")
+    if isinstance(wanted, dict):
+        if wanted.get("type") == "json_object":
+            return True, None
+        if wanted.get("type") == "json_schema":
+            described = wanted.get("json_schema")
+            schema = described.get("schema") if isinstance(described, dict) else None
+            return True, _encoded(schema)
+    guide = body.get("structured_outputs")
+    schema = guide.get("json") if isinstance(guide, dict) else None
+    if schema is None:
+        schema = body.get("guided_json")
+    if schema is not None:
+        return True, _encoded(schema)
+    return isinstance(guide, dict) and guide.get("json_object") is True, None
+
+
+def _encoded(schema: object) -> bytes | None:
+    """A schema as JSON; it may come as an object or as JSON in a string."""
+    if isinstance(schema, str):
+        return schema.encode(errors="replace")
+    return msgspec.json.encode(schema) if isinstance(schema, dict) else None
+
+
+def _tools(body: Mapping[str, Any]) -> dict[str, bytes | None]:
+    offered = body.get("tools")
+    found: dict[str, bytes | None] = {}
+    for tool in offered if isinstance(offered, list) else ():
+        function = tool.get("function") if isinstance(tool, dict) else None
+        if isinstance(function, dict) and isinstance(function.get("name"), str):
+            found[function["name"]] = _encoded(function.get("parameters"))
+    return found
+
+
+def _last_user_text(body: Mapping[str, Any]) -> str:
+    turns = body.get("messages")
+    for turn in reversed(turns) if isinstance(turns, list) else ():
+        if isinstance(turn, dict) and turn.get("role") == "user":
+            return _text(turn.get("content"))
+    return ""
+
+
+def _text(content: object) -> str:
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else ()
+    texts = (part.get("text") for part in parts if isinstance(part, dict))
+    return "\n".join(text for text in texts if isinstance(text, str))
+
+
+def _last_prompt(prompt: object) -> str:
+    if isinstance(prompt, list):
+        prompt = prompt[-1] if prompt else ""
+    return prompt if isinstance(prompt, str) else ""
+
+
+def _prompts(prompt: object) -> int:
+    """How many prompts there are: a list of numbers is one, as tokens."""
+    if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
+        return len(prompt)
+    return 1
+
+
+def _positive(value: object, default: int) -> int:
+    return value if isinstance(value, int) and value > 0 else default

@@ -1,0 +1,235 @@
+"""Whether an answer is broken, and which of two builds' answers is the worse. Pure.
+
+No check knows the right answer; each finds a way of being wrong that shows by itself, or beside the
+other build's answer to the same request. What a check mistakes for harm it mistakes in both builds
+alike, and every rule that looks at both accuses by what the answers are and never by whose they
+are. So between equal builds harm has mean zero, whatever the checks are worth.
+
+Reading order: answer.read_answer, expectations.expectations, checks, accuse, judge.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+from monitoring.signals.answer import Answer, Choice, ToolCall, read_answer
+from monitoring.signals.code import has_broken_block
+from monitoring.signals.expectations import Expectations, expectations
+from monitoring.signals.refusals import is_refusal
+from monitoring.signals.repetition import ends_in_loop
+from monitoring.signals.schemas import is_valid, parse
+from monitoring.signals.scripts import NONE
+from monitoring.signals.writing import writing
+
+__all__ = [
+    "Answer", "Check", "Expectations", "Judgement", "accuse", "checks", "expectations", "harm",
+    "judge", "read_answer",
+]  # fmt: skip
+
+SHORT_LIMIT_TOKENS = 16
+"""Under a limit of fewer tokens, being cut is chance."""
+DRIFT_RATIO = 3.0
+DRIFT_LEAST_CHARS = 400
+"""An answer shorter than that is never too long."""
+
+_CUT = "length"
+_UNPARSED_CALLS = ("<tool_call>", "[TOOL_CALLS]", "<|python_tag|>", "<function=", "<|tool_call")
+
+
+class Check(StrEnum):
+    """What can be wrong with an answer. The values are stored and exported."""
+
+    NO_ANSWER = "no_answer"
+    """There is none, or nothing that could be read as one."""
+    INCOMPLETE = "incomplete"
+    """It broke off, or held an error."""
+    EMPTY = "empty"
+    """A choice has neither text nor a tool call, or there are fewer choices than asked for."""
+    JSON = "json"
+    """JSON was asked for, or the other build gave it, and this is none."""
+    JSON_SCHEMA = "json_schema"
+    """It is JSON, but not of the schema that was asked for."""
+    TOOL_ARGUMENTS = "tool_arguments"
+    """A tool call's arguments are no JSON object or not of its schema, or a call is in the text."""
+    UNKNOWN_TOOL = "unknown_tool"
+    """It calls a tool that was not offered."""
+    MISSING_TOOL = "missing_tool"
+    """It calls no tool though one had to be called."""
+    CODE = "code"
+    """A fenced block that says Python or JSON does not parse."""
+    REPETITION = "repetition"
+    """It ends in a loop."""
+    REFUSAL = "refusal"
+    """It begins as a refusal does."""
+    SCRIPT = "script"
+    """The other build answers in the prompt's writing, this one in another."""
+    LENGTH = "length"
+    """It was cut by the limit, the other build's answer was not."""
+    LENGTH_DRIFT = "length_drift"
+    """It is several times as long as the other build's."""
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """What came of two builds' answers to one request."""
+
+    harm: int
+    """-1, 0 or 1: whether the candidate's answer failed less whether the baseline's did."""
+    failed: tuple[str, ...]
+    """Checks that the candidate failed, sorted."""
+    failed_baseline: tuple[str, ...]
+
+
+def judge(wanted: Expectations, candidate: Answer | None, baseline: Answer | None) -> Judgement:
+    """Compare two builds' answers to one request by every check.
+
+    Args:
+        wanted: What the request wants.
+        candidate: None if the candidate gave no answer: that is a failed check.
+        baseline: The same of the baseline.
+    """
+    failed, failed_baseline = checks(wanted, candidate), checks(wanted, baseline)
+    if candidate is not None and baseline is not None:
+        accused, accused_baseline = accuse(wanted, candidate, baseline)
+        failed, failed_baseline = failed | accused, failed_baseline | accused_baseline
+    return Judgement(
+        harm=harm(failed, failed_baseline),
+        failed=tuple(sorted(map(str, failed))),
+        failed_baseline=tuple(sorted(map(str, failed_baseline))),
+    )
+
+
+def harm(candidate: frozenset[str] | None, baseline: frozenset[str] | None) -> int:
+    """Harm of one pair: -1, 0 or 1; larger is worse.
+
+    Args:
+        candidate: Names of the checks that the candidate failed; None if it gave no answer.
+        baseline: The same of the baseline.
+    """
+    return _has_failed(candidate) - _has_failed(baseline)
+
+
+def _has_failed(failed: frozenset[str] | None) -> bool:
+    return failed is None or bool(failed)
+
+
+def checks(wanted: Expectations, answer: Answer | None) -> frozenset[str]:
+    """Names of the checks that an answer fails by itself.
+
+    Every choice of it is looked at, in no order; one failing choice is enough.
+    """
+    if answer is None:
+        return frozenset({Check.NO_ANSWER})
+    failed: set[str] = set()
+    if not answer.is_complete:
+        failed.add(Check.INCOMPLETE)
+    if len(answer.choices) < wanted.choices:
+        failed.add(Check.EMPTY)
+    for choice in answer.choices:
+        failed |= _check_tools(wanted, choice)
+        if choice.refusal:
+            failed.add(Check.REFUSAL)
+        elif choice.text.strip():
+            failed |= _check_text(wanted, choice)
+        elif not choice.tool_calls and wanted.limit_tokens != 0:
+            failed.add(Check.EMPTY)
+    return frozenset(failed)
+
+
+def _check_text(wanted: Expectations, choice: Choice) -> set[str]:
+    failed: set[str] = set()
+    # Text beside a tool call is a remark, not the answer.
+    if wanted.wants_json and not choice.tool_calls:
+        is_json, value = parse(choice.text)
+        if not is_json:
+            failed.add(Check.JSON)
+        elif wanted.schema is not None and not is_valid(value, wanted.schema):
+            failed.add(Check.JSON_SCHEMA)
+    is_finished = choice.finish_reason != _CUT
+    if ends_in_loop(choice.text, is_finished=is_finished):
+        failed.add(Check.REPETITION)
+    if has_broken_block(choice.text, is_finished=is_finished):
+        failed.add(Check.CODE)
+    if is_refusal(choice.text):
+        failed.add(Check.REFUSAL)
+    return failed
+
+
+def _check_tools(wanted: Expectations, choice: Choice) -> set[str]:
+    failed: set[str] = set()
+    for call in choice.tool_calls:
+        if call.name not in wanted.tools:
+            failed.add(Check.UNKNOWN_TOOL)
+        elif not _has_valid_arguments(call, wanted.tools[call.name]):
+            failed.add(Check.TOOL_ARGUMENTS)
+    if wanted.must_call and not choice.tool_calls:
+        failed.add(Check.MISSING_TOOL)
+    # What an engine cannot parse as a call it hands over as text.
+    if wanted.tools and any(mark in choice.text for mark in _UNPARSED_CALLS):
+        failed.add(Check.TOOL_ARGUMENTS)
+    return failed
+
+
+def _has_valid_arguments(call: ToolCall, schema: bytes | None) -> bool:
+    # A tool without parameters may be called with nothing at all.
+    is_json, arguments = parse(call.arguments.strip() or "{}")
+    if not is_json or not isinstance(arguments, dict):
+        return False
+    return schema is None or is_valid(arguments, schema)
+
+
+def accuse(
+    wanted: Expectations, one: Answer, other: Answer
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Names of the checks that each of two answers fails beside the other one.
+
+    Exchanging the answers exchanges the results. Of each check at most one of them is accused.
+    """
+    return _accused(wanted, one, other), _accused(wanted, other, one)
+
+
+def _accused(wanted: Expectations, answer: Answer, other: Answer) -> frozenset[str]:
+    failed: set[str] = set()
+    if not wanted.wants_json and _is_all_json(other) and not _is_all_json(answer):
+        failed.add(Check.JSON)
+    if _is_in_wrong_writing(wanted.writing, answer, other):
+        failed.add(Check.SCRIPT)
+    has_room = wanted.limit_tokens is None or wanted.limit_tokens >= SHORT_LIMIT_TOKENS
+    if has_room and _is_cut(answer) and not _is_cut(other):
+        failed.add(Check.LENGTH)
+    length = _chars(answer)
+    if length >= DRIFT_LEAST_CHARS and length > DRIFT_RATIO * _chars(other):
+        failed.add(Check.LENGTH_DRIFT)
+    return frozenset(failed)
+
+
+def _is_all_json(answer: Answer) -> bool:
+    """Whether every choice is a JSON object or array: nobody writes one by accident."""
+    return all(
+        choice.text.lstrip()[:1] in ("{", "[") and parse(choice.text)[0]
+        for choice in answer.choices
+    )
+
+
+def _is_in_wrong_writing(prompt: str, answer: Answer, other: Answer) -> bool:
+    if prompt == NONE or _writing(other) != prompt:
+        return False
+    return _writing(answer) not in (prompt, NONE)
+
+
+def _writing(answer: Answer) -> str:
+    # Sorted, so that the order of the choices does not matter.
+    return writing("\n".join(sorted(choice.text for choice in answer.choices)))
+
+
+def _is_cut(answer: Answer) -> bool:
+    return any(choice.finish_reason == _CUT for choice in answer.choices)
+
+
+def _chars(answer: Answer) -> int:
+    """All that was written, reasoning and tool calls included."""
+    return sum(
+        len(choice.text)
+        + len(choice.reasoning)
+        + sum(len(call.arguments) for call in choice.tool_calls)
+        for choice in answer.choices
+    )
