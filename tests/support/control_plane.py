@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 from deployments.controller import Change, Clocks, Controller
 from deployments.edits import set_split
@@ -16,9 +17,19 @@ from deployments.events import ConfigPayload, Draft, Event, Kind
 from deployments.links import LinkClosed
 from deployments.publisher import Publisher
 from deployments.store import Store
-from router.link_messages import Applied, Hello, Refused, encode, from_control
+from router.link_messages import (
+    Applied,
+    FromControl,
+    Hello,
+    Push,
+    Refused,
+    encode,
+    from_control,
+)
 from router.snapshot import ModelSnapshot, Snapshot
 from tests.support.routing_tables import model
+
+Heard = TypeVar("Heard")
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -39,14 +50,18 @@ class TickingClock:
 class FakeGateway:
     """A gateway at the end of a channel; puts every table into force unless told otherwise."""
 
-    def __init__(self, name: str, *, answers: bool = True, refuses: bool = False) -> None:
+    def __init__(
+        self, name: str, *, answers: bool = True, refuses: bool = False, host: str = ""
+    ) -> None:
         self.name = name
         self.tables: list[Snapshot] = []
         self.has_table = asyncio.Event()
+        self.heard: list[FromControl] = []
+        self._has_heard = asyncio.Event()
         self._answers = answers
         self._refuses = refuses
         self._said: asyncio.Queue[str | None] = asyncio.Queue()
-        self.say(encode(Hello(gateway=name, pid=1, store="", epoch=0)))
+        self.say(encode(Hello(gateway=name, pid=1, store="", epoch=0, host=host)))
 
     async def reach(self, epoch: int) -> None:
         """Wait until this epoch, or a later one, has been sent here."""
@@ -60,8 +75,24 @@ class FakeGateway:
     def leave(self) -> None:
         self._said.put_nowait(None)
 
+    async def hear(self, kind: type[Heard]) -> Heard:
+        """The next message of this kind, tables aside."""
+        async with asyncio.timeout(5):
+            while True:
+                for message in self.heard:
+                    if isinstance(message, kind):
+                        self.heard.remove(message)
+                        return message
+                self._has_heard.clear()
+                await self._has_heard.wait()
+
     async def send(self, text: str) -> None:
-        table = from_control(text).table()
+        message = from_control(text)
+        if not isinstance(message, Push):
+            self.heard.append(message)
+            self._has_heard.set()
+            return
+        table = message.table()
         self.tables.append(table)
         self.has_table.set()
         if self._refuses:
