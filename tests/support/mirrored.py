@@ -44,7 +44,7 @@ def mirrored(request_id: str = "req-1", **changes: Any) -> Mirrored:
         "body": json.dumps(body).encode(),
         "is_stream": False,
         "answer": answer_bytes(),
-        "answered_at": 0.0,
+        "answered_at": 1000.0,
         "first_byte_seconds": 0.01,
         "total_seconds": 0.1,
     }

@@ -1,0 +1,161 @@
+"""A comparator on builds in memory, for its tests."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from monitoring.evidence import Pair, Run, SelfTest, Trip
+from router.ports import Upstream, UpstreamRequest
+from router.shadow.admission import Gauges
+from router.shadow.comparator import Clocks, Comparator
+from router.shadow.settings import ShadowSettings
+from router.shadow.watched import Watched
+from router.snapshot import ModelSnapshot, Snapshot, Variant, Watch
+from router.testing import Body, End, FakeUpstream, Hang, Head, Script, scored, whole
+
+METRICS = """\
+vllm:num_requests_running{{engine="0"}} {running}
+vllm:num_requests_waiting{{engine="0"}} {waiting}
+vllm:kv_cache_usage_perc{{engine="0"}} {kv}
+"""
+
+
+@dataclass
+class Build:
+    """What one fake engine says."""
+
+    shift: float = 0.0
+    """Added to its log-probabilities."""
+    text: str = "It rains in Zürich."
+    status: int = 200
+    score: Script | None = None
+    """Instead of its scores."""
+    first_scores: list[Script] = field(default_factory=list)
+    """Instead of the first of them."""
+    answer: Script | None = None
+    """Instead of its answers."""
+    is_healthy: bool = True
+    running: int = 0
+    waiting: int = 0
+    version: str = "fake-1"
+    context_tokens: int = 1024
+    requests: list[UpstreamRequest] = field(default_factory=list)
+
+    def __call__(self, request: UpstreamRequest) -> Script:
+        self.requests.append(request)
+        match request.path:
+            case b"/v1/completions":
+                if self.first_scores:
+                    return self.first_scores.pop(0)
+                body = json.loads(request.body)
+                return self.score or whole(scored(body, self.shift), self.status)
+            case b"/v1/chat/completions":
+                return self.answer or whole(self.chat(), self.status)
+            case b"/metrics":
+                told = METRICS.format(running=self.running, waiting=self.waiting, kv=0.1)
+                return (Head(), Body(told.encode()), End())
+            case b"/health":
+                return whole({}, 200 if self.is_healthy else 503)
+            case b"/version":
+                return whole({"version": self.version})
+            case _:
+                return whole({"data": [{"id": "demo", "max_model_len": self.context_tokens}]})
+
+    def chat(self) -> dict[str, Any]:
+        message = {"role": "assistant", "content": self.text}
+        return {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+
+    @property
+    def scores(self) -> list[dict[str, Any]]:
+        """Bodies of the scores that it was asked for."""
+        return [json.loads(r.body) for r in self.requests if r.path == b"/v1/completions"]
+
+    @property
+    def answers(self) -> list[dict[str, Any]]:
+        """Bodies of the answers that it was asked for."""
+        return [json.loads(r.body) for r in self.requests if r.path == b"/v1/chat/completions"]
+
+
+HANGING: Script = (Hang(),)
+
+
+class Reports:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[Run, Pair]] = []
+        self.trips: list[tuple[Run, Trip]] = []
+        self.self_tests: list[tuple[Run, SelfTest]] = []
+        self.sheds: list[tuple[str, str]] = []
+        self.fingerprints: list[tuple[str, str, str]] = []
+
+    def pair(self, run: Run, pair: Pair) -> None:
+        self.pairs.append((run, pair))
+
+    def trip(self, run: Run, trip: Trip) -> None:
+        self.trips.append((run, trip))
+
+    def self_test(self, run: Run, test: SelfTest) -> None:
+        self.self_tests.append((run, test))
+
+    def shed(self, run: Run, slice_name: str, reason: str) -> None:
+        self.sheds.append((run.candidate, reason))
+
+    def fingerprint(self, run: Run, variant: str, digest: str) -> None:
+        self.fingerprints.append((run.candidate, variant, digest))
+
+
+class Time:
+    """A clock that a test turns."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def now(self) -> float:
+        return self.seconds
+
+
+class Bench:
+    """A comparator, its builds, its clock and its reports."""
+
+    def __init__(self, *watches: Watch, **settings: Any) -> None:
+        names = ("full", *dict.fromkeys(watch.candidate for watch in watches))
+        self.builds = {name: Build() for name in names}
+        self.reports = Reports()
+        self.time = Time()
+        told = {"control_url": "http://127.0.0.1:9", "socket_path": Path("unused"), **settings}
+        self.settings = ShadowSettings.model_validate(told)
+        self.watched = Watched(self._connect, self.settings.bets)
+        clocks = Clocks(self.time.now, lambda: 1_800_000_000.0 + self.time.seconds)
+        self.comparator = Comparator(self.settings, self.watched, self.reports, clocks)
+        self.apply(1, *watches)
+
+    def apply(self, epoch: int, *watches: Watch) -> None:
+        """Put a routing table into force."""
+        variants = {name: Variant(url=f"http://{name}") for name in self.builds}
+        model = ModelSnapshot(baseline="full", variants=variants, watches=watches)
+        self.watched.apply(Snapshot(epoch=epoch, models={"demo": model}))
+
+    def _connect(self, model: str, variant: Variant, api_key: str | None) -> Upstream:
+        return FakeUpstream(model, self.builds[variant.url.removeprefix("http://")])
+
+    def report_gauges(self, **busy: Gauges) -> None:
+        """Every engine tells now how busy it is: idle, unless said."""
+        for name in self.builds:
+            told = busy.get(name, Gauges(0, 0, 0.0))
+            self.comparator.gauges["demo", name] = (told, self.time.seconds)
+
+    @property
+    def pairs(self) -> list[Pair]:
+        return [pair for _, pair in self.reports.pairs]
+
+    def shed_reasons(self) -> Iterator[str]:
+        return (reason for _, reason in self.reports.sheds)
+
+
+def watch(candidate: str = "int8", **fields: Any) -> Watch:
+    """Everything is mirrored, nothing generated, no A/A unless said."""
+    told = {"run": f"run-{candidate}", "mirror": 1.0, "generate": 0.0, "aa": 0.0}
+    return Watch.model_validate({"candidate": candidate, **told, **fields})
