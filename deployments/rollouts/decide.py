@@ -66,11 +66,6 @@ def decide(
     return record, tuple(steps)
 
 
-def summary(steps: Sequence[Step]) -> str:
-    """What was decided, in words."""
-    return "; ".join(step.cause for step in steps)
-
-
 def _ended(record: RolloutRecord, findings: Findings, now: datetime) -> Decision | None:
     if findings.hard is not None:
         hard = findings.hard

@@ -1,5 +1,6 @@
 """The ways in which a record changes, whoever decides it: the guard or a person. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -38,6 +39,11 @@ class Step:
 
 
 Decision = tuple[RolloutRecord, tuple[Step, ...]]
+
+
+def summary(steps: Sequence[Step]) -> str:
+    """What was decided, in words."""
+    return "; ".join(step.cause for step in steps)
 
 
 def next_step(spec: RolloutSpec, record: RolloutRecord) -> int | None:

@@ -104,6 +104,8 @@ class Mirror(BaseModel):
     """Share of the mirrored requests on which the other arm also generates (harm)."""
     aa: float = Field(default=0.05, ge=0, le=1)
     """Share of the mirrored requests that also compare the baseline with itself."""
+    aa_tolerance: float = Field(default=0.005, gt=0, lt=1)
+    """Displacement of the baseline against itself beyond which the instrument is broken."""
 
     @model_validator(mode="after")
     def _rates_are_shares(self) -> Self:

@@ -1,0 +1,97 @@
+"""What is reported of a run but never tested, and its worst pairs. Pure."""
+
+from collections import Counter
+from typing import Any
+
+import msgspec
+
+from monitoring.evidence import Pair, Shed
+
+WORST = 20
+
+
+class Tally:
+    """Sums over the candidate pairs of a run."""
+
+    def __init__(self) -> None:
+        self.sums: Counter[str] = Counter()
+        """Of kl, agreement, divergence, engine_seconds; with `_count` what they are sums of."""
+        self.asked = 0
+        """Pairs, repeats included."""
+        self.missing = 0
+        """Of these, without a usable score or answer."""
+        self.repeats = 0
+        self.sheds: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+        """Harm check -> pairs in which only the candidate failed it."""
+        self.worst: list[Pair] = []
+
+    @property
+    def missing_ratio(self) -> float:
+        """Share of the pairs that gave nothing usable; 0 before the first."""
+        return self.missing / self.asked if self.asked else 0.0
+
+    def mean(self, name: str) -> float | None:
+        """Mean of kl, agreement or divergence; None without any."""
+        count = self.sums[f"{name}_count"]
+        return self.sums[name] / count if count else None
+
+    def add(self, pair: Pair) -> None:
+        """One candidate pair."""
+        self.asked += 1
+        self.missing += pair.missing is not None
+        self._sum("kl", pair.kl)
+        self._sum("agreement", pair.agreement)
+        self._sum("divergence", pair.divergence)
+        self._sum("engine_seconds", pair.engine_seconds)
+        self.failed.update(set(pair.failed) - set(pair.failed_baseline))
+        self._rank(pair)
+
+    def shed(self, shed: Shed) -> None:
+        """Requests that were not compared."""
+        self.sheds[shed.reason] += shed.count
+
+    def _sum(self, name: str, value: float | None) -> None:
+        if value is not None:
+            self.sums[name] += value  # type: ignore[assignment]  # a Counter takes floats
+            self.sums[f"{name}_count"] += 1
+
+    def _rank(self, pair: Pair) -> None:
+        if badness(pair) <= 0:
+            return
+        if len(self.worst) == WORST and badness(pair) <= badness(self.worst[-1]):
+            return
+        self.worst.append(pair)
+        self.worst.sort(key=badness, reverse=True)  # stable: of equals, the first stays first
+        del self.worst[WORST:]
+
+    def dump(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "sums": dict(self.sums),
+            "asked": self.asked,
+            "missing": self.missing,
+            "repeats": self.repeats,
+            "sheds": dict(self.sheds),
+            "failed": dict(self.failed),
+            "worst": msgspec.to_builtins(self.worst),
+        }
+
+    @classmethod
+    def restore(cls, dumped: dict[str, Any]) -> "Tally":
+        """Goes on where `dump` was."""
+        tally = cls()
+        tally.sums = Counter(dumped["sums"])
+        tally.asked, tally.missing = dumped["asked"], dumped["missing"]
+        tally.repeats = dumped["repeats"]
+        tally.sheds, tally.failed = Counter(dumped["sheds"]), Counter(dumped["failed"])
+        tally.worst = msgspec.convert(dumped["worst"], list[Pair])
+        return tally
+
+
+def badness(pair: Pair) -> float:
+    """How bad the candidate was, in [0, 2]: harm first, then displacement."""
+    if pair.not_finite:
+        return 2.0
+    harm = 1.0 if pair.missing is not None else float(max(0, pair.harm or 0))
+    return harm + (pair.displacement or 0.0)
