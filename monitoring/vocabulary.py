@@ -47,6 +47,8 @@ class Outcome(StrEnum):
     """A 4xx of the engine: passed through, never a failure of the variant."""
     CLIENT_GONE = "client_gone"
     """The client went away first."""
+    ROLLED_BACK = "rolled_back"
+    """The variant was taken out of service meanwhile, and the baseline went on in its place."""
 
 
 FAILURES = frozenset(

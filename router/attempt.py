@@ -5,7 +5,7 @@ from typing import Protocol
 from monitoring.vocabulary import Outcome
 from router.errors import GatewayError
 from router.metrics import VariantCells
-from router.ports import Headers, Upstream
+from router.ports import Headers, Receiver, Stream, Upstream, UpstreamRequest
 
 
 class Client(Protocol):
@@ -43,10 +43,22 @@ class AttemptWatch(Protocol):
         """It completed a stream, with so long between two pieces on average."""
 
 
+class Gate:
+    """Whether a variant of a model is in service, whichever routing table one has in hand.
+
+    A request keeps the table that it was decided by; what the guard says holds at once for all.
+    """
+
+    __slots__ = ("is_shut",)
+
+    def __init__(self) -> None:
+        self.is_shut = False
+
+
 class Attempt:
     """What is known of a variant when it is tried."""
 
-    __slots__ = ("cells", "name", "upstream", "watch")
+    __slots__ = ("cells", "gate", "name", "upstream", "watch")
 
     def __init__(
         self,
@@ -60,6 +72,14 @@ class Attempt:
         self.cells = cells
         self.watch = watch
         """Looks on for a rollout; None unless there is one."""
+        self.gate = Gate()
+        """Shared by all attempts at the variant."""
+
+    def begin(self, request: UpstreamRequest, receiver: Receiver) -> Stream:
+        """Send a request to it. Who asks has looked at the gate; this counts if not."""
+        if self.gate.is_shut:
+            self.cells.post_rollback_starts.value += 1
+        return self.upstream.stream(request, receiver)
 
     def ended(self, slice_name: str, outcome: Outcome) -> None:
         """An attempt at it is over."""

@@ -24,8 +24,9 @@ from router.errors import (
 )
 from router.plan import Plan
 from router.ports import Headers, Stream, UpstreamRequest
-from router.resumption import Resumption
+from router.resumption import Resumption, is_continuable
 from router.settings import LimitSettings
+from router.tap import Tap
 
 HOLD_LIMIT_BYTES = 8 * 1024 * 1024
 """A whole body above this is passed on as it comes, and can no longer be replaced."""
@@ -50,8 +51,8 @@ class Dispatch:
     __slots__ = (
         "_attempt", "_attempts", "_client", "_clock", "_held", "_held_bytes", "_index",
         "_is_client_slow", "_is_event_stream", "_kept", "_kept_bytes", "_limits", "_plan",
-        "_progressed_at", "_relay", "_request", "_resumption", "_stream", "deadline", "failover",
-        "headers", "status",
+        "_progressed_at", "_relay", "_request", "_resumption", "_stream", "_tap", "deadline",
+        "failover", "headers", "status",
     )  # fmt: skip
 
     def __init__(
@@ -79,9 +80,16 @@ class Dispatch:
         """When `expire` is due, unless there was progress; monotonic seconds."""
         self._progressed_at = -math.inf
         self._is_client_slow = False
+        self._tap: Tap | None = None
         self._reset()
 
+    def tap(self, tap: Tap) -> None:
+        """Ask for token ids as well; the client takes them out of what it gets."""
+        self._tap = tap
+
     def _reset(self) -> None:
+        if self._tap is not None:
+            self._tap.restart()
         self.status = 0
         self.headers: Headers = []
         self._held: list[bytes] = []
@@ -109,11 +117,15 @@ class Dispatch:
     def start(self) -> None:
         """Try the variant whose turn it is."""
         attempt = self._attempt = self._attempts[self._plan.attempts[self._index]]
+        if attempt.gate.is_shut:  # rolled back since the request was decided
+            self._pass_over(Outcome.ROLLED_BACK)
+            return
         is_baseline = attempt.name == self._plan.baseline
         limits = self._limits
         seconds = limits.first_byte_seconds if is_baseline else limits.candidate_first_byte_seconds
         self.deadline = self._clock() + seconds
-        self._stream = attempt.upstream.stream(self._request, self)
+        tapped = self._tap.request if self._tap is not None else None
+        self._stream = attempt.begin(tapped or self._request, self)
 
     # The client's side
 
@@ -263,6 +275,10 @@ class Dispatch:
     def _end_whole(self, body: bytes) -> None:
         is_baseline = self._attempt.name == self._plan.baseline
         status = self.status
+        if self._tap is not None and self._tap.withdraws(status, body):
+            self._reset()
+            self.start()
+            return
         if status >= 400 and not sse.is_engine_error(body):
             # Written by a proxy in between or by a server that lacks the route, not by the engine.
             if not is_baseline:
@@ -299,17 +315,43 @@ class Dispatch:
 
     def _fail(self, outcome: Outcome) -> None:
         """Nothing of this attempt was seen by the client: go on with the next one, if any."""
-        cells = self._attempt.cells
         self._attempt.ended(self._plan.slice_name, outcome)
+        self._pass_over(outcome)
+
+    def _pass_over(self, outcome: Outcome) -> None:
         following = self._plan.following(self._index, outcome)
         if following is None:
             self._client.send_error(_error_of(outcome))
             return
-        cells.count_failover(outcome)
+        self._attempt.cells.count_failover(outcome)
         self.failover = self.failover or outcome
         self._index = following
         self._reset()
         self.start()
+
+    def leave_candidate(self) -> bool:
+        """The candidate was rolled back: let the baseline answer, or go on with its stream.
+
+        Returns:
+            False if the request stays where it is: the baseline has it already, or could not
+            continue what the client has seen. No answer is broken off for a rollback.
+        """
+        if self._attempt.name == self._plan.baseline or self._resumption is not None:
+            return False
+        if not self._relay:
+            if self._plan.following(self._index, Outcome.ROLLED_BACK) is None:
+                return False
+            self._abort_attempt()
+            self._fail(Outcome.ROLLED_BACK)
+            return True
+        kept = self._kept
+        if kept is None or not is_continuable(self._request, b"".join(kept)):
+            return False
+        self._abort_attempt()
+        self._attempt.ended(self._plan.slice_name, Outcome.ROLLED_BACK)
+        self._attempt.cells.count_failover(Outcome.ROLLED_BACK)
+        self._resume_stream(kept)
+        return True
 
     # A stream that broke off
 
@@ -353,6 +395,6 @@ def _whole_outcome(status: int) -> Outcome:
 def _error_of(outcome: Outcome) -> GatewayError:
     if outcome is Outcome.TIMEOUT:
         return UpstreamTimeout("the model did not begin its answer in time")
-    if outcome is Outcome.REFUSED:
+    if outcome in (Outcome.REFUSED, Outcome.ROLLED_BACK):
         return UpstreamUnavailable("no build of this model can be reached now; try again")
     return UpstreamGarbage(f"the model's answer cannot be used ({outcome.value})")

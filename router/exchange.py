@@ -13,6 +13,7 @@ from router.errors import (
     UnsupportedEncoding,
 )
 from router.keys import Caller
+from router.mirroring import Ending, ShedReason, Tapped
 from router.ports import Headers
 from router.wire import answer_head, is_valid_request_id
 
@@ -33,7 +34,7 @@ class Exchange:
     __slots__ = (
         "_awaits_continue", "_connection", "_dispatch", "_error", "_first_byte_at", "_gateway",
         "_is_body_complete", "_is_http_1_0", "_is_turn", "_parts", "_pieces", "_routed", "_size",
-        "_started_at", "_was_paused", "body", "caller", "headers", "keep_alive", "path",
+        "_started_at", "_tapped", "_was_paused", "body", "caller", "headers", "keep_alive", "path",
         "request_id", "response_complete",
     )  # fmt: skip
 
@@ -61,6 +62,7 @@ class Exchange:
         self._error: GatewayError | None = None
         self._dispatch: Dispatch | None = None
         self._routed: Routed | None = None
+        self._tapped: Tapped | None = None
         self._started_at = 0.0
         self._first_byte_at = 0.0
         self._pieces = 0
@@ -151,6 +153,7 @@ class Exchange:
             self.caller.tenant.leave()
             self.send_error(error)
             return
+        self._tapped = routed.tapped
         dispatch = self._dispatch = gateway.dispatch(routed, self)
         dispatch.start()
         if self._connection.flow.write_paused:  # an earlier answer is still unread
@@ -161,6 +164,10 @@ class Exchange:
     def send_whole(self, status: int, headers: Headers, body: bytes) -> None:
         """A complete answer."""
         self._observe_first_byte()
+        if self._tapped is not None:
+            body = self._tapped.tap.whole(body)
+            if status >= 400:
+                self._tapped.tap.lose(ShedReason.ERROR)
         head = self._head(status, headers, len(body))
         self._gateway.outbox.write(self._connection.transport, head + body)
         self._complete()
@@ -173,7 +180,14 @@ class Exchange:
 
     def send_piece(self, data: bytes) -> None:
         """A piece of it."""
+        if self._tapped is not None:
+            data = self._tapped.tap.feed(data)
+            if not data:  # nothing the client would have got
+                return
         self._pieces += 1
+        self._write_piece(data)
+
+    def _write_piece(self, data: bytes) -> None:
         if self._is_http_1_0:
             self._connection.transport.write(data)
         else:
@@ -181,6 +195,8 @@ class Exchange:
 
     def finish(self) -> None:
         """The answer is complete."""
+        if self._tapped is not None and (rest := self._tapped.tap.rest()):
+            self._write_piece(rest)
         if not self._is_http_1_0:
             self._connection.transport.write(b"0\r\n\r\n")
         self._observe_pace()
@@ -189,6 +205,8 @@ class Exchange:
     def break_off(self) -> None:
         """The answer cannot be completed: close the connection without its end."""
         self.keep_alive = False
+        if self._tapped is not None:
+            self._tapped.tap.lose(ShedReason.BROKEN_OFF)
         self._complete()
 
     def send_error(self, error: GatewayError) -> None:
@@ -196,6 +214,8 @@ class Exchange:
         self._gateway.metrics.errors.cell(error.reported_code).value += 1
         if not self._is_body_complete:
             self.keep_alive = False
+        if self._tapped is not None:
+            self._tapped.tap.lose(ShedReason.ERROR)
         body = error.body
         headers = [*_JSON, *error.headers]
         answer = self._head(error.status, headers, len(body)) + body
@@ -251,6 +271,16 @@ class Exchange:
             self._release(dispatch)
             dispatch.attempt.cells.duration.observe(self._gateway.now() - self._started_at)
         self._connection.exchange_complete(self)
+        if dispatch is not None and self._tapped is not None:
+            self._hand_over(self._tapped, dispatch)
+
+    def _hand_over(self, tapped: Tapped, dispatch: "Dispatch") -> None:
+        self._tapped = None
+        if dispatch.is_continued:
+            tapped.tap.lose(ShedReason.CONTINUED)
+        variant, now = dispatch.attempt.name, self._gateway.now()
+        ending = Ending(variant, self._started_at, self._first_byte_at, now)
+        self._gateway.mirroring.end(tapped, ending)
 
     def _release(self, dispatch: "Dispatch") -> None:
         self._gateway.timed.discard(dispatch)
@@ -270,6 +300,9 @@ class Exchange:
         if dispatch is not None:
             dispatch.abort()
             self._release(dispatch)
+            if self._tapped is not None:
+                self._tapped.tap.lose(ShedReason.CLIENT_GONE)
+                self._hand_over(self._tapped, dispatch)
 
     def pause(self) -> None:
         """The client does not read fast enough."""

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from monitoring.vocabulary import Outcome
 from router.attempt import Attempt
+from router.continuation import KINDS
 from router.dispatch import Dispatch
 from router.errors import GatewayError, ModelNotFound, PinNotAllowed, UnknownVariant
 from router.exchange import Exchange
@@ -30,10 +31,13 @@ from router.flags import (
     evaluate,
     targeting_key,
 )
+from router.handover import Handover
 from router.keys import Caller, KeyRing
 from router.lease import Lease
 from router.link_messages import Attribution
 from router.metrics import GatewayMetrics
+from router.mirror import compile_mirror, hash64, session_hash
+from router.mirroring import Facts, Mirroring, Tapped
 from router.outbox import Outbox
 from router.plan import Plan, plan
 from router.ports import Upstream, UpstreamRequest
@@ -44,6 +48,7 @@ from router.slices import slice_of
 from router.snapshot import ModelSnapshot, Snapshot, Variant
 from router.upstream_http import HttpUpstream
 from router.wire import TextHeaders, upstream_headers
+from router.withdrawal import Gates, move
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +76,7 @@ class Model:
         "attempts",
         "compiled",
         "epoch",
+        "mirror",
         "name",
         "snapshot",
     )
@@ -88,6 +94,7 @@ class Model:
         self.compiled = compiled
         self.snapshot = snapshot
         self.attempts = attempts
+        self.mirror = compile_mirror(name, snapshot)
         self._lines: dict[tuple[str, str], bytes] = {}
         self._plans: dict[tuple[str, str, bool], Plan] = {}
         self._servers: dict[tuple[str, str, str], tuple[Attribution, str]] = {}
@@ -131,6 +138,8 @@ class Routed:
     decision: Decision
     plan: Plan
     request: UpstreamRequest
+    tapped: Tapped | None = None
+    """If it is mirrored."""
 
     def answer_lines(self, variant: str, failover: Outcome | None) -> bytes:
         """The `x-penumbra-*` header lines of the answer."""
@@ -165,10 +174,12 @@ class Gateway:
         # Nobody could keep what users think of an answer without a control process.
         self.served = Served() if settings.control_url is not None else None
         self.feedback = FeedbackDesk(self.served or Served())
+        self.mirroring = Mirroring(Handover(settings.shadow_socket), self.reporter, self.metrics)
         self.is_draining = False
         self._patient_until = now() + _LINK_PATIENCE_SECONDS if settings.control_url else now()
         self._make_upstream = make_upstream or self._http_upstream
         self._upstreams: dict[tuple[str, Variant], Upstream] = {}
+        self._gates = Gates()
         self._models: dict[str, Model] = {}
         self._id_prefix = secrets.token_hex(8).encode()
         self._id_counter = itertools.count()
@@ -197,10 +208,14 @@ class Gateway:
                 upstream = self._upstreams.get(key) or self._make_upstream(name, variant)
                 upstreams[key] = upstream
                 cells = self.metrics.variant(name, variant_name)
-                attempts[variant_name] = Attempt(variant_name, upstream, cells)
+                attempt = attempts[variant_name] = Attempt(variant_name, upstream, cells)
+                attempt.gate = self._gates.of(name, variant_name)
             models[name] = Model(name, snapshot.epoch, compile_model(name, model), model, attempts)
         retired = [self._upstreams[key] for key in self._upstreams.keys() - upstreams.keys()]
         self.snapshot, self._models, self._upstreams = snapshot, models, upstreams
+        leaving = self._gates.apply({name: model.snapshot for name, model in models.items()})
+        if leaving:
+            move((item for item in self.timed if isinstance(item, Dispatch)), leaving)
         for upstream in retired:
             if isinstance(upstream, HttpUpstream):
                 upstream.close()
@@ -229,9 +244,14 @@ class Gateway:
             raise _refused_decision(decision, context, model)
         order = model.plan(decision, context.slice, is_lease_fresh=context.is_lease_fresh)
         headers = upstream_headers(exchange.headers, exchange.request_id)
-        return Routed(
-            model, decision, order, UpstreamRequest(exchange.path, headers, exchange.body)
-        )
+        request = UpstreamRequest(exchange.path, headers, exchange.body)
+        routed = Routed(model, decision, order, request)
+        if model.mirror is not None and exchange.path in KINDS:
+            runs = model.mirror.chosen(exchange.request_id, context.slice, decision.variant)
+            if runs:
+                facts = _facts(exchange, caller, peek, routed)
+                routed.tapped = self.mirroring.begin(runs, model.mirror.baseline, request, facts)
+        return routed
 
     def _context(self, exchange: Exchange, caller: Caller, peek: Peek, model: Model) -> Context:
         raw = exchange.headers
@@ -250,7 +270,14 @@ class Gateway:
                 caller.key_id,
                 peek.prompt_hash,
             ),
-            slice=slice_of(model.compiled.slices, tenant, headers, features, named),
+            slice=slice_of(
+                model.compiled.slices,
+                tenant,
+                headers,
+                features,
+                named,
+                model.snapshot.flag.quarantined,
+            ),
             request_id=exchange.request_id.decode("latin-1"),
             pin=_text(raw.get(b"x-penumbra-variant")),
             may_pin=caller.may_pin,
@@ -263,6 +290,8 @@ class Gateway:
         dispatch = Dispatch(
             routed.plan, routed.model.attempts, routed.request, exchange, self.limits, self.now
         )
+        if routed.tapped is not None:
+            dispatch.tap(routed.tapped.tap)
         self.timed.add(dispatch)
         self.outbox.in_flight += 1
         return dispatch
@@ -305,6 +334,16 @@ class Gateway:
             lambda: self.snapshot.epoch,
         )
         gauge(
+            "penumbra_comparator_connected",
+            "1 while mirrored requests can be handed over to a comparator.",
+            lambda: self.mirroring.handover.is_connected,
+        )
+        gauge(
+            "penumbra_mirror_buffer_bytes",
+            "Mirrored requests that wait to be taken by the comparator.",
+            lambda: self.mirroring.handover.buffered_bytes,
+        )
+        gauge(
             "penumbra_requests_in_flight",
             "Requests with an upstream attempt under way.",
             lambda: sum(isinstance(item, Dispatch) for item in self.timed),
@@ -318,6 +357,18 @@ class Gateway:
                 if isinstance(upstream, HttpUpstream)
             ),
         )
+
+
+def _facts(exchange: Exchange, caller: Caller, peek: Peek, routed: Routed) -> Facts:
+    prompt = bytes(peek.messages or peek.prompt)
+    return Facts(
+        request_id=exchange.request_id,
+        model=peek.model,
+        slice_name=routed.plan.slice_name,
+        epoch=routed.model.epoch,
+        prompt_hash=hash64(prompt),
+        session=session_hash(caller.tenant.name, exchange.headers.get(b"x-session-id")),
+    )
 
 
 def _text(value: bytes | None) -> str | None:

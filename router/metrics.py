@@ -13,7 +13,15 @@ from monitoring.vocabulary import Outcome
 class VariantCells:
     """The cells of one variant of one model, bound once."""
 
-    __slots__ = ("_failovers", "_labels", "attempts", "duration", "requests", "time_to_first_byte")
+    __slots__ = (
+        "_failovers",
+        "_labels",
+        "attempts",
+        "duration",
+        "post_rollback_starts",
+        "requests",
+        "time_to_first_byte",
+    )
 
     def __init__(self, metrics: "GatewayMetrics", model: str, variant: str) -> None:
         self._labels = (model, variant)
@@ -24,6 +32,7 @@ class VariantCells:
         self.time_to_first_byte: Histogram = metrics.time_to_first_byte.cell(model, variant)
         self.duration: Histogram = metrics.duration.cell(model, variant)
         self._failovers = metrics.failovers
+        self.post_rollback_starts = metrics.post_rollback_starts.cell(model, variant)
 
     def count_failover(self, outcome: Outcome) -> None:
         """This variant failed and another one took over."""
@@ -71,6 +80,21 @@ class GatewayMetrics:
             "Clients that went away before their answer was complete.",
             (),
         ).cell()
+        self.mirrored = cells.counter(
+            "penumbra_mirrored_requests",
+            "Answered requests that were handed over to the comparator.",
+            ("model", "candidate"),
+        )
+        self.mirror_sheds = cells.counter(
+            "penumbra_mirror_sheds",
+            "Requests chosen for mirroring that were not handed over, by the reason.",
+            ("model", "candidate", "reason"),
+        )
+        self.post_rollback_starts = cells.counter(
+            "penumbra_post_rollback_candidate_starts",
+            "Attempts at a candidate that began although it is out of service; must stay 0.",
+            ("model", "variant"),
+        )
         self._registry = CollectorRegistry()
         self._registry.register(cells)
 

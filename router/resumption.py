@@ -26,6 +26,17 @@ _PROMPT_FIELDS = ("messages", "prompt", "continue_final_message", "add_generatio
 _TEMPLATE_FIELDS = ("model", "chat_template", "chat_template_kwargs", "add_special_tokens")
 
 
+def is_continuable(request: UpstreamRequest, sent: bytes) -> bool:
+    """Whether a stream could be continued that the client has so much of, and is not over yet."""
+    try:
+        kind = KINDS[request.path]
+        continuation.check_continuable(kind, msgspec.json.decode(request.body))
+        progress = continuation.read_progress(kind, sent)
+    except (CannotContinueError, msgspec.DecodeError, TypeError, KeyError, AttributeError):
+        return False
+    return not (progress.is_done or progress.finish_reason)
+
+
 class Resumption:
     """The rest of one stream, from the baseline. The receiver of its answer.
 

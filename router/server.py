@@ -62,6 +62,7 @@ async def run_gateway(settings: GatewaySettings, control_token: str | None) -> N
     async with asyncio.TaskGroup() as group:
         serving = [group.create_task(server.serve(sockets=[sock])) for server, sock in servers]
         background = [group.create_task(gateway.sweep())]
+        background.append(group.create_task(gateway.mirroring.handover.run()))
         if settings.control_url is not None:
             link = ControlLink(
                 settings.control_url,

@@ -4,7 +4,7 @@
 conditions that a rule really has.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
 from router.features import Features
@@ -41,6 +41,7 @@ def slice_of(
     headers: Headers,
     features: Features,
     named: str | None = None,
+    quarantined: Collection[str] = (),
 ) -> str:
     """The slice of one request: the first rule that matches names it. Never raises.
 
@@ -49,10 +50,22 @@ def slice_of(
         tenant: The authenticated tenant.
         headers: The request's.
         features: What the body says.
-        named: Value of the header `x-penumbra-slice`; wins if it names a slice of the model.
+        named: Value of the header `x-penumbra-slice`; wins if it names a slice of the model ...
+        quarantined: ... but takes no request out of one of these slices, which the guard keeps on
+            the baseline.
     """
-    if named is not None and named in slices.names:
-        return named
+    if named is None or named not in slices.names:
+        return _slice_by_rules(slices, tenant, headers, features)
+    if quarantined:
+        own = _slice_by_rules(slices, tenant, headers, features)
+        if own in quarantined:
+            return own
+    return named
+
+
+def _slice_by_rules(
+    slices: CompiledSlices, tenant: str, headers: Headers, features: Features
+) -> str:
     for name, condition in slices.rules:
         if condition(features, tenant, headers, ""):
             return name

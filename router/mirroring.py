@@ -1,0 +1,159 @@
+"""One mirrored request from its decision to its hand-over, and what becomes of those that fail.
+
+What decides is in `router.mirror`, what asks for token ids and takes them out again in
+`router.tap`, what carries it away in `router.handover`. Whatever goes wrong here is counted by its
+reason and costs the client nothing.
+
+Reading order: Mirroring.begin, Mirroring.end.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from monitoring.evidence import Run
+from router import sse
+from router.handover import Handover
+from router.metrics import GatewayMetrics
+from router.mirror import comparable
+from router.mirrored import Mirrored
+from router.ports import UpstreamRequest
+from router.reporter import Reporter
+from router.tap import Tap, tap_body
+
+
+class ShedReason(StrEnum):
+    """Why a request that was chosen was not handed over. A closed set: it labels a metric.
+
+    What a candidate failed at is counted elsewhere, as a failure of the candidate.
+    """
+
+    NO_COMPARATOR = "no_comparator"
+    BUFFER_FULL = "buffer_full"
+    NOT_TAPPABLE = "not_tappable"
+    """The client has its own wish about token ids, or one that they would interfere with."""
+    REFUSED = "refused"
+    """The server does not take the field that asks for token ids."""
+    TOO_LARGE = "too_large"
+    ERROR = "error"
+    """The answer is an error of the engine's or of the gateway's."""
+    BROKEN_OFF = "broken_off"
+    CONTINUED = "continued"
+    """Two variants answered, each a part."""
+    CLIENT_GONE = "client_gone"
+    OTHER_VARIANT = "other_variant"
+    """In the end a variant answered that the run does not compare."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a mirrored request is known as."""
+
+    request_id: bytes
+    model: str
+    slice_name: str
+    epoch: int
+    prompt_hash: int
+    session: int
+
+
+@dataclass(slots=True)
+class Tapped:
+    """A mirrored request under way."""
+
+    tap: Tap
+    runs: tuple[Run, ...]
+    baseline: str
+    facts: Facts
+    request: UpstreamRequest
+    """As the client sent it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How its answer went; monotonic seconds."""
+
+    variant: str
+    """Who answered."""
+    started_at: float
+    first_byte_at: float
+    ended_at: float
+
+
+class Mirroring:
+    """All mirrored requests of one gateway process."""
+
+    def __init__(self, handover: Handover, reporter: Reporter, metrics: GatewayMetrics) -> None:
+        self.handover = handover
+        self._reporter = reporter
+        self._metrics = metrics
+
+    def begin(
+        self, runs: tuple[Run, ...], baseline: str, request: UpstreamRequest, facts: Facts
+    ) -> Tapped | None:
+        """Take on a request that was chosen, before anybody has answered it.
+
+        Args:
+            runs: For which it was chosen.
+            baseline: Of its model.
+            request: As the client sent it.
+            facts: What it is known as.
+
+        Returns:
+            None if it cannot be handed over now: then it is not tapped either.
+        """
+        refusal = self.handover.refusal()
+        if refusal is not None:
+            self._shed(runs, facts, ShedReason(refusal))
+            return None
+        body = tap_body(request.body)
+        if body is None:
+            self._shed(runs, facts, ShedReason.NOT_TAPPABLE)
+            return None
+        return Tapped(Tap(request, body), runs, baseline, facts, request)
+
+    def end(self, tapped: Tapped, ending: Ending) -> None:
+        """The client has its last byte, or will get no more: hand over what is to be compared."""
+        facts, lost = tapped.facts, tapped.tap.lost
+        if lost is not None:
+            self._shed(tapped.runs, facts, ShedReason(lost))
+            return
+        runs = comparable(tapped.runs, tapped.baseline, ending.variant)
+        others = tuple(run for run in tapped.runs if run not in runs)
+        if others:
+            self._shed(others, facts, ShedReason.OTHER_VARIANT)
+        if runs:
+            self._hand_over(runs, tapped, ending)
+
+    def _hand_over(self, runs: tuple[Run, ...], tapped: Tapped, ending: Ending) -> None:
+        facts, answer = tapped.facts, tapped.tap.answer
+        if sse.ERROR_MARK in answer and sse.has_error_event(answer):
+            self._shed(runs, facts, ShedReason.ERROR)
+            return
+        mirrored = Mirrored(
+            request_id=facts.request_id.decode("latin-1"),
+            model=facts.model,
+            variant=ending.variant,
+            candidates=tuple(run.candidate for run in runs),
+            slice=facts.slice_name,
+            epoch=facts.epoch,
+            path=tapped.request.path.decode("ascii"),
+            prompt_hash=facts.prompt_hash,
+            session=facts.session,
+            body=tapped.request.body,
+            is_stream=not answer.lstrip().startswith(b"{"),
+            answer=answer,
+            answered_at=ending.ended_at,
+            first_byte_seconds=ending.first_byte_at - ending.started_at,
+            total_seconds=ending.ended_at - ending.started_at,
+        )
+        refusal = self.handover.offer(mirrored)
+        if refusal is not None:
+            self._shed(runs, facts, ShedReason(refusal))
+            return
+        for run in runs:
+            self._metrics.mirrored.cell(facts.model, run.candidate).value += 1
+
+    def _shed(self, runs: tuple[Run, ...], facts: Facts, reason: ShedReason) -> None:
+        for run in runs:
+            self._metrics.mirror_sheds.cell(facts.model, run.candidate, reason.value).value += 1
+            self._reporter.shed(run, facts.slice_name, reason.value)
