@@ -1,0 +1,73 @@
+"""What bets have come to: the restarting e-process, and the plain one that proves. Pure.
+
+Reading order: Evidence, Proof.
+"""
+
+from collections.abc import Sequence
+from math import exp, fsum, log
+
+from monitoring.stats.betting import BETS, Tally
+
+CAP = 1e200
+"""Evidence is held below this; every boundary is far beneath."""
+_LARGEST_EXPONENT = 460.0
+
+
+class Evidence:
+    """Restarting e-process of one stream: S <- (S + gamma n) exp(sum of log factors), S = 1/2 at 0.
+
+    H0: the mean of each observation, given the past, is at most the tolerance. Under H0,
+    S + gamma (N - n) is a non-negative supermartingale that begins at 1, so S reaches 1/a within N
+    observations with probability at most a, however often one looks. Beyond N it raises at most
+    about one false alarm in 2 N / a observations. The inflow `gamma` lets evidence begin anew at
+    every moment, so that long good behaviour does not shield a late regression.
+
+    Source: e-detectors (arXiv 2203.03532).
+    """
+
+    __slots__ = ("_inflow", "wealth")
+
+    def __init__(self, horizon: float) -> None:
+        self._inflow = 0.5 / horizon
+        self.wealth = [0.5] * BETS
+
+    def take(self, tally: Tally) -> None:
+        """Bet on a batch; one of a single observation is the finest there is."""
+        inflow = self._inflow * tally.count
+        for index, sum_of_logs in enumerate(tally.against):
+            grown = (self.wealth[index] + inflow) * exp(min(sum_of_logs, _LARGEST_EXPONENT))
+            self.wealth[index] = min(grown, CAP)
+
+    @property
+    def value(self) -> float:
+        """The mean over the bets; 1/2 at n = 0."""
+        return fsum(self.wealth) / BETS
+
+
+class Proof:
+    """Plain e-process for the candidate: mean over the bets of exp(sum of log factors), 1 at n = 0.
+
+    H0: the mean of each observation, given the past, is at least the tolerance. Under H0 it is a
+    non-negative supermartingale that begins at 1: P(it ever reaches 1/a) <= a.
+    """
+
+    __slots__ = ("logs",)
+
+    def __init__(self) -> None:
+        self.logs = [0.0] * BETS
+
+    def take(self, tally: Tally) -> None:
+        """Bet on a batch."""
+        for index, sum_of_logs in enumerate(tally.favour):
+            self.logs[index] += sum_of_logs
+
+    @property
+    def value(self) -> float:
+        """The evidence for the candidate."""
+        return exp(min(log_mean_exp(self.logs), _LARGEST_EXPONENT))
+
+
+def log_mean_exp(logs: Sequence[float]) -> float:
+    """Ln of the mean of exp(logs), safe from overflow."""
+    largest = max(logs)
+    return largest + log(fsum(exp(value - largest) for value in logs) / len(logs))
