@@ -22,6 +22,10 @@ class AdminError(Exception):
     """A command that cannot be done; the message is for the person who gave it."""
 
 
+class NoAnswer(AdminError):
+    """Nobody answers at the control process's address."""
+
+
 class AdminClient:
     """Talks to one control process.
 
@@ -72,7 +76,7 @@ class AdminClient:
         try:
             response = self._client.send(request)
         except httpx.HTTPError as error:
-            raise AdminError(
+            raise NoAnswer(
                 f"no answer from the control process at {self._url} ({error});"
                 " is it up? (penumbra status)"
             ) from error

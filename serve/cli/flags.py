@@ -1,8 +1,6 @@
 """`penumbra flags`: look at variant flags and change them, through the admin API."""
 
-import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,24 +10,14 @@ from rich.console import Console, RenderableType
 
 from deployments import strict_yaml
 from serve.cli import flag_views
-from serve.cli.admin_client import (
-    URL_VARIABLE,
-    AdminClient,
-    AdminError,
-    connect,
-    flag_path,
-)
+from serve.cli.admin_client import AdminError, flag_path
+from serve.cli.options import AdminUrl, AsJson, Reason, admin_client
 
 app = typer.Typer(
     help="Who gets which variant: look, flip, and see who changed what.", no_args_is_help=True
 )
 
 Model = Annotated[str, typer.Argument(help="The model's public name.")]
-Reason = Annotated[str, typer.Option("--reason", "-m", help="Why; kept in the history.")]
-AdminUrl = Annotated[
-    str | None, typer.Option("--admin-url", envvar=URL_VARIABLE, help="Base URL of the admin API.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Tenant = Annotated[str | None, typer.Option("--tenant", help="The tenant to pin.")]
 Key = Annotated[str | None, typer.Option("--key", help="The user or session id to pin.")]
 
@@ -37,7 +25,7 @@ Key = Annotated[str | None, typer.Option("--key", help="The user or session id t
 @app.command("list")
 def list_flags(as_json: AsJson = False, admin_url: AdminUrl = None) -> None:
     """Show the flags of all models."""
-    with _client(admin_url) as client:
+    with admin_client(admin_url) as client:
         answer = client.get("/flags")
         _show(answer, as_json, flag_views.flags_table)
 
@@ -45,7 +33,7 @@ def list_flags(as_json: AsJson = False, admin_url: AdminUrl = None) -> None:
 @app.command()
 def show(model: Model, as_json: AsJson = False, admin_url: AdminUrl = None) -> None:
     """Show one flag in full."""
-    with _client(admin_url) as client:
+    with admin_client(admin_url) as client:
         _show(client.get(flag_path(model)), as_json, flag_views.flag_table)
 
 
@@ -70,7 +58,7 @@ def set_flag(  # noqa: PLR0913 - a command's options
     admin_url: AdminUrl = None,
 ) -> None:
     """Change the split, the quarantined slices, or the whole flag."""
-    with _client(admin_url) as client:
+    with admin_client(admin_url) as client:
         if split and not (quarantine or release or file):
             body = {"split": _shares(split), "reason": reason}
             answer = client.change("POST", flag_path(model, "split"), body)
@@ -113,7 +101,7 @@ def pin(  # noqa: PLR0913 - a command's options
     admin_url: AdminUrl = None,
 ) -> None:
     """Give one tenant, or one user or session, always the same variant."""
-    with _client(admin_url) as client:
+    with admin_client(admin_url) as client:
         body = {**_subject(tenant, key), "variant": variant, "reason": reason}
         _tell(client.change("POST", flag_path(model, "pin"), body), as_json)
 
@@ -128,7 +116,7 @@ def unpin(
     admin_url: AdminUrl = None,
 ) -> None:
     """Take a pin back."""
-    with _client(admin_url) as client:
+    with admin_client(admin_url) as client:
         body = {**_subject(tenant, key), "reason": reason}
         _tell(client.change("POST", flag_path(model, "unpin"), body), as_json)
 
@@ -142,7 +130,7 @@ def history(
     admin_url: AdminUrl = None,
 ) -> None:
     """Show who changed what, when and why."""
-    with _client(admin_url) as client:
+    with admin_client(admin_url) as client:
         params = {"model": model, "after": after, "limit": limit}
         _show(client.get("/history", params), as_json, flag_views.history_table)
 
@@ -150,7 +138,7 @@ def history(
 @app.command()
 def gateways(as_json: AsJson = False, admin_url: AdminUrl = None) -> None:
     """Show which gateways are connected, and the epoch that each has in force."""
-    with _client(admin_url) as client:
+    with admin_client(admin_url) as client:
         _show(client.get("/gateways"), as_json, flag_views.gateways_table)
 
 
@@ -163,7 +151,7 @@ def export_flags(
     admin_url: AdminUrl = None,
 ) -> None:
     """Write flags as flagd JSON, for any OpenFeature SDK."""
-    with _client(admin_url) as client:
+    with admin_client(admin_url) as client:
         text = json.dumps(client.get("/flagd", {"model": model}), indent=2, ensure_ascii=False)
         if output is None:
             typer.echo(text)
@@ -179,24 +167,14 @@ def import_flags(
     admin_url: AdminUrl = None,
 ) -> None:
     """Replace the flags in a flagd document: all of them, or none."""
-    with _client(admin_url) as client:
+    with admin_client(admin_url) as client:
         body = {"flagd": _read_flag(file), "reason": reason}
         _tell(client.change("PUT", "/flagd", body), as_json)
 
 
 def _verb(model: str, verb: str, body: dict[str, Any], as_json: bool, url: str | None) -> None:
-    with _client(url) as client:
+    with admin_client(url) as client:
         _tell(client.change("POST", flag_path(model, verb), body), as_json)
-
-
-@contextlib.contextmanager
-def _client(url: str | None) -> Iterator[AdminClient]:
-    try:
-        with contextlib.closing(connect(url)) as client:
-            yield client
-    except (AdminError, OSError) as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
-        raise typer.Exit(1) from error
 
 
 def _show(answer: Any, as_json: bool, view: Any) -> None:

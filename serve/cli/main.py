@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("serve.cli.up:status", "Show what runs, and how it is."),
     "gateway": ("serve.cli.up:gateway", "Run one gateway process in the foreground."),
     "flags": ("serve.cli.flags:app", "Show and change who gets which variant."),
+    "rollout": ("serve.cli.rollout:app", "Bring a candidate from shadow to all traffic, safely."),
     "keys": ("serve.cli.keys:app", "Make API keys."),
     "quantize": ("serve.cli.quantize:quantize", "Make a quantized build of a model folder."),
 }

@@ -1,0 +1,205 @@
+"""`penumbra rollout`: bring a candidate from shadow to all traffic, and see why it was stopped."""
+
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+from rich.console import Console, RenderableType
+
+from deployments.errors import ConfigInvalid
+from deployments.rollouts.spec_file import load_rollout
+from serve.cli import rollout_views
+from serve.cli.admin_client import AdminClient, AdminError
+from serve.cli.options import AdminUrl, AsJson, Reason, admin_client, print_json
+from serve.cli.rollout_explain import explanation
+from serve.cli.rollout_watch import Ending, follow, known_ends, screen
+
+app = typer.Typer(
+    help="Staged changes to a candidate: begin, watch, stop, and see why.", no_args_is_help=True
+)
+
+Model = Annotated[str, typer.Argument(help="The model's public name.")]
+Candidate = Annotated[str, typer.Argument(help="The variant under test.")]
+
+
+@app.command()
+def apply(
+    file: Annotated[Path, typer.Option("--file", "-f", help="The rollout, as YAML.")],
+    reason: Reason,
+    as_json: AsJson = False,
+    admin_url: AdminUrl = None,
+) -> None:
+    """Begin a rollout, or begin it anew with another spec."""
+    with admin_client(admin_url) as client:
+        try:
+            spec = load_rollout(file)
+        except ConfigInvalid as error:
+            raise AdminError(error.message) from error
+        body = {"spec": spec.model_dump(mode="json"), "reason": reason}
+        _tell(client.change("PUT", "/rollouts", body), as_json)
+
+
+@app.command()
+def status(
+    model: Annotated[str | None, typer.Argument(help="Only of this model.")] = None,
+    candidate: Annotated[str | None, typer.Argument(help="One rollout in full.")] = None,
+    as_json: AsJson = False,
+    admin_url: AdminUrl = None,
+) -> None:
+    """Show all rollouts, or one in full: stages, evidence by slice, and what it waits for."""
+    with admin_client(admin_url) as client:
+        if model is not None and candidate is not None:
+            _show(_view(client, model, candidate), as_json, rollout_views.rollout_view)
+            return
+        answer = client.get("/rollouts")
+        found = [one for one in answer["rollouts"] if model in (None, one["model"])]
+        if model is not None and not found:
+            known = ", ".join(dict.fromkeys(one["model"] for one in answer["rollouts"])) or "none"
+            raise AdminError(f"found no rollout of {model}, wanted one of: {known}")
+        _show({**answer, "rollouts": found}, as_json, rollout_views.rollouts_table)
+
+
+@app.command()
+def watch(
+    model: Model,
+    candidate: Candidate,
+    until: Annotated[
+        str, typer.Option("--until", help="A stage of it, `promoted`, or `rolled_back`.")
+    ] = "promoted",
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", min=0, help="Seconds after which to stop.")
+    ] = None,
+    as_json: AsJson = False,
+    admin_url: AdminUrl = None,
+) -> None:
+    """Follow a rollout: exit status 0 there, 3 rolled back or ended, 4 not in time."""
+    with admin_client(admin_url) as client:
+        first = _view(client, model, candidate)
+        if until.removesuffix("%").strip() not in known_ends(first):
+            raise AdminError(
+                f'--until: found "{until}", wanted one of {", ".join(known_ends(first))}'
+            )
+        with screen(Console(), as_json=as_json) as show:
+            end = follow(lambda: _view(client, model, candidate), show, until, timeout)
+    if end is not Ending.REACHED:
+        raise typer.Exit(int(end))
+
+
+@app.command()
+def promote(
+    model: Model,
+    candidate: Candidate,
+    reason: Reason,
+    as_json: AsJson = False,
+    admin_url: AdminUrl = None,
+) -> None:
+    """One stage on, now, whatever the gates say. Slices that are not proven stay back."""
+    _verb("promote", model, candidate, reason, as_json, admin_url)
+
+
+@app.command()
+def hold(
+    model: Model,
+    candidate: Candidate,
+    reason: Reason,
+    as_json: AsJson = False,
+    admin_url: AdminUrl = None,
+) -> None:
+    """Stay at this stage. The guard goes on, and still takes the candidate out."""
+    _verb("hold", model, candidate, reason, as_json, admin_url)
+
+
+@app.command()
+def resume(
+    model: Model,
+    candidate: Candidate,
+    reason: Reason,
+    as_json: AsJson = False,
+    admin_url: AdminUrl = None,
+) -> None:
+    """Go on after a hold."""
+    _verb("resume", model, candidate, reason, as_json, admin_url)
+
+
+@app.command()
+def rollback(
+    model: Model,
+    candidate: Candidate,
+    reason: Reason,
+    as_json: AsJson = False,
+    admin_url: AdminUrl = None,
+) -> None:
+    """Everybody back to the baseline, now."""
+    _verb("rollback", model, candidate, reason, as_json, admin_url)
+
+
+@app.command()
+def rearm(
+    model: Model,
+    candidate: Candidate,
+    reason: Reason,
+    as_json: AsJson = False,
+    admin_url: AdminUrl = None,
+) -> None:
+    """Begin again in shadow, with new evidence, after a rollback."""
+    _verb("rearm", model, candidate, reason, as_json, admin_url)
+
+
+@app.command()
+def end(
+    model: Model,
+    candidate: Candidate,
+    reason: Reason,
+    as_json: AsJson = False,
+    admin_url: AdminUrl = None,
+) -> None:
+    """Stop watching: no mirroring, no live traffic by this rollout."""
+    _verb("end", model, candidate, reason, as_json, admin_url)
+
+
+@app.command()
+def explain(
+    model: Model, candidate: Candidate, as_json: AsJson = False, admin_url: AdminUrl = None
+) -> None:
+    """Show why the guard acted last, and recompute it from what is stored."""
+    with admin_client(admin_url) as client:
+        answer = client.get(_path(candidate, "explain"), {"model": model})
+        _show(answer, as_json, explanation)
+
+
+def _view(client: AdminClient, model: str, candidate: str) -> Any:
+    return client.get(_path(candidate), {"model": model})
+
+
+def _path(candidate: str, verb: str = "") -> str:
+    return f"/rollouts/{quote(candidate, safe='')}{'/' if verb else ''}{verb}"
+
+
+def _verb(
+    verb: str, model: str, candidate: str, reason: str, as_json: bool, url: str | None
+) -> None:
+    with admin_client(url) as client:
+        path = f"{_path(candidate, verb)}?model={quote(model, safe='')}"
+        _tell(client.change("POST", path, {"reason": reason}), as_json)
+
+
+def _show(answer: Any, as_json: bool, view: Any) -> None:
+    if as_json:
+        print_json(answer)
+        return
+    renderable: RenderableType = view(answer)
+    Console().print(renderable)
+
+
+def _tell(answer: Any, as_json: bool) -> None:
+    if as_json:
+        print_json(answer)
+        return
+    one, epoch = answer["rollout"], answer["epoch"]
+    if not answer["changed"]:
+        typer.echo(f"nothing to change: epoch {epoch} says so already")
+        return
+    stage = rollout_views.stage_name(one["stage"])
+    held = f" (held: {one['held_cause']})" if one["is_held"] else ""
+    typer.echo(f"epoch {epoch} durable: {one['candidate']} of {one['model']} is {stage}{held}")

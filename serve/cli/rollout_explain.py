@@ -1,0 +1,83 @@
+"""Why the guard acted, drawn in a terminal."""
+
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from serve.cli.meters import plot
+from serve.cli.rollout_views import Json, clock, grid, times_text
+
+
+def explanation(answer: Json) -> RenderableType:
+    """The guardrail, the path of its evidence, the culprits, the worst pairs, the times."""
+    return Group(*_parts(answer))
+
+
+def _parts(answer: Json) -> Iterator[RenderableType]:
+    yield _headline(answer)
+    yield Text(answer["cause"])
+    if answer["path"] and answer["boundary"] is not None:
+        yield Text("")
+        yield Text(f"evidence against {answer['candidate']} by {answer['signal']}, log scale")
+        points = [(point["count"], point["evidence"]) for point in answer["path"]]
+        for line in plot(points, answer["boundary"]):
+            yield Text(line, style="yellow", no_wrap=True)
+    yield Text("")
+    yield from _where(answer)
+    if answer["worst"]:
+        yield Text("")
+        yield _worst(answer)
+    yield Text("")
+    if answer["times"]:
+        yield Text(f"Times: {times_text(answer['times'])}")
+    yield _recomputed(answer)
+
+
+def _headline(answer: Json) -> Text:
+    did = "rolled back" if answer["action"] == "rollback" else "quarantined slices of"
+    text = Text(f"{answer['actor']} {did} {answer['candidate']} of {answer['model']}", "bold red")
+    text.append(
+        f"   {clock(answer['at'])}, epoch {answer['epoch']}, run {answer['run']},"
+        f" {answer['pairs']} mirrored requests",
+        style="not bold default",
+    )
+    return text
+
+
+def _where(answer: Json) -> Iterator[Text]:
+    if answer["culprits"]:
+        named = Text("Culprit slices: ", style="bold")
+        yield named + Text(", ".join(answer["culprits"]), style="red")
+        return
+    if answer["suspect"]:
+        yield Text(f"No slice is named with confidence; most evidence: {answer['suspect']}")
+
+
+def _worst(answer: Json) -> RenderableType:
+    table = grid("worst pairs", "slice", "displacement", "harm", "candidate failed", "baseline")
+    for one in answer["worst"]:
+        displacement = one["displacement"]
+        table.add_row(
+            one["request_id"],
+            one["slice"],
+            "-" if displacement is None else f"{displacement:.4f}",
+            "-" if one["harm"] is None else f"{one['harm']:+d}",
+            ", ".join(one["failed"]) or one["missing"] or "-",
+            ", ".join(one["failed_baseline"]) or "-",
+        )
+    return table
+
+
+def _recomputed(answer: Json) -> Text:
+    if answer["is_reproduced"] is None:
+        return Text("Decided by a person: there is nothing to recompute.", style="dim")
+    evidence = answer["recomputed_evidence"]
+    found = f" ({evidence:.6g})" if evidence is not None else ""
+    if answer["is_reproduced"]:
+        return Text(f"Recomputed from the stored observations: same verdict{found}", style="green")
+    return Text(
+        f"Recomputed from the stored observations: {answer['recomputed_verdict']}{found},"
+        " which is NOT what was decided",
+        style="bold red",
+    )

@@ -1,0 +1,262 @@
+"""Rollouts as a person reads them in a terminal.
+
+Reading order: rollouts_table, rollout_view; explanations are in `rollout_explain`.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from serve.cli.meters import bar, progress
+
+Json = Mapping[str, Any]
+
+_VERDICTS = {"pass": "green", "fail": "red", "error": "magenta", "inconclusive": "yellow"}
+_STAGES = {"promoted": "green", "rolled_back": "red", "off": "dim"}
+
+
+def rollouts_table(answer: Json) -> RenderableType:
+    """All rollouts, one a line."""
+    if not answer["rollouts"]:
+        return Text("no rollouts: begin one with `penumbra rollout apply -f FILE --reason WHY`")
+    table = grid("model", "candidate", "stage", "live", "verdict", "pairs", "proven", "for", "why")
+    for one in answer["rollouts"]:
+        table.add_row(
+            one["model"],
+            one["candidate"],
+            stage_text(one),
+            f"{one['share']:g} %",
+            verdict_text(one),
+            str(one["pairs"]),
+            ", ".join(one["proven"]) or "-",
+            _age(one["since"]),
+            Text(one["cause"]),
+        )
+    return table
+
+
+def rollout_view(view: Json) -> RenderableType:
+    """Everything about one rollout."""
+    return Group(*_parts(view))
+
+
+def stage_text(one: Json) -> Text:
+    """`25 %`, `shadow (held)`, ..."""
+    text = Text(stage_name(one["stage"]), style=_STAGES.get(one["stage"], "bold"))
+    if one["is_held"]:
+        text.append(" (held)", style="yellow")
+    if one["frozen_cause"]:
+        text.append(" (frozen)", style="magenta")
+    return text
+
+
+def stage_name(stage: object) -> str:
+    """Stages with a share of the traffic are percents."""
+    text = str(stage).removesuffix(".0")
+    return f"{text} %" if text.replace(".", "").isdigit() else text.replace("_", " ")
+
+
+def verdict_text(one: Json) -> Text:
+    """The verdict; one that is not there yet is said so."""
+    verdict = one["verdict"]
+    return Text(verdict or "undecided", style=_VERDICTS.get(verdict or "", ""))
+
+
+def signal_heading(signal: Json) -> Text:
+    """`displacement: evidence 12.4 of 333 ███░░ → rollback`."""
+    share = progress(signal["evidence"], signal["boundary"])
+    text = Text(signal["signal"], style="bold")
+    text.append(f"  evidence against it {signal['evidence']:.3g} of {signal['boundary']:.4g} ", "")
+    text.append(bar(share, 20), "red" if signal["is_tripped"] else "yellow")
+    text.append(f" → {signal['action']}", "")
+    if signal["is_tripped"]:
+        named = ", ".join(signal["culprits"])
+        text.append(f"  reached{f': {named}' if named else ''}", "red")
+    if signal["calibrating"]:
+        text.append(f"  tolerance being read: {signal['calibrating']}", "cyan")
+    return text
+
+
+def grid(*columns: str) -> Table:
+    """A table without lines."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _parts(view: Json) -> Iterator[RenderableType]:
+    heading = Text(f"{view['model']} → {view['candidate']}", style="bold")
+    heading.append(f"   run {view['run']}, epoch {view['epoch']}", style="dim")
+    yield heading
+    yield ladder(view)
+    yield _facts(view)
+    for signal in view["signals"]:
+        yield Text("")
+        yield signal_heading(signal)
+        if signal["slices"] or signal["aggregate"]:
+            yield _streams(signal, view)
+    yield Text("")
+    yield from _next(view)
+    yield from _instrument(view)
+    yield _diagnostics(view["diagnostics"])
+    if view["last_rollback"]:
+        yield rollback_text(view["last_rollback"])
+
+
+def ladder(view: Json) -> Text:
+    """The stages in order, the present one marked."""
+    stages = [*(str(stage) for stage in view["spec"]["stages"]), "promoted"]
+    names = [stage_name(stage) for stage in stages]
+    here = stage_name(view["stage"])
+    text = Text()
+    for index, name in enumerate(names):
+        text.append(" → " if index else "", style="dim")
+        text.append(f"[{name}]" if name == here else name, "reverse" if name == here else "dim")
+    if here not in names:
+        text.append("   ")
+        text.append(f"[{here}]", style=_STAGES.get(view["stage"], "bold"))
+    return text
+
+
+def _facts(view: Json) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_row("stage", stage_text(view) + Text(f" for {_age(view['since'])}"))
+    table.add_row("why", Text(view["cause"]))
+    table.add_row("live traffic", f"{view['share']:g} % of the slices that are not kept back")
+    table.add_row("verdict", verdict_text(view))
+    if view["held_cause"]:
+        table.add_row("held", Text(view["held_cause"], style="yellow"))
+    if view["frozen_cause"]:
+        table.add_row("frozen", Text(view["frozen_cause"], style="magenta"))
+    table.add_row("proven", ", ".join(view["proven"]) or "no slice yet")
+    if view["quarantined"]:
+        table.add_row("quarantined", ", ".join(view["quarantined"]))
+    return table
+
+
+def _streams(signal: Json, view: Json) -> Table:
+    table = grid(
+        "slice", "count", "mean", "interval", "tolerance", "against", "", "for", "", "proven"
+    )
+    streams = [one for one in signal["slices"] if one["count"]]
+    for one in [*streams, *([signal["aggregate"]] if signal["aggregate"] else [])]:
+        name = one["slice"]
+        culprit = name in signal["culprits"] or name in view["quarantined"]
+        table.add_row(
+            Text(name or "all", style="red" if culprit else "italic" if name is None else ""),
+            str(one["count"]),
+            _number(one["mean"]),
+            _interval(one),
+            _number(one["tolerance"]),
+            f"{one['evidence']:.3g}",
+            Text(bar(progress(one["evidence"], signal["boundary"]), 8), style="yellow"),
+            f"{one['proof']:.3g}",
+            Text(bar(progress(one["proof"], signal["proof_boundary"]), 8), style="green"),
+            Text("yes", style="green") if one["is_proven"] else "no",
+        )
+    silent = [one["slice"] for one in signal["slices"] if not one["count"]]
+    if silent:
+        table.caption = f"nothing observed: {', '.join(silent)}"
+        table.caption_justify = "left"
+    return table
+
+
+def _next(view: Json) -> Iterator[RenderableType]:
+    if not view["gates"] or view["next_stage"] is None:
+        return
+    missing = [gate for gate in view["gates"] if not gate["is_met"]]
+    line = Text(f"next: {stage_name(view['next_stage'])}", style="bold")
+    yield line + Text("" if missing else "  all gates open", style="green")
+    for gate in missing:
+        yield Text(f"  waits for {gate['name']}: {gate['found']}, wanted {gate['wanted']}")
+
+
+def _instrument(view: Json) -> Iterator[RenderableType]:
+    instrument = view["instrument"]
+    line = Text("instrument ", style="bold")
+    line.append(
+        "ok" if instrument["is_ok"] else "broken", "green" if instrument["is_ok"] else "red"
+    )
+    if instrument["detail"]:
+        line.append(f": {instrument['detail']}")
+    if instrument["last_self_test_at"]:
+        gap = instrument["last_self_test_gap"]
+        line.append(f"; self-test {_age(instrument['last_self_test_at'])} ago")
+        line.append(f", largest gap {gap:.3g} nats" if gap is not None else "")
+    for one in instrument["aa"]:
+        whole = one["aggregate"]
+        if whole and whole["count"]:
+            line.append(f"; A/A {one['signal']} mean {_number(whole['mean'])} of {whole['count']}")
+    yield line
+
+
+def _diagnostics(diagnostics: Json) -> Text:
+    parts = []
+    if diagnostics["kl"] is not None:
+        parts.append(f"KL {diagnostics['kl']:.2g}")
+    if diagnostics["agreement"] is not None:
+        parts.append(f"top-1 agreement {diagnostics['agreement']:.2%}")
+    if diagnostics["divergence"] is not None:
+        parts.append(f"first divergence at token {diagnostics['divergence']:.0f}")
+    parts.append(f"{diagnostics['engine_seconds']:.1f} engine seconds")
+    parts.append(f"missing {diagnostics['missing_ratio']:.1%}")
+    parts.append(f"{diagnostics['repeats']} repeats")
+    parts += [f"shed {reason} {count}" for reason, count in diagnostics["sheds"].items()]
+    parts += [f"check {name} {count}" for name, count in diagnostics["failed_checks"].items()]
+    return Text("measured ", style="bold") + Text(", ".join(parts), style="not bold")
+
+
+def rollback_text(rollback: Json) -> Text:
+    """How fast a rollback was."""
+    text = Text("rolled back ", style="bold red")
+    text.append(f"at {clock(rollback['at'])} in epoch {rollback['epoch']}", "not bold default")
+    times = times_text(rollback)
+    return text + Text(f": {times}" if times else "")
+
+
+def times_text(rollback: Json) -> str:
+    """The milliseconds of a rollback, as far as they are known."""
+    durable = rollback["observed_to_durable_ms"]
+    acknowledged = rollback["durable_to_acknowledged_ms"]
+    parts = []
+    if durable is not None:
+        parts.append(f"{durable:.1f} ms from the deciding observation to durable")
+    if acknowledged is not None:
+        whole = f", {durable + acknowledged:.1f} ms in all" if durable is not None else ""
+        parts.append(
+            f"{acknowledged:.1f} ms more until all {rollback['gateways']} gateways"
+            f" had acknowledged{whole}"
+        )
+    else:
+        parts.append("not every gateway has acknowledged yet")
+    return "; ".join(parts)
+
+
+def clock(at: str) -> str:
+    """`2026-03-01 12:00:00`."""
+    return at[:19].replace("T", " ")
+
+
+def _interval(one: Json) -> str:
+    if one["lower"] is None or one["upper"] is None:
+        return "-"
+    return f"{_number(one['lower'])} to {_number(one['upper'])}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _age(at: str) -> str:
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds()
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
