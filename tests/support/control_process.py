@@ -29,9 +29,21 @@ def external(**variants: str) -> dict[str, Any]:
 
 
 class ControlProcess:
-    """One `python -m deployments` on a store in `folder`."""
+    """One `python -m deployments` on a store in `folder`.
 
-    def __init__(self, folder: Path, models: dict[str, Any] | None = None) -> None:
+    Args:
+        folder: For its configuration, its store and its log.
+        models: As in the configuration.
+        settings: More of its section `control`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        models: dict[str, Any] | None = None,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        self._settings = settings or {}
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.config = folder / "penumbra.yaml"
@@ -52,7 +64,7 @@ class ControlProcess:
 
     def configure(self, models: dict[str, Any]) -> None:
         """Write the configuration file."""
-        config = {"models": models, "control": {"port": self.port}}
+        config = {"models": models, "control": {"port": self.port, **self._settings}}
         self.config.write_text(yaml.safe_dump(config, sort_keys=False))
 
     def start(self) -> None:

@@ -1,0 +1,80 @@
+"""The guard's half of a control process, with one fixed routing table: no flags, no rollouts.
+
+`python -m tests.support.guard_process --port N --table FILE --lease SECONDS`
+
+Everything that leases depend on is the real thing: desks, publishers, heart, the store's writes.
+"""
+
+import argparse
+import asyncio
+import time
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from deployments.access import Access
+from deployments.desk import Desk
+from deployments.heart import Heart
+from deployments.leases import Guardianship
+from deployments.link_endpoint import link_router
+from deployments.publisher import Publisher
+from deployments.store import Store
+from monitoring.evidence import Report
+from router.link_messages import COMPARATOR_PATH
+from router.snapshot import Snapshot
+from tests.support.control_process import GATEWAY
+
+
+async def _take(report: Report) -> None:
+    """Reports are of no interest here."""
+
+
+async def _serve(port: int, table: Snapshot, lease_seconds: float, folder: Path) -> None:
+    store = Store(f"sqlite:///{folder / 'guard.db'}")
+    guardianship = Guardianship(lease_seconds)
+    desks = (
+        Desk(guardianship, time.monotonic),
+        Desk(guardianship, time.monotonic, is_for_comparators=True),
+    )
+    for desk in desks:
+        desk.on_report = _take
+    comparators = Publisher(store.identity, time.monotonic, desks[1])
+    gateways = Publisher(store.identity, time.monotonic, desks[0], follower=comparators)
+    gateways.publish(table, time.monotonic())
+
+    async def prove() -> None:
+        await asyncio.to_thread(store.prove)
+
+    access = Access({}, GATEWAY)
+    app = FastAPI()
+    app.include_router(link_router(gateways, access))
+    app.include_router(link_router(comparators, access, COMPARATOR_PATH))
+
+    @app.get("/links")
+    async def links() -> dict[str, int]:
+        return {"gateways": len(gateways.links), "comparators": len(comparators.links)}
+
+    beating = asyncio.create_task(Heart(guardianship, prove, time.monotonic).run())
+    config = uvicorn.Config(
+        app, port=port, ws="websockets-sansio", lifespan="off", log_level="warning"
+    )
+    try:
+        await uvicorn.Server(config).serve()
+    finally:
+        beating.cancel()
+
+
+def main() -> None:
+    """Serve until it is told to end."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--table", type=Path, required=True)
+    parser.add_argument("--lease", type=float, required=True)
+    given = parser.parse_args()
+    table = Snapshot.model_validate_json(given.table.read_bytes())
+    asyncio.run(_serve(given.port, table, given.lease, given.table.parent))
+
+
+if __name__ == "__main__":
+    main()
