@@ -3,26 +3,32 @@
 Changes are made one at a time, so each is validated against the state that it changes. Waiting for
 the gateways is not part of that: a gateway that hangs holds up nobody's change.
 
-Reading order: Controller.apply, Controller._commit.
+Reading order: Controller.apply, Controller.commit.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
 from deployments.errors import Conflict, FlagRefused, NotFound, StoreUnavailable
 from deployments.events import ConfigPayload, Draft, Event, FlagPayload, Kind
+from deployments.evidence_rows import Beside
 from deployments.metrics import ControlMetrics
 from deployments.publisher import Arrival, Delivery, Publisher
+from deployments.rollouts import adapting
+from deployments.rollouts.record import Phase
 from deployments.state import EMPTY, State, fold
 from deployments.store import Store
 from router.flag_check import FlagInvalid, validate_flag
 from router.snapshot import Flag, ModelSnapshot
 
 T = TypeVar("T")
+
+_NOTHING = Beside()
 
 Edit = Callable[[Flag, ModelSnapshot], Flag]
 """A flag as it is, its model -> the flag as it shall be."""
@@ -107,14 +113,12 @@ class Controller:
             StoreUnavailable: The store failed; nothing was changed.
         """
         began = self._clocks.monotonic()
-        async with self._lock:
-            if self.is_behind:
-                await self._catch_up()
+        async with self.writing():
             drafts = self._drafts(change)
             durable_at = began
             delivery = None
             if drafts:
-                durable_at, delivery = await self._commit(drafts)
+                durable_at, delivery = await self.commit(drafts)
             epoch = self.state.epoch
         arrival = await self._arrival(epoch, delivery)
         return Applied(epoch, bool(drafts), arrival, durable_at - began)
@@ -125,14 +129,10 @@ class Controller:
         Raises:
             StoreUnavailable: The store failed; nothing was changed.
         """
-        async with self._lock:
-            if self.is_behind:
-                await self._catch_up()
+        async with self.writing():
             if _structure(payload.models) == _structure(self.state.models):
                 return False
-            reason = "the configuration file changed" if self.state.epoch else "first start"
-            draft = Draft(kind=Kind.CONFIG, actor=actor, reason=reason, model=None, payload=payload)
-            await self._commit([draft])
+            await self.commit(adapting.configured(self.state, payload, actor, self._clocks.now()))
             return True
 
     async def reset(self, name: str, flag: Flag, actor: str, reason: str) -> int:
@@ -149,14 +149,7 @@ class Controller:
             if before is None:
                 known = ", ".join(self.state.flags) or "none"
                 raise NotFound(f"found no stored flag of {name!r}, wanted one of: {known}")
-            draft = Draft(
-                kind=Kind.RESET,
-                actor=actor,
-                reason=reason,
-                model=name,
-                payload=FlagPayload(before=before, after=flag),
-            )
-            await self._commit([draft])
+            await self.commit(self._resets(name, flag, actor, reason))
             return self.state.epoch
 
     async def read(self, look: Callable[[Store], T]) -> T:
@@ -191,6 +184,7 @@ class Controller:
                 raise NotFound(f"found no model {name!r}, wanted one of: {known}", param="model")
             self._require_unchanged(name, change.expected_epoch)
             after = _checked(name, model, edit(model.flag, model))
+            adapting.require_unguarded(self.state, name, model.flag, after)
             if after != model.flag:
                 payload = FlagPayload(before=model.flag, after=after)
                 drafts.append(
@@ -204,6 +198,19 @@ class Controller:
                 )
         return drafts
 
+    def _resets(self, name: str, flag: Flag, actor: str, reason: str) -> list[Draft]:
+        now, state = self._clocks.now(), self.state
+        drafts = [
+            adapting.draft_of(state, adapting.ended(rollout, now, reason), actor, reason)
+            for rollout in state.rollouts.values()
+            if rollout.spec.model == name and rollout.record.phase is not Phase.OFF
+        ]
+        payload = FlagPayload(before=state.flags[name], after=flag)
+        drafts.append(
+            Draft(kind=Kind.RESET, actor=actor, reason=reason, model=name, payload=payload)
+        )
+        return drafts
+
     def _require_unchanged(self, name: str, expected_epoch: int | None) -> None:
         changed = self.state.changed[name]
         if expected_epoch is not None and changed > expected_epoch:
@@ -212,11 +219,36 @@ class Controller:
                 " on which this change is based: look at it again"
             )
 
-    async def _commit(self, drafts: list[Draft]) -> tuple[float, Delivery]:
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
+        """Within it `state` is the newest, nobody else writes, and `commit` may be called.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+        async with self._lock:
+            if self.is_behind:
+                await self._catch_up()
+            yield
+
+    async def commit(
+        self, drafts: Sequence[Draft], beside: Beside = _NOTHING
+    ) -> tuple[float, Delivery | None]:
+        """Store events and what goes with them in one transaction, and tell the gateways.
+
+        Only within `writing`.
+
+        Returns:
+            When it was durable, by the monotonic clock; and the new epoch on its way, if there is
+            one.
+
+        Raises:
+            StoreUnavailable: Nothing was changed, or the store does not say so.
+        """
         expected, at = self.state.epoch, self._clocks.now()
 
         def append() -> tuple[list[Event], float]:
-            return self._store.append(drafts, expected, at), self._clocks.monotonic()
+            return self._store.append(drafts, expected, at, beside), self._clocks.monotonic()
 
         # Should this not come back in order -- a full disk, another writer, a cancelled request --
         # then the store knows what was written, and it is read before the next change.
@@ -230,7 +262,17 @@ class Controller:
         self.is_behind = False
         for event in events:
             self.metrics.changes.labels(event.kind.value).inc()
+        if not events:
+            return durable_at, None
         return durable_at, self._publisher.publish(self.state.snapshot(), durable_at)
+
+    async def write(self, work: Callable[[Store], T]) -> T:
+        """Change something in the store that is no event, behind what is being written.
+
+        Raises:
+            StoreUnavailable: Nothing was changed.
+        """
+        return await self._in_thread(lambda: work(self._store))
 
     async def _catch_up(self) -> None:
         after = self.state.epoch
@@ -258,7 +300,7 @@ class Controller:
 def _structure(models: Mapping[str, ModelSnapshot]) -> dict[str, str]:
     # As text: the order of the variants matters, and equal mappings may differ in it.
     return {
-        name: model.model_copy(update={"flag": Flag()}).model_dump_json()
+        name: model.model_copy(update={"flag": Flag(), "watches": ()}).model_dump_json()
         for name, model in models.items()
     }
 

@@ -10,6 +10,7 @@ DeploymentsError
 │   └── AlreadyJudged (409)     a request got another judgement before (deployments.feedback)
 ├── RequestInvalid (400)        the request cannot be understood
 ├── FlagRefused (422)           the flag makes no sense; says why
+├── RolloutRefused (422)        the rollout makes no sense for its model; says why
 ├── PreconditionRequired (428)  a whole flag is only replaced on top of a known epoch
 └── StoreUnavailable (503)      the store cannot be read or written; nothing was changed
 """
@@ -26,6 +27,7 @@ STATUS: dict[str, int] = {
     "conflict": 409,
     "feedback_exists": 409,
     "flag_invalid": 422,
+    "rollout_invalid": 422,
     "precondition_required": 428,
     "store_unavailable": 503,
 }
@@ -108,6 +110,12 @@ class FlagRefused(DeploymentsError):
     """The flag makes no sense for its model."""
 
     code = "flag_invalid"
+
+
+class RolloutRefused(DeploymentsError):
+    """The rollout makes no sense for its model."""
+
+    code = "rollout_invalid"
 
 
 class PreconditionRequired(DeploymentsError):

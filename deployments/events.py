@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from deployments.rollouts.payload import RolloutPayload
 from router.snapshot import Flag, ModelSnapshot
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
@@ -30,6 +31,8 @@ class Kind(StrEnum):
     """The flag was read from flagd JSON."""
     RESET = "reset"
     """The flag went back to the one in the configuration file."""
+    ROLLOUT = "rollout"
+    """A rollout changed, and the flag with it: by an operator or by the guard."""
 
 
 class ConfigPayload(BaseModel):
@@ -61,7 +64,7 @@ class Draft(BaseModel):
     """Why, in the actor's words."""
     model: str | None
     """Whose flag; None for `config`."""
-    payload: ConfigPayload | FlagPayload
+    payload: ConfigPayload | FlagPayload | RolloutPayload
 
 
 class Event(Draft):
@@ -92,5 +95,10 @@ class Event(Draft):
             payload: JSON.
         """
         kind = Kind(columns["kind"])
-        schema = ConfigPayload if kind is Kind.CONFIG else FlagPayload
-        return cls(**columns, payload=schema.model_validate_json(payload))
+        return cls(**columns, payload=_SCHEMAS.get(kind, FlagPayload).model_validate_json(payload))
+
+
+_SCHEMAS: dict[Kind, type[ConfigPayload | FlagPayload | RolloutPayload]] = {
+    Kind.CONFIG: ConfigPayload,
+    Kind.ROLLOUT: RolloutPayload,
+}

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from deployments.controller import Applied
 from deployments.events import ConfigPayload, Event, FlagPayload, Kind
 from deployments.links import Link
+from deployments.rollouts.payload import RolloutPayload
 from deployments.state import State
 from router.slices import OTHER
 from router.snapshot import Flag, ModelSnapshot, Pin
@@ -156,6 +157,10 @@ class HistoryItem(BaseModel):
     after: Flag | None = None
     models: dict[str, ModelSnapshot] | None = None
     """For `config`: the models as configured from then on."""
+    candidate: str | None = None
+    """For `rollout`: whose."""
+    stage: str | None = None
+    """For `rollout`: where it stood from then on."""
 
     @classmethod
     def of(cls, event: Event) -> Self:
@@ -166,6 +171,14 @@ class HistoryItem(BaseModel):
                 fields = {"before": before, "after": after}
             case ConfigPayload(models=models):
                 fields = {"models": models}
+            case RolloutPayload():
+                payload = event.payload
+                fields = {
+                    "before": payload.flag_before,
+                    "after": payload.flag_after,
+                    "candidate": payload.after.spec.candidate,
+                    "stage": payload.after.stage,
+                }
         return cls(
             epoch=event.epoch,
             at=event.at,

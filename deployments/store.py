@@ -4,20 +4,24 @@ SQLite is set to survive a power cut (write-ahead log, synchronous=FULL). What `
 on disk. Everything here blocks; the controller calls it from a thread of its own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from alembic.util.exc import CommandError
+from msgspec import MsgspecError
 from pydantic import ValidationError
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from deployments import migrations
+from deployments import evidence_rows, migrations
 from deployments.errors import Conflict, StoreUnavailable
 from deployments.events import Draft, Event
+from deployments.evidence_rows import Beside
+
+T = TypeVar("T")
 
 _metadata = sa.MetaData()
 _EVENTS = sa.Table(
@@ -33,6 +37,7 @@ _EVENTS = sa.Table(
     sa.Column("payload", sa.Text),
 )
 _IDENTITY = sa.Table("identity", _metadata, sa.Column("store", sa.String, primary_key=True))
+_NOTHING = Beside()
 _COLUMNS = ("epoch", "at", "actor", "reason", "kind", "model")
 
 
@@ -86,13 +91,20 @@ class Store:
         query = _between(0, None, model).order_by(_EVENTS.c.epoch.desc()).limit(limit)
         return self._select(query)[::-1]
 
-    def append(self, drafts: Sequence[Draft], expected_epoch: int, at: datetime) -> list[Event]:
-        """Store all of `drafts`, or none; when this returns they are durable.
+    def append(
+        self,
+        drafts: Sequence[Draft],
+        expected_epoch: int,
+        at: datetime,
+        beside: Beside = _NOTHING,
+    ) -> list[Event]:
+        """Store all of `drafts` and what goes with them, or none; when this returns it is durable.
 
         Args:
             drafts: What happened, in order.
             expected_epoch: The store's epoch as the writer knows it.
             at: When, with a timezone.
+            beside: Reports and judgements of the same transaction.
 
         Raises:
             Conflict: The store is at another epoch: somebody else wrote.
@@ -107,10 +119,30 @@ class Store:
             try:
                 with self._engine.begin() as connection:
                     _require_epoch(connection, expected_epoch)
-                    connection.execute(sa.insert(_EVENTS), [_row(event) for event in events])
+                    evidence_rows.insert(connection, beside, at)
+                    if events:
+                        connection.execute(sa.insert(_EVENTS), [_row(event) for event in events])
             except IntegrityError as error:
                 raise Conflict(f"epoch {expected_epoch + 1} was taken by another writer") from error
         return events
+
+    def look(self, work: Callable[[sa.Connection], T]) -> T:
+        """Read something.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+        with _translated("read"), self._engine.connect() as connection:
+            return work(connection)
+
+    def write(self, work: Callable[[sa.Connection], T]) -> T:
+        """Change something beside the events, in a transaction.
+
+        Raises:
+            StoreUnavailable: Nothing was changed.
+        """
+        with _translated("written"), self._engine.begin() as connection:
+            return work(connection)
 
     def prove(self) -> None:
         """Write something durably that changes nothing.
@@ -178,8 +210,15 @@ def _make_sqlite_durable(connection: Any, record: object) -> None:
 def _translated(what: str) -> Iterator[None]:
     try:
         yield
-    except (SQLAlchemyError, CommandError, ValidationError, OSError, ImportError) as error:
-        # Alembic's: the schema is newer than this software. Pydantic's: so is an event.
+    except (
+        SQLAlchemyError,
+        CommandError,
+        ValidationError,
+        MsgspecError,
+        OSError,
+        ImportError,
+    ) as error:
+        # Alembic's: the schema is newer than this software. Pydantic's, msgspec's: so is a row.
         # ImportError: the database's driver is not installed.
         cause = getattr(error, "orig", None) or error
         raise StoreUnavailable(f"the store cannot be {what}: {cause}") from error

@@ -85,7 +85,6 @@ def restarted(record: RolloutRecord, now: datetime, cause: str) -> RolloutRecord
         slices=record.slices,
         cause=cause,
         held=record.held if is_operators else None,
-        outside=record.outside,
     )
 
 

@@ -93,8 +93,8 @@ class RolloutRecord(BaseModel):
     """Slices that the guard found beyond tolerance."""
     answered: tuple[str, ...] = ()
     """Guardrails with `hold` or `alert`, and the horizon, that had their say in this run."""
-    outside: tuple[str, ...] = ()
-    """Slices that operators had quarantined before this rollout went live."""
+    outside: tuple[str, ...] | None = None
+    """Slices that operators had quarantined when it went live; None: it has not."""
     fingerprints: dict[str, str] = {}
     """Variant -> digest of the builds that the run is about."""
     calibration: dict[str, Any] | None = None
@@ -169,12 +169,12 @@ def flag_after(flag: Flag, before: Rollout | None, after: Rollout) -> Flag:
 def _quarantined(flag: Flag, before: Rollout | None, after: Rollout) -> tuple[str, ...]:
     record = after.record
     if record.phase in SERVING:
-        proven = set(record.proven) - set(record.quarantined) - set(record.outside)
+        proven = set(record.proven) - set(record.quarantined) - set(record.outside or ())
         return tuple(name for name in record.slices if name not in proven)
-    if before is not None and before.record.phase in {*SERVING, Phase.ROLLED_BACK}:
-        known = set(after.record.slices)
+    if before is not None and before.record.outside is not None:
+        known = set(record.slices)
         return tuple(name for name in before.record.outside if name in known)
-    # A shadow changes nothing: the quarantine may be another rollout's.
+    # It was never live: the quarantine is an operator's, or another rollout's.
     return flag.quarantined
 
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 from deployments.controller import Change, Clocks, Controller
 from deployments.edits import set_split
 from deployments.events import ConfigPayload, Draft, Event, Kind
+from deployments.evidence_rows import Beside
 from deployments.links import LinkClosed
 from deployments.publisher import Publisher
 from deployments.store import Store
@@ -124,10 +125,16 @@ class FlakyStore(Store):
         self.failures: list[Exception] = []
         self.loses_answers = False
 
-    def append(self, drafts: Sequence[Draft], expected_epoch: int, at: datetime) -> list[Event]:
+    def append(
+        self,
+        drafts: Sequence[Draft],
+        expected_epoch: int,
+        at: datetime,
+        beside: Beside = Beside(),  # noqa: B008 - immutable
+    ) -> list[Event]:
         if self.failures and not self.loses_answers:
             raise self.failures.pop()
-        events = super().append(drafts, expected_epoch, at)
+        events = super().append(drafts, expected_epoch, at, beside)
         if self.failures:
             raise self.failures.pop()
         return events

@@ -1,0 +1,139 @@
+"""From reports to events: folds, decides, and says what is to be stored. Pure but for the evidence.
+
+Reading order: Bench.hear, Bench.reconsider.
+"""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+from deployments.events import Draft, Event
+from deployments.rollouts.adapting import draft_of
+from deployments.rollouts.decide import decide
+from deployments.rollouts.evidence import RunEvidence
+from deployments.rollouts.findings import Findings
+from deployments.rollouts.moves import Did, Step, summary
+from deployments.rollouts.payload import Decided
+from deployments.rollouts.record import Key, Phase, Rollout, rival_of
+from deployments.state import State, step
+from monitoring.evidence import Report
+
+GUARD = "guard"
+"""Who decides, in the history."""
+
+_AWAY = {Did.ROLLBACK: "rollback", Did.QUARANTINE: "quarantine"}
+
+
+def evidence_of(rollout: Rollout) -> RunEvidence:
+    """The evidence of a rollout's run, before the first report."""
+    record = rollout.record
+    return RunEvidence(rollout.spec, record.run, record.slices)
+
+
+class Bench:
+    """All rollouts of a state, with their evidence.
+
+    Args:
+        now: Wall clock.
+    """
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._evidence: dict[Key, RunEvidence] = {}
+
+    def evidence(self, rollout: Rollout) -> RunEvidence:
+        """The evidence of the run that a rollout is in."""
+        found = self._evidence.get(rollout.key)
+        if found is None or found.run != rollout.record.run or found.spec != rollout.spec:
+            # A run that is new here: its id was never told to anybody before.
+            found = self._evidence[rollout.key] = evidence_of(rollout)
+        return found
+
+    def begin(self, rollouts: Iterable[Rollout], reports: Iterable[Report]) -> None:
+        """Forget everything, and fold what is stored."""
+        self._evidence = {}
+        current = {rollout.record.run: rollout for rollout in rollouts}
+        for rollout in current.values():
+            self.evidence(rollout)
+        for report in reports:
+            for one in report.runs:
+                if one.run.id in current:
+                    self.evidence(current[one.run.id]).fold(report.source, one)
+
+    def hear(self, state: State, reports: Iterable[Report]) -> list[Draft]:
+        """Fold new reports, one after another; the events that follow from them."""
+        drafts: list[Draft] = []
+        for report in reports:
+            for key in self._fold(state, report):
+                state, draft = self._decided(state, key, report)
+                drafts.extend(draft)
+        return drafts
+
+    def reconsider(self, state: State) -> list[Draft]:
+        """The events that follow from the time alone."""
+        drafts: list[Draft] = []
+        for key in state.rollouts:
+            state, draft = self._decided(state, key, None)
+            drafts.extend(draft)
+        return drafts
+
+    def findings(self, rollout: Rollout) -> Findings:
+        """What the evidence of a rollout comes to."""
+        return self.evidence(rollout).findings()
+
+    def _fold(self, state: State, report: Report) -> list[Key]:
+        touched: dict[Key, None] = {}
+        for one in report.runs:
+            key = one.run.model, one.run.candidate
+            rollout = state.rollouts.get(key)
+            if rollout is None or rollout.record.run != one.run.id:
+                continue  # of a run that is over
+            self.evidence(rollout).fold(report.source, one)
+            touched[key] = None
+        return list(touched)
+
+    def _decided(self, state: State, key: Key, report: Report | None) -> tuple[State, list[Draft]]:
+        rollout = state.rollouts[key]
+        if rollout.record.phase is Phase.OFF:
+            return state, []
+        evidence, now = self.evidence(rollout), self._now()
+        findings = evidence.findings()
+        rival = rival_of(key, state.rollouts.values())
+        record, steps = decide(rollout.spec, rollout.record, findings, now, rival)
+        if not steps:
+            return state, []
+        after = rollout.model_copy(update={"record": record})
+        decided = None if report is None else decided_by(steps, evidence, findings, report)
+        draft = draft_of(state, after, GUARD, summary(steps), decided)
+        return step(state, Event.of(draft, state.epoch + 1, now)), [draft]
+
+
+def decided_by(
+    steps: Iterable[Step], evidence: RunEvidence, findings: Findings, report: Report
+) -> Decided | None:
+    """What is kept of a decision that took traffic away; None: it did not."""
+    away = next((one for one in steps if one.did in _AWAY), None)
+    if away is None:
+        return None
+    fields: dict[str, object] = {}
+    if away.tripped is not None:
+        one = away.tripped
+        fields = {
+            "signal": one.signal,
+            "evidence": one.evidence,
+            "boundary": one.boundary,
+            "culprits": one.culprits,
+            "suspect": one.suspect,
+        }
+    elif findings.hard is not None:
+        fields = {"signal": findings.hard.signal}
+    return Decided.model_validate(
+        {
+            "action": _AWAY[away.did],
+            "signal": None,
+            "detail": away.cause,
+            "pairs": findings.pairs,
+            "report": (report.source, report.incarnation, report.seq),
+            "observed_at": evidence.observed_at or None,
+            **fields,
+        }
+    )

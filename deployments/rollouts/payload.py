@@ -1,0 +1,42 @@
+"""What an event says of a rollout. Pure."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from deployments.rollouts.record import Rollout
+from router.snapshot import Flag
+
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+class Decided(BaseModel):
+    """What the guard decided by: enough to find the observations and decide again."""
+
+    model_config = _STRICT
+
+    action: Literal["rollback", "quarantine"]
+    signal: str | None
+    evidence: float | None = None
+    boundary: float | None = None
+    culprits: tuple[str, ...] = ()
+    suspect: str | None = None
+    detail: str
+    pairs: int
+    report: tuple[str, str, int]
+    """(source, incarnation, seq) of the deciding report."""
+    observed_at: float | None
+    """Unix seconds of the last observation in it that has a time."""
+
+
+class RolloutPayload(BaseModel):
+    """A rollout and its model's flag, before and after."""
+
+    model_config = _STRICT
+
+    before: Rollout | None
+    after: Rollout
+    flag_before: Flag
+    flag_after: Flag
+    decided: Decided | None = None
+    """If the guard took traffic away."""
