@@ -8,6 +8,7 @@ Pure: bytes in, bytes out; `behaviours` puts it behind a socket.
 import itertools
 import json
 import re
+import zlib
 from typing import Any
 
 TEXT = "Zürich lies at the lake , Αθήνα by the sea 🌊 and 東京 too"
@@ -47,14 +48,20 @@ class Engine:
         name: Part of its answers' ids, so that they can be told apart.
         tokens: What it answers, a token each.
         created: The `created` of all its answers.
+        silent: Positions of tokens that its tool parser swallows in a stream.
     """
 
     def __init__(
-        self, name: str, tokens: tuple[str, ...] = TOKENS, created: int = 1_700_000_000
+        self,
+        name: str,
+        tokens: tuple[str, ...] = TOKENS,
+        created: int = 1_700_000_000,
+        silent: tuple[int, ...] = (),
     ) -> None:
         self.name = name
         self.tokens = tokens
         self.created = created
+        self.silent = silent
         self._numbers = itertools.count()
 
     # Unary
@@ -78,7 +85,12 @@ class Engine:
         is_chat = path == "/v1/chat/completions"
         rest, finish = self._rest(body)
         text = "".join(rest)
+        if body.get("echo") and not is_chat and not body.get("return_token_ids"):
+            text = body["prompt"] + text
         made = len(rest) + (finish == "stop")
+        ids = _token_ids(body, rest, finish)
+        prompt_ids = _prompt_ids(body)
+        of_prompt: Body = {"prompt_logprobs": None, "prompt_token_ids": prompt_ids}
         choices = []
         for index in range(body.get("n") or 1):
             message: Body = {"role": "assistant", "content": text}
@@ -89,10 +101,13 @@ class Engine:
                     "logprobs": _logprobs(is_chat, body, rest),
                     "finish_reason": finish,
                     "stop_reason": None,
+                    "token_ids": ids,
+                    **({} if is_chat else of_prompt),
                 }
             )
         head = self._head(path, body, "chat.completion" if is_chat else "text_completion")
-        return {**head, "choices": choices, "usage": usage(prompt_tokens(body), made)}
+        whole = {**head, "choices": choices, "usage": usage(prompt_tokens(body), made)}
+        return {**whole, **of_prompt} if is_chat else whole
 
     def _embedding(self, body: Body) -> Body:
         data = [{"object": "embedding", "index": 0, "embedding": [0.25, -0.5, 0.125]}]
@@ -109,19 +124,34 @@ class Engine:
         is_chat = path == "/v1/chat/completions"
         head = self._head(path, body, "chat.completion.chunk" if is_chat else "text_completion")
         rest, finish = self._rest(body)
-        chunks = [_chunk(is_chat, index, None) for index in _choices(body)] if is_chat else []
+        events = self._role_events(head, body) if is_chat else []
         for position, token in enumerate(rest):
             is_last = position == len(rest) - 1 and finish == "length"
             end = finish if is_last else None
-            rows = _logprobs(is_chat, body, [token])
-            chunks += [_chunk(is_chat, index, token, end, rows) for index in _choices(body)]
+            chunk = _chunk(is_chat, token, end, _logprobs(is_chat, body, [token]))
+            chunk["token_ids"] = _token_ids(body, [token], None)
+            if position in self.silent and body.get("tools"):
+                if not body.get("return_token_ids"):
+                    continue
+                chunk["delta"] = {}
+            is_first = position == 0 and not is_chat
+            events += _choice_events(head, body, chunk, _prompt_ids(body) if is_first else None)
         if finish == "stop":
-            chunks += [_chunk(is_chat, index, "", finish) for index in _choices(body)]
-        events = [event({**head, "choices": [chunk]}) for chunk in chunks]
+            chunk = {**_chunk(is_chat, "", finish), "token_ids": _token_ids(body, [], finish)}
+            events += _choice_events(head, body, chunk, None)
         if (body.get("stream_options") or {}).get("include_usage"):
             total = usage(prompt_tokens(body), len(rest) + (finish == "stop"))
             events.append(event({**head, "choices": [], "usage": total}))
         return [*events, DONE]
+
+    def _role_events(self, head: Body, body: Body) -> list[bytes]:
+        delta = {"role": "assistant", "content": ""}
+        choice = {"delta": delta, "logprobs": None, "finish_reason": None}
+        of_prompt = {"prompt_token_ids": _prompt_ids(body), "prompt_text": None}
+        return [
+            event({**head, "choices": [{"index": index, **choice}], **of_prompt})
+            for index in _choices(body)
+        ]
 
     def _response_events(self, body: Body) -> list[bytes]:
         text = self._text(body)
@@ -256,22 +286,29 @@ def _choices(body: Body) -> range:
     return range(body.get("n") or 1)
 
 
-def _chunk(
-    is_chat: bool, index: int, text: str | None, finish: str | None = None, rows: Any = None
-) -> Body:
-    if text is None:
-        delta: Body = {"role": "assistant", "content": ""}
-        return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+def _chunk(is_chat: bool, text: str, finish: str | None = None, rows: Any = None) -> Body:
     content: Body = {"delta": {"content": text}} if is_chat else {"text": text}
-    ends = {"stop_reason": None} if finish or not is_chat else {}
-    return {
-        "index": index,
-        **content,
-        "logprobs": rows,
-        "finish_reason": finish,
-        **ends,
-        "token_ids": None,
-    }
+    ends: Body = {"stop_reason": None} if finish or not is_chat else {}
+    of_prompt: Body = {} if is_chat else {"prompt_token_ids": None}
+    return {**content, "logprobs": rows, "finish_reason": finish, **ends, **of_prompt}
+
+
+def _choice_events(
+    head: Body, body: Body, chunk: Body, prompt_ids: list[int] | None
+) -> list[bytes]:
+    if prompt_ids is not None:
+        chunk["prompt_token_ids"] = prompt_ids
+    return [event({**head, "choices": [{"index": at, **chunk}]}) for at in _choices(body)]
+
+
+def _token_ids(body: Body, tokens: list[str], finish: str | None) -> list[int] | None:
+    if not body.get("return_token_ids"):
+        return None
+    return [zlib.crc32(token.encode()) % 32_000 for token in tokens] + [2] * (finish == "stop")
+
+
+def _prompt_ids(body: Body) -> list[int] | None:
+    return list(range(prompt_tokens(body))) if body.get("return_token_ids") else None
 
 
 def _logprobs(is_chat: bool, body: Body, tokens: list[str]) -> Body | None:
