@@ -35,6 +35,7 @@ from router.handover import Handover
 from router.keys import Caller, KeyRing
 from router.lease import Lease
 from router.link_messages import Attribution
+from router.local_guard import Clocks, LocalGuard
 from router.metrics import GatewayMetrics
 from router.mirror import compile_mirror, hash64, session_hash
 from router.mirroring import Facts, Mirroring, Tapped
@@ -171,6 +172,8 @@ class Gateway:
         self.outbox = Outbox()
         self.lease = Lease(is_needed=settings.control_url is not None)
         self.reporter = Reporter(settings.gateway_id, secrets.token_hex(8))
+        # What trips here is out of service at once: the same table, less that candidate.
+        self.local_guard = LocalGuard(self.reporter, Clocks(now), lambda: self.apply(self.snapshot))
         # Nobody could keep what users think of an answer without a control process.
         self.served = Served() if settings.control_url is not None else None
         self.feedback = FeedbackDesk(self.served or Served())
@@ -201,14 +204,17 @@ class Gateway:
         """Put a routing table into force."""
         upstreams: dict[tuple[str, Variant], Upstream] = {}
         models: dict[str, Model] = {}
-        for name, model in snapshot.models.items():
+        self.local_guard.apply(snapshot)
+        for name, told in snapshot.models.items():
+            model = self.local_guard.guarded(name, told)
             attempts: dict[str, Attempt] = {}
             for variant_name, variant in model.variants.items():
                 key = (name, variant)
                 upstream = self._upstreams.get(key) or self._make_upstream(name, variant)
                 upstreams[key] = upstream
                 cells = self.metrics.variant(name, variant_name)
-                attempt = attempts[variant_name] = Attempt(variant_name, upstream, cells)
+                watch = self.local_guard.watch(name, model, variant_name)
+                attempt = attempts[variant_name] = Attempt(variant_name, upstream, cells, watch)
                 attempt.gate = self._gates.of(name, variant_name)
             models[name] = Model(name, snapshot.epoch, compile_model(name, model), model, attempts)
         retired = [self._upstreams[key] for key in self._upstreams.keys() - upstreams.keys()]
