@@ -63,6 +63,7 @@ class FrameServer:
             raise OSError(error.errno, text) from error
         # Prompts come in here: for this user's gateways only.
         self._path.chmod(0o600)
+        log.info("frames_awaited", extra={"socket": str(self._path)})
         try:
             await asyncio.get_running_loop().create_future()
         finally:

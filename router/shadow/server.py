@@ -83,7 +83,7 @@ async def run_comparator(settings: ShadowSettings, control_token: str | None) ->
         work = [group.create_task(part.run()) for part in (frames, comparator, attendance)]
         if settings.internal_port is not None:
             work.append(group.create_task(_serve(comparator, settings.internal_port)))
-        log.info("comparator_started", extra={"socket": str(settings.socket_path)})
+        log.info("comparator_started", extra={"port": settings.internal_port})
         await stop.wait()
         log.info("comparator_stopping")
         for task in work:
