@@ -7,7 +7,7 @@ scraped. Reading order: Counter, Histogram, CellCollector.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 from typing import Generic, TypeVar
 
@@ -79,6 +79,8 @@ class CellCollector(Collector):
         self._counters: list[Family[Counter]] = []
         self._histograms: list[Family[Histogram]] = []
         self._gauges: list[tuple[str, str, Callable[[], float]]] = []
+        self._gauges_by: list[tuple[str, str, str, Callable[[], Mapping[str, float]]]] = []
+        self._counted: list[tuple[str, str, Callable[[], int]]] = []
 
     def counter(self, name: str, documentation: str, labels: tuple[str, ...]) -> Family[Counter]:
         """A counter family; `name` without `_total`."""
@@ -98,6 +100,16 @@ class CellCollector(Collector):
         """A gauge that is read when scraped."""
         self._gauges.append((name, documentation, read))
 
+    def gauge_by(
+        self, name: str, documentation: str, label: str, read: Callable[[], Mapping[str, float]]
+    ) -> None:
+        """A gauge for each value of one label, read when scraped."""
+        self._gauges_by.append((name, documentation, label, read))
+
+    def counted(self, name: str, documentation: str, read: Callable[[], int]) -> None:
+        """A counter that somebody else keeps; `name` without `_total`."""
+        self._counted.append((name, documentation, read))
+
     def collect(self) -> Iterator[Metric]:
         """See prometheus_client's Collector."""
         for counters in self._counters:
@@ -111,6 +123,13 @@ class CellCollector(Collector):
             yield _histogram_samples(histograms)
         for name, documentation, read in self._gauges:
             yield GaugeMetricFamily(name, documentation, value=read())
+        for name, documentation, label, read_all in self._gauges_by:
+            gauges = GaugeMetricFamily(name, documentation, labels=(label,))
+            for labelled, value in read_all().items():
+                gauges.add_metric((labelled,), value)
+            yield gauges
+        for name, documentation, count in self._counted:
+            yield CounterMetricFamily(name, documentation, value=count())
 
 
 def _histogram_samples(family: Family[Histogram]) -> HistogramMetricFamily:

@@ -19,8 +19,9 @@ from router.wire import answer_head, is_valid_request_id
 
 if TYPE_CHECKING:
     from router.dispatch import Dispatch
-    from router.gateway import Gateway, Routed
+    from router.gateway import Gateway
     from router.protocol import GatewayProtocol
+    from router.table import Routed
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _PACED_PIECES = 4

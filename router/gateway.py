@@ -1,7 +1,8 @@
 """One gateway process: the routing table in force, the upstreams, and what every request needs.
 
 `apply` swaps a new epoch in with one assignment; a request reads the table once and keeps it, so
-a change never splits one request's decision. Reading order: Gateway.route, Gateway.dispatch, Table.
+a change never splits one request's decision. Reading order: Gateway.route, Gateway.dispatch, then
+`router.table`.
 """
 
 import asyncio
@@ -10,10 +11,8 @@ import logging
 import os
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
-from monitoring.vocabulary import Outcome
 from router.attempt import Attempt
 from router.continuation import KINDS
 from router.dispatch import Dispatch
@@ -24,29 +23,28 @@ from router.feedback import FeedbackDesk, Served
 from router.flags import (
     CLIENT_ERRORS,
     PIN_NOT_ALLOWED,
-    CompiledModel,
     Context,
     Decision,
     compile_model,
     evaluate,
     targeting_key,
 )
+from router.gauges import declare_gauges
 from router.handover import Handover
 from router.keys import Caller, KeyRing
 from router.lease import Lease
-from router.link_messages import Attribution
 from router.local_guard import Clocks, LocalGuard
 from router.metrics import GatewayMetrics
-from router.mirror import compile_mirror, hash64, session_hash
-from router.mirroring import Facts, Mirroring, Tapped
+from router.mirror import hash64, session_hash
+from router.mirroring import Facts, Mirroring
 from router.outbox import Outbox
-from router.plan import Plan, plan
 from router.ports import Upstream, UpstreamRequest
 from router.reporter import Reporter
 from router.request import Peek, read_request
 from router.settings import GatewaySettings
 from router.slices import slice_of
-from router.snapshot import ModelSnapshot, Snapshot, Variant
+from router.snapshot import Snapshot, Variant
+from router.table import Model, Routed
 from router.upstream_http import HttpUpstream
 from router.wire import TextHeaders, upstream_headers
 from router.withdrawal import Gates, move
@@ -65,87 +63,6 @@ class Timed(Protocol):
 
     def expire(self, now: float) -> None:
         """The deadline has passed."""
-
-
-class Model:
-    """One model of a table: its flag ready to evaluate, its variants ready to be tried."""
-
-    __slots__ = (
-        "_lines",
-        "_plans",
-        "_servers",
-        "attempts",
-        "compiled",
-        "epoch",
-        "mirror",
-        "name",
-        "snapshot",
-    )
-
-    def __init__(
-        self,
-        name: str,
-        epoch: int,
-        compiled: CompiledModel,
-        snapshot: ModelSnapshot,
-        attempts: dict[str, Attempt],
-    ) -> None:
-        self.name = name
-        self.epoch = epoch
-        self.compiled = compiled
-        self.snapshot = snapshot
-        self.attempts = attempts
-        self.mirror = compile_mirror(name, snapshot)
-        self._lines: dict[tuple[str, str], bytes] = {}
-        self._plans: dict[tuple[str, str, bool], Plan] = {}
-        self._servers: dict[tuple[str, str, str], tuple[Attribution, str]] = {}
-
-    def plan(self, decision: Decision, slice_name: str, *, is_lease_fresh: bool) -> Plan:
-        """The plan for a decision; there are few, each is made once."""
-        key = (decision.variant, slice_name, is_lease_fresh)
-        found = self._plans.get(key)
-        if found is None:
-            found = plan(decision, self.snapshot, slice_name, is_lease_fresh=is_lease_fresh)
-            self._plans[key] = found
-        return found
-
-    def server(self, variant: str, slice_name: str, tenant: str) -> tuple[Attribution, str]:
-        """Who answered, and which tenant had asked; one value for all such requests."""
-        key = (variant, slice_name, tenant)
-        found = self._servers.get(key)
-        if found is None:
-            found = Attribution(self.name, variant, slice_name), tenant
-            self._servers[key] = found
-        return found
-
-    def answer_lines(self, variant: str, reason: str) -> bytes:
-        """The header lines that say who answered and why."""
-        lines = self._lines.get((variant, reason))
-        if lines is None:
-            text = (
-                f"x-penumbra-variant: {variant}\r\n"
-                f"x-penumbra-reason: {reason}\r\n"
-                f"x-penumbra-epoch: {self.epoch}\r\n"
-            )
-            lines = self._lines[variant, reason] = text.encode("ascii")
-        return lines
-
-
-@dataclass(slots=True)
-class Routed:
-    """A request with its decision and its plan."""
-
-    model: Model
-    decision: Decision
-    plan: Plan
-    request: UpstreamRequest
-    tapped: Tapped | None = None
-    """If it is mirrored."""
-
-    def answer_lines(self, variant: str, failover: Outcome | None) -> bytes:
-        """The `x-penumbra-*` header lines of the answer."""
-        lines = self.model.answer_lines(variant, self.decision.reason.value)
-        return lines + f"x-penumbra-failover: {failover}\r\n".encode() if failover else lines
 
 
 class Gateway:
@@ -186,7 +103,7 @@ class Gateway:
         self._models: dict[str, Model] = {}
         self._id_prefix = secrets.token_hex(8).encode()
         self._id_counter = itertools.count()
-        self._declare_gauges()
+        declare_gauges(self)
         self.apply(settings.snapshot)
 
     @property
@@ -199,6 +116,18 @@ class Gateway:
         if self.is_draining or not self.snapshot.models:
             return False
         return self.snapshot.epoch > 0 or self.now() >= self._patient_until
+
+    @property
+    def upstream_connections(self) -> int:
+        """Open connections to variants, idle ones included."""
+        upstreams = self._upstreams.values()
+        return sum(one.open_connections for one in upstreams if isinstance(one, HttpUpstream))
+
+    @property
+    def lease_seconds(self) -> dict[str, float]:
+        """Model -> for how much longer its candidates may get live traffic; empty if unguarded."""
+        now, models = self.now(), self._models if self.lease.is_needed else ()
+        return {name: self.lease.left_seconds(name, now) for name in models}
 
     def apply(self, snapshot: Snapshot) -> None:
         """Put a routing table into force."""
@@ -330,38 +259,6 @@ class Gateway:
             connect_seconds=self.limits.connect_seconds,
             connections=self.limits.upstream_connections,
             outbox=self.outbox,
-        )
-
-    def _declare_gauges(self) -> None:
-        gauge = self.metrics.cells.gauge
-        gauge(
-            "penumbra_snapshot_epoch",
-            "Epoch of the routing table in force.",
-            lambda: self.snapshot.epoch,
-        )
-        gauge(
-            "penumbra_comparator_connected",
-            "1 while mirrored requests can be handed over to a comparator.",
-            lambda: self.mirroring.handover.is_connected,
-        )
-        gauge(
-            "penumbra_mirror_buffer_bytes",
-            "Mirrored requests that wait to be taken by the comparator.",
-            lambda: self.mirroring.handover.buffered_bytes,
-        )
-        gauge(
-            "penumbra_requests_in_flight",
-            "Requests with an upstream attempt under way.",
-            lambda: sum(isinstance(item, Dispatch) for item in self.timed),
-        )
-        gauge(
-            "penumbra_upstream_connections",
-            "Open connections to variants, idle ones included.",
-            lambda: sum(
-                upstream.open_connections
-                for upstream in self._upstreams.values()
-                if isinstance(upstream, HttpUpstream)
-            ),
         )
 
 

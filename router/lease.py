@@ -29,12 +29,12 @@ class Lease:
         is_needed: False: every model is always fresh.
     """
 
-    __slots__ = ("_asked", "_asked_last", "_is_needed", "_nonces", "_until", "period_seconds")
+    __slots__ = ("_asked", "_asked_last", "_nonces", "_until", "is_needed", "period_seconds")
 
     def __init__(self, *, is_needed: bool = True) -> None:
         self.period_seconds = FIRST_PERIOD_SECONDS
         """How long to wait between two questions."""
-        self._is_needed = is_needed
+        self.is_needed = is_needed
         self._until: dict[str, float] = {}
         self._asked: dict[int, float] = {}
         self._asked_last = float("-inf")
@@ -42,7 +42,7 @@ class Lease:
 
     def is_fresh(self, model: str, now: float) -> bool:
         """Whether candidates of the model may get live traffic; the hot path asks."""
-        return now < self._until.get(model, -1.0) or not self._is_needed
+        return now < self._until.get(model, -1.0) or not self.is_needed
 
     def left_seconds(self, model: str, now: float) -> float:
         """For how much longer it is fresh; 0 if it is not."""
