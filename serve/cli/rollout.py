@@ -94,7 +94,7 @@ def promote(
     as_json: AsJson = False,
     admin_url: AdminUrl = None,
 ) -> None:
-    """One stage on, now, whatever the gates say. Slices that are not proven stay back."""
+    """One stage on without waiting for the stage's time; every other gate must be open."""
     _verb("promote", model, candidate, reason, as_json, admin_url)
 
 

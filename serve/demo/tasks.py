@@ -11,13 +11,14 @@ Pure Python, seeded, no dependencies: routing demos and load generators import i
 import json
 import random
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 _CONSONANTS: Final = "bdfgklmnprstvz"
 _VOWELS: Final = "aeiou"
 _HELD_OUT_IN: Final = 10
+_MOST_MISSED: Final = 1000
 _CAPITALS: Final = "ABCDEFGHIJKLMNOPSTUVWXYZ"
 _FACT_SEED: Final = 20_411
 _FACT_SUBJECTS: Final = 160
@@ -83,6 +84,36 @@ def make_tasks(slice_name: str, count: int, seed: int, *, held_out: bool = True)
         if is_held_out(varying) == held_out:
             tasks.append(task)
     return tasks
+
+
+def fresh_tasks(slice_name: str, seed: int) -> Iterator[Task]:
+    """Held-out tasks of one slice without end, no prompt twice: a repeated one proves nothing new.
+
+    Only when a slice has no prompt left (`facts` has some 1,500) does it begin anew.
+
+    Args:
+        slice_name: One of `SLICES`.
+        seed: The same seed gives the same tasks on every machine.
+
+    Raises:
+        KeyError: `slice_name` is not a slice.
+    """
+    generate = _GENERATORS[slice_name]
+    rng = random.Random(f"{slice_name}/fresh/{seed}")  # noqa: S311 - reproducible, not secret
+    seen: set[str] = set()
+    missed = 0
+    while True:
+        varying, task = generate(rng)
+        if not is_held_out(varying):
+            continue
+        if task.prompt in seen:
+            missed += 1
+            if missed < _MOST_MISSED:
+                continue
+            seen.clear()
+        missed = 0
+        seen.add(task.prompt)
+        yield task
 
 
 def facts() -> dict[tuple[str, str], str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from serve.demo.tasks import SLICES, Task, is_correct, make_tasks
+from serve.demo.tasks import SLICES, Task, fresh_tasks, is_correct
 
 MODEL = "demo"
 _MAX_TOKENS = 96
@@ -33,6 +33,7 @@ class Reply:
         is_right: Whether the answer is the right one.
         error: What the client saw go wrong; empty if nothing.
         has_failed_over: Whether the first attempt failed before the client saw anything of it.
+        request_id: What the gateway knows the request as.
     """
 
     task: Task
@@ -41,6 +42,7 @@ class Reply:
     is_right: bool
     error: str = ""
     has_failed_over: bool = False
+    request_id: str = ""
 
 
 @dataclass(slots=True)
@@ -52,6 +54,9 @@ class Tally:
     by_variant: Counter[str] = field(default_factory=Counter)
     right: Counter[str] = field(default_factory=Counter)
     failovers: int = 0
+    judged: int = 0
+    last_epochs: dict[str, int] = field(default_factory=dict)
+    """Variant -> the newest epoch that gave it a request."""
 
     def add(self, reply: Reply) -> None:
         """Count one reply."""
@@ -62,6 +67,8 @@ class Tally:
         self.by_variant[reply.variant] += 1
         self.right[reply.variant] += reply.is_right
         self.failovers += reply.has_failed_over
+        newest = self.last_epochs.get(reply.variant, 0)
+        self.last_epochs[reply.variant] = max(newest, reply.epoch)
 
 
 class Traffic:
@@ -70,8 +77,11 @@ class Traffic:
     Args:
         base_url: The gateway, e.g. http://127.0.0.1:8080.
         clients: How many ask at once.
-        seed: Which tasks they ask.
+        seed: Which tasks they ask; no prompt comes twice.
     """
+
+    is_judging: bool = False
+    """Whether the clients tell what they think of each answer (`POST /v1/feedback`)."""
 
     def __init__(self, base_url: str, clients: int, seed: int = 0) -> None:
         self._base_url = base_url
@@ -104,6 +114,8 @@ class Traffic:
                 is_stream = number % 2 == 0
                 reply = await ask(http, next(self._tasks), headers, is_stream=is_stream)
                 self.tally.add(reply)
+                if self.is_judging and not reply.error:
+                    self.tally.judged += await judge(http, reply)
 
 
 def client(base_url: str) -> httpx.AsyncClient:
@@ -135,7 +147,18 @@ async def ask(
         int(response.headers.get("x-penumbra-epoch", 0)),
         is_right=is_correct(task, text),
         has_failed_over="x-penumbra-failover" in response.headers,
+        request_id=response.headers.get("x-request-id", ""),
     )
+
+
+async def judge(http: httpx.AsyncClient, reply: Reply) -> bool:
+    """Give an answer a thumb: up if it is right. Returns whether it was taken; never raises."""
+    body = {"request_id": reply.request_id, "thumb": "up" if reply.is_right else "down"}
+    try:
+        response = await http.post("/v1/feedback", json=body)
+    except httpx.HTTPError:
+        return False
+    return response.is_success
 
 
 def _whole_text(answer: dict[str, list[dict[str, dict[str, str]]]]) -> str:
@@ -161,5 +184,5 @@ def streamed_text(stream: str) -> str:
 
 
 def _endless_tasks(seed: int) -> Iterator[Task]:
-    rounds = zip(*(make_tasks(name, 200, seed) for name in SLICES), strict=True)
-    return itertools.cycle(itertools.chain.from_iterable(rounds))
+    rounds = zip(*(fresh_tasks(name, seed) for name in SLICES), strict=True)
+    return itertools.chain.from_iterable(rounds)

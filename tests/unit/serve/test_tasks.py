@@ -1,5 +1,6 @@
 """The demo's tasks: checkable, reproducible, and split so that no prompt is on both sides."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -9,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.demo import tasks
-from serve.demo.tasks import SLICES, Task, is_correct, make_tasks, transliterate
+from serve.demo.tasks import (
+    SLICES,
+    Task,
+    fresh_tasks,
+    is_correct,
+    make_tasks,
+    transliterate,
+)
 
 
 @pytest.mark.parametrize("name", SLICES)
@@ -102,3 +110,17 @@ def test_tasks_import_neither_torch_nor_vllm() -> None:
     heavy = {"torch", "vllm", "ray"}
     code = f"import sys; import serve.demo.tasks; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+@pytest.mark.parametrize("name", SLICES)
+def test_fresh_tasks_are_held_out_and_no_prompt_comes_twice(name: str) -> None:
+    fresh = list(itertools.islice(fresh_tasks(name, 1), 500))
+    assert len({task.prompt for task in fresh}) == 500
+    trained = {task.prompt for task in make_tasks(name, 4_000, 1, held_out=False)}
+    assert not trained & {task.prompt for task in fresh}
+
+
+def test_fresh_tasks_begin_anew_only_when_nothing_is_left() -> None:
+    prompts = [task.prompt for task in itertools.islice(fresh_tasks("facts", 1), 4_000)]
+    first_repeat = next(n for n in range(4_000) if prompts[n] in set(prompts[:n]))
+    assert first_repeat > 1_200

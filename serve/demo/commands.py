@@ -1,0 +1,127 @@
+"""How the demo gives its commands: as an operator would, through `penumbra` on the command line."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from deployments.spec import PenumbraSpec
+from serve.demo.traffic import Tally
+from serve.supervisor.folder import StateFolder
+
+ROOT = Path(__file__).parents[2]
+
+
+class DemoFailed(Exception):
+    """The demo did not show what it should."""
+
+
+class Operator:
+    """Gives commands to the installation that the demo runs, and tells what happens.
+
+    Args:
+        console: Where it tells.
+        spec: The installation.
+    """
+
+    def __init__(self, console: Console, spec: PenumbraSpec) -> None:
+        self.console = console
+        self.folder = StateFolder(spec.state_dir)
+        self.url = f"http://{spec.gateway.host}:{spec.gateway.port}"
+        self.internal_urls = [
+            f"http://127.0.0.1:{spec.gateway.internal_port + index}"
+            for index in range(spec.gateway.processes)
+        ]
+        self._environment = {
+            **os.environ,
+            **self.folder.tokens({}),
+            "PENUMBRA_ADMIN_URL": f"http://{spec.control.host}:{spec.control.port}",
+        }
+
+    def say(self, text: str) -> None:
+        """A line of the story."""
+        self.console.print(f"\n[bold yellow]{text}[/]")
+
+    async def give(self, *command: str) -> None:
+        """Give a command and show what it prints.
+
+        Raises:
+            DemoFailed: It failed.
+        """
+        self._echo(command)
+        code, output = await self._run(command)
+        self.console.print(output.rstrip(), style="cyan", highlight=False, markup=False)
+        if code != 0:
+            raise DemoFailed(f"`penumbra {' '.join(command)}` failed")
+
+    async def follow(self, *command: str) -> int:
+        """Give a command that shows things while it runs; returns its exit status."""
+        self._echo(command)
+        process = await asyncio.create_subprocess_exec(
+            *_line(command), cwd=ROOT, env=self._environment
+        )
+        return await _end_of(process)
+
+    async def ask(self, *command: str) -> Any:
+        """What a command answers as JSON; nothing is shown.
+
+        Raises:
+            DemoFailed: It failed.
+        """
+        code, output = await self._run((*command, "--json"))
+        if code != 0:
+            raise DemoFailed(f"`penumbra {' '.join(command)}` failed: {output}")
+        return json.loads(output)
+
+    def report(self, name: str, tally: Tally) -> None:
+        """What the clients have seen."""
+        answered = ", ".join(f"{who} {count}" for who, count in sorted(tally.by_variant.items()))
+        self.console.print(
+            f"  {name}: {tally.requests} requests, {len(tally.errors)} errors; {answered}"
+            + (f"; {tally.failovers} failed over" if tally.failovers else "")
+        )
+
+    def _echo(self, command: tuple[str, ...]) -> None:
+        words = " ".join(f'"{word}"' if " " in word else word for word in command)
+        self.console.print(f"[bold]$ penumbra[/] {words}", highlight=False)
+
+    async def _run(self, command: tuple[str, ...]) -> tuple[int, str]:
+        process = await asyncio.create_subprocess_exec(
+            *_line(command),
+            cwd=ROOT,
+            env=self._environment | {"COLUMNS": str(self.console.width)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+        return process.returncode or 0, output.decode()
+
+
+def require_no_errors(name: str, tally: Tally) -> None:
+    """Check that no client has seen an error.
+
+    Raises:
+        DemoFailed: One has.
+    """
+    if tally.errors:
+        raise DemoFailed(
+            f"clients saw {len(tally.errors)} errors during: {name}; the first: {tally.errors[0]}"
+        )
+
+
+def _line(command: tuple[str, ...]) -> list[str]:
+    return [sys.executable, "-m", "serve.cli", *command]
+
+
+async def _end_of(process: asyncio.subprocess.Process) -> int:
+    try:
+        return await process.wait()
+    except asyncio.CancelledError:
+        process.terminate()
+        await process.wait()
+        raise
