@@ -62,7 +62,7 @@ def _parses(language: str, block: str) -> bool:
     except SyntaxError:
         return False
     except (ValueError, MemoryError, RecursionError):
-        # A null byte, or more than the parser can take: nothing is decided.
+        # No text, or more than the parser can take: nothing is decided.
         return True
     return True
 

@@ -78,12 +78,10 @@ def is_valid(value: object, schema: bytes) -> bool:
         value: Decoded JSON.
         schema: A JSON schema as JSON, of any draft from 4 to 2020-12.
     """
-    validator = _validator(schema)
-    if validator is None:
-        return True
     token = _budget.set(_Budget())
     try:
-        return bool(validator.is_valid(value))
+        validator = _validator(schema)
+        return validator is None or bool(validator.is_valid(value))
     except Exception:  # noqa: BLE001 - a stranger's schema may be wrong in any way; see above
         return True
     finally:
@@ -92,6 +90,7 @@ def is_valid(value: object, schema: bytes) -> bool:
 
 @functools.lru_cache(maxsize=_CACHED_SCHEMAS)
 def _validator(schema: bytes) -> Any:
+    """What checks by a schema; None if it is too large, or none."""
     if len(schema) > LARGEST_SCHEMA_BYTES:
         return None
     is_json, wanted = parse(schema.decode(errors="replace"))

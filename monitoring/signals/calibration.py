@@ -1,0 +1,127 @@
+"""Reads the tolerance of displacement from the first pairs of a run. Pure.
+
+How far apart two builds are that do the same work depends on the model and the slice, so no figure
+fits them all. What is read here is the level that the candidate began with; from then on the guard
+watches that it stays there. It is no proof that the candidate is good: one that was bad from its
+first pair is calibrated on its own damage. `most` stops the worst of that, and harm, which is
+measured against the baseline, judges the rest.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+FACTOR = 1.3
+LEAST_OVER_AA = 0.005
+STANDARD_ERRORS = 2.0
+SLICE_PAIRS = 30
+"""A slice with fewer values has no tolerance of its own."""
+MOST = 0.1
+"""Largest tolerance that is read; see `calibrate`."""
+
+RULE = (
+    f"max({FACTOR:g} x mean, aa_mean + {LEAST_OVER_AA:g}, "
+    f"mean + {STANDARD_ERRORS:g} x standard_error)"
+)
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """One tolerance, and what it was read from."""
+
+    pairs: int
+    mean: float
+    standard_error: float
+    aa_pairs: int
+    """Values of the baseline against itself; 0 if there were none."""
+    aa_mean: float
+    """Their mean; 0 without any."""
+    tolerance: float
+
+
+class Calibration(msgspec.Struct, frozen=True, tag="calibrated"):
+    """The tolerances of a run: frozen when read, and recorded as they are."""
+
+    default: Reading
+    """Of all pairs together: for the slices without one of their own."""
+    slices: dict[str, Reading]
+    too_few: tuple[str, ...]
+    """Slices that had pairs, but fewer than `SLICE_PAIRS`."""
+    rule: str = RULE
+
+
+class Refusal(msgspec.Struct, frozen=True, tag="refused"):
+    """No tolerance can be read."""
+
+    reason: str
+
+
+def calibrate(
+    values: Mapping[str, Sequence[float]],
+    aa: Mapping[str, Sequence[float]],
+    wanted: int,
+    most: float = MOST,
+) -> Calibration | Refusal:
+    """Read the tolerances.
+
+    A tolerance is 1.3 times the mean that was found, at least the mean of the baseline against
+    itself + 0.005 (two runs of one build differ by their numerics alone), and at least two standard
+    errors over the mean, so that a mean which came out low by chance is not held against the
+    candidate. In a slice the baseline's own mean is the slice's, if it has enough values, else that
+    of all.
+
+    Args:
+        values: Slice -> displacement of its candidate pairs, [0, 1] each, in the order observed.
+        aa: Slice -> displacement of its pairs of the baseline with itself.
+        wanted: Pairs needed in all, at least 2.
+        most: A tolerance over all pairs that is larger is refused: so far from the baseline, a
+            candidate is not fit to be measured by its own beginnings. A slice's is not refused, but
+            never larger.
+
+    Returns:
+        The tolerances, or why there are none.
+
+    Raises:
+        ValueError: `wanted` is less than 2.
+    """
+    if wanted < 2:
+        raise ValueError(f"wanted is {wanted}, the least to calibrate on is 2")
+    pooled = [value for slice_values in values.values() for value in slice_values]
+    if len(pooled) < wanted:
+        return Refusal(f"{len(pooled)} pairs, {wanted} are needed")
+    pooled_aa = [value for slice_values in aa.values() for value in slice_values]
+    default = _read(pooled, pooled_aa)
+    if default.tolerance > most:
+        return Refusal(
+            f"the mean of {len(pooled)} pairs is {default.mean:.4f}, which makes a tolerance of "
+            f"{default.tolerance:.4f}, over {most:g}"
+        )
+    slices: dict[str, Reading] = {}
+    for name in sorted(values):
+        if len(values[name]) >= SLICE_PAIRS:
+            own_aa = aa.get(name, ())
+            reading = _read(values[name], own_aa if len(own_aa) >= SLICE_PAIRS else pooled_aa)
+            tolerance = min(most, reading.tolerance)
+            slices[name] = msgspec.structs.replace(reading, tolerance=tolerance)
+    too_few = tuple(name for name in sorted(values) if 0 < len(values[name]) < SLICE_PAIRS)
+    return Calibration(default, slices, too_few)
+
+
+def _read(values: Sequence[float], aa: Sequence[float]) -> Reading:
+    mean, aa_mean = _mean(values), _mean(aa)
+    squares = math.fsum((value - mean) ** 2 for value in values)
+    standard_error = math.sqrt(squares / (len(values) - 1) / len(values))
+    return Reading(
+        pairs=len(values),
+        mean=mean,
+        standard_error=standard_error,
+        aa_pairs=len(aa),
+        aa_mean=aa_mean,
+        tolerance=max(
+            FACTOR * mean, aa_mean + LEAST_OVER_AA, mean + STANDARD_ERRORS * standard_error
+        ),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else 0.0
