@@ -37,6 +37,11 @@ from router.snapshot import ModelSnapshot, Snapshot
 # Only for the OpenAPI document and the parsing of the header; `Access` is who judges.
 _BEARER = HTTPBearer(auto_error=False, description="A viewer's, operator's or admin's token.")
 
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody} for status in (400, 401, 403, 404, 409, 422, 428, 503)
+}
+"""What every admin route may answer besides what it promises."""
+
 IfMatch = Annotated[
     str | None, Header(description="The epoch that the change is based on; 409 if it is outdated.")
 ]
@@ -48,9 +53,7 @@ def admin_router(
     """All admin routes; see `build_api` for the arguments."""
     router = APIRouter(
         prefix="/admin/v1",
-        responses={
-            status: {"model": ErrorBody} for status in (400, 401, 403, 404, 409, 422, 428, 503)
-        },
+        responses=ERRORS,
     )
     # Verbs first: the path of a flag takes everything, for the model's name may hold slashes.
     _add_verbs(router, controller, access)
@@ -58,7 +61,7 @@ def admin_router(
     _add_flags(router, controller, access)
     _add_history(router, controller, access)
 
-    @router.get("/gateways", tags=["gateways"], dependencies=[_viewer(access)])
+    @router.get("/gateways", tags=["gateways"], dependencies=[viewer_of(access)])
     async def gateways() -> GatewaysView:
         """The gateways that are connected, and the epoch that each has in force."""
         views = [GatewayView.of(link, now()) for link in publisher.links]
@@ -67,7 +70,9 @@ def admin_router(
     return router
 
 
-def _caller(access: Access, least: Role) -> Any:
+def caller_of(access: Access, least: Role) -> Any:
+    """A dependency: the caller, whose role is at least this."""
+
     def identify(
         shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
         x_penumbra_actor: Annotated[
@@ -80,12 +85,13 @@ def _caller(access: Access, least: Role) -> Any:
     return Depends(identify)
 
 
-def _viewer(access: Access) -> Any:
-    return _caller(access, Role.VIEWER)
+def viewer_of(access: Access) -> Any:
+    """A dependency: a caller who may look."""
+    return caller_of(access, Role.VIEWER)
 
 
 def _add_verbs(router: APIRouter, controller: Controller, access: Access) -> None:
-    operator = _caller(access, Role.OPERATOR)
+    operator = caller_of(access, Role.OPERATOR)
     Operator = Annotated[Caller, operator]  # noqa: N806 - a type
 
     async def change(
@@ -134,14 +140,14 @@ def _add_verbs(router: APIRouter, controller: Controller, access: Access) -> Non
 
 
 def _add_flags(router: APIRouter, controller: Controller, access: Access) -> None:
-    admin = _caller(access, Role.ADMIN)
+    admin = caller_of(access, Role.ADMIN)
 
-    @router.get("/flags", tags=["flags"], dependencies=[_viewer(access)])
+    @router.get("/flags", tags=["flags"], dependencies=[viewer_of(access)])
     async def list_flags() -> FlagsView:
         """The flags of all models."""
         return FlagsView.of(controller.state)
 
-    @router.get("/flags/{model:path}", tags=["flags"], dependencies=[_viewer(access)])
+    @router.get("/flags/{model:path}", tags=["flags"], dependencies=[viewer_of(access)])
     async def show_flag(model: str, response: Response) -> OneFlagView:
         """The flag of one model; `ETag` is the epoch to send as `If-Match`."""
         state = controller.state
@@ -166,9 +172,9 @@ def _add_flags(router: APIRouter, controller: Controller, access: Access) -> Non
 
 
 def _add_flagd(router: APIRouter, controller: Controller, access: Access) -> None:
-    admin = _caller(access, Role.ADMIN)
+    admin = caller_of(access, Role.ADMIN)
 
-    @router.get("/flagd", tags=["flagd"], dependencies=[_viewer(access)])
+    @router.get("/flagd", tags=["flagd"], dependencies=[viewer_of(access)])
     async def export_flags(model: str | None = None) -> dict[str, Any]:
         """The flags as flagd JSON: all, or one model's."""
         models = controller.state.models
@@ -190,7 +196,7 @@ def _add_flagd(router: APIRouter, controller: Controller, access: Access) -> Non
 
 
 def _add_history(router: APIRouter, controller: Controller, access: Access) -> None:
-    @router.get("/history", tags=["history"], dependencies=[_viewer(access)])
+    @router.get("/history", tags=["history"], dependencies=[viewer_of(access)])
     async def history(
         model: str | None = None,
         after: Annotated[int | None, Query(ge=0)] = None,
@@ -206,7 +212,7 @@ def _add_history(router: APIRouter, controller: Controller, access: Access) -> N
             events = await controller.read(lambda store: store.page(after, limit, model))
         return HistoryView(items=[HistoryItem.of(event) for event in events])
 
-    @router.get("/snapshots/{epoch}", tags=["history"], dependencies=[_viewer(access)])
+    @router.get("/snapshots/{epoch}", tags=["history"], dependencies=[viewer_of(access)])
     async def snapshot(epoch: int) -> Snapshot:
         """The routing table of an epoch, computed anew from the history."""
         if not 0 < epoch <= controller.state.epoch:

@@ -6,6 +6,7 @@ import logging
 import signal
 import socket
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +24,9 @@ from deployments.heart import Heart
 from deployments.leases import Guardianship
 from deployments.link_endpoint import link_router
 from deployments.publisher import Publisher
+from deployments.rollouts.adapting import flags_after
+from deployments.rollouts.keeper import Rollouts
+from deployments.rollouts.routes import rollouts_router
 from deployments.spec import PenumbraSpec
 from deployments.store import Store
 from router.flag_check import flag_problems
@@ -48,6 +52,7 @@ class Plane:
     desks: tuple[Desk, Desk]
     """Who hears the gateways, and who the comparators."""
     heart: Heart
+    rollouts: Rollouts
 
 
 def open_plane(spec: PenumbraSpec) -> Plane:
@@ -65,7 +70,11 @@ def open_plane(spec: PenumbraSpec) -> Plane:
     clocks = Clocks(now=lambda: datetime.now(UTC), monotonic=now)
     controller = Controller(store, gateways, clocks, spec.control.acknowledge_seconds)
     heart = Heart(guardianship, controller.prove_store, now)
-    return Plane(controller, gateways, comparators, desks, heart)
+    rollouts = Rollouts(controller, clocks, spec.control.acknowledge_seconds, uuid.uuid4().hex)
+    heart.on_tick = rollouts.tick
+    for desk in desks:
+        desk.on_report = rollouts.take
+    return Plane(controller, gateways, comparators, desks, heart, rollouts)
 
 
 async def run_control(
@@ -82,8 +91,10 @@ async def run_control(
     controller = plane.controller
     try:
         await controller.start()
-        require_fitting_flags(controller.state.flags, payload, config_file)
+        flags = flags_after(controller.state, payload, datetime.now(UTC))
+        require_fitting_flags(flags, payload, config_file)
         is_changed = await controller.configure(payload, ACTOR)
+        await plane.rollouts.start()
         sock = _bind(spec.control.host, spec.control.port)
         log.info(
             "control_started",
@@ -95,11 +106,15 @@ async def run_control(
         )
         app = build_api(controller, plane.gateways, access)
         app.include_router(link_router(plane.comparators, access, COMPARATOR_PATH))
+        app.include_router(
+            rollouts_router(plane.rollouts, controller, access, lambda: datetime.now(UTC))
+        )
         beating = asyncio.create_task(plane.heart.run())
         try:
             await _serve(app, sock)
         finally:
             beating.cancel()
+            await plane.rollouts.close()
     finally:
         controller.close()
     log.info("control_stopped")

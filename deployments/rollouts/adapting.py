@@ -14,7 +14,7 @@ from deployments.rollouts.record import (
     flag_after,
     slices_of,
 )
-from deployments.state import State, step
+from deployments.state import State, fold, step
 from router.snapshot import Flag, ModelSnapshot
 
 
@@ -65,6 +65,13 @@ def configured(state: State, payload: ConfigPayload, actor: str, now: datetime) 
         drafts.append(draft)
         after = step(after, Event.of(draft, after.epoch + 1, now))
     return drafts
+
+
+def flags_after(state: State, payload: ConfigPayload, now: datetime) -> dict[str, Flag]:
+    """The flags once a configuration is taken over."""
+    drafts = configured(state, payload, "configuration", now)
+    events = (Event.of(one, state.epoch + number, now) for number, one in enumerate(drafts, 1))
+    return dict(fold(events, state).flags)
 
 
 def ended(rollout: Rollout, now: datetime, cause: str) -> Rollout:

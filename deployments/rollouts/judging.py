@@ -29,6 +29,11 @@ def evidence_of(rollout: Rollout) -> RunEvidence:
     return RunEvidence(rollout.spec, record.run, record.slices)
 
 
+def name_of(report: Report) -> tuple[str, str, int]:
+    """What a report is known by."""
+    return report.source, report.incarnation, report.seq
+
+
 class Bench:
     """All rollouts of a state, with their evidence.
 
@@ -102,15 +107,22 @@ class Bench:
         if not steps:
             return state, []
         after = rollout.model_copy(update={"record": record})
-        decided = None if report is None else decided_by(steps, evidence, findings, report)
+        decided = None if report is None else decided_by(steps, evidence, findings, name_of(report))
         draft = draft_of(state, after, GUARD, summary(steps), decided)
         return step(state, Event.of(draft, state.epoch + 1, now)), [draft]
 
 
 def decided_by(
-    steps: Iterable[Step], evidence: RunEvidence, findings: Findings, report: Report
+    steps: Iterable[Step], evidence: RunEvidence, findings: Findings, report: tuple[str, str, int]
 ) -> Decided | None:
-    """What is kept of a decision that took traffic away; None: it did not."""
+    """What is kept of a decision that took traffic away; None: it did not.
+
+    Args:
+        steps: What was decided.
+        evidence: By what.
+        findings: Its.
+        report: The deciding one, by (source, incarnation, seq).
+    """
     away = next((one for one in steps if one.did in _AWAY), None)
     if away is None:
         return None
@@ -132,7 +144,7 @@ def decided_by(
             "signal": None,
             "detail": away.cause,
             "pairs": findings.pairs,
-            "report": (report.source, report.incarnation, report.seq),
+            "report": report,
             "observed_at": evidence.observed_at or None,
             **fields,
         }

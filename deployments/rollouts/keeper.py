@@ -1,0 +1,288 @@
+"""Keeps all rollouts: makes reports durable, decides, commits what follows, times the rollbacks.
+
+A report and the rollback that it causes are one transaction: there is no moment at which the one
+is known and the other is not. Reports that arrive while another commit is under way share the next.
+
+Should a commit fail, nobody knows whether it happened: evidence is folded anew from the store
+before anything else is decided.
+
+Reading order: Rollouts.take, Rollouts.tick, Rollouts.change.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from deployments import evidence_rows
+from deployments.controller import Clocks, Controller
+from deployments.errors import NotFound
+from deployments.events import Draft
+from deployments.evidence_rows import Beside
+from deployments.feedback import AlreadyJudged, Judgement
+from deployments.rollouts.adapting import draft_of
+from deployments.rollouts.judging import Bench, name_of
+from deployments.rollouts.payload import RolloutPayload
+from deployments.rollouts.record import WATCHED, Key, Phase, Rollout
+from deployments.rollouts.stopwatch import Stopwatch, note, takes_away
+from deployments.store import Store
+from monitoring.evidence import Counts, Report, Run, RunReport, Signal
+
+FEEDBACK = "feedback"
+"""Source of the reports that carry judgements."""
+FEEDBACK_DAYS = 30
+
+Name = tuple[str, str, int]
+Edit = Callable[[Rollout], Rollout]
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    report: Report
+    done: "asyncio.Future[None]"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What came of an operator's change."""
+
+    rollout: Rollout
+    epoch: int
+    is_changed: bool
+
+
+class Rollouts:
+    """All rollouts of one control process.
+
+    Args:
+        controller: Started before `start`.
+        clocks: Time.
+        acknowledge_seconds: For how long a rollback waits for the gateways' acknowledgements.
+        incarnation: Of this process; unique.
+    """
+
+    def __init__(
+        self, controller: Controller, clocks: Clocks, acknowledge_seconds: float, incarnation: str
+    ) -> None:
+        self._controller = controller
+        self._clocks = clocks
+        self._incarnation = incarnation
+        self._bench = Bench(clocks.now)
+        self._is_behind = True
+        """The store may hold more than the evidence: not started yet, or a commit failed."""
+        self._pending: list[_Waiting] = []
+        self._last: dict[tuple[str, str], int] = {}
+        """(source, incarnation) -> the last report that was stored since the evidence was read."""
+        self._judgements = 0
+        self._stopwatch = Stopwatch(controller, clocks, acknowledge_seconds)
+
+    @property
+    def bench(self) -> Bench:
+        """The evidence, to look at."""
+        return self._bench
+
+    async def start(self) -> None:
+        """Delete what is of no use any more, and fold the stored reports.
+
+        Raises:
+            StoreUnavailable: The store cannot be read or written.
+        """
+        async with self._controller.writing():
+            keep = await self._runs_to_keep()
+            before = self._clocks.now() - timedelta(days=FEEDBACK_DAYS)
+            await self._controller.write(
+                lambda store: store.write(lambda c: evidence_rows.prune(c, keep, before))
+            )
+            await self._catch_up()
+
+    async def take(self, report: Report) -> None:
+        """Take a report; when this returns it is durable, and so is what it causes.
+
+        One that is stored already changes nothing.
+
+        Raises:
+            StoreUnavailable: It is not stored, or the store does not say so: to be sent again.
+        """
+        waiting = _Waiting(report, asyncio.get_running_loop().create_future())
+        self._pending.append(waiting)
+        async with self._controller.writing():
+            if not waiting.done.done():
+                await self._take_pending()
+        await waiting.done
+
+    async def judge(self, judgement: Judgement) -> None:
+        """Take a user's judgement: stored, and counted if its variant is under a rollout.
+
+        Raises:
+            AlreadyJudged: The request was judged differently before.
+            StoreUnavailable: It is not stored, or the store does not say so.
+        """
+        async with self._controller.writing():
+            await self._catch_up()
+            found = await self._controller.write(
+                lambda store: store.look(
+                    lambda c: evidence_rows.judgement(c, judgement.tenant, judgement.request_id)
+                )
+            )
+            if found == judgement:
+                return
+            if found is not None:
+                raise AlreadyJudged(f"request {judgement.request_id} was judged differently before")
+            await self._store([self._counted(judgement)], [judgement])
+
+    async def tick(self) -> None:
+        """Do what the time alone makes due.
+
+        Raises:
+            StoreUnavailable: What is due could not be stored.
+        """
+        async with self._controller.writing():
+            await self._catch_up()
+            drafts = self._bench.reconsider(self._controller.state)
+            if drafts:
+                await self._commit(drafts, Beside())
+
+    async def change(self, key: Key, edit: Edit, actor: str, reason: str) -> Kept:
+        """An operator changes a rollout.
+
+        Args:
+            key: (model, candidate).
+            edit: The rollout as it is -> as it shall be; may raise.
+            actor: Who.
+            reason: Why.
+
+        Raises:
+            NotFound: There is no such rollout.
+            DeploymentsError: What the edit raises.
+            StoreUnavailable: Nothing was changed.
+        """
+        async with self._controller.writing():
+            await self._catch_up()
+            return await self._edited(edit(self.rollout(key)), actor, reason)
+
+    async def put(self, make: Callable[[], Rollout], actor: str, reason: str) -> Kept:
+        """An operator makes a rollout, or replaces one; else as `change`."""
+        async with self._controller.writing():
+            await self._catch_up()
+            return await self._edited(make(), actor, reason)
+
+    def rollout(self, key: Key) -> Rollout:
+        """One rollout.
+
+        Raises:
+            NotFound: There is none.
+        """
+        found = self._controller.state.rollouts.get(key)
+        if found is None:
+            names = ", ".join(f"{c} ({m})" for m, c in self._controller.state.rollouts) or "none"
+            raise NotFound(
+                f"found no rollout of {key[1]!r} ({key[0]}), wanted one of: {names}",
+                param="candidate",
+            )
+        return found
+
+    async def close(self) -> None:
+        """Wait for the times of the last rollbacks."""
+        await self._stopwatch.close()
+
+    # Reports
+
+    async def _take_pending(self) -> None:
+        batch, self._pending = self._pending, []
+        try:
+            await self._catch_up()
+            fresh = await self._fresh([one.report for one in batch])
+            if fresh:
+                await self._store(fresh, [])
+        except BaseException as error:
+            # Also if this one was cancelled: the others in the batch must not wait for ever.
+            for one in batch:
+                if not one.done.done():
+                    one.done.set_exception(_as_failure(error))
+                    one.done.exception()  # looked at, also if nobody waits for it any more
+            raise
+        for one in batch:
+            if not one.done.done():
+                one.done.set_result(None)
+
+    async def _fresh(self, reports: Iterable[Report]) -> list[Report]:
+        """Those that are not stored, each once."""
+        named = {name_of(report): report for report in reports}
+        doubtful = [
+            report
+            for report in named.values()
+            if report.seq <= self._last.get((report.source, report.incarnation), report.seq)
+        ]
+        stored: set[Name] = set()
+        if doubtful:
+            stored = await self._controller.write(
+                lambda store: store.look(lambda c: evidence_rows.known(c, doubtful))
+            )
+        return [report for name, report in named.items() if name not in stored]
+
+    async def _store(self, reports: Sequence[Report], judgements: Sequence[Judgement]) -> None:
+        # From the first fold on the evidence is ahead of the store.
+        self._is_behind = True
+        drafts = self._bench.hear(self._controller.state, reports)
+        await self._commit(drafts, Beside(reports, judgements))
+        for report in reports:
+            self._last[report.source, report.incarnation] = report.seq
+        self._is_behind = False
+
+    def _counted(self, judgement: Judgement) -> Report:
+        self._judgements += 1
+        rollout = self._controller.state.rollouts.get((judgement.model, judgement.variant))
+        runs: tuple[RunReport, ...] = ()
+        if rollout is not None and rollout.record.phase in WATCHED:
+            run = Run(judgement.model, judgement.variant, rollout.record.run)
+            ones = int(judgement.is_negative)
+            counts = Counts(judgement.slice, Signal.FEEDBACK, 1 - ones, ones)
+            runs = (RunReport(run, counts=(counts,)),)
+        return Report(FEEDBACK, self._incarnation, self._judgements, runs)
+
+    # Commits
+
+    async def _edited(self, rollout: Rollout, actor: str, reason: str) -> Kept:
+        state = self._controller.state
+        is_changed = rollout != state.rollouts.get(rollout.key)
+        if is_changed:
+            await self._commit([draft_of(state, rollout, actor, reason)], Beside())
+        return Kept(self.rollout(rollout.key), self._controller.state.epoch, is_changed)
+
+    async def _commit(self, drafts: Sequence[Draft], beside: Beside) -> None:
+        first = self._controller.state.epoch + 1
+        durable_at, delivery = await self._controller.commit(drafts, beside)
+        for epoch, draft in enumerate(drafts, start=first):
+            payload = draft.payload
+            if isinstance(payload, RolloutPayload) and delivery is not None:
+                note(epoch, draft.actor, payload)
+                if takes_away(payload):
+                    self._stopwatch.start(epoch, payload, durable_at, delivery)
+
+    async def _catch_up(self) -> None:
+        if not self._is_behind:
+            return
+        rollouts = list(self._controller.state.rollouts.values())
+        runs = [one.record.run for one in rollouts if one.record.phase is not Phase.OFF]
+        self._last = {}
+
+        def fold(store: Store) -> None:
+            store.look(lambda c: self._bench.begin(rollouts, evidence_rows.reports(c, runs)))
+
+        await self._controller.write(fold)
+        self._is_behind = False
+
+    async def _runs_to_keep(self) -> list[str]:
+        """The current runs, and those that the last rollback or quarantine of each is about."""
+        keep = {one.record.run for one in self._controller.state.rollouts.values()}
+        events = await self._controller.write(lambda store: store.events())
+        last: dict[Key, str] = {}
+        for event in events:
+            payload = event.payload
+            if isinstance(payload, RolloutPayload) and payload.decided is not None:
+                last[payload.after.key] = payload.after.record.run
+        return sorted(keep | set(last.values()))
+
+
+def _as_failure(error: BaseException) -> Exception:
+    return error if isinstance(error, Exception) else RuntimeError("the commit was cancelled")

@@ -1,0 +1,90 @@
+"""How fast rollbacks are: from the durable event to the last gateway's acknowledgement."""
+
+import asyncio
+import logging
+
+from deployments import evidence_rows
+from deployments.controller import Clocks, Controller
+from deployments.errors import DeploymentsError
+from deployments.evidence_rows import RollbackTimes
+from deployments.publisher import Delivery
+from deployments.rollouts.payload import RolloutPayload
+from deployments.rollouts.record import Phase
+
+log = logging.getLogger(__name__)
+
+
+class Stopwatch:
+    """Waits for acknowledgements, and stores when they came; delays nothing.
+
+    Args:
+        controller: Whose store it is.
+        clocks: Time.
+        acknowledge_seconds: For how long it waits.
+    """
+
+    def __init__(self, controller: Controller, clocks: Clocks, acknowledge_seconds: float) -> None:
+        self._controller = controller
+        self._clocks = clocks
+        self._acknowledge_seconds = acknowledge_seconds
+        self._running: set[asyncio.Task[None]] = set()
+
+    def start(
+        self, epoch: int, payload: RolloutPayload, durable_at: float, delivery: Delivery
+    ) -> None:
+        """A rollback has become durable, then, by the monotonic clock."""
+        age = self._clocks.monotonic() - durable_at
+        durable = self._clocks.now().timestamp() - age
+        task = asyncio.create_task(self._record(epoch, payload, durable, delivery))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def close(self) -> None:
+        """Wait for those that are running."""
+        await asyncio.gather(*self._running)
+
+    async def _record(
+        self, epoch: int, payload: RolloutPayload, durable_at: float, delivery: Delivery
+    ) -> None:
+        arrival = await delivery.wait(self._acknowledge_seconds)
+        times = RollbackTimes(
+            epoch=epoch,
+            model=payload.after.spec.model,
+            candidate=payload.after.spec.candidate,
+            observed_at=payload.decided.observed_at if payload.decided else None,
+            durable_at=durable_at,
+            acknowledged_at=None if arrival.seconds is None else durable_at + arrival.seconds,
+            gateways=arrival.connected,
+        )
+        try:
+            await self._controller.write(
+                lambda store: store.write(lambda c: evidence_rows.insert_times(c, times))
+            )
+        except DeploymentsError as error:
+            # The rollback itself is durable and in force; only how fast it was is lost.
+            log.error("rollback_times_not_stored", extra={"epoch": epoch, "code": error.code})
+
+
+def takes_away(payload: RolloutPayload) -> bool:
+    """Whether an event takes traffic from the candidate because of what was found."""
+    was = payload.before.record.phase if payload.before else Phase.OFF
+    is_back = payload.after.record.phase is Phase.ROLLED_BACK and was is not Phase.ROLLED_BACK
+    return is_back or payload.decided is not None
+
+
+def note(epoch: int, actor: str, payload: RolloutPayload) -> None:
+    """Log a change."""
+    after = payload.after
+    log.log(
+        logging.WARNING if takes_away(payload) else logging.INFO,
+        "rollout_changed",
+        extra={
+            "model": after.spec.model,
+            "candidate": after.spec.candidate,
+            "stage": after.stage,
+            "verdict": after.record.verdict,
+            "cause": after.record.cause,
+            "actor": actor,
+            "epoch": epoch,
+        },
+    )
