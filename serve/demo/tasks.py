@@ -89,7 +89,7 @@ def make_tasks(slice_name: str, count: int, seed: int, *, held_out: bool = True)
 def fresh_tasks(slice_name: str, seed: int) -> Iterator[Task]:
     """Held-out tasks of one slice without end, no prompt twice: a repeated one proves nothing new.
 
-    Only when a slice has no prompt left (`facts` has some 1,500) does it begin anew.
+    Only when a slice has no prompt left (`facts` has 1,120) does it begin anew.
 
     Args:
         slice_name: One of `SLICES`.
