@@ -34,6 +34,19 @@ def test_the_header_wins_if_it_names_a_slice(named: str | None, expected: str) -
     assert slice_of(RULES, "globex", {}, chat("Γειά"), named) == expected
 
 
+@pytest.mark.parametrize(
+    ("named", "text", "expected"),
+    [
+        ("long", "Γειά", "greek"),  # its own slice is in quarantine: no name takes it out
+        ("other", "Γειά", "greek"),
+        ("greek", "hi", "greek"),  # naming a slice in quarantine puts it there
+        ("long", "hi", "long"),  # its own slice is not: the name wins
+    ],
+)
+def test_no_name_takes_a_request_out_of_quarantine(named: str, text: str, expected: str) -> None:
+    assert slice_of(RULES, "globex", {}, chat(text), named, ("greek",)) == expected
+
+
 def test_rules_that_ask_nothing_of_the_body_never_decode_it() -> None:
     def load() -> Any:
         raise AssertionError("decoded")
