@@ -130,7 +130,7 @@ class Engine:
             end = finish if is_last else None
             chunk = _chunk(is_chat, token, end, _logprobs(is_chat, body, [token]))
             chunk["token_ids"] = _token_ids(body, [token], None)
-            if position in self.silent and body.get("tools"):
+            if is_chat and position in self.silent and body.get("tools"):
                 if not body.get("return_token_ids"):
                     continue
                 chunk["delta"] = {}

@@ -1,0 +1,345 @@
+"""Mirrored requests: what the client gets, what the comparator gets, and what neither does."""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from router.mirror import compile_mirror, hash64
+from router.mirrored import Mirrored
+from router.snapshot import ModelSnapshot
+from tests.integration.gateway.conftest import EPOCH, model
+from tests.support.behaviours import (
+    close_before_head,
+    dying_stream,
+    engine,
+    respond,
+)
+from tests.support.engine_wire import TOKENS, Engine, encode, engine_error
+from tests.support.frame_sink import FrameSink
+from tests.support.gateway_process import GatewayProcess, counting, eventually
+from tests.support.raw_client import RawResponse
+from tests.support.requests import CHAT, COMPLETIONS, chat, dumps, request_for
+from tests.support.scripted_upstream import ScriptedUpstream
+
+FIELD = b"return_token_ids"
+SHEDS = "penumbra_mirror_sheds_total"
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+# Tokens without text: a character that takes two, and one that a tool parser swallows.
+BUILD = Engine("full", tokens=("Z", "", "ü", *TOKENS[1:]), silent=(3, 4))
+SLICES = [{"name": "greek", "match": {"scripts": ["greek"]}}]
+
+
+@pytest.fixture(scope="module")
+def models(full: ScriptedUpstream, int8: ScriptedUpstream) -> dict[str, Any]:
+    def watched(rate: float, **more: Any) -> dict[str, Any]:
+        # The candidate fails here so often that the gateway itself would take it out of service.
+        watch = {"candidate": "int8", "run": "run-1", "mirror": rate, "failure_tolerance": 0.99}
+        return {**model(full, int8, **more), "watches": [watch], "slices": SLICES}
+
+    return {
+        "demo": watched(1.0),
+        "half": watched(0.5),
+        "live": watched(1.0, flag={"split": {"int8": 100}}),
+        "unwatched": model(full, int8),
+    }
+
+
+@pytest.fixture(scope="module")
+def sink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FrameSink]:
+    with FrameSink(tmp_path_factory.mktemp("sink") / "shadow.sock") as sink:
+        yield sink
+
+
+@pytest.fixture(scope="module")
+def settings(models: dict[str, Any], sink: FrameSink) -> dict[str, Any]:
+    return {"snapshot": {"epoch": EPOCH, "models": models}, "shadow_socket": str(sink.path)}
+
+
+@pytest.fixture(autouse=True)
+def _connected(gateway: GatewayProcess, sink: FrameSink) -> None:
+    sink.wait_for_connection()
+    eventually(lambda: gateway.metric("penumbra_comparator_connected") == 1)
+    sink.forget()
+
+
+@pytest.fixture(scope="module")
+def request_ids(models: dict[str, Any]) -> tuple[str, str]:
+    """Two ids of the model `half`: of a request that is mirrored, and of one that is not."""
+    mirror = compile_mirror("half", ModelSnapshot.model_validate(models["half"]))
+    assert mirror is not None
+    ids = [f"r-{number}" for number in range(64)]
+    chosen = [bool(mirror.chosen(each.encode(), "other", "full")) for each in ids]
+    return ids[chosen.index(True)], ids[chosen.index(False)]
+
+
+def _comparable(response: RawResponse, request_id: str) -> tuple[Any, ...]:
+    headers = [line for line in response.headers if line[0] != "x-request-id"]
+    assert response.header("x-request-id") == request_id
+    body = re.sub(rb"-full-\d+", b"-full-N", response.body)
+    if response.framing == "length":
+        assert response.header("content-length") == str(len(response.body))
+        headers = [line for line in headers if line[0] != "content-length"]
+    return response.status, response.framing, headers, body
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"n": 2},
+        {"tools": TOOLS},
+        {"tools": TOOLS, "n": 2, "max_tokens": 7},
+        {"logprobs": 1},
+        {"max_tokens": 3},
+        {"echo": True},
+        {"return_token_ids": True},
+        {"return_token_ids": False},
+        {"stream_options": {"include_usage": True}},
+    ],
+    ids=json.dumps,
+)
+def test_a_mirrored_client_gets_the_bytes_that_it_would_have_got(
+    path: str,
+    is_stream: bool,
+    more: dict[str, Any],
+    gateway: GatewayProcess,
+    full: ScriptedUpstream,
+    request_ids: tuple[str, str],
+) -> None:
+    full.always(engine(BUILD))
+    body = request_for(path, "half", **({"stream": True} if is_stream else {}), **more)
+    answers = [
+        _comparable(gateway.post(path, body, {"x-request-id": each}), each) for each in request_ids
+    ]
+    assert answers[0] == answers[1]
+    tapped, plain = [json.loads(request.body) for request in full.wait_for_requests(2)]
+    assert plain == body
+    is_tapped = not {"echo", "return_token_ids"} & more.keys()
+    assert tapped == ({**body, "return_token_ids": True} if is_tapped else body)
+
+
+def test_the_comparator_gets_the_request_and_the_engines_answer(
+    gateway: GatewayProcess, full: ScriptedUpstream, sink: FrameSink
+) -> None:
+    body = chat(messages=[{"role": "user", "content": "Τι καιρό κάνει ;"}], temperature=0.5)
+    headers = {"x-request-id": "r-77", "x-session-id": "s-1", "x-user-id": "u"}
+    with counting(gateway, "penumbra_mirrored_requests_total", model="demo", candidate="int8"):
+        response = gateway.post(CHAT, body, headers)
+        (frame,) = sink.wait_for(1)
+    prompt = json.dumps(body["messages"]).encode()
+    assert frame == Mirrored(
+        request_id="r-77",
+        model="demo",
+        variant="full",
+        candidates=("int8",),
+        slice="greek",
+        epoch=EPOCH,
+        path=CHAT,
+        prompt_hash=hash64(prompt),
+        session=frame.session,
+        body=dumps(body),
+        is_stream=False,
+        answer=frame.answer,
+        answered_at=frame.answered_at,
+        first_byte_seconds=frame.first_byte_seconds,
+        total_seconds=frame.total_seconds,
+    )
+    assert frame.session > 0
+    assert 0 < frame.first_byte_seconds <= frame.total_seconds < 5
+    answer = json.loads(frame.answer)
+    assert answer["choices"][0].pop("token_ids")
+    assert answer.pop("prompt_token_ids")
+    shown = response.json()
+    assert shown["choices"][0].pop("token_ids") is shown.pop("prompt_token_ids") is None
+    assert answer == shown
+
+
+def test_a_stream_is_handed_over_as_the_engine_sent_it(
+    gateway: GatewayProcess, sink: FrameSink
+) -> None:
+    response = gateway.post(CHAT, chat(stream=True))
+    (frame,) = sink.wait_for(1)
+    assert frame.is_stream
+    assert frame.answer.endswith(b"data: [DONE]\n\n")
+    assert frame.answer.count(b'"token_ids":[') == len(TOKENS) + 1
+    assert b'token_ids":[' not in response.body
+
+
+def test_a_live_candidates_answer_is_handed_over_as_its_own(
+    gateway: GatewayProcess, sink: FrameSink
+) -> None:
+    assert gateway.post(CHAT, chat("live")).header("x-penumbra-variant") == "int8"
+    (frame,) = sink.wait_for(1)
+    assert (frame.model, frame.variant, frame.candidates) == ("live", "int8", ("int8",))
+
+
+def test_an_answer_that_the_baseline_gave_instead_is_handed_over_as_the_baselines(
+    gateway: GatewayProcess, int8: ScriptedUpstream, sink: FrameSink
+) -> None:
+    int8.next(close_before_head(), close_before_head())
+    assert gateway.post(CHAT, chat("live")).header("x-penumbra-variant") == "full"
+    (frame,) = sink.wait_for(1)
+    assert frame.variant == "full"
+    assert json.loads(frame.answer)["id"].startswith("chatcmpl-full")
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+def test_a_tapped_stream_that_dies_is_continued_and_not_compared(
+    path: str, gateway: GatewayProcess, int8: ScriptedUpstream, full: ScriptedUpstream
+) -> None:
+    # A token that is silent without a tool parser's word, then death within an event.
+    build = Engine("int8")
+    partial = lambda following: following[:-12]  # noqa: E731 - cut within `"token_ids":[...]`
+    int8.next(dying_stream(build, after_events=4, partial=partial))
+    body = request_for(path, "live", stream=True)
+    with counting(gateway, SHEDS, model="live", reason="continued"):
+        response = gateway.post(path, body)
+    assert b'token_ids":[' not in response.body
+    events = [json.loads(each[6:]) for each in response.events[:-1]]
+    pieces = [each["choices"][0].get("delta", each["choices"][0]) for each in events]
+    text = "".join(piece.get("content") or piece.get("text") or "" for piece in pieces)
+    assert text == "".join(TOKENS)
+    assert FIELD in int8.requests[0].body
+    assert FIELD not in full.requests[0].body
+
+
+def test_an_engines_error_is_the_clients_and_is_not_compared(
+    gateway: GatewayProcess, full: ScriptedUpstream
+) -> None:
+    refusal = engine_error("max_tokens is too large", 400)
+    full.next(respond(400, refusal))
+    with counting(gateway, SHEDS, model="demo", reason="error"):
+        response = gateway.post(CHAT, chat())
+    assert (response.status, response.body) == (400, refusal)
+    assert len(full.requests) == 1
+
+
+def test_a_server_that_refuses_the_field_gets_the_request_as_it_was(
+    gateway: GatewayProcess, full: ScriptedUpstream
+) -> None:
+    full.next(respond(400, engine_error("unknown field: return_token_ids", 400)))
+    with counting(gateway, SHEDS, model="demo", reason="refused"):
+        response = gateway.post(CHAT, chat())
+    assert response.status == 200
+    assert [FIELD in request.body for request in full.requests] == [True, False]
+
+
+def test_no_refusal_shows_the_client_a_field_that_it_did_not_send(
+    gateway: GatewayProcess, full: ScriptedUpstream
+) -> None:
+    def complain(sent: bytes) -> bytes:
+        return encode({"error": {"message": "bad", "input": json.loads(sent)}})
+
+    async def echo(exchange: Any) -> None:
+        await respond(400, complain(exchange.request.body))(exchange)
+
+    full.always(echo)
+    body = chat(temperature="hot")
+    assert gateway.post(CHAT, body).body == complain(dumps(body))
+
+
+def test_a_client_that_leaves_is_counted(gateway: GatewayProcess, full: ScriptedUpstream) -> None:
+    gate = full.gate()
+    full.always(engine(BUILD, gate=gate))
+    with counting(gateway, SHEDS, model="demo", reason="client_gone"):
+        with gateway.connect() as client:
+            client.send_request(CHAT, dumps(chat()))
+            assert gate.reached.wait(5.0)
+        gate.open()
+
+
+def test_a_model_without_a_watch_is_not_tapped(
+    gateway: GatewayProcess, full: ScriptedUpstream
+) -> None:
+    gateway.post(CHAT, chat("unwatched"))
+    assert FIELD not in full.wait_for_request().body
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/tokenize", "/v1/embeddings"])
+def test_other_routes_are_not_mirrored(
+    path: str, gateway: GatewayProcess, full: ScriptedUpstream
+) -> None:
+    assert gateway.post(path, request_for(path)).status == 200
+    assert FIELD not in full.wait_for_request().body
+
+
+def test_an_answer_too_large_to_keep_is_relayed_stripped_and_not_compared(
+    gateway: GatewayProcess, full: ScriptedUpstream
+) -> None:
+    choice = {"index": 0, "message": {"content": "x" * 9_000_000}, "token_ids": list(range(99_999))}
+    full.always(respond(200, encode({"choices": [choice], "prompt_token_ids": [1, 2]})))
+    with counting(gateway, SHEDS, model="demo", reason="too_large"):
+        response = gateway.post(CHAT, chat())
+    assert response.body == encode(
+        {"choices": [{**choice, "token_ids": None}], "prompt_token_ids": None}
+    )
+
+
+# The comparator's end
+
+
+def test_without_a_comparator_nothing_is_tapped_and_each_is_counted(
+    gateway: GatewayProcess, full: ScriptedUpstream, sink: FrameSink
+) -> None:
+    made = sink.connections
+    sink.stop()
+    try:
+        eventually(lambda: gateway.metric("penumbra_comparator_connected") == 0)
+        with counting(gateway, SHEDS, by=3, model="demo", reason="no_comparator"):
+            for _ in range(3):
+                assert gateway.post(CHAT, chat()).status == 200
+        assert not any(FIELD in request.body for request in full.requests)
+    finally:
+        sink.start()
+    sink.wait_for_connection(made + 1)
+    eventually(lambda: gateway.metric("penumbra_comparator_connected") == 1)
+    gateway.post(CHAT, chat())
+    sink.wait_for(1)
+
+
+def test_a_comparator_that_hangs_costs_evidence_and_no_answer(
+    gateway: GatewayProcess, full: ScriptedUpstream, sink: FrameSink, tmp_path: Path
+) -> None:
+    prompt = [{"role": "user", "content": "x" * 1_000_000}]
+    sink.pause()
+    try:
+        for _ in range(24):
+            assert gateway.post(CHAT, chat(messages=prompt)).status == 200
+        assert gateway.metric(SHEDS, model="demo", reason="buffer_full") >= 4
+        assert 16_000_000 < gateway.metric("penumbra_mirror_buffer_bytes") < 20_000_000
+        full.requests.clear()
+        assert gateway.post(CHAT, chat()).status == 200
+        assert FIELD not in full.wait_for_request().body
+    finally:
+        sink.resume()
+    eventually(lambda: gateway.metric("penumbra_mirror_buffer_bytes") == 0)
+    sink.forget()
+    gateway.post(CHAT, chat())
+    sink.wait_for(1)
+
+
+def test_frames_stay_whole_under_many_requests_at_once(
+    gateway: GatewayProcess, sink: FrameSink
+) -> None:
+    ids = [f"many-{number}" for number in range(50)]
+    clients = [gateway.connect() for _ in ids]
+    for client, request_id in zip(clients, ids, strict=True):
+        client.send_request(CHAT, dumps(chat(stream=True)), {"x-request-id": request_id})
+    for client in clients:
+        assert client.read_response().status == 200
+        client.close()
+    frames = sink.wait_for(len(ids))
+    assert sorted(frame.request_id for frame in frames) == sorted(ids)
+    assert len(set(map(_ids_of, frames))) == 1
+
+
+def _ids_of(frame: Mirrored) -> tuple[int, ...]:
+    found = re.findall(rb'"token_ids":\[([0-9,]*)\]', frame.answer)
+    return tuple(itertools.chain.from_iterable(map(int, each.split(b",")) for each in found))
