@@ -28,6 +28,9 @@ class Expectations(msgspec.Struct, frozen=True):
     """Whether the answer has to call a tool."""
     writing: str = NONE
     """What `writing` calls the last user text; `none` if the answer may be in any."""
+    usual_chars: float | None = None
+    """How long such answers usually are (`lengths.UsualLengths`). Not in the request: whoever keeps
+    count fills it in, and without it length drift is not checked."""
 
 
 def expectations(path: str, body: bytes) -> Expectations:

@@ -15,6 +15,7 @@ import msgspec
 from monitoring.signals.answer import Answer, Choice, ToolCall, read_answer
 from monitoring.signals.code import has_broken_block
 from monitoring.signals.expectations import Expectations, expectations
+from monitoring.signals.lengths import chars, has_drifted
 from monitoring.signals.refusals import is_refusal
 from monitoring.signals.repetition import ends_in_loop
 from monitoring.signals.schemas import is_valid, parse
@@ -28,9 +29,6 @@ __all__ = [
 
 SHORT_LIMIT_TOKENS = 16
 """Under a limit of fewer tokens, being cut is chance."""
-DRIFT_RATIO = 3.0
-DRIFT_LEAST_CHARS = 400
-"""An answer shorter than that is never too long."""
 
 _CUT = "length"
 _UNPARSED_CALLS = ("<tool_call>", "[TOOL_CALLS]", "<|python_tag|>", "<function=", "<|tool_call")
@@ -66,7 +64,7 @@ class Check(StrEnum):
     LENGTH = "length"
     """It was cut by the limit, the other build's answer was not."""
     LENGTH_DRIFT = "length_drift"
-    """It is several times as long as the other build's."""
+    """It is several times as long or short as the other build's, and that is the unusual one."""
 
 
 class Judgement(msgspec.Struct, frozen=True):
@@ -196,8 +194,7 @@ def _accused(wanted: Expectations, answer: Answer, other: Answer) -> frozenset[s
     has_room = wanted.limit_tokens is None or wanted.limit_tokens >= SHORT_LIMIT_TOKENS
     if has_room and _is_cut(answer) and not _is_cut(other):
         failed.add(Check.LENGTH)
-    length = _chars(answer)
-    if length >= DRIFT_LEAST_CHARS and length > DRIFT_RATIO * _chars(other):
+    if has_drifted(chars(answer), chars(other), wanted.usual_chars):
         failed.add(Check.LENGTH_DRIFT)
     return frozenset(failed)
 
@@ -223,13 +220,3 @@ def _writing(answer: Answer) -> str:
 
 def _is_cut(answer: Answer) -> bool:
     return any(choice.finish_reason == _CUT for choice in answer.choices)
-
-
-def _chars(answer: Answer) -> int:
-    """All that was written, reasoning and tool calls included."""
-    return sum(
-        len(choice.text)
-        + len(choice.reasoning)
-        + sum(len(call.arguments) for call in choice.tool_calls)
-        for choice in answer.choices
-    )
