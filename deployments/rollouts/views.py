@@ -1,23 +1,32 @@
 """What the admin API says of rollouts. `deployments.rollouts.viewing` fills it in."""
 
+import json
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
+from deployments import wanted
 from deployments.rollouts.spec import RolloutSpec
 from deployments.schemas import ReasonBody
 
 Verb = Literal["promote", "hold", "resume", "rollback", "rearm", "end"]
 
 
+def _from_json(value: object) -> RolloutSpec:
+    # Strict validation takes a list for a tuple only from JSON.
+    if isinstance(value, RolloutSpec):
+        return value
+    try:
+        return RolloutSpec.model_validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        raise ValueError("; ".join(wanted.problems(error, RolloutSpec))) from error
+
+
 class ApplyBody(ReasonBody):
     """A rollout to begin, or to begin anew with another spec."""
 
-    # Strictness is the spec's own; a JSON list is its tuple.
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    spec: RolloutSpec
+    spec: Annotated[RolloutSpec, BeforeValidator(_from_json)]
 
 
 class StreamView(BaseModel):
