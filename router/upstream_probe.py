@@ -8,14 +8,14 @@ them.
 import asyncio
 import hashlib
 import json
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from monitoring.vocabulary import Outcome
+from router import score_wire
 from router.ports import Headers, Receiver, Scores, Stream, Upstream, UpstreamRequest
 
 SCORE_SECONDS = 120.0
@@ -27,8 +27,6 @@ _SERVER_ERROR = 500
 _SCORE_BYTES = 64 * 1024
 _SCORE_BYTES_PER_TOKEN = 1024
 _NOT_FINITE = b"not JSON compliant"
-_MINUS_INFINITY = -9999.0
-"""How vLLM writes minus infinity."""
 
 
 class UpstreamError(Exception):
@@ -51,23 +49,6 @@ class NotFinite(UpstreamError):
     """The variant's numbers are no numbers: it could not even write them as JSON."""
 
     code = "not_finite"
-
-
-class _Row(msgspec.Struct):
-    logprob: float | None = None
-    """`null` where a server writes NaN so."""
-    rank: int | None = None
-
-
-class _ScoredChoice(msgspec.Struct):
-    prompt_logprobs: list[dict[int, _Row] | None]
-
-
-class _Scored(msgspec.Struct):
-    choices: list[_ScoredChoice]
-
-
-_read_scored = msgspec.json.Decoder(_Scored).decode
 
 
 @dataclass(slots=True)
@@ -163,33 +144,18 @@ def _refusal(answer: Answer) -> UpstreamError:
     return UpstreamError(Outcome.SERVER_ERROR, f"status {answer.status}")
 
 
-def _read_scores(body: bytes, token_ids: Sequence[int], start: int) -> Scores:
+def _scores(
+    answer: Answer,
+    read: Callable[[bytes, Sequence[int], int], Scores],
+    token_ids: Sequence[int],
+    start: int,
+) -> Scores:
+    if answer.status != _OK:
+        raise _refusal(answer)
     try:
-        rows = _read_scored(body).choices[0].prompt_logprobs
-        if len(rows) != len(token_ids):
-            raise ValueError(f"{len(rows)} rows for {len(token_ids)} tokens")
-        scored = [_read_row(rows[index], token_ids[index]) for index in range(start, len(rows))]
-    except (msgspec.MsgspecError, LookupError, ValueError) as error:
-        raise UpstreamError(Outcome.GARBAGE, "no prompt_logprobs in the answer") from error
-    return Scores(tuple(logprob for logprob, _ in scored), tuple(top for _, top in scored))
-
-
-def _read_row(row: dict[int, _Row] | None, token_id: int) -> tuple[float, int]:
-    if row is None:
-        raise ValueError("a row without log-probabilities")
-    logprob = row[token_id].logprob
-    if logprob is None:
-        return math.nan, token_id
-    if logprob <= _MINUS_INFINITY:
-        logprob = -math.inf
-    ranked = [key for key, entry in row.items() if entry.rank == 1]
-    # Without ranks, the likeliest of those listed; the given token wins a tie.
-    top = ranked[0] if ranked else max(row, key=lambda key: (_weight(row[key]), key == token_id))
-    return logprob, top
-
-
-def _weight(entry: _Row) -> float:
-    return -math.inf if entry.logprob is None else entry.logprob
+        return read(answer.body, token_ids, start)
+    except score_wire.NoScores as error:
+        raise UpstreamError(Outcome.GARBAGE, str(error)) from error
 
 
 class UpstreamProbe:
@@ -197,36 +163,42 @@ class UpstreamProbe:
 
     def __init__(self, model: str) -> None:
         self.model = model
+        self._has_short_score: bool | None = None
+        """Whether it is one of our own replicas, as far as scoring goes; None: not tried yet."""
 
     def stream(self, request: UpstreamRequest, receiver: Receiver) -> Stream:
         """See `Upstream.stream`."""
         raise NotImplementedError
 
     async def score(self, token_ids: Sequence[int], start: int) -> Scores:
-        """See `Upstream.score`: vLLM's completions API with `prompt_logprobs`.
-
-        vLLM never reads its prefix cache for such a request, so what was asked before cannot
-        change what comes back. One alternative a row tells what would have been chosen greedily.
-        """
+        """See `Upstream.score`: by our own replicas' route if there is one, else by vLLM's API."""
         if not 1 <= start < len(token_ids):
             raise ValueError(f"start is {start}, wanted 1 <= start < {len(token_ids)}")
-        payload = {
-            "model": self.model,
-            "prompt": token_ids,
-            "max_tokens": 1,
-            "temperature": 0,
-            "prompt_logprobs": 1,
-            "add_special_tokens": False,
-        }
-        answer = await fetch(
+        if self._has_short_score is not False:
+            body = score_wire.short_body(token_ids, start)
+            answer = await self._fetch_scores(score_wire.SHORT_PATH, body, len(token_ids))
+            try:
+                scores = _scores(answer, score_wire.read_short, token_ids, start)
+            except UpstreamError:
+                # Only a server that has answered so before is held to it.
+                if self._has_short_score:
+                    raise
+            else:
+                self._has_short_score = True
+                return scores
+        body = score_wire.completions_body(self.model, token_ids)
+        answer = await self._fetch_scores(score_wire.COMPLETIONS_PATH, body, len(token_ids))
+        scores = _scores(answer, score_wire.read_completion, token_ids, start)
+        self._has_short_score = False
+        return scores
+
+    async def _fetch_scores(self, path: str, body: dict[str, Any], tokens: int) -> Answer:
+        return await fetch(
             self,
-            json_request("/v1/completions", payload),
+            json_request(path, body),
             timeout_seconds=SCORE_SECONDS,
-            limit_bytes=_SCORE_BYTES + _SCORE_BYTES_PER_TOKEN * len(token_ids),
+            limit_bytes=_SCORE_BYTES + _SCORE_BYTES_PER_TOKEN * tokens,
         )
-        if answer.status != _OK:
-            raise _refusal(answer)
-        return _read_scores(answer.body, token_ids, start)
 
     async def health(self) -> bool:
         """See `Upstream.health`."""

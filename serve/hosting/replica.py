@@ -44,7 +44,10 @@ class VariantReplica:
 
     async def __serve_build_asgi_app__(self) -> Any:
         """Ray Serve's hook for an application that exists only once the engine has started."""
+        from serve.hosting.scoring import add_scoring_route
+
         app = await self._server.__serve_build_asgi_app__()
+        add_scoring_route(app)
         app.add_middleware(DisconnectMiddleware)  # Outermost.
         return app
 

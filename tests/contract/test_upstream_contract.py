@@ -2,41 +2,16 @@
 
 import asyncio
 import contextlib
-import math
-from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from monitoring.vocabulary import Outcome
 from router.ports import Headers, Upstream, UpstreamRequest
-from router.testing import Body, Fail, FakeUpstream, Hang, Head, Script, events, whole
-from router.upstream_http import HttpUpstream
-from router.upstream_probe import NotFinite, UpstreamError, fetch
-from tests.support.script_server import Answer, script_server
+from router.testing import Body, Fail, Hang, Head, Script, events, whole
+from router.upstream_probe import UpstreamError, fetch
+from tests.support.upstreams import Make
 
-Make = Callable[..., contextlib.AbstractAsyncContextManager[Upstream]]
 REQUEST = UpstreamRequest(b"/v1/chat/completions", b"content-type: application/json\r\n", b"{}")
-
-
-@contextlib.asynccontextmanager
-async def fake_upstream(answer: Answer | None = None) -> AsyncIterator[Upstream]:
-    yield FakeUpstream("demo", answer)
-
-
-@contextlib.asynccontextmanager
-async def http_upstream(answer: Answer | None = None) -> AsyncIterator[Upstream]:
-    async with script_server(answer) as url:
-        upstream = HttpUpstream("demo", url)
-        try:
-            yield upstream
-        finally:
-            upstream.close()
-
-
-@pytest.fixture(params=[fake_upstream, http_upstream], ids=["fake", "http"])
-def make(request: pytest.FixtureRequest) -> Make:
-    chosen: Make = request.param
-    return chosen
 
 
 class Recorder:
@@ -153,90 +128,6 @@ async def test_pause_holds_the_body_until_resume(make: Make) -> None:
         stream.resume()
         await recorder.over.wait()
     assert recorder.body.endswith(b"data: [DONE]\n\n")
-
-
-async def test_score_gives_one_log_probability_and_one_choice_a_token(make: Make) -> None:
-    async with make(None) as upstream:
-        scores = await upstream.score([5, 6, 7, 8], 2)
-        longer = await upstream.score((5, 6, 7, 8), 1)
-    assert len(scores.logprobs) == len(scores.top_ids) == 2
-    assert all(logprob <= 0 for logprob in scores.logprobs)
-    assert longer.logprobs[1:] == scores.logprobs
-    assert longer.top_ids[1:] == scores.top_ids
-
-
-@pytest.mark.parametrize(
-    ("row", "logprob", "top_id"),
-    [
-        ({"2": {"logprob": -0.5, "rank": 1}}, -0.5, 2),
-        ({"2": {"logprob": -3.0, "rank": 7}, "9": {"logprob": -0.1, "rank": 1}}, -3.0, 9),
-        ({"2": {"logprob": -3.0}, "9": {"logprob": -0.1}}, -3.0, 9),
-        ({"2": {"logprob": -0.7}, "9": {"logprob": -0.7}}, -0.7, 2),
-    ],
-    ids=["chosen", "ranked", "likeliest", "tie"],
-)
-async def test_score_reads_the_token_and_the_greedy_choice(
-    make: Make, row: object, logprob: float, top_id: int
-) -> None:
-    answer = {"choices": [{"prompt_logprobs": [None, row]}]}
-    async with make(lambda _: whole(answer)) as upstream:
-        scores = await upstream.score([1, 2], 1)
-    assert (scores.logprobs, scores.top_ids) == ((logprob,), (top_id,))
-
-
-@pytest.mark.parametrize("written", [None, -9999.0], ids=["NaN", "minus infinity"])
-async def test_score_tells_a_log_probability_that_is_none(
-    make: Make, written: float | None
-) -> None:
-    answer = {"choices": [{"prompt_logprobs": [None, {"2": {"logprob": written, "rank": 1}}]}]}
-    async with make(lambda _: whole(answer)) as upstream:
-        scores = await upstream.score([1, 2], 1)
-    assert not math.isfinite(scores.logprobs[0])
-
-
-async def test_score_tells_an_engine_that_cannot_write_its_numbers(make: Make) -> None:
-    error = {"error": {"message": "Out of range float values are not JSON compliant: nan"}}
-    async with make(lambda _: whole(error, status=500)) as upstream:
-        with pytest.raises(NotFinite):
-            await upstream.score([1, 2], 1)
-
-
-@pytest.mark.parametrize("start", [0, 4, -1])
-async def test_score_refuses_a_start_outside_the_tokens(make: Make, start: int) -> None:
-    async with make(None) as upstream:
-        with pytest.raises(ValueError, match="start"):
-            await upstream.score([5, 6, 7, 8], start)
-
-
-@pytest.mark.parametrize(
-    "choice",
-    [
-        {},
-        {"prompt_logprobs": None},
-        {"prompt_logprobs": [None]},
-        {"prompt_logprobs": [None, None]},
-        {"prompt_logprobs": [None, {"3": {"logprob": -1.0}}]},
-        {"prompt_logprobs": [None, {"2": {"logprob": "x"}}]},
-    ],
-    ids=["absent", "null", "short", "empty row", "another token", "no number"],
-)
-async def test_score_without_log_probabilities_is_an_error(make: Make, choice: object) -> None:
-    async with make(lambda _: whole({"choices": [choice]})) as upstream:
-        with pytest.raises(UpstreamError) as caught:
-            await upstream.score([1, 2], 1)
-    assert caught.value.outcome is Outcome.GARBAGE
-
-
-@pytest.mark.parametrize(
-    ("status", "outcome"), [(400, Outcome.CLIENT_ERROR), (503, Outcome.SERVER_ERROR)]
-)
-async def test_score_tells_a_refusal_from_a_failure(
-    make: Make, status: int, outcome: Outcome
-) -> None:
-    async with make(lambda _: whole({}, status=status)) as upstream:
-        with pytest.raises(UpstreamError) as caught:
-            await upstream.score([1, 2], 1)
-    assert caught.value.outcome is outcome
 
 
 async def test_health_is_true_for_200_and_false_otherwise(make: Make) -> None:

@@ -13,6 +13,8 @@ import httpx
 import psutil
 import pytest
 
+from router import score_wire
+from router.score_wire import SHORT_PATH
 from serve.supervisor.state import Phase
 from tests.e2e.conftest import VARIANTS, engine
 from tests.support.installation import Installation, still_running
@@ -99,6 +101,20 @@ def test_variant_scores_every_prompt_token(stack: Installation, variant: str) ->
     response = httpx.post(f"{stack.variant_url(variant)}/v1/completions", json=body, timeout=60)
     scores = response.json()["choices"][0]["prompt_logprobs"]
     assert [next(iter(one)) for one in scores[1:]] == [str(token) for token in tokens[1:]]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_both_ways_of_scoring_give_the_same_numbers(stack: Installation, variant: str) -> None:
+    tokens = [256, 258, *b"Sort: gad bab cuf", 257, 259, *b"bab cuf gad", 257]
+    start = tokens.index(259) + 1
+    url = stack.variant_url(variant)
+    short = httpx.post(f"{url}{SHORT_PATH}", json={"token_ids": tokens, "start": start}, timeout=60)
+    body = score_wire.completions_body("demo", tokens)
+    whole = httpx.post(f"{url}{score_wire.COMPLETIONS_PATH}", json=body, timeout=60)
+    wanted = score_wire.read_completion(whole.content, tokens, start)
+    found = score_wire.read_short(short.content, tokens, start)
+    assert found.top_ids == wanted.top_ids
+    assert found.logprobs == pytest.approx(wanted.logprobs, abs=1e-3)
 
 
 def test_stream_is_not_held_back(stack: Installation) -> None:
