@@ -4,6 +4,7 @@ Everything is bounded, and nothing here can be felt by a gateway: reading its so
 """
 
 import asyncio
+import dataclasses
 import logging
 import traceback
 from collections import deque
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import msgspec
 
 from monitoring.evidence import Pair, Run
+from monitoring.signals.lengths import UsualLengths
 from router.mirrored import Mirrored
 from router.shadow.admission import Gauges, Purse, has_headroom
 from router.shadow.comparison import Case, Comparison, Finding, read_case
@@ -71,6 +73,8 @@ class Comparator:
         """Model -> longest sequence that all its watched builds take."""
         self.sequences: dict[str, deque[tuple[Sequence[int], int]]] = {}
         """Model -> what was compared last, for self-tests. Never leaves the process."""
+        self.lengths: dict[str, UsualLengths] = {}
+        """Model -> how long its baseline's answers are."""
         self.running: dict[str, int] = {}
         """Model -> comparisons under way."""
         self.last_look = clocks.now()
@@ -154,6 +158,7 @@ class Comparator:
                 self._shed(mirrored, runs, case)
                 return
             self._keep(case)
+            case = self._with_usual_length(case, model.baseline)
             comparison = Comparison(
                 case, model, runs, self._scorer, self._generator, self.settings.generation_tokens
             )
@@ -195,6 +200,15 @@ class Comparator:
         for pair in pairs:
             self.metrics.count_pair(run.model, run.candidate, pair)
             self._reporter.pair(run, pair)
+
+    def _with_usual_length(self, case: Case, baseline: str) -> Case:
+        mirrored = case.mirrored
+        lengths = self.lengths.setdefault(mirrored.model, UsualLengths())
+        usual = lengths.usual(mirrored.slice)
+        if mirrored.variant == baseline:
+            lengths.note(mirrored.slice, case.answer)
+        expected = msgspec.structs.replace(case.expected, usual_chars=usual)
+        return dataclasses.replace(case, expected=expected)
 
     def _keep(self, case: Case) -> None:
         kept = self.sequences.setdefault(case.mirrored.model, deque(maxlen=_KEPT_SEQUENCES))

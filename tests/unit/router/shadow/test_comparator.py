@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from monitoring.evidence import Arm
+from monitoring.signals.lengths import LEAST_ANSWERS
 from router.mirrored import Mirrored
 from router.shadow.admission import Gauges
 from router.testing import Script, whole
@@ -158,6 +159,16 @@ async def test_the_other_arm_answers_the_same_request_unstreamed_and_marked() ->
     request = next(r for r in bench.builds["int8"].requests if r.path == b"/v1/chat/completions")
     assert b"x-penumbra-shadow: 1\r\n" in request.headers
     assert bench.builds["full"].answers == []
+
+
+async def test_an_answer_of_unusual_length_is_harm_once_a_length_is_usual() -> None:
+    bench = Bench(watch(generate=1.0))
+    bench.builds["int8"].text = "No."
+    answer = answer_bytes(" ".join(f"Case {i} is another one." for i in range(12)))
+    requests = [mirrored(f"r{i}", answer=answer) for i in range(LEAST_ANSWERS + 1)]
+    await compare(bench, *requests, expected=len(requests))
+    assert [pair.failed for pair in bench.pairs] == [()] * LEAST_ANSWERS + [("length_drift",)]
+    assert bench.pairs[-1].harm == 1
 
 
 async def test_no_answer_of_the_candidate_is_harm() -> None:
