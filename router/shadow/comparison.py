@@ -30,7 +30,8 @@ from router.shadow.generation import (
 )
 from router.shadow.intake import ShedReason
 from router.shadow.pairs import Answered, Seen, Sides, pair_of
-from router.shadow.scoring import Scored, Scorer
+from router.shadow.scored import Scored
+from router.shadow.scoring import Scorer
 from router.shadow.watched import WatchedModel, WatchedRun
 
 _AGAIN = " again"

@@ -14,7 +14,7 @@ from monitoring.signals.answer import Answer
 from monitoring.signals.displacement import compare
 from monitoring.signals.harm import Expectations, judge
 from router.mirrored import Mirrored
-from router.shadow.scoring import Scored
+from router.shadow.scored import Scored
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,30 +3,12 @@
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from router.ports import Scores, Upstream
+from router.ports import Upstream
+from router.shadow.scored import Scored
 from router.upstream_probe import NotFinite, UpstreamError
 
 TIMEOUT = "timeout"
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """What came of one score."""
-
-    seconds: float
-    """From the request to the answer, as seen from here."""
-    scores: Scores | None = None
-    problem: str | None = None
-    """Why there are none: an `Outcome`."""
-    is_not_finite: bool = False
-    """The build's numbers are no numbers."""
-
-    @property
-    def usable(self) -> Scores | None:
-        """Scores that can be compared."""
-        return None if self.is_not_finite else self.scores
 
 
 class Scorer:

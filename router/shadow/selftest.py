@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from monitoring.evidence import SelfTest
 from monitoring.signals.displacement import compare
 from router.ports import Scores, Upstream
-from router.shadow.scoring import Scored
+from router.shadow.scored import Scored
 from router.shadow.settings import SelfTestSettings
 
 Sequences = Sequence[tuple[Sequence[int], int]]
