@@ -11,9 +11,7 @@ import contextlib
 import logging
 import os
 import platform
-import random
-import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,33 +39,13 @@ from router.link_messages import (
     from_control,
 )
 from router.link_messages import Lease as Grant
+from router.pace import Pace
 from router.reporter import Reporter
 from router.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
 _LARGEST_MESSAGE_BYTES = 16 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How patient the link is; and its clock and dice, so that a test can bring its own."""
-
-    open_seconds: float = 5.0
-    ping_seconds: float = 5.0
-    """How often the other end is asked for a sign of life, and how long that may take."""
-    first_retry_seconds: float = 0.05
-    longest_retry_seconds: float = 2.0
-    now: Callable[[], float] = time.monotonic
-    dice: Callable[[], float] = random.random
-    """Uniform in [0, 1)."""
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-
-    def retry_seconds(self, failures: int) -> float:
-        """How long to wait after so many failures in a row: doubling, with full jitter."""
-        doubled = self.first_retry_seconds * float(2 ** min(failures, 16))
-        longest = min(self.longest_retry_seconds, doubled)
-        return longest * (0.5 + 0.5 * self.dice())
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +97,7 @@ class ControlLink:
         self._pace = pace or Pace()
         self._has_observations = asyncio.Event()
         self._must_renew = asyncio.Event()
+        self._was_acknowledged = asyncio.Event()
         if self._duties.reporter is not None:
             self._duties.reporter.on_news = self._has_observations.set
         self._store = ""
@@ -146,6 +125,15 @@ class ControlLink:
                 self.connected_since = None
             await self._pace.sleep(self._pace.retry_seconds(self._failures))
             self._failures += 1
+
+    async def tell_the_rest(self, seconds: float) -> None:
+        """Wait until all that was observed is acknowledged, at most so long."""
+        reporter = self._duties.reporter
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while reporter is not None and not reporter.is_empty and self.is_connected:
+                    self._was_acknowledged.clear()
+                    await self._was_acknowledged.wait()
 
     async def _hold(self) -> None:
         async with connect(
@@ -230,6 +218,7 @@ class ControlLink:
                 duties.lease.answered(message)
             case Stored(incarnation=incarnation, seq=seq) if duties.reporter is not None:
                 duties.reporter.acknowledge(incarnation, seq)
+                self._was_acknowledged.set()
             case Probe(nonce=nonce) if duties.is_comparing is not None:
                 return Beat(nonce) if duties.is_comparing() else None
             case _:

@@ -22,6 +22,7 @@ from router.settings import GatewaySettings
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 30
+_LAST_REPORT_SECONDS = 1.0
 _BACKLOG = 2048
 _GC_THRESHOLD = 50_000
 
@@ -63,14 +64,8 @@ async def run_gateway(settings: GatewaySettings, control_token: str | None) -> N
         serving = [group.create_task(server.serve(sockets=[sock])) for server, sock in servers]
         background = [group.create_task(gateway.sweep())]
         background.append(group.create_task(gateway.mirroring.handover.run()))
-        if settings.control_url is not None:
-            link = ControlLink(
-                settings.control_url,
-                control_token or "",
-                settings.gateway_id,
-                gateway.apply,
-                duties=Duties(gateway.reporter, gateway.lease, gateway.feedback),
-            )
+        link = _link(gateway, control_token)
+        if link is not None:
             background.append(group.create_task(link.run()))
         await stop.wait()
         log.info("gateway_draining")
@@ -79,10 +74,26 @@ async def run_gateway(settings: GatewaySettings, control_token: str | None) -> N
             # The internal port last: it tells until the end that this process is draining.
             server.should_exit = True
             await task
+        if link is not None:
+            await link.tell_the_rest(_LAST_REPORT_SECONDS)
         for task in background:
             task.cancel()
     gateway.close()
     log.info("gateway_stopped")
+
+
+def _link(gateway: Gateway, control_token: str | None) -> ControlLink | None:
+    settings = gateway.settings
+    if settings.control_url is None:
+        return None
+    duties = Duties(gateway.reporter, gateway.lease, gateway.feedback)
+    return ControlLink(
+        settings.control_url,
+        control_token or "",
+        settings.gateway_id,
+        gateway.apply,
+        duties=duties,
+    )
 
 
 def _server(app: Starlette, protocol: object) -> _Server:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.control_link import ControlLink, Pace, link_url
+from router.control_link import ControlLink, link_url
 from router.link_messages import (
     Applied,
     Hello,
@@ -13,6 +13,7 @@ from router.link_messages import (
     from_gateway,
     push_of,
 )
+from router.pace import Pace
 from router.snapshot import Flag, Snapshot
 from tests.support.routing_tables import flags, snapshot
 
