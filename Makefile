@@ -5,7 +5,7 @@ PY := .venv/bin/python
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help install check lint types imports unit test demo bench-gateway bench-flags table clean
+.PHONY: help install check lint types imports unit test demo bench-gateway bench-flags bench-rollback table clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,6 +47,9 @@ bench-gateway: install  ## the gateway beside nginx, LiteLLM and the Rust router
 
 bench-flags: install  ## from a durable flag change to the last gateway
 	@$(PY) benchmarks/flag_propagation.py
+
+bench-rollback: install  ## from the deciding observation to the last gateway
+	@$(PY) benchmarks/rollback_latency.py
 
 clean:  ## remove what the targets made, .venv excepted
 	rm -rf var .penumbra benchmarks/.build .mypy_cache .ruff_cache .pytest_cache .hypothesis
