@@ -1,17 +1,10 @@
-"""Reads the tolerance of displacement from the first pairs of a run. Pure."""
+"""Gathers the first pairs of a run, from which the tolerance of displacement is read. Pure."""
 
-from collections.abc import Sequence
-from math import fsum
 from typing import Any
 
-FACTOR = 1.3
-"""Tolerance over the mean that was found."""
-LEAST_OVER_AA = 0.005
-"""... and at least this much over the baseline's displacement against itself."""
-SLICE_PAIRS = 50
-"""A slice with fewer values has the tolerance of all of them together."""
-MOST = 0.5
-"""No tolerance is read that is larger: a candidate this far off is not fit to be calibrated on."""
+import msgspec
+
+from monitoring.signals.calibration import Refusal, calibrate
 
 
 class Calibration:
@@ -45,25 +38,19 @@ class Calibration:
         self._aa.append(value)
 
     def result(self) -> dict[str, Any]:
-        """The tolerances, and how they were read: what goes into the record."""
-        pooled = [value for values in self._values.values() for value in values]
-        aa = _mean(self._aa)
-        own = {name: values for name, values in self._values.items() if len(values) >= SLICE_PAIRS}
+        """The tolerances, and how they were read: what goes into the record.
+
+        Raises:
+            ValueError: There are not enough values.
+        """
+        read = calibrate(self._values, {"": self._aa}, self.wanted)
+        if isinstance(read, Refusal):
+            raise ValueError(read.reason)
         return {
-            "pairs": len(pooled),
-            "aa_pairs": len(self._aa),
-            "aa_mean": aa,
-            "mean": _mean(pooled),
-            "tolerance": _tolerance(pooled, aa),
-            "slices": {
-                name: {
-                    "pairs": len(values),
-                    "mean": _mean(values),
-                    "tolerance": _tolerance(values, aa),
-                }
-                for name, values in sorted(own.items())
-            },
-            "rule": f"max({FACTOR:g} x mean, aa_mean + {LEAST_OVER_AA:g}), at most {MOST:g}",
+            **msgspec.to_builtins(read.default),
+            "slices": msgspec.to_builtins(read.slices),
+            "too_few": list(read.too_few),
+            "rule": read.rule,
         }
 
     def dump(self) -> dict[str, Any]:
@@ -77,11 +64,3 @@ class Calibration:
         calibration._values = {name: list(values) for name, values in dumped["values"].items()}
         calibration._aa = list(dumped["aa"])
         return calibration
-
-
-def _tolerance(values: Sequence[float], aa: float) -> float:
-    return min(MOST, max(FACTOR * _mean(values), aa + LEAST_OVER_AA))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return fsum(values) / len(values) if values else 0.0

@@ -3,8 +3,8 @@
 How far apart two builds are that do the same work depends on the model and the slice, so no figure
 fits them all. What is read here is the level that the candidate began with; from then on the guard
 watches that it stays there. It is no proof that the candidate is good: one that was bad from its
-first pair is calibrated on its own damage. `most` stops the worst of that, and harm, which is
-measured against the baseline, judges the rest.
+first pair is calibrated on its own damage. No tolerance is larger than `most`, so that the worst of
+those is over it at once; harm, which is measured against the baseline, judges the rest.
 """
 
 import math
@@ -17,13 +17,8 @@ LEAST_OVER_AA = 0.005
 STANDARD_ERRORS = 2.0
 SLICE_PAIRS = 30
 """A slice with fewer values has no tolerance of its own."""
-MOST = 0.1
-"""Largest tolerance that is read; see `calibrate`."""
-
-RULE = (
-    f"max({FACTOR:g} x mean, aa_mean + {LEAST_OVER_AA:g}, "
-    f"mean + {STANDARD_ERRORS:g} x standard_error)"
-)
+MOST = 0.25
+"""Largest tolerance that is read: builds of 2 to 3 bits are that far off, sound ones are not."""
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -37,6 +32,8 @@ class Reading(msgspec.Struct, frozen=True):
     aa_mean: float
     """Their mean; 0 without any."""
     tolerance: float
+    is_capped: bool = False
+    """The rule made more of it than may be."""
 
 
 class Calibration(msgspec.Struct, frozen=True, tag="calibrated"):
@@ -47,11 +44,11 @@ class Calibration(msgspec.Struct, frozen=True, tag="calibrated"):
     slices: dict[str, Reading]
     too_few: tuple[str, ...]
     """Slices that had pairs, but fewer than `SLICE_PAIRS`."""
-    rule: str = RULE
+    rule: str
 
 
 class Refusal(msgspec.Struct, frozen=True, tag="refused"):
-    """No tolerance can be read."""
+    """No tolerance can be read yet."""
 
     reason: str
 
@@ -74,9 +71,7 @@ def calibrate(
         values: Slice -> displacement of its candidate pairs, [0, 1] each, in the order observed.
         aa: Slice -> displacement of its pairs of the baseline with itself.
         wanted: Pairs needed in all, at least 2.
-        most: A tolerance over all pairs that is larger is refused: so far from the baseline, a
-            candidate is not fit to be measured by its own beginnings. A slice's is not refused, but
-            never larger.
+        most: No tolerance is larger.
 
     Returns:
         The tolerances, or why there are none.
@@ -90,36 +85,34 @@ def calibrate(
     if len(pooled) < wanted:
         return Refusal(f"{len(pooled)} pairs, {wanted} are needed")
     pooled_aa = [value for slice_values in aa.values() for value in slice_values]
-    default = _read(pooled, pooled_aa)
-    if default.tolerance > most:
-        return Refusal(
-            f"the mean of {len(pooled)} pairs is {default.mean:.4f}, which makes a tolerance of "
-            f"{default.tolerance:.4f}, over {most:g}"
-        )
     slices: dict[str, Reading] = {}
     for name in sorted(values):
         if len(values[name]) >= SLICE_PAIRS:
             own_aa = aa.get(name, ())
-            reading = _read(values[name], own_aa if len(own_aa) >= SLICE_PAIRS else pooled_aa)
-            tolerance = min(most, reading.tolerance)
-            slices[name] = msgspec.structs.replace(reading, tolerance=tolerance)
-    too_few = tuple(name for name in sorted(values) if 0 < len(values[name]) < SLICE_PAIRS)
-    return Calibration(default, slices, too_few)
+            has_own = len(own_aa) >= SLICE_PAIRS
+            slices[name] = _read(values[name], own_aa if has_own else pooled_aa, most)
+    return Calibration(
+        default=_read(pooled, pooled_aa, most),
+        slices=slices,
+        too_few=tuple(name for name in sorted(values) if 0 < len(values[name]) < SLICE_PAIRS),
+        rule=f"max({FACTOR:g} x mean, aa_mean + {LEAST_OVER_AA:g}, "
+        f"mean + {STANDARD_ERRORS:g} x standard_error), at most {most:g}",
+    )
 
 
-def _read(values: Sequence[float], aa: Sequence[float]) -> Reading:
+def _read(values: Sequence[float], aa: Sequence[float], most: float) -> Reading:
     mean, aa_mean = _mean(values), _mean(aa)
     squares = math.fsum((value - mean) ** 2 for value in values)
     standard_error = math.sqrt(squares / (len(values) - 1) / len(values))
+    tolerance = max(FACTOR * mean, aa_mean + LEAST_OVER_AA, mean + STANDARD_ERRORS * standard_error)
     return Reading(
         pairs=len(values),
         mean=mean,
         standard_error=standard_error,
         aa_pairs=len(aa),
         aa_mean=aa_mean,
-        tolerance=max(
-            FACTOR * mean, aa_mean + LEAST_OVER_AA, mean + STANDARD_ERRORS * standard_error
-        ),
+        tolerance=min(most, tolerance),
+        is_capped=tolerance > most,
     )
 
 

@@ -65,15 +65,19 @@ def test_too_few_pairs_are_refused_with_the_reason() -> None:
     assert calibrate({}, {}, wanted=2) == Refusal("0 pairs, 2 are needed")
 
 
-def test_a_candidate_far_from_the_baseline_is_not_calibrated_on_itself() -> None:
-    found = calibrate({"a": [0.29] * 300}, {}, wanted=300)
-    assert isinstance(found, Refusal)
-    assert "0.2900" in found.reason
+def test_no_tolerance_is_larger_than_the_most() -> None:
+    found = calibrated({"a": [0.29] * 300, "b": [0.01] * 200}, {}, wanted=300)
+    assert (found.slices["a"].tolerance, found.slices["a"].is_capped) == (MOST, True)
+    assert (found.slices["b"].tolerance, found.slices["b"].is_capped) == (0.01 * FACTOR, False)
+    assert found.default.is_capped == (found.default.mean * FACTOR > MOST)
+    assert calibrated({"a": [0.29] * 300}, {}, wanted=300).default.tolerance == MOST
 
 
-def test_a_slice_far_from_the_baseline_is_given_the_most_there_is() -> None:
-    found = calibrated({"a": [0.01] * 900, "b": [0.3] * SLICE_PAIRS}, {}, wanted=300)
-    assert found.slices["b"].tolerance == MOST
+def test_the_rule_is_part_of_the_record() -> None:
+    found = calibrated({"a": [0.01] * 30}, {}, wanted=30, most=0.5)
+    assert found.rule == (
+        "max(1.3 x mean, aa_mean + 0.005, mean + 2 x standard_error), at most 0.5"
+    )
 
 
 def test_a_wish_for_fewer_than_two_pairs_is_refused() -> None:
