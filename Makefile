@@ -29,7 +29,7 @@ unit:
 	@.venv/bin/pytest -q tests/unit tests/contract
 
 test: check system-packages  ## every test, real Ray and vLLM included
-	.venv/bin/pytest -q tests/conformance tests/integration
+	.venv/bin/pytest -q tests/conformance tests/integration tests/simulation
 	.venv/bin/pytest -q tests/e2e -m e2e --timeout 900
 
 .PHONY: system-packages
@@ -41,6 +41,9 @@ demo: install  ## serve the demo model in four builds, flip flags under load, pr
 
 table: install  ## measure every demo variant through vLLM: size, speed, exact match per slice
 	@$(PY) -m serve.demo.table --variants-dir var/demo/variants --json docs/slice-table.json
+
+sim: install  ## simulate the shipped statistics: false alarms, delays (about 15 minutes)
+	@OMP_NUM_THREADS=1 $(PY) -m benchmarks.sim --write docs/statistics.md
 
 bench-gateway: install  ## the gateway beside nginx, LiteLLM and the Rust routers
 	@$(PY) -m benchmarks.gateway.run

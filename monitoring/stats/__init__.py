@@ -1,1 +1,1 @@
-"""The sequential statistics that judge a candidate: pure, stdlib and numpy only."""
+"""The sequential statistics that judge a candidate: pure, stdlib only."""

@@ -19,8 +19,8 @@ BOLDEST = 0.9
 STEP = 0.65
 """Each bet is this times the one before."""
 
-EDGES = (0.0, *(10 ** (exponent / 10 - 4) for exponent in range(40)), 1.0)
-"""Bins of |observation| for intervals: 0 alone, ten for each decade from 1e-4 on, 1 alone."""
+EDGES = (0.0, *(10 ** (exponent / 20 - 3) for exponent in range(60)), 1.0)
+"""Bins of |observation| for intervals: 0 alone, twenty for each decade from 1e-3 on, 1 alone."""
 
 
 def bets_against(tolerance: float, low: float) -> tuple[float, ...]:

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from monitoring.stats.betting import Table, Tally
-from monitoring.stats.intervals import interval
-from monitoring.stats.wealth import Evidence, Proof
+from monitoring.stats.stream import Stream, StreamView
+from monitoring.stats.wealth import START
+
+__all__ = ["Guard", "GuardSpec", "StreamView", "Sums", "sums_of_counts"]
 
 AGGREGATE_WEIGHT = 0.5
 """Of the average over streams; the slices share the rest equally."""
@@ -39,6 +41,10 @@ class GuardSpec:
     """Bound on the probability that a slice beyond tolerance is ever proven; intervals miss with
     this probability."""
 
+    def sums(self) -> "Sums":
+        """An empty batch, to be added to and then folded into a guard."""
+        return Sums(self)
+
     def horizon_of(self, name: str) -> float:
         """Observations of one slice within the horizon."""
         rest = [other for other in self.tolerances if other not in self.shares]
@@ -47,29 +53,36 @@ class GuardSpec:
         return max(LEAST_HORIZON, self.shares.get(name, equal) * self.horizon)
 
 
-@dataclass(frozen=True, slots=True)
-class StreamView:
-    """Where one stream stands."""
-
-    count: int
-    mean: float | None
-    """None without observations."""
-    tolerance: float
-    """The aggregate's is the mean of the tolerances of what was observed."""
-    evidence: float
-    proof: float
-    is_proven: bool
-    lower: float
-    upper: float
-
-
 class Sums:
-    """A batch of observations for a guard of the same spec. Adding is commutative."""
+    """A batch of observations for a guard of the same spec; made by `GuardSpec.sums`.
 
-    __slots__ = ("tallies",)
+    Merging is commutative, and associative up to the rounding of float addition. Where a batch ends
+    must not depend on what was observed in it (time or a number of observations may end it): the
+    inflow of the whole batch comes in at its beginning.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_spec", "_tables", "tallies")
+
+    def __init__(self, spec: GuardSpec) -> None:
         self.tallies: dict[str, Tally] = {}
+        self._spec = spec
+        self._tables: dict[float, Table] = {}
+
+    def add(self, slice_name: str, value: float, times: int = 1) -> None:
+        """Add an observation, or several equal ones.
+
+        Raises:
+            ValueError: The value is outside the range, or no number; or `times` is negative.
+        """
+        if times < 0:
+            raise ValueError(f"found {times} observations, wanted none or more")
+        spec = self._spec
+        tolerance = spec.tolerances.get(slice_name, spec.default_tolerance)
+        table = self._tables.get(tolerance)
+        if table is None:
+            table = self._tables[tolerance] = Table(tolerance, spec.low, spec.high)
+        if times:
+            self.put(slice_name, table.tally(value, times))
 
     def put(self, slice_name: str, tally: Tally) -> None:
         """Add to one slice."""
@@ -79,42 +92,6 @@ class Sums:
         """Add another batch."""
         for slice_name, tally in other.tallies.items():
             self.put(slice_name, tally)
-
-
-class _Stream:
-    """One slice, or the aggregate."""
-
-    __slots__ = ("evidence", "proof", "seen")
-
-    def __init__(self, horizon: float) -> None:
-        self.evidence = Evidence(horizon)
-        self.proof = Proof()
-        self.seen = Tally()
-
-    def take(self, tally: Tally) -> None:
-        self.evidence.take(tally)
-        self.proof.take(tally)
-        self.seen.count += tally.count
-        self.seen.total += tally.total
-        bins = self.seen.bins
-        for index, count in tally.bins.items():
-            bins[index] = bins.get(index, 0) + count
-
-    def dump(self) -> dict[str, Any]:
-        return {
-            "wealth": list(self.evidence.wealth),
-            "proof": list(self.proof.logs),
-            "count": self.seen.count,
-            "total": self.seen.total,
-            "bins": {str(index): count for index, count in self.seen.bins.items()},
-        }
-
-    def load(self, dumped: Mapping[str, Any]) -> None:
-        self.evidence.wealth = [float(value) for value in dumped["wealth"]]
-        self.proof.logs = [float(value) for value in dumped["proof"]]
-        self.seen.count = int(dumped["count"])
-        self.seen.total = float(dumped["total"])
-        self.seen.bins = {int(index): int(count) for index, count in dumped["bins"].items()}
 
 
 class Guard:
@@ -138,8 +115,8 @@ class Guard:
             for name, tolerance in spec.tolerances.items()
         }
         self._default = Table(spec.default_tolerance, spec.low, spec.high)
-        self._streams = {name: _Stream(spec.horizon_of(name)) for name in spec.tolerances}
-        self._aggregate = _Stream(spec.horizon)
+        self._streams = {name: self._stream(spec.horizon_of(name)) for name in spec.tolerances}
+        self._aggregate = self._stream(spec.horizon)
         self._tolerances_total = 0.0
         self.is_tripped = False
         """Latched: whether the evidence has ever reached the boundary."""
@@ -175,14 +152,6 @@ class Guard:
             self._take(slice_name, table.tolerance, tally)
         self._latch()
 
-    def sums(self, slice_name: str, value: float, times: int = 1) -> Sums:
-        """A batch of equal observations, for `fold` and `Sums.merge`.
-
-        Raises:
-            ValueError: The value is outside the range, or no number.
-        """
-        return sums_of(self.spec, slice_name, value, times)
-
     def culprits(self, fdr: float = 0.1) -> tuple[str, ...]:
         """Slices beyond tolerance, worst first, with this false discovery rate (e-BH).
 
@@ -198,19 +167,28 @@ class Guard:
                 named = rank
         return tuple(name for _, name in ranked[:named])
 
+    def suspect(self) -> str | None:
+        """The slice with most evidence, for when none is proven beyond tolerance: a hint only.
+
+        None where no slice has any more evidence than it began with.
+        """
+        evidence = {name: stream.evidence.value for name, stream in self._streams.items()}
+        worst = max(evidence, key=lambda name: evidence[name], default=None)
+        return worst if worst is not None and evidence[worst] > START else None
+
     def slice(self, name: str) -> StreamView:
         """Where a known slice stands.
 
         Raises:
             KeyError: The slice is not known.
         """
-        return self._view(self._streams[name], self.spec.tolerances[name])
+        return self._streams[name].view(self.spec.tolerances[name])
 
     def aggregate(self) -> StreamView:
         """Where all slices together stand."""
         count = self._aggregate.seen.count
         tolerance = self._tolerances_total / count if count else self.spec.default_tolerance
-        return self._view(self._aggregate, tolerance)
+        return self._aggregate.view(tolerance)
 
     def dump(self) -> dict[str, Any]:
         """The state as JSON has it; `restore` goes on bit for bit."""
@@ -243,36 +221,11 @@ class Guard:
         self._aggregate.take(tally)
         self._tolerances_total += tolerance * tally.count
 
+    def _stream(self, horizon: float) -> Stream:
+        return Stream(horizon, self.spec.low, self.spec.high, self.spec.alpha_promotion)
+
     def _latch(self) -> None:
         self.is_tripped = self.is_tripped or self.evidence >= self.boundary
-
-    def _view(self, stream: _Stream, tolerance: float) -> StreamView:
-        spec, seen = self.spec, stream.seen
-        lower, upper = interval(seen.bins, spec.low, spec.high, spec.alpha_promotion)
-        proof = stream.proof.value
-        return StreamView(
-            count=seen.count,
-            mean=seen.total / seen.count if seen.count else None,
-            tolerance=tolerance,
-            evidence=stream.evidence.value,
-            proof=proof,
-            is_proven=proof >= 1.0 / spec.alpha_promotion,
-            lower=lower,
-            upper=upper,
-        )
-
-
-def sums_of(spec: GuardSpec, slice_name: str, value: float, times: int = 1) -> Sums:
-    """A batch of equal observations of one slice.
-
-    Raises:
-        ValueError: The value is outside the range, or no number.
-    """
-    tolerance = spec.tolerances.get(slice_name, spec.default_tolerance)
-    sums = Sums()
-    if times:
-        sums.put(slice_name, Table(tolerance, spec.low, spec.high).tally(value, times))
-    return sums
 
 
 def sums_of_counts(spec: GuardSpec, slice_name: str, zeros: int, ones: int) -> Sums:
@@ -284,6 +237,7 @@ def sums_of_counts(spec: GuardSpec, slice_name: str, zeros: int, ones: int) -> S
         zeros: How often it was 0.
         ones: How often it was 1.
     """
-    sums = sums_of(spec, slice_name, 0.0, zeros)
-    sums.merge(sums_of(spec, slice_name, 1.0, ones))
+    sums = spec.sums()
+    sums.add(slice_name, 0.0, zeros)
+    sums.add(slice_name, 1.0, ones)
     return sums

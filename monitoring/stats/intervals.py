@@ -1,6 +1,6 @@
 """Intervals of a mean that hold at all times together, from counts alone. Pure.
 
-The interval is every tolerance that neither e-process (the plain one against, the one for) refutes
+It is every tolerance that neither e-process (the plain one against, the one for) refutes
 at level alpha / 2. Both are monotone in the tolerance, so each end is found by bisection.
 Observations are known by their bin; each end takes the side of the bin that makes it wider.
 
@@ -13,47 +13,49 @@ from math import log
 from monitoring.stats.betting import bets_against, bets_for, bin_bounds, log_factors
 from monitoring.stats.wealth import log_mean_exp
 
-_STEPS = 30
+_STEPS = 24
 
 
-def interval(bins: Mapping[int, int], low: float, high: float, alpha: float) -> tuple[float, float]:
-    """The interval of the mean.
+def lower_end(bins: Mapping[int, int], low: float, high: float, alpha: float) -> float:
+    """The largest mean that the observations refute as too low; `low` without any.
 
     Args:
         bins: `betting.bin_of` -> observations.
         low: Least possible observation.
         high: Largest possible observation.
-        alpha: In (0, 1).
-
-    Returns:
-        Lower and upper end; the whole range where there are no observations.
+        alpha: Of both ends together, in (0, 1).
     """
     bar = log(2.0 / alpha)
-    bounds = [(bin_bounds(index), count) for index, count in bins.items() if count]
-    least = [(max(low, lower), count) for (lower, _), count in bounds]
-    most = [(min(high, upper), count) for (_, upper), count in bounds]
-
-    def is_too_low(tolerance: float) -> bool:
-        return _wealth(least, bets_against(tolerance, low), tolerance, 1.0) >= bar
-
-    def is_too_high(tolerance: float) -> bool:
-        return _wealth(most, bets_for(tolerance, high), tolerance, -1.0) >= bar
-
+    least = [(max(low, bin_bounds(index)[0]), count) for index, count in bins.items() if count]
     refuted, left = low, high
     for _ in range(_STEPS):
         middle = (refuted + left) / 2
-        if is_too_low(middle):
+        if _wealth(least, bets_against(middle, low), middle, 1.0) >= bar:
             refuted = middle
         else:
             left = middle
-    right, refuted_above = low, high
+    return refuted
+
+
+def upper_end(bins: Mapping[int, int], low: float, high: float, alpha: float) -> float:
+    """The least mean that the observations refute as too high; `high` without any.
+
+    Args:
+        bins: `betting.bin_of` -> observations.
+        low: Least possible observation.
+        high: Largest possible observation.
+        alpha: Of both ends together, in (0, 1).
+    """
+    bar = log(2.0 / alpha)
+    most = [(min(high, bin_bounds(index)[1]), count) for index, count in bins.items() if count]
+    left, refuted = low, high
     for _ in range(_STEPS):
-        middle = (right + refuted_above) / 2
-        if is_too_high(middle):
-            refuted_above = middle
+        middle = (left + refuted) / 2
+        if _wealth(most, bets_for(middle, high), middle, -1.0) >= bar:
+            refuted = middle
         else:
-            right = middle
-    return refuted, refuted_above
+            left = middle
+    return refuted
 
 
 def _wealth(

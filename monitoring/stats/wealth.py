@@ -10,7 +10,14 @@ from monitoring.stats.betting import BETS, Tally
 
 CAP = 1e200
 """Evidence is held below this; every boundary is far beneath."""
+START = 0.5
+"""Wealth at n = 0; what is missing to 1 flows in evenly over the horizon."""
 _LARGEST_EXPONENT = 460.0
+
+
+def inflow_of(horizon: float) -> float:
+    """What flows into a stream with each observation."""
+    return (1.0 - START) / horizon
 
 
 class Evidence:
@@ -28,8 +35,8 @@ class Evidence:
     __slots__ = ("_inflow", "wealth")
 
     def __init__(self, horizon: float) -> None:
-        self._inflow = 0.5 / horizon
-        self.wealth = [0.5] * BETS
+        self._inflow = inflow_of(horizon)
+        self.wealth = [START] * BETS
 
     def take(self, tally: Tally) -> None:
         """Bet on a batch; one of a single observation is the finest there is."""

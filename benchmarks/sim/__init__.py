@@ -1,0 +1,1 @@
+"""Seeded simulations of the shipped statistics: `python -m benchmarks.sim`."""
