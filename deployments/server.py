@@ -74,6 +74,7 @@ def open_plane(spec: PenumbraSpec) -> Plane:
     heart.on_tick = rollouts.tick
     for desk in desks:
         desk.on_report = rollouts.take
+    desks[0].feedback.on_judgement = rollouts.judge
     return Plane(controller, gateways, comparators, desks, heart, rollouts)
 
 
