@@ -1,0 +1,66 @@
+"""The shipped comparator on a fixed routing table, without a control process.
+
+    python -m benchmarks.shadow.comparator SETTINGS.json SNAPSHOT.json
+
+What it would report is acknowledged at once. Settings and snapshot are the shipped ones' JSON.
+"""
+
+import asyncio
+import datetime as dt
+import sys
+import time
+from pathlib import Path
+
+import uvloop
+
+from router.ports import Upstream
+from router.reporter import Reporter
+from router.shadow.attendance import Attendance
+from router.shadow.comparator import Clocks, Comparator
+from router.shadow.frames import FrameServer, nice
+from router.shadow.scoring import Scorer
+from router.shadow.server import _serve  # the shipped metrics endpoint
+from router.shadow.settings import ShadowSettings
+from router.shadow.watched import Watched
+from router.snapshot import Snapshot, Variant
+from router.upstream_http import HttpUpstream
+
+
+def _connect(model: str, variant: Variant, api_key: str | None) -> Upstream:
+    return HttpUpstream(model, variant.url, api_key=api_key)
+
+
+async def _acknowledge(reporter: Reporter) -> None:
+    while True:
+        await asyncio.sleep(0.05)
+        report = reporter.next_report()
+        if report is not None:
+            reporter.acknowledge(report.incarnation, report.seq)
+
+
+async def _main(settings: ShadowSettings, snapshot: Snapshot) -> None:
+    nice(settings.niceness)
+    clocks = Clocks(time.monotonic, lambda: dt.datetime.now(dt.UTC).timestamp())
+    reporter = Reporter(settings.comparator_id, "bench")
+    watched = Watched(_connect, settings.bets)
+    comparator = Comparator(settings, watched, reporter, clocks)
+    scorer = Scorer(settings.deadlines.score_seconds, clocks.now)
+    attendance = Attendance(comparator, reporter, scorer)
+    frames = FrameServer(settings.socket_path, comparator.offer, lambda: None)
+    watched.apply(snapshot)
+    attendance.changed()
+    async with asyncio.TaskGroup() as group:
+        for part in (frames, comparator, attendance):
+            group.create_task(part.run())
+        group.create_task(_acknowledge(reporter))
+        if settings.internal_port is not None:
+            group.create_task(_serve(comparator, settings.internal_port))
+
+
+if __name__ == "__main__":
+    uvloop.run(
+        _main(
+            ShadowSettings.model_validate_json(Path(sys.argv[1]).read_bytes()),
+            Snapshot.model_validate_json(Path(sys.argv[2]).read_bytes()),
+        )
+    )

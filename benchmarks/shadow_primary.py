@@ -1,0 +1,338 @@
+"""What shadowing everything costs the clients: shadow 0 % beside 100 %, in turns, in one run.
+
+    python -m benchmarks.shadow_primary [--rounds 6] [--seconds 5] [--out FILE]
+
+Two real gateway processes stand in front of the same two fake engines; one mirrors every request to
+the real comparator, the other none. Rounds alternate between them, in changing order, so that both
+see the same machine. `spare`: requests arrive at 40 % of the engine's capacity. `saturated`: three
+clients for each place in the engine's batch. It also times what a tap costs by itself.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import uvloop
+from prometheus_client.parser import text_string_to_metric_families
+
+from benchmarks.gateway.targets import free_port
+from benchmarks.shadow.engine import PREFILL_SECONDS, STEP_SECONDS, TOKENS
+from router.mirrored import Mirrored, frame
+from router.ports import UpstreamRequest
+from router.tap import Tap, tap_body
+
+ROOT = Path(__file__).parents[1]
+SLOTS = 16
+CAPACITY = SLOTS / (TOKENS * STEP_SECONDS + SLOTS * PREFILL_SECONDS)
+"""Requests a second that the engine can answer, roughly: its steps are also prefills."""
+_WARMUP_SECONDS = 1.0
+
+
+@dataclass
+class Window:
+    """What the clients saw in one round."""
+
+    first: list[float]
+    """Seconds from the request sent to the first byte of its answer's body."""
+    whole: list[float]
+    errors: int
+    seconds: float
+
+    @property
+    def per_second(self) -> float:
+        """Answers a second."""
+        return len(self.whole) / self.seconds
+
+
+class Load:
+    """Streaming clients on keep-alive connections."""
+
+    def __init__(self, port: int, seed: int) -> None:
+        self._port = port
+        self._random = random.Random(seed)
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self.window = Window([], [], 0, 0.0)
+        self._counts_from = 0.0
+
+    async def one(self) -> None:
+        """One request, timed."""
+        text = f"Question {self._random.getrandbits(48):x}: which of these is the largest?"
+        body = {"model": "demo", "stream": True, "messages": [{"role": "user", "content": text}]}
+        data = json.dumps(body).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: b\r\ncontent-length: {len(data)}\r\n"
+        began = time.perf_counter()
+        reader, writer = await self._connection()
+        writer.write(head.encode() + b"content-type: application/json\r\n\r\n" + data)
+        answered = await reader.readuntil(b"\r\n\r\n")
+        await reader.readuntil(b"\n\n")
+        first = time.perf_counter()
+        rest = await reader.readuntil(b"\r\n0\r\n\r\n")
+        ended = time.perf_counter()
+        self._idle.append((reader, writer))
+        if began < self._counts_from:
+            return
+        self.window.first.append(first - began)
+        self.window.whole.append(ended - began)
+        is_right = answered.startswith(b"HTTP/1.1 200") and rest.count(b" word") == TOKENS
+        self.window.errors += not is_right or b'token_ids":[' in rest
+
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._idle:
+            return self._idle.pop()
+        return await asyncio.open_connection("127.0.0.1", self._port)
+
+    async def arriving(self, rate: float, seconds: float) -> Window:
+        """Requests that arrive at random, so many a second."""
+        end = self._begin(seconds)
+        async with asyncio.TaskGroup() as group:
+            due = time.perf_counter()
+            while due < end:
+                due += self._random.expovariate(rate)
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                group.create_task(self.one())
+        return self.window
+
+    async def steady(self, clients: int, seconds: float) -> Window:
+        """So many clients, each with its next request when its answer is complete."""
+        end = self._begin(seconds)
+
+        async def client() -> None:
+            while time.perf_counter() < end:
+                await self.one()
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(clients):
+                group.create_task(client())
+        return self.window
+
+    def _begin(self, seconds: float) -> float:
+        self._counts_from = time.perf_counter() + _WARMUP_SECONDS
+        self.window.seconds = seconds
+        return self._counts_from + seconds
+
+
+async def _window(scenario: str, port: int, seconds: float, seed: int) -> Window:
+    load = Load(port, seed)
+    if scenario == "spare":
+        return await load.arriving(0.4 * CAPACITY, seconds)
+    return await load.steady(3 * SLOTS, seconds)
+
+
+# The processes
+
+
+@contextmanager
+def _process(*arguments: str, log: Path) -> Iterator[None]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *arguments], cwd=ROOT, stdout=output, stderr=output
+        )
+    try:
+        yield
+        if process.poll() is not None:
+            raise RuntimeError(f"{arguments[0]} ended: {log.read_text()[-1000:]}")
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _samples(port: int) -> dict[str, float]:
+    """The metrics of a process, by name and label values."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    return {
+        " ".join([sample.name, *sample.labels.values()]): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def _wait_for(port: int, name: str | None = None) -> None:
+    """Wait until a process answers, and a metric of it is 1."""
+    for _ in range(200):
+        try:
+            samples = _samples(port)
+            if name is None or samples.get(name) == 1:
+                return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    raise RuntimeError(f"port {port} is not ready ({name})")
+
+
+class Stage:
+    """Two engines, a comparator, and the gateways with shadow off and on."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.ports = {"off": free_port(), "on": free_port()}
+        self.internal = {"off": free_port(), "on": free_port(), "comparator": free_port()}
+        self._engines = (free_port(), free_port())
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """All of it, for the time of the block."""
+        with ExitStack() as stack:
+            for port in self._engines:
+                log = self._folder / f"engine-{port}.log"
+                module = "benchmarks.shadow.engine"
+                stack.enter_context(_process(module, str(port), str(SLOTS), log=log))
+            snapshot = self._write("snapshot", self._snapshot(1.0))
+            shadow = {
+                "control_url": "http://127.0.0.1:1",
+                "socket_path": str(self._folder / "shadow.sock"),
+                "internal_port": self.internal["comparator"],
+                "headroom": {"running": SLOTS - 4},
+                "budget": {"engine_seconds_per_minute": 120},
+            }
+            files = (str(self._write("shadow", shadow)), str(snapshot))
+            log = self._folder / "comparator.log"
+            stack.enter_context(_process("benchmarks.shadow.comparator", *files, log=log))
+            for name, rate in (("off", 0.0), ("on", 1.0)):
+                settings = {
+                    "port": self.ports[name],
+                    "internal_port": self.internal[name],
+                    "shadow_socket": shadow["socket_path"],
+                    "snapshot": self._snapshot(rate),
+                }
+                file = str(self._write(name, settings))
+                log = self._folder / f"{name}.log"
+                stack.enter_context(_process("router", "--settings", file, log=log))
+            for name in ("off", "on"):
+                _wait_for(self.internal[name], "penumbra_comparator_connected")
+            _wait_for(self.internal["comparator"])
+            yield
+
+    def _snapshot(self, rate: float) -> dict[str, Any]:
+        watch = {"candidate": "int8", "run": "bench", "mirror": rate, "generate": 0.0, "aa": 0.0}
+        full, int8 = self._engines
+        model = {
+            "baseline": "full",
+            "variants": {
+                "full": {"url": f"http://127.0.0.1:{full}"},
+                "int8": {"url": f"http://127.0.0.1:{int8}"},
+            },
+            "watches": [watch],
+        }
+        return {"epoch": 1, "models": {"demo": model}}
+
+    def _write(self, name: str, value: object) -> Path:
+        path = self._folder / f"{name}.json"
+        path.write_text(json.dumps(value))
+        return path
+
+
+# What comes out
+
+
+def _figures(window: Window) -> dict[str, float]:
+    cuts = quantiles(window.first, n=100)
+    return {
+        "ttft p50 ms": 1e3 * cuts[49],
+        "ttft p99 ms": 1e3 * cuts[98],
+        "answers/s": window.per_second,
+    }
+
+
+def _table(rounds: list[dict[str, dict[str, float]]]) -> Iterator[str]:
+    yield "| figure | shadow 0 % | shadow 100 % | change, median of the rounds' (range) |"
+    yield "|---|---|---|---|"
+    for name in rounds[0]["off"]:
+        off = [each["off"][name] for each in rounds]
+        on = [each["on"][name] for each in rounds]
+        changes = sorted(100 * (b / a - 1) for a, b in zip(off, on, strict=True))
+        change = f"{median(changes):+.1f} % ({changes[0]:+.1f} to {changes[-1]:+.1f})"
+        yield f"| {name} | {median(off):.2f} | {median(on):.2f} | {change} |"
+
+
+def _tap_costs() -> Iterator[str]:
+    """What a tap costs the gateway's own thread."""
+    messages = [{"role": "user", "content": "Which of these is the largest, and why? " * 8}]
+    body = json.dumps({"model": "demo", "stream": True, "messages": messages}).encode()
+    tapped = tap_body(body)
+    if tapped is None:
+        raise RuntimeError("the request cannot be tapped")
+    choice = '{"index":0,"delta":{"content":" word"},"logprobs":null,"finish_reason":null'
+    head = '{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"demo"'
+    event = f'data: {head},"choices":[{choice},"token_ids":[1234]}}]}}\n\n'.encode()
+    request = UpstreamRequest(b"/v1/chat/completions", b"", body)
+    tap = Tap(request, tapped, keep_limit_bytes=1 << 40)
+    mirrored = Mirrored(
+        "r", "demo", "full", ("int8",), "other", 1, "/v1/chat/completions", 1, 0, body,
+        True, event * 128, 0.0, 0.0, 0.0,
+    )  # fmt: skip
+    asking = _micros(lambda: tap_body(body))
+    yield f"- asking for token ids, {len(body)} bytes: {asking:.2f} µs a request"
+    yield f"- keeping and stripping an event: {_micros(lambda: tap.feed(event)):.2f} µs a token"
+    encoding = _micros(lambda: frame(mirrored))
+    yield f"- encoding a frame of 128 tokens, after the answer: {encoding:.2f} µs a request"
+
+
+def _micros(call: Any, count: int = 20_000) -> float:
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        for _ in range(count):
+            call()
+        times.append(time.perf_counter() - began)
+    return min(times) / count * 1e6
+
+
+def _compared(stage: Stage) -> dict[str, float]:
+    samples = _samples(stage.internal["comparator"])
+    return {name: value for name, value in samples.items() if "_total" in name}
+
+
+def _run(stage: Stage, scenario: str, rounds: int, seconds: float) -> Iterator[str]:
+    found: list[dict[str, dict[str, float]]] = []
+    errors = 0
+    before = _compared(stage)
+    for number in range(rounds):
+        figures = {}
+        for name in ("off", "on") if number % 2 == 0 else ("on", "off"):
+            window = uvloop.run(_window(scenario, stage.ports[name], seconds, seed=number))
+            errors += window.errors
+            figures[name] = _figures(window)
+        found.append(figures)
+    yield f"\n### {scenario}, {rounds} rounds of {seconds:g} s each way, {errors} wrong answers\n"
+    yield from _table(found)
+    after = _compared(stage)
+    news = {name: after[name] - before.get(name, 0) for name in after}
+    told = ", ".join(f"{name} {value:g}" for name, value in news.items() if value)
+    yield f"\nThe comparator meanwhile: {told or 'nothing'}"
+
+
+def main() -> None:
+    """Run it, print Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    lines = [f"Load before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.", "", *_tap_costs()]
+    with tempfile.TemporaryDirectory() as folder:
+        stage = Stage(Path(folder))
+        with stage.running():
+            for scenario in ("spare", "saturated"):
+                lines += _run(stage, scenario, arguments.rounds, arguments.seconds)
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if arguments.out is not None:
+        arguments.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
