@@ -98,6 +98,12 @@ class Process:
         async with httpx.AsyncClient(trust_env=False) as client:
             return (await client.get(f"http://127.0.0.1:{self.port}{path}")).text
 
+    async def until_exported(self, sample: str) -> None:
+        """Wait for a line of its metrics: it tells only when it is asked."""
+        async with asyncio.timeout(WAIT_SECONDS):
+            while sample not in await self.get("/metrics"):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
     async def hand_over(self, *requests: Mirrored) -> asyncio.StreamWriter:
         """Send frames as a gateway does; the connection stays open."""
         _, writer = await asyncio.open_unix_connection(self.socket_path)

@@ -91,9 +91,7 @@ async def test_saturated_engines_are_spared_and_clients_see_nothing_of_it(
             message = {"messages": [{"role": "user", "content": f"Question {number}"}]}
             answer = await asyncio.to_thread(chain.gateway.post, CHAT, chat(**message))
             assert answer.status == 200
-        async with asyncio.timeout(10):
-            while "penumbra_shadow_queue_items 5.0" not in await chain.comparator.get("/metrics"):
-                await asyncio.sleep(0.02)
+        await chain.comparator.until_exported("penumbra_shadow_queue_items 5.0")
         scored = [r for r in builds["int8"].requests if r.target == "/v1/completions"]
         assert scored == []
         assert chain.control.pairs == []
