@@ -1,12 +1,15 @@
 """A comparator on builds in memory, for its tests."""
 
+import asyncio
+import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from monitoring.evidence import Pair, Run, SelfTest, Trip
+from router.mirrored import Mirrored
 from router.ports import Upstream, UpstreamRequest
 from router.shadow.admission import Gauges
 from router.shadow.comparator import Clocks, Comparator
@@ -159,3 +162,28 @@ def watch(candidate: str = "int8", **fields: Any) -> Watch:
     """Everything is mirrored, nothing generated, no A/A unless said."""
     told = {"run": f"run-{candidate}", "mirror": 1.0, "generate": 0.0, "aa": 0.0}
     return Watch.model_validate({"candidate": candidate, **told, **fields})
+
+
+@contextlib.asynccontextmanager
+async def running(bench: Bench) -> AsyncIterator[None]:
+    task = asyncio.create_task(bench.comparator.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(is_true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not is_true():  # noqa: ASYNC110 - what is waited for has no event of its own
+            await asyncio.sleep(0)
+
+
+async def compare(bench: Bench, *requests: Mirrored, expected: int = 1) -> None:
+    """Offer mirrored requests and wait for so many pairs and sheds together."""
+    async with running(bench):
+        for request in requests:
+            bench.comparator.offer(request, 100)
+        reports = bench.reports
+        await until(lambda: len(reports.pairs) + len(reports.sheds) >= expected)
