@@ -8,6 +8,9 @@ from rich.text import Text
 from serve.cli.meters import plot
 from serve.cli.rollout_views import Json, clock, grid, times_text
 
+WORST_SHOWN = 8
+"""Rows of the worst pairs; JSON has all."""
+
 
 def explanation(answer: Json) -> RenderableType:
     """The guardrail, the path of its evidence, the culprits, the worst pairs, the times."""
@@ -56,13 +59,13 @@ def _where(answer: Json) -> Iterator[Text]:
 
 def _worst(answer: Json) -> RenderableType:
     table = grid("worst pairs", "slice", "displacement", "harm", "candidate failed", "baseline")
-    for one in answer["worst"]:
+    for one in answer["worst"][:WORST_SHOWN]:
         displacement = one["displacement"]
         table.add_row(
             one["request_id"],
             one["slice"],
             "-" if displacement is None else f"{displacement:.4f}",
-            "-" if one["harm"] is None else f"{one['harm']:+d}",
+            "-" if one["harm"] is None else f"{one['harm']}",
             ", ".join(one["failed"]) or one["missing"] or "-",
             ", ".join(one["failed_baseline"]) or "-",
         )

@@ -15,6 +15,7 @@ from serve.cli.rollout_views import Json, rollout_view, stage_name, times_text
 
 PERIOD_SECONDS = 0.5
 PROGRESS_SECONDS = 10.0
+ACKNOWLEDGE_SECONDS = 2.0
 _ENDS = ("rolled_back", "off")
 _SIGNS = ("stage", "is_held", "frozen_cause", "verdict", "proven", "quarantined", "run")
 
@@ -69,23 +70,43 @@ def follow(look: Look, show: Show, until: str, timeout_seconds: float | None) ->
         NoAnswer: The control process did not answer the first time.
     """
     began = time.monotonic()
-    view: Json | None = look()
+    views = _views(look)
+    for view in views:
+        end = ending(view, until)
+        if end is None:
+            show(view)
+        else:
+            show(_settled(view, views))
+            return end
+        if timeout_seconds is not None and time.monotonic() - began >= timeout_seconds:
+            break
+    return Ending.TIMED_OUT
+
+
+def _views(look: Look) -> Iterator[Json]:
+    yield look()
     is_silent = False
     while True:
-        if view is not None:
-            show(view)
-            end = ending(view, until)
-            if end is not None:
-                return end
-        if timeout_seconds is not None and time.monotonic() - began >= timeout_seconds:
-            return Ending.TIMED_OUT
         time.sleep(PERIOD_SECONDS)
         try:
             view, is_silent = look(), False
         except NoAnswer as error:
             if not is_silent:
                 Console(stderr=True).print(f"{error}; asking again", style="yellow", markup=False)
-            view, is_silent = None, True
+            is_silent = True
+            continue
+        yield view
+
+
+def _settled(view: Json, views: Iterator[Json]) -> Json:
+    """A rollback's view once its last gateway has acknowledged it, if that takes no long time."""
+    deadline = time.monotonic() + ACKNOWLEDGE_SECONDS
+    while view["stage"] == "rolled_back" and time.monotonic() < deadline:
+        rollback = view["last_rollback"]
+        if rollback and rollback["durable_to_acknowledged_ms"] is not None:
+            break
+        view = next(views)
+    return view
 
 
 @contextmanager

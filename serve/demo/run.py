@@ -33,7 +33,7 @@ from serve.supervisor.state import STATE_FILE, read_running
 
 CONFIG = ROOT / "deployments" / "examples" / "demo.yaml"
 FOLDER = ROOT / "var" / "demo"
-CLIENTS = 6
+CLIENTS = 10
 
 
 async def tell(operator: Operator) -> str:

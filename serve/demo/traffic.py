@@ -8,7 +8,7 @@ import asyncio
 import itertools
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -70,6 +70,12 @@ class Tally:
         newest = self.last_epochs.get(reply.variant, 0)
         self.last_epochs[reply.variant] = max(newest, reply.epoch)
 
+    def add_judgement(self, error: str) -> None:
+        """Count one judgement of an answer."""
+        self.judged += not error
+        if error:
+            self.errors.append(error)
+
 
 class Traffic:
     """Clients that keep asking until they are stopped.
@@ -78,15 +84,18 @@ class Traffic:
         base_url: The gateway, e.g. http://127.0.0.1:8080.
         clients: How many ask at once.
         seed: Which tasks they ask; no prompt comes twice.
+        slices: Which slices they ask, in turn.
     """
 
     is_judging: bool = False
     """Whether the clients tell what they think of each answer (`POST /v1/feedback`)."""
 
-    def __init__(self, base_url: str, clients: int, seed: int = 0) -> None:
+    def __init__(
+        self, base_url: str, clients: int, seed: int = 0, slices: Sequence[str] = SLICES
+    ) -> None:
         self._base_url = base_url
         self._clients = clients
-        self._tasks = _endless_tasks(seed)
+        self._tasks = _endless_tasks(seed, slices)
         self._numbers = itertools.count()
         self.tally = Tally()
 
@@ -115,7 +124,7 @@ class Traffic:
                 reply = await ask(http, next(self._tasks), headers, is_stream=is_stream)
                 self.tally.add(reply)
                 if self.is_judging and not reply.error:
-                    self.tally.judged += await judge(http, reply)
+                    self.tally.add_judgement(await judge(http, reply))
 
 
 def client(base_url: str) -> httpx.AsyncClient:
@@ -151,14 +160,14 @@ async def ask(
     )
 
 
-async def judge(http: httpx.AsyncClient, reply: Reply) -> bool:
-    """Give an answer a thumb: up if it is right. Returns whether it was taken; never raises."""
+async def judge(http: httpx.AsyncClient, reply: Reply) -> str:
+    """Give an answer a thumb: up if it is right. Returns what went wrong, if anything did."""
     body = {"request_id": reply.request_id, "thumb": "up" if reply.is_right else "down"}
     try:
         response = await http.post("/v1/feedback", json=body)
-    except httpx.HTTPError:
-        return False
-    return response.is_success
+    except httpx.HTTPError as error:
+        return f"feedback: {type(error).__name__}: {error}"
+    return "" if response.is_success else f"feedback: status {response.status_code}"
 
 
 def _whole_text(answer: dict[str, list[dict[str, dict[str, str]]]]) -> str:
@@ -183,6 +192,6 @@ def streamed_text(stream: str) -> str:
     return "".join(pieces)
 
 
-def _endless_tasks(seed: int) -> Iterator[Task]:
-    rounds = zip(*(fresh_tasks(name, seed) for name in SLICES), strict=True)
+def _endless_tasks(seed: int, slices: Sequence[str]) -> Iterator[Task]:
+    rounds = zip(*(fresh_tasks(name, seed) for name in slices), strict=True)
     return itertools.chain.from_iterable(rounds)

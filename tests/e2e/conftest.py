@@ -1,4 +1,4 @@
-"""One installation for all end-to-end tests: real Ray and vLLM, three builds of the demo model."""
+"""One installation for all end-to-end tests: real Ray and vLLM, the builds of the demo model."""
 
 import os
 import signal
@@ -9,13 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from tests.support.gateway_process import free_port
 from tests.support.installation import Installation, still_running
 
 READY_SECONDS = 480.0
 STOP_SECONDS = 60.0
 VARIANTS = ("full", "int8", "int4")
+TWIN = "twin"
+"""The baseline's weights in an engine of its own: a candidate that is no worse."""
 HERE = Path(__file__).parent
+DEMO = Path(__file__).parents[2] / "deployments" / "examples" / "demo.yaml"
+SHADOW = {"limits": {"in_flight": 8}, "budget": {"engine_seconds_per_minute": 480}}
 
 ENGINE_ARGS: dict[str, Any] = {
     "max_model_len": 1024,
@@ -40,7 +46,7 @@ def engine(folder: Path, index: int = 0) -> dict[str, Any]:
         "engine": {
             "source": str(folder),
             "dtype": "bfloat16",
-            "cpus": 0.25,
+            "cpus": 0.2,
             "threads": str(index % cores),
             "engine_args": ENGINE_ARGS,
         }
@@ -62,15 +68,20 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def stack(variants: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A running installation with two gateways; at the end nothing of it may be left."""
+    folders = {name: name for name in (*VARIANTS, "int2")} | {TWIN: "full"}
     models = {
         "demo": {
             "baseline": "full",
             "variants": {
-                name: engine(variants / name, index) for index, name in enumerate(VARIANTS)
+                name: engine(variants / folder, index)
+                for index, (name, folder) in enumerate(folders.items())
             },
+            "slices": yaml.safe_load(DEMO.read_text())["models"]["demo"]["slices"],
         }
     }
-    with Installation(models, tmp_path_factory.mktemp("stack"), processes=2) as installation:
+    settings = {"shadow": SHADOW | {"internal_port": free_port()}}
+    folder = tmp_path_factory.mktemp("stack")
+    with Installation(models, folder, processes=2, settings=settings) as installation:
         installation.start()
         installation.wait_until_ready(READY_SECONDS)
         yield installation

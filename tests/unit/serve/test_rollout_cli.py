@@ -194,6 +194,26 @@ def test_watch_ends_with_3_when_the_guard_rolled_back_and_says_why(api: Api) -> 
     assert "9.8 ms in all" in done.stdout
 
 
+def test_watch_waits_for_the_last_acknowledgement_before_it_tells_of_a_rollback(api: Api) -> None:
+    early = answers.rolled_back()
+    early["last_rollback"]["durable_to_acknowledged_ms"] = None
+    api.says(answers.view(), early, early, answers.rolled_back())
+    done = api.run("watch", "demo", "int8")
+    assert done.exit_code == 3
+    assert "9.8 ms in all" in done.stdout
+    assert "not every gateway" not in done.stdout
+
+
+def test_watch_does_not_wait_long_for_a_gateway_that_is_silent(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollout_watch, "ACKNOWLEDGE_SECONDS", 0.0)
+    early = answers.rolled_back()
+    early["last_rollback"]["durable_to_acknowledged_ms"] = None
+    api.says(answers.view(), early)
+    assert "not every gateway has acknowledged" in api.run("watch", "demo", "int8").stdout
+
+
 @pytest.mark.parametrize(
     ("until", "stage", "code"),
     [
@@ -247,7 +267,7 @@ def test_explain_draws_the_path_and_names_the_culprits(api: Api) -> None:
     assert "37 mirrored requests" in done.stdout
     assert "333.3 ┤╌" in done.stdout
     assert "Culprit slices: facts" in done.stdout
-    assert re.search(r"req-1 +facts +0\.1301 +\+1 +length", done.stdout)
+    assert re.search(r"req-1 +facts +0\.1301 +1 +length", done.stdout)
     assert "9.8 ms in all" in done.stdout
     assert "same verdict (342)" in done.stdout
 

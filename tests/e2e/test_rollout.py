@@ -1,0 +1,137 @@
+"""Rollouts on real engines: who is stopped, who is not, and what it is told to have been."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from deployments.rollouts.spec import RolloutSpec
+from deployments.rollouts.spec_file import load_rollout
+from serve.demo.tasks import SLICES
+from serve.demo.traffic import Tally, Traffic
+from tests.e2e.conftest import TWIN
+from tests.support.installation import Installation
+
+EXAMPLES = Path(__file__).parents[2] / "deployments" / "examples" / "rollouts"
+CLIENTS = 10
+POLL_SECONDS = 0.2
+HURT = {"facts", "arithmetic"}
+"""The slices that two bits hurt most by docs/slice-table.md."""
+
+View = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Admin:
+    """The admin API of the stack."""
+
+    http: httpx.AsyncClient
+
+    async def apply(self, spec: RolloutSpec) -> None:
+        body = {"spec": spec.model_dump(mode="json"), "reason": "e2e"}
+        answer = await self.http.put("/rollouts", json=body)
+        assert answer.is_success, answer.text
+
+    async def end(self, candidate: str) -> None:
+        answer = await self.http.post(
+            f"/rollouts/{candidate}/end", params={"model": "demo"}, json={"reason": "e2e"}
+        )
+        assert answer.is_success, answer.text
+
+    async def view(self, candidate: str, part: str = "") -> View:
+        answer = await self.http.get(f"/rollouts/{candidate}{part}", params={"model": "demo"})
+        answer.raise_for_status()
+        view: View = answer.json()
+        return view
+
+
+def admin(stack: Installation) -> Admin:
+    return Admin(
+        httpx.AsyncClient(
+            base_url=f"{stack.state.admin_url}/admin/v1",
+            headers={"authorization": f"Bearer {stack.admin_token}"},
+            timeout=60,
+        )
+    )
+
+
+def spec_of(name: str, **more: Any) -> RolloutSpec:
+    return load_rollout(EXAMPLES / f"{name}.yaml").model_copy(update=more)
+
+
+async def run(
+    stack: Installation,
+    spec: RolloutSpec,
+    until: Callable[[View], bool],
+    seconds: float,
+    seed: int,
+    slices: tuple[str, ...] = SLICES,
+) -> tuple[View, Tally]:
+    """Compare fresh prompts until the rollout is as wanted, or stopped, or the time is over."""
+    api = admin(stack)
+    traffic = Traffic(stack.gateway_url, CLIENTS, seed, slices)
+    await api.apply(spec)
+    deadline = time.monotonic() + seconds
+    async with traffic.flowing():
+        while True:
+            view = await api.view(spec.candidate)
+            is_over = view["stage"] == "rolled_back" or time.monotonic() > deadline
+            if until(view) or is_over:
+                break
+            await asyncio.sleep(POLL_SECONDS)
+    await asyncio.sleep(POLL_SECONDS)
+    return view, traffic.tally
+
+
+def displacement_of(view: View) -> View:
+    found: View = next(one for one in view["signals"] if one["signal"] == "displacement")
+    return found
+
+
+async def test_two_bits_are_stopped_on_shadow_evidence_within_60_mirrored_requests(
+    stack: Installation,
+) -> None:
+    view, tally = await run(stack, spec_of("int2"), lambda _: False, seconds=120, seed=11)
+    assert view["stage"] == "rolled_back", view
+    explained = await admin(stack).view("int2", "/explain")
+    print(f"int2: {explained['cause']}, {explained['times']}")
+    assert explained["pairs"] <= 60
+    assert explained["signal"] == "displacement"
+    assert "facts" in explained["culprits"]
+    assert set(explained["culprits"]) <= HURT
+    assert explained["is_reproduced"] is True
+    assert {one["slice"] for one in explained["worst"][:3]} == {"facts"}
+    assert tally.errors == []
+    assert set(tally.by_variant) == {"full"}
+
+
+async def test_int8_is_not_stopped_and_its_slices_are_proven(stack: Installation) -> None:
+    spec = spec_of("int8", stages=("shadow",))
+    slices = ("arithmetic", "json")
+    view, tally = await run(
+        stack, spec, lambda one: set(slices) <= set(one["proven"]), 240, 12, slices
+    )
+    await admin(stack).end("int8")
+    print(f"int8: {view['pairs']} pairs, proven {view['proven']}, sheds {view['diagnostics']}")
+    assert view["stage"] == "shadow"
+    assert set(view["proven"]) == set(slices)
+    assert view["instrument"]["is_ok"]
+    assert tally.errors == []
+    assert set(tally.by_variant) == {"full"}
+
+
+async def test_the_baseline_s_twin_is_not_stopped(stack: Installation) -> None:
+    spec = spec_of("int2", candidate=TWIN)
+    view, tally = await run(stack, spec, lambda one: one["pairs"] >= 400, 240, 13)
+    await admin(stack).end(TWIN)
+    displacement = displacement_of(view)
+    print(f"twin: {view['pairs']} pairs, {displacement['aggregate']}")
+    assert view["stage"] == "shadow"
+    assert view["pairs"] >= 400
+    assert displacement["evidence"] < displacement["boundary"] / 10
+    assert displacement["aggregate"]["mean"] < 0.001
+    assert tally.errors == []
