@@ -65,7 +65,6 @@ class Timing:
 
     seconds: float = 0.0
     answer_bytes: list[int] = field(default_factory=list)
-    requests: int = 0
 
 
 def main() -> int:
@@ -241,7 +240,6 @@ async def _costs(name: str, build: HttpUpstream, cases: Sequence[Case], at_once:
             started = time.perf_counter()
             await _all(at_once, calls)
             timing.seconds += time.perf_counter() - started
-            timing.requests += len(calls)
     return _cost_table(name, cases, at_once, timings)
 
 
@@ -284,7 +282,7 @@ def _cost_table(
         "|---|---|---|---|",
     ]
     for kind, timing in timings.items():
-        each = 1000 * timing.seconds / timing.requests
+        each = 1000 * timing.seconds / len(timing.answer_bytes)
         size = statistics.fmean(timing.answer_bytes) / 1024
         lines.append(f"| {kind} | {each:.1f} | {timing.seconds / whole:.3f} | {size:.1f} |")
     return lines
