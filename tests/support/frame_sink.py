@@ -73,6 +73,17 @@ class FrameSink:
             assert arrived, f"{len(self._frames)} frames came, wanted {count}"
             return self._frames[:count]
 
+    def frame_of(self, request_id: str, timeout: float = 5.0) -> Mirrored:
+        """The mirrored request with this id, once it is there."""
+
+        def found() -> Mirrored | None:
+            return next((each for each in self._frames if each.request_id == request_id), None)
+
+        with self._changed:
+            frame = self._changed.wait_for(found, timeout)
+        assert frame is not None, f"{request_id} was not handed over"
+        return frame
+
     def wait_for_connection(self, number: int = 1, timeout: float = 10.0) -> None:
         with self._changed:
             assert self._changed.wait_for(lambda: self.connections >= number, timeout)

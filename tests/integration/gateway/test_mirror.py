@@ -64,7 +64,6 @@ def settings(models: dict[str, Any], sink: FrameSink) -> dict[str, Any]:
 def _connected(gateway: GatewayProcess, sink: FrameSink) -> None:
     sink.wait_for_connection()
     eventually(lambda: gateway.metric("penumbra_comparator_connected") == 1)
-    sink.forget()
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +131,7 @@ def test_the_comparator_gets_the_request_and_the_engines_answer(
     headers = {"x-request-id": "r-77", "x-session-id": "s-1", "x-user-id": "u"}
     with counting(gateway, "penumbra_mirrored_requests_total", model="demo", candidate="int8"):
         response = gateway.post(CHAT, body, headers)
-        (frame,) = sink.wait_for(1)
+    frame = sink.frame_of("r-77")
     prompt = json.dumps(body["messages"]).encode()
     assert frame == Mirrored(
         request_id="r-77",
@@ -164,8 +163,8 @@ def test_the_comparator_gets_the_request_and_the_engines_answer(
 def test_a_stream_is_handed_over_as_the_engine_sent_it(
     gateway: GatewayProcess, sink: FrameSink
 ) -> None:
-    response = gateway.post(CHAT, chat(stream=True))
-    (frame,) = sink.wait_for(1)
+    response = gateway.post(CHAT, chat(stream=True), {"x-request-id": "streamed"})
+    frame = sink.frame_of("streamed")
     assert frame.is_stream
     assert frame.answer.endswith(b"data: [DONE]\n\n")
     assert frame.answer.count(b'"token_ids":[') == len(TOKENS) + 1
@@ -175,8 +174,9 @@ def test_a_stream_is_handed_over_as_the_engine_sent_it(
 def test_a_live_candidates_answer_is_handed_over_as_its_own(
     gateway: GatewayProcess, sink: FrameSink
 ) -> None:
-    assert gateway.post(CHAT, chat("live")).header("x-penumbra-variant") == "int8"
-    (frame,) = sink.wait_for(1)
+    response = gateway.post(CHAT, chat("live"), {"x-request-id": "live"})
+    assert response.header("x-penumbra-variant") == "int8"
+    frame = sink.frame_of("live")
     assert (frame.model, frame.variant, frame.candidates) == ("live", "int8", ("int8",))
 
 
@@ -184,8 +184,9 @@ def test_an_answer_that_the_baseline_gave_instead_is_handed_over_as_the_baseline
     gateway: GatewayProcess, int8: ScriptedUpstream, sink: FrameSink
 ) -> None:
     int8.next(close_before_head(), close_before_head())
-    assert gateway.post(CHAT, chat("live")).header("x-penumbra-variant") == "full"
-    (frame,) = sink.wait_for(1)
+    response = gateway.post(CHAT, chat("live"), {"x-request-id": "instead"})
+    assert response.header("x-penumbra-variant") == "full"
+    frame = sink.frame_of("instead")
     assert frame.variant == "full"
     assert json.loads(frame.answer)["id"].startswith("chatcmpl-full")
 
@@ -300,8 +301,8 @@ def test_without_a_comparator_nothing_is_tapped_and_each_is_counted(
         sink.start()
     sink.wait_for_connection(made + 1)
     eventually(lambda: gateway.metric("penumbra_comparator_connected") == 1)
-    gateway.post(CHAT, chat())
-    sink.wait_for(1)
+    gateway.post(CHAT, chat(), {"x-request-id": "back"})
+    sink.frame_of("back")
 
 
 def test_a_comparator_that_hangs_costs_evidence_and_no_answer(
@@ -320,9 +321,8 @@ def test_a_comparator_that_hangs_costs_evidence_and_no_answer(
     finally:
         sink.resume()
     eventually(lambda: gateway.metric("penumbra_mirror_buffer_bytes") == 0)
-    sink.forget()
-    gateway.post(CHAT, chat())
-    sink.wait_for(1)
+    gateway.post(CHAT, chat(), {"x-request-id": "resumed"})
+    sink.frame_of("resumed")
 
 
 def test_frames_stay_whole_under_many_requests_at_once(
@@ -335,9 +335,7 @@ def test_frames_stay_whole_under_many_requests_at_once(
     for client in clients:
         assert client.read_response().status == 200
         client.close()
-    frames = sink.wait_for(len(ids))
-    assert sorted(frame.request_id for frame in frames) == sorted(ids)
-    assert len(set(map(_ids_of, frames))) == 1
+    assert len({_ids_of(sink.frame_of(each)) for each in ids}) == 1
 
 
 def _ids_of(frame: Mirrored) -> tuple[int, ...]:
