@@ -175,7 +175,9 @@ class Attendance:
             told, due = self._tests.get(model.name, (frozenset[Run](), 0.0))
             if runs <= told and self._clocks.now() < due:
                 continue
-            await self._test(model, runs)
+            # A baseline that still starts, or is gone, is no instrument that lies: it waits.
+            if await model.upstreams[model.baseline].health():
+                await self._test(model, runs)
 
     async def _test(self, model: WatchedModel, runs: frozenset[Run]) -> None:
         settings = self._settings.self_test

@@ -139,6 +139,16 @@ async def test_a_self_test_that_cannot_be_done_is_none_that_passed() -> None:
     assert "timeout" in test.detail
 
 
+async def test_a_baseline_that_still_starts_is_tested_when_it_is_there() -> None:
+    bench, attendance = attended(watch())
+    bench.builds["full"].is_healthy = False
+    await attendance.self_test()
+    assert bench.reports.self_tests == []
+    bench.builds["full"].is_healthy = True
+    await attendance.self_test()
+    assert [test.is_ok for _, test in bench.reports.self_tests] == [True]
+
+
 @pytest.mark.parametrize(
     ("shift", "is_ok"), [(0.0, True), (0.004, True), (0.02, False)], ids=["equal", "noise", "drift"]
 )
