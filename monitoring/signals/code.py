@@ -15,7 +15,7 @@ DEEPEST_NESTING = 30
 
 _OPENING = re.compile(r"^[ ]{0,3}```[ \t]*(python|py|json)[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _CLOSING = re.compile(r"^[ ]{0,3}```[ \t]*$", re.MULTILINE)
-_NOT_A_MODULE = re.compile(r"^\s*(?:>>>|[!%]\w|\.\.\.$)", re.MULTILINE)
+_NOT_A_MODULE = re.compile(r"^[ \t]*(?:>>>|[!%]\w|\.\.\.$)", re.MULTILINE)
 """A session, a notebook's commands, or a passage left out: no module, and not meant to be."""
 
 
