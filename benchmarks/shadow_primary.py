@@ -1,11 +1,14 @@
 """What shadowing everything costs the clients: shadow 0 % beside 100 %, in turns, in one run.
 
-    python -m benchmarks.shadow_primary [--rounds 6] [--seconds 5] [--out FILE]
+    python -m benchmarks.shadow_primary [--rounds 6] [--seconds 5] [--budget 30]
 
 Two real gateway processes stand in front of the same two fake engines; one mirrors every request to
 the real comparator, the other none. Rounds alternate between them, in changing order, so that both
 see the same machine. `spare`: requests arrive at 40 % of the engine's capacity. `saturated`: three
 clients for each place in the engine's batch. It also times what a tap costs by itself.
+
+Scores are work of the same engine: they lengthen the steps of the requests beside them, within the
+comparator's budget. `--budget 0.001` lets it score nothing, and shows what mirroring alone costs.
 """
 
 import argparse
@@ -60,7 +63,7 @@ class Window:
 class Load:
     """Streaming clients on keep-alive connections."""
 
-    def __init__(self, port: int, seed: int) -> None:
+    def __init__(self, port: int, seed: str) -> None:
         self._port = port
         self._random = random.Random(seed)
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
@@ -124,7 +127,7 @@ class Load:
         return self._counts_from + seconds
 
 
-async def _window(scenario: str, port: int, seconds: float, seed: int) -> Window:
+async def _window(scenario: str, port: int, seconds: float, seed: str) -> Window:
     load = Load(port, seed)
     if scenario == "spare":
         return await load.arriving(0.4 * CAPACITY, seconds)
@@ -176,8 +179,9 @@ def _wait_for(port: int, name: str | None = None) -> None:
 class Stage:
     """Two engines, a comparator, and the gateways with shadow off and on."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, budget: float) -> None:
         self._folder = folder
+        self._budget = budget
         self.ports = {"off": free_port(), "on": free_port()}
         self.internal = {"off": free_port(), "on": free_port(), "comparator": free_port()}
         self._engines = (free_port(), free_port())
@@ -196,7 +200,7 @@ class Stage:
                 "socket_path": str(self._folder / "shadow.sock"),
                 "internal_port": self.internal["comparator"],
                 "headroom": {"running": SLOTS - 4},
-                "budget": {"engine_seconds_per_minute": 120},
+                "budget": {"engine_seconds_per_minute": self._budget},
             }
             files = (str(self._write("shadow", shadow)), str(snapshot))
             log = self._folder / "comparator.log"
@@ -303,7 +307,8 @@ def _run(stage: Stage, scenario: str, rounds: int, seconds: float) -> Iterator[s
     for number in range(rounds):
         figures = {}
         for name in ("off", "on") if number % 2 == 0 else ("on", "off"):
-            window = uvloop.run(_window(scenario, stage.ports[name], seconds, seed=number))
+            seed = f"{scenario} {number}"  # no prompt comes twice: the comparator bets once on each
+            window = uvloop.run(_window(scenario, stage.ports[name], seconds, seed))
             errors += window.errors
             figures[name] = _figures(window)
         found.append(figures)
@@ -320,11 +325,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--budget", type=float, default=30.0, help="engine seconds a minute")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     lines = [f"Load before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.", "", *_tap_costs()]
     with tempfile.TemporaryDirectory() as folder:
-        stage = Stage(Path(folder))
+        stage = Stage(Path(folder), arguments.budget)
         with stage.running():
             for scenario in ("spare", "saturated"):
                 lines += _run(stage, scenario, arguments.rounds, arguments.seconds)

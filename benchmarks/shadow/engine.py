@@ -20,7 +20,7 @@ import uvloop
 from router.testing import scored
 
 STEP_SECONDS = 0.008
-PREFILL_SECONDS = 0.004
+PREFILL_SECONDS = 0.001
 TOKENS = 16
 _PROMPT_IDS = list(range(24))
 _STREAM = (
