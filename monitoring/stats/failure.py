@@ -1,8 +1,10 @@
 """The failure process of one candidate, small enough for the byte path. Pure."""
 
 from monitoring.stats.betting import BETS, bets_against
+from monitoring.stats.wealth import START, inflow_of
 
 HORIZON = 100_000
+"""Requests for which the promise is made."""
 
 
 class FailureProcess:
@@ -15,27 +17,39 @@ class FailureProcess:
     Args:
         tolerance: In (0, 1).
         alpha: In (0, 1).
+
+    Raises:
+        ValueError: One of them is not.
     """
 
-    __slots__ = ("_boundary", "_fail", "_pass", "_wealth", "is_tripped")
+    __slots__ = ("_boundary", "_fail", "_inflow", "_pass", "_wealth", "is_tripped")
 
     def __init__(self, tolerance: float, alpha: float) -> None:
+        for name, value in (("tolerance", tolerance), ("alpha", alpha)):
+            if not 0.0 < value < 1.0:
+                raise ValueError(f"found the {name} {value}, wanted 0 < it < 1")
         bets = bets_against(tolerance, 0.0)
         self._fail = tuple(1.0 + bet * (1.0 - tolerance) for bet in bets)
         self._pass = tuple(1.0 - bet * tolerance for bet in bets)
-        self._wealth = [0.5] * BETS
+        self._inflow = inflow_of(HORIZON)
+        self._wealth = [START] * BETS
         self._boundary = BETS / alpha
         self.is_tripped = False
         """Latched."""
 
+    @property
+    def evidence(self) -> float:
+        """Mean over the bets; begins anew after a trip."""
+        return sum(self._wealth) / BETS
+
     def observe(self, is_failure: bool) -> bool:
         """Bet on one request; whether it has tripped, now or before."""
         factors = self._fail if is_failure else self._pass
-        inflow = 0.5 / HORIZON
+        inflow = self._inflow
         self._wealth = [
             (wealth + inflow) * factor for wealth, factor in zip(self._wealth, factors, strict=True)
         ]
         if sum(self._wealth) >= self._boundary:
             self.is_tripped = True
-            self._wealth = [0.5] * BETS  # what happened is latched; wealth need not overflow
+            self._wealth = [START] * BETS  # what happened is latched; wealth need not overflow
         return self.is_tripped

@@ -142,14 +142,19 @@ class Guard:
             ValueError: It is outside the range, or no number.
         """
         table = self._tables.get(slice_name, self._default)
-        self._take(slice_name, table.tolerance, table.tally(value))
+        tally = table.tally(value)
+        self._take(slice_name, table.tolerance, tally)
+        self._aggregate.take(tally)
         self._latch()
 
     def fold(self, sums: Sums) -> None:
         """Bet on a batch that another process has summed up."""
-        for slice_name, tally in sums.tallies.items():
+        total = Tally()
+        for slice_name, tally in sorted(sums.tallies.items()):
             table = self._tables.get(slice_name, self._default)
             self._take(slice_name, table.tolerance, tally)
+            total.add(tally)
+        self._aggregate.take(total)  # at once: slice by slice, their order would make a difference
         self._latch()
 
     def culprits(self, fdr: float = 0.1) -> tuple[str, ...]:
@@ -218,7 +223,6 @@ class Guard:
         stream = self._streams.get(slice_name)
         if stream is not None:
             stream.take(tally)
-        self._aggregate.take(tally)
         self._tolerances_total += tolerance * tally.count
 
     def _stream(self, horizon: float) -> Stream:
