@@ -117,10 +117,10 @@ class Dispatch:
     def start(self) -> None:
         """Try the variant whose turn it is."""
         attempt = self._attempt = self._attempts[self._plan.attempts[self._index]]
-        if attempt.gate.is_shut:  # rolled back since the request was decided
+        is_baseline = attempt.name == self._plan.baseline
+        if attempt.gate.is_shut and not is_baseline:  # rolled back since the request was decided
             self._pass_over(Outcome.ROLLED_BACK)
             return
-        is_baseline = attempt.name == self._plan.baseline
         limits = self._limits
         seconds = limits.first_byte_seconds if is_baseline else limits.candidate_first_byte_seconds
         self.deadline = self._clock() + seconds

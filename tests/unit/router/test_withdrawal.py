@@ -144,6 +144,16 @@ async def test_a_plan_from_before_starts_no_candidate_after() -> None:
     assert stage.late_starts == 0
 
 
+async def test_the_baseline_of_a_plan_answers_although_its_model_left_the_table() -> None:
+    stage = Stage()
+    stage.scripts["int8"] = [Fail(Outcome.DIED)]
+    dispatch, client = stage.dispatch(stream=True)
+    dispatch.start()
+    stage.gates.apply({})
+    await client.over.wait()
+    assert client.text() == TEXT
+
+
 async def test_no_candidate_stands_in_that_was_rolled_back_meanwhile() -> None:
     stage = Stage(baseline=[Fail(Outcome.REFUSED)])
     dispatch, client = stage.dispatch(("full", "full", "int8"))
