@@ -154,7 +154,7 @@ def _joined(body: bytes) -> tuple[Any, ...]:
 def _collect(said: list[Any], choice: dict[str, Any]) -> None:
     """Take words and log-probabilities out of an event."""
     for holder, name in ((choice.get("delta") or {}, "content"), (choice, "text")):
-        if holder.get(name):
+        if isinstance(holder.get(name), str):  # empty: the token's character is not complete yet
             said.append(holder[name])
             holder[name] = "words"
     rows = choice.get("logprobs")
