@@ -10,10 +10,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import datetime
 from typing import TypeVar
 
+from deployments.changes import Applied, Change, Clocks, Edit
 from deployments.errors import Conflict, FlagRefused, NotFound, StoreUnavailable
 from deployments.events import ConfigPayload, Draft, Event, FlagPayload, Kind
 from deployments.evidence_rows import Beside
@@ -30,41 +29,7 @@ T = TypeVar("T")
 
 _NOTHING = Beside()
 
-Edit = Callable[[Flag, ModelSnapshot], Flag]
-"""A flag as it is, its model -> the flag as it shall be."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What somebody wants done."""
-
-    kind: Kind
-    actor: str
-    reason: str
-    edits: Mapping[str, Edit]
-    """Model -> edit; all are made, or none."""
-    expected_epoch: int | None = None
-    """Refuse if one of the models was changed after this epoch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """What came of a change."""
-
-    epoch: int
-    is_changed: bool
-    """False if everything was already as wanted; then nothing was stored."""
-    arrival: Arrival
-    durable_seconds: float
-    """From the beginning of the change to its commit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clocks:
-    """Time, as the controller is told it."""
-
-    now: Callable[[], datetime]
-    monotonic: Callable[[], float]
+__all__ = ["Applied", "Change", "Clocks", "Controller", "Edit"]
 
 
 class Controller:
