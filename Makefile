@@ -54,5 +54,8 @@ bench-flags: install  ## from a durable flag change to the last gateway
 bench-rollback: install  ## from the deciding observation to the last gateway
 	@$(PY) benchmarks/rollback_latency.py
 
+bench-rollout: install  ## real engines: a twin and int8 for 2,000 pairs each, int2 stopped ten times
+	@$(PY) -m benchmarks.real_rollout
+
 clean:  ## remove what the targets made, .venv excepted
 	rm -rf var .penumbra benchmarks/.build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,193 @@
+"""Rollouts on real engines, long enough to mean something: `make bench-rollout`.
+
+Starts the demo's builds and a twin of the baseline (the same weights, an engine of its own) through
+`penumbra up`, and compares fresh prompts of all six slices, as the demo's clients ask them:
+
+- the twin, for at least 2,000 pairs: it must not be rolled back;
+- int8, until a slice is proven or 2,000 pairs: it must not be rolled back;
+- int2, again and again with other prompts: how many mirrored requests until it is rolled back, and
+  which slices are named.
+
+Tolerances are those of deployments/examples/rollouts. Writes Markdown to standard output.
+"""
+
+import argparse
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from deployments.catalogue import load
+from deployments.rollouts.spec import RolloutSpec
+from deployments.rollouts.spec_file import load_rollout
+from deployments.spec import PenumbraSpec
+from serve.demo.prepare import prepare
+from serve.demo.traffic import Tally, Traffic
+from serve.supervisor.folder import StateFolder
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "deployments" / "examples"
+FOLDER = ROOT / "benchmarks" / ".build" / "real_rollout"
+TWIN = "twin"
+CLIENTS = 10
+POLL_SECONDS = 0.25
+
+View = dict[str, Any]
+
+
+class Admin:
+    """The admin API."""
+
+    def __init__(self, spec: PenumbraSpec) -> None:
+        token = StateFolder(spec.state_dir).tokens({})["PENUMBRA_ADMIN_TOKEN"]
+        headers = {"authorization": f"Bearer {token}"}
+        url = f"{spec.control_url}/admin/v1/rollouts"
+        self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=60)
+
+    async def apply(self, spec: RolloutSpec) -> None:
+        """Begin a rollout."""
+        body = {"spec": spec.model_dump(mode="json"), "reason": "benchmark"}
+        (await self._http.put("", json=body)).raise_for_status()
+
+    async def do(self, verb: str, candidate: str) -> None:
+        """Give a verb."""
+        answer = await self._http.post(
+            f"/{candidate}/{verb}", params={"model": "demo"}, json={"reason": "benchmark"}
+        )
+        answer.raise_for_status()
+
+    async def view(self, candidate: str, part: str = "") -> View:
+        """Everything about a rollout."""
+        answer = await self._http.get(f"/{candidate}{part}", params={"model": "demo"})
+        view: View = answer.raise_for_status().json()
+        return view
+
+
+async def follow(
+    admin: Admin, traffic: Traffic, candidate: str, until: Callable[[View], bool], seconds: float
+) -> tuple[View, Tally, float]:
+    """Compare until the rollout is as wanted, or rolled back, or the time is over."""
+    began = time.monotonic()
+    traffic.next_tally()
+    async with traffic.flowing():
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            view = await admin.view(candidate)
+            took = time.monotonic() - began
+            if view["stage"] == "rolled_back" or until(view) or took > seconds:
+                return view, traffic.next_tally(), took
+
+
+def shadow_spec(name: str, candidate: str) -> RolloutSpec:
+    """An example's rollout, for shadow only."""
+    spec = load_rollout(EXAMPLES / "rollouts" / f"{name}.yaml")
+    return spec.model_copy(update={"candidate": candidate, "stages": ("shadow",)})
+
+
+async def long_run(admin: Admin, url: str, candidate: str, options: argparse.Namespace) -> str:
+    """One candidate that must not be rolled back: a row."""
+    await admin.apply(shadow_spec("int8", candidate))
+    traffic = Traffic(url, CLIENTS, seed=options.seed)
+    view, tally, took = await follow(
+        admin, traffic, candidate, lambda one: one["pairs"] >= options.pairs, options.seconds
+    )
+    await admin.do("end", candidate)
+    signals = {one["signal"]: one for one in view["signals"]}
+    whole = signals["displacement"]["aggregate"]
+    evidence = ", ".join(
+        f"{name} {one['evidence']:.3g} of {one['boundary']:.4g}" for name, one in signals.items()
+    )
+    return (
+        f"| {candidate} | {view['pairs']} | {took:.0f} | {view['stage']} | {whole['mean']:.5f} |"
+        f" {evidence} | {', '.join(view['proven']) or 'none'} | {len(tally.errors)} |"
+    )
+
+
+async def stopped(admin: Admin, url: str, options: argparse.Namespace) -> list[str]:
+    """The bad build, several times: a row each."""
+    rows = []
+    for number in range(options.repeats):
+        await admin.apply(shadow_spec("int2", "int2"))
+        if number:
+            await admin.do("rearm", "int2")
+        traffic = Traffic(url, CLIENTS, seed=options.seed + 100 + number)
+        view, tally, took = await follow(admin, traffic, "int2", lambda _: False, 120)
+        explained = await admin.view("int2", "/explain")
+        culprits = ", ".join(explained["culprits"]) or f"none (most: {explained['suspect']})"
+        rows.append(
+            f"| {number + 1} | {view['stage']} | {explained['pairs']} | {took:.1f} | {culprits} |"
+            f" {explained['is_reproduced']} | {len(tally.errors)} |"
+        )
+        sys.stderr.write(rows[-1] + "\n")
+    return rows
+
+
+@contextmanager
+def installation() -> Iterator[PenumbraSpec]:
+    """The demo's installation with a twin of the baseline."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    prepare(FOLDER / "variants", sys.stderr.write)
+    data = yaml.safe_load((EXAMPLES / "demo.yaml").read_text())
+    variants = data["models"]["demo"]["variants"]
+    variants.pop("int4")
+    variants[TWIN] = {"engine": {**variants["full"]["engine"], "threads": "1"}}
+    for one in variants.values():
+        folder = Path(one["engine"]["source"]).name
+        one["engine"]["source"] = str(FOLDER / "variants" / folder)
+    data["state_dir"] = str(FOLDER / "state")
+    config = FOLDER / "penumbra.yaml"
+    config.write_text(yaml.safe_dump(data, sort_keys=False))
+    spec = load(config)
+    for file in spec.state_dir.glob("penumbra.db*"):
+        file.unlink()
+    command = [sys.executable, "-m", "serve.cli"]
+    subprocess.run(
+        [*command, "up", "-f", str(config), "--detach"], check=True, cwd=ROOT, stdout=sys.stderr
+    )
+    try:
+        yield spec
+    finally:
+        subprocess.run([*command, "down", "-f", str(config)], check=False, cwd=ROOT)
+
+
+async def measure(spec: PenumbraSpec, options: argparse.Namespace) -> str:
+    """Everything, as Markdown."""
+    admin, url = Admin(spec), f"http://{spec.gateway.host}:{spec.gateway.port}"
+    bad = await stopped(admin, url, options)
+    good = [await long_run(admin, url, name, options) for name in (TWIN, "int8")]
+    return "\n".join(
+        [
+            "| candidate | pairs | seconds | stage | displacement | evidence | proven | errors |",
+            "|---|---|---|---|---|---|---|---|",
+            *good,
+            "",
+            "| int2 | stage | mirrored requests | seconds | culprits | reproduced | errors |",
+            "|---|---|---|---|---|---|---|",
+            *bad,
+            "",
+        ]
+    )
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=2_000)
+    parser.add_argument("--seconds", type=float, default=600.0, help="at most, for each good one")
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with installation() as spec:
+        sys.stdout.write(asyncio.run(measure(spec, options)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
