@@ -10,7 +10,7 @@ from monitoring.signals.harm import SHORT_LIMIT_TOKENS, Check
 DOCS = (Path(__file__).parents[4] / "docs" / "signals.md").read_text(encoding="utf-8")
 ROWS = {
     name: row
-    for row in re.findall(r"^\|.*\|$", DOCS, re.MULTILINE)
+    for row in re.findall(r"^\|.*\|$", DOCS.partition("## What the checks cannot")[0], re.MULTILINE)
     for name in re.findall(r"[\w]+", row.split("|")[1])
 }
 
