@@ -85,7 +85,11 @@ class ControlProcess:
             except httpx.TransportError:
                 return False
 
-        eventually(is_ready, timeout=START_SECONDS, what="the control process to be ready")
+        try:
+            eventually(is_ready, timeout=START_SECONDS, what="the control process to be ready")
+        except AssertionError:
+            self._process.kill()  # nobody else will
+            raise
 
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run the entry point to its end."""
