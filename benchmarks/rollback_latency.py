@@ -53,7 +53,7 @@ from router.link_messages import (  # noqa: E402
 
 TARGET_P99_MILLISECONDS = 100.0
 START_SECONDS = 60.0
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 20.0
 PAIRS = 40
 CONNECTIONS = 16
 SETTLE_SECONDS = 0.05
@@ -294,7 +294,8 @@ async def installation(folder: Path, gateways: int) -> AsyncIterator[tuple[str, 
     }
     config = folder / "penumbra.yaml"
     # JSON is YAML.
-    config.write_text(json.dumps({"models": {"demo": model}, "control": {"port": port}}))
+    control = {"port": port, "acknowledge_seconds": WAIT_SECONDS}
+    config.write_text(json.dumps({"models": {"demo": model}, "control": control}))
     commands = [
         [str(BUILD / "upstream"), "8", str(full), str(int8)],
         [sys.executable, "-m", "deployments", "--config", str(config)],

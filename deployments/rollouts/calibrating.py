@@ -1,13 +1,13 @@
-"""Gathers the first pairs of a run, from which the tolerance of displacement is read. Pure."""
+"""Gathers the first pairs of a run, of which the tolerance of displacement is read. Pure."""
 
 from typing import Any
 
 import msgspec
 
-from monitoring.signals.calibration import Refusal, calibrate
+from monitoring.signals.calibration import Calibration, calibrate
 
 
-class Calibration:
+class Calibrating:
     """Gathers values until there are enough of them.
 
     Args:
@@ -17,50 +17,45 @@ class Calibration:
     def __init__(self, wanted: int) -> None:
         self.wanted = wanted
         self._values: dict[str, list[float]] = {}
-        self._aa: list[float] = []
+        self._aa: dict[str, list[float]] = {}
 
     @property
     def count(self) -> int:
         """Values so far."""
         return sum(map(len, self._values.values()))
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether there are enough."""
-        return self.count >= self.wanted
-
     def add(self, slice_name: str, value: float) -> None:
         """The displacement of a candidate pair."""
         self._values.setdefault(slice_name, []).append(value)
 
-    def add_aa(self, value: float) -> None:
+    def add_aa(self, slice_name: str, value: float) -> None:
         """The displacement of the baseline against itself."""
-        self._aa.append(value)
+        self._aa.setdefault(slice_name, []).append(value)
 
-    def result(self) -> dict[str, Any]:
-        """The tolerances, and how they were read: what goes into the record.
-
-        Raises:
-            ValueError: There are not enough values.
-        """
-        read = calibrate(self._values, {"": self._aa}, self.wanted)
-        if isinstance(read, Refusal):
-            raise ValueError(read.reason)
-        return {
-            **msgspec.to_builtins(read.default),
-            "slices": msgspec.to_builtins(read.slices),
-            "too_few": list(read.too_few),
-            "rule": read.rule,
-        }
+    def result(self) -> Calibration | None:
+        """The tolerances, and how they were read; None while there are too few values."""
+        read = calibrate(self._values, self._aa, self.wanted)
+        return read if isinstance(read, Calibration) else None
 
     def dump(self) -> dict[str, Any]:
         """JSON-able."""
         return {"wanted": self.wanted, "values": self._values, "aa": self._aa}
 
     @classmethod
-    def restore(cls, dumped: dict[str, Any]) -> "Calibration":
+    def restore(cls, dumped: dict[str, Any]) -> "Calibrating":
         """Goes on where `dump` was."""
-        calibration = cls(dumped["wanted"])
-        calibration._values = {name: list(values) for name, values in dumped["values"].items()}
-        calibration._aa = list(dumped["aa"])
-        return calibration
+        gathered = cls(dumped["wanted"])
+        gathered._values = {name: list(values) for name, values in dumped["values"].items()}
+        gathered._aa = {name: list(values) for name, values in dumped["aa"].items()}
+        return gathered
+
+
+def recorded(calibration: Calibration) -> dict[str, Any]:
+    """What goes into the record: JSON types only."""
+    built: dict[str, Any] = msgspec.to_builtins(calibration)
+    return built
+
+
+def from_record(record: dict[str, Any]) -> Calibration:
+    """What a record holds."""
+    return msgspec.convert(record, Calibration)

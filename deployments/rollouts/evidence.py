@@ -13,12 +13,13 @@ from typing import Any
 import msgspec
 
 from deployments.rollouts.bets import Bets
-from deployments.rollouts.calibrating import Calibration
+from deployments.rollouts.calibrating import Calibrating, from_record, recorded
 from deployments.rollouts.courses import Course, alpha_of, guard_spec
 from deployments.rollouts.findings import Findings, Hard, Tripped
 from deployments.rollouts.spec import QUALITY, Calibrate, Guardrail, RolloutSpec
 from deployments.rollouts.tally import Tally
 from monitoring.evidence import Arm, Counts, Pair, RunReport, SelfTest, Signal, Trip
+from monitoring.signals.calibration import Calibration
 
 AA_ALPHA = 0.01
 """Bound on the probability that a working instrument is called broken."""
@@ -51,12 +52,12 @@ class RunEvidence:
         """Unix seconds of the last thing observed that has a time."""
         self.pairs: dict[str, int] = {}
         """Slice -> candidate pairs that were bet on."""
-        self.calibration: Calibration | None = None
+        self.calibration: Calibrating | None = None
         self.calibrated: dict[str, Any] | None = None
         self._bets = {arm: Bets() for arm in Arm}
         for guardrail in spec.guardrails:
             if isinstance(guardrail.tolerance, Calibrate):
-                self.calibration = Calibration(guardrail.tolerance.calibrate)
+                self.calibration = Calibrating(guardrail.tolerance.calibrate)
             else:
                 self._open(guardrail, guardrail.tolerance, guardrail.slices)
         self._open_aa()
@@ -133,7 +134,7 @@ class RunEvidence:
             self._observe(Signal.DISPLACEMENT, pair.slice, value)
         elif pair.displacement is not None:
             self.calibration.add(pair.slice, pair.displacement)
-            if self.calibration.is_complete:
+            if self.calibration.count >= self.calibration.wanted:
                 self._calibrated(self.calibration.result())
 
     def _worst_if_missing(self, signal: Signal, pair: Pair, value: float | None) -> float | None:
@@ -143,7 +144,7 @@ class RunEvidence:
 
     def _pair_aa(self, pair: Pair) -> None:
         if pair.displacement is not None and self.calibration is not None:
-            self.calibration.add_aa(pair.displacement)
+            self.calibration.add_aa(pair.slice, pair.displacement)
         for signal, value in (
             (Signal.DISPLACEMENT, pair.displacement),
             (Signal.HARM, pair.harm),
@@ -233,13 +234,13 @@ class RunEvidence:
             spec = guard_spec(self.spec, signal, own, tolerance, AA_ALPHA / len(tolerances))
             self.aa[signal] = Course(signal, "hold", spec)
 
-    def _calibrated(self, result: dict[str, Any]) -> None:
+    def _calibrated(self, result: Calibration | None) -> None:
         guardrail = self.spec.guardrail(Signal.DISPLACEMENT)
-        if guardrail is None:  # it is what asked for the calibration
+        if guardrail is None or result is None:
             return
-        read = {name: one["tolerance"] for name, one in result["slices"].items()}
-        self.calibrated, self.calibration = result, None
-        self._open(guardrail, result["tolerance"], read | guardrail.slices)
+        read = {name: one.tolerance for name, one in result.slices.items()}
+        self.calibrated, self.calibration = recorded(result), None
+        self._open(guardrail, result.default.tolerance, read | guardrail.slices)
 
     def dump(self) -> dict[str, Any]:
         """JSON-able; `restore` goes on from it."""
@@ -266,9 +267,9 @@ class RunEvidence:
         """Goes on where `dump` was, bit for bit."""
         evidence = cls(spec, dumped["run"], slices)
         if dumped["calibrated"] is not None:
-            evidence._calibrated(dumped["calibrated"])
+            evidence._calibrated(from_record(dumped["calibrated"]))
         elif dumped["calibration"] is not None:
-            evidence.calibration = Calibration.restore(dumped["calibration"])
+            evidence.calibration = Calibrating.restore(dumped["calibration"])
         for courses, name in ((evidence.courses, "courses"), (evidence.aa, "aa")):
             for signal, one in dumped[name].items():
                 courses[Signal(signal)].load(one)

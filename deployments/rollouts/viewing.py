@@ -1,4 +1,4 @@
-"""Rollouts as the admin API shows them. Pure."""
+"""Rollouts as the admin API shows them."""
 
 from datetime import UTC, datetime
 

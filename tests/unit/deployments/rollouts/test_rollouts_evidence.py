@@ -117,8 +117,8 @@ def test_the_first_pairs_only_calibrate_and_harm_counts_meanwhile() -> None:
     evidence.fold("c", report(pair(20, 0.02, harm=0), *pairs(5, 0.02, start=21)))
     calibration = evidence.findings().calibration
     assert calibration is not None
-    assert calibration["pairs"] == 20
-    assert calibration["tolerance"] == pytest.approx(0.026)
+    assert calibration["default"]["pairs"] == 20
+    assert calibration["default"]["tolerance"] == pytest.approx(0.026)
     assert evidence.courses[Signal.DISPLACEMENT].count == 5
     assert evidence.courses[Signal.HARM].count == 1
 
