@@ -12,7 +12,7 @@ class FailureProcess:
 
     H0: each request, given the past, fails with probability at most the tolerance. Under H0 it
     trips within the horizon (requests) with probability at most alpha. With tolerance .005 and
-    alpha .002 it trips after 2 requests that all fail, and after a median of 5 if half of them do.
+    alpha .002 it trips after 2 requests that all fail, and after a median of 3 if half of them do.
 
     Args:
         tolerance: In (0, 1).
