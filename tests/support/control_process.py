@@ -12,7 +12,7 @@ import yaml
 
 from tests.support.gateway_process import ROOT, eventually, free_port
 
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 ADMIN, OPERATOR, VIEWER, GATEWAY = (f"{role}-token-of-the-tests" for role in "aovg")
 TOKENS = {
     "PENUMBRA_ADMIN_TOKEN": ADMIN,
