@@ -70,7 +70,13 @@ def open_plane(spec: PenumbraSpec) -> Plane:
     clocks = Clocks(now=lambda: datetime.now(UTC), monotonic=now)
     controller = Controller(store, gateways, clocks, spec.control.acknowledge_seconds)
     heart = Heart(guardianship, controller.prove_store, now)
-    rollouts = Rollouts(controller, clocks, spec.control.acknowledge_seconds, uuid.uuid4().hex)
+    rollouts = Rollouts(
+        controller,
+        clocks,
+        spec.control.acknowledge_seconds,
+        uuid.uuid4().hex,
+        spec.control.feedback_days,
+    )
     heart.on_tick = rollouts.tick
     for desk in desks:
         desk.on_report = rollouts.take

@@ -177,6 +177,8 @@ class ControlSpec(BaseModel):
     """For how long a change waits for the gateways to put it into force before it is answered."""
     lease_seconds: float = Field(default=10.0, ge=1, le=300)
     """For how long candidates go on getting live traffic without a sign of life of their guard."""
+    feedback_days: int = Field(default=30, ge=1, le=3650)
+    """For how long users' judgements are kept."""
 
 
 class ShadowSpec(BaseModel):

@@ -30,7 +30,6 @@ from monitoring.evidence import Counts, Report, Run, RunReport, Signal
 
 FEEDBACK = "feedback"
 """Source of the reports that carry judgements."""
-FEEDBACK_DAYS = 30
 
 Name = tuple[str, str, int]
 Edit = Callable[[Rollout], Rollout]
@@ -59,14 +58,21 @@ class Rollouts:
         clocks: Time.
         acknowledge_seconds: For how long a rollback waits for the gateways' acknowledgements.
         incarnation: Of this process; unique.
+        feedback_days: For how long users' judgements are kept; looked at when it starts.
     """
 
     def __init__(
-        self, controller: Controller, clocks: Clocks, acknowledge_seconds: float, incarnation: str
+        self,
+        controller: Controller,
+        clocks: Clocks,
+        acknowledge_seconds: float,
+        incarnation: str,
+        feedback_days: int = 30,
     ) -> None:
         self._controller = controller
         self._clocks = clocks
         self._incarnation = incarnation
+        self._feedback_kept = timedelta(days=feedback_days)
         self._bench = Bench(clocks.now)
         self._is_behind = True
         """The store may hold more than the evidence: not started yet, or a commit failed."""
@@ -89,7 +95,7 @@ class Rollouts:
         """
         async with self._controller.writing():
             keep = await self._runs_to_keep()
-            before = self._clocks.now() - timedelta(days=FEEDBACK_DAYS)
+            before = self._clocks.now() - self._feedback_kept
             await self._controller.write(
                 lambda store: store.write(lambda c: evidence_rows.prune(c, keep, before))
             )

@@ -9,10 +9,14 @@ import pytest
 from deployments.controller import Clocks, Controller
 from deployments.errors import Conflict, StoreUnavailable
 from deployments.publisher import Publisher
+from deployments.rollouts import verbs
+from deployments.rollouts.keeper import Rollouts
+from deployments.rollouts.record import Phase
 from deployments.state import fold
 from deployments.store import Store
 from tests.support.control_plane import payload, split_change
 from tests.support.postgres import PostgresServer, find_binaries, postgres_server
+from tests.support.rollouts import NOW, Reporting, pairs, rollout_spec
 
 pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
 BINARIES = find_binaries()
@@ -49,6 +53,42 @@ async def test_changes_survive_and_conflicts_are_noticed(server: PostgresServer)
     assert again.state == two.state
     assert await again.read(lambda store: fold(store.events())) == two.state
     again.close()
+
+
+async def test_reports_roll_back_and_their_evidence_survives(server: PostgresServer) -> None:
+    one = controller(server)
+    await one.start()
+    await one.configure(payload(), "configuration")
+    rollouts = await rollouts_of(one)
+    await rollouts.put(
+        lambda: verbs.applied(one.state, rollout_spec(), "try", NOW, "run"), "ann", "try"
+    )
+    run = rollouts.rollout(("demo", "int8")).record.run
+    reporting = Reporting()
+    for _ in range(2):
+        report = reporting.of_pairs(run, pairs(5, 0.0))
+        await rollouts.take(report)
+        await rollouts.take(report)
+    await rollouts.take(reporting.of_pairs(run, pairs(30, 0.9, start=100)))
+    rolled_back = rollouts.rollout(("demo", "int8"))
+    assert rolled_back.record.phase is Phase.ROLLED_BACK
+    evidence = rollouts.bench.evidence(rolled_back).dump()
+    await rollouts.close()
+    one.close()
+    again = controller(server)
+    await again.start()
+    rollouts = await rollouts_of(again)
+    assert again.state.models["demo"].flag.blocked == ("int8",)
+    assert rollouts.bench.evidence(rollouts.rollout(("demo", "int8"))).dump() == evidence
+    await rollouts.close()
+    again.close()
+
+
+async def rollouts_of(plane: Controller) -> Rollouts:
+    clocks = Clocks(lambda: datetime.now(UTC), time.monotonic)
+    rollouts = Rollouts(plane, clocks, 1.0, "life")
+    await rollouts.start()
+    return rollouts
 
 
 async def test_a_server_that_goes_away_is_said_and_its_return_noticed(
