@@ -35,12 +35,18 @@ class Cable:
         self._loop.close()
 
     def cut(self) -> None:
-        """Nothing gets through any more, and nobody is told."""
-        self._loop.call_soon_threadsafe(self._is_whole.clear)
+        """Nothing gets through any more from when this returns, and nobody is told."""
+        self._run(self._set(is_whole=False))
 
     def mend(self) -> None:
         """Everything gets through again, also what was sent meanwhile."""
-        self._loop.call_soon_threadsafe(self._is_whole.set)
+        self._run(self._set(is_whole=True))
+
+    async def _set(self, *, is_whole: bool) -> None:
+        if is_whole:
+            self._is_whole.set()
+        else:
+            self._is_whole.clear()
 
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
