@@ -11,7 +11,8 @@ from typing import Any
 from rich.console import Console
 
 from deployments.spec import PenumbraSpec
-from serve.demo.traffic import Tally
+from serve.demo.traffic import MODEL, Tally
+from serve.hosting.plan import app_name
 from serve.supervisor.folder import StateFolder
 
 ROOT = Path(__file__).parents[2]
@@ -37,11 +38,17 @@ class Operator:
             f"http://127.0.0.1:{spec.gateway.internal_port + index}"
             for index in range(spec.gateway.processes)
         ]
+        self._builds_url = f"http://127.0.0.1:{spec.ray.port}"
         self._environment = {
             **os.environ,
+            "COLUMNS": str(console.width),
             **self.folder.tokens({}),
             "PENUMBRA_ADMIN_URL": f"http://{spec.control.host}:{spec.control.port}",
         }
+
+    def build_url(self, variant: str) -> str:
+        """Where a build answers by itself, past the gateway."""
+        return f"{self._builds_url}/{app_name(MODEL, variant)}"
 
     def say(self, text: str) -> None:
         """A line of the story."""

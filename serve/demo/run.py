@@ -34,6 +34,8 @@ from serve.supervisor.state import STATE_FILE, read_running
 CONFIG = ROOT / "deployments" / "examples" / "demo.yaml"
 FOLDER = ROOT / "var" / "demo"
 CLIENTS = 10
+_LOG_COLUMNS = 120
+"""Width of what is printed where there is no terminal."""
 
 
 async def tell(operator: Operator) -> str:
@@ -56,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave everything running")
     is_kept = parser.parse_args(arguments).keep
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else _LOG_COLUMNS)
     started = time.monotonic()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
