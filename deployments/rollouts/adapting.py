@@ -4,7 +4,7 @@ from datetime import datetime
 
 from deployments.errors import Conflict
 from deployments.events import ConfigPayload, Draft, Event, Kind
-from deployments.rollouts.moves import changed, restarted
+from deployments.rollouts.moves import changed, next_step, restarted
 from deployments.rollouts.payload import Decided, RolloutPayload
 from deployments.rollouts.record import (
     SERVING,
@@ -16,6 +16,8 @@ from deployments.rollouts.record import (
 )
 from deployments.state import State, fold, step
 from router.snapshot import Flag, ModelSnapshot
+
+_WHOLE = 100.0
 
 
 def draft_of(
@@ -30,9 +32,11 @@ def draft_of(
     name = rollout.spec.model
     flag = state.flags[name]
     record = rollout.record
-    if record.phase in SERVING and record.outside is None:
-        live = changed(record, outside=flag.quarantined)
-        rollout = rollout.model_copy(update={"record": live})
+    is_serving = record.phase in SERVING
+    if is_serving != (record.outside is not None):
+        # Kept for exactly as long as the model's quarantine is this rollout's.
+        record = changed(record, outside=flag.quarantined if is_serving else None)
+        rollout = rollout.model_copy(update={"record": record})
     return Draft(
         kind=Kind.ROLLOUT,
         actor=actor,
@@ -65,6 +69,32 @@ def configured(state: State, payload: ConfigPayload, actor: str, now: datetime) 
         drafts.append(draft)
         after = step(after, Event.of(draft, after.epoch + 1, now))
     return drafts
+
+
+def obstacle_of(state: State, rollout: Rollout) -> str | None:
+    """Why the model's flag has no place for the rollout's next stage; None: it has.
+
+    Another candidate is live by a rollout of its own; nobody gets what the stage gives, so that its
+    time would pass and show nothing; or other candidates have too much of the split.
+    """
+    model, candidate = rollout.key
+    for other in state.rollouts.values():
+        is_live = other.record.phase in SERVING
+        if is_live and other.spec.model == model and other.key != rollout.key:
+            return f"{other.spec.candidate} is live"
+    flag = state.flags[model]
+    if flag.killed:
+        return "the kill switch is on"
+    step = next_step(rollout.spec, rollout.record)
+    wanted = 0.0 if step is None else rollout.spec.shares[step]
+    taken = sum(
+        share
+        for name, share in flag.split.items()
+        if name != candidate and name not in flag.blocked
+    )
+    if wanted + taken > _WHOLE:
+        return f"other candidates have {taken:g} % of the split, the stage wants {wanted:g} %"
+    return None
 
 
 def flags_after(state: State, payload: ConfigPayload, now: datetime) -> dict[str, Flag]:

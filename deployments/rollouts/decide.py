@@ -39,7 +39,7 @@ def decide(
     record: RolloutRecord,
     findings: Findings,
     now: datetime,
-    rival: str | None = None,
+    obstacle: str | None = None,
 ) -> Decision:
     """The record after this moment, and what was decided. Never raises.
 
@@ -48,7 +48,7 @@ def decide(
         record: Where it stands.
         findings: What the evidence comes to; of another run than the record's it says nothing.
         now: With a timezone.
-        rival: Another candidate of the model that has live traffic by its own rollout.
+        obstacle: Why the model's flag has no place for the next stage.
     """
     if findings.run != record.run or record.phase not in WATCHED:
         return record, ()
@@ -59,7 +59,7 @@ def decide(
     for move in (_instrument, _answers, _quarantine, _facts, _proofs, _verdict):
         record, taken = move(spec, record, findings)
         steps.extend(taken)
-    record, advance = _advance(spec, record, findings, now, rival)
+    record, advance = _advance(spec, record, findings, now, obstacle)
     steps.extend(advance)
     if steps:
         record = changed(record, cause=summary(steps))
@@ -207,8 +207,8 @@ def _advance(
     record: RolloutRecord,
     findings: Findings,
     now: datetime,
-    rival: str | None,
+    obstacle: str | None,
 ) -> Decision:
-    if not all(gate.is_met for gate in gates(spec, record, findings, now, rival)):
+    if not all(gate.is_met for gate in gates(spec, record, findings, now, obstacle)):
         return record, ()
     return advanced(spec, record, now)

@@ -23,7 +23,7 @@ def gates(
     record: RolloutRecord,
     findings: Findings,
     now: datetime,
-    rival: str | None = None,
+    obstacle: str | None = None,
 ) -> tuple[Gate, ...]:
     """What the next advance needs, met or not."""
     elapsed = (now - record.since).total_seconds()
@@ -55,7 +55,7 @@ def gates(
         ),
         Gate("held", record.held is None, record.held.cause if record.held else "no", "no"),
         Gate("instrument", record.frozen is None, record.frozen or "works", "works"),
-        Gate("alone", rival is None, f"{rival} is live" if rival else "yes", "yes"),
+        Gate("flag", obstacle is None, obstacle or "has room", "has room"),
     )
 
 

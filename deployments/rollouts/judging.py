@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from deployments.events import Draft, Event
-from deployments.rollouts.adapting import draft_of
+from deployments.rollouts.adapting import draft_of, obstacle_of
 from deployments.rollouts.decide import decide
 from deployments.rollouts.evidence import RunEvidence
 from deployments.rollouts.findings import Findings
 from deployments.rollouts.moves import Did, Step, summary
 from deployments.rollouts.payload import Decided
-from deployments.rollouts.record import Key, Phase, Rollout, rival_of
+from deployments.rollouts.record import Key, Phase, Rollout
 from deployments.state import State, step
 from monitoring.evidence import Report
 
@@ -102,8 +102,8 @@ class Bench:
             return state, []
         evidence, now = self.evidence(rollout), self._now()
         findings = evidence.findings()
-        rival = rival_of(key, state.rollouts.values())
-        record, steps = decide(rollout.spec, rollout.record, findings, now, rival)
+        obstacle = obstacle_of(state, rollout)
+        record, steps = decide(rollout.spec, rollout.record, findings, now, obstacle)
         if not steps:
             return state, []
         after = rollout.model_copy(update={"record": record})

@@ -94,7 +94,7 @@ class RolloutRecord(BaseModel):
     answered: tuple[str, ...] = ()
     """Guardrails with `hold` or `alert`, and the horizon, that had their say in this run."""
     outside: tuple[str, ...] | None = None
-    """Slices that operators had quarantined when it went live; None: it has not."""
+    """Slices that operators had quarantined when it went live; None: it is not live."""
     fingerprints: dict[str, str] = {}
     """Variant -> digest of the builds that the run is about."""
     calibration: dict[str, Any] | None = None
@@ -149,19 +149,22 @@ def slices_of(model: ModelSnapshot) -> tuple[str, ...]:
 def flag_after(flag: Flag, before: Rollout | None, after: Rollout) -> Flag:
     """The model's flag once the rollout has changed from `before` to `after`.
 
-    Rolled back: the candidate is blocked and its share stays, so that answers say GUARD.
+    Rolled back: the candidate is blocked and its share stays, so that answers say GUARD; until
+    another candidate goes live and needs the room.
     """
-    candidate, phase = after.spec.candidate, after.record.phase
-    if phase is Phase.ROLLED_BACK:
-        blocked = tuple(dict.fromkeys((*flag.blocked, candidate)))
-        return flag.model_copy(update={"blocked": blocked})
+    candidate = after.spec.candidate
+    quarantined = _quarantined(flag, before, after)
+    if after.record.phase is Phase.ROLLED_BACK:
+        blocked = joined(flag.blocked, (candidate,))
+        return flag.model_copy(update={"blocked": blocked, "quarantined": quarantined})
     split = {name: share for name, share in flag.split.items() if name != candidate}
     if after.share > 0:
+        split = {name: share for name, share in split.items() if name not in flag.blocked}
         split[candidate] = after.share
     update = {
         "split": split,
         "blocked": tuple(name for name in flag.blocked if name != candidate),
-        "quarantined": _quarantined(flag, before, after),
+        "quarantined": quarantined,
     }
     return flag.model_copy(update=update)
 
@@ -171,10 +174,10 @@ def _quarantined(flag: Flag, before: Rollout | None, after: Rollout) -> tuple[st
     if record.phase in SERVING:
         proven = set(record.proven) - set(record.quarantined) - set(record.outside or ())
         return tuple(name for name in record.slices if name not in proven)
-    if before is not None and before.record.outside is not None:
+    if before is not None and before.record.phase in SERVING:
         known = set(record.slices)
-        return tuple(name for name in before.record.outside if name in known)
-    # It was never live: the quarantine is an operator's, or another rollout's.
+        return tuple(name for name in before.record.outside or () if name in known)
+    # It was not live: the quarantine is an operator's, or another rollout's.
     return flag.quarantined
 
 
@@ -211,19 +214,6 @@ def watches_of(model: ModelSnapshot, rollouts: Iterable[Rollout]) -> tuple[Watch
         watch_of(rollout) for rollout in rollouts if rollout.spec.candidate in model.variants
     )
     return tuple(watch for watch in watches if watch is not None)
-
-
-def rival_of(key: Key, rollouts: Iterable[Rollout]) -> str | None:
-    """The candidate of the same model that has live traffic by its own rollout."""
-    model, candidate = key
-    rivals = (
-        rollout.spec.candidate
-        for rollout in rollouts
-        if rollout.record.phase in SERVING
-        and rollout.spec.model == model
-        and rollout.spec.candidate != candidate
-    )
-    return next(rivals, None)
 
 
 def joined(names: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:

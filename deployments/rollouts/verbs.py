@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from deployments.errors import Conflict, NotFound, RolloutRefused
-from deployments.rollouts.adapting import ended
+from deployments.rollouts.adapting import ended, obstacle_of
 from deployments.rollouts.findings import Findings
 from deployments.rollouts.gates import gates
 from deployments.rollouts.moves import Did, Step, advanced, changed, restarted, rolled_back
@@ -14,7 +14,6 @@ from deployments.rollouts.record import (
     Phase,
     Rollout,
     RolloutRecord,
-    rival_of,
     slices_of,
 )
 from deployments.rollouts.spec import RolloutSpec
@@ -60,6 +59,8 @@ def applied(state: State, spec: RolloutSpec, reason: str, now: datetime, name: s
     if old.record.phase is Phase.ROLLED_BACK:
         return Rollout(spec=spec, record=changed(old.record, step=0, run=old.record.next_run))
     record = changed(restarted(old.record, now, reason), slices=slices_of(model))
+    if old.record.phase is Phase.OFF:
+        record = changed(record, held=None)
     return Rollout(spec=spec, record=record)
 
 
@@ -69,10 +70,10 @@ def promoted(state: State, rollout: Rollout, findings: Findings, now: datetime) 
     Raises:
         Conflict: Something else is missing; says what.
     """
-    rival = rival_of(rollout.key, state.rollouts.values())
+    obstacle = obstacle_of(state, rollout)
     shut = [
         f"{gate.name}: found {gate.found}, wanted {gate.wanted}"
-        for gate in gates(rollout.spec, rollout.record, findings, now, rival)
+        for gate in gates(rollout.spec, rollout.record, findings, now, obstacle)
         if not gate.is_met and gate.name not in WAIVED
     ]
     if shut:

@@ -3,11 +3,12 @@
 from datetime import UTC, datetime
 
 from deployments.evidence_rows import RollbackTimes
+from deployments.rollouts.adapting import obstacle_of
 from deployments.rollouts.courses import Course
 from deployments.rollouts.evidence import RunEvidence
 from deployments.rollouts.gates import gates
 from deployments.rollouts.moves import next_step
-from deployments.rollouts.record import Phase, Rollout, rival_of, stage_name
+from deployments.rollouts.record import Phase, Rollout, stage_name
 from deployments.rollouts.spec import Guardrail
 from deployments.rollouts.views import (
     DiagnosticsView,
@@ -53,8 +54,7 @@ def rollout_view(
 ) -> RolloutView:
     """Everything about one rollout."""
     spec, record = rollout.spec, rollout.record
-    rival = rival_of(rollout.key, state.rollouts.values())
-    found = gates(spec, record, evidence.findings(), now, rival)
+    found = gates(spec, record, evidence.findings(), now, obstacle_of(state, rollout))
     return RolloutView(
         **summary_view(rollout, evidence).model_dump(),
         epoch=state.epoch,

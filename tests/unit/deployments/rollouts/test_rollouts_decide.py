@@ -10,9 +10,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from deployments.errors import Conflict
 from deployments.rollouts import verbs
+from deployments.rollouts.adapting import draft_of
 from deployments.rollouts.decide import decide
 from deployments.rollouts.findings import Findings, Hard, Tripped
 from deployments.rollouts.moves import Did
+from deployments.rollouts.payload import RolloutPayload
 from deployments.rollouts.record import (
     SERVING,
     WATCHED,
@@ -23,7 +25,7 @@ from deployments.rollouts.record import (
     Verdict,
     flag_after,
 )
-from deployments.state import EMPTY
+from deployments.state import EMPTY, State
 from router.snapshot import Flag
 from tests.support.rollouts import NOW, rollout_spec
 
@@ -164,12 +166,14 @@ class Course(RuleBasedStateMachine):
         self.flag = flag_after(Flag(), None, self.rollout)
         self.now = NOW
 
+    @property
+    def state(self) -> State:
+        return State(flags={"demo": self.flag}, rollouts={self.rollout.key: self.rollout})
+
     def become(self, rollout: Rollout) -> None:
-        before, self.rollout = self.rollout, rollout
-        if rollout.record.phase in SERVING and rollout.record.outside is None:
-            record = rollout.record.model_copy(update={"outside": self.flag.quarantined})
-            self.rollout = rollout.model_copy(update={"record": record})
-        self.flag = flag_after(self.flag, before, self.rollout)
+        payload = draft_of(self.state, rollout, "ann", "why").payload
+        assert isinstance(payload, RolloutPayload)
+        self.rollout, self.flag = payload.after, payload.flag_after
 
     @rule(seconds=st.sampled_from([-5.0, 1.0, GATES.stage_seconds]))
     def time_passes(self, seconds: float) -> None:
@@ -227,7 +231,7 @@ class Course(RuleBasedStateMachine):
         record = self.rollout.record
         findings = replace(findings, run=record.run)
         try:
-            after = verbs.promoted(EMPTY, self.rollout, findings, self.now)
+            after = verbs.promoted(self.state, self.rollout, findings, self.now)
         except Conflict:
             return
         assert record.verdict is Verdict.PASS
@@ -245,6 +249,8 @@ class Course(RuleBasedStateMachine):
         if record.phase in SERVING:
             open_slices = set(SLICES) - set(self.flag.quarantined)
             assert open_slices <= set(record.proven) - set(record.quarantined)
+        else:
+            assert (record.outside, self.flag.quarantined) == (None, ())
 
 
 Course.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
