@@ -333,9 +333,11 @@ class Dispatch:
         """The candidate was rolled back: let the baseline answer, or go on with its stream.
 
         Returns:
-            False if the request stays where it is: the baseline has it already, or could not
-            continue what the client has seen. No answer is broken off for a rollback.
+            False if the request stays where it is: it is over, or the baseline has it already, or
+            could not continue what the client has seen. No answer is broken off for a rollback.
         """
+        if self._stream is None:  # over meanwhile: whoever asks works through a list
+            return False
         if self._attempt.name == self._plan.baseline or self._resumption is not None:
             return False
         if not self._relay:

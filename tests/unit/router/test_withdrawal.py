@@ -238,6 +238,33 @@ async def test_a_stand_in_for_a_baseline_that_is_away_stays() -> None:
     assert client.is_finished
 
 
+async def test_an_answer_that_is_complete_when_its_turn_comes_is_not_asked_for_again() -> None:
+    stage = Stage(baseline=whole({"who": "full"}))
+    stage.scripts["int8"] = whole({"who": "int8"})
+    dispatch, client = stage.dispatch()
+    dispatch.start()
+    await client.over.wait()
+    assert not dispatch.leave_candidate()
+    await asyncio.sleep(0)
+    assert stage.upstreams["full"].requests == []
+    assert stage.attempts_of("int8", Outcome.ROLLED_BACK) == 0
+
+
+@pytest.mark.parametrize("events", [None, 3])
+async def test_nothing_is_asked_for_a_client_that_is_gone(events: int | None) -> None:
+    stage = Stage()
+    body = {"model": "demo", "messages": [{"role": "user", "content": "hi"}]}
+    script = [Hang()] if events is None else _stream(Engine("int8"), body, events)
+    stage.scripts["int8"] = script
+    dispatch, client = stage.dispatch(stream=True)
+    dispatch.start()
+    if events is not None:
+        await client.began.wait()
+    dispatch.abort()
+    assert not dispatch.leave_candidate()
+    assert stage.attempts_of("int8", Outcome.ROLLED_BACK) == 0
+
+
 async def test_the_baselines_own_requests_stay_where_they_are() -> None:
     stage = Stage(baseline=[Hang()])
     dispatch, _ = stage.dispatch(("full", "full"))
