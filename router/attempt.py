@@ -1,5 +1,6 @@
 """The two parties of a dispatch: the client that wants an answer, a variant that may give it."""
 
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from monitoring.vocabulary import Outcome
@@ -46,13 +47,24 @@ class AttemptWatch(Protocol):
 class Gate:
     """Whether a variant of a model is in service, whichever routing table one has in hand.
 
-    A request keeps the table that it was decided by; what the guard says holds at once for all.
+    A request keeps the table that it was decided by, and may come to a candidate a while later, if
+    that stands in for a baseline which is away; what the guard says holds at once for all.
+
+    Args:
+        is_guarded: Whether candidates of the model may get live traffic now: the lease.
     """
 
-    __slots__ = ("is_shut",)
+    __slots__ = ("_is_guarded", "closed_slices", "is_shut")
 
-    def __init__(self) -> None:
+    def __init__(self, is_guarded: Callable[[], bool] = lambda: True) -> None:
         self.is_shut = False
+        self.closed_slices: Collection[str] = ()
+        """Slices that stay on the baseline."""
+        self._is_guarded = is_guarded
+
+    def admits(self, slice_name: str) -> bool:
+        """Whether an attempt at the variant, a candidate, may start now."""
+        return not self.is_shut and slice_name not in self.closed_slices and self._is_guarded()
 
 
 class Attempt:

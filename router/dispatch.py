@@ -118,7 +118,8 @@ class Dispatch:
         """Try the variant whose turn it is."""
         attempt = self._attempt = self._attempts[self._plan.attempts[self._index]]
         is_baseline = attempt.name == self._plan.baseline
-        if attempt.gate.is_shut and not is_baseline:  # rolled back since the request was decided
+        if not (is_baseline or attempt.gate.admits(self._plan.slice_name)):
+            # Taken out of service since the request was decided.
             self._pass_over(Outcome.ROLLED_BACK)
             return
         limits = self._limits

@@ -99,7 +99,7 @@ class Gateway:
         self._patient_until = now() + _LINK_PATIENCE_SECONDS if settings.control_url else now()
         self._make_upstream = make_upstream or self._http_upstream
         self._upstreams: dict[tuple[str, Variant], Upstream] = {}
-        self._gates = Gates()
+        self._gates = Gates(lambda model: self.lease.is_fresh(model, self.now()))
         self._models: dict[str, Model] = {}
         self._id_prefix = secrets.token_hex(8).encode()
         self._id_counter = itertools.count()

@@ -8,8 +8,9 @@ Reading order: Gates.apply, move.
 """
 
 import asyncio
+import functools
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from router.attempt import Gate
 from router.dispatch import Dispatch
@@ -22,15 +23,24 @@ _AT_ONCE = 8
 
 
 class Gates:
-    """The gates of all variants that this process has ever known."""
+    """The gates of all variants that this process has ever known.
 
-    def __init__(self) -> None:
+    Args:
+        is_guarded: Model -> whether its candidates may get live traffic now.
+    """
+
+    def __init__(self, is_guarded: Callable[[str], bool] = lambda _: True) -> None:
+        self._is_guarded = is_guarded
         self._gates: dict[tuple[str, str], Gate] = {}
         self._policies: dict[tuple[str, str], str] = {}
 
     def of(self, model: str, variant: str) -> Gate:
         """The gate of one variant."""
-        return self._gates.setdefault((model, variant), Gate())
+        gate = self._gates.get((model, variant))
+        if gate is None:
+            gate = Gate(functools.partial(self._is_guarded, model))
+            self._gates[model, variant] = gate
+        return gate
 
     def apply(self, models: Mapping[str, ModelSnapshot]) -> set[Gate]:
         """Shut and open them as the table says that is in force from now on.
@@ -49,6 +59,7 @@ class Gates:
             if is_shut and not gate.is_shut and policy == "continue":
                 moving.add(gate)
             gate.is_shut = is_shut
+            gate.closed_slices = () if model is None else model.flag.quarantined
         return moving
 
 

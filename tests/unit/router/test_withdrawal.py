@@ -39,7 +39,8 @@ class Stage:
 
     def __init__(self, baseline: Script | None = None) -> None:
         self.metrics = GatewayMetrics()
-        self.gates = Gates()
+        self.is_guarded = True
+        self.gates = Gates(lambda _: self.is_guarded)
         self.attempts: dict[str, Attempt] = {}
         self.upstreams: dict[str, FakeUpstream] = {}
         self.scripts: dict[str, Script | None] = {"full": baseline, "int8": None}
@@ -63,7 +64,7 @@ class Stage:
         body = {"model": "demo", "messages": [{"role": "user", "content": "hi"}], **more}
         request = UpstreamRequest(CHAT, b"", json.dumps(body).encode())
         client = RecordingClient()
-        plan = Plan(attempts, "full")
+        plan = Plan(attempts, "full", "facts")
         return (
             Dispatch(plan, self.attempts, request, client, LimitSettings(), lambda: 0.0),
             client,
@@ -159,6 +160,30 @@ async def test_no_candidate_stands_in_that_was_rolled_back_meanwhile() -> None:
     dispatch, client = stage.dispatch(("full", "full", "int8"))
     dispatch.start()
     stage.gates.apply({"demo": model(killed=True)})
+    await client.over.wait()
+    assert client.error is not None
+    assert client.error.reported_code == "upstream_unavailable"
+    assert stage.upstreams["int8"].requests == []
+
+
+@pytest.mark.parametrize("quarantined", [("facts",), ("code",)])
+async def test_no_candidate_stands_in_for_a_slice_that_was_quarantined_meanwhile(
+    quarantined: tuple[str, ...],
+) -> None:
+    stage = Stage(baseline=[Fail(Outcome.REFUSED)])
+    stage.scripts["int8"] = whole({"choices": []})
+    dispatch, client = stage.dispatch(("full", "full", "int8"))
+    dispatch.start()
+    stage.gates.apply({"demo": model(quarantined=quarantined)})
+    await client.over.wait()
+    assert (client.error is None) == (quarantined == ("code",)) == client.is_finished
+
+
+async def test_no_candidate_stands_in_once_the_lease_is_over() -> None:
+    stage = Stage(baseline=[Fail(Outcome.REFUSED)])
+    dispatch, client = stage.dispatch(("full", "full", "int8"))
+    dispatch.start()
+    stage.is_guarded = False
     await client.over.wait()
     assert client.error is not None
     assert client.error.reported_code == "upstream_unavailable"
