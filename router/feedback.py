@@ -23,6 +23,9 @@ from router.link_messages import Attribution, Feedback, FeedbackDone, Found, See
 PATH = "/v1/feedback"
 LARGEST_BODY_BYTES = 16 * 1024
 LARGEST_METADATA_BYTES = 4 * 1024
+DEEPEST_METADATA = 12
+"""Objects and lists within each other: three processes read and write it, and each must be able
+to."""
 CONTENT_SCORE = 0.5
 """A score below it says that the user was not content."""
 REMEMBERED = 100_000
@@ -41,7 +44,7 @@ class FeedbackBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     escalated: bool | None = None
     """Whether somebody had to step in."""
     metadata: dict[str, Any] = {}
-    """Kept with it, up to 4 KiB; never looked at."""
+    """Kept with it, up to 4 KiB and 12 levels; never looked at."""
 
 
 _decode = msgspec.json.Decoder(FeedbackBody).decode
@@ -57,15 +60,26 @@ def read_feedback(body: bytes) -> FeedbackBody:
         feedback = _decode(body)
     except msgspec.ValidationError as error:
         raise BadRequest(f"no feedback: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest("the body is not JSON", code="invalid_json") from error
     if feedback.thumb is None and feedback.score is None and feedback.escalated is None:
         raise BadRequest("found no judgement, wanted thumb, score or escalated")
+    if not _is_shallow(feedback.metadata, DEEPEST_METADATA):
+        raise BadRequest(
+            f"metadata is nested deeper than {DEEPEST_METADATA} levels", param="metadata"
+        )
     if len(msgspec.json.encode(feedback.metadata)) > LARGEST_METADATA_BYTES:
         raise BadRequest(
             f"metadata is larger than {LARGEST_METADATA_BYTES} bytes", param="metadata"
         )
     return feedback
+
+
+def _is_shallow(value: object, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_shallow(each, levels - 1) for each in inner)
 
 
 class Served:

@@ -196,7 +196,7 @@ def from_gateway(text: str | bytes) -> FromGateway:
     """
     try:
         return _from_gateway.decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise LinkError(f"no message of a gateway: {error}") from error
 
 
@@ -208,5 +208,5 @@ def from_control(text: str | bytes) -> FromControl:
     """
     try:
         return _from_control.decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise LinkError(f"no message of the control process: {error}") from error

@@ -65,6 +65,8 @@ def test_what_a_gateway_says_is_understood(message: Hello | Applied | Refused) -
         '{"type":"applied","epoch":3,"more":1}',
         '{"type":"nosuch"}',
         b"\xff",
+        '{"type":"feedback","nonce":1,"request_id":"r","tenant":"t","attribution":null,'
+        '"metadata":{"a":' + 5_000 * "[" + 5_000 * "]" + "}}",
     ],
 )
 def test_what_is_no_message_is_refused(text: str | bytes) -> None:

@@ -22,10 +22,19 @@ def body(**fields: Any) -> bytes:
     return json.dumps({"request_id": "req-1", **fields}).encode()
 
 
+def nested(depth: int) -> dict[str, Any]:
+    """Objects and lists in turn, `depth` of them within each other."""
+    value: Any = 1
+    for level in range(depth - 1):
+        value = [value] if level % 2 else {"a": value}
+    return {"a": value}
+
+
 @pytest.mark.parametrize(
     "fields",
     [
         {"thumb": "up"},
+        {"thumb": "up", "metadata": nested(12)},
         {"score": 0},
         {"score": 1.0},
         {"escalated": False},
@@ -56,6 +65,9 @@ def test_a_judgement_is_read(fields: dict[str, Any]) -> None:
         body(escalated=1),
         body(thumb="up", metadata=[1]),
         body(thumb="up", metadata={"a": "x" * 4096}),
+        body(thumb="up", metadata=nested(13)),
+        body(thumb="up", metadata={"a": nested(12)}),
+        b'{"request_id":"r","thumb":"up","metadata":{"a":' + 7_000 * b"[" + 7_000 * b"]" + b"}}",
         body(thumb="up", more=1),
         json.dumps({"request_id": "", "thumb": "up"}).encode(),
         json.dumps({"request_id": "x" * 257, "thumb": "up"}).encode(),
