@@ -3,19 +3,18 @@
 After a quarantine the slices that are out of traffic are bet on no more, and a fresh guard watches
 the rest: its promise holds anew for them. What slices have proven stays with the first guard.
 
-Reading order: Course.observe, Course.settle.
+Reading order: Course.observe, Course.count_up.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from monitoring.stats.guard import Guard, GuardSpec, sums_of_counts
-
 from deployments.rollouts.findings import Tripped
 from deployments.rollouts.spec import SAFETY, Action, Guardrail, RolloutSpec
 from deployments.rollouts.trail import Trail
 from monitoring.evidence import Signal
+from monitoring.stats.guard import Guard, GuardSpec, sums_of_counts
 
 LOW = {Signal.HARM: -1.0}
 """Signals whose range does not begin at 0."""
@@ -100,20 +99,6 @@ class Course:
             self._watch.fold(sums_of_counts(self._watch_spec, slice_name, zeros, ones))
         self._observed(slice_name, zeros + ones)
 
-    def settle(self) -> None:
-        """After each report: latch what has happened."""
-        if self.tripped is not None or not self._watch.is_tripped:
-            return
-        tripped = self._found()
-        named = [name for name in tripped.culprits if name not in self.quarantined]
-        out = len(self.quarantined) + len(named)
-        if self.action != "quarantine" or not named or out > MOST_SLICES * len(self._seen):
-            self.tripped = tripped
-            return
-        self.quarantined |= dict.fromkeys(named, tripped)
-        self._watch_spec = self._spec_of_rest()
-        self._watch = Guard(self._watch_spec)
-
     def dump(self) -> dict[str, Any]:
         """JSON-able."""
         return {
@@ -139,6 +124,21 @@ class Course:
             self._watch_spec = self._spec_of_rest()
             self._watch = Guard.restore(self._watch_spec, dumped["watch"])
 
+    def _settle(self) -> None:
+        # At once: what the rest of a report says must change neither evidence nor culprits.
+        if not self._watch.is_tripped:
+            return
+        tripped = self._found()
+        self.trail.end(self.count, tripped.evidence)
+        named = [name for name in tripped.culprits if name not in self.quarantined]
+        out = len(self.quarantined) + len(named)
+        if self.action != "quarantine" or not named or out > MOST_SLICES * len(self._seen):
+            self.tripped = tripped
+            return
+        self.quarantined |= dict.fromkeys(named, tripped)
+        self._watch_spec = self._spec_of_rest()
+        self._watch = Guard(self._watch_spec)
+
     def _spec_of_rest(self) -> GuardSpec:
         rest = {
             name: tolerance
@@ -150,7 +150,9 @@ class Course:
     def _observed(self, slice_name: str, count: int) -> None:
         self._seen.setdefault(slice_name)
         self.count += count
-        self.trail.add(self.count, self._watch.evidence)
+        if self.tripped is None:
+            self.trail.add(self.count, self._watch.evidence)
+            self._settle()
 
     def _found(self) -> Tripped:
         evidences = {name: self._watch.slice(name).evidence for name in self._watch_spec.tolerances}

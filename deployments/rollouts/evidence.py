@@ -88,11 +88,6 @@ class RunEvidence:
             self._count(counts)
         for shed in report.sheds:
             self.tally.shed(shed)
-        self._settle()
-
-    def _settle(self) -> None:
-        for course in (*self.courses.values(), *self.aa.values()):
-            course.settle()
 
     def _change(self, fingerprints: Mapping[str, str]) -> str | None:
         for variant, digest in sorted(fingerprints.items()):
@@ -126,21 +121,22 @@ class RunEvidence:
             return
         self.pairs[pair.slice] = self.pairs.get(pair.slice, 0) + 1
         self._displaced(pair)
-        self._observe(Signal.HARM, pair.slice, self._worst_if_missing(Signal.HARM, pair, pair.harm))
+        # An answer that never came is harm already; without harm none was wanted of this pair.
+        self._observe(Signal.HARM, pair.slice, pair.harm)
 
     def _displaced(self, pair: Pair) -> None:
-        value = self._worst_if_missing(Signal.DISPLACEMENT, pair, pair.displacement)
         if self.calibration is None:
-            self._observe(Signal.DISPLACEMENT, pair.slice, value)
+            self._observe(Signal.DISPLACEMENT, pair.slice, self._displacement(pair))
         elif pair.displacement is not None:
             self.calibration.add(pair.slice, pair.displacement)
             if self.calibration.count >= self.calibration.wanted:
                 self._calibrated(self.calibration.result())
 
-    def _worst_if_missing(self, signal: Signal, pair: Pair, value: float | None) -> float | None:
-        guardrail = self.spec.guardrail(signal)
+    def _displacement(self, pair: Pair) -> float | None:
+        guardrail = self.spec.guardrail(Signal.DISPLACEMENT)
         is_worst = guardrail is not None and guardrail.missing == "worst"
-        return 1.0 if value is None and pair.missing is not None and is_worst else value
+        is_missing = pair.displacement is None and pair.missing is not None
+        return 1.0 if is_missing and is_worst else pair.displacement
 
     def _pair_aa(self, pair: Pair) -> None:
         if pair.displacement is not None and self.calibration is not None:

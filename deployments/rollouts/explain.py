@@ -133,8 +133,9 @@ def _path(course: Course | None, decided: Decided | None) -> list[PathPoint]:
     if course is None or decided is None:
         return []
     points = [PathPoint(count=count, evidence=value) for count, value in course.trail.points]
-    if decided.evidence is not None and (not points or points[-1].count != course.count):
-        points.append(PathPoint(count=course.count, evidence=decided.evidence))
+    # After a quarantine it begins anew for the other slices, perhaps within the deciding report.
+    while points and points[-1].evidence != decided.evidence:
+        points.pop()
     return points
 
 

@@ -47,7 +47,7 @@ class Guardrail(BaseModel):
     """Part of the rollout's alpha, for `rollback` and `quarantine`; `hold` and `alert` take no
     traffic away and have an alpha of their own."""
     missing: Literal["ignore", "worst"] = "ignore"
-    """What a pair means whose candidate gave no usable score or answer."""
+    """For displacement: what a pair means whose candidate gave no usable score."""
     factor: float = Field(default=1.5, gt=0, le=100)
     """For ttft and tpot: late is more than this times the baseline's recent p90."""
 

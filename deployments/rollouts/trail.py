@@ -14,8 +14,16 @@ class Trail:
 
     def add(self, count: int, evidence: float) -> None:
         """One more observation."""
-        if self.points and count - self.points[-1][0] < self._stride:
-            return
+        if not self.points or count - self.points[-1][0] >= self._stride:
+            self._append(count, evidence)
+
+    def end(self, count: int, evidence: float) -> None:
+        """What it came to: a point however close the one before is."""
+        if self.points and self.points[-1][0] == count:
+            del self.points[-1]
+        self._append(count, evidence)
+
+    def _append(self, count: int, evidence: float) -> None:
         self.points.append((count, evidence))
         if len(self.points) >= POINTS:
             self._stride *= 2

@@ -124,10 +124,50 @@ def test_the_first_pairs_only_calibrate_and_harm_counts_meanwhile() -> None:
 
 
 def test_a_missing_candidate_is_harm_and_a_failure() -> None:
-    evidence = evidence_of(report(pair(1, missing="timeout", displacement=None)))
+    evidence = evidence_of(report(pair(1, missing="answer: timeout", displacement=None, harm=1)))
     assert evidence.courses[Signal.HARM].guard.aggregate().mean == 1.0
     assert evidence.courses[Signal.FAILURE].guard.aggregate().mean == 1.0
     assert evidence.findings().missing_ratio == 1.0
+
+
+def test_a_missing_score_is_no_harm_of_a_request_that_nobody_was_to_answer() -> None:
+    # One in ten is answered, all without harm; of the others one in fifty has no score. Were these
+    # harm, there would be more of it than the tolerance, observed only where it came to that.
+    evidence = evidence_of(
+        *(
+            report(
+                pair(n, 0.0, harm=0)
+                if n % 10 == 0
+                else pair(
+                    n,
+                    **({"missing": "score: timeout", "displacement": None} if n % 50 == 1 else {}),
+                )
+            )
+            for n in range(1, 1000)
+        )
+    )
+    harm = evidence.courses[Signal.HARM].guard.aggregate()
+    assert (harm.count, harm.mean) == (99, 0.0)
+
+
+def test_a_missing_score_is_displacement_if_it_is_said_so() -> None:
+    worst = Guardrail(
+        signal=Signal.DISPLACEMENT, tolerance=0.2, action="rollback", share=0.5, missing="worst"
+    )
+    evidence = RunEvidence(rollout_spec(guardrails=(worst,)), "run-1", SLICES)
+    evidence.fold("c", report(pair(1, missing="score: timeout", displacement=None)))
+    assert evidence.courses[Signal.DISPLACEMENT].guard.aggregate().mean == 1.0
+
+
+def test_a_guardrail_is_latched_by_the_observation_that_decides() -> None:
+    # One report that holds the whole alarm, and much that speaks against it afterwards.
+    spec = rollout_spec()
+    evidence = RunEvidence(spec, "run-1", SLICES)
+    evidence.fold("c", report(*pairs(20, 0.9), *pairs(400, 0.0, start=100)))
+    tripped = evidence.courses[Signal.DISPLACEMENT].tripped
+    assert tripped is not None
+    assert tripped.evidence >= tripped.boundary
+    assert tripped.suspect == "other"
 
 
 def test_nothing_is_bet_on_quality_while_the_instrument_is_broken() -> None:
