@@ -59,7 +59,8 @@ class Duties:
     feedback: FeedbackDesk | None = None
     """Users' judgements to pass on."""
     is_comparing: Callable[[], bool] | None = None
-    """Given: this end is a comparator; it gives a sign of life when asked, while this holds."""
+    """Given: this end is a comparator; it gives a sign of life when asked, while this holds and it
+    has the newest table."""
 
     @property
     def path(self) -> str:
@@ -97,6 +98,8 @@ class ControlLink:
         self._pace = pace or Pace()
         self._has_observations = asyncio.Event()
         self._must_renew = asyncio.Event()
+        self._is_current = asyncio.Event()
+        """Set while the newest table that came over this connection is in force."""
         self._was_acknowledged = asyncio.Event()
         if self._duties.reporter is not None:
             self._duties.reporter.on_news = self._has_observations.set
@@ -148,6 +151,7 @@ class ControlLink:
             compression=None,
             proxy=None,
         ) as socket:
+            self._is_current.clear()
             hello = Hello(
                 self._process_id, os.getpid(), self._store, self.last_epoch, platform.node()
             )
@@ -191,6 +195,8 @@ class ControlLink:
 
     async def _renew(self, socket: ClientConnection, lease: Lease) -> None:
         while True:
+            # Whoever could not take a table over may have one with a candidate rolled back since.
+            await self._is_current.wait()
             self._must_renew.clear()
             await socket.send(encode(lease.ask(self._pace.now())))
             with contextlib.suppress(TimeoutError):
@@ -220,13 +226,21 @@ class ControlLink:
                 duties.reporter.acknowledge(incarnation, seq)
                 self._was_acknowledged.set()
             case Probe(nonce=nonce) if duties.is_comparing is not None:
-                return Beat(nonce) if duties.is_comparing() else None
+                is_alive = duties.is_comparing() and self._is_current.is_set()
+                return Beat(nonce) if is_alive else None
             case _:
                 raise LinkError(f"{type(message).__name__} was not asked for")
         return None
 
     async def _take_push(self, socket: ClientConnection, push: Push) -> None:
-        await socket.send(encode(self._take(push)))
+        taken = self._take(push)
+        if isinstance(taken, Applied):
+            self._is_current.set()
+        else:
+            self._is_current.clear()
+            if self._duties.lease is not None:
+                self._duties.lease.revoke()
+        await socket.send(encode(taken))
         # The table may have a model that no lease was granted for yet.
         self._must_renew.set()
         if self.connected_since is None:

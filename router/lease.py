@@ -66,6 +66,11 @@ class Lease:
             period = grant.full_seconds / RENEWALS_A_LEASE
             self.period_seconds = max(_SHORTEST_PERIOD_SECONDS, period)
 
+    def revoke(self) -> None:
+        """Nothing that was granted, or asked for, holds any more."""
+        self._until = {}
+        self._asked.clear()
+
     def granted(self, asked_at: float, seconds: Mapping[str, float]) -> None:
         """Take over what was granted, for the models that it names and no other."""
         if asked_at < self._asked_last:

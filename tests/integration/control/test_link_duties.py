@@ -26,6 +26,7 @@ from router.link_messages import (
     FromGateway,
     Hello,
     Probe,
+    Refused,
     Renew,
     Seek,
     Stored,
@@ -36,12 +37,15 @@ from router.link_messages import (
 from router.link_messages import Lease as Grant
 from router.pace import Pace
 from router.reporter import Reporter
+from router.snapshot import Snapshot
 from tests.support.routing_tables import snapshot
 
 Said = TypeVar("Said")
 
 RUN = Run("demo", "int8", "run-1")
 INT8 = Attribution("demo", "int8", "facts")
+UNUSABLE = 13
+"""An epoch that no process here can put into force."""
 QUICK = Pace(first_retry_seconds=0.01, longest_retry_seconds=0.05)
 
 
@@ -86,9 +90,7 @@ async def ends(duties: Duties) -> AsyncIterator[tuple[ControlLink, Control]]:
     control = Control()
     async with serve(control.attend, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        link = ControlLink(
-            f"http://127.0.0.1:{port}", "token", "me", lambda table: None, QUICK, duties
-        )
+        link = ControlLink(f"http://127.0.0.1:{port}", "token", "me", _take, QUICK, duties)
         task = asyncio.create_task(link.run())
         try:
             await control.hear(Hello)
@@ -96,6 +98,11 @@ async def ends(duties: Duties) -> AsyncIterator[tuple[ControlLink, Control]]:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+def _take(table: Snapshot) -> None:
+    if table.epoch == UNUSABLE:
+        raise ValueError("cannot be put into force")
 
 
 def pair(number: int) -> Pair:
@@ -162,6 +169,46 @@ async def test_a_new_table_asks_for_a_lease_at_once() -> None:
                     await control.say(Grant(asked.nonce, {"demo": 60.0}, 3600.0))
         # Else the next question would be a quarter of an hour away.
         await control.connections[-1].send(push_of("store", snapshot(epoch=2)))
+        await control.hear(Renew)
+
+
+async def test_a_gateway_that_cannot_take_the_newest_table_has_no_lease() -> None:
+    # It goes on with the last one, which may have a candidate that was rolled back since.
+    lease = Lease()
+    async with linked(Duties(lease=lease)) as control:
+        asked = await control.hear(Renew)
+        await control.say(Grant(asked.nonce, {"demo": 60.0}, 3600.0))
+        await control.connections[-1].send(push_of("store", snapshot(epoch=UNUSABLE)))
+        await control.hear(Refused)
+        assert not lease.is_fresh("demo", QUICK.now())
+        while not control.heard.empty():
+            assert not isinstance(control.heard.get_nowait(), Renew)
+        await control.connections[-1].send(push_of("store", snapshot(epoch=14)))
+        asked = await control.hear(Renew)
+        await control.say(Grant(asked.nonce, {"demo": 60.0}, 3600.0))
+        await control.connections[-1].send(push_of("store", snapshot(epoch=15)))
+        await control.hear(Renew)
+        assert lease.is_fresh("demo", QUICK.now())
+
+
+async def test_a_comparator_that_cannot_take_the_newest_table_gives_no_sign_of_life() -> None:
+    async with linked(Duties(is_comparing=lambda: True)) as control:
+        await control.connections[-1].send(push_of("store", snapshot(epoch=UNUSABLE)))
+        await control.hear(Refused)
+        await control.say(Probe(7))
+        await control.connections[-1].send(push_of("store", snapshot(epoch=14)))
+        assert await control.hear(object) == Applied(14)
+        await control.say(Probe(8))
+        assert await control.hear(object) == Beat(8)
+
+
+async def test_no_lease_is_asked_for_before_the_newest_table_is_in_force() -> None:
+    lease = Lease()
+    async with linked(Duties(lease=lease)) as control:
+        await control.hear(Renew)
+        await control.hang_up()
+        await control.hear(Hello)
+        assert await control.hear(object) == Applied(1)
         await control.hear(Renew)
 
 

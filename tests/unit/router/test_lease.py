@@ -56,6 +56,17 @@ def test_an_answer_to_what_nobody_asked_grants_nothing(nonce: int) -> None:
     assert not lease.is_fresh("demo", 0.0)
 
 
+def test_what_was_revoked_is_not_fresh_whatever_is_still_on_its_way() -> None:
+    lease = Lease()
+    lease.answered(Grant(lease.ask(0.0).nonce, {"demo": 10.0}, 10.0))
+    asked = lease.ask(1.0)
+    lease.revoke()
+    lease.answered(Grant(asked.nonce, {"demo": 10.0}, 10.0))
+    assert not lease.is_fresh("demo", 1.0)
+    lease.answered(Grant(lease.ask(2.0).nonce, {"demo": 10.0}, 10.0))
+    assert lease.is_fresh("demo", 2.0)
+
+
 def test_the_same_answer_twice_counts_once() -> None:
     lease = Lease()
     grant = Grant(lease.ask(0.0).nonce, {"demo": 10.0}, 10.0)
