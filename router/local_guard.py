@@ -88,7 +88,11 @@ class CandidateWatch:
         self.run = run
         self.is_tripped = False
         self._factor = watch.latency_factor
-        self._failures = FailureProcess(watch.failure_tolerance, watch.failure_alpha)
+        self._failures = (
+            None
+            if watch.failure_alpha is None
+            else FailureProcess(watch.failure_tolerance, watch.failure_alpha)
+        )
         self._baseline = baseline
         self._guard = guard
 
@@ -98,7 +102,9 @@ class CandidateWatch:
             return
         is_failure = outcome in FAILURES
         self._guard.reporter.count(self.run, slice_name, Signal.FAILURE, is_one=is_failure)
-        if self._failures.observe(is_failure) and not self.is_tripped:
+        if self._failures is None or self.is_tripped:
+            return
+        if self._failures.observe(is_failure):
             self.is_tripped = True
             self._guard.tripped(self.run)
 

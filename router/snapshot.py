@@ -122,7 +122,8 @@ class Watch(BaseModel):
     """Share of the mirrored requests that also compare the baseline with itself."""
     failure_tolerance: float = Field(default=0.005, gt=0, lt=1)
     """Share of failed candidate requests that is within tolerance; a gateway trips by itself."""
-    failure_alpha: float = Field(default=0.002, gt=0, lt=1)
+    failure_alpha: float | None = Field(default=0.002, gt=0, lt=1)
+    """Probability of a false trip of one gateway; None: it counts failures and never trips."""
     latency_factor: float = Field(default=1.5, gt=0)
     """A live answer counts as late above this times the baseline's recent p90."""
     in_flight: Literal["finish", "continue"] = "finish"

@@ -187,15 +187,16 @@ def watch_of(rollout: Rollout) -> Watch | None:
     if record.phase not in WATCHED:
         return None
     failure = spec.guardrail(Signal.FAILURE)
-    fields: dict[str, float] = {}
+    # Without a part of the alpha nobody may take traffic away for failures.
+    fields: dict[str, float | None] = {"failure_alpha": None}
     if failure is not None and isinstance(failure.tolerance, float):
         fields["failure_tolerance"] = failure.tolerance
     if failure is not None and failure.share is not None:
         # Half of it is the control process's own; see `courses.alpha_of`.
         fields["failure_alpha"] = spec.alpha * failure.share / 2 / spec.gateways
-    factors = [one.factor for one in spec.guardrails if one.signal in LATENCY]
-    if factors:
-        fields["latency_factor"] = min(factors)
+    for guardrail in spec.guardrails:
+        if guardrail.signal in LATENCY:
+            fields["latency_factor"] = guardrail.factor  # the same for both
     return Watch(
         candidate=spec.candidate,
         run=record.run,

@@ -8,7 +8,9 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from deployments.rollouts.bets import REMEMBERED
 from monitoring.evidence import Signal
+from router.bucketing import basis_points
 from router.snapshot import NAME
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -49,7 +51,7 @@ class Guardrail(BaseModel):
     missing: Literal["ignore", "worst"] = "ignore"
     """For displacement: what a pair means whose candidate gave no usable score."""
     factor: float = Field(default=1.5, gt=0, le=100)
-    """For ttft and tpot: late is more than this times the baseline's recent p90."""
+    """For ttft and tpot: late is more than this times the baseline's recent p90; one for both."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -86,7 +88,7 @@ class Gates(BaseModel):
     """Least pairs of a slice before it can be proven."""
     stage_seconds: float = Field(default=86_400.0, ge=0)
     """Least time in each stage."""
-    horizon: int = Field(default=100_000, ge=100)
+    horizon: int = Field(default=100_000, ge=100, le=REMEMBERED)
     """Pairs that the promise on false rollbacks spans; undecided by then is inconclusive."""
     missing_ratio: float = Field(default=0.05, ge=0, le=1)
     """Largest share of pairs without a usable score that an advance tolerates."""
@@ -162,9 +164,14 @@ class RolloutSpec(BaseModel):
             yield "stages: found `shadow` twice, wanted percents after the first one"
         if any(not 0 < share <= 100 for share in shares) or sorted(set(shares)) != shares:
             yield f"stages: found {shares}, wanted rising percents over 0 up to 100"
+        else:
+            yield from (f"stages: {problem}" for problem in map(_unusable, shares) if problem)
         signals = [guardrail.signal for guardrail in self.guardrails]
         if len(set(signals)) != len(signals):
             yield "guardrails: found a signal twice, wanted each once"
+        factors = {one.factor for one in self.guardrails if one.signal in LATENCY}
+        if len(factors) > 1:
+            yield f"guardrails: found the factors {sorted(factors)}, wanted the same for both"
         if not QUALITY & set(signals):
             yield "guardrails: wanted displacement or harm, for promotion is proved by them"
         total = sum(guardrail.share or 0.0 for guardrail in self.guardrails)
@@ -179,3 +186,12 @@ class RolloutSpec(BaseModel):
     def guardrail(self, signal: Signal) -> Guardrail | None:
         """The guardrail of a signal."""
         return next((one for one in self.guardrails if one.signal is signal), None)
+
+
+def _unusable(share: float) -> str | None:
+    """Why a flag cannot give this share; None: it can."""
+    try:
+        basis_points(share)
+    except ValueError as error:
+        return f"found {share:g}, wanted {error}"
+    return None

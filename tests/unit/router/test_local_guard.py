@@ -166,3 +166,11 @@ def test_what_the_baseline_took_long_ago_counts_no_more(scene: Scene) -> None:
     scene.now = 1_000.0
     scene.candidate_takes(100.0)
     assert scene.reporter.is_empty
+
+
+def test_without_an_alpha_of_its_own_a_gateway_counts_and_does_not_trip() -> None:
+    scene = Scene()
+    scene.apply(failure_alpha=None)
+    scene.end(Outcome.TIMEOUT, 100)
+    assert scene.trips == 0
+    assert scene.reported().counts == (Counts("facts", Signal.FAILURE, 0, 100),)

@@ -1,0 +1,54 @@
+"""What a rollout may declare, and what gateways are told of it."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from deployments.rollouts.record import Phase, Rollout, RolloutRecord, watch_of
+from deployments.rollouts.spec import Gates, Guardrail
+from monitoring.evidence import Signal
+from router.snapshot import Watch
+from tests.support.rollouts import NOW, rollout_spec
+
+DISPLACEMENT = Guardrail(signal=Signal.DISPLACEMENT, tolerance=0.2, action="rollback", share=0.5)
+
+
+def watch(*guardrails: Guardrail, **changes: Any) -> Watch:
+    spec = rollout_spec(guardrails=(DISPLACEMENT, *guardrails), **changes)
+    record = RolloutRecord(phase=Phase.SHADOW, since=NOW, run="r-1", slices=("other",), cause="c")
+    found = watch_of(Rollout(spec=spec, record=record))
+    assert found is not None
+    return found
+
+
+def test_the_gateways_share_half_of_what_failure_may_spend() -> None:
+    failure = Guardrail(signal=Signal.FAILURE, tolerance=0.01, action="rollback", share=0.4)
+    found = watch(failure, alpha=0.01, gateways=4)
+    assert found.failure_alpha == pytest.approx(0.01 * 0.4 / 2 / 4)
+    assert found.failure_tolerance == 0.01
+
+
+@pytest.mark.parametrize("action", ["hold", "alert"])
+def test_gateways_take_nothing_away_where_failures_may_not(action: Any) -> None:
+    assert watch().failure_alpha is None
+    failure = Guardrail(signal=Signal.FAILURE, tolerance=0.01, action=action)
+    assert watch(failure).failure_alpha is None
+
+
+def test_what_is_late_is_one_factor() -> None:
+    ttft = Guardrail(signal=Signal.TTFT, tolerance=0.2, action="hold", factor=3.0)
+    assert watch(ttft).latency_factor == 3.0
+    with pytest.raises(ValidationError, match="wanted the same for both"):
+        watch(ttft, Guardrail(signal=Signal.TPOT, tolerance=0.2, action="hold"))
+
+
+@pytest.mark.parametrize("share", [0.001, 12.345])
+def test_a_stage_is_a_share_that_a_flag_can_give(share: float) -> None:
+    with pytest.raises(ValidationError, match="a multiple of"):
+        rollout_spec(stages=("shadow", share))
+
+
+def test_the_horizon_is_within_what_is_remembered_of_prompts() -> None:
+    with pytest.raises(ValidationError, match="250000"):
+        Gates(horizon=250_001)
