@@ -130,17 +130,19 @@ class Gateway:
         return {name: self.lease.left_seconds(name, now) for name in models}
 
     def apply(self, snapshot: Snapshot) -> None:
-        """Put a routing table into force."""
-        upstreams: dict[tuple[str, Variant], Upstream] = {}
+        """Put a routing table into force.
+
+        Raises:
+            ValueError: A variant has no usable address; the last table stays in force.
+        """
+        upstreams = self._upstreams_of(snapshot)
         models: dict[str, Model] = {}
         self.local_guard.apply(snapshot)
         for name, told in snapshot.models.items():
             model = self.local_guard.guarded(name, told)
             attempts: dict[str, Attempt] = {}
             for variant_name, variant in model.variants.items():
-                key = (name, variant)
-                upstream = self._upstreams.get(key) or self._make_upstream(name, variant)
-                upstreams[key] = upstream
+                upstream = upstreams[name, variant]
                 cells = self.metrics.variant(name, variant_name)
                 watch = self.local_guard.watch(name, model, variant_name)
                 attempt = attempts[variant_name] = Attempt(variant_name, upstream, cells, watch)
@@ -155,6 +157,14 @@ class Gateway:
             if isinstance(upstream, HttpUpstream):
                 upstream.close()
         log.info("snapshot_applied", extra={"epoch": snapshot.epoch})
+
+    def _upstreams_of(self, snapshot: Snapshot) -> dict[tuple[str, Variant], Upstream]:
+        keys = [
+            (name, variant)
+            for name, model in snapshot.models.items()
+            for variant in model.variants.values()
+        ]
+        return {key: self._upstreams.get(key) or self._make_upstream(*key) for key in keys}
 
     def next_request_id(self) -> bytes:
         """A request id that no other process makes."""
