@@ -4,7 +4,7 @@ At most one report is on its way. What is observed meanwhile becomes the next on
 sends at once, a busy one in batches. A report keeps its number until it is acknowledged, so the
 control process, which knows it by (source, incarnation, seq), counts one that was sent twice once.
 
-The reporter never waits and never grows without bound: past the limit the newest is dropped,
+The reporter never waits and never grows without bound: past the limit the newest pair is dropped,
 counted, and told as shed, so that whoever judges knows that it is missing.
 
 Reading order: Reporter.pair, Reporter.next_report, Reporter.acknowledge.
@@ -31,7 +31,9 @@ from monitoring.evidence import (
 )
 
 LIMIT = 20_000
-"""Pairs, trips and self-tests that may wait."""
+"""Pairs that may wait."""
+RARE_LIMIT = 100
+"""Trips that may wait, and self-tests, of each run: they have room however many pairs there are."""
 PAIRS_A_REPORT = 1_000
 """So that a message stays far below the largest that the other end takes."""
 UNREPORTED = "unreported"
@@ -49,7 +51,7 @@ class _Gathered:
         self.pairs: deque[Pair] = deque()
         self.counts: dict[tuple[str, Signal], list[int]] = {}
         self.trips: list[Trip] = []
-        self.self_tests: list[SelfTest] = []
+        self.self_tests: deque[SelfTest] = deque(maxlen=RARE_LIMIT)
         self.sheds: dict[tuple[str, str], int] = {}
         self.fingerprints: dict[str, str] = {}
 
@@ -70,7 +72,8 @@ class _Gathered:
             sheds=tuple(Shed(name, why, count) for (name, why), count in self.sheds.items()),
             fingerprints=self.fingerprints,
         )
-        self.counts, self.trips, self.self_tests = {}, [], []
+        self.counts, self.trips = {}, []
+        self.self_tests.clear()
         self.sheds, self.fingerprints = {}, {}
         return report
 
@@ -81,7 +84,7 @@ class Reporter:
     Args:
         source: Id of the process.
         incarnation: Which life of it: another one at every start.
-        limit: How many pairs, trips and self-tests may wait.
+        limit: How many pairs may wait.
     """
 
     def __init__(self, source: str, incarnation: str, limit: int = LIMIT) -> None:
@@ -90,7 +93,7 @@ class Reporter:
         self.dropped = 0
         """Observations that were lost because too many were waiting."""
         self.on_news: Callable[[], None] = _nobody
-        """Called whenever `next_report` may have something to give."""
+        """Called when `next_report` may have something to give; never while one is on its way."""
         self._limit = limit
         self._waiting: dict[Run, _Gathered] = {}
         self._waiting_count = 0
@@ -102,42 +105,48 @@ class Reporter:
 
     def pair(self, run: Run, pair: Pair) -> None:
         """A compared request. Figures that are not finite are left out (`not_finite` tells)."""
-        if self._has_room():
-            self._of(run).pairs.append(_finite_pair(pair))
-            self.on_news()
-        else:
+        if self._waiting_count >= self._limit:
+            self.dropped += 1
             self.shed(run, pair.slice, UNREPORTED)
+            return
+        self._waiting_count += 1
+        self._of(run).pairs.append(_finite_pair(pair))
+        self._tell_news()
 
     def count(self, run: Run, slice_name: str, signal: Signal, *, is_one: bool) -> None:
         """One observation of a {0, 1} signal."""
         counts = self._of(run).counts.setdefault((slice_name, signal), [0, 0])
         counts[is_one] += 1
-        self.on_news()
+        self._tell_news()
 
     def trip(self, run: Run, trip: Trip) -> None:
         """This process took the candidate out of service."""
-        if self._has_room():
-            self._of(run).trips.append(trip)
-            self.on_news()
+        trips = self._of(run).trips
+        if len(trips) < RARE_LIMIT:
+            trips.append(trip)
+            self._tell_news()
+        else:
+            self.dropped += 1
 
     def self_test(self, run: Run, test: SelfTest) -> None:
         """The baseline was scored against itself. An infinite gap is told as the largest float."""
-        if self._has_room():
-            if not math.isfinite(test.largest_gap):
-                test = msgspec.structs.replace(test, largest_gap=_LARGEST)
-            self._of(run).self_tests.append(test)
-            self.on_news()
+        if not math.isfinite(test.largest_gap):
+            test = msgspec.structs.replace(test, largest_gap=_LARGEST)
+        tests = self._of(run).self_tests
+        self.dropped += len(tests) == RARE_LIMIT
+        tests.append(test)
+        self._tell_news()
 
     def shed(self, run: Run, slice_name: str, reason: str) -> None:
         """A mirrored request was not compared."""
         sheds = self._of(run).sheds
         sheds[slice_name, reason] = sheds.get((slice_name, reason), 0) + 1
-        self.on_news()
+        self._tell_news()
 
     def fingerprint(self, run: Run, variant: str, digest: str) -> None:
         """The fingerprint of a build was read anew."""
         self._of(run).fingerprints[variant] = digest
-        self.on_news()
+        self._tell_news()
 
     def _of(self, run: Run) -> _Gathered:
         gathered = self._waiting.get(run)
@@ -145,12 +154,9 @@ class Reporter:
             gathered = self._waiting[run] = _Gathered()
         return gathered
 
-    def _has_room(self) -> bool:
-        if self._waiting_count >= self._limit:
-            self.dropped += 1
-            return False
-        self._waiting_count += 1
-        return True
+    def _tell_news(self) -> None:
+        if self._unacknowledged is None:
+            self.on_news()
 
     # How it travels
 
@@ -161,7 +167,7 @@ class Reporter:
 
     @property
     def waiting(self) -> int:
-        """Pairs, trips and self-tests that are in no report yet."""
+        """Pairs that are in no report yet."""
         return self._waiting_count
 
     def rewind(self) -> None:
@@ -186,7 +192,7 @@ class Reporter:
         if report is None or incarnation != self.incarnation or seq < report.seq:
             return
         self._unacknowledged = None
-        self.on_news()
+        self._tell_news()
 
     def _take(self) -> tuple[RunReport, ...]:
         left = PAIRS_A_REPORT
@@ -195,7 +201,7 @@ class Reporter:
             gathered = self._waiting[run]
             report = gathered.take(run, left)
             left -= len(report.pairs)
-            self._waiting_count -= len(report.pairs) + len(report.trips) + len(report.self_tests)
+            self._waiting_count -= len(report.pairs)
             if not gathered.pairs:
                 del self._waiting[run]
             if _says_something(report):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from monitoring.evidence import Counts, Pair, Report, Run, SelfTest, Shed, Signal, Trip
 from router.link_messages import encode, from_gateway
-from router.reporter import PAIRS_A_REPORT, UNREPORTED, Reporter
+from router.reporter import PAIRS_A_REPORT, RARE_LIMIT, UNREPORTED, Reporter
 
 RUN = Run("demo", "int8", "run-1")
 OTHER = Run("demo", "int4", "run-1")
@@ -111,6 +111,41 @@ def test_over_the_limit_the_newest_pair_is_dropped_and_told_as_shed() -> None:
     [run] = next_report(source).runs
     assert run.pairs == (pair(0), pair(1))
     assert run.sheds == (Shed("facts", UNREPORTED, 2),)
+
+
+def test_however_many_pairs_wait_a_trip_and_a_self_test_are_told() -> None:
+    source = reporter(limit=2)
+    for number in range(4):
+        source.pair(RUN, pair(number))
+    source.trip(RUN, Trip("unhealthy", "why", 1.0))
+    source.self_test(RUN, SelfTest(False, 1.0, "", 1.0))
+    [run] = next_report(source).runs
+    assert run.trips == (Trip("unhealthy", "why", 1.0),)
+    assert run.self_tests == (SelfTest(False, 1.0, "", 1.0),)
+
+
+def test_of_too_many_trips_the_first_are_told_and_of_self_tests_the_last() -> None:
+    source = reporter()
+    for number in range(RARE_LIMIT + 1):
+        source.trip(RUN, Trip("unhealthy", "", float(number)))
+        source.self_test(RUN, SelfTest(True, 0.0, "", float(number)))
+    assert source.dropped == 2
+    [run] = next_report(source).runs
+    assert [trip.at for trip in run.trips] == list(range(RARE_LIMIT))
+    assert [test.at for test in run.self_tests] == list(range(1, RARE_LIMIT + 1))
+
+
+def test_nobody_is_told_of_news_while_a_report_is_on_its_way() -> None:
+    told: list[int] = []
+    source = reporter()
+    source.on_news = lambda: told.append(1)
+    source.pair(RUN, pair(1))
+    first = next_report(source)
+    for _ in range(100):
+        source.count(RUN, "facts", Signal.FAILURE, is_one=False)
+    assert len(told) == 1
+    source.acknowledge("life-1", first.seq)
+    assert len(told) == 2
 
 
 def test_a_report_makes_room_for_new_pairs() -> None:
