@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from deployments import evidence_rows, migrations
 from deployments.errors import Conflict, StoreUnavailable
-from deployments.events import Draft, Event
+from deployments.events import Draft, Event, Kind
 from deployments.evidence_rows import Beside
 
 T = TypeVar("T")
@@ -38,6 +38,7 @@ _EVENTS = sa.Table(
 )
 _IDENTITY = sa.Table("identity", _metadata, sa.Column("store", sa.String, primary_key=True))
 _NOTHING = Beside()
+_PAGE = 50
 _COLUMNS = ("epoch", "at", "actor", "reason", "kind", "model")
 
 
@@ -90,6 +91,18 @@ class Store:
         """
         query = _between(0, None, model).order_by(_EVENTS.c.epoch.desc()).limit(limit)
         return self._select(query)[::-1]
+
+    def backwards(self, model: str, kind: Kind) -> Iterator[Event]:
+        """The events of one kind of a model, newest first; read as they are asked for.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+        query = _between(0, None, model).where(_EVENTS.c.kind == kind.value)
+        query = query.order_by(_EVENTS.c.epoch.desc()).execution_options(yield_per=_PAGE)
+        with _translated("read"), self._engine.connect() as connection:
+            for row in connection.execute(query).mappings():
+                yield _event(row)
 
     def append(
         self,
@@ -160,9 +173,7 @@ class Store:
     def _select(self, query: sa.Select[Any]) -> list[Event]:
         with _translated("read"), self._engine.connect() as connection:
             rows = connection.execute(query).mappings().all()
-            return [
-                Event.stored({name: row[name] for name in _COLUMNS}, row["payload"]) for row in rows
-            ]
+            return [_event(row) for row in rows]
 
 
 def _between(after: int, until: int | None, model: str | None) -> sa.Select[Any]:
@@ -178,6 +189,10 @@ def _require_epoch(connection: sa.Connection, expected: int) -> None:
     found = connection.execute(sa.select(sa.func.max(_EVENTS.c.epoch))).scalar() or 0
     if found != expected:
         raise Conflict(f"the store is at epoch {found}, this writer at {expected}")
+
+
+def _event(row: sa.RowMapping) -> Event:
+    return Event.stored({name: row[name] for name in _COLUMNS}, row["payload"])
 
 
 def _row(event: Event) -> dict[str, Any]:

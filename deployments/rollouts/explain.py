@@ -7,14 +7,14 @@ import sqlalchemy as sa
 
 from deployments import evidence_rows
 from deployments.errors import NotFound
-from deployments.events import Event
+from deployments.events import Event, Kind
 from deployments.evidence_rows import RollbackTimes
 from deployments.rollouts.courses import Course
 from deployments.rollouts.decide import decide
 from deployments.rollouts.evidence import RunEvidence
 from deployments.rollouts.judging import decided_by, evidence_of
-from deployments.rollouts.payload import Decided, RolloutPayload
-from deployments.rollouts.record import Key, Phase, Rollout
+from deployments.rollouts.payload import Decided, RolloutPayload, takes_away
+from deployments.rollouts.record import Key, Rollout
 from deployments.rollouts.viewing import rollback_view
 from deployments.rollouts.views import ExplainView, PathPoint, RollbackView, WorstPair
 from deployments.store import Store
@@ -36,7 +36,7 @@ def explain(store: Store, key: Key) -> ExplainView:
         NotFound: There was none.
         StoreUnavailable: The store cannot be read.
     """
-    case = _last(store.events(model=key[0]), key)
+    case = _last(store, key)
     if case is None:
         raise NotFound(f"{key[1]} ({key[0]}) was never rolled back or quarantined")
     return store.look(lambda connection: _explained(connection, case))
@@ -44,7 +44,7 @@ def explain(store: Store, key: Key) -> ExplainView:
 
 def last_rollback(store: Store, key: Key) -> RollbackView | None:
     """How fast the last rollback or quarantine was; None if there was none."""
-    case = _last(store.events(model=key[0]), key)
+    case = _last(store, key)
     if case is None:
         return None
     return _times_view(case, store.look(lambda c: evidence_rows.times_of(c, case.event.epoch)))
@@ -60,20 +60,14 @@ def refolded(rollout: Rollout, reports: Iterable[Report]) -> RunEvidence:
     return evidence
 
 
-def _last(events: Iterable[Event], key: Key) -> _Case | None:
-    found = None
-    for event in events:
+def _last(store: Store, key: Key) -> _Case | None:
+    for event in store.backwards(key[0], Kind.ROLLOUT):
         payload = event.payload
         if not isinstance(payload, RolloutPayload) or payload.after.key != key:
             continue
-        if payload.decided is not None or _is_by_hand(payload):
-            found = _Case(event, payload)
-    return found
-
-
-def _is_by_hand(payload: RolloutPayload) -> bool:
-    was = payload.before.record.phase if payload.before else Phase.OFF
-    return payload.after.record.phase is Phase.ROLLED_BACK and was is not Phase.ROLLED_BACK
+        if takes_away(payload):
+            return _Case(event, payload)
+    return None
 
 
 def _explained(connection: sa.Connection, case: _Case) -> ExplainView:

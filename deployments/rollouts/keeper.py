@@ -22,9 +22,9 @@ from deployments.evidence_rows import Beside
 from deployments.feedback import AlreadyJudged, Judgement
 from deployments.rollouts.adapting import draft_of
 from deployments.rollouts.judging import Bench, name_of
-from deployments.rollouts.payload import RolloutPayload
+from deployments.rollouts.payload import RolloutPayload, takes_away
 from deployments.rollouts.record import WATCHED, Key, Phase, Rollout
-from deployments.rollouts.stopwatch import Stopwatch, note, takes_away
+from deployments.rollouts.stopwatch import Stopwatch, note
 from deployments.store import Store
 from monitoring.evidence import Counts, Report, Run, RunReport, Signal
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from deployments.rollouts.record import Rollout
+from deployments.rollouts.record import Phase, Rollout
 from router.snapshot import Flag
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
@@ -40,3 +40,10 @@ class RolloutPayload(BaseModel):
     flag_after: Flag
     decided: Decided | None = None
     """If the guard took traffic away."""
+
+
+def takes_away(payload: RolloutPayload) -> bool:
+    """Whether an event takes traffic from the candidate because of what was found."""
+    was = payload.before.record.phase if payload.before else Phase.OFF
+    is_back = payload.after.record.phase is Phase.ROLLED_BACK and was is not Phase.ROLLED_BACK
+    return is_back or payload.decided is not None

@@ -1,5 +1,6 @@
 """The routes under /admin/v1/rollouts."""
 
+import asyncio
 import uuid
 from collections.abc import Callable
 from datetime import datetime
@@ -65,7 +66,9 @@ def _add_views(
         last = await controller.read(lambda store: last_rollback(store, key))
         rollout = rollouts.rollout(key)
         evidence = rollouts.bench.evidence(rollout)
-        return rollout_view(controller.state, rollout, evidence, now(), last)
+        return await asyncio.to_thread(
+            rollout_view(controller.state, rollout, evidence, now(), last)
+        )
 
     @router.get("/{candidate}/explain", dependencies=[viewer_of(access)])
     async def explain_rollout(candidate: str, model: Model) -> ExplainView:

@@ -8,8 +8,7 @@ from deployments.controller import Clocks, Controller
 from deployments.errors import DeploymentsError
 from deployments.evidence_rows import RollbackTimes
 from deployments.publisher import Delivery
-from deployments.rollouts.payload import RolloutPayload
-from deployments.rollouts.record import Phase
+from deployments.rollouts.payload import RolloutPayload, takes_away
 
 log = logging.getLogger(__name__)
 
@@ -63,13 +62,6 @@ class Stopwatch:
         except DeploymentsError as error:
             # The rollback itself is durable and in force; only how fast it was is lost.
             log.error("rollback_times_not_stored", extra={"epoch": epoch, "code": error.code})
-
-
-def takes_away(payload: RolloutPayload) -> bool:
-    """Whether an event takes traffic from the candidate because of what was found."""
-    was = payload.before.record.phase if payload.before else Phase.OFF
-    is_back = payload.after.record.phase is Phase.ROLLED_BACK and was is not Phase.ROLLED_BACK
-    return is_back or payload.decided is not None
 
 
 def note(epoch: int, actor: str, payload: RolloutPayload) -> None:
