@@ -45,6 +45,11 @@ def _declare_evidence(gateway: "Gateway") -> None:
         "Mirrored requests that wait to be taken by the comparator.",
         lambda: gateway.mirroring.handover.buffered_bytes,
     )
+    cells.counted(
+        "penumbra_mirror_lost",
+        "Mirrored requests that waited for a comparator when it went away.",
+        lambda: gateway.mirroring.handover.lost,
+    )
     cells.gauge_by(
         "penumbra_lease_seconds",
         "For how much longer candidates may get live traffic without a sign of life of the guard.",

@@ -7,6 +7,7 @@ reason and costs the client nothing.
 Reading order: Mirroring.begin, Mirroring.end.
 """
 
+import logging
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -19,6 +20,8 @@ from router.mirrored import Mirrored
 from router.ports import UpstreamRequest
 from router.reporter import Reporter
 from router.tap import Tap, tap_body
+
+log = logging.getLogger(__name__)
 
 
 class ShedReason(StrEnum):
@@ -42,6 +45,8 @@ class ShedReason(StrEnum):
     CLIENT_GONE = "client_gone"
     OTHER_VARIANT = "other_variant"
     """In the end a variant answered that the run does not compare."""
+    FAULT = "fault"
+    """The gateway itself failed at it; see its log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,15 @@ class Mirroring:
         Returns:
             None if it cannot be handed over now: then it is not tapped either.
         """
+        try:
+            return self._begin(runs, baseline, request, facts)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the request goes on
+            self._fault(runs, facts, error)
+            return None
+
+    def _begin(
+        self, runs: tuple[Run, ...], baseline: str, request: UpstreamRequest, facts: Facts
+    ) -> Tapped | None:
         refusal = self.handover.refusal()
         if refusal is not None:
             self._shed(runs, facts, ShedReason(refusal))
@@ -113,6 +127,12 @@ class Mirroring:
 
     def end(self, tapped: Tapped, ending: Ending) -> None:
         """The client has its last byte, or will get no more: hand over what is to be compared."""
+        try:
+            self._end(tapped, ending)
+        except Exception as error:  # noqa: BLE001 - whoever calls has an answer to finish
+            self._fault(tapped.runs, tapped.facts, error)
+
+    def _end(self, tapped: Tapped, ending: Ending) -> None:
         facts, lost = tapped.facts, tapped.tap.lost
         if lost is not None:
             self._shed(tapped.runs, facts, ShedReason(lost))
@@ -152,6 +172,11 @@ class Mirroring:
             return
         for run in runs:
             self._metrics.mirrored.cell(facts.model, run.candidate).value += 1
+
+    def _fault(self, runs: tuple[Run, ...], facts: Facts, error: Exception) -> None:
+        # Its type only: the text could quote what was mirrored.
+        log.error("mirroring_failed", extra={"error": type(error).__name__})
+        self._shed(runs, facts, ShedReason.FAULT)
 
     def _shed(self, runs: tuple[Run, ...], facts: Facts, reason: ShedReason) -> None:
         for run in runs:

@@ -20,6 +20,7 @@ Requests for which token ids change more than that are not tapped: see `tap_body
 Reading order: tap_body, Tap, strip.
 """
 
+import re
 from typing import Any
 
 import msgspec
@@ -35,6 +36,8 @@ _MARK = b'token_ids":['
 _KEYS = frozenset({b',"', b'{"'})
 _LONG_KEYS = frozenset({b',"prompt_', b'{"prompt_'})
 _SILENT = b'"delta":{},"logprobs":null,"finish_reason":null,"token_ids":['
+
+_ENCODINGS = re.compile(rb"^accept-encoding:.*\r\n", re.MULTILINE)
 
 _LONGEST_OPENING = len(b'{"prompt_token_ids":[')
 
@@ -129,7 +132,9 @@ class Tap:
     def __init__(
         self, request: UpstreamRequest, body: bytes, keep_limit_bytes: int = KEEP_LIMIT_BYTES
     ) -> None:
-        self.request: UpstreamRequest | None = UpstreamRequest(request.path, request.headers, body)
+        # Token ids cannot be taken out of an answer that something in between has compressed.
+        headers = _ENCODINGS.sub(b"", request.headers)
+        self.request: UpstreamRequest | None = UpstreamRequest(request.path, headers, body)
         """What to send in place of the client's request; None: no longer anything."""
         self.lost: str | None = None
         """Why there is nothing to hand over; None while there is."""

@@ -200,6 +200,22 @@ def test_only_a_refusal_that_speaks_of_the_tap_withdraws_it(
     assert tap.lost == ("refused" if withdraws else None)
 
 
+@pytest.mark.parametrize(
+    ("sent", "wanted"),
+    [
+        (b"accept: */*\r\naccept-encoding: gzip, br\r\nx: 1\r\n", b"accept: */*\r\nx: 1\r\n"),
+        (b"accept-encoding: gzip\r\n", b""),
+        (b"x-accept-encoding: gzip\r\nx: accept-encoding: a\r\n", None),
+        (b"", None),
+    ],
+)
+def test_a_tapped_answer_must_not_be_compressed(sent: bytes, wanted: bytes | None) -> None:
+    # Token ids cannot be taken out of bytes that cannot be read.
+    tap = Tap(UpstreamRequest(b"/v1/completions", sent, b"{}"), b"{}")
+    assert tap.request is not None
+    assert tap.request.headers == (sent if wanted is None else wanted)
+
+
 def _tap(**more: Any) -> Tap:
     body = dumps({"model": "demo", "messages": MESSAGES})
     tapped = tap_body(body)
