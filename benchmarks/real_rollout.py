@@ -48,24 +48,26 @@ class Admin:
     def __init__(self, spec: PenumbraSpec) -> None:
         token = StateFolder(spec.state_dir).tokens({})["PENUMBRA_ADMIN_TOKEN"]
         headers = {"authorization": f"Bearer {token}"}
-        url = f"{spec.control_url}/admin/v1/rollouts"
-        self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=60)
+        self._path = "/admin/v1/rollouts"
+        self._http = httpx.AsyncClient(base_url=spec.control_url, headers=headers, timeout=60)
 
     async def apply(self, spec: RolloutSpec) -> None:
         """Begin a rollout."""
         body = {"spec": spec.model_dump(mode="json"), "reason": "benchmark"}
-        (await self._http.put("", json=body)).raise_for_status()
+        (await self._http.put(self._path, json=body)).raise_for_status()
 
     async def do(self, verb: str, candidate: str) -> None:
         """Give a verb."""
         answer = await self._http.post(
-            f"/{candidate}/{verb}", params={"model": "demo"}, json={"reason": "benchmark"}
+            f"{self._path}/{candidate}/{verb}",
+            params={"model": "demo"},
+            json={"reason": "benchmark"},
         )
         answer.raise_for_status()
 
     async def view(self, candidate: str, part: str = "") -> View:
         """Everything about a rollout."""
-        answer = await self._http.get(f"/{candidate}{part}", params={"model": "demo"})
+        answer = await self._http.get(f"{self._path}/{candidate}{part}", params={"model": "demo"})
         view: View = answer.raise_for_status().json()
         return view
 
