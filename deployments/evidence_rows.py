@@ -119,23 +119,17 @@ def reports(
         runs: Ids.
         until: (source, incarnation, seq) of the last one wanted.
     """
-    after = 0
-    while True:
-        query = (
-            sa.select(_REPORTS.c.id, _REPORTS.c.payload)
-            .where(_REPORTS.c.id.in_(sa.select(_RUNS.c.report).where(_RUNS.c.run.in_(runs))))
-            .where(_REPORTS.c.id > after)
-            .order_by(_REPORTS.c.id)
-            .limit(_PAGE)
-        )
-        rows = connection.execute(query).all()
-        for number, payload in rows:
-            report = _report.decode(payload)
-            yield report
-            if (report.source, report.incarnation, report.seq) == until:
-                return
-            after = number
-        if len(rows) < _PAGE:
+    query = (
+        sa.select(_REPORTS.c.payload)
+        .where(_REPORTS.c.id.in_(sa.select(_RUNS.c.report).where(_RUNS.c.run.in_(runs))))
+        .order_by(_REPORTS.c.id)
+        # One query, read piece by piece: a run may have more reports than fit into memory.
+        .execution_options(yield_per=_PAGE)
+    )
+    for payload in connection.execute(query).scalars():
+        report = _report.decode(payload)
+        yield report
+        if (report.source, report.incarnation, report.seq) == until:
             return
 
 

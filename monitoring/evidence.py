@@ -7,8 +7,13 @@ Reading order: Run, Pair, Counts, Report.
 """
 
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
+
+Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+Harm = Annotated[int, msgspec.Meta(ge=-1, le=1)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Signal(StrEnum):
@@ -59,14 +64,14 @@ class Pair(msgspec.Struct, frozen=True, omit_defaults=True):
     """64-bit hash of the session; 0 if it has none. One turn is mirrored of each."""
     tokens: int = 0
     """Response tokens that were scored."""
-    displacement: float | None = None
+    displacement: Share | None = None
     kl: float | None = None
     """Mean over the tokens of r - 1 - ln r, nats."""
     agreement: float | None = None
     """Share of the tokens on which both arms would have chosen the same one greedily."""
     divergence: int | None = None
     """Index of the first token on which they would not; None if there is none."""
-    harm: int | None = None
+    harm: Harm | None = None
     """None if the other arm was not asked to generate."""
     failed: tuple[str, ...] = ()
     """Harm checks that the candidate (in the A/A arm: the second baseline) failed."""
@@ -86,8 +91,8 @@ class Counts(msgspec.Struct, frozen=True):
 
     slice: str
     signal: Signal
-    zeros: int
-    ones: int
+    zeros: Count
+    ones: Count
 
 
 class Trip(msgspec.Struct, frozen=True):

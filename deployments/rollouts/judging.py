@@ -12,7 +12,7 @@ from deployments.rollouts.decide import decide
 from deployments.rollouts.evidence import RunEvidence
 from deployments.rollouts.findings import Findings
 from deployments.rollouts.moves import Did, Step, summary
-from deployments.rollouts.payload import Decided
+from deployments.rollouts.payload import Decided, RolloutPayload
 from deployments.rollouts.record import Key, Phase, Rollout
 from deployments.state import State, step
 from monitoring.evidence import Report
@@ -27,6 +27,16 @@ def evidence_of(rollout: Rollout) -> RunEvidence:
     """The evidence of a rollout's run, before the first report."""
     record = rollout.record
     return RunEvidence(rollout.spec, record.run, record.slices)
+
+
+def runs_to_keep(rollouts: Iterable[Rollout], events: Iterable[Event]) -> list[str]:
+    """The current runs, and those that the last rollback or quarantine of each is about."""
+    last = {
+        event.payload.after.key: event.payload.after.record.run
+        for event in events
+        if isinstance(event.payload, RolloutPayload) and event.payload.decided is not None
+    }
+    return sorted({rollout.record.run for rollout in rollouts} | set(last.values()))
 
 
 def name_of(report: Report) -> tuple[str, str, int]:
@@ -55,14 +65,13 @@ class Bench:
 
     def begin(self, rollouts: Iterable[Rollout], reports: Iterable[Report]) -> None:
         """Forget everything, and fold what is stored."""
-        self._evidence = {}
-        current = {rollout.record.run: rollout for rollout in rollouts}
-        for rollout in current.values():
-            self.evidence(rollout)
+        evidence = {rollout.record.run: evidence_of(rollout) for rollout in rollouts}
         for report in reports:
             for one in report.runs:
-                if one.run.id in current:
-                    self.evidence(current[one.run.id]).fold(report.source, one)
+                if one.run.id in evidence:
+                    evidence[one.run.id].fold(report.source, one)
+        # All at once: somebody may be looking while a thread folds.
+        self._evidence = {(one.spec.model, one.spec.candidate): one for one in evidence.values()}
 
     def hear(self, state: State, reports: Iterable[Report]) -> list[Draft]:
         """Fold new reports, one after another; the events that follow from them."""

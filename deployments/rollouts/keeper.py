@@ -21,7 +21,7 @@ from deployments.events import Draft
 from deployments.evidence_rows import Beside
 from deployments.feedback import AlreadyJudged, Judgement
 from deployments.rollouts.adapting import draft_of
-from deployments.rollouts.judging import Bench, name_of
+from deployments.rollouts.judging import Bench, name_of, runs_to_keep
 from deployments.rollouts.payload import RolloutPayload, takes_away
 from deployments.rollouts.record import WATCHED, Key, Phase, Rollout
 from deployments.rollouts.stopwatch import Stopwatch, note
@@ -30,12 +30,14 @@ from monitoring.evidence import Counts, Report, Run, RunReport, Signal
 
 FEEDBACK = "feedback"
 """Source of the reports that carry judgements."""
+PRUNE_SECONDS = 3600.0
+"""How often what is of no use any more is deleted; also at the start."""
 
 Name = tuple[str, str, int]
 Edit = Callable[[Rollout], Rollout]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
     report: Report
     done: "asyncio.Future[None]"
@@ -58,7 +60,7 @@ class Rollouts:
         clocks: Time.
         acknowledge_seconds: For how long a rollback waits for the gateways' acknowledgements.
         incarnation: Of this process; unique.
-        feedback_days: For how long users' judgements are kept; looked at when it starts.
+        feedback_days: For how long users' judgements are kept.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Rollouts:
         self._clocks = clocks
         self._incarnation = incarnation
         self._feedback_kept = timedelta(days=feedback_days)
+        self._pruned_at = clocks.now()
         self._bench = Bench(clocks.now)
         self._is_behind = True
         """The store may hold more than the evidence: not started yet, or a commit failed."""
@@ -81,6 +84,11 @@ class Rollouts:
         """(source, incarnation) -> the last report that was stored since the evidence was read."""
         self._judgements = 0
         self._stopwatch = Stopwatch(controller, clocks, acknowledge_seconds)
+
+    @property
+    def waiting(self) -> int:
+        """Reports that are not durable yet."""
+        return len(self._pending)
 
     @property
     def bench(self) -> Bench:
@@ -94,11 +102,7 @@ class Rollouts:
             StoreUnavailable: The store cannot be read or written.
         """
         async with self._controller.writing():
-            keep = await self._runs_to_keep()
-            before = self._clocks.now() - self._feedback_kept
-            await self._controller.write(
-                lambda store: store.write(lambda c: evidence_rows.prune(c, keep, before))
-            )
+            await self._prune()
             await self._catch_up()
 
     async def take(self, report: Report) -> None:
@@ -111,9 +115,13 @@ class Rollouts:
         """
         waiting = _Waiting(report, asyncio.get_running_loop().create_future())
         self._pending.append(waiting)
-        async with self._controller.writing():
-            if not waiting.done.done():
-                await self._take_pending()
+        try:
+            async with self._controller.writing():
+                if not waiting.done.done():
+                    await self._take_pending()
+        finally:
+            # Whoever could not wait, or not even begin, sends it again.
+            self._pending = [one for one in self._pending if one is not waiting]
         await waiting.done
 
     async def judge(self, judgement: Judgement) -> None:
@@ -147,6 +155,8 @@ class Rollouts:
             drafts = self._bench.reconsider(self._controller.state)
             if drafts:
                 await self._commit(drafts, Beside())
+            if self._clocks.now() - self._pruned_at >= timedelta(seconds=PRUNE_SECONDS):
+                await self._prune()
 
     async def change(self, key: Key, edit: Edit, actor: str, reason: str) -> Kept:
         """An operator changes a rollout.
@@ -190,8 +200,6 @@ class Rollouts:
     async def close(self) -> None:
         """Wait for the times of the last rollbacks."""
         await self._stopwatch.close()
-
-    # Reports
 
     async def _take_pending(self) -> None:
         batch, self._pending = self._pending, []
@@ -246,8 +254,6 @@ class Rollouts:
             runs = (RunReport(run, counts=(counts,)),)
         return Report(FEEDBACK, self._incarnation, self._judgements, runs)
 
-    # Commits
-
     async def _edited(self, rollout: Rollout, actor: str, reason: str) -> Kept:
         state = self._controller.state
         is_changed = rollout != state.rollouts.get(rollout.key)
@@ -278,16 +284,16 @@ class Rollouts:
         await self._controller.write(fold)
         self._is_behind = False
 
-    async def _runs_to_keep(self) -> list[str]:
-        """The current runs, and those that the last rollback or quarantine of each is about."""
-        keep = {one.record.run for one in self._controller.state.rollouts.values()}
-        events = await self._controller.write(lambda store: store.events())
-        last: dict[Key, str] = {}
-        for event in events:
-            payload = event.payload
-            if isinstance(payload, RolloutPayload) and payload.decided is not None:
-                last[payload.after.key] = payload.after.record.run
-        return sorted(keep | set(last.values()))
+    async def _prune(self) -> None:
+        self._pruned_at = self._clocks.now()
+        rollouts = self._controller.state.rollouts.values()
+        before = self._pruned_at - self._feedback_kept
+
+        def prune(store: Store) -> None:
+            keep = runs_to_keep(rollouts, store.events())
+            store.write(lambda c: evidence_rows.prune(c, keep, before))
+
+        await self._controller.write(prune)
 
 
 def _as_failure(error: BaseException) -> Exception:

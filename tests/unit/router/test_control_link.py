@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monitoring.evidence import Counts, Pair, Report, Run, RunReport, Signal
 from router.control_link import ControlLink, link_url
 from router.link_messages import (
     Applied,
@@ -16,6 +17,8 @@ from router.link_messages import (
 from router.pace import Pace
 from router.snapshot import Flag, Snapshot
 from tests.support.routing_tables import flags, snapshot
+
+RUN = Run("demo", "int8", "run-1")
 
 
 @pytest.mark.parametrize(
@@ -147,3 +150,17 @@ def test_what_is_no_table_is_refused(link: ControlLink, receiver: Receiver) -> N
     assert isinstance(answer, Refused)
     assert answer.epoch == -1
     assert receiver.epochs == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        RunReport(RUN, pairs=(Pair("r1", "json", 1, displacement=1.01),)),
+        RunReport(RUN, pairs=(Pair("r1", "json", 1, harm=2),)),
+        RunReport(RUN, counts=(Counts("json", Signal.FAILURE, -1, 0),)),
+    ],
+)
+def test_an_observation_outside_its_range_is_refused_before_it_is_stored(wrong: RunReport) -> None:
+    # Nothing could be made of it, now or later: whoever folds reports would do nothing else again.
+    with pytest.raises(LinkError):
+        from_gateway(encode(Report("c", "life", 1, (wrong,))))

@@ -6,13 +6,16 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from deployments.controller import Clocks
 from deployments.errors import Conflict, StoreUnavailable
+from deployments.events import Event
+from deployments.evidence_rows import Beside, reports
 from deployments.feedback import AlreadyJudged, Judgement
 from deployments.rollouts import verbs
 from deployments.rollouts.explain import explain, last_rollback
-from deployments.rollouts.keeper import Rollouts
+from deployments.rollouts.keeper import PRUNE_SECONDS, Rollouts
 from deployments.rollouts.record import Phase, Rollout
 from deployments.rollouts.spec import Guardrail, RolloutSpec
 from deployments.state import fold
@@ -22,6 +25,7 @@ from tests.support.control_plane import FakeGateway, Plane, control_plane, split
 from tests.support.rollouts import NOW, Reporting, in_batches, pairs, rollout_spec
 
 KEY = ("demo", "int8")
+RUNS = ("run-1", "run-2")
 
 
 @dataclass
@@ -231,3 +235,57 @@ async def test_a_build_that_changes_begins_the_evidence_anew(tmp_path: Path) -> 
         await it.rollouts.take(reporting.report(RunReport(run, fingerprints={"int8": "b" * 64})))
         assert it.rollout.record.run == "run-2"
         assert "int8 is bbbb" in it.rollout.record.cause
+
+
+async def test_what_waits_for_a_store_that_cannot_be_read_is_not_piled_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*_: object, **__: object) -> list[Event]:
+        raise StoreUnavailable("the disk is gone")
+
+    async with desk(tmp_path) as it:
+        await it.apply()
+        report = Reporting().of_pairs("run-1", pairs(3, 0.0))
+        with monkeypatch.context() as broken:
+            broken.setattr(it.plane.store, "events", unreadable)
+            it.plane.controller.is_behind = True
+            for _ in range(3):
+                with pytest.raises(StoreUnavailable):
+                    await it.rollouts.take(report)
+        assert it.rollouts.waiting == 0
+        await it.rollouts.take(report)
+        assert it.rollouts.bench.findings(it.rollout).pairs == 3
+
+
+def stored(it: Desk, run: str) -> int:
+    return it.plane.store.look(lambda c: len(list(reports(c, [run]))))
+
+
+async def test_reports_of_runs_that_are_over_are_deleted_while_it_runs(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it:
+        await it.apply()
+        reporting = Reporting()
+        await it.rollouts.take(reporting.of_pairs("run-1", pairs(3, 0.0)))
+        await it.apply(rollout_spec(alpha=0.02))
+        await it.rollouts.take(reporting.of_pairs("run-2", pairs(3, 0.0)))
+        assert [stored(it, run) for run in RUNS] == [1, 1]
+        await it.after(PRUNE_SECONDS)
+        assert [stored(it, run) for run in RUNS] == [0, 1]
+
+
+async def test_reports_are_read_in_one_query_however_many_there_are(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it:
+        reporting = Reporting()
+        many = [reporting.of_pairs(RUNS[number % 2], ()) for number in range(1200)]
+        it.plane.store.append([], it.plane.controller.state.epoch, it.now, Beside(many))
+        queries: list[str] = []
+
+        def read(connection: sa.Connection) -> list[int]:
+            @sa.event.listens_for(connection, "before_cursor_execute")
+            def seen(*arguments: object) -> None:
+                queries.append(str(arguments[2]))
+
+            return [report.seq for report in reports(connection, RUNS)]
+
+        assert it.plane.store.look(read) == list(range(1, 1201))
+        assert len(queries) == 1
