@@ -89,7 +89,12 @@ class Comparator:
     def offer(self, mirrored: Mirrored, size_bytes: int) -> None:
         """Take a mirrored request, or shed it."""
         self.metrics.received.value += 1
-        if self._eligible(mirrored) and self.intake.put(mirrored, size_bytes):
+        candidates = tuple(run.run.candidate for run in self._eligible(mirrored))
+        if not candidates:
+            return
+        if candidates != mirrored.candidates:  # the others are shed, and must not be again
+            mirrored = msgspec.structs.replace(mirrored, candidates=candidates)
+        if self.intake.put(mirrored, size_bytes):
             self._wake.set()
 
     async def run(self) -> None:
@@ -221,7 +226,7 @@ class Comparator:
         """The runs that it may count in; for the others it is shed."""
         model = self.watched.models.get(mirrored.model)
         found = []
-        for candidate in mirrored.candidates:
+        for candidate in dict.fromkeys(mirrored.candidates):
             run = model.runs.get(candidate) if model else None
             if run is None or mirrored.epoch < run.since_epoch:
                 self.metrics.shed(mirrored.model, ShedReason.NOT_WATCHED)

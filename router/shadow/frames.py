@@ -100,7 +100,7 @@ class FrameServer:
                     raise msgspec.DecodeError(f"a frame of {length} bytes")
                 mirrored = read_frame(await reader.readexactly(length))
                 self._on_frame(mirrored, length)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             # Not the error's text: it could quote what it could not read.
             log.warning("frame_malformed", extra={"error": type(error).__name__})
             self._on_malformed()

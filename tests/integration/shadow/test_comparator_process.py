@@ -14,7 +14,7 @@ import pytest
 
 from monitoring.evidence import Arm
 from router.link_messages import COMPARATOR_PATH
-from router.mirrored import LENGTH_BYTES
+from router.mirrored import LENGTH_BYTES, frame
 from router.snapshot import Watch
 from tests.support.comparator_process import Control, Process, comparator, control, start, table
 from tests.support.mirrored import answer_bytes, mirrored
@@ -88,14 +88,16 @@ async def test_a_malformed_frame_costs_its_sender_the_connection_and_nobody_else
     async with installed(tmp_path, watch()) as installation:
         process = installation.comparator
         good = await process.hand_over(mirrored("before", answered_at=now()))
-        for garbage in (b"\xff\xff\xff\xff", (3).to_bytes(LENGTH_BYTES, "big") + b"abc"):
+        no_text = frame(mirrored("no text")).replace(b"no text", b"no\xfftext")
+        short = (3).to_bytes(LENGTH_BYTES, "big") + b"abc"
+        for garbage in (b"\xff\xff\xff\xff", short, no_text):
             reader, writer = await asyncio.open_unix_connection(process.socket_path)
             writer.write(garbage)
             assert await reader.read() == b""
             writer.close()
         again = await process.hand_over(mirrored("after", answered_at=now()))
         await installation.control.until(lambda told: len(told.pairs) == 2)
-        assert "penumbra_shadow_malformed_frames_total 2.0" in await process.get("/metrics")
+        assert "penumbra_shadow_malformed_frames_total 3.0" in await process.get("/metrics")
         good.close()
         again.close()
     assert "frame_malformed" in process.log

@@ -27,6 +27,30 @@ async def test_a_prompt_has_one_bet_and_a_session_one_turn_a_run() -> None:
     assert bench.reports.sheds == [("int8", "repeated_prompt"), ("int8", "repeated_session")]
 
 
+async def test_what_one_run_does_not_take_is_shed_for_it_once() -> None:
+    bench = Bench(watch("int8"), watch("int4"))
+    await compare(bench, mirrored("a", prompt_hash=1, candidates=("int4",)))
+    await compare(
+        bench, mirrored("b", prompt_hash=1, candidates=("int8", "int4", "int2")), expected=3
+    )
+    assert sorted((run.candidate, pair.request_id) for run, pair in bench.reports.pairs) == [
+        ("int4", "a"),
+        ("int8", "b"),
+    ]
+    assert bench.reports.sheds == [("int4", "repeated_prompt")]
+    told = bench.comparator.metrics.render()
+    for reason in ("repeated_prompt", "not_watched"):
+        line = f'penumbra_shadow_sheds_total{{model="demo",reason="{reason}"}} 1.0'
+        assert line.encode() in told
+
+
+async def test_a_candidate_that_is_named_twice_holds_nobody_up() -> None:
+    bench = Bench(watch())
+    await compare(bench, mirrored("a", candidates=("int8", "int8")))
+    await compare(bench, mirrored("b", prompt_hash=2), expected=2)
+    assert [pair.request_id for pair in bench.pairs] == ["a", "b"]
+
+
 async def test_a_new_run_begins_with_fresh_bets() -> None:
     bench = Bench(watch())
     await compare(bench, mirrored("a", prompt_hash=1))
@@ -108,6 +132,8 @@ async def test_engines_that_tell_nothing_get_one_comparison_at_a_time() -> None:
         ({"answer": b"not an answer"}, "unreadable"),
         ({"answer": answer_bytes(token_ids=())}, "unreadable"),
         ({"body": b"[]"}, "unreadable"),
+        ({"body": b'{"a":"\xff"}'}, "unreadable"),
+        ({"body": b'{"a":' + 5_000 * b"[" + 5_000 * b"]" + b"}"}, "unreadable"),
         (
             {
                 "body": json.dumps(
@@ -117,7 +143,7 @@ async def test_engines_that_tell_nothing_get_one_comparison_at_a_time() -> None:
             "not_text",
         ),
     ],
-    ids=["no answer", "no token ids", "no body", "image"],
+    ids=["no answer", "no token ids", "no body", "no text", "too deep", "image"],
 )
 async def test_what_cannot_be_compared_is_shed_with_its_reason(
     changes: dict[str, object], reason: str
