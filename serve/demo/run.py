@@ -34,6 +34,7 @@ from serve.supervisor.state import STATE_FILE, read_running
 CONFIG = ROOT / "deployments" / "examples" / "demo.yaml"
 FOLDER = ROOT / "var" / "demo"
 CLIENTS = 10
+_SIGNALS = signal.SIGINT, signal.SIGTERM
 _LOG_COLUMNS = 120
 """Width of what is printed where there is no terminal."""
 
@@ -60,8 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     is_kept = parser.parse_args(arguments).keep
     console = Console(width=None if sys.stdout.isatty() else _LOG_COLUMNS)
     started = time.monotonic()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    _catch_signals()
     spec = load(CONFIG)
     if not _is_free(console, spec):
         return 1
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         prepare(FOLDER / "variants", console.print)
         _start()
-        summary = asyncio.run(tell(Operator(console, spec)))
+        summary = _told(Operator(console, spec))
         _leave(console, summary, time.monotonic() - started)
         is_done = True
     except (DemoFailed, ExceptionGroup) as error:
@@ -92,6 +92,36 @@ def _leave(console: Console, summary: str, seconds: float) -> None:
     (FOLDER / "summary.md").write_text(summary)
     console.print(Markdown(summary))
     console.print(f"Summary: {FOLDER / 'summary.md'}")
+
+
+def _told(operator: Operator) -> str:
+    """The story's summary; a signal ends it by cancelling it.
+
+    An exception out of a signal handler would hit whichever task is running, and leave the others
+    to be torn down by the interpreter, with a traceback each.
+
+    Raises:
+        KeyboardInterrupt: A signal came.
+        DemoFailed: See `tell`.
+    """
+
+    async def story() -> str:
+        telling = asyncio.ensure_future(tell(operator))
+        for number in _SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, telling.cancel)
+        return await telling
+
+    try:
+        return asyncio.run(story())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    finally:
+        _catch_signals()  # the loop has put back what there is by default
+
+
+def _catch_signals() -> None:
+    for number in _SIGNALS:
+        signal.signal(number, _interrupt)
 
 
 def _interrupt(*_: object) -> NoReturn:
