@@ -12,7 +12,7 @@ import logging
 import os
 import platform
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -61,6 +61,8 @@ class Duties:
     is_comparing: Callable[[], bool] | None = None
     """Given: this end is a comparator; it gives a sign of life when asked, while this holds and it
     has the newest table."""
+    machine: str = field(default_factory=platform.node)
+    """What a comparator and the gateways that it guards have in common."""
 
     @property
     def path(self) -> str:
@@ -152,9 +154,8 @@ class ControlLink:
             proxy=None,
         ) as socket:
             self._is_current.clear()
-            hello = Hello(
-                self._process_id, os.getpid(), self._store, self.last_epoch, platform.node()
-            )
+            machine = self._duties.machine
+            hello = Hello(self._process_id, os.getpid(), self._store, self.last_epoch, machine)
             await socket.send(encode(hello))
             chores = [asyncio.create_task(_do(chore, socket)) for chore in self._chores(socket)]
             try:

@@ -86,7 +86,7 @@ def _link(gateway: Gateway, control_token: str | None) -> ControlLink | None:
     settings = gateway.settings
     if settings.control_url is None:
         return None
-    duties = Duties(gateway.reporter, gateway.lease, gateway.feedback)
+    duties = Duties(gateway.reporter, gateway.lease, gateway.feedback, machine=settings.machine)
     return ControlLink(
         settings.control_url,
         control_token or "",

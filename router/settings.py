@@ -4,6 +4,7 @@ The flags and the routing table are not here: they come as a `Snapshot` from the
 """
 
 import ipaddress
+import platform
 from pathlib import Path
 from typing import Self
 
@@ -87,6 +88,9 @@ class GatewaySettings(BaseModel):
     """Base URL of the control process, e.g. http://127.0.0.1:8090; None runs on `snapshot`."""
     shadow_socket: Path | None = None
     """Unix socket of the comparator of this machine; None mirrors nothing."""
+    machine: str = Field(default_factory=platform.node, min_length=1)
+    """Name of the machine, the same for its comparator and all its gateways: by default the host
+    name. Containers that share the socket but no host name are given one."""
     snapshot: Snapshot
     """The routing table to start with, until the control process has sent a newer one."""
 

@@ -68,7 +68,7 @@ async def run_comparator(settings: ShadowSettings, control_token: str | None) ->
     def is_comparing() -> bool:
         return clocks.now() - comparator.last_look < _ALIVE_SECONDS
 
-    duties = Duties(reporter=reporter, is_comparing=is_comparing)
+    duties = Duties(reporter=reporter, is_comparing=is_comparing, machine=settings.machine)
     link = ControlLink(
         settings.control_url, control_token or "", settings.comparator_id, apply, duties=duties
     )

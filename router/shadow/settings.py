@@ -4,6 +4,7 @@ What to compare is not here: the rollouts' watches come with the routing table f
 process.
 """
 
+import platform
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -100,6 +101,9 @@ class ShadowSettings(BaseModel):
     """Base URL of the control process, e.g. http://127.0.0.1:8090."""
     socket_path: Path
     """Unix socket on which the gateways of the machine hand over; made private to the user."""
+    machine: str = Field(default_factory=platform.node, min_length=1)
+    """Name of the machine, the same for this comparator and its gateways: by default the host
+    name. Containers that share the socket but no host name are given one."""
     internal_port: int | None = Field(default=None, ge=0, le=65535)
     """Loopback port of /metrics and /health."""
     limits: QueueLimits = QueueLimits()

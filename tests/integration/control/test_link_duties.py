@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import platform
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -56,6 +57,7 @@ class Control:
         self.connections: list[ServerConnection] = []
         self.heard: asyncio.Queue[FromGateway] = asyncio.Queue()
         self.paths: list[str] = []
+        self.hello: Hello | None = None
 
     async def attend(self, socket: ServerConnection) -> None:
         assert socket.request is not None
@@ -93,7 +95,7 @@ async def ends(duties: Duties) -> AsyncIterator[tuple[ControlLink, Control]]:
         link = ControlLink(f"http://127.0.0.1:{port}", "token", "me", _take, QUICK, duties)
         task = asyncio.create_task(link.run())
         try:
-            await control.hear(Hello)
+            control.hello = await control.hear(Hello)
             yield link, control
         finally:
             task.cancel()
@@ -253,3 +255,13 @@ async def test_the_end_waits_for_what_is_still_to_be_told() -> None:
         async with asyncio.timeout(5):
             await ending
         assert reporter.is_empty
+
+
+async def test_two_containers_that_share_no_host_name_are_one_machine_if_they_are_told_so() -> None:
+    gateway, comparator = (
+        Duties(machine="pod-1"),
+        Duties(is_comparing=lambda: True, machine="pod-1"),
+    )
+    async with linked(gateway) as one, linked(comparator) as other, linked(Duties()) as third:
+        hosts = [end.hello.host for end in (one, other, third) if end.hello is not None]
+        assert hosts == ["pod-1", "pod-1", platform.node()]
