@@ -86,76 +86,32 @@ def watch(
         raise typer.Exit(int(end))
 
 
-@app.command()
-def promote(
-    model: Model,
-    candidate: Candidate,
-    reason: Reason,
-    as_json: AsJson = False,
-    admin_url: AdminUrl = None,
-) -> None:
-    """One stage on without waiting for the stage's time; every other gate must be open."""
-    _verb("promote", model, candidate, reason, as_json, admin_url)
+_VERBS = {
+    "promote": "One stage on without waiting for the stage's time; every other gate must be open.",
+    "hold": "Stay at this stage. The guard goes on, and still takes the candidate out.",
+    "resume": "Go on after a hold.",
+    "rollback": "Everybody back to the baseline, now.",
+    "rearm": "Begin again in shadow, with new evidence, after a rollback.",
+    "end": "Stop watching: no mirroring, no live traffic by this rollout.",
+}
 
 
-@app.command()
-def hold(
-    model: Model,
-    candidate: Candidate,
-    reason: Reason,
-    as_json: AsJson = False,
-    admin_url: AdminUrl = None,
-) -> None:
-    """Stay at this stage. The guard goes on, and still takes the candidate out."""
-    _verb("hold", model, candidate, reason, as_json, admin_url)
+def _add_verb(verb: str, meaning: str) -> None:
+    @app.command(verb, help=meaning)
+    def act(
+        model: Model,
+        candidate: Candidate,
+        reason: Reason,
+        as_json: AsJson = False,
+        admin_url: AdminUrl = None,
+    ) -> None:
+        with admin_client(admin_url) as client:
+            path = f"{_path(candidate, verb)}?model={quote(model, safe='')}"
+            _tell(client.change("POST", path, {"reason": reason}), as_json)
 
 
-@app.command()
-def resume(
-    model: Model,
-    candidate: Candidate,
-    reason: Reason,
-    as_json: AsJson = False,
-    admin_url: AdminUrl = None,
-) -> None:
-    """Go on after a hold."""
-    _verb("resume", model, candidate, reason, as_json, admin_url)
-
-
-@app.command()
-def rollback(
-    model: Model,
-    candidate: Candidate,
-    reason: Reason,
-    as_json: AsJson = False,
-    admin_url: AdminUrl = None,
-) -> None:
-    """Everybody back to the baseline, now."""
-    _verb("rollback", model, candidate, reason, as_json, admin_url)
-
-
-@app.command()
-def rearm(
-    model: Model,
-    candidate: Candidate,
-    reason: Reason,
-    as_json: AsJson = False,
-    admin_url: AdminUrl = None,
-) -> None:
-    """Begin again in shadow, with new evidence, after a rollback."""
-    _verb("rearm", model, candidate, reason, as_json, admin_url)
-
-
-@app.command()
-def end(
-    model: Model,
-    candidate: Candidate,
-    reason: Reason,
-    as_json: AsJson = False,
-    admin_url: AdminUrl = None,
-) -> None:
-    """Stop watching: no mirroring, no live traffic by this rollout."""
-    _verb("end", model, candidate, reason, as_json, admin_url)
+for _name, _meaning in _VERBS.items():
+    _add_verb(_name, _meaning)
 
 
 @app.command()
@@ -174,14 +130,6 @@ def _view(client: AdminClient, model: str, candidate: str) -> Any:
 
 def _path(candidate: str, verb: str = "") -> str:
     return f"/rollouts/{quote(candidate, safe='')}{'/' if verb else ''}{verb}"
-
-
-def _verb(
-    verb: str, model: str, candidate: str, reason: str, as_json: bool, url: str | None
-) -> None:
-    with admin_client(url) as client:
-        path = f"{_path(candidate, verb)}?model={quote(model, safe='')}"
-        _tell(client.change("POST", path, {"reason": reason}), as_json)
 
 
 def _show(answer: Any, as_json: bool, view: Any) -> None:
