@@ -89,7 +89,7 @@ class Desk:
         visit = self._visits.pop(link, None)
         self.feedback.gone(link)
         for report in visit.reports if visit else ():
-            self._guardianship.stored(_name(report))
+            self._guardianship.stored((link, report.incarnation, report.seq))
 
     async def _serve(self, link: Link, visit: _Visit) -> None:
         async with asyncio.TaskGroup() as group:
@@ -112,7 +112,7 @@ class Desk:
                 if asked_at is not None:
                     self._guardianship.beat(link.hello.host, asked_at)
             case Report():
-                self._queue(visit, message)
+                self._queue(link, visit, message)
             case Feedback():
                 self.feedback.take(link, message)
             case Found():
@@ -127,12 +127,12 @@ class Desk:
 
     # Reports
 
-    def _queue(self, visit: _Visit, report: Report) -> None:
+    def _queue(self, link: Link, visit: _Visit, report: Report) -> None:
         if len(visit.reports) >= _UNACKNOWLEDGED:
             raise LinkError("more reports than may be unacknowledged")
         visit.reports.append(report)
         visit.has_report.set()
-        self._guardianship.arrived(_name(report), self._now())
+        self._guardianship.arrived((link, report.incarnation, report.seq), self._now())
 
     async def _take_reports(self, link: Link, visit: _Visit) -> None:
         while True:
@@ -144,7 +144,7 @@ class Desk:
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             visit.reports.popleft()
-            self._guardianship.stored(_name(report))
+            self._guardianship.stored((link, report.incarnation, report.seq))
             link.say(Stored, encode(Stored(report.incarnation, report.seq)))
 
     async def _is_taken(self, report: Report) -> bool:
@@ -175,10 +175,6 @@ class Desk:
                 del visit.probes[next(iter(visit.probes))]
             link.say(Probe, encode(Probe(nonce)))
             await asyncio.sleep(self._guardianship.period_seconds)
-
-
-def _name(report: Report) -> tuple[str, str, int]:
-    return report.source, report.incarnation, report.seq
 
 
 async def _refuse(report: Report) -> None:
