@@ -1,9 +1,8 @@
-"""One request through its attempts: hold, relay, fail over, continue.
+"""One request through its attempts: try, fail over, continue.
 
-`Dispatch` receives an upstream's answer and drives the client. Until the client has seen anything
-the answer is held: a whole body until it is complete, a stream until its first event is sound; what
-fails before that is replaced by the next attempt of the plan. From then on pieces are passed on as
-they come, never parsed, and kept by reference so that a stream which breaks off can be continued.
+`Dispatch` receives an upstream's answer and drives the client. How an answer is held and relayed is
+in `router.answering`; what fails before the client has seen anything of it is replaced by the next
+attempt of the plan, and a stream that breaks off later is continued.
 
 Nothing here waits: every method is a callback of the event loop.
 """
@@ -12,31 +11,18 @@ import math
 from collections.abc import Callable
 
 from monitoring.vocabulary import Outcome
-from router import sse
+from router.answering import Answering
 from router.attempt import Attempt, Client
-from router.continuation import KINDS
-from router.errors import (
-    GatewayError,
-    UpstreamGarbage,
-    UpstreamTimeout,
-    UpstreamUnavailable,
-    error_body,
-)
+from router.errors import error_body, upstream_error
+from router.held import Held
 from router.plan import Plan
-from router.ports import Headers, Stream, UpstreamRequest
+from router.ports import UpstreamRequest
 from router.resumption import Resumption, is_continuable
 from router.settings import LimitSettings
 from router.tap import Tap
 
-HOLD_LIMIT_BYTES = 8 * 1024 * 1024
-"""A whole body above this is passed on as it comes, and can no longer be replaced."""
-KEEP_LIMIT_BYTES = 4 * 1024 * 1024
-"""A stream longer than this can no longer be continued."""
-_PROXY_STATUSES = frozenset({502, 503})
-"""What a proxy says when it could not hand the request over; after a 504 the engine may have it."""
 
-
-class Dispatch:
+class Dispatch(Answering):
     """Drives one request. The receiver of its attempts' answers.
 
     Args:
@@ -48,12 +34,7 @@ class Dispatch:
         clock: Monotonic seconds.
     """
 
-    __slots__ = (
-        "_attempt", "_attempts", "_client", "_clock", "_held", "_held_bytes", "_index",
-        "_is_client_slow", "_is_event_stream", "_kept", "_kept_bytes", "_limits", "_plan",
-        "_progressed_at", "_relay", "_request", "_resumption", "_stream", "_tap", "deadline",
-        "failover", "headers", "status",
-    )  # fmt: skip
+    __slots__ = ("_attempts", "_index", "_is_client_slow", "_resumption", "failover")
 
     def __init__(
         self,
@@ -64,40 +45,17 @@ class Dispatch:
         limits: LimitSettings,
         clock: Callable[[], float],
     ) -> None:
-        self._plan = plan
+        super().__init__(plan, attempts[plan.attempts[0]], request, client, limits, clock)
         self._attempts = attempts
-        self._request = request
-        self._client = client
-        self._limits = limits
-        self._clock = clock
         self._index = 0
-        self._attempt: Attempt = attempts[plan.attempts[0]]
-        self._stream: Stream | None = None
         self._resumption: Resumption | None = None
+        self._is_client_slow = False
         self.failover: Outcome | None = None
         """How the first attempt failed, if another one answers."""
-        self.deadline = math.inf
-        """When `expire` is due, unless there was progress; monotonic seconds."""
-        self._progressed_at = -math.inf
-        self._is_client_slow = False
-        self._tap: Tap | None = None
-        self._reset()
 
     def tap(self, tap: Tap) -> None:
         """Ask for token ids as well; the client takes them out of what it gets."""
         self._tap = tap
-
-    def _reset(self) -> None:
-        if self._tap is not None:
-            self._tap.restart()
-        self.status = 0
-        self.headers: Headers = []
-        self._held: list[bytes] = []
-        self._held_bytes = 0
-        self._is_event_stream = False
-        self._relay = False
-        self._kept: list[bytes] | None = [] if self._request.path in KINDS else None
-        self._kept_bytes = 0
 
     @property
     def slice_name(self) -> str:
@@ -176,123 +134,7 @@ class Dispatch:
                 stream.abort()
         self._stream = None
 
-    # The upstream's side
-
-    def on_head(self, status: int, headers: Headers) -> None:
-        """See `Receiver`."""
-        self._progressed_at = self._clock()
-        self.deadline = self._progressed_at + self._limits.idle_seconds
-        self.status, self.headers = status, headers
-        if status >= 500 and self._attempt.name != self._plan.baseline:
-            self._abort_attempt()
-            self._fail(Outcome.SERVER_ERROR)
-            return
-        self._is_event_stream = any(
-            name == b"content-type" and value.startswith(b"text/event-stream")
-            for name, value in headers
-        )
-
-    def on_body(self, data: bytes) -> None:
-        """See `Receiver`. The hot path: one call for each token of a stream."""
-        self._progressed_at = self._clock()
-        if self._relay and not self._held and data.endswith(b"\n\n") and sse.ERROR_MARK not in data:
-            if self._kept is not None:
-                self._keep(self._kept, data)
-            self._client.send_piece(data)
-            return
-        self._on_unusual_body(data)
-
-    def _keep(self, kept: list[bytes], data: bytes) -> None:
-        kept.append(data)
-        self._kept_bytes += len(data)
-        if self._kept_bytes > KEEP_LIMIT_BYTES:
-            self._kept = None
-
-    def _on_unusual_body(self, data: bytes) -> None:
-        tail = self._held[-1][-3:] if self._held else b""
-        self._held.append(data)
-        self._held_bytes += len(data)
-        if not self._is_event_stream:
-            if self._relay or self._held_bytes > HOLD_LIMIT_BYTES:
-                self._relay_held(self._held_bytes)
-            return
-        if not sse.complete_length(tail + data) and self._held_bytes <= HOLD_LIMIT_BYTES:
-            return  # no event ends here: nothing to join, nothing to look at
-        held = b"".join(self._held)
-        self._held = [held]
-        if not self._relay and not self._admit_first_event(held):
-            return
-        length = sse.complete_length(held)
-        if self._relay and self._kept is not None and sse.has_error_event(held[:length]):
-            self._abort_attempt()
-            self.on_fail(Outcome.DIED, "an error event within the stream")
-        elif length:
-            self._relay_held(length)
-        elif self._held_bytes > HOLD_LIMIT_BYTES:
-            self._abort_attempt()
-            self.on_fail(Outcome.GARBAGE, "an event larger than the limit")
-
-    def _admit_first_event(self, held: bytes) -> bool:
-        is_sound = sse.first_event_is_sound(held)
-        if is_sound is False and self._attempt.name != self._plan.baseline:
-            self._abort_attempt()
-            has_error = sse.has_error_event(held)
-            self._fail(Outcome.SERVER_ERROR if has_error else Outcome.GARBAGE)
-            return False
-        return is_sound is not None or self._held_bytes > HOLD_LIMIT_BYTES
-
-    def _relay_held(self, length: int) -> None:
-        """Send the first `length` of the held bytes; the rest stays held."""
-        if not self._relay:
-            self._relay = True
-            self._client.send_head(self.status, self.headers)
-        held = b"".join(self._held)
-        piece, rest = held[:length], held[length:]
-        self._held = [rest] if rest else []
-        self._held_bytes = len(rest)
-        if piece:
-            if self._kept is not None:
-                self._keep(self._kept, piece)
-            self._client.send_piece(piece)
-
-    def on_end(self) -> None:
-        """See `Receiver`."""
-        self._stream = None
-        if self._relay:
-            self._end_relay()
-        else:
-            self._end_whole(b"".join(self._held))
-
-    def _end_relay(self) -> None:
-        kept = self._kept
-        if self._is_event_stream and kept is not None and not _is_done(kept, self._held):
-            self.on_fail(Outcome.DIED, "the stream ended without [DONE]")
-            return
-        if self._held:
-            self._relay_held(self._held_bytes)
-        self._attempt.ended(self._plan.slice_name, Outcome.OK)
-        self._client.finish()
-
-    def _end_whole(self, body: bytes) -> None:
-        is_baseline = self._attempt.name == self._plan.baseline
-        status = self.status
-        if self._tap is not None and self._tap.withdraws(status, body):
-            self._reset()
-            self.start()
-            return
-        if status >= 400 and not sse.is_engine_error(body):
-            # Written by a proxy in between or by a server that lacks the route, not by the engine.
-            if not is_baseline:
-                self._fail(Outcome.GARBAGE)
-                return
-            if status in _PROXY_STATUSES:
-                self._fail(Outcome.REFUSED)
-                return
-        if self._is_event_stream and not is_baseline:  # ended before a sound event
-            self._fail(Outcome.GARBAGE)
-            return
-        self._attempt.ended(self._plan.slice_name, _whole_outcome(status))
-        self._client.send_whole(status, self.headers, body)
+    # The upstream's side: `Answering`, and how it fails
 
     def on_fail(self, outcome: Outcome, detail: str) -> None:
         """See `Receiver`."""
@@ -309,11 +151,6 @@ class Dispatch:
         else:
             self.give_up()
 
-    def _abort_attempt(self) -> None:
-        if self._stream is not None:
-            self._stream.abort()
-            self._stream = None
-
     def _fail(self, outcome: Outcome) -> None:
         """Nothing of this attempt was seen by the client: go on with the next one, if any."""
         self._attempt.ended(self._plan.slice_name, outcome)
@@ -322,7 +159,7 @@ class Dispatch:
     def _pass_over(self, outcome: Outcome) -> None:
         following = self._plan.following(self._index, outcome)
         if following is None:
-            self._client.send_error(_error_of(outcome))
+            self._client.send_error(upstream_error(outcome))
             return
         self._attempt.cells.count_failover(outcome)
         self.failover = self.failover or outcome
@@ -360,7 +197,7 @@ class Dispatch:
 
     def _resume_stream(self, kept: list[bytes]) -> None:
         baseline = self._attempts[self._plan.baseline]
-        self._held = []
+        self._held = Held()
         self._progressed_at = -math.inf
         self.deadline = self._clock() + self._limits.first_byte_seconds
         self._resumption = Resumption(self, baseline, self._request, b"".join(kept), self._clock)
@@ -382,22 +219,3 @@ class Dispatch:
             message = "the answer broke off and could not be continued"
             self._client.send_piece(b"data: " + error_body(message, "upstream_died") + b"\n\n")
         self._client.break_off()
-
-
-def _is_done(kept: list[bytes], held: list[bytes]) -> bool:
-    tail = list(sse.payloads(b"".join([*kept[-4:], *held])))
-    return bool(tail) and tail[-1] == b"[DONE]"
-
-
-def _whole_outcome(status: int) -> Outcome:
-    if status < 400:
-        return Outcome.OK
-    return Outcome.CLIENT_ERROR if status < 500 else Outcome.SERVER_ERROR
-
-
-def _error_of(outcome: Outcome) -> GatewayError:
-    if outcome is Outcome.TIMEOUT:
-        return UpstreamTimeout("the model did not begin its answer in time")
-    if outcome in (Outcome.REFUSED, Outcome.ROLLED_BACK):
-        return UpstreamUnavailable("no build of this model can be reached now; try again")
-    return UpstreamGarbage(f"the model's answer cannot be used ({outcome.value})")

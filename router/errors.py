@@ -23,6 +23,8 @@ GatewayError
 import json
 from typing import ClassVar
 
+from monitoring.vocabulary import Outcome
+
 STATUS: dict[str, int] = {
     "invalid_request": 400,
     "invalid_json": 400,
@@ -221,3 +223,12 @@ class UpstreamTimeout(GatewayError):
     """The variant did not begin its answer in time."""
 
     code = "upstream_timeout"
+
+
+def upstream_error(outcome: Outcome) -> GatewayError:
+    """What the client is told when the last attempt ended so, before it had seen anything."""
+    if outcome is Outcome.TIMEOUT:
+        return UpstreamTimeout("the model did not begin its answer in time")
+    if outcome in (Outcome.REFUSED, Outcome.ROLLED_BACK):
+        return UpstreamUnavailable("no build of this model can be reached now; try again")
+    return UpstreamGarbage(f"the model's answer cannot be used ({outcome.value})")

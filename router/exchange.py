@@ -6,16 +6,12 @@ connection (`router.protocol`), and by those of its `Dispatch`; no task, no ASGI
 
 from typing import TYPE_CHECKING
 
-from router.errors import (
-    BadRequest,
-    GatewayError,
-    RequestTooLarge,
-    UnsupportedEncoding,
-)
+from router.errors import GatewayError, RequestTooLarge, UnsupportedEncoding
 from router.keys import Caller
-from router.mirroring import Ending, ShedReason, Tapped
+from router.mirroring import ShedReason, Tapped
+from router.observation import Observation
 from router.ports import Headers
-from router.wire import answer_head, is_valid_request_id
+from router.wire import JSON, answer_head, is_valid_request_id
 
 if TYPE_CHECKING:
     from router.dispatch import Dispatch
@@ -24,19 +20,15 @@ if TYPE_CHECKING:
     from router.table import Routed
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_PACED_PIECES = 4
-"""A stream of fewer pieces tells nothing of the time between two."""
-_JSON: Headers = [(b"content-type", b"application/json")]
 
 
 class Exchange:
     """One request on a hot route and its answer. The `Client` of its dispatch."""
 
     __slots__ = (
-        "_awaits_continue", "_connection", "_dispatch", "_error", "_first_byte_at", "_gateway",
-        "_is_body_complete", "_is_http_1_0", "_is_turn", "_parts", "_pieces", "_routed", "_size",
-        "_started_at", "_tapped", "_was_paused", "body", "caller", "headers", "keep_alive", "path",
-        "request_id", "response_complete",
+        "_awaits_continue", "_connection", "_dispatch", "_error", "_gateway", "_is_body_complete",
+        "_is_http_1_0", "_is_turn", "_observation", "_parts", "_routed", "_size", "_tapped", "body",
+        "caller", "headers", "keep_alive", "path", "request_id", "response_complete",
     )  # fmt: skip
 
     def __init__(
@@ -64,10 +56,7 @@ class Exchange:
         self._dispatch: Dispatch | None = None
         self._routed: Routed | None = None
         self._tapped: Tapped | None = None
-        self._started_at = 0.0
-        self._first_byte_at = 0.0
-        self._pieces = 0
-        self._was_paused = False
+        self._observation = Observation()
         self._is_body_complete = False
         self._is_turn = False
         self._is_http_1_0 = False
@@ -140,7 +129,7 @@ class Exchange:
 
     def _run(self) -> None:
         gateway = self._gateway
-        self._started_at = now = gateway.now()
+        self._observation.started_at = now = gateway.now()
         if self.caller is None:
             return
         try:
@@ -164,7 +153,7 @@ class Exchange:
 
     def send_whole(self, status: int, headers: Headers, body: bytes) -> None:
         """A complete answer."""
-        self._observe_first_byte()
+        self._begin_answer()
         if self._tapped is not None:
             body = self._tapped.tap.whole(body)
             if status >= 400:
@@ -175,7 +164,7 @@ class Exchange:
 
     def send_head(self, status: int, headers: Headers) -> None:
         """The head of an answer of unknown length: chunked, or ended by closing for HTTP/1.0."""
-        self._observe_first_byte()
+        self._begin_answer()
         self._gateway.outbox.flush()
         self._connection.transport.write(self._head(status, headers, None))
 
@@ -185,7 +174,7 @@ class Exchange:
             data = self._tapped.tap.feed(data)
             if not data:  # nothing the client would have got
                 return
-        self._pieces += 1
+        self._observation.pieces += 1
         self._write_piece(data)
 
     def _write_piece(self, data: bytes) -> None:
@@ -200,7 +189,8 @@ class Exchange:
             self._write_piece(rest)
         if not self._is_http_1_0:
             self._connection.transport.write(b"0\r\n\r\n")
-        self._observe_pace()
+        if self._dispatch is not None:
+            self._observation.streamed(self._dispatch, self._gateway.now())
         self._complete()
 
     def break_off(self) -> None:
@@ -218,7 +208,7 @@ class Exchange:
         if self._tapped is not None:
             self._tapped.tap.lose(ShedReason.ERROR)
         body = error.body
-        headers = [*_JSON, *error.headers]
+        headers = [*JSON, *error.headers]
         answer = self._head(error.status, headers, len(body)) + body
         self._gateway.outbox.write(self._connection.transport, answer)
         self._complete()
@@ -237,30 +227,16 @@ class Exchange:
             status, headers, b"x-request-id: %b\r\n%b%b\r\n" % (self.request_id, about, framing)
         )
 
-    def _observe_first_byte(self) -> None:
+    def _begin_answer(self) -> None:
         dispatch = self._dispatch
         if dispatch is None:
             return
-        self._first_byte_at = self._gateway.now()
-        seconds = self._first_byte_at - self._started_at
-        attempt = dispatch.attempt
-        attempt.cells.requests.value += 1
-        attempt.cells.time_to_first_byte.observe(seconds)
-        if attempt.watch is not None and dispatch.failover is None:
-            attempt.watch.first_byte(dispatch.slice_name, seconds)
+        self._observation.began(dispatch, self._gateway.now())
         served, routed, caller = self._gateway.served, self._routed, self.caller
         if served is not None and routed is not None and caller is not None:
-            server = routed.model.server(attempt.name, dispatch.slice_name, caller.tenant.name)
+            variant, tenant = dispatch.attempt.name, caller.tenant.name
+            server = routed.model.server(variant, dispatch.slice_name, tenant)
             served.remember(self.request_id, server)
-
-    def _observe_pace(self) -> None:
-        dispatch = self._dispatch
-        if dispatch is None or dispatch.attempt.watch is None or self._pieces < _PACED_PIECES:
-            return
-        # What another variant began or ended, or the client slowed down, tells nothing of this one.
-        if dispatch.failover is None and not dispatch.is_continued and not self._was_paused:
-            seconds = self._gateway.now() - self._first_byte_at
-            dispatch.attempt.watch.piece(dispatch.slice_name, seconds / (self._pieces - 1))
 
     def _complete(self) -> None:
         if self.response_complete:
@@ -270,7 +246,7 @@ class Exchange:
         dispatch, self._dispatch = self._dispatch, None
         if dispatch is not None:
             self._release(dispatch)
-            dispatch.attempt.cells.duration.observe(self._gateway.now() - self._started_at)
+            self._observation.ended(dispatch, self._gateway.now())
         self._connection.exchange_complete(self)
         if dispatch is not None and self._tapped is not None:
             self._hand_over(self._tapped, dispatch)
@@ -279,8 +255,7 @@ class Exchange:
         self._tapped = None
         if dispatch.is_continued:
             tapped.tap.lose(ShedReason.CONTINUED)
-        variant, now = dispatch.attempt.name, self._gateway.now()
-        ending = Ending(variant, self._started_at, self._first_byte_at, now)
+        ending = self._observation.ending(dispatch.attempt.name, self._gateway.now())
         self._gateway.mirroring.end(tapped, ending)
 
     def _release(self, dispatch: "Dispatch") -> None:
@@ -307,7 +282,7 @@ class Exchange:
 
     def pause(self) -> None:
         """The client does not read fast enough."""
-        self._was_paused = True
+        self._observation.was_paused = True
         if self._dispatch is not None and not self.response_complete:
             self._dispatch.pause()
 
@@ -315,10 +290,3 @@ class Exchange:
         """The client has caught up."""
         if self._dispatch is not None and not self.response_complete:
             self._dispatch.resume()
-
-
-def refusal(error: BadRequest | GatewayError, request_id: bytes) -> bytes:
-    """A whole error answer that ends the connection, for a request that could not be read."""
-    body = error.body
-    end = b"x-request-id: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-    return answer_head(error.status, _JSON, end % (request_id, len(body))) + body

@@ -16,8 +16,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from router.ambiguity import check_head
 from router.errors import BadRequest, GatewayError, HeaderTooLarge, RequestTimeout
-from router.exchange import Exchange, refusal
+from router.exchange import Exchange
 from router.routes import hot_path
+from router.wire import last_answer
 
 if TYPE_CHECKING:
     from router.gateway import Gateway
@@ -264,7 +265,8 @@ class GatewayProtocol(HttpToolsProtocol):
     def _send_refusal(self, error: GatewayError) -> None:
         self._gateway.metrics.errors.cell(error.reported_code).value += 1
         self._gateway.outbox.flush()
-        self.transport.write(refusal(error, self._gateway.next_request_id()))
+        request_id = self._gateway.next_request_id()
+        self.transport.write(last_answer(error.status, error.body, request_id))
         self._linger()
 
     def _linger(self) -> None:

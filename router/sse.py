@@ -26,6 +26,12 @@ def payloads(data: bytes) -> Iterator[bytes]:
             yield b"\n".join(lines)
 
 
+def ends_with_done(tail: bytes) -> bool:
+    """Whether the last event of a stream is the one that says that it is complete."""
+    found = list(payloads(tail))
+    return bool(found) and found[-1] == b"[DONE]"
+
+
 def read_object(payload: bytes) -> dict[str, Any] | None:
     """The JSON object of one event's data; None if it is no object."""
     try:

@@ -18,6 +18,8 @@ _NOT_UPSTREAM = _HOP_BY_HOP | {
 }  # fmt: skip
 _NOT_DOWNSTREAM = _HOP_BY_HOP | {b"content-length", b"x-request-id", b"server", b"set-cookie"}
 _PRIVATE = b"x-penumbra-"
+JSON: Headers = [(b"content-type", b"application/json")]
+"""The header lines of an answer of the gateway's own."""
 _ID_LENGTH = 128
 _STATUS_LINES = {
     status: b"HTTP/1.1 %d %b\r\n" % (status, _phrase)
@@ -65,6 +67,12 @@ def answer_head(status: int, headers: Headers, end: bytes) -> bytes:
     ]
     lines.append(end)
     return b"".join(lines)
+
+
+def last_answer(status: int, body: bytes, request_id: bytes) -> bytes:
+    """A whole JSON answer that ends the connection, for a request that could not be read."""
+    end = b"x-request-id: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+    return answer_head(status, JSON, end % (request_id, len(body))) + body
 
 
 def _nominated(connection: bytes) -> frozenset[bytes]:

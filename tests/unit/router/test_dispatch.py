@@ -8,8 +8,9 @@ import pytest
 
 from monitoring.vocabulary import Outcome
 from router.attempt import Attempt
-from router.dispatch import HOLD_LIMIT_BYTES, Dispatch
+from router.dispatch import Dispatch
 from router.errors import GatewayError
+from router.held import HOLD_LIMIT_BYTES
 from router.metrics import GatewayMetrics
 from router.plan import Plan
 from router.ports import Headers, UpstreamRequest
