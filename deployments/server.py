@@ -31,6 +31,7 @@ from deployments.spec import PenumbraSpec
 from deployments.store import Store
 from router.flag_check import flag_problems
 from router.link_messages import COMPARATOR_PATH
+from router.listening import bind
 from router.snapshot import Flag
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ async def run_control(
         require_fitting_flags(flags, payload, config_file)
         is_changed = await controller.configure(payload, ACTOR)
         await plane.rollouts.start()
-        sock = _bind(spec.control.host, spec.control.port)
+        sock = bind(spec.control.host, spec.control.port, "control.host, control.port")
         log.info(
             "control_started",
             extra={
@@ -181,17 +182,3 @@ async def _serve(app: FastAPI, sock: socket.socket) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     await server.serve(sockets=[sock])
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-    except OSError as error:
-        sock.close()
-        raise OSError(
-            error.errno, f"cannot bind {host}:{port} (control.host, control.port): {error.strerror}"
-        ) from error
-    return sock

@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from router.asgi import build_internal_app, build_public_app
 from router.control_link import ControlLink, Duties
 from router.gateway import Gateway
+from router.listening import BACKLOG, bind
 from router.protocol import GatewayProtocol
 from router.settings import GatewaySettings
 
@@ -23,7 +24,6 @@ log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 30
 _LAST_REPORT_SECONDS = 1.0
-_BACKLOG = 2048
 _GC_THRESHOLD = 50_000
 
 
@@ -47,13 +47,11 @@ async def run_gateway(settings: GatewaySettings, control_token: str | None) -> N
     """
     loop = asyncio.get_running_loop()
     gateway = Gateway(settings, time.monotonic)
-    public_socket = _bind(settings.host, settings.port, "gateway.port", share=True)
+    public_socket = bind(settings.host, settings.port, "gateway.port", is_shared=True)
     public = _server(build_public_app(gateway), functools.partial(GatewayProtocol, gateway))
     servers = [(public, public_socket)]
     if settings.internal_port is not None:
-        internal_socket = _bind(
-            "127.0.0.1", settings.internal_port, "gateway.internal_port", share=False
-        )
+        internal_socket = bind("127.0.0.1", settings.internal_port, "gateway.internal_port")
         servers.append((_server(build_internal_app(gateway), "httptools"), internal_socket))
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -107,28 +105,10 @@ def _server(app: Starlette, protocol: object) -> _Server:
         access_log=False,
         server_header=False,
         date_header=False,
-        backlog=_BACKLOG,
+        backlog=BACKLOG,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     return _Server(config)
-
-
-def _bind(host: str, port: int, setting: str, *, share: bool) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if share:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        sock.bind((host, port))
-    except OSError as error:
-        sock.close()
-        raise OSError(
-            error.errno, f"cannot bind {host}:{port} ({setting}): {error.strerror}"
-        ) from error
-    sock.listen(_BACKLOG)
-    sock.setblocking(False)
-    return sock
 
 
 def _address(sock: socket.socket) -> str:

@@ -6,13 +6,13 @@ import datetime as dt
 import logging
 import secrets
 import signal
-import socket
 import time
 from collections.abc import Iterator
 
 import uvicorn
 
 from router.control_link import ControlLink, Duties
+from router.listening import bind
 from router.ports import Upstream
 from router.reporter import Reporter
 from router.shadow.asgi import build_internal_app
@@ -128,14 +128,7 @@ def _connector(settings: ShadowSettings) -> Connect:
 
 
 async def _serve(comparator: Comparator, port: int) -> None:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind(("127.0.0.1", port))
-    except OSError as error:
-        sock.close()
-        text = f"cannot bind 127.0.0.1:{port} (shadow.internal_port): {error.strerror}"
-        raise OSError(error.errno, text) from error
+    sock = bind("127.0.0.1", port, "shadow.internal_port")
     config = uvicorn.Config(
         build_internal_app(comparator),
         loop="none",
