@@ -11,11 +11,24 @@ import pytest
 from tests.support.behaviours import engine
 from tests.support.engine_wire import Engine
 from tests.support.gateway_process import GatewayProcess
+from tests.support.requests import CHAT, COMPLETIONS
 from tests.support.scripted_upstream import ScriptedUpstream
 
 EPOCH = 7
 FULL = Engine("full", created=1_700_000_001)
 INT8 = Engine("int8", created=1_700_000_002)
+FAILOVER_LIMITS = {
+    "candidate_first_byte_seconds": 0.4,
+    "idle_seconds": 0.5,
+    "connect_seconds": 0.5,
+}
+"""For modules whose candidates hang: a gateway that soon gives them up."""
+
+
+@pytest.fixture(params=[CHAT, COMPLETIONS])
+def path(request: pytest.FixtureRequest) -> str:
+    """Each hot route."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +109,17 @@ def gateway(
     with GatewayProcess(settings, folder, environment) as process:
         yield process
         assert process.is_running, process.log_text()[-2000:]
+
+
+def failover_models(full: ScriptedUpstream, int8: ScriptedUpstream) -> dict[str, Any]:
+    """A candidate with all of the traffic; once more at addresses with a path."""
+    split = {"split": {"int8": 100}}
+    prefixed = {
+        "baseline": "full",
+        "variants": {
+            "full": {"url": f"{full.url}/demo-full"},
+            "int8": {"url": f"{int8.url}/demo-int8"},
+        },
+        "flag": split,
+    }
+    return {"demo": model(full, int8, flag=split), "prefixed": prefixed}

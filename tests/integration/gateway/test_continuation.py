@@ -11,7 +11,7 @@ from tests.support.behaviours import End, dying_stream, engine, error_event
 from tests.support.continued import assert_undisturbed, events_before, stream_body
 from tests.support.engine_wire import DONE, TEXT, TOKENS, Engine
 from tests.support.gateway_process import GatewayProcess, counting
-from tests.support.requests import CHAT, COMPLETIONS, StreamView
+from tests.support.requests import CHAT, StreamView
 from tests.support.scripted_upstream import ScriptedUpstream
 
 
@@ -23,11 +23,6 @@ def limits() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def models(full: ScriptedUpstream, int8: ScriptedUpstream) -> dict[str, Any]:
     return {"demo": model(full, int8, flag={"split": {"int8": 100}})}
-
-
-@pytest.fixture(params=[CHAT, COMPLETIONS])
-def path(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 ENDS: list[End] = ["fin", "rst", "end", "hang"]

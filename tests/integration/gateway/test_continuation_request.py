@@ -25,11 +25,6 @@ def models(full: ScriptedUpstream, int8: ScriptedUpstream) -> dict[str, Any]:
     return {"demo": model(full, int8, flag={"split": {"int8": 100}})}
 
 
-@pytest.fixture(params=[CHAT, COMPLETIONS])
-def path(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.mark.parametrize("words", [1, 5])
 def test_chat_continuation_asks_for_the_rest_of_the_message(
     gateway: GatewayProcess, int8: ScriptedUpstream, full: ScriptedUpstream, words: int

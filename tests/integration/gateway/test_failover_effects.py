@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.gateway.conftest import INT8, model
+from tests.integration.gateway.conftest import FAILOVER_LIMITS, INT8, failover_models
 from tests.support.behaviours import (
     JSON_TYPE,
     chunk,
@@ -27,23 +27,12 @@ from tests.support.scripted_upstream import ScriptedUpstream
 
 @pytest.fixture(scope="module")
 def limits() -> dict[str, Any]:
-    return {"candidate_first_byte_seconds": 0.4, "idle_seconds": 0.5, "connect_seconds": 0.5}
+    return FAILOVER_LIMITS
 
 
 @pytest.fixture(scope="module")
 def models(full: ScriptedUpstream, int8: ScriptedUpstream) -> dict[str, Any]:
-    split = {"split": {"int8": 100}}
-    return {
-        "demo": model(full, int8, flag=split),
-        "prefixed": {
-            "baseline": "full",
-            "variants": {
-                "full": {"url": f"{full.url}/demo-full"},
-                "int8": {"url": f"{int8.url}/demo-int8"},
-            },
-            "flag": split,
-        },
-    }
+    return failover_models(full, int8)
 
 
 def assert_failed_over(response: RawResponse, outcomes: set[str]) -> None:
