@@ -178,7 +178,11 @@ class Publisher:
 
     async def _listen(self, link: Link, channel: Channel) -> None:
         while True:
-            self._heard(link, from_gateway(await channel.receive()))
+            message = from_gateway(await channel.receive())
+            if link not in self._links:
+                # Another one has taken its place: it gets no tables, so it must get no lease.
+                raise LinkClosed("replaced")
+            self._heard(link, message)
 
     def _heard(self, link: Link, message: FromGateway) -> None:
         match message:
@@ -202,8 +206,8 @@ class Publisher:
                 raise LinkError(f"{type(message).__name__}: nobody hears that here")
 
     def _of_same_process(self, hello: Hello) -> list[Link]:
-        who = (hello.gateway, hello.pid)
-        return [link for link in self._links if (link.hello.gateway, link.hello.pid) == who]
+        # On another machine somebody else may be called so, and in containers all are process 1.
+        return [link for link in self._links if _who(link.hello) == _who(hello)]
 
     def _forget(self, link: Link) -> None:
         if link not in self._links:
@@ -213,6 +217,10 @@ class Publisher:
             delivery.dropped(link)
         hello = link.hello
         log.info("gateway_gone", extra={"gateway": hello.gateway, "gateway_pid": hello.pid})
+
+
+def _who(hello: Hello) -> tuple[str, int, str]:
+    return hello.gateway, hello.pid, hello.host
 
 
 async def _until_closed(work: Callable[[], Awaitable[None]]) -> None:

@@ -10,7 +10,6 @@ from deployments.desk import Desk
 from deployments.errors import StoreUnavailable
 from deployments.feedback import AlreadyJudged, Judgement
 from deployments.leases import Guardianship
-from deployments.links import Link
 from deployments.publisher import Publisher
 from monitoring.evidence import Report
 from router.link_messages import (
@@ -20,7 +19,6 @@ from router.link_messages import (
     FeedbackDone,
     Found,
     FromGateway,
-    Hello,
     LinkError,
     Probe,
     Renew,
@@ -353,28 +351,3 @@ async def test_a_link_that_ends_leaves_nothing_behind() -> None:
             gateway.leave()
             await plane.attending["gateway-0"]
         assert plane.guardianship.grant(TABLE, HOST, 9.0)["demo"] == 10.0
-
-
-async def test_a_connection_that_ends_late_does_not_vouch_for_the_report_on_the_next_one() -> None:
-    # The process connected again and sent its report once more before the old link was given up.
-    guardianship = Guardianship(10.0)
-    desk = Desk(guardianship, lambda: 100.0)
-    report = Report("gateway-0", "life-1", 1, ())
-    hello = Hello("gateway-0", 1, "", 0, HOST)
-    old, new = (Link(hello, FakeGateway("gateway-0"), 100.0) for _ in range(2))
-    serving = []
-    for link in (old, new):
-        serving.append(desk.open(link))
-        desk.heard(link, report)
-    desk.close(old)
-    guardianship.ticked(109.0)
-    assert guardianship.grant(Snapshot(epoch=1, models={"demo": model()}), HOST, 109.0) == {
-        "demo": 1.0
-    }
-    desk.close(new)
-    assert guardianship.grant(Snapshot(epoch=1, models={"demo": model()}), HOST, 109.0) == {
-        "demo": 10.0
-    }
-    for task in serving:
-        task.cancel()
-    await asyncio.gather(*serving, return_exceptions=True)
