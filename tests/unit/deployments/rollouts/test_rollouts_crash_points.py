@@ -184,3 +184,75 @@ def test_nothing_acknowledged_is_lost_and_nothing_counts_twice(
         assert rollbacks == (phase is Phase.ROLLED_BACK)
 
     asyncio.run(both())
+
+
+class Source:
+    """A comparator or gateway that may die: what was not acknowledged dies with it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.lives = count(1)
+        self.begin()
+
+    def begin(self) -> None:
+        self.incarnation, self.seq = f"life-{next(self.lives)}", count(1)
+
+    def report(self, start: int, value: float) -> Report:
+        observed = pairs(4, value, start=start)
+        return Report(
+            self.name, self.incarnation, next(self.seq), (RunReport(RUN, pairs=observed),)
+        )
+
+
+async def with_dying_sources(
+    values: Sequence[float], fates: Sequence[int], deaths: Sequence[int]
+) -> tuple[dict[str, Any], set[Any], list[Report], int]:
+    """Every prompt comes twice, for a comparator that begins anew has forgotten its own."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        process = await begin(folder)
+        sources = [Source("comparator-0"), Source("comparator-1")]
+        acknowledged = set()
+        fate = iter(fates)
+        for number, value in enumerate([*values, *values]):
+            source = sources[number % 2]
+            report = source.report(1 + 10 * (number % len(values)), value)
+            while not await send(process, report, next(fate, NOTHING)):
+                process.store.failures.clear()
+                await process.die()
+                process = await Process(folder).start()
+                if deaths[number % len(deaths)] == 1:
+                    source.begin()
+                    break
+            else:
+                acknowledged.add((report.source, report.incarnation, report.seq))
+            if deaths[number % len(deaths)] == 2:
+                source.begin()
+        await process.die()
+        process = await Process(folder).start()
+        stored = list(process.store.look(lambda c: list(stored_reports(c, ["run-1"]))))
+        evidence = process.rollouts.bench.evidence(process.rollout)
+        found = evidence.dump(), acknowledged, stored, sum(evidence.pairs.values())
+        await process.die()
+        return found
+
+
+@given(
+    values=st.lists(st.sampled_from([0.0, 0.02]), min_size=6, max_size=10),
+    fates=st.lists(st.sampled_from([NOTHING, NOTHING, BEFORE, AFTER, UNACKNOWLEDGED]), max_size=20),
+    deaths=st.lists(st.sampled_from([0, 0, 1, 2]), min_size=1, max_size=7),
+)
+@settings(max_examples=25, deadline=None)
+def test_whoever_dies_what_was_acknowledged_counts_and_no_prompt_counts_twice(
+    values: list[float], fates: list[int], deaths: list[int]
+) -> None:
+    async def both() -> None:
+        found, acknowledged, stored, bets = await with_dying_sources(values, fates, deaths)
+        names = [(report.source, report.incarnation, report.seq) for report in stored]
+        assert acknowledged <= set(names)
+        assert len(names) == len(set(names))
+        prompts = {one.cluster for report in stored for run in report.runs for one in run.pairs}
+        assert bets == len(prompts)
+        assert found == (await in_peace(stored))[0]
+
+    asyncio.run(both())
