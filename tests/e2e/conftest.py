@@ -19,6 +19,8 @@ STOP_SECONDS = 60.0
 VARIANTS = ("full", "int8", "int4")
 TWIN = "twin"
 """The baseline's weights in an engine of its own: a candidate that is no worse."""
+HOSTED = {name: name for name in (*VARIANTS, "int2")} | {TWIN: "full"}
+"""Variant of the installation -> folder of its weights."""
 HERE = Path(__file__).parent
 DEMO = Path(__file__).parents[2] / "deployments" / "examples" / "demo.yaml"
 SHADOW = {"limits": {"in_flight": 8}, "budget": {"engine_seconds_per_minute": 480}}
@@ -68,13 +70,12 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def stack(variants: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A running installation with two gateways; at the end nothing of it may be left."""
-    folders = {name: name for name in (*VARIANTS, "int2")} | {TWIN: "full"}
     models = {
         "demo": {
             "baseline": "full",
             "variants": {
                 name: engine(variants / folder, index)
-                for index, (name, folder) in enumerate(folders.items())
+                for index, (name, folder) in enumerate(HOSTED.items())
             },
             "slices": yaml.safe_load(DEMO.read_text())["models"]["demo"]["slices"],
         }

@@ -16,7 +16,7 @@ import pytest
 from router import score_wire
 from router.score_wire import SHORT_PATH
 from serve.supervisor.state import Phase
-from tests.e2e.conftest import VARIANTS, engine
+from tests.e2e.conftest import HOSTED, VARIANTS, engine
 from tests.support.installation import Installation, still_running
 
 LONG = 900
@@ -146,12 +146,12 @@ def test_client_that_leaves_aborts_the_engines_request(stack: Installation, stre
 
 
 def test_only_haproxy_is_between_a_client_and_the_replica(stack: Installation) -> None:
-    assert len(named(stack.processes(), "ServeReplica")) == len(VARIANTS)
+    assert len(named(stack.processes(), "ServeReplica")) == len(HOSTED)
     assert named(stack.processes(), "LLMRouter") == []
     haproxy = named(stack.processes(), "haproxy")
     config = Path(haproxy[0].cmdline()[haproxy[0].cmdline().index("-f") + 1]).read_text()
     servers = [line.split()[1] for line in config.splitlines() if line.startswith("    server ")]
-    assert len(servers) == len(VARIANTS)
+    assert len(servers) == len(HOSTED)
     assert all(name.startswith("SERVE_REPLICA_") for name in servers)
     addresses = {one.laddr.ip for process in haproxy for one in process.net_connections("tcp")}
     assert addresses == {"127.0.0.1"}
@@ -233,7 +233,7 @@ def test_status_tells_of_variants_gateways_and_flags(stack: Installation) -> Non
     report = json.loads(stack.run("status", "--json").stdout)
     assert report["health"] == "healthy"
     assert {one["variant"]: one["replicas"] for one in report["variants"]} == dict.fromkeys(
-        VARIANTS, 1
+        HOSTED, 1
     )
     epochs = {one["epoch"] for one in report["processes"] if one["name"].startswith("gateway-")}
     assert epochs == {report["epoch"]}
