@@ -7,7 +7,7 @@ Observations are known by their bin; each end takes the side of the bin that mak
 Guarantee: P(the mean is ever outside) <= alpha, if the mean is constant given the past.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import log
 
 from monitoring.stats.betting import bets_against, bets_for, bin_bounds, log_factors
@@ -27,14 +27,9 @@ def lower_end(bins: Mapping[int, int], low: float, high: float, alpha: float) ->
     """
     bar = log(2.0 / alpha)
     least = [(max(low, bin_bounds(index)[0]), count) for index, count in bins.items() if count]
-    refuted, left = low, high
-    for _ in range(_STEPS):
-        middle = (refuted + left) / 2
-        if _wealth(least, bets_against(middle, low), middle, 1.0) >= bar:
-            refuted = middle
-        else:
-            left = middle
-    return refuted
+    return _frontier(
+        low, high, lambda mean: _wealth(least, bets_against(mean, low), mean, 1.0) >= bar
+    )
 
 
 def upper_end(bins: Mapping[int, int], low: float, high: float, alpha: float) -> float:
@@ -48,10 +43,14 @@ def upper_end(bins: Mapping[int, int], low: float, high: float, alpha: float) ->
     """
     bar = log(2.0 / alpha)
     most = [(min(high, bin_bounds(index)[1]), count) for index, count in bins.items() if count]
-    left, refuted = low, high
+    return _frontier(high, low, lambda mean: _wealth(most, bets_for(mean, high), mean, -1.0) >= bar)
+
+
+def _frontier(refuted: float, left: float, is_refuted: Callable[[float], bool]) -> float:
+    """The last refuted mean on the way from `refuted` to `left`, by bisection."""
     for _ in range(_STEPS):
-        middle = (left + refuted) / 2
-        if _wealth(most, bets_for(middle, high), middle, -1.0) >= bar:
+        middle = (refuted + left) / 2
+        if is_refuted(middle):
             refuted = middle
         else:
             left = middle
