@@ -1,0 +1,1 @@
+"""The one registry of everything that Penumbra tells monitoring systems; read `registry` first."""

@@ -1,0 +1,27 @@
+"""Every metric, by name and by process; how many series there can be at most. Pure.
+
+Code makes its metrics from these definitions and from nothing else; the documentation page is
+generated from them; dashboards and rules may use no name that is not here (tests/conformance).
+
+Reading order: metric.Metric, labels, then gateway, comparator, control, engine.
+"""
+
+from monitoring.telemetry import comparator, control, engine, gateway
+from monitoring.telemetry.metric import Metric, Process
+
+METRICS: tuple[Metric, ...] = (*gateway.METRICS, *comparator.METRICS, *control.METRICS)
+BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
+
+MOST_SERIES = 12_000
+"""The budget of one process of the installation that `labels` counts with: what Prometheus scrapes
+in well under a second. Half of it is one model's."""
+
+SAMPLE_NAMES = frozenset(name for metric in METRICS for name in metric.sample_names) | frozenset(
+    metric.name for metric in engine.METRICS
+)
+"""Every name that a rule or a dashboard may ask for, besides those that rules record."""
+
+
+def most_series(process: Process) -> int:
+    """Series of one process at most."""
+    return sum(metric.most_series for metric in METRICS if metric.process is process)
