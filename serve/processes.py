@@ -19,6 +19,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 _TERM_SECONDS = 5.0
 _KILL_SECONDS = 5.0
 _POLL_SECONDS = 0.05
+_CALM_LOOKS = 3
+"""How often in a row nothing must be found before nothing is there."""
+_MOST_LOOKS = 20
 
 
 def become_subreaper() -> None:
@@ -52,13 +55,21 @@ def end_descendants(keep: Collection[int] = ()) -> list[int]:
         The ids of the processes that were still there.
     """
     ended: set[int] = set()
-    # Twice: a process may start another while it is being ended.
-    for _ in range(2):
+    # A look may miss what it should find: a process may start another while it is being ended, and
+    # the children of one that goes away during the walk are not listed, for the walk has lost the
+    # way to them. Ray's agents are such children, of a raylet that ends while we look.
+    calm = 0
+    for _ in range(_MOST_LOOKS):
         processes = _descendants(keep)
-        if not processes:
+        if processes:
+            calm = 0
+            ended.update(process.pid for process in processes)
+            _end(processes)
+            continue
+        calm += 1
+        if calm == _CALM_LOOKS:
             break
-        ended.update(process.pid for process in processes)
-        _end(processes)
+        time.sleep(_POLL_SECONDS)
     reap_adopted()
     return sorted(ended)
 

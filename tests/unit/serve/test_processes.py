@@ -167,3 +167,21 @@ def test_descendant_that_ignores_sigterm_is_killed(run_python: Run) -> None:
     )
     assert line_of(process) == "SIGTERM SIGKILL False"
     process.wait(10)
+
+
+def test_a_look_that_missed_something_is_not_the_last(run_python: Run) -> None:
+    """psutil does not list the children of a process that goes away during its walk."""
+    process = run_python(
+        """
+        import subprocess, sys, psutil
+        from serve import processes
+
+        child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+        looks = [[], []]
+        whole = processes._descendants
+        processes._descendants = lambda keep: looks.pop() if looks else whole(keep)
+        processes.end_descendants()
+        print("alive" if psutil.pid_exists(child.pid) and child.poll() is None else "ended")
+        """
+    )
+    assert line_of(process) == "ended"
