@@ -7,21 +7,17 @@ scraped. Reading order: Counter, Histogram, CellCollector.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import Generic, TypeVar
 
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
-LATENCY_BUCKETS_SECONDS = (
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
-)  # fmt: skip
+from monitoring.exposition import Labelled, samples
+from monitoring.telemetry.metric import Kind
+from monitoring.telemetry.metric import Metric as Definition
 
 
 class Counter:
@@ -34,19 +30,26 @@ class Counter:
 
 
 class Histogram:
-    """Observations in seconds, counted by bucket (upper bounds inclusive)."""
+    """Observations counted by bucket (upper bounds inclusive)."""
 
-    __slots__ = ("buckets", "counts", "total")
+    __slots__ = ("buckets", "counts", "exemplars", "total")
 
-    def __init__(self, buckets: tuple[float, ...] = LATENCY_BUCKETS_SECONDS) -> None:
+    def __init__(self, buckets: tuple[float, ...]) -> None:
         self.buckets = buckets
         self.counts = [0] * (len(buckets) + 1)
         self.total = 0.0
+        self.exemplars: dict[int, tuple[str, float]] | None = None
+        """Index of a bucket -> trace id and value of the last traced observation in it."""
 
-    def observe(self, seconds: float) -> None:
-        """Count one observation."""
-        self.counts[bisect_left(self.buckets, seconds)] += 1
-        self.total += seconds
+    def observe(self, value: float, trace_id: str | None = None) -> None:
+        """Count one observation, and remember its trace if it has one."""
+        index = bisect_left(self.buckets, value)
+        self.counts[index] += 1
+        self.total += value
+        if trace_id is not None:
+            if self.exemplars is None:
+                self.exemplars = {}
+            self.exemplars[index] = (trace_id, value)
 
 
 CellT = TypeVar("CellT", Counter, Histogram)
@@ -55,10 +58,8 @@ CellT = TypeVar("CellT", Counter, Histogram)
 class Family(Generic[CellT]):
     """All cells of one metric, by label values. Bind a cell once and keep it."""
 
-    def __init__(
-        self, name: str, documentation: str, labels: tuple[str, ...], make: Callable[[], CellT]
-    ) -> None:
-        self.name, self.documentation, self.labels = name, documentation, labels
+    def __init__(self, metric: Definition, make: Callable[[], CellT]) -> None:
+        self.metric = metric
         self._make: Callable[[], CellT] = make
         self.cells: dict[tuple[str, ...], CellT] = {}
 
@@ -66,76 +67,76 @@ class Family(Generic[CellT]):
         """The cell of these label values, made on first use."""
         cell = self.cells.get(values)
         if cell is None:
-            if len(values) != len(self.labels):
-                raise ValueError(f"{self.name} has labels {self.labels}, got {values}")
+            names = self.metric.label_names
+            if len(values) != len(names):
+                raise ValueError(f"{self.metric.name} has labels {names}, got {values}")
             cell = self.cells[values] = self._make()
         return cell
 
 
 class CellCollector(Collector):
-    """The metrics of one process, for a `prometheus_client` registry."""
+    """The metrics of one process, for a `prometheus_client` registry.
+
+    Every metric is one of `monitoring.telemetry.registry`, and each is exposed once.
+    """
 
     def __init__(self) -> None:
         self._counters: list[Family[Counter]] = []
         self._histograms: list[Family[Histogram]] = []
-        self._gauges: list[tuple[str, str, Callable[[], float]]] = []
-        self._gauges_by: list[tuple[str, str, str, Callable[[], Mapping[str, float]]]] = []
-        self._counted: list[tuple[str, str, Callable[[], int]]] = []
+        self._read: list[tuple[Definition, Callable[[], Labelled]]] = []
 
-    def counter(self, name: str, documentation: str, labels: tuple[str, ...]) -> Family[Counter]:
-        """A counter family; `name` without `_total`."""
-        family = Family(name, documentation, labels, Counter)
+    def counter(self, metric: Definition) -> Family[Counter]:
+        """A counter family."""
+        family = Family(_required(metric, Kind.COUNTER), Counter)
         self._counters.append(family)
         return family
 
-    def histogram(
-        self, name: str, documentation: str, labels: tuple[str, ...]
-    ) -> Family[Histogram]:
-        """A histogram family over `LATENCY_BUCKETS_SECONDS`."""
-        family = Family(name, documentation, labels, Histogram)
+    def histogram(self, metric: Definition) -> Family[Histogram]:
+        """A histogram family over the metric's buckets."""
+        buckets = _required(metric, Kind.HISTOGRAM).buckets
+        family = Family(metric, lambda: Histogram(buckets))
         self._histograms.append(family)
         return family
 
-    def gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
-        """A gauge that is read when scraped."""
-        self._gauges.append((name, documentation, read))
+    def read(self, metric: Definition, read: Callable[[], float]) -> None:
+        """A gauge, or a counter that somebody else keeps, read when scraped."""
+        self.read_by(metric, lambda: {(): read()})
 
-    def gauge_by(
-        self, name: str, documentation: str, label: str, read: Callable[[], Mapping[str, float]]
-    ) -> None:
-        """A gauge for each value of one label, read when scraped."""
-        self._gauges_by.append((name, documentation, label, read))
-
-    def counted(self, name: str, documentation: str, read: Callable[[], int]) -> None:
-        """A counter that somebody else keeps; `name` without `_total`."""
-        self._counted.append((name, documentation, read))
+    def read_by(self, metric: Definition, read: Callable[[], Labelled]) -> None:
+        """The same for each of the label values that are there when it is scraped."""
+        if metric.kind is Kind.HISTOGRAM:
+            raise ValueError(f"{metric.name} is a histogram")
+        self._read.append((metric, read))
 
     def collect(self) -> Iterator[Metric]:
         """See prometheus_client's Collector."""
         for counters in self._counters:
-            family = CounterMetricFamily(
-                counters.name, counters.documentation, labels=counters.labels
-            )
-            for values, counter in counters.cells.items():
-                family.add_metric(values, counter.value)
-            yield family
+            values = {labels: counter.value for labels, counter in counters.cells.items()}
+            yield samples(counters.metric, values)
         for histograms in self._histograms:
             yield _histogram_samples(histograms)
-        for name, documentation, read in self._gauges:
-            yield GaugeMetricFamily(name, documentation, value=read())
-        for name, documentation, label, read_all in self._gauges_by:
-            gauges = GaugeMetricFamily(name, documentation, labels=(label,))
-            for labelled, value in read_all().items():
-                gauges.add_metric((labelled,), value)
-            yield gauges
-        for name, documentation, count in self._counted:
-            yield CounterMetricFamily(name, documentation, value=count())
+        for metric, read in self._read:
+            yield samples(metric, read())
+
+
+def _required(metric: Definition, kind: Kind) -> Definition:
+    if metric.kind is not kind:
+        raise ValueError(f"{metric.name} is a {metric.kind}, not a {kind}")
+    return metric
 
 
 def _histogram_samples(family: Family[Histogram]) -> HistogramMetricFamily:
-    samples = HistogramMetricFamily(family.name, family.documentation, labels=family.labels)
+    metric = family.metric
+    told = HistogramMetricFamily(metric.name, metric.help, labels=metric.label_names)
     for values, cell in family.cells.items():
         bounds = [*(repr(bound) for bound in cell.buckets), "+Inf"]
-        cumulative = accumulate(cell.counts)
-        samples.add_metric(values, list(zip(bounds, cumulative, strict=True)), sum_value=cell.total)
-    return samples
+        traced = cell.exemplars or {}
+        buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+        for index, (bound, count) in enumerate(zip(bounds, accumulate(cell.counts), strict=True)):
+            if index in traced:
+                trace_id, value = traced[index]
+                buckets.append((bound, count, Exemplar({"trace_id": trace_id}, value)))
+            else:
+                buckets.append((bound, count))
+        told.add_metric(values, buckets, sum_value=cell.total)
+    return told

@@ -1,8 +1,11 @@
-"""From the registry's definitions to what prometheus-client writes."""
+"""From the registry's definitions to what prometheus-client writes, and that as a response."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
 
 from monitoring.telemetry.metric import Kind
 from monitoring.telemetry.metric import Metric as Definition
@@ -30,3 +33,22 @@ def samples(metric: Definition, values: Labelled) -> Metric:
             raise ValueError(f"{metric.name} has labels {labels}, got {labelled}")
         family.add_metric(labelled, value)
     return family
+
+
+@dataclass(frozen=True, slots=True)
+class Exposed:
+    """One answer to a scrape."""
+
+    body: bytes
+    content_type: str
+
+
+def expose(registry: CollectorRegistry, accept: str | None) -> Exposed:
+    """What a registry has to say.
+
+    Args:
+        registry: Of one process.
+        accept: The scraper's Accept header: OpenMetrics, which carries exemplars, if it names that.
+    """
+    encode, content_type = choose_encoder(accept or "")
+    return Exposed(encode(registry), content_type)

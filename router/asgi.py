@@ -23,7 +23,6 @@ from router.wire import is_valid_request_id
 
 _NOT_FOUND = 404
 _NOT_ALLOWED = 405
-_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def build_public_app(gateway: Gateway) -> Starlette:
@@ -105,11 +104,9 @@ async def show_readiness(request: Request) -> Response:
 
 async def show_metrics(request: Request) -> Response:
     """GET /metrics: this process's metrics."""
-    return Response(
-        _gateway(request).metrics.render(),
-        media_type=_METRICS_TYPE,
-        headers={"x-request-id": _request_id(request)},
-    )
+    exposed = _gateway(request).metrics.expose(request.headers.get("accept"))
+    headers = {"x-request-id": _request_id(request), "content-type": exposed.content_type}
+    return Response(exposed.body, headers=headers)
 
 
 async def show_snapshot(request: Request) -> Response:

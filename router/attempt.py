@@ -95,6 +95,6 @@ class Attempt:
 
     def ended(self, slice_name: str, outcome: Outcome) -> None:
         """An attempt at it is over."""
-        self.cells.attempts[outcome].value += 1
+        self.cells.of(slice_name).attempts[outcome].value += 1
         if self.watch is not None:
             self.watch.ended(slice_name, outcome)

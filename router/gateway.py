@@ -34,7 +34,7 @@ from router.handover import Handover
 from router.keys import Caller, KeyRing
 from router.lease import Lease
 from router.local_guard import Clocks, LocalGuard
-from router.metrics import GatewayMetrics
+from router.metrics import BASELINE, CANDIDATE, GatewayMetrics
 from router.mirror import hash64, session_hash
 from router.mirroring import Facts, Mirroring
 from router.outbox import Outbox
@@ -96,6 +96,8 @@ class Gateway:
         self.feedback = FeedbackDesk(self.served or Served())
         self.mirroring = Mirroring(Handover(settings.shadow_socket), self.reporter, self.metrics)
         self.is_draining = False
+        self.is_controlled: Callable[[], bool] = lambda: False
+        """Whether the link to the control process is up."""
         self._patient_until = now() + _LINK_PATIENCE_SECONDS if settings.control_url else now()
         self._make_upstream = make_upstream or self._http_upstream
         self._upstreams: dict[tuple[str, Variant], Upstream] = {}
@@ -118,10 +120,17 @@ class Gateway:
         return self.snapshot.epoch > 0 or self.now() >= self._patient_until
 
     @property
-    def upstream_connections(self) -> int:
-        """Open connections to variants, idle ones included."""
-        upstreams = self._upstreams.values()
-        return sum(one.open_connections for one in upstreams if isinstance(one, HttpUpstream))
+    def upstream_connections(self) -> dict[tuple[str, ...], int]:
+        """(model, variant, `busy` or `idle`) -> open connections."""
+        counts: dict[tuple[str, ...], int] = {}
+        for model, table in self.snapshot.models.items():
+            for name, variant in table.variants.items():
+                upstream = self._upstreams.get((model, variant))
+                if isinstance(upstream, HttpUpstream):
+                    idle = upstream.idle_connections
+                    counts[model, name, "idle"] = idle
+                    counts[model, name, "busy"] = upstream.open_connections - idle
+        return counts
 
     @property
     def lease_seconds(self) -> dict[str, float]:
@@ -143,7 +152,8 @@ class Gateway:
             attempts: dict[str, Attempt] = {}
             for variant_name, variant in model.variants.items():
                 upstream = upstreams[name, variant]
-                cells = self.metrics.variant(name, variant_name)
+                role = BASELINE if variant_name == model.baseline else CANDIDATE
+                cells = self.metrics.variant(name, variant_name, role)
                 watch = self.local_guard.watch(name, model, variant_name)
                 attempt = attempts[variant_name] = Attempt(variant_name, upstream, cells, watch)
                 attempt.gate = self._gates.of(name, variant_name)
@@ -187,6 +197,7 @@ class Gateway:
         decision = evaluate(model.compiled, context)
         if decision.error_code in CLIENT_ERRORS:
             raise _refused_decision(decision, context, model)
+        model.attempts[decision.variant].cells.count_decision(decision.reason)
         order = model.plan(decision, context.slice, is_lease_fresh=context.is_lease_fresh)
         headers = upstream_headers(exchange.headers, exchange.request_id)
         request = UpstreamRequest(exchange.path, headers, exchange.body)

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from monitoring.telemetry import gateway as of
 from router.dispatch import Dispatch
 
 if TYPE_CHECKING:
@@ -15,49 +16,24 @@ def declare_gauges(gateway: "Gateway") -> None:
 
 
 def _declare_traffic(gateway: "Gateway") -> None:
-    gauge = gateway.metrics.cells.gauge
-    gauge(
-        "penumbra_snapshot_epoch",
-        "Epoch of the routing table in force.",
-        lambda: gateway.snapshot.epoch,
-    )
-    gauge(
-        "penumbra_requests_in_flight",
-        "Requests with an upstream attempt under way.",
+    cells = gateway.metrics.cells
+    cells.read(of.SNAPSHOT_EPOCH, lambda: gateway.snapshot.epoch)
+    cells.read(
+        of.IN_FLIGHT,
         lambda: sum(isinstance(item, Dispatch) for item in gateway.timed),
     )
-    gauge(
-        "penumbra_upstream_connections",
-        "Open connections to variants, idle ones included.",
-        lambda: gateway.upstream_connections,
-    )
+    cells.read_by(of.UPSTREAM_CONNECTIONS, lambda: gateway.upstream_connections)
 
 
 def _declare_evidence(gateway: "Gateway") -> None:
     cells = gateway.metrics.cells
-    cells.gauge(
-        "penumbra_comparator_connected",
-        "1 while mirrored requests can be handed over to a comparator.",
-        lambda: gateway.mirroring.handover.is_connected,
+    handover = gateway.mirroring.handover
+    cells.read(of.COMPARATOR_CONNECTED, lambda: handover.is_connected)
+    cells.read(of.MIRROR_BUFFER, lambda: handover.buffered_bytes)
+    cells.read(of.MIRROR_LOST, lambda: handover.lost)
+    cells.read_by(
+        of.LEASE, lambda: {(model,): left for model, left in gateway.lease_seconds.items()}
     )
-    cells.gauge(
-        "penumbra_mirror_buffer_bytes",
-        "Mirrored requests that wait to be taken by the comparator.",
-        lambda: gateway.mirroring.handover.buffered_bytes,
-    )
-    cells.counted(
-        "penumbra_mirror_lost",
-        "Mirrored requests that waited for a comparator when it went away.",
-        lambda: gateway.mirroring.handover.lost,
-    )
-    cells.gauge_by(
-        "penumbra_lease_seconds",
-        "For how much longer candidates may get live traffic without a sign of life of the guard.",
-        "model",
-        lambda: gateway.lease_seconds,
-    )
-    cells.counted(
-        "penumbra_observations_dropped",
-        "Observations that were lost because too many waited for the control process.",
-        lambda: gateway.reporter.dropped,
-    )
+    cells.read(of.OBSERVATIONS_DROPPED, lambda: gateway.reporter.dropped)
+    cells.read(of.CONTROL_CONNECTED, lambda: gateway.is_controlled())
+    cells.read_by(of.LOCAL_TRIPS, lambda: gateway.local_guard.trips)

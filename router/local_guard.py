@@ -138,6 +138,8 @@ class LocalGuard:
         self._on_trip = on_trip
         self._baselines: dict[str, BaselineWatch] = {}
         self._candidates: dict[tuple[str, str], CandidateWatch] = {}
+        self.trips: dict[tuple[str, ...], int] = {}
+        """(model, candidate) -> how often this process took it out of service."""
 
     def apply(self, snapshot: Snapshot) -> None:
         """Watch what this table wants watched; a run that goes on keeps what was seen of it."""
@@ -182,6 +184,8 @@ class LocalGuard:
     def tripped(self, run: Run) -> None:
         """The run's failure process has reached its boundary."""
         log.warning("candidate_tripped", extra={"model": run.model, "candidate": run.candidate})
+        key = (run.model, run.candidate)
+        self.trips[key] = self.trips.get(key, 0) + 1
         detail = "more attempts failed in one gateway than the tolerance allows"
         self.reporter.trip(run, Trip(Signal.FAILURE, detail, self.clocks.unix()))
         self._on_trip()

@@ -1,107 +1,98 @@
-"""What a gateway process counts. Names, labels and help live here until one registry has them all.
-
-Labels come from closed sets: configured models and variants, routes, outcomes, error codes.
-"""
+"""What a gateway process counts; `monitoring.telemetry.gateway` says what each of it is."""
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import generate_latest
 
-from monitoring.cells import CellCollector, Counter, Histogram
-from monitoring.vocabulary import Outcome
+from monitoring.build import build_labels
+from monitoring.cells import CellCollector, Counter, Family, Histogram
+from monitoring.exposition import Exposed, expose
+from monitoring.telemetry import gateway as of
+from monitoring.vocabulary import Outcome, Reason
+
+BASELINE, CANDIDATE = "baseline", "candidate"
 
 
-class VariantCells:
-    """The cells of one variant of one model, bound once."""
+class SliceCells:
+    """The cells of one variant's answers in one slice."""
 
     __slots__ = (
-        "_failovers",
-        "_labels",
         "attempts",
         "duration",
-        "post_rollback_starts",
+        "pieces",
         "requests",
+        "time_per_output_token",
         "time_to_first_byte",
     )
 
-    def __init__(self, metrics: "GatewayMetrics", model: str, variant: str) -> None:
-        self._labels = (model, variant)
-        self.requests = metrics.requests.cell(model, variant)
+    def __init__(self, metrics: "GatewayMetrics", *labels: str) -> None:
+        self.requests = metrics.requests.cell(*labels)
         self.attempts: dict[Outcome, Counter] = {
-            outcome: metrics.attempts.cell(model, variant, outcome.value) for outcome in Outcome
+            outcome: metrics.attempts.cell(*labels, outcome.value) for outcome in Outcome
         }
-        self.time_to_first_byte: Histogram = metrics.time_to_first_byte.cell(model, variant)
-        self.duration: Histogram = metrics.duration.cell(model, variant)
-        self._failovers = metrics.failovers
+        self.time_to_first_byte: Histogram = metrics.time_to_first_byte.cell(*labels)
+        self.time_per_output_token: Histogram = metrics.time_per_output_token.cell(*labels)
+        self.duration: Histogram = metrics.duration.cell(*labels)
+        self.pieces = metrics.pieces.cell(*labels)
+
+
+class VariantCells:
+    """The cells of one variant of one model, each bound once."""
+
+    __slots__ = ("_decisions", "_labels", "_metrics", "_slices", "post_rollback_starts")
+
+    def __init__(self, metrics: "GatewayMetrics", model: str, variant: str, role: str) -> None:
+        self._metrics = metrics
+        self._labels = (model, variant, role)
+        self._slices: dict[str, SliceCells] = {}
+        self._decisions: dict[Reason, Counter] = {}
         self.post_rollback_starts = metrics.post_rollback_starts.cell(model, variant)
+
+    def of(self, slice_name: str) -> SliceCells:
+        """The cells of one slice."""
+        cells = self._slices.get(slice_name)
+        if cells is None:
+            cells = self._slices[slice_name] = SliceCells(self._metrics, *self._labels, slice_name)
+        return cells
+
+    def count_decision(self, reason: Reason) -> None:
+        """The flag chose this variant."""
+        cell = self._decisions.get(reason)
+        if cell is None:
+            labels = (*self._labels, reason.value)
+            cell = self._decisions[reason] = self._metrics.decisions.cell(*labels)
+        cell.value += 1
 
     def count_failover(self, outcome: Outcome) -> None:
         """This variant failed and another one took over."""
-        self._failovers.cell(*self._labels, outcome.value).value += 1
+        model, variant, _ = self._labels
+        self._metrics.failovers.cell(model, variant, outcome.value).value += 1
 
 
 class GatewayMetrics:
     """All metrics of one gateway process."""
 
     def __init__(self) -> None:
-        cells = CellCollector()
-        self.cells = cells
-        self.requests = cells.counter(
-            "penumbra_requests",
-            "Requests answered by a variant, whatever the status.",
-            ("model", "variant"),
-        )
-        self.attempts = cells.counter(
-            "penumbra_upstream_attempts",
-            "Attempts at a variant by how they ended.",
-            ("model", "variant", "outcome"),
-        )
-        self.failovers = cells.counter(
-            "penumbra_failovers",
-            "Requests that another attempt had to answer or to continue, by what happened first.",
-            ("model", "from_variant", "outcome"),
-        )
-        self.time_to_first_byte = cells.histogram(
-            "penumbra_time_to_first_byte_seconds",
-            "From the request read to the first byte of its answer's body.",
-            ("model", "variant"),
-        )
-        self.duration = cells.histogram(
-            "penumbra_request_duration_seconds",
-            "From the request read to the last byte of its answer.",
-            ("model", "variant"),
-        )
-        self.errors = cells.counter(
-            "penumbra_gateway_errors",
-            "Requests that the gateway itself answered with an error.",
-            ("code",),
-        )
-        self.disconnects = cells.counter(
-            "penumbra_client_disconnects",
-            "Clients that went away before their answer was complete.",
-            (),
-        ).cell()
-        self.mirrored = cells.counter(
-            "penumbra_mirrored_requests",
-            "Answered requests that were handed over to the comparator.",
-            ("model", "candidate"),
-        )
-        self.mirror_sheds = cells.counter(
-            "penumbra_mirror_sheds",
-            "Requests chosen for mirroring that were not handed over, by the reason.",
-            ("model", "candidate", "reason"),
-        )
-        self.post_rollback_starts = cells.counter(
-            "penumbra_post_rollback_candidate_starts",
-            "Attempts at a candidate that began although it is out of service; must stay 0.",
-            ("model", "variant"),
-        )
+        self.cells = cells = CellCollector()
+        self.requests = cells.counter(of.REQUESTS)
+        self.decisions = cells.counter(of.DECISIONS)
+        self.attempts = cells.counter(of.ATTEMPTS)
+        self.failovers = cells.counter(of.FAILOVERS)
+        self.time_to_first_byte = cells.histogram(of.TIME_TO_FIRST_BYTE)
+        self.time_per_output_token = cells.histogram(of.TIME_PER_OUTPUT_TOKEN)
+        self.duration = cells.histogram(of.DURATION)
+        self.pieces: Family[Counter] = cells.counter(of.STREAM_PIECES)
+        self.errors = cells.counter(of.ERRORS)
+        self.disconnects = cells.counter(of.DISCONNECTS).cell()
+        self.mirrored = cells.counter(of.MIRRORED)
+        self.mirror_sheds = cells.counter(of.MIRROR_SHEDS)
+        self.post_rollback_starts = cells.counter(of.POST_ROLLBACK_STARTS)
+        cells.read_by(of.BUILD, lambda: {build_labels(): 1})
         self._registry = CollectorRegistry()
         self._registry.register(cells)
 
-    def variant(self, model: str, variant: str) -> VariantCells:
-        """The cells of one variant."""
-        return VariantCells(self, model, variant)
+    def variant(self, model: str, variant: str, role: str) -> VariantCells:
+        """The cells of one variant; `role` is BASELINE or CANDIDATE."""
+        return VariantCells(self, model, variant, role)
 
-    def render(self) -> bytes:
-        """Prometheus text format."""
-        return generate_latest(self._registry)
+    def expose(self, accept: str | None) -> Exposed:
+        """The exposition in the form that a scraper accepts."""
+        return expose(self._registry, accept)

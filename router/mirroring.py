@@ -171,7 +171,8 @@ class Mirroring:
             self._shed(runs, facts, ShedReason(refusal))
             return
         for run in runs:
-            self._metrics.mirrored.cell(facts.model, run.candidate).value += 1
+            cell = self._metrics.mirrored.cell(facts.model, run.candidate, facts.slice_name)
+            cell.value += 1
 
     def _fault(self, runs: tuple[Run, ...], facts: Facts, error: Exception) -> None:
         # Its type only: the text could quote what was mirrored.

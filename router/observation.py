@@ -18,7 +18,7 @@ _PACED_PIECES = 4
 class Observation:
     """One answer under way; monotonic seconds."""
 
-    __slots__ = ("_first_byte_at", "pieces", "started_at", "was_paused")
+    __slots__ = ("_first_byte_at", "pieces", "started_at", "trace_id", "was_paused")
 
     def __init__(self) -> None:
         self.started_at = 0.0
@@ -28,28 +28,37 @@ class Observation:
         """Of a stream, so far."""
         self.was_paused = False
         """Whether the client did not keep up."""
+        self.trace_id: str | None = None
+        """Of a request that is traced: latencies keep it as their exemplar."""
 
     def began(self, dispatch: "Dispatch", now: float) -> None:
         """The answer begins."""
         self._first_byte_at = now
         seconds = now - self.started_at
         attempt = dispatch.attempt
-        attempt.cells.requests.value += 1
-        attempt.cells.time_to_first_byte.observe(seconds)
+        cells = attempt.cells.of(dispatch.slice_name)
+        cells.requests.value += 1
+        cells.time_to_first_byte.observe(seconds, self.trace_id)
         if attempt.watch is not None and dispatch.failover is None:
             attempt.watch.first_byte(dispatch.slice_name, seconds)
 
     def streamed(self, dispatch: "Dispatch", now: float) -> None:
         """A stream is complete."""
-        watch = dispatch.attempt.watch
-        if watch is None or self.pieces < _PACED_PIECES or self.was_paused:
+        attempt, slice_name = dispatch.attempt, dispatch.slice_name
+        cells = attempt.cells.of(slice_name)
+        cells.pieces.value += self.pieces
+        if self.pieces < _PACED_PIECES or self.was_paused:
             return
         if dispatch.failover is None and not dispatch.is_continued:
-            watch.piece(dispatch.slice_name, (now - self._first_byte_at) / (self.pieces - 1))
+            seconds = (now - self._first_byte_at) / (self.pieces - 1)
+            cells.time_per_output_token.observe(seconds, self.trace_id)
+            if attempt.watch is not None:
+                attempt.watch.piece(slice_name, seconds)
 
     def ended(self, dispatch: "Dispatch", now: float) -> None:
         """The client has the answer's last byte, or will get no more."""
-        dispatch.attempt.cells.duration.observe(now - self.started_at)
+        cells = dispatch.attempt.cells.of(dispatch.slice_name)
+        cells.duration.observe(now - self.started_at, self.trace_id)
 
     def ending(self, variant: str, now: float) -> Ending:
         """The times for a comparison of the answer."""

@@ -167,7 +167,7 @@ class Resumption:
 
     def _pass_on(self, payload: bytes) -> None:
         if payload == b"[DONE]":
-            self._baseline.cells.attempts[Outcome.OK].value += 1
+            self._ended(Outcome.OK)
             if self._stream is not None:
                 self._stream.abort()
             self._close(None, None)
@@ -191,5 +191,9 @@ class Resumption:
 
     def _fail(self, outcome: Outcome) -> None:
         if not self._is_over:
-            self._baseline.cells.attempts[outcome].value += 1
+            self._ended(outcome)
         self._give_up()
+
+    def _ended(self, outcome: Outcome) -> None:
+        cells = self._baseline.cells.of(self._dispatch.slice_name)
+        cells.attempts[outcome].value += 1

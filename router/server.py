@@ -85,13 +85,15 @@ def _link(gateway: Gateway, control_token: str | None) -> ControlLink | None:
     if settings.control_url is None:
         return None
     duties = Duties(gateway.reporter, gateway.lease, gateway.feedback, machine=settings.machine)
-    return ControlLink(
+    link = ControlLink(
         settings.control_url,
         control_token or "",
         settings.gateway_id,
         gateway.apply,
         duties=duties,
     )
+    gateway.is_controlled = lambda: link.is_connected
+    return link
 
 
 def _server(app: Starlette, protocol: object) -> _Server:

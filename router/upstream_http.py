@@ -64,6 +64,11 @@ class HttpUpstream(UpstreamProbe):
         """Connections now open or being opened."""
         return len(self._open) + len(self._pending)
 
+    @property
+    def idle_connections(self) -> int:
+        """Those of them that wait for a request."""
+        return len(self._idle)
+
     def stream(self, request: UpstreamRequest, receiver: Receiver) -> Stream:
         """See `Upstream.stream`: pooled, a fresh connection where none is idle."""
         wire = self._wire(request)

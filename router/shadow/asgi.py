@@ -9,8 +9,6 @@ from starlette.routing import Route
 
 from router.shadow.comparator import Comparator
 
-_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
 
 def build_internal_app(comparator: Comparator) -> Starlette:
     """The ASGI application; no keys, for a loopback port only."""
@@ -36,4 +34,5 @@ async def show_health(request: Request) -> Response:
 async def show_metrics(request: Request) -> Response:
     """GET /metrics: this process's metrics."""
     comparator: Comparator = request.app.state.comparator
-    return Response(comparator.metrics.render(), media_type=_METRICS_TYPE)
+    exposed = comparator.metrics.expose(request.headers.get("accept"))
+    return Response(exposed.body, headers={"content-type": exposed.content_type})

@@ -115,6 +115,12 @@ class Attendance:
         self._bad_health = {run.run: self._bad_health.get(run.run) for run in runs}
         for run, is_healthy in zip(runs, answers, strict=True):
             self._note_health(run.run, is_healthy=is_healthy)
+        self._comparator.metrics.saw_health(
+            {
+                (run.run.model, run.run.candidate): is_healthy
+                for run, is_healthy in zip(runs, answers, strict=True)
+            }
+        )
 
     def _note_health(self, run: Run, *, is_healthy: bool) -> None:
         bad = self._bad_health[run]
@@ -192,6 +198,7 @@ class Attendance:
         self._comparator.purse.charge(seconds)
         pause = settings.seconds if test.is_ok else settings.retry_seconds
         self._tests[model.name] = (runs, self._clocks.now() + pause)
+        self._comparator.metrics.tested(model.name, test)
         report = log.info if test.is_ok else log.error
         report("self_test", extra={"model": model.name, "detail": test.detail})
         for run in runs:

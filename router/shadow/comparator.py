@@ -15,6 +15,7 @@ import msgspec
 
 from monitoring.evidence import Pair, Run
 from monitoring.signals.lengths import UsualLengths
+from monitoring.telemetry import comparator as of
 from router.mirrored import Mirrored
 from router.shadow.admission import Gauges, Purse, has_headroom
 from router.shadow.comparison import Case, Comparison, Finding, read_case
@@ -184,6 +185,7 @@ class Comparator:
         self, mirrored: Mirrored, runs: list[WatchedRun], finding: Finding, slots: Slots
     ) -> None:
         self.purse.charge(finding.engine_seconds)
+        self.metrics.took(mirrored.model, self.clocks.now() - mirrored.answered_at)
         count = sum(map(len, finding.pairs.values()))
         at = self.clocks.wall()
         for run in runs:
@@ -253,21 +255,11 @@ class Comparator:
             self._reporter.shed(run.run, mirrored.slice, reason.value)
 
     def _declare_gauges(self) -> None:
-        gauge = self.metrics.cells.gauge
-        gauge(
-            "penumbra_shadow_queue_items", "Mirrored requests that wait.", lambda: self.intake.items
-        )
-        gauge("penumbra_shadow_queue_bytes", "Bytes of them.", lambda: self.intake.bytes)
-        gauge(
-            "penumbra_shadow_in_flight",
-            "Comparisons under way.",
-            lambda: sum(self.running.values()),
-        )
-        gauge(
-            "penumbra_shadow_budget_seconds",
-            "Engine seconds that may be spent now; negative for a debt.",
-            lambda: self.purse.balance(self.clocks.now()),
-        )
+        cells = self.metrics.cells
+        cells.read(of.QUEUE_ITEMS, lambda: self.intake.items)
+        cells.read(of.QUEUE_BYTES, lambda: self.intake.bytes)
+        cells.read(of.IN_FLIGHT, lambda: sum(self.running.values()))
+        cells.read(of.BUDGET, lambda: self.purse.balance(self.clocks.now()))
 
 
 def _log_fault(error: Exception) -> None:

@@ -1,64 +1,83 @@
-"""What a comparator counts. Labels come from closed sets: models, variants, reasons, arms."""
+"""What a comparator counts; `monitoring.telemetry.comparator` says what each of it is."""
+
+import math
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import generate_latest
 
+from monitoring.build import build_labels
 from monitoring.cells import CellCollector
-from monitoring.evidence import Pair
+from monitoring.evidence import Arm, Pair, SelfTest
+from monitoring.exposition import Exposed, expose
+from monitoring.telemetry import comparator as of
 from router.shadow.intake import ShedReason
+
+_DIRECTIONS = {-1: "better", 0: "same", 1: "worse"}
 
 
 class ShadowMetrics:
     """All metrics of one comparator process."""
 
     def __init__(self) -> None:
-        cells = CellCollector()
-        self.cells = cells
-        self.received = cells.counter(
-            "penumbra_shadow_received", "Mirrored requests that gateways handed over.", ()
-        ).cell()
-        self.malformed = cells.counter(
-            "penumbra_shadow_malformed_frames", "What gateways sent that was no frame.", ()
-        ).cell()
-        self.faults = cells.counter(
-            "penumbra_shadow_faults",
-            "Background work of the comparator that failed; its log says where.",
-            ("work",),
-        )
-        self._pairs = cells.counter(
-            "penumbra_shadow_pairs",
-            "Compared requests.",
-            ("model", "candidate", "arm"),
-        )
-        self._missing = cells.counter(
-            "penumbra_shadow_missing",
-            "Compared requests for which the candidate gave no usable score or answer.",
-            ("model", "candidate", "arm"),
-        )
-        self._sheds = cells.counter(
-            "penumbra_shadow_sheds",
-            "Mirrored requests that were not compared, for each rollout that chose them.",
-            ("model", "reason"),
-        )
-        self._seconds = cells.histogram(
-            "penumbra_shadow_engine_seconds",
-            "Time that engines worked for one pair, as seen from outside.",
-            ("model", "candidate"),
-        )
+        self.cells = cells = CellCollector()
+        self.received = cells.counter(of.RECEIVED).cell()
+        self.malformed = cells.counter(of.MALFORMED).cell()
+        self.faults = cells.counter(of.FAULTS)
+        self._pairs = cells.counter(of.PAIRS)
+        self._missing = cells.counter(of.MISSING)
+        self._displacement = cells.histogram(of.DISPLACEMENT)
+        self._harm = cells.counter(of.HARM)
+        self._failed_checks = cells.counter(of.FAILED_CHECKS)
+        self._sheds = cells.counter(of.SHEDS)
+        self._seconds = cells.histogram(of.ENGINE_SECONDS)
+        self._lag = cells.histogram(of.LAG)
+        self._self_tests: dict[str, SelfTest] = {}
+        self._healthy: dict[tuple[str, ...], bool] = {}
+        cells.read_by(of.SELF_TEST_OK, self._tests_ok)
+        cells.read_by(of.SELF_TEST_GAP, self._test_gaps)
+        cells.read_by(of.HEALTHY, lambda: self._healthy)
+        cells.read_by(of.BUILD, lambda: {build_labels(): 1})
         self._registry = CollectorRegistry()
         self._registry.register(cells)
 
     def count_pair(self, model: str, candidate: str, pair: Pair) -> None:
         """A request was compared."""
-        self._pairs.cell(model, candidate, pair.arm.value).value += 1
+        labels = (model, candidate, pair.slice, pair.arm.value)
+        self._pairs.cell(*labels).value += 1
         if pair.missing is not None:
-            self._missing.cell(model, candidate, pair.arm.value).value += 1
+            self._missing.cell(*labels).value += 1
+        if pair.displacement is not None:
+            self._displacement.cell(*labels).observe(pair.displacement)
+        if pair.harm is not None:
+            self._harm.cell(*labels, _DIRECTIONS[pair.harm]).value += 1
         self._seconds.cell(model, candidate).observe(pair.engine_seconds)
+        if pair.arm is Arm.CANDIDATE:
+            for side, failed in (("candidate", pair.failed), ("baseline", pair.failed_baseline)):
+                for check in failed:
+                    self._failed_checks.cell(model, candidate, check, side).value += 1
+
+    def took(self, model: str, seconds: float) -> None:
+        """A comparison is done, so long after its client had the answer."""
+        self._lag.cell(model).observe(seconds)
 
     def shed(self, model: str, reason: ShedReason) -> None:
         """A request was not compared."""
         self._sheds.cell(model, reason.value).value += 1
 
-    def render(self) -> bytes:
-        """Prometheus text format."""
-        return generate_latest(self._registry)
+    def tested(self, model: str, test: SelfTest) -> None:
+        """The model's baseline was scored against itself."""
+        self._self_tests[model] = test
+
+    def saw_health(self, healthy: dict[tuple[str, ...], bool]) -> None:
+        """How all watched candidates answered; (model, candidate) -> well."""
+        self._healthy = healthy
+
+    def expose(self, accept: str | None) -> Exposed:
+        """The exposition in the form that a scraper accepts."""
+        return expose(self._registry, accept)
+
+    def _tests_ok(self) -> dict[tuple[str, ...], float]:
+        return {(model,): test.is_ok for model, test in self._self_tests.items()}
+
+    def _test_gaps(self) -> dict[tuple[str, ...], float]:
+        gaps = ((model, test.largest_gap) for model, test in self._self_tests.items())
+        return {(model,): gap for model, gap in gaps if math.isfinite(gap)}

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import uvicorn
 
+from monitoring.telemetry import comparator as of
 from router.control_link import ControlLink, Duties
 from router.listening import bind
 from router.ports import Upstream
@@ -58,8 +59,9 @@ async def run_comparator(settings: ShadowSettings, control_token: str | None) ->
     reporter = Reporter(settings.comparator_id, secrets.token_hex(8))
     watched = Watched(_connector(settings), settings.bets)
     comparator = Comparator(settings, watched, reporter, clocks)
-    scorer = Scorer(settings.deadlines.score_seconds, clocks.now)
-    attendance = Attendance(comparator, reporter, scorer)
+    attendance = Attendance(
+        comparator, reporter, Scorer(settings.deadlines.score_seconds, clocks.now)
+    )
 
     def apply(snapshot: Snapshot) -> None:
         watched.apply(snapshot)
@@ -72,6 +74,7 @@ async def run_comparator(settings: ShadowSettings, control_token: str | None) ->
     link = ControlLink(
         settings.control_url, control_token or "", settings.comparator_id, apply, duties=duties
     )
+    _expose_link(comparator, reporter, link)
     frames = FrameServer(
         settings.socket_path,
         comparator.offer,
@@ -108,6 +111,12 @@ async def _tell_the_rest(reporter: Reporter) -> None:
         if reporter.is_empty:
             return
         await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _expose_link(comparator: Comparator, reporter: Reporter, link: ControlLink) -> None:
+    cells = comparator.metrics.cells
+    cells.read(of.OBSERVATIONS_DROPPED, lambda: reporter.dropped)
+    cells.read(of.CONTROL_CONNECTED, lambda: link.is_connected)
 
 
 def _count_malformed(comparator: Comparator) -> None:

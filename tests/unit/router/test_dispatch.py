@@ -27,6 +27,7 @@ from router.testing import (
     events,
     whole,
 )
+from tests.support.cells import attempts_of, cells_of
 
 GOOD = {"choices": [{"message": {"content": "good"}}]}
 ERROR = {"error": {"message": "no", "type": "invalid_request_error", "code": 400}}
@@ -102,7 +103,7 @@ class Run:
             for name, script in scripts.items()
         }
         built = {
-            name: Attempt(name, upstream, self.metrics.variant("demo", name))
+            name: Attempt(name, upstream, cells_of(self.metrics, name))
             for name, upstream in self.upstreams.items()
         }
         chat = {"model": "demo", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
@@ -118,7 +119,7 @@ class Run:
         return self.client
 
     def attempts(self, variant: str, outcome: Outcome) -> int:
-        return self.metrics.attempts.cell("demo", variant, outcome.value).value
+        return attempts_of(self.metrics, variant, outcome)
 
     def failovers(self, variant: str, outcome: Outcome) -> int:
         return self.metrics.failovers.cell("demo", variant, outcome.value).value

@@ -17,6 +17,7 @@ from router.settings import LimitSettings
 from router.snapshot import Flag, ModelSnapshot, Variant, Watch
 from router.testing import EVENTS, Body, End, Fail, FakeUpstream, Hang, Head, Script, whole
 from router.withdrawal import Gates, move
+from tests.support.cells import attempts_of, cells_of
 from tests.support.engine_wire import Engine
 from tests.unit.router.test_dispatch import RecordingClient
 
@@ -46,7 +47,7 @@ class Stage:
         self.scripts: dict[str, Script | None] = {"full": baseline, "int8": None}
         for name in ("full", "int8"):
             upstream = self.upstreams[name] = FakeUpstream("demo", self._answer(name))
-            attempt = Attempt(name, upstream, self.metrics.variant("demo", name))
+            attempt = Attempt(name, upstream, cells_of(self.metrics, name))
             attempt.gate = self.gates.of("demo", name)
             self.attempts[name] = attempt
         self.gates.apply({"demo": model()})
@@ -71,7 +72,7 @@ class Stage:
         )
 
     def attempts_of(self, variant: str, outcome: Outcome) -> int:
-        return self.metrics.attempts.cell("demo", variant, outcome.value).value
+        return attempts_of(self.metrics, variant, outcome)
 
     @property
     def late_starts(self) -> int:

@@ -38,7 +38,7 @@ async def test_what_one_run_does_not_take_is_shed_for_it_once() -> None:
         ("int8", "b"),
     ]
     assert bench.reports.sheds == [("int4", "repeated_prompt")]
-    told = bench.comparator.metrics.render()
+    told = bench.comparator.metrics.expose(None).body
     for reason in ("repeated_prompt", "not_watched"):
         line = f'penumbra_shadow_sheds_total{{model="demo",reason="{reason}"}} 1.0'
         assert line.encode() in told
@@ -76,7 +76,7 @@ async def test_what_nobody_watches_is_dropped() -> None:
     )
     assert [pair.request_id for pair in bench.pairs] == ["c"]
     assert b'penumbra_shadow_sheds_total{model="demo",reason="not_watched"} 1.0' in (
-        bench.comparator.metrics.render()
+        bench.comparator.metrics.expose(None).body
     )
 
 

@@ -1,0 +1,18 @@
+"""Reading a gateway's cells, whatever the slice."""
+
+from monitoring.vocabulary import Outcome
+from router.metrics import BASELINE, CANDIDATE, GatewayMetrics, VariantCells
+
+
+def cells_of(metrics: GatewayMetrics, name: str) -> VariantCells:
+    """The cells of a variant of the model `demo`, whose baseline is `full`."""
+    return metrics.variant("demo", name, BASELINE if name == "full" else CANDIDATE)
+
+
+def attempts_of(metrics: GatewayMetrics, variant: str, outcome: Outcome) -> int:
+    """Attempts at a variant that ended so, over all slices."""
+    return sum(
+        cell.value
+        for labels, cell in metrics.attempts.cells.items()
+        if labels[1] == variant and labels[-1] == outcome.value
+    )
