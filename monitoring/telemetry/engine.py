@@ -11,6 +11,8 @@ from monitoring.telemetry.metric import Kind
 
 PLAIN_PREFIX = "vllm:"
 RAY_PREFIX = "ray_vllm_"
+PREFIXES = (PLAIN_PREFIX, RAY_PREFIX, "ray_vllm:")
+"""Everything that vLLM's names may begin with; of several forms of one metric the first counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,13 @@ class EngineMetric:
     help: str
     is_sum: bool = True
     """Whether several series of one replica (by engine or label) are added up; else the largest."""
+
+    @property
+    def sample_names(self) -> tuple[str, ...]:
+        """The names under which its samples are queried."""
+        if self.kind is Kind.HISTOGRAM:
+            return tuple(f"{self.name}_{part}" for part in ("bucket", "sum", "count"))
+        return (self.name,)
 
 
 RUNNING = EngineMetric(
