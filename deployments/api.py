@@ -20,7 +20,6 @@ from deployments.admin_routes import admin_router
 from deployments.controller import Controller
 from deployments.errors import DeploymentsError
 from deployments.link_endpoint import link_router
-from deployments.metrics import CONTENT_TYPE
 from deployments.publisher import Publisher
 from router.errors import error_type
 
@@ -78,14 +77,10 @@ def _add_probes(app: FastAPI, controller: Controller, publisher: Publisher) -> N
         return JSONResponse(body, status_code=503 if controller.is_behind else 200)
 
     @app.get("/metrics", tags=["probes"])
-    async def metrics() -> Response:
-        """Prometheus's text format."""
-        values = controller.metrics
-        epoch = controller.state.epoch
-        values.epoch.set(epoch)
-        values.gateways.set(len(publisher.links))
-        values.outdated_gateways.set(sum(link.epoch < epoch for link in publisher.links))
-        return Response(values.text(), media_type=CONTENT_TYPE)
+    async def metrics(request: Request) -> Response:
+        """OpenMetrics for whoever accepts it, else Prometheus's text format."""
+        text, content_type = await controller.metrics.scrape(request.headers.get("accept"))
+        return Response(text, headers={"content-type": content_type})
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> RedirectResponse:

@@ -16,7 +16,8 @@ from deployments.changes import Applied, Change, Clocks, Edit
 from deployments.errors import Conflict, FlagRefused, NotFound, StoreUnavailable
 from deployments.events import ConfigPayload, Draft, Event, FlagPayload, Kind
 from deployments.evidence_rows import Beside
-from deployments.metrics import ControlMetrics
+from deployments.exported import feedback_series, flag_series, link_series
+from deployments.metrics import ControlMetrics, Series
 from deployments.publisher import Arrival, Delivery, Publisher
 from deployments.rollouts import adapting
 from deployments.rollouts.record import Phase
@@ -58,6 +59,7 @@ class Controller:
         """Whether the store may hold more than `state`: not started yet, or a write failed."""
         self.state: State = EMPTY
         self.metrics = ControlMetrics()
+        self.metrics.expose("controller", self._series)
 
     async def start(self) -> None:
         """Read the store, and let the gateways have its table.
@@ -221,15 +223,14 @@ class Controller:
         try:
             events, durable_at = await self._in_thread(append)
         except StoreUnavailable:
-            self.metrics.store_failures.inc()
+            self.metrics.store_failures += 1
             raise
-        self.state = fold(events, self.state)
-        self.is_behind = False
-        for event in events:
-            self.metrics.changes.labels(event.kind.value).inc()
+        self._take(events)
         if not events:
             return durable_at, None
-        return durable_at, self._publisher.publish(self.state.snapshot(), durable_at)
+        delivery = self._publisher.publish(self.state.snapshot(), durable_at)
+        self.metrics.watch(delivery, self._acknowledge_seconds)
+        return durable_at, delivery
 
     async def write(self, work: Callable[[Store], T]) -> T:
         """Change something in the store that is no event, behind what is being written.
@@ -242,21 +243,28 @@ class Controller:
     async def _catch_up(self) -> None:
         after = self.state.epoch
         events = await self._in_thread(lambda: self._store.events(after))
-        self.state = fold(events, self.state)
-        self.is_behind = False
+        self._take(events)
         if events:
             self._publisher.publish(self.state.snapshot(), self._clocks.monotonic())
+
+    def _take(self, events: Sequence[Event]) -> None:
+        self.state = fold(events, self.state)
+        self.metrics.chronicle.take(events)
+        self.is_behind = False
+
+    async def _series(self) -> list[Series]:
+        state = self.state
+        return [
+            *flag_series(state),
+            *feedback_series(state, self.metrics.feedback),
+            *link_series(self._publisher.links, state.epoch),
+        ]
 
     async def _arrival(self, epoch: int, delivery: Delivery | None) -> Arrival:
         if delivery is None:
             links = self._publisher.links
             return Arrival(len(links), sum(link.epoch == epoch for link in links), None)
-        arrival = await delivery.wait(self._acknowledge_seconds)
-        if arrival.seconds is not None:
-            self.metrics.propagation.observe(arrival.seconds)
-        elif arrival.connected:
-            self.metrics.incomplete.inc()
-        return arrival
+        return await delivery.wait(self._acknowledge_seconds)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -169,6 +169,12 @@ def times_of(connection: sa.Connection, epoch: int) -> RollbackTimes | None:
     return None if found is None else RollbackTimes(**found)
 
 
+def all_times(connection: sa.Connection) -> list[RollbackTimes]:
+    """How fast all rollbacks were, oldest first."""
+    rows = connection.execute(sa.select(_ROLLBACKS).order_by(_ROLLBACKS.c.epoch)).mappings()
+    return [RollbackTimes(**row) for row in rows]
+
+
 def prune(connection: sa.Connection, keep: Sequence[str], feedback_before: datetime) -> None:
     """Delete the reports of all runs but `keep`, and judgements that are too old.
 

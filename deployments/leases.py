@@ -12,12 +12,15 @@ hangs, is stopped or cut off, within `lease_seconds` no gateway gives a candidat
 Nobody has to notice anything for that. Pure: time is passed in, monotonic seconds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from router.snapshot import ModelSnapshot, Snapshot
 
 BEATS_A_LEASE = 5
 """How often signs of life are asked for, within one lease."""
+
+OLDEST_SECONDS = 86_400.0
+"""No sign of life is said to be older than a day; nor is one that never was."""
 
 _NEVER = float("-inf")
 
@@ -75,6 +78,27 @@ class Guardianship:
         mirrored = min(own, self._left(self._beats.get(host, _NEVER), now))
         return {
             name: mirrored if needs_comparator(model) else own
+            for name, model in snapshot.models.items()
+        }
+
+    def ages(self, snapshot: Snapshot, hosts: Iterable[str], now: float) -> dict[str, float]:
+        """How old the oldest sign of life that each model's guard needs is.
+
+        On the gateway's machine that is worst off: its lease is over when `lease_seconds` is
+        reached, there. A comparator that is silent for longer than a lease was never heard of.
+
+        Args:
+            snapshot: The newest routing table.
+            hosts: The machines of the connected gateways; without any, no comparator is needed.
+            now: Monotonic seconds.
+
+        Returns:
+            Model -> seconds, at most `OLDEST_SECONDS`.
+        """
+        own = min([self._ticked_at, *self._unstored.values()])
+        mirrored = min([own, *(self._beats.get(host, _NEVER) for host in hosts)])
+        return {
+            name: min(now - (mirrored if needs_comparator(model) else own), OLDEST_SECONDS)
             for name, model in snapshot.models.items()
         }
 

@@ -52,8 +52,15 @@ class Delivery:
         self._acknowledged = 0
         self._last_at = durable_at
         self._is_done = asyncio.Event()
+        self._on_over: Callable[[Arrival], None] | None = None
         if not links:
             self._is_done.set()
+
+    def when_over(self, call: Callable[[Arrival], None]) -> None:
+        """Have this called once nobody's answer is missing any more, however long that takes."""
+        self._on_over = call
+        if self.is_over:
+            call(self._arrival)
 
     async def wait(self, seconds: float) -> Arrival:
         """Wait until every gateway has answered or is gone, at most so long."""
@@ -68,6 +75,10 @@ class Delivery:
                     "gateways": sorted(link.hello.gateway for link in self._waiting),
                 },
             )
+        return self._arrival
+
+    @property
+    def _arrival(self) -> Arrival:
         is_complete = 0 < self._connected == self._acknowledged
         took = self._last_at - self._durable_at if is_complete else None
         return Arrival(self._connected, self._acknowledged, took)
@@ -93,8 +104,11 @@ class Delivery:
     def dropped(self, link: Link) -> None:
         """No answer will come from this gateway."""
         self._waiting.discard(link)
-        if not self._waiting:
-            self._is_done.set()
+        if self._waiting or self._is_done.is_set():
+            return
+        self._is_done.set()
+        if self._on_over is not None:
+            self._on_over(self._arrival)
 
 
 class Publisher:

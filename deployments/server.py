@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -20,15 +20,20 @@ from deployments.controller import Clocks, Controller
 from deployments.desk import Desk
 from deployments.errors import StoredFlagInvalid
 from deployments.events import ConfigPayload
+from deployments.exported import guard_series
 from deployments.heart import Heart
 from deployments.leases import Guardianship
 from deployments.link_endpoint import link_router
+from deployments.metrics import Series
 from deployments.publisher import Publisher
 from deployments.rollouts.adapting import flags_after
+from deployments.rollouts.ends import Ends
+from deployments.rollouts.exported import ExportedRollouts
 from deployments.rollouts.keeper import Rollouts
 from deployments.rollouts.routes import rollouts_router
 from deployments.spec import PenumbraSpec
 from deployments.store import Store
+from monitoring.telemetry import control
 from router.flag_check import flag_problems
 from router.link_messages import COMPARATOR_PATH
 from router.listening import bind
@@ -54,6 +59,8 @@ class Plane:
     """Who hears the gateways, and who the comparators."""
     heart: Heart
     rollouts: Rollouts
+    ends: Ends
+    """Of the intervals that are exposed."""
 
 
 def open_plane(spec: PenumbraSpec) -> Plane:
@@ -82,7 +89,28 @@ def open_plane(spec: PenumbraSpec) -> Plane:
     for desk in desks:
         desk.on_report = rollouts.take
     desks[0].feedback.on_judgement = rollouts.judge
-    return Plane(controller, gateways, comparators, desks, heart, rollouts)
+    ends = Ends()
+    plane = Plane(controller, gateways, comparators, desks, heart, rollouts, ends)
+    _expose(plane, guardianship, now)
+    return plane
+
+
+def _expose(plane: Plane, guardianship: Guardianship, now: Callable[[], float]) -> None:
+    controller, rollouts = plane.controller, ExportedRollouts(plane.rollouts.bench, plane.ends)
+
+    async def of_rollouts() -> list[Series]:
+        return await rollouts.series(controller.state, controller.metrics.chronicle)
+
+    async def of_guard() -> list[Series]:
+        hosts = [link.hello.host for link in plane.gateways.links]
+        snapshot = plane.desks[0].snapshot
+        return [
+            *guard_series(guardianship, snapshot, hosts, now()),
+            (control.COMPARATORS, {(): len(plane.comparators.links)}),
+        ]
+
+    controller.metrics.expose("rollouts", of_rollouts)
+    controller.metrics.expose("guard", of_guard)
 
 
 async def run_control(
@@ -122,6 +150,7 @@ async def run_control(
             await _serve(app, sock)
         finally:
             beating.cancel()
+            await plane.ends.close()
             await plane.rollouts.close()
     finally:
         controller.close()

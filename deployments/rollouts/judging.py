@@ -7,18 +7,21 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from deployments.events import Draft, Event
+from deployments.feedback import Judgement
 from deployments.rollouts.adapting import draft_of, obstacle_of
 from deployments.rollouts.decide import decide
 from deployments.rollouts.evidence import RunEvidence
 from deployments.rollouts.findings import Findings
 from deployments.rollouts.moves import Did, Step, summary
 from deployments.rollouts.payload import Decided, RolloutPayload
-from deployments.rollouts.record import Key, Phase, Rollout
+from deployments.rollouts.record import WATCHED, Key, Phase, Rollout
 from deployments.state import State, step
-from monitoring.evidence import Report
+from monitoring.evidence import Counts, Report, Run, RunReport, Signal
 
 GUARD = "guard"
 """Who decides, in the history."""
+FEEDBACK = "feedback"
+"""Source of the reports that carry judgements."""
 
 _AWAY = {Did.ROLLBACK: "rollback", Did.QUARANTINE: "quarantine"}
 
@@ -42,6 +45,18 @@ def runs_to_keep(rollouts: Iterable[Rollout], events: Iterable[Event]) -> list[s
 def name_of(report: Report) -> tuple[str, str, int]:
     """What a report is known by."""
     return report.source, report.incarnation, report.seq
+
+
+def counted(judgement: Judgement, state: State, incarnation: str, seq: int) -> Report:
+    """The report by which a user's judgement counts, if its variant is under a rollout."""
+    rollout = state.rollouts.get((judgement.model, judgement.variant))
+    runs: tuple[RunReport, ...] = ()
+    if rollout is not None and rollout.record.phase in WATCHED:
+        run = Run(judgement.model, judgement.variant, rollout.record.run)
+        ones = int(judgement.is_negative)
+        counts = Counts(judgement.slice, Signal.FEEDBACK, 1 - ones, ones)
+        runs = (RunReport(run, counts=(counts,)),)
+    return Report(FEEDBACK, incarnation, seq, runs)
 
 
 class Bench:

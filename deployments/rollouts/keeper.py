@@ -21,15 +21,13 @@ from deployments.events import Draft
 from deployments.evidence_rows import Beside
 from deployments.feedback import AlreadyJudged, Judgement
 from deployments.rollouts.adapting import draft_of
-from deployments.rollouts.judging import Bench, name_of, runs_to_keep
+from deployments.rollouts.judging import Bench, counted, name_of, runs_to_keep
 from deployments.rollouts.payload import RolloutPayload, takes_away
-from deployments.rollouts.record import WATCHED, Key, Phase, Rollout
+from deployments.rollouts.record import Key, Phase, Rollout
 from deployments.rollouts.stopwatch import Stopwatch, note
 from deployments.store import Store
-from monitoring.evidence import Counts, Report, Run, RunReport, Signal
+from monitoring.evidence import Report
 
-FEEDBACK = "feedback"
-"""Source of the reports that carry judgements."""
 PRUNE_SECONDS = 3600.0
 """How often what is of no use any more is deleted; also at the start."""
 
@@ -104,6 +102,7 @@ class Rollouts:
         async with self._controller.writing():
             await self._prune()
             await self._catch_up()
+            await self._stopwatch.load()
 
     async def take(self, report: Report) -> None:
         """Take a report; when this returns it is durable, and so is what it causes.
@@ -142,7 +141,10 @@ class Rollouts:
                 return
             if found is not None:
                 raise AlreadyJudged(f"request {judgement.request_id} was judged differently before")
-            await self._store([self._counted(judgement)], [judgement])
+            self._judgements += 1
+            report = counted(judgement, self._controller.state, self._incarnation, self._judgements)
+            await self._store([report], [judgement])
+            self._controller.metrics.count_judgement(judgement)
 
     async def tick(self) -> None:
         """Do what the time alone makes due.
@@ -242,17 +244,6 @@ class Rollouts:
         for report in reports:
             self._last[report.source, report.incarnation] = report.seq
         self._is_behind = False
-
-    def _counted(self, judgement: Judgement) -> Report:
-        self._judgements += 1
-        rollout = self._controller.state.rollouts.get((judgement.model, judgement.variant))
-        runs: tuple[RunReport, ...] = ()
-        if rollout is not None and rollout.record.phase in WATCHED:
-            run = Run(judgement.model, judgement.variant, rollout.record.run)
-            ones = int(judgement.is_negative)
-            counts = Counts(judgement.slice, Signal.FEEDBACK, 1 - ones, ones)
-            runs = (RunReport(run, counts=(counts,)),)
-        return Report(FEEDBACK, self._incarnation, self._judgements, runs)
 
     async def _edited(self, rollout: Rollout, actor: str, reason: str) -> Kept:
         state = self._controller.state

@@ -28,6 +28,15 @@ class Stopwatch:
         self._acknowledge_seconds = acknowledge_seconds
         self._running: set[asyncio.Task[None]] = set()
 
+    async def load(self) -> None:
+        """Let the metrics have the times of all rollbacks of the store.
+
+        Raises:
+            StoreUnavailable: It cannot be read.
+        """
+        for times in await self._controller.read(lambda one: one.look(evidence_rows.all_times)):
+            self._controller.metrics.time_rollback(times)
+
     def start(
         self, epoch: int, payload: RolloutPayload, durable_at: float, delivery: Delivery
     ) -> None:
@@ -62,6 +71,8 @@ class Stopwatch:
         except DeploymentsError as error:
             # The rollback itself is durable and in force; only how fast it was is lost.
             log.error("rollback_times_not_stored", extra={"epoch": epoch, "code": error.code})
+            return
+        self._controller.metrics.time_rollback(times)
 
 
 def note(epoch: int, actor: str, payload: RolloutPayload) -> None:
