@@ -26,6 +26,13 @@ class EngineMetric:
     is_sum: bool = True
     """Whether several series of one replica (by engine or label) are added up; else the largest."""
 
+    @property
+    def sample_names(self) -> tuple[str, ...]:
+        """The names under which its samples are queried."""
+        if self.kind is Kind.HISTOGRAM:
+            return tuple(f"{self.name}_{part}" for part in ("bucket", "sum", "count"))
+        return (self.name,)
+
 
 RUNNING = EngineMetric(
     "penumbra_engine_requests_running", "num_requests_running", Kind.GAUGE,

@@ -17,7 +17,7 @@ MOST_SERIES = 12_000
 in well under a second. Half of it is one model's."""
 
 SAMPLE_NAMES = frozenset(name for metric in METRICS for name in metric.sample_names) | frozenset(
-    metric.name for metric in engine.METRICS
+    name for metric in engine.METRICS for name in metric.sample_names
 )
 """Every name that a rule or a dashboard may ask for, besides those that rules record."""
 
