@@ -1,0 +1,40 @@
+"""Writes the dashboards' JSON: `python -m monitoring.dashboards [--runbooks URL] [--out DIR]`."""
+
+import argparse
+import json
+from pathlib import Path
+
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from monitoring.dashboards import engines, quality, rollout, traffic
+from monitoring.dashboards.frame import drawn
+
+BOARDS = (rollout.BOARD, quality.BOARD, traffic.BOARD, engines.BOARD)
+FOLDER = Path(__file__).with_name("json")
+RUNBOOKS = "https://penumbra.example.com/docs/runbooks"
+
+
+def text(dashboard: Dashboard) -> str:
+    """JSON, the same bytes for the same dashboard."""
+    return json.dumps(dashboard, cls=JSONEncoder, indent=2, ensure_ascii=False) + "\n"
+
+
+def files(runbooks: str = RUNBOOKS) -> dict[str, str]:
+    """Content by file name."""
+    return {f"{board.name}.json": text(drawn(board, runbooks)) for board in BOARDS}
+
+
+def main() -> None:
+    """Writes them."""
+    parser = argparse.ArgumentParser(prog="python -m monitoring.dashboards", description=__doc__)
+    parser.add_argument("--runbooks", default=RUNBOOKS, help="URL of the folder docs/runbooks")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder for the JSON files")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for name, content in files(arguments.runbooks.rstrip("/")).items():
+        (arguments.out / name).write_text(content, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,279 @@
+"""How panels are drawn: charts, numbers and tables, each with title, help, unit and legend."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from grafana_foundation_sdk.builders import common as parts
+from grafana_foundation_sdk.builders import dashboard as boards
+from grafana_foundation_sdk.builders import prometheus, stat, table, timeseries
+from grafana_foundation_sdk.models import common, dashboard
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+SOURCE = common.DataSourceRef(type_val="prometheus", uid="${datasource}")
+RUNBOOKS = "${runbooks}"
+
+GREEN, ORANGE, RED, BLUE = "green", "orange", "red", "blue"
+GRAY, PALE_BLUE, PURPLE, YELLOW = "#8e8e8e", "super-light-blue", "purple", "yellow"
+
+NATS = "suffix: nats"
+Steps = tuple[tuple[float, str], ...]
+NONE: Steps = ()
+MUST_BE_ZERO: Steps = ((1, RED),)
+Properties = list[dashboard.DynamicConfigValue]
+P = TypeVar("P", timeseries.Panel, stat.Panel, table.Panel)
+Mappings = list[
+    dashboard.ValueMap | dashboard.RangeMap | dashboard.RegexMap | dashboard.SpecialValueMap
+]
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What every panel says of itself."""
+
+    title: str
+    help: str
+    """One or two sentences that say how to read it."""
+    runbook: str = ""
+    """Name of the page in docs/runbooks, where an alert watches the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One query and the legend of its series (in a table: the name of its column)."""
+
+    expr: str
+    legend: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """How a chart differs from plain lines from 0 upwards."""
+
+    minimum: float | None = 0
+    maximum: float | None = None
+    decimals: int | None = None
+    has_steps: bool = False
+    """For states: hold a value until the next one."""
+    is_stacked: bool = False
+    colors: Mapping[str, str] = field(default_factory=dict)
+    """By regular expression of the series' names."""
+    dashed: str = ""
+    """Regular expression of the series that are limits and not measurements."""
+    band: tuple[str, str] | None = None
+    """Names of the upper and the lower end of an interval: the space between is filled."""
+    limit: Steps = NONE
+    """Lines across the chart, by where they begin."""
+
+
+LINES = Look()
+STATES = Look(has_steps=True)
+SHARES = Look(maximum=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One query's column of a table."""
+
+    query: str
+    name: str
+    """Empty: the query is there for its labels."""
+    unit: str = "short"
+    decimals: int | None = None
+    words: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Text and colour by value."""
+    steps: Steps = NONE
+    """The cell is coloured from these values on."""
+
+
+def chart(
+    about: About, queries: Sequence[Query], unit: str, look: Look = LINES, width: int = 12
+) -> timeseries.Panel:
+    """A time series panel."""
+    panel = (
+        _described(timeseries.Panel(), about, width, 8)
+        .unit(unit)
+        .line_width(1)
+        .fill_opacity(70 if look.is_stacked else 6)
+        .show_points(common.VisibilityMode.AUTO)
+        .span_nulls(False)
+        .legend(
+            parts.VizLegendOptions()
+            .display_mode(common.LegendDisplayMode.LIST)
+            .placement(common.LegendPlacement.BOTTOM)
+            .show_legend(True)
+        )
+        .tooltip(
+            parts.VizTooltipOptions()
+            .mode(common.TooltipDisplayMode.MULTI)
+            .sort(common.SortOrder.DESCENDING)
+        )
+        .thresholds(_steps(look.limit))
+        .targets([_target(query, index) for index, query in enumerate(queries)])
+    )
+    if look.limit:
+        panel.thresholds_style(
+            parts.GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.DASHED)
+        )
+    _drawn(panel, look)
+    _highlighted(panel, look)
+    return panel
+
+
+def number(
+    about: About,
+    queries: Sequence[Query],
+    unit: str,
+    steps: Steps = NONE,
+    words: Mapping[str, tuple[str, str]] | None = None,
+    width: int = 4,
+) -> stat.Panel:
+    """A panel of big numbers: each query's value now."""
+    panel = (
+        _described(stat.Panel(), about, width, 4)
+        .unit(unit)
+        .thresholds(_steps(steps))
+        .color_mode(common.BigValueColorMode.VALUE)
+        .graph_mode(common.BigValueGraphMode.NONE)
+        .text_mode(common.BigValueTextMode.VALUE_AND_NAME)
+        .no_value("no data")
+        .reduce_options(parts.ReduceDataOptions().calcs(["lastNotNull"]))
+        .targets([_target(query, index, is_now=True) for index, query in enumerate(queries)])
+    )
+    if words:
+        panel.mappings(_mappings(words))
+    return panel
+
+
+def rows(
+    about: About, keys: Sequence[str], columns: Sequence[Column], width: int = 24, height: int = 8
+) -> table.Panel:
+    """A table of values now: one row for each combination of the labels `keys`."""
+    panel = (
+        _described(table.Panel(), about, width, height)
+        .unit("short")
+        .cell_height(common.TableCellHeight.SM)
+        .targets(
+            [
+                _target(Query(one.query, one.name), index, is_now=True).format(
+                    PromQueryFormat.TABLE
+                )
+                for index, one in enumerate(columns)
+            ]
+        )
+    )
+    shown = {_value(index, columns): one for index, one in enumerate(columns)}
+    order = [*keys, *(value for value, one in shown.items() if one.name)]
+    organize = {
+        "excludeByName": {"Time": True}
+        | {name: True for name, one in shown.items() if not one.name},
+        "indexByName": {name: index for index, name in enumerate(order)},
+        "renameByName": {name: one.name for name, one in shown.items() if one.name},
+    }
+    panel.transformations(
+        [
+            dashboard.DataTransformerConfig(id_val="merge", options={}),
+            dashboard.DataTransformerConfig(id_val="organize", options=organize),
+        ]
+    )
+    for one in columns:
+        if one.name:
+            panel.override_by_name(one.name, _cells(one))
+    return panel
+
+
+def _described(panel: P, about: About, width: int, height: int) -> P:
+    panel.title(about.title).description(about.help).datasource(SOURCE).span(width).height(height)
+    if about.runbook:
+        link = boards.DashboardLink(f"Runbook: {about.runbook}")
+        link.type(dashboard.DashboardLinkType.LINK).url(f"{RUNBOOKS}/{about.runbook}.md")
+        panel.links([link.target_blank(True)])
+    return panel
+
+
+def _target(query: Query, index: int, is_now: bool = False) -> prometheus.Dataquery:
+    target = prometheus.Dataquery().expr(query.expr).legend_format(query.legend)
+    target.datasource(SOURCE).ref_id(_ref(index))
+    return target.instant() if is_now else target.range()
+
+
+def _drawn(panel: timeseries.Panel, look: Look) -> None:
+    if look.minimum is not None:
+        panel.min(look.minimum)
+    if look.maximum is not None:
+        panel.max(look.maximum)
+    if look.decimals is not None:
+        panel.decimals(look.decimals)
+    if look.has_steps:
+        panel.line_interpolation(common.LineInterpolation.STEP_AFTER)
+    if look.is_stacked:
+        panel.stacking(parts.StackingConfig().mode(common.StackingMode.NORMAL))
+
+
+def _highlighted(panel: timeseries.Panel, look: Look) -> None:
+    for pattern, color in look.colors.items():
+        panel.override_by_regexp(
+            pattern, [_property("color", {"mode": "fixed", "fixedColor": color})]
+        )
+    if look.dashed:
+        style = {"fill": "dash", "dash": [8, 6]}
+        panel.override_by_regexp(
+            look.dashed, [_property("custom.lineStyle", style), _property("custom.fillOpacity", 0)]
+        )
+    if look.band:
+        upper, lower = look.band
+        panel.override_by_name(
+            upper, [_property("custom.fillBelowTo", lower), _property("custom.fillOpacity", 20)]
+        )
+        panel.override_by_name(lower, [_property("custom.fillOpacity", 0)])
+
+
+def _cells(column: Column) -> Properties:
+    properties = [_property("unit", column.unit)]
+    if column.decimals is not None:
+        properties.append(_property("decimals", column.decimals))
+    if column.words:
+        properties.append(_property("mappings", _mappings(column.words)))
+    if column.steps:
+        properties.append(_property("thresholds", _steps(column.steps).build()))
+    if column.steps or any(color for _, color in column.words.values()):
+        properties.append(_property("custom.cellOptions", {"type": "color-text"}))
+    return properties
+
+
+def _steps(steps: Steps) -> boards.ThresholdsConfig:
+    """Green below the first step; a chart's limits and a cell's colours alike."""
+    return (
+        boards.ThresholdsConfig()
+        .mode(dashboard.ThresholdsMode.ABSOLUTE)
+        .steps(
+            [
+                dashboard.Threshold(value=None, color=GREEN),
+                *(dashboard.Threshold(value=value, color=color) for value, color in steps),
+            ]
+        )
+    )
+
+
+def _mappings(words: Mapping[str, tuple[str, str]]) -> Mappings:
+    return [
+        dashboard.ValueMap(
+            options={
+                value: dashboard.ValueMappingResult(text=text, color=color or None, index=index)
+                for index, (value, (text, color)) in enumerate(words.items())
+            }
+        )
+    ]
+
+
+def _property(name: str, value: object) -> dashboard.DynamicConfigValue:
+    return dashboard.DynamicConfigValue(id_val=name, value=value)
+
+
+def _ref(index: int) -> str:
+    return chr(ord("A") + index)
+
+
+def _value(index: int, columns: Sequence[Column]) -> str:
+    """What Grafana calls the values of a query in table form."""
+    return f"Value #{_ref(index)}" if len(columns) > 1 else "Value"

@@ -1,0 +1,10 @@
+"""What the parts of the rollout dashboard share."""
+
+from monitoring.dashboards import frame
+from monitoring.dashboards.panels import ORANGE
+from monitoring.dashboards.promql import Scope
+
+VARIABLES = (frame.MODEL, frame.CANDIDATE, frame.STREAMS)
+IN = Scope(tuple(one.name for one in VARIABLES))
+PAIR = "model, candidate"
+YES_NO = {"0": ("no", ""), "1": ("yes", ORANGE)}

@@ -1,0 +1,248 @@
+"""Traffic and latency: rate, errors and duration of every variant, failover, shadow's cost."""
+
+from monitoring.dashboards import frame
+from monitoring.dashboards.panels import (
+    GREEN,
+    About,
+    Look,
+    Query,
+    chart,
+)
+from monitoring.dashboards.promql import per_second, quantile, share, total
+from monitoring.dashboards.traffic_scope import IN, QUANTILES, VARIABLES
+from monitoring.dashboards.traffic_shadow import shadow
+from monitoring.telemetry import gateway
+from monitoring.vocabulary import FAILURES
+
+FAILED = f'outcome=~"{"|".join(sorted(FAILURES))}"'
+
+
+def _requests() -> frame.Row:
+    return frame.Row(
+        "Requests",
+        [
+            chart(
+                About(
+                    "Requests by variant", "Requests for each second by the build that answered."
+                ),
+                [
+                    Query(
+                        per_second("model, variant, role", IN.pick(gateway.REQUESTS)),
+                        "{{model}} / {{variant}} ({{role}})",
+                    )
+                ],
+                "reqps",
+                width=8,
+            ),
+            chart(
+                About("Requests by slice", "Requests for each second by part of the traffic."),
+                [Query(per_second("slice", IN.pick(gateway.REQUESTS)), "{{slice}}")],
+                "reqps",
+                Look(is_stacked=True),
+                width=8,
+            ),
+            chart(
+                About(
+                    "Why a variant was chosen",
+                    "Decisions of the flag for each second by variant and reason. GUARD and"
+                    " LEASE_EXPIRED mean that a candidate was out of service.",
+                ),
+                [
+                    Query(
+                        per_second("variant, reason", IN.pick(gateway.DECISIONS)),
+                        "{{variant}}: {{reason}}",
+                    )
+                ],
+                "reqps",
+                width=8,
+            ),
+            chart(
+                About(
+                    "Failed attempts by variant",
+                    "Share of the attempts at a variant that failed; the client may still have been"
+                    " answered, by another one.",
+                    "failure-regression",
+                ),
+                [
+                    Query(
+                        share(
+                            "variant", IN.pick(gateway.ATTEMPTS, FAILED), IN.pick(gateway.ATTEMPTS)
+                        ),
+                        "{{variant}}",
+                    )
+                ],
+                "percentunit",
+                width=8,
+            ),
+            chart(
+                About(
+                    "Failed attempts by slice",
+                    "The same for each variant on each slice.",
+                    "failure-regression",
+                ),
+                [
+                    Query(
+                        share(
+                            "variant, slice",
+                            IN.pick(gateway.ATTEMPTS, FAILED),
+                            IN.pick(gateway.ATTEMPTS),
+                        ),
+                        "{{variant}}: {{slice}}",
+                    )
+                ],
+                "percentunit",
+                width=8,
+            ),
+            chart(
+                About(
+                    "Attempts by outcome",
+                    "Attempts at variants for each second, by how they ended.",
+                    "gateway-burn-rate",
+                ),
+                [
+                    Query(
+                        per_second("variant, outcome", IN.pick(gateway.ATTEMPTS)),
+                        "{{variant}}: {{outcome}}",
+                    )
+                ],
+                "reqps",
+                Look(colors={"/: ok$/": GREEN}),
+                width=8,
+            ),
+        ],
+    )
+
+
+def _latency() -> frame.Row:
+    measured = (
+        (
+            "Time to first byte",
+            gateway.TIME_TO_FIRST_BYTE,
+            "From the request read to the first byte of its answer's body.",
+        ),
+        (
+            "Time per output token",
+            gateway.TIME_PER_OUTPUT_TOKEN,
+            "Mean time between two pieces of a stream.",
+        ),
+        ("Duration", gateway.DURATION, "From the request read to the last byte of its answer."),
+    )
+    by_variant = [
+        chart(
+            About(
+                f"{title}, {name}",
+                f"{help_} The {name} of each variant: compare candidate and baseline.",
+                "latency-regression",
+            ),
+            [Query(quantile(IN, metric, at, "variant"), "{{variant}}")],
+            "s",
+            width=8,
+        )
+        for title, metric, help_ in measured
+        for at, name in QUANTILES
+    ]
+    by_slice = chart(
+        About(
+            "Time to first byte by slice, p90",
+            "The p90 of each variant on each slice; long prompts take longer.",
+            "latency-regression",
+        ),
+        [
+            Query(
+                quantile(IN, gateway.TIME_TO_FIRST_BYTE, 0.9, "variant, slice"),
+                "{{variant}}: {{slice}}",
+            )
+        ],
+        "s",
+    )
+    tokens = chart(
+        About(
+            "Output", "Pieces of streams that clients got for each second, a token each as a rule."
+        ),
+        [Query(per_second("variant", IN.pick(gateway.STREAM_PIECES)), "{{variant}}")],
+        "cps",
+    )
+    return frame.Row("Latency", [*by_variant, by_slice, tokens])
+
+
+def _gateway() -> frame.Row:
+    return frame.Row(
+        "Gateway",
+        [
+            chart(
+                About(
+                    "Failovers",
+                    "Requests for each second that another attempt answered or continued, by what"
+                    " happened first.",
+                    "failure-regression",
+                ),
+                [
+                    Query(
+                        per_second("from_variant, outcome", IN.pick(gateway.FAILOVERS)),
+                        "{{from_variant}}: {{outcome}}",
+                    )
+                ],
+                "reqps",
+                width=8,
+            ),
+            chart(
+                About(
+                    "Errors of the gateway itself",
+                    "Requests for each second that it answered with an error of its own, by code:"
+                    " limits, bad requests, no upstream.",
+                    "gateway-burn-rate",
+                ),
+                [Query(per_second("code", IN.pick(gateway.ERRORS)), "{{code}}")],
+                "reqps",
+                width=8,
+            ),
+            chart(
+                About(
+                    "Clients that went away",
+                    "Disconnects for each second before the answer was complete.",
+                ),
+                [
+                    Query(
+                        f"sum(rate({IN.pick(gateway.DISCONNECTS)}[$__rate_interval]))",
+                        "disconnects",
+                    )
+                ],
+                "reqps",
+                width=8,
+            ),
+            chart(
+                About(
+                    "In flight", "Requests with an upstream attempt under way, over all gateways."
+                ),
+                [Query(f"sum({IN.pick(gateway.IN_FLIGHT)})", "requests")],
+                "short",
+                width=8,
+            ),
+            chart(
+                About(
+                    "Upstream connections",
+                    "Open connections to each variant: those that carry a request and those that"
+                    " wait for one.",
+                ),
+                [
+                    Query(
+                        total("variant, state", IN.pick(gateway.UPSTREAM_CONNECTIONS)),
+                        "{{variant}}: {{state}}",
+                    )
+                ],
+                "short",
+                Look(decimals=0),
+                width=16,
+            ),
+        ],
+    )
+
+
+BOARD = frame.Board(
+    "traffic",
+    "Traffic and latency",
+    "Rate, errors and duration of every variant on every slice; failover and limits; what shadow"
+    " compares and what it costs.",
+    VARIABLES,
+    [_requests(), _latency(), _gateway(), shadow()],
+)

@@ -1,0 +1,8 @@
+"""What the parts of the traffic dashboard share."""
+
+from monitoring.dashboards import frame
+from monitoring.dashboards.promql import Scope
+
+VARIABLES = (frame.MODEL, frame.VARIANT, frame.CANDIDATE, frame.SLICE)
+IN = Scope(tuple(one.name for one in VARIABLES))
+QUANTILES = ((0.5, "p50"), (0.9, "p90"), (0.99, "p99"))

@@ -1,0 +1,225 @@
+"""Every query of the dashboards as Grafana would send it: variables and windows put in. Pure.
+
+`panel_queries(dashboard, choice, times)` lists what the panels ask, `annotation_queries` what the
+marks ask, `variable_queries` where the choices come from. EMPTY_IN_A_HEALTHY_RUN says which of them
+may have nothing to show although all is well, and why.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parents[2] / "monitoring" / "dashboards" / "json"
+NAMES = ("rollout", "quality", "traffic", "engines")
+ALL = "$__all"
+"""The choice of everything: its variable's `allValue` is put in as it is."""
+Choice = Mapping[str, str | Sequence[str]]
+
+_SPECIAL = re.compile(r"[$^*{}\[\]'+?.()|]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """What Grafana knows of the time range. Seconds; Grafana's interval is at least 1 ms."""
+
+    interval: float
+    """Distance of the points: `$__interval`."""
+    span: float
+    """Length of the whole range: `$__range`."""
+    scrape: float = 15.0
+    """Scrape interval that the data source was told."""
+
+    @property
+    def rate_interval(self) -> float:
+        """`$__rate_interval`: four scrapes at least, and one more than the distance of points."""
+        return max(self.interval + self.scrape, 4 * self.scrape)
+
+    @property
+    def values(self) -> dict[str, str]:
+        """By variable."""
+        named = {
+            "__rate_interval": self.rate_interval,
+            "__interval": self.interval,
+            "__range": self.span,
+        }
+        return {name: f"{max(1, round(seconds * 1000))}ms" for name, seconds in named.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class PanelQuery:
+    """One query of one panel."""
+
+    dashboard: str
+    panel_id: int
+    title: str
+    ref: str
+    expr: str
+    legend: str
+    is_instant: bool
+    """Asked for its value at the end of the range; else for its course."""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """For EMPTY_IN_A_HEALTHY_RUN."""
+        return (self.dashboard, self.title, self.ref)
+
+
+@dataclass(frozen=True, slots=True)
+class VariableQuery:
+    """`label_values(match, label)`: GET /api/v1/label/<label>/values?match[]=<match>."""
+
+    dashboard: str
+    name: str
+    label: str
+    match: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotationQuery:
+    """A range query whose values are Unix times in milliseconds."""
+
+    dashboard: str
+    name: str
+    expr: str
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Filling:
+    choice: Choice
+    variables: Mapping[str, Mapping[str, Any]]
+    windows: Mapping[str, str] = field(default_factory=dict)
+
+    def text(self, template: str) -> str:
+        return re.sub(r"\$\{?(\w+)\}?", self._value, template)
+
+    def _value(self, found: re.Match[str]) -> str:
+        name = found[1]
+        if name in self.windows:
+            return self.windows[name]
+        if name not in self.variables:
+            raise KeyError(f"{found[0]} is no variable; there are {sorted(self.variables)}")
+        variable = self.variables[name]
+        chosen = self.choice.get(name, ALL if variable.get("includeAll") else ())
+        if chosen == ALL:
+            return str(variable["allValue"])
+        values = (chosen,) if isinstance(chosen, str) else tuple(chosen)
+        if not values:
+            raise KeyError(f"{name} has no 'All': choose a value")
+        if not variable.get("multi"):
+            return values[0]
+        return _matched(values)
+
+
+def load(name: str) -> dict[str, Any]:
+    """A committed dashboard's JSON."""
+    content: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return content
+
+
+def panels(dashboard: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Its panels, those in collapsed rows included; rows themselves are none."""
+    for one in dashboard["panels"]:
+        if one["type"] != "row":
+            yield one
+        yield from one.get("panels") or []
+
+
+def panel_queries(dashboard: Mapping[str, Any], choice: Choice, times: Times) -> list[PanelQuery]:
+    """Every query of every panel.
+
+    Args:
+        dashboard: Its JSON.
+        choice: A value, several, or ALL by variable; ALL for what is left out.
+        times: Of the range.
+
+    Raises:
+        KeyError: A query names a variable that is none, or one without All has no value.
+    """
+    filling = _Filling(choice, _variables(dashboard), times.values)
+    return [
+        PanelQuery(
+            _name(dashboard),
+            panel["id"],
+            panel["title"],
+            target["refId"],
+            filling.text(target["expr"]),
+            target["legendFormat"],
+            bool(target.get("instant")),
+        )
+        for panel in panels(dashboard)
+        for target in panel["targets"]
+    ]
+
+
+def variable_queries(dashboard: Mapping[str, Any], choice: Choice) -> list[VariableQuery]:
+    """What its variables ask for their values."""
+    filling = _Filling(choice, _variables(dashboard))
+    found = []
+    for one in dashboard["templating"]["list"]:
+        if one["type"] != "query":
+            continue
+        parts = re.fullmatch(r"label_values\((.+), (\w+)\)", one["query"])
+        if parts is None:
+            raise ValueError(f"{one['name']} asks {one['query']!r}, not label_values(match, label)")
+        found.append(VariableQuery(_name(dashboard), one["name"], parts[2], filling.text(parts[1])))
+    return found
+
+
+def annotation_queries(dashboard: Mapping[str, Any], choice: Choice) -> list[AnnotationQuery]:
+    """What its marks ask."""
+    filling = _Filling(choice, _variables(dashboard))
+    return [
+        AnnotationQuery(_name(dashboard), one["name"], filling.text(one["expr"]), one["step"])
+        for one in dashboard["annotations"]["list"]
+    ]
+
+
+def _variables(dashboard: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {one["name"]: one for one in dashboard["templating"]["list"]}
+
+
+def _name(dashboard: Mapping[str, Any]) -> str:
+    return str(dashboard["uid"]).removeprefix("penumbra-")
+
+
+def _matched(values: Sequence[str]) -> str:
+    """As Grafana escapes several choices for a regular expression inside a PromQL string."""
+    escaped = [
+        _SPECIAL.sub(lambda found: "\\\\" + found[0], one.replace("\\", "\\\\\\\\"))
+        for one in values
+    ]
+    return escaped[0] if len(escaped) == 1 else f"({'|'.join(escaped)})"
+
+
+_BORN = "a counter that has no series before the first such event"
+_NO_GUARDRAIL = "only rollouts with this guardrail have the signal"
+
+EMPTY_IN_A_HEALTHY_RUN: dict[tuple[str, str, str], str] = {
+    ("rollout", "Since the last rollback", "A"): "no candidate was ever rolled back",
+    ("rollout", "How long rollbacks took", "A"): "no rollback since the control process began",
+    ("rollout", "How long rollbacks took", "B"): "no rollback since the control process began",
+    ("rollout", "Rollbacks by who decided", "A"): _BORN,
+    ("rollout", "Alerts that came by webhook", "A"): _BORN,
+    ("rollout", "Propagation of changes", "A"): "nothing was changed in the window",
+    ("rollout", "Propagation of changes", "B"): "nothing was changed in the window",
+    **{
+        ("quality", f"{signal}, all slices", ref): _NO_GUARDRAIL
+        for signal in ("Failure", "Ttft", "Tpot", "Feedback")
+        for ref in "ABCDE"
+    },
+    **{
+        ("quality", f"{signal}, all slices", "E"): "the A/A arm does not measure this signal"
+        for signal in ("Failure", "Ttft", "Tpot", "Feedback")
+    },
+    ("quality", "Failed checks", "A"): _BORN,
+    ("quality", "Feedback", "A"): "no user judged an answer",
+    ("traffic", "Failovers", "A"): _BORN,
+    ("traffic", "Errors of the gateway itself", "A"): _BORN,
+    ("traffic", "Shed by gateways", "A"): _BORN,
+    ("traffic", "Shed by the comparator", "A"): _BORN,
+}
+"""Why a query may find no series although nothing is wrong. Every other one must find some."""
