@@ -231,17 +231,17 @@ class Monitored:
 
 
 async def play(monitored: Monitored) -> Story:
-    """INT8 goes up; two bits are stopped live, by the guard and then, that cut off, by alerts."""
+    """INT8 goes up; two bits are stopped live: by alerts while the guard is cut off, then by it."""
     story = Story(began_at=_now())
     await _good(monitored, story)
     await asyncio.to_thread(monitored.apply, "int2")
-    story.guard = await _bad(monitored, story, seed=31)
+    await asyncio.sleep(SETTLE_SECONDS)  # the comparator knows what to compare
+    monitored.cable.cut()
+    story.second_line = await _bad(monitored, story, seed=31)
+    monitored.cable.mend()
     monitored.do("rearm", "int2")
     await asyncio.sleep(SETTLE_SECONDS)
-    monitored.cable.cut()
-    story.second_line = await _bad(monitored, story, seed=32)
-    monitored.cable.mend()
-    await asyncio.sleep(SETTLE_SECONDS)
+    story.guard = await _bad(monitored, story, seed=32)
     story.views = {name: monitored.rollout(name) for name in ("int8", "int2")}
     story.ended_at = _now()
     return story
