@@ -5,7 +5,8 @@ PY := .venv/bin/python
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help install check lint types imports unit test demo bench-gateway bench-flags bench-rollback table clean
+.PHONY: help install check lint types imports unit test monitor-test pictures demo table sim \
+  bench-gateway bench-telemetry bench-flags bench-rollback bench-rollout clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,6 +37,14 @@ test: check system-packages  ## every test, real Ray and vLLM included
 system-packages:
 	@bash scripts/system-packages.sh
 
+MONITORING_TESTS := test_rules test_dashboards test_telemetry_registry test_telemetry_exposed test_control_metrics
+monitor-test: install system-packages  ## real Prometheus and Alertmanager: every rule, every panel, the second line
+	.venv/bin/pytest -q $(MONITORING_TESTS:%=tests/conformance/%.py)
+	.venv/bin/pytest -q -s tests/e2e/test_monitoring.py -m e2e --timeout 900
+
+pictures: install system-packages  ## the dashboards of a real run, drawn by Grafana's own components, into docs/pictures
+	PENUMBRA_PICTURES=docs/pictures .venv/bin/pytest -q tests/e2e/test_monitoring.py -m e2e --timeout 1800 -k finite
+
 demo: install  ## serve the demo model in four builds, flip flags under load, print a summary
 	@$(PY) -m serve.demo.run $(if $(DEMO_KEEP),--keep)
 
@@ -47,6 +56,9 @@ sim: install  ## simulate the shipped statistics: false alarms, delays (about 15
 
 bench-gateway: install  ## the gateway beside nginx, LiteLLM and the Rust routers
 	@$(PY) -m benchmarks.gateway.run
+
+bench-telemetry: install  ## what metrics cost the gateway: on beside off
+	@$(PY) -m benchmarks.gateway.run --targets "penumbra,penumbra without metrics" --rounds 8 --out benchmarks/.build/bench-telemetry.json
 
 bench-flags: install  ## from a durable flag change to the last gateway
 	@$(PY) benchmarks/flag_propagation.py

@@ -131,7 +131,10 @@ _SLICES: list[dict[str, Any]] = [
 ]
 
 
-def _penumbra(without: Literal["", "auth", "slices", "split"] = "") -> Callable[[Site], Launch]:
+Without = Literal["", "auth", "slices", "split", "metrics"]
+
+
+def _penumbra(without: Without = "") -> Callable[[Site], Launch]:
     def prepare(site: Site) -> Launch:
         if not (ROOT / "router" / "__main__.py").exists():
             raise MissingError("router/__main__.py does not exist")
@@ -152,7 +155,8 @@ def _penumbra(without: Literal["", "auth", "slices", "split"] = "") -> Callable[
         }
         config = site.work / "gateway.json"
         config.write_text(json.dumps(settings))
-        command = [sys.executable, "-m", "router", "--settings", str(config)]
+        module = "benchmarks.gateway.bare" if without == "metrics" else "router"
+        command = [sys.executable, "-m", module, "--settings", str(config)]
         return Launch(command, port, env={"PYTHONPATH": str(ROOT)})
 
     return prepare
@@ -250,5 +254,6 @@ OVERHEADS: tuple[Target, ...] = (
     Target("penumbra without auth", "ours", _penumbra("auth")),
     Target("penumbra without slices", "ours", _penumbra("slices")),
     Target("penumbra without split", "ours", _penumbra("split")),
+    Target("penumbra without metrics", "ours", _penumbra("metrics")),
 )
 """What single features of penumbra cost."""

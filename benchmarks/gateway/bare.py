@@ -1,0 +1,45 @@
+"""The gateway as it would be without metrics, to be measured beside the real one.
+
+`python -m benchmarks.gateway.bare --settings FILE`: every place that counts or observes for
+`/metrics` does nothing; what a rollout watches is still told. For the benchmark only.
+"""
+
+from typing import TYPE_CHECKING
+
+from monitoring.vocabulary import Outcome, Reason
+from router.__main__ import main
+from router.attempt import Attempt
+from router.metrics import VariantCells
+from router.observation import Observation
+
+if TYPE_CHECKING:
+    from router.dispatch import Dispatch
+
+
+def _began(self: Observation, dispatch: "Dispatch", now: float) -> None:
+    self._first_byte_at = now
+    watch = dispatch.attempt.watch
+    if watch is not None and dispatch.failover is None:
+        watch.first_byte(dispatch.slice_name, now - self.started_at)
+
+
+def _nothing(self: Observation, dispatch: "Dispatch", now: float) -> None:
+    del self, dispatch, now
+
+
+def _ended(self: Attempt, slice_name: str, outcome: Outcome) -> None:
+    if self.watch is not None:
+        self.watch.ended(slice_name, outcome)
+
+
+def _not_counted(self: VariantCells, what: Reason | Outcome) -> None:
+    del self, what
+
+
+if __name__ == "__main__":
+    Observation.began = _began  # type: ignore[method-assign]
+    Observation.streamed = _nothing  # type: ignore[method-assign]
+    Observation.ended = _nothing  # type: ignore[method-assign]
+    Attempt.ended = _ended  # type: ignore[method-assign]
+    VariantCells.count_decision = _not_counted  # type: ignore[method-assign]
+    main()
