@@ -19,7 +19,7 @@ from deployments.server import ACTOR, Plane, open_plane
 from deployments.spec import ControlSpec, PenumbraSpec
 from monitoring.evidence import Counts, Pair, Run, RunReport
 from router.link_messages import Beat, Probe, encode
-from tests.support.control_plane import FakeGateway, payload
+from tests.support.control_plane import FakeGateway, payload, turns
 from tests.support.rollouts import Reporting
 
 ADMIN = "token-of-an-admin"
@@ -76,7 +76,7 @@ class WholePlane:
         self._attend(self.parts.gateways, gateway)
         epoch = self.parts.controller.state.epoch
         await gateway.reach(epoch)
-        await asyncio.sleep(0.01)  # until its acknowledgement is heard
+        await turns()
         return gateway
 
     async def connect_comparator(self, host: str) -> FakeGateway:
@@ -85,7 +85,7 @@ class WholePlane:
         self._attend(self.parts.comparators, comparator)
         probe = await comparator.hear(Probe)
         comparator.say(encode(Beat(probe.nonce)))
-        await asyncio.sleep(0.01)
+        await turns()
         return comparator
 
     async def change(self, method: str, path: str, **body: Any) -> Any:
