@@ -6,6 +6,7 @@ made on the event loop, so of one moment, and cheap. Text is made of them in a t
 
 import asyncio
 import platform
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
@@ -27,6 +28,10 @@ Series = tuple[Definition, Mapping[tuple[str, ...], float]]
 """A metric, and its values by the values of its labels."""
 Source = Callable[[], Awaitable[Iterable[Series]]]
 """Says what is to be exposed now; called on the event loop."""
+
+_PAUSE_SECONDS = 0.0001
+"""After each metric whose text is made: whoever waits for the interpreter gets it now, not when its
+switch interval is over. What is decided meanwhile must not wait for text."""
 
 FeedbackKey = tuple[str, str, str, bool]
 """(model, variant, slice, whether the user was content)."""
@@ -142,8 +147,9 @@ class _Scrape(Collector):
         self._series = series
 
     def collect(self) -> Iterator[Metric]:
-        """See prometheus_client's Collector."""
+        """See prometheus_client's Collector; for a thread."""
         for metric, values in self._series:
+            time.sleep(_PAUSE_SECONDS)
             yield samples(metric, values)
         for family in self._registry.collect():
             # When a histogram was made is no metric of Penumbra's registry.

@@ -52,6 +52,11 @@ class Ends:
         """Out of date; who waits longest comes first."""
         self._worker: asyncio.Task[None] | None = None
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether ends that were asked for are still to be worked out."""
+        return self._worker is not None and not self._worker.done()
+
     async def settle(self, streams: Mapping[Name, StreamView], seconds: float) -> None:
         """Work out what is out of date, for so long at most; what is left, in the background.
 
@@ -68,7 +73,7 @@ class Ends:
                 self._wanted.pop(name, None)
         if not self._wanted:
             return
-        if self._worker is None or self._worker.done():
+        if self._worker is None or not self.is_behind:
             self._worker = asyncio.create_task(self._work())
         await asyncio.wait((self._worker,), timeout=seconds)
 
@@ -91,6 +96,9 @@ class Ends:
                 began = self._monotonic()
                 interval = await asyncio.to_thread(self._work_out, stream)
                 self._known[name] = _Known(stream.bins, interval)
+                again = self._wanted.get(name)
+                if again is not None and again.bins == stream.bins:
+                    del self._wanted[name]  # asked for once more while it was under way
                 await asyncio.sleep(self._monotonic() - began)
         except Exception:
             # The task's edge: the ends known so far stay, and the next scrape begins again.

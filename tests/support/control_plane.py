@@ -172,6 +172,12 @@ def _empty_store() -> bytes:
         return (Path(folder) / "penumbra.db").read_bytes()
 
 
+async def turns(count: int = 100) -> None:
+    """Let the event loop turn: whatever its own tasks say to each other is heard by then."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 def split_change(
     share: float, *, name: str = "demo", expected_epoch: int | None = None, reason: str = "test"
 ) -> Change:

@@ -264,14 +264,24 @@ async def test_metrics_count_changes_and_gateways(api: Api) -> None:
     await api.change("POST", "/flags/demo/kill", {})
     api.plane.store.failures = [StoreUnavailable("disk full")]
     await api.change("POST", "/flags/demo/unkill", {})
-    lines = (await api.client.get("/metrics")).text.splitlines()
+    answer = await api.client.get("/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    lines = answer.text.splitlines()
     assert "penumbra_control_epoch 2.0" in lines
     assert "penumbra_control_gateways 1.0" in lines
     assert "penumbra_control_outdated_gateways 0.0" in lines
+    assert 'penumbra_control_changes_total{kind="config"} 1.0' in lines
     assert 'penumbra_control_changes_total{kind="kill"} 1.0' in lines
     assert 'penumbra_control_changes_total{kind="unkill"} 0.0' in lines
     assert "penumbra_control_propagation_seconds_count 1.0" in lines
     assert "penumbra_control_store_failures_total 1.0" in lines
+
+
+async def test_metrics_come_as_openmetrics_for_whoever_accepts_it(api: Api) -> None:
+    accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
+    answer = await api.client.get("/metrics", headers={"accept": accept})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert answer.text.endswith("# EOF\n")
 
 
 async def test_the_openapi_document_lists_every_route(api: Api) -> None:

@@ -13,9 +13,11 @@ from router.snapshot import Flag, Pin, Variant
 from tests.support.control_plane import (
     FakeGateway,
     HangingGateway,
+    Plane,
     control_plane,
     payload,
     split_change,
+    turns,
 )
 from tests.support.routing_tables import model
 
@@ -244,3 +246,49 @@ def test_pins_are_added_replaced_and_removed() -> None:
 def test_an_import_does_not_take_back_what_the_guard_blocked() -> None:
     flag = import_over(Flag(split={"int8": 1}))(Flag(blocked=("int4",)), model())
     assert flag == Flag(split={"int8": 1}, blocked=("int4",))
+
+
+async def test_an_acknowledgement_that_comes_late_is_missed_once_and_measured_all_the_same(
+    tmp_path: Path,
+) -> None:
+    async with control_plane(tmp_path, acknowledge_seconds=0.02) as plane:
+        gateway = await plane.connect(FakeGateway("g0"))
+        gateway._answers = False
+        applied = await plane.controller.apply(split_change(1))
+        assert applied.arrival.acknowledged == 0
+        assert await _counted(plane) == (1.0, 0.0)
+        gateway.say(encode(Applied(applied.epoch)))
+        await turns()
+        assert await _counted(plane) == (1.0, 1.0)
+
+
+async def test_an_epoch_that_nobody_waits_for_is_measured_too(tmp_path: Path) -> None:
+    async with control_plane(tmp_path) as plane:
+        gateway = await plane.connect(FakeGateway("g0"))
+        await plane.controller.reset("demo", Flag(killed=True), "ann", "stop")
+        await gateway.reach(2)
+        await turns()
+        assert await _counted(plane) == (0.0, 1.0)
+
+
+async def test_changes_are_counted_once_whatever_happened_to_the_commit(tmp_path: Path) -> None:
+    async with control_plane(tmp_path) as plane:
+        plane.store.loses_answers = True
+        plane.store.failures = [StoreUnavailable("connection lost")]
+        with pytest.raises(StoreUnavailable):
+            await plane.controller.apply(split_change(1))
+        plane.store.loses_answers = False
+        await plane.controller.apply(split_change(2))
+        assert plane.controller.metrics.chronicle.kinds == {"config": 1, "split": 2}
+    async with control_plane(tmp_path) as plane:
+        assert plane.controller.metrics.chronicle.kinds == {"config": 1, "split": 2}
+
+
+async def _counted(plane: Plane) -> tuple[float, float]:
+    """Changes that somebody did not acknowledge in time, and those that all have acknowledged."""
+    text, _ = await plane.controller.metrics.scrape(None)
+    values = dict(line.rsplit(" ", 1) for line in text.decode().splitlines())
+    return (
+        float(values["penumbra_control_incomplete_changes_total"]),
+        float(values["penumbra_control_propagation_seconds_count"]),
+    )

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.leases import Guardianship, needs_comparator
+from deployments.leases import OLDEST_SECONDS, Guardianship, needs_comparator
 from router.snapshot import ModelSnapshot, Snapshot, Watch
 from tests.support.routing_tables import model
 
@@ -99,3 +99,31 @@ def test_a_lease_ends_within_its_length_of_the_oldest_sign_of_life(
     granted = guardianship.grant(MIRRORED, HOST, now)
     assert now + granted["plain"] <= max(now, ticked + 10.0) + 1e-9
     assert now + granted["demo"] <= max(now, min(ticked, beaten) + 10.0) + 1e-9
+
+
+def test_the_age_of_a_guard_is_what_its_lease_has_lost_on_the_worst_machine() -> None:
+    guardianship = Guardianship(10.0)
+    guardianship.ticked(100.0)
+    guardianship.beat(HOST, 99.0)
+    guardianship.beat("machine-2", 97.0)
+    hosts = [HOST, "machine-2"]
+    assert guardianship.ages(MIRRORED, hosts, 101.0) == {"demo": 4.0, "plain": 1.0}
+    left = min(guardianship.grant(MIRRORED, host, 101.0)["demo"] for host in hosts)
+    assert left == 10.0 - 4.0
+    # Nobody is served where no gateway is: no comparator is needed.
+    assert guardianship.ages(MIRRORED, [], 101.0) == {"demo": 1.0, "plain": 1.0}
+
+
+def test_the_age_goes_on_growing_once_the_lease_is_over_up_to_a_day() -> None:
+    guardianship = Guardianship(10.0)
+    assert guardianship.ages(PLAIN, [HOST], 5.0) == {"demo": OLDEST_SECONDS}
+    guardianship.ticked(100.0)
+    assert guardianship.ages(PLAIN, [HOST], 150.0) == {"demo": 50.0}
+    assert guardianship.ages(MIRRORED, [HOST], 150.0) == {"demo": OLDEST_SECONDS, "plain": 50.0}
+
+
+def test_a_report_that_waits_ages_the_guard() -> None:
+    guardianship = Guardianship(10.0)
+    guardianship.arrived("report", 100.0)
+    guardianship.ticked(106.0)
+    assert guardianship.ages(PLAIN, [HOST], 107.0) == {"demo": 7.0}

@@ -1,0 +1,161 @@
+"""The whole control process within the test's, but for its sockets: API, links, rollouts, guard."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from deployments.access import Access, Role
+from deployments.api import build_api
+from deployments.publisher import Publisher
+from deployments.rollouts.routes import rollouts_router
+from deployments.server import ACTOR, Plane, open_plane
+from deployments.spec import ControlSpec, PenumbraSpec
+from monitoring.evidence import Counts, Pair, Run, RunReport
+from router.link_messages import Beat, Probe, encode
+from tests.support.control_plane import FakeGateway, payload, turns
+from tests.support.rollouts import Reporting
+
+ADMIN = "token-of-an-admin"
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+Labelled = tuple[str, frozenset[tuple[str, str]]]
+
+
+class Scraped:
+    """What one scrape got."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.values: dict[Labelled, float] = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                key = (sample.name, frozenset(sample.labels.items()))
+                assert key not in self.values, f"{key} twice"
+                self.values[key] = sample.value
+
+    def one(self, name: str, **labels: str) -> float:
+        """The value of one series."""
+        return self.values[name, frozenset(labels.items())]
+
+    def all(self, name: str, **labels: str) -> dict[frozenset[tuple[str, str]], float]:
+        """The series of a name that have these labels, without them."""
+        wanted = frozenset(labels.items())
+        return {
+            own - wanted: value
+            for (found, own), value in self.values.items()
+            if found == name and wanted <= own
+        }
+
+    def state(self, name: str, label: str, **labels: str) -> str:
+        """The one value of a state set's label whose sample is 1."""
+        states = self.all(name, **labels)
+        assert sorted(states.values()) == [0.0] * (len(states) - 1) + [1.0]
+        [now] = [dict(own)[label] for own, value in states.items() if value]
+        return now
+
+
+@dataclass
+class WholePlane:
+    """A started control process."""
+
+    parts: Plane
+    client: httpx.AsyncClient
+    attending: list[asyncio.Task[None]] = field(default_factory=list)
+    reporting: Reporting = field(default_factory=Reporting)
+
+    async def connect(self, name: str, host: str = "") -> FakeGateway:
+        """A gateway that puts every table into force."""
+        gateway = FakeGateway(name, host=host)
+        self._attend(self.parts.gateways, gateway)
+        epoch = self.parts.controller.state.epoch
+        await gateway.reach(epoch)
+        await turns()
+        return gateway
+
+    async def connect_comparator(self, host: str) -> FakeGateway:
+        """A comparator that has answered its first probe."""
+        comparator = FakeGateway("comparator", host=host)
+        self._attend(self.parts.comparators, comparator)
+        probe = await comparator.hear(Probe)
+        comparator.say(encode(Beat(probe.nonce)))
+        await turns()
+        return comparator
+
+    async def change(self, method: str, path: str, **body: Any) -> Any:
+        """A change by an operator."""
+        body = {"reason": "test"} | body
+        answer = await self.client.request(method, f"/admin/v1{path}", json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def apply(self, spec: dict[str, Any]) -> str:
+        """Begin a rollout; the id of its run."""
+        answer = await self.change("PUT", "/rollouts", spec=spec)
+        run: str = answer["rollout"]["run"]
+        return run
+
+    async def report(self, run: Run, pairs: Iterable[Pair], **more: Any) -> None:
+        """What was observed of a run."""
+        counts: tuple[Counts, ...] = more.pop("counts", ())
+        one = RunReport(run, pairs=tuple(pairs), counts=counts, **more)
+        await self.parts.rollouts.take(self.reporting.report(one))
+
+    async def scrape(self, accept: str = "") -> Scraped:
+        """What Prometheus would get."""
+        answer = await self.client.get("/metrics", headers={"accept": accept})
+        assert answer.status_code == 200
+        return Scraped(answer.text)
+
+    async def settled(self) -> Scraped:
+        """What Prometheus would get once every interval is worked out."""
+        for _ in range(100):
+            found = await self.scrape()
+            if not self.parts.ends.is_behind:
+                return await self.scrape()
+        raise AssertionError(f"intervals never settle: {found.text}")
+
+    def _attend(self, publisher: Publisher, gateway: FakeGateway) -> None:
+        self.attending.append(asyncio.create_task(publisher.attend(gateway)))
+
+
+@asynccontextmanager
+async def whole_plane(folder: Path, **models: Any) -> AsyncIterator[WholePlane]:
+    """A control process on the store of a folder."""
+    given = {"demo": {"baseline": "full", "variants": {"full": {"url": "http://full.test"}}}}
+    control = ControlSpec(lease_seconds=5.0)
+    spec = PenumbraSpec.model_validate({"state_dir": folder, "models": given, "control": control})
+    parts = open_plane(spec)
+    await parts.controller.start()
+    await parts.controller.configure(payload(**models), ACTOR)
+    await parts.rollouts.start()
+    access = Access({Role.ADMIN: ADMIN}, "token-of-the-gateways")
+    app = build_api(parts.controller, parts.gateways, access)
+    now = _now
+    app.include_router(rollouts_router(parts.rollouts, parts.controller, access, now))
+    client = httpx.AsyncClient(
+        transport=httpx.ASGITransport(app),
+        base_url="http://control",
+        headers={"authorization": f"Bearer {ADMIN}"},
+    )
+    plane = WholePlane(parts, client)
+    try:
+        yield plane
+    finally:
+        await client.aclose()
+        for task in plane.attending:
+            task.cancel()
+        await asyncio.gather(*plane.attending, return_exceptions=True)
+        await parts.ends.close()
+        await parts.rollouts.close()
+        parts.controller.close()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
