@@ -226,6 +226,12 @@ FEEDBACK = _counter(
     of.JUDGEMENT,
 )
 ALERTS = _counter("penumbra_alerts_total", "Alerts that Alertmanager's webhook brought.", of.RESULT)
+UP = _gauge(
+    "penumbra_process_up",
+    "1 for a process whose metrics are in this answer of /metrics/all; it is told only there.",
+    of.PROCESS,
+    of.PROCESS_KIND,
+)
 BUILD = Metric(
     "penumbra_control_build_info",
     Kind.INFO,
@@ -240,5 +246,5 @@ METRICS = (
     GUARDRAIL_EVIDENCE, GUARDRAIL_BOUNDARY, GUARDRAIL_TRIPPED, OBSERVATIONS, MEAN, EXCESS, AA_MEAN,
     TOLERANCE, LOWER, UPPER, EVIDENCE, PROOF, PROOF_BOUNDARY, INSTRUMENT_OK, EPOCH, GATEWAYS,
     COMPARATORS, OUTDATED_GATEWAYS, GATEWAY_EPOCH, CONTROL_CHANGES, STORE_FAILURES, PROPAGATION,
-    INCOMPLETE, GUARD_AGE, GUARD_LEASE, FEEDBACK, ALERTS, BUILD,
+    INCOMPLETE, GUARD_AGE, GUARD_LEASE, FEEDBACK, ALERTS, UP, BUILD,
 )  # fmt: skip
