@@ -39,7 +39,7 @@ def main() -> int:
         configure_logs("control")
         # Says on every start that there is nothing to do.
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        uvloop.run(run_control(spec, payload, access, str(arguments.config)))
+        uvloop.run(run_control(spec, payload, access, str(arguments.config), arguments.replicas))
     except DeploymentsError as error:
         return _complain(error.message)
     except ValidationError as error:
@@ -54,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, required=True, help="penumbra.yaml")
     parser.add_argument(
         "--endpoints", type=Path, help="JSON: model -> variant -> base URL of what is hosted here"
+    )
+    parser.add_argument(
+        "--replicas", type=Path, help="JSON: where each replica of them answers; may come and go"
     )
     parser.add_argument("--reset-flag", metavar="MODEL", help="give it the flag in the file")
     parser.add_argument("--reason", default="", help="why, for the history")

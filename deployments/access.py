@@ -37,11 +37,15 @@ class Access:
     Args:
         tokens: Role -> token; roles without one are nobody's.
         gateway_token: What gateways show on the link.
+        alert_token: What Alertmanager shows at the webhook; without one there is no webhook.
     """
 
-    def __init__(self, tokens: Mapping[Role, str], gateway_token: str) -> None:
+    def __init__(
+        self, tokens: Mapping[Role, str], gateway_token: str, alert_token: str | None = None
+    ) -> None:
         self._digests = {role: _digest(token) for role, token in tokens.items()}
         self._gateway_digest = _digest(gateway_token)
+        self._alert_digest = _digest(alert_token) if alert_token else None
 
     def identify(self, authorization: str | None, actor: str | None, least: Role) -> Caller:
         """The caller behind an `authorization` header.
@@ -72,6 +76,26 @@ class Access:
     def is_gateway(self, authorization: str | None) -> bool:
         """Whether a gateway's token is shown."""
         return hmac.compare_digest(_digest(_bearer(authorization)), self._gateway_digest)
+
+    def require_alerts(self, authorization: str | None) -> None:
+        """Check that somebody may bring alerts: Alertmanager by its own token, or an admin.
+
+        Raises:
+            Forbidden: The webhook is off, or another role's token is shown.
+            Unauthorized: No token, or an unknown one.
+        """
+        if self._alert_digest is None:
+            raise Forbidden(
+                "alerts are not taken here: the control process was started without"
+                " PENUMBRA_ALERT_TOKEN"
+            )
+        is_alerts = hmac.compare_digest(_digest(_bearer(authorization)), self._alert_digest)
+        role = self._role(authorization)
+        if is_alerts or role is Role.ADMIN:
+            return
+        if role is not None:
+            raise Forbidden(f"found the role {role.name.lower()}, wanted Alertmanager's or admin")
+        raise Unauthorized("wanted the header `authorization: Bearer TOKEN` with the alert token")
 
     def _role(self, authorization: str | None) -> Role | None:
         shown = _digest(_bearer(authorization))

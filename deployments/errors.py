@@ -9,6 +9,7 @@ DeploymentsError
 ├── Conflict (409)              somebody else changed the flag first
 │   └── AlreadyJudged (409)     a request got another judgement before (deployments.feedback)
 ├── RequestInvalid (400)        the request cannot be understood
+├── RequestTooLarge (413)       the request's body is larger than is taken
 ├── FlagRefused (422)           the flag makes no sense; says why
 ├── RolloutRefused (422)        the rollout makes no sense for its model; says why
 ├── PreconditionRequired (428)  a whole flag is only replaced on top of a known epoch
@@ -25,6 +26,7 @@ STATUS: dict[str, int] = {
     "forbidden": 403,
     "not_found": 404,
     "conflict": 409,
+    "request_too_large": 413,
     "feedback_exists": 409,
     "flag_invalid": 422,
     "rollout_invalid": 422,
@@ -80,6 +82,12 @@ class RequestInvalid(DeploymentsError):
     """The request cannot be understood."""
 
     code = "request_invalid"
+
+
+class RequestTooLarge(DeploymentsError):
+    """The request's body is larger than is taken."""
+
+    code = "request_too_large"
 
 
 class Unauthorized(DeploymentsError):

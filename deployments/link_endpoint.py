@@ -13,6 +13,7 @@ from router.link_messages import PATH, LinkError
 
 log = logging.getLogger(__name__)
 
+_NORMAL = 1000
 _PROTOCOL_ERROR = 1002
 
 
@@ -34,7 +35,10 @@ class SocketChannel:
         """See publisher.Channel."""
         try:
             return await self._socket.receive_text()
-        except (WebSocketDisconnect, RuntimeError, KeyError) as error:
+        except WebSocketDisconnect as error:
+            # Any other code, or none: the process, its machine or the network broke.
+            raise LinkClosed(str(error), has_ended=error.code == _NORMAL) from error
+        except (RuntimeError, KeyError) as error:
             # KeyError: a binary message, which is none of ours.
             raise LinkClosed(str(error)) from error
 
@@ -52,7 +56,8 @@ def link_router(publisher: Publisher, access: Access, path: str = PATH) -> APIRo
             return
         await socket.accept()
         try:
-            await publisher.attend(SocketChannel(socket))
+            peer = socket.client.host if socket.client else ""
+            await publisher.attend(SocketChannel(socket), peer)
         except (LinkError, TimeoutError) as error:
             log.warning("gateway_link_broken", extra={"error": f"{error}" or "no hello"})
             await socket.close(_PROTOCOL_ERROR)

@@ -13,7 +13,16 @@ _TABLE = "table"
 
 
 class LinkClosed(Exception):
-    """The connection is gone."""
+    """The connection is gone.
+
+    Args:
+        text: How.
+        has_ended: The process closed it in order: it has come to its end.
+    """
+
+    def __init__(self, text: str, *, has_ended: bool = False) -> None:
+        super().__init__(text)
+        self.has_ended = has_ended
 
 
 class Channel(Protocol):
@@ -29,8 +38,12 @@ class Channel(Protocol):
 class Link:
     """One process that is connected."""
 
-    def __init__(self, hello: Hello, channel: Channel, connected_at: float) -> None:
+    def __init__(self, hello: Hello, channel: Channel, connected_at: float, peer: str = "") -> None:
         self.hello = hello
+        self.peer = peer
+        """The host that it connects from; empty if that is not known."""
+        self.has_ended = False
+        """It closed the connection in order."""
         self.connected_at = connected_at
         self.epoch = 0
         """The last one that it acknowledged."""

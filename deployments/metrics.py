@@ -5,11 +5,9 @@ made on the event loop, so of one moment, and cheap. Text is made of them in a t
 """
 
 import asyncio
-import platform
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from importlib.metadata import version
 
 from prometheus_client import Histogram
 from prometheus_client.core import Metric
@@ -20,6 +18,7 @@ from deployments.chronicle import Chronicle
 from deployments.evidence_rows import RollbackTimes
 from deployments.feedback import Judgement
 from deployments.publisher import Arrival, Delivery
+from monitoring.build import build_labels
 from monitoring.exposition import samples
 from monitoring.telemetry import control, labels
 from monitoring.telemetry.metric import Metric as Definition
@@ -48,13 +47,13 @@ class ControlMetrics:
         self.feedback: Counter[FeedbackKey] = Counter()
         """Judgements that this process has stored."""
         self._incomplete = 0
-        self._alerts = dict.fromkeys(labels.RESULT.values, 0)
+        self.alerts = dict.fromkeys(labels.RESULT.values, 0)
+        """Result -> alerts of the webhook that came to it."""
         self._registry = CollectorRegistry()
         self._propagation = _histogram(control.PROPAGATION, self._registry)
         self._rollback_seconds = _histogram(control.ROLLBACK_SECONDS, self._registry)
         for part in labels.PART.values:
             self._rollback_seconds.labels(part)
-        self._build = (version("penumbra"), platform.python_version())
         self._sources: dict[str, Source] = {}
 
     def expose(self, owner: str, source: Source) -> None:
@@ -67,9 +66,9 @@ class ControlMetrics:
         Raises:
             ValueError: The result is none of those of the label `result`.
         """
-        if result not in self._alerts:
-            raise ValueError(f"found the result {result!r}, wanted one of {[*self._alerts]}")
-        self._alerts[result] += 1
+        if result not in self.alerts:
+            raise ValueError(f"found the result {result!r}, wanted one of {[*self.alerts]}")
+        self.alerts[result] += 1
 
     def count_judgement(self, judgement: Judgement) -> None:
         """A user's judgement was stored."""
@@ -135,8 +134,8 @@ class ControlMetrics:
         yield control.CONTROL_CHANGES, {(kind,): kinds[kind] for kind in labels.KIND.values}
         yield control.STORE_FAILURES, {(): self.store_failures}
         yield control.INCOMPLETE, {(): self._incomplete}
-        yield control.ALERTS, {(result,): count for result, count in self._alerts.items()}
-        yield control.BUILD, {self._build: 1.0}
+        yield control.ALERTS, {(result,): count for result, count in self.alerts.items()}
+        yield control.BUILD, {build_labels(): 1.0}
 
 
 class _Scrape(Collector):

@@ -135,6 +135,8 @@ class Publisher:
         self._links: set[Link] = set()
         self._deliveries: set[Delivery] = set()
         self._push: str | None = None
+        self.on_come: Callable[[Link], None] = _ignore
+        self.on_go: Callable[[Link], None] = _ignore
 
     @property
     def links(self) -> tuple[Link, ...]:
@@ -160,8 +162,12 @@ class Publisher:
             self._follower.publish(snapshot, durable_at)
         return delivery
 
-    async def attend(self, channel: Channel) -> None:
+    async def attend(self, channel: Channel, peer: str = "") -> None:
         """Keep one gateway up to date until its connection closes.
+
+        Args:
+            channel: The connection.
+            peer: The host at its other end.
 
         Raises:
             LinkError: It said something that is no message.
@@ -173,8 +179,9 @@ class Publisher:
         for stale in self._of_same_process(hello):
             # It connected again before its broken connection was noticed here.
             self._forget(stale)
-        link = Link(hello, channel, self._now())
+        link = Link(hello, channel, self._now(), peer)
         self._links.add(link)
+        self.on_come(link)
         log.info("gateway_connected", extra={"gateway": hello.gateway, "gateway_pid": hello.pid})
         chores = [asyncio.create_task(_until_closed(link.send_news))]
         try:
@@ -192,7 +199,12 @@ class Publisher:
 
     async def _listen(self, link: Link, channel: Channel) -> None:
         while True:
-            message = from_gateway(await channel.receive())
+            try:
+                text = await channel.receive()
+            except LinkClosed as closed:
+                link.has_ended = closed.has_ended
+                raise
+            message = from_gateway(text)
             if link not in self._links:
                 # Another one has taken its place: it gets no tables, so it must get no lease.
                 raise LinkClosed("replaced")
@@ -227,10 +239,15 @@ class Publisher:
         if link not in self._links:
             return
         self._links.remove(link)
+        self.on_go(link)
         for delivery in self._deliveries:
             delivery.dropped(link)
         hello = link.hello
         log.info("gateway_gone", extra={"gateway": hello.gateway, "gateway_pid": hello.pid})
+
+
+def _ignore(link: Link) -> None:
+    del link
 
 
 def _who(hello: Hello) -> tuple[str, int, str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import signal
 import socket
@@ -10,14 +11,20 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
+import httpx
 import uvicorn
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from deployments.access import Access
+from deployments.aggregate import Aggregate, fetcher, http_client
+from deployments.alert_desk import AlertDesk
+from deployments.alert_routes import alerts_router
 from deployments.api import build_api
 from deployments.controller import Clocks, Controller
 from deployments.desk import Desk
+from deployments.discovery import METRICS_PATH, Discovery
 from deployments.errors import StoredFlagInvalid
 from deployments.events import ConfigPayload
 from deployments.exported import guard_series
@@ -25,7 +32,9 @@ from deployments.heart import Heart
 from deployments.leases import Guardianship
 from deployments.link_endpoint import link_router
 from deployments.metrics import Series
+from deployments.metrics_routes import metrics_router
 from deployments.publisher import Publisher
+from deployments.roll import Roll
 from deployments.rollouts.adapting import flags_after
 from deployments.rollouts.ends import Ends
 from deployments.rollouts.exported import ExportedRollouts
@@ -34,9 +43,10 @@ from deployments.rollouts.routes import rollouts_router
 from deployments.spec import PenumbraSpec
 from deployments.store import Store
 from monitoring.telemetry import control
+from monitoring.telemetry.metric import Process
 from router.flag_check import flag_problems
 from router.link_messages import COMPARATOR_PATH
-from router.listening import bind
+from router.listening import announced, bind, joined, local_host
 from router.snapshot import Flag
 
 log = logging.getLogger(__name__)
@@ -61,6 +71,9 @@ class Plane:
     rollouts: Rollouts
     ends: Ends
     """Of the intervals that are exposed."""
+    roll: Roll
+    """Where gateways and comparators have their metrics."""
+    alerts: AlertDesk
 
 
 def open_plane(spec: PenumbraSpec) -> Plane:
@@ -89,8 +102,12 @@ def open_plane(spec: PenumbraSpec) -> Plane:
     for desk in desks:
         desk.on_report = rollouts.take
     desks[0].feedback.on_judgement = rollouts.judge
-    ends = Ends()
-    plane = Plane(controller, gateways, comparators, desks, heart, rollouts, ends)
+    roll = Roll(now)
+    for publisher, kind in ((gateways, Process.GATEWAY), (comparators, Process.COMPARATOR)):
+        publisher.on_come = functools.partial(roll.came, kind)
+        publisher.on_go = roll.left
+    alerts = AlertDesk(rollouts, controller, clocks.now)
+    plane = Plane(controller, gateways, comparators, desks, heart, rollouts, Ends(), roll, alerts)
     _expose(plane, guardianship, now)
     return plane
 
@@ -114,9 +131,20 @@ def _expose(plane: Plane, guardianship: Guardianship, now: Callable[[], float]) 
 
 
 async def run_control(
-    spec: PenumbraSpec, payload: ConfigPayload, access: Access, config_file: str
+    spec: PenumbraSpec,
+    payload: ConfigPayload,
+    access: Access,
+    config_file: str,
+    replicas: Path | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT.
+
+    Args:
+        spec: The configuration.
+        payload: Its models, with the address of every variant.
+        access: Who may do what.
+        config_file: Where the configuration is from.
+        replicas: Where the supervisor writes the addresses of the engines' replicas, if it does.
 
     Raises:
         StoreUnavailable: The store cannot be opened.
@@ -145,9 +173,12 @@ async def run_control(
         app.include_router(
             rollouts_router(plane.rollouts, controller, access, lambda: datetime.now(UTC))
         )
+        app.include_router(alerts_router(plane.alerts, access))
         beating = asyncio.create_task(plane.heart.run())
         try:
-            await _serve(app, sock)
+            async with http_client() as client:
+                app.include_router(_metrics_routes(plane, spec, sock, client, replicas))
+                await _serve(app, sock)
         finally:
             beating.cancel()
             await plane.ends.close()
@@ -155,6 +186,20 @@ async def run_control(
     finally:
         controller.close()
     log.info("control_stopped")
+
+
+def _metrics_routes(
+    plane: Plane,
+    spec: PenumbraSpec,
+    sock: socket.socket,
+    client: httpx.AsyncClient,
+    replicas: Path | None,
+) -> APIRouter:
+    host, port = spec.control.host, sock.getsockname()[1]
+    own = announced(host, port, spec.metrics.announce)
+    discovery = Discovery(own, plane.roll, lambda: plane.controller.state.models, replicas)
+    own_url = f"http://{joined(local_host(host), port)}{METRICS_PATH}"
+    return metrics_router(discovery, Aggregate(fetcher(client, own_url)))
 
 
 def require_fitting_flags(

@@ -22,6 +22,7 @@ class ControlSettings(BaseSettings):
     operator_token: SecretStr | None = Field(default=None, min_length=TOKEN_CHARS)
     viewer_token: SecretStr | None = Field(default=None, min_length=TOKEN_CHARS)
     gateway_token: SecretStr = Field(min_length=TOKEN_CHARS)
+    alert_token: SecretStr | None = Field(default=None, min_length=TOKEN_CHARS)
 
     def access(self) -> Access:
         """The roles that the tokens stand for."""
@@ -31,4 +32,5 @@ class ControlSettings(BaseSettings):
             Role.VIEWER: self.viewer_token,
         }
         given = {role: token.get_secret_value() for role, token in tokens.items() if token}
-        return Access(given, self.gateway_token.get_secret_value())
+        alerts = self.alert_token.get_secret_value() if self.alert_token else None
+        return Access(given, self.gateway_token.get_secret_value(), alerts)

@@ -161,7 +161,7 @@ class GatewaySpec(BaseModel):
     """Shared by all of them."""
     processes: int = Field(default=1, ge=1, le=64)
     internal_port: int = Field(default=8100, ge=1, le=65535)
-    """Loopback port of the first process's metrics and health; the others count up from it."""
+    """Port of the first process's metrics and health, at `metrics.host`; the others count up."""
 
 
 class ControlSpec(BaseModel):
@@ -189,13 +189,26 @@ class ShadowSpec(BaseModel):
     enabled: bool = True
     """Without one nothing is mirrored, and no candidate under a rollout gets live traffic."""
     internal_port: int = Field(default=8095, ge=1, le=65535)
-    """Loopback port of its metrics and health."""
+    """Port of its metrics and health, at `metrics.host`."""
     limits: QueueLimits = QueueLimits()
     budget: Budget = Budget()
     headroom: HeadroomSettings = HeadroomSettings()
     self_test: SelfTestSettings = SelfTestSettings()
     deadlines: DeadlineSettings = DeadlineSettings()
     health: HealthSettings = HealthSettings()
+
+
+class MetricsSpec(BaseModel):
+    """Where Prometheus finds the internal ports of this machine's gateways and comparator."""
+
+    model_config = _STRICT
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    """Address that they are bound to. They ask for no key: nothing but Prometheus should reach
+    them."""
+    announce: str | None = Field(default=None, min_length=1)
+    """Host that discovery names; by default `host`, and if that is every address, the one from
+    which a process connects to the control process."""
 
 
 class RaySpec(BaseModel):
@@ -221,6 +234,7 @@ class PenumbraSpec(BaseModel):
     keys: tuple[KeySettings, ...] = ()
     control: ControlSpec = ControlSpec()
     shadow: ShadowSpec = ShadowSpec()
+    metrics: MetricsSpec = MetricsSpec()
     ray: RaySpec = RaySpec()
 
     @property

@@ -2,8 +2,7 @@
 
 Newer routing tables come in; observations, and questions for the lease, go out. While the link is
 down the gateway serves on with its last table, for as long as it takes -- only its leases end; when
-it is back the newest table arrives at once, and what was not acknowledged is sent again. See
-`router.link_messages`.
+it is back the newest table arrives at once, and what is not acknowledged is sent again.
 """
 
 import asyncio
@@ -63,6 +62,7 @@ class Duties:
     has the newest table."""
     machine: str = field(default_factory=platform.node)
     """What a comparator and the gateways that it guards have in common."""
+    metrics: str = ""  # as in `Hello`
 
     @property
     def path(self) -> str:
@@ -154,8 +154,8 @@ class ControlLink:
             proxy=None,
         ) as socket:
             self._is_current.clear()
-            machine = self._duties.machine
-            hello = Hello(self._process_id, os.getpid(), self._store, self.last_epoch, machine)
+            told = (self._store, self.last_epoch, self._duties.machine, self._duties.metrics)
+            hello = Hello(self._process_id, os.getpid(), *told)
             await socket.send(encode(hello))
             chores = [asyncio.create_task(_do(chore, socket)) for chore in self._chores(socket)]
             try:

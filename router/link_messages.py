@@ -53,6 +53,9 @@ class Hello(msgspec.Struct, frozen=True, tag="hello", forbid_unknown_fields=True
     epoch: int
     host: str = ""
     """The machine (or pod): a comparator guards the gateways of its own."""
+    metrics: str = ""
+    """Where its /metrics is: `HOST:PORT`; `:PORT` at the address that it connects from; empty if it
+    has none, or is older than this field."""
 
 
 class Applied(msgspec.Struct, frozen=True, tag="applied", forbid_unknown_fields=True):

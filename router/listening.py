@@ -3,6 +3,7 @@
 import socket
 
 BACKLOG = 2048
+_EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - to compare with
 
 
 def bind(host: str, port: int, setting: str, *, is_shared: bool = False) -> socket.socket:
@@ -32,3 +33,26 @@ def bind(host: str, port: int, setting: str, *, is_shared: bool = False) -> sock
     sock.listen(BACKLOG)
     sock.setblocking(False)
     return sock
+
+
+def announced(host: str, port: int, announce: str | None = None) -> str:
+    """Where others reach a bound port: `HOST:PORT`, or `:PORT` if only they can tell the host.
+
+    Args:
+        host: Address that is bound.
+        port: Port that is bound.
+        announce: Host to name instead.
+    """
+    if announce is None and host in _EVERY_ADDRESS:
+        return f":{port}"
+    return joined(announce or host, port)
+
+
+def joined(host: str, port: int) -> str:
+    """`HOST:PORT`, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def local_host(host: str) -> str:
+    """The host at which this machine's own processes reach a port that is bound to `host`."""
+    return "127.0.0.1" if host in _EVERY_ADDRESS else host

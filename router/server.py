@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from router.asgi import build_internal_app, build_public_app
 from router.control_link import ControlLink, Duties
 from router.gateway import Gateway
-from router.listening import BACKLOG, bind
+from router.listening import BACKLOG, announced, bind
 from router.protocol import GatewayProtocol
 from router.settings import GatewaySettings
 
@@ -47,12 +47,7 @@ async def run_gateway(settings: GatewaySettings, control_token: str | None) -> N
     """
     loop = asyncio.get_running_loop()
     gateway = Gateway(settings, time.monotonic)
-    public_socket = bind(settings.host, settings.port, "gateway.port", is_shared=True)
-    public = _server(build_public_app(gateway), functools.partial(GatewayProtocol, gateway))
-    servers = [(public, public_socket)]
-    if settings.internal_port is not None:
-        internal_socket = bind("127.0.0.1", settings.internal_port, "gateway.internal_port")
-        servers.append((_server(build_internal_app(gateway), "httptools"), internal_socket))
+    servers, metrics = _servers(gateway)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -62,7 +57,7 @@ async def run_gateway(settings: GatewaySettings, control_token: str | None) -> N
         serving = [group.create_task(server.serve(sockets=[sock])) for server, sock in servers]
         background = [group.create_task(gateway.sweep())]
         background.append(group.create_task(gateway.mirroring.handover.run()))
-        link = _link(gateway, control_token)
+        link = _link(gateway, control_token, metrics)
         if link is not None:
             background.append(group.create_task(link.run()))
         await stop.wait()
@@ -80,11 +75,31 @@ async def run_gateway(settings: GatewaySettings, control_token: str | None) -> N
     log.info("gateway_stopped")
 
 
-def _link(gateway: Gateway, control_token: str | None) -> ControlLink | None:
+def _servers(gateway: Gateway) -> tuple[list[tuple[_Server, socket.socket]], str]:
+    """The servers with their sockets; and where this process's metrics are, if anywhere."""
+    settings = gateway.settings
+    public_socket = bind(settings.host, settings.port, "gateway.port", is_shared=True)
+    public = _server(build_public_app(gateway), functools.partial(GatewayProtocol, gateway))
+    servers = [(public, public_socket)]
+    if settings.internal_port is None:
+        return servers, ""
+    host = settings.internal_host
+    sock = bind(host, settings.internal_port, "metrics.host, gateway.internal_port")
+    servers.append((_server(build_internal_app(gateway), "httptools"), sock))
+    return servers, announced(host, sock.getsockname()[1], settings.announce)
+
+
+def _link(gateway: Gateway, control_token: str | None, metrics: str) -> ControlLink | None:
     settings = gateway.settings
     if settings.control_url is None:
         return None
-    duties = Duties(gateway.reporter, gateway.lease, gateway.feedback, machine=settings.machine)
+    duties = Duties(
+        gateway.reporter,
+        gateway.lease,
+        gateway.feedback,
+        machine=settings.machine,
+        metrics=metrics,
+    )
     link = ControlLink(
         settings.control_url,
         control_token or "",

@@ -78,7 +78,12 @@ class GatewaySettings(BaseModel):
     port: int = Field(default=8080, ge=0, le=65535)
     """Shared by all gateway processes of the machine (SO_REUSEPORT)."""
     internal_port: int | None = Field(default=None, ge=0, le=65535)
-    """Loopback port of this one process: /metrics, /health, /ready, /debug/snapshot."""
+    """Port of this one process: /metrics, /health, /ready, /debug/snapshot."""
+    internal_host: str = Field(default="127.0.0.1", min_length=1)
+    """Address that the internal port is bound to. What is there asks for no key."""
+    announce: str | None = Field(default=None, min_length=1)
+    """Host under which Prometheus reaches the internal port; by default `internal_host`, and if
+    that is every address, the one from which this process connects to the control process."""
     gateway_id: str = "gateway-0"
     processes: int = Field(default=1, ge=1, le=64)
     """How many share the port: tenant limits are divided by it."""

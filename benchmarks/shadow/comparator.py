@@ -13,6 +13,7 @@ from pathlib import Path
 
 import uvloop
 
+from router.listening import bind
 from router.ports import Upstream
 from router.reporter import Reporter
 from router.shadow.attendance import Attendance
@@ -54,7 +55,8 @@ async def _main(settings: ShadowSettings, snapshot: Snapshot) -> None:
             group.create_task(part.run())
         group.create_task(_acknowledge(reporter))
         if settings.internal_port is not None:
-            group.create_task(_serve(comparator, settings.internal_port))
+            sock = bind("127.0.0.1", settings.internal_port, "internal_port")
+            group.create_task(_serve(comparator, sock))
 
 
 if __name__ == "__main__":

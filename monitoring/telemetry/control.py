@@ -226,6 +226,12 @@ FEEDBACK = _counter(
     of.JUDGEMENT,
 )
 ALERTS = _counter("penumbra_alerts_total", "Alerts that Alertmanager's webhook brought.", of.RESULT)
+UP = _gauge(
+    "penumbra_process_up",
+    "1 for a process whose metrics are in this answer of /metrics/all; it is told only there.",
+    of.PROCESS,
+    of.PROCESS_KIND,
+)
 BUILD = Metric(
     "penumbra_control_build_info",
     Kind.INFO,
@@ -242,3 +248,5 @@ METRICS = (
     COMPARATORS, OUTDATED_GATEWAYS, GATEWAY_EPOCH, CONTROL_CHANGES, STORE_FAILURES, PROPAGATION,
     INCOMPLETE, GUARD_AGE, GUARD_LEASE, FEEDBACK, ALERTS, BUILD,
 )  # fmt: skip
+AGGREGATE_METRICS = (UP,)
+"""Told by the page of all processes only."""

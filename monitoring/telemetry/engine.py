@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from monitoring.telemetry.metric import Kind
 
+PROCESS_KIND = "engine"
+"""The value of the label `process_kind`; see `metric.Process` for ours."""
 PLAIN_PREFIX = "vllm:"
 RAY_PREFIX = "ray_vllm_"
 PREFIXES = (PLAIN_PREFIX, RAY_PREFIX, "ray_vllm:")

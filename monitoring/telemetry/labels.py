@@ -120,6 +120,13 @@ RESULT = Label(
     "What became of an alert that the webhook got.",
     ("acted", "already_acted", "no_action", "resolved", "not_applicable", "failed"),
 )
+PROCESS = Label("process", "The process, by the name that discovery gives it.", most=32)
+PROCESS_KIND = Label(
+    "process_kind",
+    "What kind of process it is.",
+    ("gateway", "comparator", "control", "engine"),
+    is_implied=True,
+)
 VERSION = Label("version", "Penumbra's version.", most=1)
 PYTHON = Label("python", "Python's version.", most=1)
 FINGERPRINT = Label(

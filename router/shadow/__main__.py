@@ -20,6 +20,8 @@ def main() -> int:
     configure_logs(settings.comparator_id)
     try:
         uvloop.run(run_comparator(settings, os.environ.get(TOKEN_VARIABLE)))
+    except OSError as error:
+        return complain(str(error.strerror or error))
     except ExceptionGroup as errors:
         cannot_bind, other = errors.split(OSError)
         if other is not None or cannot_bind is None:

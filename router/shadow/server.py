@@ -6,6 +6,7 @@ import datetime as dt
 import logging
 import secrets
 import signal
+import socket
 import time
 from collections.abc import Iterator
 
@@ -13,7 +14,7 @@ import uvicorn
 
 from monitoring.telemetry import comparator as of
 from router.control_link import ControlLink, Duties
-from router.listening import bind
+from router.listening import announced, bind
 from router.ports import Upstream
 from router.reporter import Reporter
 from router.shadow.asgi import build_internal_app
@@ -67,10 +68,13 @@ async def run_comparator(settings: ShadowSettings, control_token: str | None) ->
         watched.apply(snapshot)
         attendance.changed()
 
-    def is_comparing() -> bool:
-        return clocks.now() - comparator.last_look < _ALIVE_SECONDS
-
-    duties = Duties(reporter=reporter, is_comparing=is_comparing, machine=settings.machine)
+    internal = _internal_socket(settings)
+    duties = Duties(
+        reporter=reporter,
+        is_comparing=lambda: clocks.now() - comparator.last_look < _ALIVE_SECONDS,
+        machine=settings.machine,
+        metrics=_announced(settings, internal),
+    )
     link = ControlLink(
         settings.control_url, control_token or "", settings.comparator_id, apply, duties=duties
     )
@@ -84,8 +88,8 @@ async def run_comparator(settings: ShadowSettings, control_token: str | None) ->
     async with asyncio.TaskGroup() as group:
         linked = group.create_task(link.run())
         work = [group.create_task(part.run()) for part in (frames, comparator, attendance)]
-        if settings.internal_port is not None:
-            work.append(group.create_task(_serve(comparator, settings.internal_port)))
+        if internal is not None:
+            work.append(group.create_task(_serve(comparator, internal)))
         log.info("comparator_started", extra={"port": settings.internal_port})
         await stop.wait()
         log.info("comparator_stopping")
@@ -136,8 +140,18 @@ def _connector(settings: ShadowSettings) -> Connect:
     return connect
 
 
-async def _serve(comparator: Comparator, port: int) -> None:
-    sock = bind("127.0.0.1", port, "shadow.internal_port")
+def _internal_socket(settings: ShadowSettings) -> socket.socket | None:
+    port, host = settings.internal_port, settings.internal_host
+    return None if port is None else bind(host, port, "metrics.host, shadow.internal_port")
+
+
+def _announced(settings: ShadowSettings, sock: socket.socket | None) -> str:
+    if sock is None:
+        return ""
+    return announced(settings.internal_host, sock.getsockname()[1], settings.announce)
+
+
+async def _serve(comparator: Comparator, sock: socket.socket) -> None:
     config = uvicorn.Config(
         build_internal_app(comparator),
         loop="none",

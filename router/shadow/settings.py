@@ -105,7 +105,12 @@ class ShadowSettings(BaseModel):
     """Name of the machine, the same for this comparator and its gateways: by default the host
     name. Containers that share the socket but no host name are given one."""
     internal_port: int | None = Field(default=None, ge=0, le=65535)
-    """Loopback port of /metrics and /health."""
+    """Port of /metrics and /health."""
+    internal_host: str = Field(default="127.0.0.1", min_length=1)
+    """Address that the internal port is bound to. What is there asks for no key."""
+    announce: str | None = Field(default=None, min_length=1)
+    """Host under which Prometheus reaches the internal port; by default `internal_host`, and if
+    that is every address, the one from which this process connects to the control process."""
     limits: QueueLimits = QueueLimits()
     budget: Budget = Budget()
     headroom: HeadroomSettings = HeadroomSettings()

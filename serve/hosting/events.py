@@ -27,5 +27,7 @@ class VariantEvent(BaseModel):
     state: VariantState
     replicas: int
     """Replicas that run now."""
+    addresses: dict[str, str] = {}
+    """Number of a replica -> `HOST:PORT` of its own; those that are known."""
     message: str = ""
     """Ray Serve's own words, where it has any."""

@@ -17,6 +17,7 @@ from serve.hosting.cluster import ray_arguments
 from serve.hosting.events import VariantEvent, VariantState
 from serve.hosting.plan import FleetPlan, HostedVariant
 from serve.hosting.replica import VariantReplica
+from serve.hosting.replica_targets import ReplicaNumbers, ReplicaTargets
 
 _STATES: dict[ApplicationStatus, VariantState] = {
     ApplicationStatus.RUNNING: VariantState.RUNNING,
@@ -53,13 +54,19 @@ class Fleet:
     def __init__(self, plan: FleetPlan) -> None:
         self._plan = plan
         self._last: dict[str, VariantEvent] = {}
+        self._targets = ReplicaTargets()
+        self._numbers = ReplicaNumbers()
 
     def changes(self) -> list[VariantEvent]:
         """The variants whose state differs from the last call's."""
         applications = ray_serve.status().applications
+        targets = self._targets.found()
         changed = []
         for variant in self._plan.variants:
             event = _event(variant, applications.get(variant.app))
+            if event.replicas:
+                addresses = self._numbers.numbered(variant.app, targets.get(variant.app, {}))
+                event = event.model_copy(update={"addresses": addresses})
             if event != self._last.get(variant.app):
                 self._last[variant.app] = event
                 changed.append(event)

@@ -71,10 +71,17 @@ class FleetKeeper(Keeper):
 
     async def _follow(self, process: Process, group: asyncio.TaskGroup) -> None:
         assert process.stdout is not None  # noqa: S101  # asked for in `stdout`
+        last: dict[str, VariantEvent] = {}
         for app in self._variants:
+            self._locate(app, {})
             self._set(app, Phase.LOADING)
         while line := await process.stdout.readline():
             event = VariantEvent.model_validate_json(line)
+            self._locate(event.app, event.addresses)
+            if event.model_copy(update={"addresses": {}}) == last.get(event.app):
+                self._on_change()  # the same replicas, of which more is known
+                continue
+            last[event.app] = event.model_copy(update={"addresses": {}})
             self._take(event, group)
 
     def _take(self, event: VariantEvent, group: asyncio.TaskGroup) -> None:
@@ -126,6 +133,9 @@ class FleetKeeper(Keeper):
         task = self._warming.pop(app, None)
         if task is not None:
             task.cancel()
+
+    def _locate(self, app: str, addresses: dict[str, str]) -> None:
+        self._records[app] = self._records[app].model_copy(update={"addresses": addresses})
 
     def _set(self, app: str, phase: Phase, replicas: int | None = None, message: str = "") -> None:
         update: dict[str, object] = {"phase": phase, "message": message}

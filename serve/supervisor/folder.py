@@ -10,7 +10,11 @@ from typing import TextIO
 from serve.errors import AlreadyRunning
 from serve.supervisor.state import STATE_FILE
 
-TOKENS = {"PENUMBRA_ADMIN_TOKEN": "admin-token", "PENUMBRA_GATEWAY_TOKEN": "gateway-token"}
+TOKENS = {
+    "PENUMBRA_ADMIN_TOKEN": "admin-token",
+    "PENUMBRA_GATEWAY_TOKEN": "gateway-token",
+    "PENUMBRA_ALERT_TOKEN": "alert-token",
+}
 """Environment variable -> file in the state folder that holds it when the variable is not set."""
 
 
@@ -25,6 +29,7 @@ class StateFolder:
         self.path = path.absolute()
         self.state = self.path / STATE_FILE
         self.logs = self.path / "logs"
+        self.replicas = self.path / "replicas.json"
         self._lock: TextIO | None = None
 
     def lock(self) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from deployments.catalogue import build_snapshot
 from deployments.spec import EngineSpec, PenumbraSpec
+from router.listening import joined, local_host
 from router.settings import GatewaySettings
 from router.shadow.settings import ShadowSettings
 from router.snapshot import Flag
@@ -65,6 +66,8 @@ def lay_out(
             "deployments",
             "--config",
             str(config),
+            "--replicas",
+            str(folder.replicas),
             "--endpoints",
             str(endpoints_file),
         ),
@@ -109,6 +112,8 @@ def gateway_settings(
             host=spec.gateway.host,
             port=spec.gateway.port,
             internal_port=spec.gateway.internal_port + index,
+            internal_host=spec.metrics.host,
+            announce=spec.metrics.announce,
             gateway_id=f"gateway-{index}",
             processes=spec.gateway.processes,
             keys=spec.keys,
@@ -137,7 +142,7 @@ def gateway_program(
         # The gateway speaks to the control process, and may not administrate it.
         environment={"PENUMBRA_GATEWAY_TOKEN": tokens["PENUMBRA_GATEWAY_TOKEN"]},
         log=folder.log(name),
-        ready_url=f"http://127.0.0.1:{spec.gateway.internal_port + index}/ready",
+        ready_url=f"{_internal_url(spec, spec.gateway.internal_port + index)}/ready",
     )
 
 
@@ -149,6 +154,8 @@ def _comparator(
         control_url=spec.control_url,
         socket_path=socket,
         internal_port=shadow.internal_port,
+        internal_host=spec.metrics.host,
+        announce=spec.metrics.announce,
         limits=shadow.limits,
         budget=shadow.budget,
         headroom=shadow.headroom,
@@ -163,7 +170,7 @@ def _comparator(
         # It reports to the control process, and may not administrate it.
         environment={"PENUMBRA_GATEWAY_TOKEN": tokens["PENUMBRA_GATEWAY_TOKEN"]},
         log=folder.log("comparator"),
-        ready_url=f"http://127.0.0.1:{shadow.internal_port}/health",
+        ready_url=f"{_internal_url(spec, shadow.internal_port)}/health",
     )
 
 
@@ -215,6 +222,10 @@ def _fleet_program(plan: FleetPlan, folder: StateFolder) -> Program:
         log=folder.log("fleet"),
         stop_seconds=_FLEET_STOP_SECONDS,
     )
+
+
+def _internal_url(spec: PenumbraSpec, port: int) -> str:
+    return f"http://{joined(local_host(spec.metrics.host), port)}"
 
 
 def _hosted_url(spec: PenumbraSpec, model: str, variant: str) -> str:

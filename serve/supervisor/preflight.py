@@ -70,10 +70,11 @@ def _ports(spec: PenumbraSpec) -> Iterator[tuple[str, str, int]]:
     yield "gateway.port", spec.gateway.host, spec.gateway.port
     for index in range(spec.gateway.processes):
         suffix = f" + {index}" if index else ""
-        yield f"gateway.internal_port{suffix}", "127.0.0.1", spec.gateway.internal_port + index
+        internal_port = spec.gateway.internal_port + index
+        yield f"gateway.internal_port{suffix}", spec.metrics.host, internal_port
     yield "control.port", spec.control.host, spec.control.port
     if spec.shadow.enabled:
-        yield "shadow.internal_port", "127.0.0.1", spec.shadow.internal_port
+        yield "shadow.internal_port", spec.metrics.host, spec.shadow.internal_port
     if spec.needs_ray and spec.ray.address is None:
         yield "ray.port", "127.0.0.1", spec.ray.port
 

@@ -57,6 +57,8 @@ class VariantRecord(BaseModel):
     phase: Phase
     replicas: int | None = None
     """Replicas that run; None for an external server."""
+    addresses: dict[str, str] = {}
+    """Number of a hosted replica -> `HOST:PORT` of its own, where that is known."""
     message: str = ""
     log: str | None = None
     source: str | None = None

@@ -27,6 +27,7 @@ from serve.supervisor.folder import StateFolder
 from serve.supervisor.keeper import Keeper
 from serve.supervisor.layout import Layout, gateway_url, lay_out
 from serve.supervisor.preflight import check
+from serve.supervisor.replicas_file import ReplicasFile
 from serve.supervisor.state import RunState, VariantRecord, write_state
 
 _TICK_SECONDS = 5.0
@@ -63,6 +64,7 @@ def supervise(
         asyncio.run(Supervisor(spec, config.absolute(), folder, layout, observe).run_until_told())
     finally:
         folder.state.unlink(missing_ok=True)
+        folder.replicas.unlink(missing_ok=True)
         shutil.rmtree(runtime, ignore_errors=True)
         folder.unlock()
 
@@ -104,6 +106,7 @@ class Supervisor:
             self._control,
             *(keeper for keeper in (self._comparator, self._fleet) if keeper is not None),
         ]
+        self._replicas = ReplicasFile(folder.replicas)
         self._state = RunState(
             pid=os.getpid(),
             start_time=start_time_of(os.getpid()),
@@ -186,6 +189,7 @@ class Supervisor:
             }
         )
         write_state(self._folder.state, self._state)
+        self._replicas.write(self._variants)
         self._observe(self._state)
 
 

@@ -142,6 +142,7 @@ async def comparator(folder: Path, control_url: str, **settings: Any) -> AsyncIt
 async def start(folder: Path, control_url: str, **settings: Any) -> Process:
     """Start a comparator and wait for nothing."""
     port = settings.pop("internal_port", None) or _free_port()
+    token = settings.pop("token", "token")
     socket_path = folder / "shadow.sock"
     told = {
         "control_url": control_url,
@@ -161,7 +162,7 @@ async def start(folder: Path, control_url: str, **settings: Any) -> Process:
             "--settings",
             str(file),
             cwd=ROOT,
-            env={**os.environ, "PENUMBRA_GATEWAY_TOKEN": "token"},
+            env={**os.environ, "PENUMBRA_GATEWAY_TOKEN": token},
             stdout=output,
             stderr=output,
         )

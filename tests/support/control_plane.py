@@ -61,6 +61,7 @@ class FakeGateway:
         self._has_heard = asyncio.Event()
         self._answers = answers
         self._refuses = refuses
+        self._has_ended = False
         self._said: asyncio.Queue[str | None] = asyncio.Queue()
         self.say(encode(Hello(gateway=name, pid=1, store="", epoch=0, host=host)))
 
@@ -73,7 +74,8 @@ class FakeGateway:
     def say(self, text: str) -> None:
         self._said.put_nowait(text)
 
-    def leave(self) -> None:
+    def leave(self, *, has_ended: bool = False) -> None:
+        self._has_ended = has_ended
         self._said.put_nowait(None)
 
     async def hear(self, kind: type[Heard]) -> Heard:
@@ -104,7 +106,7 @@ class FakeGateway:
     async def receive(self) -> str:
         text = await self._said.get()
         if text is None:
-            raise LinkClosed("left")
+            raise LinkClosed("left", has_ended=self._has_ended)
         return text
 
 

@@ -13,12 +13,13 @@ import yaml
 from tests.support.gateway_process import ROOT, eventually, free_port
 
 START_SECONDS = 60.0
-ADMIN, OPERATOR, VIEWER, GATEWAY = (f"{role}-token-of-the-tests" for role in "aovg")
+ADMIN, OPERATOR, VIEWER, GATEWAY, ALERT = (f"{role}-token-of-the-tests" for role in "aovgw")
 TOKENS = {
     "PENUMBRA_ADMIN_TOKEN": ADMIN,
     "PENUMBRA_OPERATOR_TOKEN": OPERATOR,
     "PENUMBRA_VIEWER_TOKEN": VIEWER,
     "PENUMBRA_GATEWAY_TOKEN": GATEWAY,
+    "PENUMBRA_ALERT_TOKEN": ALERT,
 }
 
 
@@ -49,6 +50,7 @@ class ControlProcess:
         self.config = folder / "penumbra.yaml"
         self.store_file = folder / ".penumbra" / "penumbra.db"
         self.configure(models or {"demo": external()})
+        self.replicas = folder / "replicas.json"
         self._log = folder / "control.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.client = httpx.Client(base_url=f"{self.url}/admin/v1", timeout=10.0)
@@ -71,7 +73,10 @@ class ControlProcess:
         """Start it and wait until it is ready."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "deployments", "--config", str(self.config)],
+                [
+                    *(sys.executable, "-m", "deployments"),
+                    *("--config", str(self.config), "--replicas", str(self.replicas)),
+                ],
                 cwd=ROOT,
                 env={**os.environ, **TOKENS},
                 stdin=subprocess.DEVNULL,

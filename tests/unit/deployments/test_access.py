@@ -47,6 +47,19 @@ def test_gateways_have_a_token_of_their_own() -> None:
     assert not ACCESS.is_gateway(None)
 
 
+def test_alertmanager_has_a_token_of_its_own() -> None:
+    access = Access({Role.ADMIN: "a-token"}, "g-token", "w-token")
+    access.require_alerts("Bearer w-token")
+    access.require_alerts("Bearer a-token")
+    for wrong in ("Bearer g-token", "Bearer ", None):
+        with pytest.raises(Unauthorized):
+            access.require_alerts(wrong)
+    with pytest.raises(Unauthorized):
+        access.identify("Bearer w-token", None, Role.VIEWER)
+    with pytest.raises(Forbidden):
+        ACCESS.require_alerts("Bearer a-token")  # there is no webhook
+
+
 def test_an_empty_token_is_never_right() -> None:
     assert not Access({}, "").is_gateway("Bearer x")
 

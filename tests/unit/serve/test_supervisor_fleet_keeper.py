@@ -92,6 +92,21 @@ async def test_ready_when_every_variant_is_warm(tmp_path: Path, warmed: list[str
     await fleet.keeper.stop()
 
 
+async def test_addresses_of_replicas_are_kept_and_alone_are_no_reason_to_warm_up(
+    tmp_path: Path, warmed: list[str]
+) -> None:
+    running = event("full", "running", 1)
+    known = running.replace('"message"', '"addresses":{"0":"h:1"},"message"')
+    fleet = Fleet([running, known, event("int8", "running", 1)], tmp_path)
+    task = asyncio.create_task(fleet.keeper.run())
+    await fleet.keeper.is_ready.wait()
+    assert fleet.records["demo-full"].addresses == {"0": "h:1"}
+    assert sorted(warmed) == ["http://x/demo-full", "http://x/demo-int8"]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await fleet.keeper.stop()
+
+
 async def test_engine_that_cannot_load_fails_with_its_log(tmp_path: Path) -> None:
     (tmp_path / "int8.log").write_text("line one\nno such kernel\n")
     events = [event("full", "running", 1), event("int8", "failed", 0, "constructor raised")]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from serve.errors import AlreadyRunning
-from serve.supervisor.folder import StateFolder, tail
+from serve.supervisor.folder import TOKENS, StateFolder, tail
 
 HOLD = """
 import sys
@@ -43,14 +43,14 @@ def test_second_owner_is_refused_and_told_of_the_first(tmp_path: Path) -> None:
 
 def test_tokens_are_kept_and_private(tmp_path: Path) -> None:
     first = StateFolder(tmp_path).tokens({})
-    assert set(first) == {"PENUMBRA_ADMIN_TOKEN", "PENUMBRA_GATEWAY_TOKEN"}
-    assert len(set(first.values())) == 2
+    assert set(first) == set(TOKENS)
+    assert len(set(first.values())) == len(TOKENS) == 3
     assert StateFolder(tmp_path).tokens({}) == first
     assert {mode(file) for file in tmp_path.iterdir()} == {0o600}
 
 
 def test_token_of_the_environment_wins_and_is_not_written(tmp_path: Path) -> None:
-    environment = {"PENUMBRA_ADMIN_TOKEN": "a" * 20, "PENUMBRA_GATEWAY_TOKEN": "b" * 20}
+    environment = {name: name.lower() for name in TOKENS}
     assert StateFolder(tmp_path).tokens(environment) == environment
     assert list(tmp_path.iterdir()) == []
 

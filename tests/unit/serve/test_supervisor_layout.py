@@ -13,7 +13,7 @@ from router.settings import GatewaySettings
 from router.shadow.settings import ShadowSettings
 from serve.errors import ConfigurationInvalid
 from serve.supervisor import preflight
-from serve.supervisor.folder import StateFolder
+from serve.supervisor.folder import TOKENS, StateFolder
 from serve.supervisor.layout import Layout, lay_out
 from serve.supervisor.state import Phase
 
@@ -86,13 +86,13 @@ def test_gateways_share_a_port_and_have_health_of_their_own(tmp_path: Path) -> N
 def test_gateways_cannot_administrate(tmp_path: Path) -> None:
     layout = layout_of(tmp_path, EXTERNAL)
     assert set(layout.gateways[0].environment) == {"PENUMBRA_GATEWAY_TOKEN"}
-    assert set(layout.control.environment) == {"PENUMBRA_GATEWAY_TOKEN", "PENUMBRA_ADMIN_TOKEN"}
+    assert set(layout.control.environment) == set(TOKENS)
 
 
 def test_settings_files_are_private(tmp_path: Path) -> None:
     layout_of(tmp_path, hosted())
     files = [file for file in (tmp_path / ".penumbra").iterdir() if file.is_file()]
-    assert len(files) == 6
+    assert len(files) == 7
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 

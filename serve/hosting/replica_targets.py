@@ -1,0 +1,98 @@
+"""Where each replica answers by itself, as Ray Serve tells HAProxy; and what it is called.
+
+Behind HAProxy's one route a scrape would meet any of a variant's replicas, so each one's own port
+is wanted. Ray does not promise to keep the call that tells them: what fails or looks different
+leaves the addresses unknown, and discovery names the route.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from router.listening import joined
+
+_REPLICA = "SERVE_REPLICA::"
+"""How the names of replicas begin; proxies have others."""
+_SECONDS = 2.0
+
+_log = logging.getLogger(__name__)
+
+Addresses = dict[str, str]
+"""Ray's name of a replica -> `HOST:PORT`."""
+
+
+class ReplicaTargets:
+    """Asks Ray Serve's controller.
+
+    Args:
+        ask: Ray's target groups; may fail in any way.
+    """
+
+    def __init__(self, ask: Callable[[], Iterable[Any]] | None = None) -> None:
+        self._ask = ask or _ask_ray
+        self._last: dict[str, Addresses] = {}
+        self._has_failed = False
+
+    def found(self) -> dict[str, Addresses]:
+        """Application -> its running replicas; those found last if Ray does not tell now."""
+        try:
+            self._last = addresses_of(self._ask())
+            self._has_failed = False
+        except Exception as error:  # noqa: BLE001  # whatever Ray has changed, the variants run
+            if not self._has_failed:
+                detail = f"{type(error).__name__}: {error}"
+                _log.warning("replicas_unknown", extra={"error": detail})
+            self._has_failed = True
+        return self._last
+
+
+def _ask_ray() -> Iterable[Any]:
+    import ray
+    from ray.serve.context import _get_global_client
+
+    controller = _get_global_client()._controller  # noqa: SLF001
+    # What HAProxy is given; asked otherwise, Ray names HAProxy itself.
+    groups: Iterable[Any] = ray.get(
+        controller.get_target_groups.remote(None, True), timeout=_SECONDS
+    )
+    return groups
+
+
+def addresses_of(groups: Iterable[Any]) -> dict[str, Addresses]:
+    """The replicas in Ray Serve's target groups.
+
+    Raises:
+        AttributeError: They are not what Ray 2.60 has.
+    """
+    found: dict[str, Addresses] = {}
+    for group in groups:
+        if str(getattr(group.protocol, "value", group.protocol)).upper() != "HTTP":
+            continue
+        replicas = {
+            target.name: joined(target.ip, target.port)
+            for target in group.targets
+            if target.name.startswith(_REPLICA)
+        }
+        found.setdefault(group.app_name, {}).update(replicas)
+    return found
+
+
+class ReplicaNumbers:
+    """Gives replicas small numbers: labels whose set stays small while replicas come and go."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, dict[str, int]] = {}
+
+    def numbered(self, app: str, replicas: Mapping[str, str]) -> dict[str, str]:
+        """Number -> address.
+
+        A replica keeps its number while it runs; a new one gets the lowest that is free, so as a
+        rule that of the one it replaces.
+        """
+        old = self._numbers.get(app, {})
+        kept = {name: number for name, number in old.items() if name in replicas}
+        for name in sorted(replicas):
+            if name not in kept:
+                kept[name] = min(set(range(len(replicas))) - set(kept.values()))
+        self._numbers[app] = kept
+        return {str(kept[name]): replicas[name] for name in sorted(kept, key=kept.__getitem__)}

@@ -1,0 +1,37 @@
+"""Tells the control process where each replica answers: it names them to Prometheus."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from deployments.discovery import METRICS_PATH
+from deployments.engines import EngineAddresses, Engines, write_engines
+from serve.supervisor.state import VariantRecord
+
+
+class ReplicasFile:
+    """Keeps one file up to date.
+
+    Args:
+        path: Where; a file that a killed supervisor has left there is replaced by the first write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written: Engines | None = None
+
+    def write(self, records: Mapping[str, VariantRecord]) -> None:
+        """Write the file, if it would say something new.
+
+        Args:
+            records: Application -> its variant's record.
+        """
+        engines: Engines = {}
+        for app, record in records.items():
+            if record.addresses:
+                # A replica serves under its application's prefix, as HAProxy passes paths on.
+                path = f"/{app}{METRICS_PATH}"
+                found = EngineAddresses(path=path, replicas=record.addresses)
+                engines.setdefault(record.model, {})[record.variant] = found
+        if engines != self._written:
+            write_engines(self._path, engines)
+            self._written = engines
