@@ -29,6 +29,7 @@ from deployments.rollouts.keeper import Rollouts
 from deployments.rollouts.routes import rollouts_router
 from deployments.spec import PenumbraSpec
 from deployments.store import Store
+from monitoring.tracing.tracer import Tracer
 from router.flag_check import flag_problems
 from router.link_messages import COMPARATOR_PATH
 from router.listening import bind
@@ -86,9 +87,20 @@ def open_plane(spec: PenumbraSpec) -> Plane:
 
 
 async def run_control(
-    spec: PenumbraSpec, payload: ConfigPayload, access: Access, config_file: str
+    spec: PenumbraSpec,
+    payload: ConfigPayload,
+    access: Access,
+    config_file: str,
+    tracer: Tracer | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT.
+
+    Args:
+        spec: The configuration.
+        payload: Its models.
+        access: Who may what.
+        config_file: For what is said of it.
+        tracer: Of decisions and rollbacks.
 
     Raises:
         StoreUnavailable: The store cannot be opened.
@@ -97,6 +109,7 @@ async def run_control(
     """
     plane = open_plane(spec)
     controller = plane.controller
+    plane.rollouts.stopwatch.tracer = tracer
     try:
         await controller.start()
         flags = flags_after(controller.state, payload, datetime.now(UTC))

@@ -18,7 +18,7 @@ _PACED_PIECES = 4
 class Observation:
     """One answer under way; monotonic seconds."""
 
-    __slots__ = ("_first_byte_at", "pieces", "started_at", "was_paused")
+    __slots__ = ("_first_byte_at", "pieces", "started_at", "trace_id", "was_paused")
 
     def __init__(self) -> None:
         self.started_at = 0.0
@@ -28,6 +28,8 @@ class Observation:
         """Of a stream, so far."""
         self.was_paused = False
         """Whether the client did not keep up."""
+        self.trace_id: str | None = None
+        """Of a sampled request, 32 hex digits."""
 
     def began(self, dispatch: "Dispatch", now: float) -> None:
         """The answer begins."""
