@@ -35,6 +35,7 @@ class ControlProcess:
         folder: For its configuration, its store and its log.
         models: As in the configuration.
         settings: More of its section `control`.
+        environment: More environment variables.
     """
 
     def __init__(
@@ -42,7 +43,9 @@ class ControlProcess:
         folder: Path,
         models: dict[str, Any] | None = None,
         settings: dict[str, Any] | None = None,
+        environment: dict[str, str] | None = None,
     ) -> None:
+        self._environment = environment or {}
         self._settings = settings or {}
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -73,7 +76,7 @@ class ControlProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "deployments", "--config", str(self.config)],
                 cwd=ROOT,
-                env={**os.environ, **TOKENS},
+                env={**os.environ, **TOKENS, **self._environment},
                 stdin=subprocess.DEVNULL,
                 stderr=log,
             )
