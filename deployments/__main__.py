@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import getpass
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from deployments.server import open_plane, run_control
 from deployments.settings import TOKEN_CHARS, ControlSettings
 from deployments.spec import PenumbraSpec
 from monitoring.logs import configure_logs
+from monitoring.tracing.export import tracing
+from monitoring.tracing.settings import TracingMisconfigured
 
 EXIT_REFUSED = 2
 """The configuration, the environment or the store does not allow to start."""
@@ -39,9 +42,13 @@ def main() -> int:
         configure_logs("control")
         # Says on every start that there is nothing to do.
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        uvloop.run(run_control(spec, payload, access, str(arguments.config), arguments.replicas))
+        replicas = arguments.replicas
+        with tracing(os.environ, "penumbra-control", "control") as tracer:
+            uvloop.run(run_control(spec, payload, access, str(arguments.config), replicas, tracer))
     except DeploymentsError as error:
         return _complain(error.message)
+    except TracingMisconfigured as error:
+        return _complain(str(error))
     except ValidationError as error:
         return _complain("\n".join(_variable_problem(item["loc"][0]) for item in error.errors()))
     except OSError as error:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from deployments.events import Event
 from deployments.rollouts.judging import GUARD
 from deployments.rollouts.payload import RolloutPayload
-from deployments.rollouts.record import Phase, Rollout
+from deployments.rollouts.sentences import change_of
 
 ALERTMANAGER = "alertmanager"
 """Who decides by Alertmanager's webhook, in the history."""
@@ -19,50 +19,6 @@ ALERTMANAGER = "alertmanager"
 def actor_class(actor: str) -> str:
     """A value of the label `actor`: who decided, without naming a person."""
     return actor if actor in {GUARD, ALERTMANAGER} else "operator"
-
-
-def change_of(payload: RolloutPayload) -> str:
-    """A value of the label `change`: what an event made of a rollout.
-
-    One event may hold several decisions; the first in this order names it, so that whatever takes
-    traffic away is never hidden behind what gives some.
-    """
-    before, after = payload.before, payload.after
-    if before is None:
-        return "applied"
-    was, now = before.record.phase, after.record.phase
-    if was is not now:
-        named = _by_phase(was, now)
-        if named is not None:
-            return named
-    if before.spec != after.spec:
-        return "applied"
-    return _within_phase(before, after)
-
-
-def _by_phase(was: Phase, now: Phase) -> str | None:
-    if now is Phase.ROLLED_BACK:
-        return "rolled_back"
-    if now is Phase.OFF:
-        return "ended"
-    if was is Phase.OFF:
-        return "applied"
-    return "rearmed" if was is Phase.ROLLED_BACK else None
-
-
-def _within_phase(before: Rollout, after: Rollout) -> str:
-    old, new = before.record, after.record
-    if old.run != new.run:
-        return "restarted"
-    if set(new.quarantined) - set(old.quarantined):
-        return "quarantined"
-    if new.phase is Phase.PROMOTED and old.phase is not Phase.PROMOTED:
-        return "promoted"
-    if new.step > old.step:
-        return "advanced"
-    if (new.held is None) != (old.held is None):
-        return "held" if new.held else "resumed"
-    return "other"
 
 
 class Chronicle:

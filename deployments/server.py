@@ -44,6 +44,7 @@ from deployments.spec import PenumbraSpec
 from deployments.store import Store
 from monitoring.telemetry import control
 from monitoring.telemetry.metric import Process
+from monitoring.tracing.tracer import Tracer
 from router.flag_check import flag_problems
 from router.link_messages import COMPARATOR_PATH
 from router.listening import announced, bind, joined, local_host
@@ -136,6 +137,7 @@ async def run_control(
     access: Access,
     config_file: str,
     replicas: Path | None = None,
+    tracer: Tracer | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
@@ -145,6 +147,7 @@ async def run_control(
         access: Who may do what.
         config_file: Where the configuration is from.
         replicas: Where the supervisor writes the addresses of the engines' replicas, if it does.
+        tracer: Of decisions and rollbacks; None: tracing is off.
 
     Raises:
         StoreUnavailable: The store cannot be opened.
@@ -153,6 +156,7 @@ async def run_control(
     """
     plane = open_plane(spec)
     controller = plane.controller
+    plane.rollouts.stopwatch.tracer = tracer
     try:
         await controller.start()
         flags = flags_after(controller.state, payload, datetime.now(UTC))

@@ -54,8 +54,9 @@ class Store:
 
     def __init__(self, url: str) -> None:
         with _translated("opened"):
-            # A connection that broke while nobody looked is replaced, not met with an error.
-            self._engine = sa.create_engine(url, pool_pre_ping=True)
+            # A connection that broke while nobody looked is replaced, not met with an error. What
+            # was to be stored is in no error's text: users' metadata would be in the log.
+            self._engine = sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
             if self._engine.dialect.name == "sqlite":
                 _make_folder(self._engine.url)
                 sa.event.listen(self._engine, "connect", _make_sqlite_durable)

@@ -1,24 +1,39 @@
 """Structured logs: one JSON object a line, on standard error.
 
 A record is an event name and fields: `log.info("snapshot_applied", extra={"epoch": 12})`. Prompts,
-completions and keys are never fields.
+completions and keys are never fields. `monitoring.telemetry.events` has all events; docs/logs.md
+lists them.
 """
 
 import json
 import logging
 import sys
+import traceback
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any
+
+from monitoring.tracing.context import read_traceparent
+
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one JSON object."""
+    """Formats a record as one JSON object.
 
-    def __init__(self, process: str) -> None:
+    Args:
+        process: Who writes.
+        sees_content: Whether prompts and answers pass through the process. The text of an exception
+            may quote what it could not handle, so of one in such a process only its type and place
+            are written; an operating system's error quotes nothing.
+    """
+
+    def __init__(self, process: str, *, sees_content: bool = False) -> None:
         super().__init__()
         self._process = process
+        self._sees_content = sees_content
 
     def format(self, record: logging.LogRecord) -> str:
         """See logging.Formatter."""
@@ -32,19 +47,34 @@ class JsonFormatter(logging.Formatter):
         }
         line |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = self._exception(record.exc_info)
         return json.dumps(line, default=str, ensure_ascii=False)
 
+    def _exception(self, found: _ExcInfo) -> str:
+        error = found[1]
+        if not self._sees_content or error is None:
+            return self.formatException(found)
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        text = f": {error.strerror}" if isinstance(error, OSError) else ""
+        return f"{frames}{type(error).__name__}{text}"
 
-def configure_logs(process: str, level: str = "INFO") -> None:
+
+def trace_field(traceparent: str) -> dict[str, str]:
+    """The field `trace_id` for what is logged of a traced request; none for one that is not."""
+    found = read_traceparent(traceparent.encode("latin-1"))
+    return {} if found is None else {"trace_id": found.trace_hex}
+
+
+def configure_logs(process: str, level: str = "INFO", *, sees_content: bool = False) -> None:
     """Send everything to standard error as JSON lines; call once, at the entry point.
 
     Args:
         process: Who writes, e.g. `gateway-0`.
         level: Least severe level that is written.
+        sees_content: See `JsonFormatter`.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter(process))
+    handler.setFormatter(JsonFormatter(process, sees_content=sees_content))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

@@ -77,6 +77,11 @@ class Answering(ABC):
         self._kept: list[bytes] | None = [] if self._request.path in KINDS else None
         self._kept_bytes = 0
 
+    @property
+    def whole_body(self) -> bytes:
+        """The body of an answer that the client gets whole; empty if it is or was relayed."""
+        return b"" if self._relay else self._held.data
+
     @abstractmethod
     def start(self) -> None:
         """Try the variant whose turn it is."""

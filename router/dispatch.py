@@ -9,6 +9,7 @@ Nothing here waits: every method is a callback of the event loop.
 
 import math
 from collections.abc import Callable
+from typing import Protocol
 
 from monitoring.vocabulary import Outcome
 from router.answering import Answering
@@ -20,6 +21,15 @@ from router.ports import UpstreamRequest
 from router.resumption import Resumption, is_continuable
 from router.settings import LimitSettings
 from router.tap import Tap
+
+
+class Timed(Protocol):
+    """Something with a deadline."""
+
+    deadline: float
+
+    def expire(self, now: float) -> None:
+        """The deadline has passed."""
 
 
 class Dispatch(Answering):

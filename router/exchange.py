@@ -11,15 +11,14 @@ from router.keys import Caller
 from router.mirroring import ShedReason, Tapped
 from router.observation import Observation
 from router.ports import Headers
-from router.wire import JSON, answer_head, is_valid_request_id
+from router.tracing import BROKEN_OFF, CLIENT_GONE, RequestTrace, trace_request
+from router.wire import CONTINUE, JSON, answer_head, is_valid_request_id
 
 if TYPE_CHECKING:
     from router.dispatch import Dispatch
     from router.gateway import Gateway
     from router.protocol import GatewayProtocol
     from router.table import Routed
-
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Exchange:
@@ -28,7 +27,7 @@ class Exchange:
     __slots__ = (
         "_awaits_continue", "_connection", "_dispatch", "_error", "_gateway", "_is_body_complete",
         "_is_http_1_0", "_is_turn", "_observation", "_parts", "_routed", "_size", "_tapped", "body",
-        "caller", "headers", "keep_alive", "path", "request_id", "response_complete",
+        "caller", "headers", "keep_alive", "path", "request_id", "response_complete", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +56,7 @@ class Exchange:
         self._routed: Routed | None = None
         self._tapped: Tapped | None = None
         self._observation = Observation()
+        self.trace: RequestTrace | None = None  # only if the request is sampled
         self._is_body_complete = False
         self._is_turn = False
         self._is_http_1_0 = False
@@ -112,7 +112,7 @@ class Exchange:
         elif self._is_body_complete:
             self._run()
         elif self._awaits_continue:
-            self._gateway.outbox.write(self._connection.transport, _CONTINUE)
+            self._gateway.outbox.write(self._connection.transport, CONTINUE)
 
     def reject(self, error: GatewayError) -> None:
         """Answer with an error, when it is this request's turn."""
@@ -132,6 +132,8 @@ class Exchange:
         self._observation.started_at = now = gateway.now()
         if self.caller is None:
             return
+        if gateway.tracer is not None:
+            self.trace = trace_request(gateway.tracer, self, self._observation)
         try:
             self.caller.tenant.enter(now)
         except GatewayError as error:
@@ -198,7 +200,7 @@ class Exchange:
         self.keep_alive = False
         if self._tapped is not None:
             self._tapped.tap.lose(ShedReason.BROKEN_OFF)
-        self._complete()
+        self._complete(BROKEN_OFF)
 
     def send_error(self, error: GatewayError) -> None:
         """An error of the gateway's own."""
@@ -211,10 +213,12 @@ class Exchange:
         headers = [*JSON, *error.headers]
         answer = self._head(error.status, headers, len(body)) + body
         self._gateway.outbox.write(self._connection.transport, answer)
-        self._complete()
+        self._complete(error.reported_code)
 
     def _head(self, status: int, headers: Headers, length: int | None) -> bytes:
         routed, dispatch = self._routed, self._dispatch
+        if self.trace is not None:
+            self.trace.answered(status)
         about = b""
         if routed is not None and dispatch is not None:
             about = routed.answer_lines(dispatch.attempt.name, dispatch.failover)
@@ -238,7 +242,7 @@ class Exchange:
             server = routed.model.server(variant, dispatch.slice_name, tenant)
             served.remember(self.request_id, server)
 
-    def _complete(self) -> None:
+    def _complete(self, error: str | None = None) -> None:
         if self.response_complete:
             return
         self.response_complete = True
@@ -250,6 +254,8 @@ class Exchange:
         self._connection.exchange_complete(self)
         if dispatch is not None and self._tapped is not None:
             self._hand_over(self._tapped, dispatch)
+        if self.trace is not None:
+            self.trace.finish(self, dispatch, error)
 
     def _hand_over(self, tapped: Tapped, dispatch: "Dispatch") -> None:
         self._tapped = None
@@ -279,6 +285,8 @@ class Exchange:
             if self._tapped is not None:
                 self._tapped.tap.lose(ShedReason.CLIENT_GONE)
                 self._hand_over(self._tapped, dispatch)
+        if self.trace is not None:
+            self.trace.finish(self, dispatch, CLIENT_GONE)
 
     def pause(self) -> None:
         """The client does not read fast enough."""

@@ -11,11 +11,11 @@ import logging
 import os
 import secrets
 from collections.abc import Callable
-from typing import Protocol
 
+from monitoring.tracing.tracer import Tracer
 from router.attempt import Attempt
 from router.continuation import KINDS
-from router.dispatch import Dispatch
+from router.dispatch import Dispatch, Timed
 from router.errors import GatewayError, ModelNotFound, PinNotAllowed, UnknownVariant
 from router.exchange import Exchange
 from router.features import Features
@@ -56,15 +56,6 @@ SWEEP_SECONDS = 0.1
 """How often deadlines are looked at: a limit holds to within this."""
 
 
-class Timed(Protocol):
-    """Something with a deadline."""
-
-    deadline: float
-
-    def expire(self, now: float) -> None:
-        """The deadline has passed."""
-
-
 class Gateway:
     """The state of one gateway process.
 
@@ -72,6 +63,7 @@ class Gateway:
         settings: What it was told at start.
         now: Monotonic clock, seconds.
         make_upstream: (model, variant) -> Upstream; the HTTP one unless a test says otherwise.
+        tracer: Of sampled requests; None: none is.
     """
 
     def __init__(
@@ -79,10 +71,12 @@ class Gateway:
         settings: GatewaySettings,
         now: Callable[[], float],
         make_upstream: Callable[[str, Variant], Upstream] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.settings = settings
         self.limits = settings.limits
         self.now = now
+        self.tracer = tracer
         self.keys = KeyRing(settings.keys, settings.processes)
         self.metrics = GatewayMetrics()
         self.timed: set[Timed] = set()
@@ -243,9 +237,8 @@ class Gateway:
 
     def dispatch(self, routed: Routed, exchange: Exchange) -> Dispatch:
         """The dispatch of a decided request, watched for its deadline."""
-        dispatch = Dispatch(
-            routed.plan, routed.model.attempts, routed.request, exchange, self.limits, self.now
-        )
+        attempts = exchange.trace.routed(routed) if exchange.trace else routed.model.attempts
+        dispatch = Dispatch(routed.plan, attempts, routed.request, exchange, self.limits, self.now)
         if routed.tapped is not None:
             dispatch.tap(routed.tapped.tap)
         self.timed.add(dispatch)
@@ -292,6 +285,7 @@ def _facts(exchange: Exchange, caller: Caller, peek: Peek, routed: Routed) -> Fa
         epoch=routed.model.epoch,
         prompt_hash=hash64(prompt),
         session=session_hash(caller.tenant.name, exchange.headers.get(b"x-session-id")),
+        trace=exchange.trace.context.header if exchange.trace is not None else "",
     )
 
 

@@ -36,6 +36,8 @@ class Mirrored(msgspec.Struct, frozen=True, array_like=True):
     """Monotonic seconds of the machine (CLOCK_MONOTONIC is shared by its processes)."""
     first_byte_seconds: float
     total_seconds: float
+    trace: str = ""
+    """`traceparent` of the request's span, if it is traced; a gateway of before sends none."""
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from monitoring.evidence import Run
+from monitoring.logs import trace_field
 from router import sse
 from router.handover import Handover
 from router.metrics import GatewayMetrics
@@ -59,6 +60,8 @@ class Facts:
     epoch: int
     prompt_hash: int
     session: int
+    trace: str = ""
+    """Its `traceparent`, if it is traced."""
 
 
 @dataclass(slots=True)
@@ -165,6 +168,7 @@ class Mirroring:
             answered_at=ending.ended_at,
             first_byte_seconds=ending.first_byte_at - ending.started_at,
             total_seconds=ending.ended_at - ending.started_at,
+            trace=facts.trace,
         )
         refusal = self.handover.offer(mirrored)
         if refusal is not None:
@@ -176,7 +180,9 @@ class Mirroring:
 
     def _fault(self, runs: tuple[Run, ...], facts: Facts, error: Exception) -> None:
         # Its type only: the text could quote what was mirrored.
-        log.error("mirroring_failed", extra={"error": type(error).__name__})
+        log.error(
+            "mirroring_failed", extra={"error": type(error).__name__, **trace_field(facts.trace)}
+        )
         self._shed(runs, facts, ShedReason.FAULT)
 
     def _shed(self, runs: tuple[Run, ...], facts: Facts, reason: ShedReason) -> None:

@@ -29,7 +29,7 @@ class Observation:
         self.was_paused = False
         """Whether the client did not keep up."""
         self.trace_id: str | None = None
-        """Of a request that is traced: latencies keep it as their exemplar."""
+        """Of a sampled request, 32 hex digits: latencies keep it as their exemplar."""
 
     def began(self, dispatch: "Dispatch", now: float) -> None:
         """The answer begins."""

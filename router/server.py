@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.applications import Starlette
 
+from monitoring.tracing.tracer import Tracer
 from router.asgi import build_internal_app, build_public_app
 from router.control_link import ControlLink, Duties
 from router.gateway import Gateway
@@ -35,18 +36,21 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def run_gateway(settings: GatewaySettings, control_token: str | None) -> None:
+async def run_gateway(
+    settings: GatewaySettings, control_token: str | None, tracer: Tracer | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is in flight.
 
     Args:
         settings: What to serve.
         control_token: Bearer token for the control process.
+        tracer: Of sampled requests.
 
     Raises:
         OSError: A port cannot be bound; the message names it and the setting.
     """
     loop = asyncio.get_running_loop()
-    gateway = Gateway(settings, time.monotonic)
+    gateway = Gateway(settings, time.monotonic, tracer=tracer)
     servers, metrics = _servers(gateway)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

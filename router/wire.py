@@ -18,6 +18,7 @@ _NOT_UPSTREAM = _HOP_BY_HOP | {
 }  # fmt: skip
 _NOT_DOWNSTREAM = _HOP_BY_HOP | {b"content-length", b"x-request-id", b"server", b"set-cookie"}
 _PRIVATE = b"x-penumbra-"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 JSON: Headers = [(b"content-type", b"application/json")]
 """The header lines of an answer of the gateway's own."""
 _ID_LENGTH = 128

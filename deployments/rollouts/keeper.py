@@ -24,7 +24,7 @@ from deployments.rollouts.adapting import draft_of
 from deployments.rollouts.judging import Bench, counted, name_of, runs_to_keep
 from deployments.rollouts.payload import RolloutPayload, takes_away
 from deployments.rollouts.record import Key, Phase, Rollout
-from deployments.rollouts.stopwatch import Stopwatch, note
+from deployments.rollouts.stopwatch import Stopwatch
 from deployments.store import Store
 from monitoring.evidence import Report
 
@@ -81,7 +81,7 @@ class Rollouts:
         self._last: dict[tuple[str, str], int] = {}
         """(source, incarnation) -> the last report that was stored since the evidence was read."""
         self._judgements = 0
-        self._stopwatch = Stopwatch(controller, clocks, acknowledge_seconds)
+        self.stopwatch = Stopwatch(controller, clocks, acknowledge_seconds)
 
     @property
     def waiting(self) -> int:
@@ -102,7 +102,7 @@ class Rollouts:
         async with self._controller.writing():
             await self._prune()
             await self._catch_up()
-            await self._stopwatch.load()
+            await self.stopwatch.load()
 
     async def take(self, report: Report) -> None:
         """Take a report; when this returns it is durable, and so is what it causes.
@@ -201,7 +201,7 @@ class Rollouts:
 
     async def close(self) -> None:
         """Wait for the times of the last rollbacks."""
-        await self._stopwatch.close()
+        await self.stopwatch.close()
 
     async def _take_pending(self) -> None:
         batch, self._pending = self._pending, []
@@ -253,14 +253,14 @@ class Rollouts:
         return Kept(self.rollout(rollout.key), self._controller.state.epoch, is_changed)
 
     async def _commit(self, drafts: Sequence[Draft], beside: Beside) -> None:
-        first = self._controller.state.epoch + 1
+        first, began = self._controller.state.epoch + 1, self._clocks.monotonic()
         durable_at, delivery = await self._controller.commit(drafts, beside)
         for epoch, draft in enumerate(drafts, start=first):
             payload = draft.payload
             if isinstance(payload, RolloutPayload) and delivery is not None:
-                note(epoch, draft.actor, payload)
+                context = self.stopwatch.note(epoch, draft.actor, payload, (began, durable_at))
                 if takes_away(payload):
-                    self._stopwatch.start(epoch, payload, durable_at, delivery)
+                    self.stopwatch.start(epoch, payload, durable_at, delivery, context)
 
     async def _catch_up(self) -> None:
         if not self._is_behind:

@@ -9,6 +9,10 @@ from deployments.errors import DeploymentsError
 from deployments.evidence_rows import RollbackTimes
 from deployments.publisher import Delivery
 from deployments.rollouts.payload import RolloutPayload, takes_away
+from deployments.rollouts.sentences import change_of, sentence
+from deployments.rollouts.tracing import trace_change, trace_rollback
+from monitoring.tracing.context import TraceContext
+from monitoring.tracing.tracer import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +30,8 @@ class Stopwatch:
         self._controller = controller
         self._clocks = clocks
         self._acknowledge_seconds = acknowledge_seconds
+        self.tracer: Tracer | None = None
+        """None: tracing is off."""
         self._running: set[asyncio.Task[None]] = set()
 
     async def load(self) -> None:
@@ -37,13 +43,60 @@ class Stopwatch:
         for times in await self._controller.read(lambda one: one.look(evidence_rows.all_times)):
             self._controller.metrics.time_rollback(times)
 
+    def note(
+        self, epoch: int, actor: str, payload: RolloutPayload, committed: tuple[float, float]
+    ) -> TraceContext | None:
+        """Log a change, in one line that says it in a sentence as well, and record its span.
+
+        Args:
+            epoch: Of the event.
+            actor: Who decided.
+            payload: What the event says.
+            committed: When the commit began, and when it was durable; monotonic seconds.
+
+        Returns:
+            See `trace_change`.
+        """
+        context = trace_change(self.tracer, (epoch, actor, payload), *committed)
+        after = payload.after
+        log.log(
+            logging.WARNING if takes_away(payload) else logging.INFO,
+            "rollout_changed",
+            extra={
+                "text": sentence(payload, actor),
+                "model": after.spec.model,
+                "candidate": after.spec.candidate,
+                "change": change_of(payload),
+                "stage": after.stage,
+                "verdict": after.record.verdict,
+                "cause": after.record.cause,
+                "actor": actor,
+                "epoch": epoch,
+                **({} if context is None else {"trace_id": context.trace_hex}),
+            },
+        )
+        return context
+
     def start(
-        self, epoch: int, payload: RolloutPayload, durable_at: float, delivery: Delivery
+        self,
+        epoch: int,
+        payload: RolloutPayload,
+        durable_at: float,
+        delivery: Delivery,
+        context: TraceContext | None = None,
     ) -> None:
-        """A rollback has become durable, then, by the monotonic clock."""
+        """A rollback has become durable, then, by the monotonic clock.
+
+        Args:
+            epoch: Of the event.
+            payload: What it says.
+            durable_at: Monotonic seconds.
+            delivery: The way to the gateways.
+            context: Of its span, if it is traced.
+        """
         age = self._clocks.monotonic() - durable_at
         durable = self._clocks.now().timestamp() - age
-        task = asyncio.create_task(self._record(epoch, payload, durable, delivery))
+        task = asyncio.create_task(self._record(epoch, payload, durable, delivery, context))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
@@ -52,7 +105,12 @@ class Stopwatch:
         await asyncio.gather(*self._running)
 
     async def _record(
-        self, epoch: int, payload: RolloutPayload, durable_at: float, delivery: Delivery
+        self,
+        epoch: int,
+        payload: RolloutPayload,
+        durable_at: float,
+        delivery: Delivery,
+        context: TraceContext | None,
     ) -> None:
         arrival = await delivery.wait(self._acknowledge_seconds)
         times = RollbackTimes(
@@ -64,6 +122,7 @@ class Stopwatch:
             acknowledged_at=None if arrival.seconds is None else durable_at + arrival.seconds,
             gateways=arrival.connected,
         )
+        trace_rollback(self.tracer, context, payload, times, self._clocks.now())
         try:
             await self._controller.write(
                 lambda store: store.write(lambda c: evidence_rows.insert_times(c, times))
@@ -73,21 +132,3 @@ class Stopwatch:
             log.error("rollback_times_not_stored", extra={"epoch": epoch, "code": error.code})
             return
         self._controller.metrics.time_rollback(times)
-
-
-def note(epoch: int, actor: str, payload: RolloutPayload) -> None:
-    """Log a change."""
-    after = payload.after
-    log.log(
-        logging.WARNING if takes_away(payload) else logging.INFO,
-        "rollout_changed",
-        extra={
-            "model": after.spec.model,
-            "candidate": after.spec.candidate,
-            "stage": after.stage,
-            "verdict": after.record.verdict,
-            "cause": after.record.cause,
-            "actor": actor,
-            "epoch": epoch,
-        },
-    )

@@ -6,6 +6,8 @@ import sys
 import uvloop
 
 from monitoring.logs import configure_logs
+from monitoring.tracing.export import tracing
+from monitoring.tracing.settings import TracingMisconfigured
 from router.entry import TOKEN_VARIABLE, SettingsUnreadable, complain, read_settings
 from router.shadow.server import run_comparator
 from router.shadow.settings import ShadowSettings
@@ -17,9 +19,12 @@ def main() -> int:
         settings = read_settings(ShadowSettings, "python -m router.shadow", __doc__)
     except SettingsUnreadable as error:
         return complain(str(error))
-    configure_logs(settings.comparator_id)
+    configure_logs(settings.comparator_id, sees_content=True)
     try:
-        uvloop.run(run_comparator(settings, os.environ.get(TOKEN_VARIABLE)))
+        with tracing(os.environ, "penumbra-comparator", settings.comparator_id) as tracer:
+            uvloop.run(run_comparator(settings, os.environ.get(TOKEN_VARIABLE), tracer))
+    except TracingMisconfigured as error:
+        return complain(str(error))
     except OSError as error:
         return complain(str(error.strerror or error))
     except ExceptionGroup as errors:

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import msgspec
 
 from monitoring.evidence import Pair, Run
+from monitoring.logs import trace_field
 from monitoring.signals.lengths import UsualLengths
 from monitoring.telemetry import comparator as of
+from monitoring.tracing.tracer import Tracer
 from router.mirrored import Mirrored
 from router.shadow.admission import Gauges, Purse, has_headroom
 from router.shadow.comparison import Case, Comparison, Finding, read_case
@@ -26,6 +28,7 @@ from router.shadow.ordering import InOrder, Slot
 from router.shadow.reporting import Reporting
 from router.shadow.scoring import Scorer
 from router.shadow.settings import ShadowSettings
+from router.shadow.tracing import trace_comparison
 from router.shadow.watched import Watched, WatchedModel, WatchedRun
 
 log = logging.getLogger(__name__)
@@ -57,10 +60,16 @@ class Comparator:
         watched: What to compare.
         reporter: Who is told.
         clocks: Time.
+        tracer: Of mirrored requests that are traced; None: tracing is off.
     """
 
     def __init__(
-        self, settings: ShadowSettings, watched: Watched, reporter: Reporting, clocks: Clocks
+        self,
+        settings: ShadowSettings,
+        watched: Watched,
+        reporter: Reporting,
+        clocks: Clocks,
+        tracer: Tracer | None = None,
     ) -> None:
         self.settings = settings
         self.watched = watched
@@ -80,6 +89,7 @@ class Comparator:
         """Model -> comparisons under way."""
         self.last_look = clocks.now()
         """When the queue was looked at last: how it is known that this process compares."""
+        self._tracer = tracer
         self._reporter = reporter
         self._order: InOrder[Pairs] = InOrder(self._deliver)
         self._scorer = Scorer(settings.deadlines.score_seconds, clocks.now)
@@ -168,12 +178,15 @@ class Comparator:
             comparison = Comparison(
                 case, model, runs, self._scorer, self._generator, self.settings.generation_tokens
             )
-            self._settle(mirrored, runs, await comparison.run(), slots)
+            began = self.clocks.now()
+            finding = await comparison.run()
+            self._settle(mirrored, runs, finding, slots)
+            trace_comparison(self._tracer, mirrored, finding, began)
         except asyncio.CancelledError:
             self._shed(mirrored, runs, ShedReason.STOPPING)
             raise
         except Exception as error:  # noqa: BLE001 - one request's fault must not end the process
-            _log_fault(error)
+            _log_fault(error, mirrored.trace)
             self._shed(mirrored, runs, ShedReason.FAULT)
         finally:
             for slot in slots.values():
@@ -262,8 +275,9 @@ class Comparator:
         cells.read(of.BUDGET, lambda: self.purse.balance(self.clocks.now()))
 
 
-def _log_fault(error: Exception) -> None:
+def _log_fault(error: Exception, trace: str) -> None:
     # Where, not what: the text of an error may quote what it could not handle.
     frames = traceback.extract_tb(error.__traceback__)
     where = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames[-4:]]
-    log.error("comparison_failed", extra={"error": type(error).__name__, "where": where})
+    about = {"error": type(error).__name__, "where": where, **trace_field(trace)}
+    log.error("comparison_failed", extra=about)

@@ -86,6 +86,19 @@ def read_case(mirrored: Mirrored, context_tokens: int | None) -> Case | ShedReas
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """What one build was asked."""
+
+    work: str
+    """`score` or `generate`."""
+    variant: str
+    is_again: bool
+    """Whether it is the baseline's second turn."""
+    seconds: float
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What came of one comparison."""
 
@@ -94,6 +107,8 @@ class Finding:
     sheds: dict[str, ShedReason]
     """Candidate -> why there is none."""
     engine_seconds: float
+    turns: tuple[Turn, ...] = ()
+    """What was asked of whom; all at once."""
 
 
 class Comparison:
@@ -139,7 +154,14 @@ class Comparison:
             else:
                 is_scored = candidate in scores
                 sheds[candidate] = ShedReason.BASELINE_SCORE if is_scored else ShedReason.OTHER_ARM
-        return Finding(pairs, sheds, seconds)
+        turns = [self._turn("score", name, one) for name, one in scores.items()]
+        turns += [self._turn("generate", name, one) for name, one in answers.items()]
+        return Finding(pairs, sheds, seconds, tuple(turns))
+
+    def _turn(self, work: str, name: str, done: Scored | Generated) -> Turn:
+        is_again = name == _AGAIN
+        variant = self._model.baseline if is_again else name
+        return Turn(work, variant, is_again, done.seconds, done.problem)
 
     async def _work(self) -> tuple[dict[str, Scored], dict[str, Generated]]:
         """Everything at once: on different engines, mostly, and each engine batches the rest."""

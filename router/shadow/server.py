@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import uvicorn
 
 from monitoring.telemetry import comparator as of
+from monitoring.tracing.tracer import Tracer
 from router.control_link import ControlLink, Duties
 from router.listening import announced, bind
 from router.ports import Upstream
@@ -44,12 +45,15 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def run_comparator(settings: ShadowSettings, control_token: str | None) -> None:
+async def run_comparator(
+    settings: ShadowSettings, control_token: str | None, tracer: Tracer | None = None
+) -> None:
     """Compare until SIGTERM or SIGINT, then tell what is still to be told.
 
     Args:
         settings: What to do.
         control_token: Bearer token for the control process.
+        tracer: Of mirrored requests that are traced.
 
     Raises:
         OSError: The socket or the port cannot be bound; the message names it and the setting.
@@ -59,7 +63,7 @@ async def run_comparator(settings: ShadowSettings, control_token: str | None) ->
     clocks = Clocks(time.monotonic, lambda: dt.datetime.now(dt.UTC).timestamp())
     reporter = Reporter(settings.comparator_id, secrets.token_hex(8))
     watched = Watched(_connector(settings), settings.bets)
-    comparator = Comparator(settings, watched, reporter, clocks)
+    comparator = Comparator(settings, watched, reporter, clocks, tracer)
     attendance = Attendance(
         comparator, reporter, Scorer(settings.deadlines.score_seconds, clocks.now)
     )

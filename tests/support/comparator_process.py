@@ -140,7 +140,8 @@ async def comparator(folder: Path, control_url: str, **settings: Any) -> AsyncIt
 
 
 async def start(folder: Path, control_url: str, **settings: Any) -> Process:
-    """Start a comparator and wait for nothing."""
+    """Start a comparator and wait for nothing; `environment` has more variables of its own."""
+    environment = settings.pop("environment", {})
     port = settings.pop("internal_port", None) or _free_port()
     token = settings.pop("token", "token")
     socket_path = folder / "shadow.sock"
@@ -162,7 +163,7 @@ async def start(folder: Path, control_url: str, **settings: Any) -> Process:
             "--settings",
             str(file),
             cwd=ROOT,
-            env={**os.environ, "PENUMBRA_GATEWAY_TOKEN": token},
+            env={**os.environ, "PENUMBRA_GATEWAY_TOKEN": token, **environment},
             stdout=output,
             stderr=output,
         )

@@ -36,6 +36,7 @@ class ControlProcess:
         folder: For its configuration, its store and its log.
         models: As in the configuration.
         settings: More of its section `control`.
+        environment: More environment variables.
     """
 
     def __init__(
@@ -43,7 +44,9 @@ class ControlProcess:
         folder: Path,
         models: dict[str, Any] | None = None,
         settings: dict[str, Any] | None = None,
+        environment: dict[str, str] | None = None,
     ) -> None:
+        self._environment = environment or {}
         self._settings = settings or {}
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -78,7 +81,7 @@ class ControlProcess:
                     *("--config", str(self.config), "--replicas", str(self.replicas)),
                 ],
                 cwd=ROOT,
-                env={**os.environ, **TOKENS},
+                env={**os.environ, **TOKENS, **self._environment},
                 stdin=subprocess.DEVNULL,
                 stderr=log,
             )

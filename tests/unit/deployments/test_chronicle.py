@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from deployments.chronicle import Chronicle, actor_class, change_of
+from deployments.chronicle import Chronicle, actor_class
 from deployments.events import Event, FlagPayload, Kind
 from deployments.rollouts.moves import changed, restarted
 from deployments.rollouts.payload import RolloutPayload
 from deployments.rollouts.record import Held, Phase, Rollout, RolloutRecord, Verdict
+from deployments.rollouts.sentences import change_of
 from monitoring.telemetry import labels
 from router.snapshot import Flag
 from tests.support.rollouts import NOW, rollout_spec

@@ -1,0 +1,100 @@
+"""What became of a rollout: in one of a few words, and in a sentence for people. Pure."""
+
+from deployments.rollouts.judging import GUARD
+from deployments.rollouts.payload import RolloutPayload
+from deployments.rollouts.record import Phase, Rollout
+
+
+def change_of(payload: RolloutPayload) -> str:
+    """A value of the label `change`: what an event made of a rollout.
+
+    One event may hold several decisions; the first in this order names it, so that whatever takes
+    traffic away is never hidden behind what gives some.
+    """
+    before, after = payload.before, payload.after
+    if before is None:
+        return "applied"
+    was, now = before.record.phase, after.record.phase
+    if was is not now:
+        named = _by_phase(was, now)
+        if named is not None:
+            return named
+    if before.spec != after.spec:
+        return "applied"
+    return _within_phase(before, after)
+
+
+def _by_phase(was: Phase, now: Phase) -> str | None:
+    if now is Phase.ROLLED_BACK:
+        return "rolled_back"
+    if now is Phase.OFF:
+        return "ended"
+    if was is Phase.OFF:
+        return "applied"
+    return "rearmed" if was is Phase.ROLLED_BACK else None
+
+
+def _within_phase(before: Rollout, after: Rollout) -> str:
+    old, new = before.record, after.record
+    if old.run != new.run:
+        return "restarted"
+    if set(new.quarantined) - set(old.quarantined):
+        return "quarantined"
+    if new.phase is Phase.PROMOTED and old.phase is not Phase.PROMOTED:
+        return "promoted"
+    if new.step > old.step:
+        return "advanced"
+    if (new.held is None) != (old.held is None):
+        return "held" if new.held else "resumed"
+    return "other"
+
+
+def sentence(payload: RolloutPayload, actor: str) -> str:
+    """What became of the rollout and why, for whoever reads the log."""
+    before, after = payload.before, payload.after
+    name = f"{after.spec.candidate} of {after.spec.model}"
+    change = change_of(payload)
+    by = "" if actor == GUARD else f" by {actor}"
+    if change == "rolled_back" and before is not None:
+        return f"{name} was rolled back from {_place(before)}{by}: {_why(payload)}"
+    if change == "quarantined" and before is not None:
+        new = [one for one in after.record.quarantined if one not in before.record.quarantined]
+        where = ", ".join(new)
+        return f"{name} lost the slices {where} at {_place(after)}{by}: {_why(payload)}"
+    if change == "advanced" and before is not None:
+        return f"{name} went from {_place(before)} to {_place(after)}{by}: {after.record.cause}"
+    words = _WORDS[change].format(place=_place(after))
+    return f"{name} {words}{by}: {after.record.cause}"
+
+
+_WORDS = {
+    "applied": "has a rollout, at {place}",
+    "promoted": "was promoted",
+    "held": "is held at {place}",
+    "resumed": "goes on at {place}",
+    "rearmed": "was armed again, at {place}",
+    "restarted": "begins its evidence anew, at {place}",
+    "ended": "has no rollout any more",
+    "other": "is at {place}",
+}
+
+
+def _place(rollout: Rollout) -> str:
+    stage = rollout.stage
+    return f"{stage} %" if rollout.record.phase is Phase.LIVE else stage
+
+
+def _why(payload: RolloutPayload) -> str:
+    decided = payload.decided
+    if decided is None or decided.evidence is None or decided.boundary is None:
+        cause = payload.after.record.cause
+        return cause if decided is None else f"{cause}, {_pairs(decided.pairs)}"
+    where = ", ".join(decided.culprits) or (
+        f"most of it in {decided.suspect}" if decided.suspect else "all slices together"
+    )
+    figures = f"evidence {decided.evidence:.4g} of {decided.boundary:.4g}"
+    return f"{decided.signal}, {where} ({figures}), {_pairs(decided.pairs)}"
+
+
+def _pairs(count: int) -> str:
+    return "1 pair" if count == 1 else f"{count} pairs"

@@ -1,0 +1,55 @@
+"""Names of OpenTelemetry's semantic conventions, in this one place. Pure.
+
+Those of generative AI are still in development: what changes there changes here.
+https://opentelemetry.io/docs/specs/semconv/gen-ai/
+"""
+
+from typing import Any
+
+OPERATION = "gen_ai.operation.name"
+PROVIDER = "gen_ai.provider.name"
+SYSTEM = "gen_ai.system"
+"""What `gen_ai.provider.name` was called up to version 1.36."""
+REQUEST_MODEL = "gen_ai.request.model"
+INPUT_TOKENS = "gen_ai.usage.input_tokens"
+OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
+
+ERROR_TYPE = "error.type"
+HTTP_ROUTE = "http.route"
+HTTP_STATUS = "http.response.status_code"
+SERVER_ADDRESS = "server.address"
+SERVER_PORT = "server.port"
+
+FLAG_EVALUATION = "feature_flag.evaluation"
+"""The event of one decision."""
+FLAG_KEY = "feature_flag.key"
+FLAG_PROVIDER = "feature_flag.provider.name"
+FLAG_VARIANT = "feature_flag.result.variant"
+FLAG_REASON = "feature_flag.result.reason"
+FLAG_VERSION = "feature_flag.version"
+
+LATEST = "gen_ai_latest_experimental"
+"""The value of OTEL_SEMCONV_STABILITY_OPT_IN that leaves out the names before."""
+OPERATIONS = {
+    "/v1/chat/completions": "chat",
+    "/v1/responses": "chat",
+    "/v1/completions": "text_completion",
+    "/v1/embeddings": "embeddings",
+    "/tokenize": "tokenize",
+    "/detokenize": "detokenize",
+}
+"""Hot route -> operation; the last two have no name in the conventions."""
+GATEWAY = "penumbra"
+ENGINE = "vllm"
+"""Who provides: to clients the gateway, to the gateway whatever speaks vLLM's API."""
+
+
+def is_latest_wanted(opt_in: str) -> bool:
+    """Whether a value of OTEL_SEMCONV_STABILITY_OPT_IN, a list, asks for the latest names only."""
+    return LATEST in (item.strip() for item in opt_in.split(","))
+
+
+def inference(operation: str, provider: str, *, is_latest: bool) -> dict[str, Any]:
+    """The attributes by which a span is known as one of generative AI."""
+    names = {OPERATION: operation, PROVIDER: provider}
+    return names if is_latest else {**names, SYSTEM: provider}

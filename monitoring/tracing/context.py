@@ -1,0 +1,49 @@
+"""W3C trace context: the header `traceparent`, read and written. Pure.
+
+https://www.w3.org/TR/trace-context/, version 00.
+"""
+
+import re
+from dataclasses import dataclass
+
+TRACEPARENT = b"traceparent"
+TRACESTATE = b"tracestate"
+
+_FORM = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
+_INVALID_VERSION = 0xFF
+_IS_SAMPLED = 0x01
+
+
+@dataclass(frozen=True, slots=True)
+class TraceContext:
+    """One span, by its ids; not 0, of 128 and 64 bits."""
+
+    trace_id: int
+    span_id: int
+    is_sampled: bool = True
+
+    @property
+    def trace_hex(self) -> str:
+        """The trace's id as it is written everywhere: 32 hex digits."""
+        return f"{self.trace_id:032x}"
+
+    @property
+    def header(self) -> str:
+        """The value of `traceparent` that makes what follows a child of this span."""
+        return f"00-{self.trace_id:032x}-{self.span_id:016x}-{int(self.is_sampled):02x}"
+
+
+def read_traceparent(value: bytes | None) -> TraceContext | None:
+    """The span that a request came from; None if the header is missing or malformed."""
+    if value is None:
+        return None
+    found = _FORM.fullmatch(value.strip(b" \t"))
+    if found is None:
+        return None
+    version, trace_id, span_id, flags = (int(part, 16) for part in found.group(1, 2, 3, 4))
+    # Versions to come may say more behind the flags; this one does not.
+    if version == _INVALID_VERSION or (version == 0 and found[5]):
+        return None
+    if not trace_id or not span_id:
+        return None
+    return TraceContext(trace_id, span_id, bool(flags & _IS_SAMPLED))

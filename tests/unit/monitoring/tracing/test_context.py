@@ -1,0 +1,59 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitoring.tracing.context import TraceContext, read_traceparent
+
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+@given(
+    st.integers(min_value=1, max_value=2**128 - 1),
+    st.integers(min_value=1, max_value=2**64 - 1),
+    st.booleans(),
+)
+def test_what_is_written_is_read_back(trace_id: int, span_id: int, is_sampled: bool) -> None:
+    context = TraceContext(trace_id, span_id, is_sampled)
+    assert read_traceparent(context.header.encode()) == context
+
+
+@pytest.mark.parametrize(
+    ("value", "is_sampled"),
+    [
+        (f"00-{TRACE}-{SPAN}-01", True),
+        (f"00-{TRACE}-{SPAN}-00", False),
+        (f"00-{TRACE}-{SPAN}-03", True),
+        (f" 00-{TRACE}-{SPAN}-01 ", True),
+        (f"cc-{TRACE}-{SPAN}-01-what-will-be", True),
+    ],
+)
+def test_a_context_is_read(value: str, is_sampled: bool) -> None:
+    found = read_traceparent(value.encode())
+    assert found == TraceContext(int(TRACE, 16), int(SPAN, 16), is_sampled)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "00",
+        f"00-{TRACE}-{SPAN}",
+        f"00-{TRACE}-{SPAN}-01-more",
+        f"00-{TRACE}-{SPAN}-1",
+        f"ff-{TRACE}-{SPAN}-01",
+        f"00-{'0' * 32}-{SPAN}-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"00-{TRACE.upper()}-{SPAN}-01",
+        f"00-{TRACE[1:]}-{SPAN}-01",
+        f"cc-{TRACE}-{SPAN}-01x",
+        f"00-{TRACE}-{SPAN}-01\n",
+        f"00-{TRACE}-{SPAN}-01,00-{TRACE}-{SPAN}-01",
+    ],
+)
+def test_what_is_malformed_is_no_context(value: str) -> None:
+    assert read_traceparent(value.encode()) is None
+
+
+@given(st.binary(max_size=80))
+def test_no_bytes_are_too_much(value: bytes) -> None:
+    read_traceparent(value)
