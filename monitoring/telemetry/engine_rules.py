@@ -1,4 +1,4 @@
-"""The recording rules that give vLLM's metrics their names here, written from `engine.METRICS`. Pure.
+"""Writes the recording rules that give vLLM's metrics their names, from `engine.METRICS`. Pure.
 
 python -m monitoring.telemetry.engine_rules > monitoring/rules/engines.yaml
 """
