@@ -16,7 +16,24 @@ RUNBOOKS = "${runbooks}"
 GREEN, ORANGE, RED, BLUE = "green", "orange", "red", "blue"
 GRAY, PALE_BLUE, PURPLE, YELLOW = "#8e8e8e", "super-light-blue", "purple", "yellow"
 
-NATS = "suffix: nats"
+SIGNAL_COLORS = {
+    f"/(^|: ){signal}/": color
+    for signal, color in {
+        "displacement": BLUE,
+        "harm": ORANGE,
+        "failure": RED,
+        "ttft": PURPLE,
+        "tpot": YELLOW,
+        "feedback": GREEN,
+    }.items()
+}
+"""A signal and its boundary have one colour."""
+NATS = "suffix:nats"
+TOKENS = "suffix:tokens/s"
+COUNT = "none"
+"""A number as it is: 1950, not 2 K."""
+LABEL_WIDTHS = {"part": 220, "signal": 110, "verdict": 110, "phase": 110}
+"""Pixels of the columns of labels with long values."""
 Steps = tuple[tuple[float, str], ...]
 NONE: Steps = ()
 MUST_BE_ZERO: Steps = ((1, RED),)
@@ -56,6 +73,7 @@ class Look:
     has_steps: bool = False
     """For states: hold a value until the next one."""
     is_stacked: bool = False
+    hides_axis: bool = False
     colors: Mapping[str, str] = field(default_factory=dict)
     """By regular expression of the series' names."""
     dashed: str = ""
@@ -78,7 +96,7 @@ class Column:
     query: str
     name: str
     """Empty: the query is there for its labels."""
-    unit: str = "short"
+    unit: str = COUNT
     decimals: int | None = None
     words: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Text and colour by value."""
@@ -94,7 +112,7 @@ def chart(
         _described(timeseries.Panel(), about, width, 8)
         .unit(unit)
         .line_width(1)
-        .fill_opacity(70 if look.is_stacked else 6)
+        .fill_opacity(70 if look.is_stacked else 0)
         .show_points(common.VisibilityMode.AUTO)
         .span_nulls(False)
         .legend(
@@ -151,7 +169,8 @@ def rows(
     """A table of values now: one row for each combination of the labels `keys`."""
     panel = (
         _described(table.Panel(), about, width, height)
-        .unit("short")
+        .unit(COUNT)
+        .min_width(60)
         .cell_height(common.TableCellHeight.SM)
         .targets(
             [
@@ -179,6 +198,9 @@ def rows(
     for one in columns:
         if one.name:
             panel.override_by_name(one.name, _cells(one))
+    for key in keys:
+        if key in LABEL_WIDTHS:
+            panel.override_by_name(key, [_property("custom.width", LABEL_WIDTHS[key])])
     return panel
 
 
@@ -206,6 +228,9 @@ def _drawn(panel: timeseries.Panel, look: Look) -> None:
         panel.decimals(look.decimals)
     if look.has_steps:
         panel.line_interpolation(common.LineInterpolation.STEP_AFTER)
+    if look.hides_axis:
+        # Of the values only: as a default it would hide the time's axis too.
+        panel.override_by_field_type("number", [_property("custom.axisPlacement", "hidden")])
     if look.is_stacked:
         panel.stacking(parts.StackingConfig().mode(common.StackingMode.NORMAL))
 

@@ -64,7 +64,7 @@ def _now() -> frame.Row:
             ),
             number(
                 About(
-                    "Answers started after a rollback",
+                    "Rollback leaks",
                     "Attempts at a candidate that began although it was out of service, in this"
                     " time range. Must be 0.",
                     "post-rollback-leak",
@@ -81,7 +81,7 @@ def _now() -> frame.Row:
             ),
             number(
                 About(
-                    "Since the last rollback",
+                    "Last rollback",
                     "Time since the candidate was rolled back last; no data if it never was.",
                     "rolled-back",
                 ),
@@ -103,6 +103,7 @@ def _now() -> frame.Row:
                 Look(
                     has_steps=True,
                     is_stacked=True,
+                    hides_axis=True,
                     decimals=0,
                     colors={f"/: {phase}$/": color for phase, color in PHASES.items()},
                 ),
