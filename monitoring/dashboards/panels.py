@@ -52,7 +52,7 @@ class About:
     help: str
     """One or two sentences that say how to read it."""
     runbook: str = ""
-    """Name of the page in docs/runbooks, where an alert watches the same."""
+    """Name of the page in docs/runbooks, without `penumbra-`, where an alert watches the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,6 @@ class Look:
     has_steps: bool = False
     """For states: hold a value until the next one."""
     is_stacked: bool = False
-    hides_axis: bool = False
     colors: Mapping[str, str] = field(default_factory=dict)
     """By regular expression of the series' names."""
     dashed: str = ""
@@ -208,7 +207,7 @@ def _described(panel: P, about: About, width: int, height: int) -> P:
     panel.title(about.title).description(about.help).datasource(SOURCE).span(width).height(height)
     if about.runbook:
         link = boards.DashboardLink(f"Runbook: {about.runbook}")
-        link.type(dashboard.DashboardLinkType.LINK).url(f"{RUNBOOKS}/{about.runbook}.md")
+        link.type(dashboard.DashboardLinkType.LINK).url(f"{RUNBOOKS}/penumbra-{about.runbook}.md")
         panel.links([link.target_blank(True)])
     return panel
 
@@ -228,9 +227,6 @@ def _drawn(panel: timeseries.Panel, look: Look) -> None:
         panel.decimals(look.decimals)
     if look.has_steps:
         panel.line_interpolation(common.LineInterpolation.STEP_AFTER)
-    if look.hides_axis:
-        # Of the values only: as a default it would hide the time's axis too.
-        panel.override_by_field_type("number", [_property("custom.axisPlacement", "hidden")])
     if look.is_stacked:
         panel.stacking(parts.StackingConfig().mode(common.StackingMode.NORMAL))
 

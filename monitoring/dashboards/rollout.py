@@ -87,7 +87,8 @@ def _now() -> frame.Row:
                 ),
                 [
                     Query(
-                        f"time() - {largest(PAIR, IN.pick(control.LAST_ROLLBACK))}", "{{candidate}}"
+                        f"time() - {largest(PAIR, IN.pick(control.LAST_ROLLBACK))}",
+                        "{{candidate}}: ago",
                     )
                 ],
                 "s",
@@ -103,7 +104,6 @@ def _now() -> frame.Row:
                 Look(
                     has_steps=True,
                     is_stacked=True,
-                    hides_axis=True,
                     decimals=0,
                     colors={f"/: {phase}$/": color for phase, color in PHASES.items()},
                 ),

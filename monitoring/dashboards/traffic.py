@@ -2,7 +2,6 @@
 
 from monitoring.dashboards import frame
 from monitoring.dashboards.panels import (
-    GREEN,
     TOKENS,
     About,
     Look,
@@ -108,7 +107,6 @@ def _requests() -> frame.Row:
                     )
                 ],
                 "reqps",
-                Look(colors={"/: ok$/": GREEN}),
                 width=8,
             ),
         ],
