@@ -90,6 +90,11 @@ def page_input(dashboard: Mapping[str, Any], kept: Mapping[str, Any]) -> Result:
     name = str(dashboard["uid"]).removeprefix("penumbra-")
     found = kept["dashboards"][name]
     panels = [one for one in dashboard["panels"] if one["type"] != "row"]
+    if unknown := [one["title"] for one in panels if one["title"] not in found["panels"]]:
+        raise KeyError(
+            f"the kept results of {name} have no panel {unknown[0]!r}: they are of another version"
+            " of the dashboard; ask Prometheus again"
+        )
     return {
         "dashboard": dashboard,
         "range": kept["range"],

@@ -53,12 +53,12 @@ class _Handler(SimpleHTTPRequestHandler):
 
 
 def build() -> None:
-    """Makes the page, with npm, if it is not there.
+    """Makes the page, with npm, unless the one that is there is newer than its sources.
 
     Raises:
         PictureFailed: npm is missing or failed.
     """
-    if (BUILT / "index.html").exists():
+    if not _is_stale():
         return
     npm = shutil.which("npm")
     if npm is None:
@@ -70,6 +70,14 @@ def build() -> None:
         done = subprocess.run([npm, *step], cwd=HERE, check=False, capture_output=True, text=True)
         if done.returncode:
             raise PictureFailed(f"npm {' '.join(step)} failed:\n{done.stdout}{done.stderr}")
+
+
+def _is_stale() -> bool:
+    page = BUILT / "index.html"
+    names = ("index.html", "vite.config.js", "package-lock.json")
+    sources = [*(HERE / "src").iterdir(), *(HERE / name for name in names)]
+    newest = max(path.stat().st_mtime for path in sources)
+    return not page.exists() or page.stat().st_mtime < newest
 
 
 def take(inputs: Mapping[str, Any], out: Path, width: int, scale: float) -> list[Path]:
