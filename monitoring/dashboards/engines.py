@@ -1,7 +1,7 @@
 """Engines: use, saturation and errors of every replica, from vLLM's own metrics."""
 
 from monitoring.dashboards import frame
-from monitoring.dashboards.panels import About, Look, Query, chart
+from monitoring.dashboards.panels import ORANGE, TOKENS, About, Look, Query, chart
 from monitoring.dashboards.promql import Scope, largest, per_second, quantile, total
 from monitoring.telemetry import engine
 
@@ -35,7 +35,7 @@ def _work() -> frame.Row:
                     "Prompt tokens that each replica processed for each second, scores included.",
                 ),
                 [Query(per_second(BY, IN.pick(engine.PROMPT_TOKENS)), LEGEND)],
-                "cps",
+                TOKENS,
             ),
             chart(
                 About(
@@ -43,7 +43,7 @@ def _work() -> frame.Row:
                     "Tokens that each replica generated for each second, shadow answers included.",
                 ),
                 [Query(per_second(BY, IN.pick(engine.GENERATION_TOKENS)), LEGEND)],
-                "cps",
+                TOKENS,
             ),
         ],
     )
@@ -70,7 +70,7 @@ def _saturation() -> frame.Row:
                 ),
                 [Query(largest(BY, IN.pick(engine.KV_CACHE)), LEGEND)],
                 "percentunit",
-                Look(maximum=1, limit=((0.9, "orange"),)),
+                Look(maximum=1, limit=((0.9, ORANGE),)),
             ),
             chart(
                 About(

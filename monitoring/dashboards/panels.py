@@ -16,7 +16,24 @@ RUNBOOKS = "${runbooks}"
 GREEN, ORANGE, RED, BLUE = "green", "orange", "red", "blue"
 GRAY, PALE_BLUE, PURPLE, YELLOW = "#8e8e8e", "super-light-blue", "purple", "yellow"
 
-NATS = "suffix: nats"
+SIGNAL_COLORS = {
+    f"/(^|: ){signal}/": color
+    for signal, color in {
+        "displacement": BLUE,
+        "harm": ORANGE,
+        "failure": RED,
+        "ttft": PURPLE,
+        "tpot": YELLOW,
+        "feedback": GREEN,
+    }.items()
+}
+"""A signal and its boundary have one colour."""
+NATS = "suffix:nats"
+TOKENS = "suffix:tokens/s"
+COUNT = "none"
+"""A number as it is: 1950, not 2 K."""
+LABEL_WIDTHS = {"part": 220, "signal": 110, "verdict": 110, "phase": 110}
+"""Pixels of the columns of labels with long values."""
 Steps = tuple[tuple[float, str], ...]
 NONE: Steps = ()
 MUST_BE_ZERO: Steps = ((1, RED),)
@@ -35,7 +52,7 @@ class About:
     help: str
     """One or two sentences that say how to read it."""
     runbook: str = ""
-    """Name of the page in docs/runbooks, where an alert watches the same."""
+    """Name of the page in docs/runbooks, without `penumbra-`, where an alert watches the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +95,7 @@ class Column:
     query: str
     name: str
     """Empty: the query is there for its labels."""
-    unit: str = "short"
+    unit: str = COUNT
     decimals: int | None = None
     words: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Text and colour by value."""
@@ -94,7 +111,7 @@ def chart(
         _described(timeseries.Panel(), about, width, 8)
         .unit(unit)
         .line_width(1)
-        .fill_opacity(70 if look.is_stacked else 6)
+        .fill_opacity(70 if look.is_stacked else 0)
         .show_points(common.VisibilityMode.AUTO)
         .span_nulls(False)
         .legend(
@@ -151,7 +168,8 @@ def rows(
     """A table of values now: one row for each combination of the labels `keys`."""
     panel = (
         _described(table.Panel(), about, width, height)
-        .unit("short")
+        .unit(COUNT)
+        .min_width(60)
         .cell_height(common.TableCellHeight.SM)
         .targets(
             [
@@ -179,6 +197,9 @@ def rows(
     for one in columns:
         if one.name:
             panel.override_by_name(one.name, _cells(one))
+    for key in keys:
+        if key in LABEL_WIDTHS:
+            panel.override_by_name(key, [_property("custom.width", LABEL_WIDTHS[key])])
     return panel
 
 
@@ -186,7 +207,7 @@ def _described(panel: P, about: About, width: int, height: int) -> P:
     panel.title(about.title).description(about.help).datasource(SOURCE).span(width).height(height)
     if about.runbook:
         link = boards.DashboardLink(f"Runbook: {about.runbook}")
-        link.type(dashboard.DashboardLinkType.LINK).url(f"{RUNBOOKS}/{about.runbook}.md")
+        link.type(dashboard.DashboardLinkType.LINK).url(f"{RUNBOOKS}/penumbra-{about.runbook}.md")
         panel.links([link.target_blank(True)])
     return panel
 

@@ -19,6 +19,7 @@ from monitoring.dashboards.promql import largest, smallest
 from monitoring.dashboards.quality_raw import raw
 from monitoring.dashboards.quality_scope import IN, VARIABLES
 from monitoring.telemetry import control
+from monitoring.telemetry.metric import Metric
 
 AGGREGATE = 'slice="*"'
 CHOSEN = ('slice=~"$slice"', 'slice!="*"')
@@ -35,7 +36,7 @@ BAND = Look(
     band=(UPPER, LOWER),
 )
 SIGNALS = {
-    "displacement": "Probability that the candidate takes away from the baseline's tokens.",
+    "displacement": "Probability that the candidate moves away from the baseline's tokens.",
     "harm": "How much more often the candidate's answer fails a check than the baseline's does.",
     "failure": "Share of the candidate's requests that failed.",
     "ttft": "Share of live answers whose first byte came later than the baseline's would.",
@@ -52,50 +53,59 @@ RUNBOOKS = {
 }
 
 
-def _table() -> frame.Row:
-    by = "signal, slice"
-    means, tolerances = largest(by, IN.pick(control.MEAN)), largest(by, IN.pick(control.TOLERANCE))
-    ends = {
-        LOWER: smallest(by, IN.pick(control.LOWER)),
-        UPPER: largest(by, IN.pick(control.UPPER)),
-        TOLERANCE: tolerances,
-        AA: largest(by, IN.pick(control.AA_MEAN)),
-        "excess over A/A": largest(by, IN.pick(control.EXCESS)),
-    }
+def _tables() -> frame.Row:
+    quality = 'signal=~"displacement|harm"'
     return frame.Row(
-        "Every signal on every slice",
+        "Signals of the current run",
         [
-            rows(
-                About(
-                    "Signals of the current run",
-                    "A stream is beyond tolerance for certain once the lower end of its interval is"
-                    " above the tolerance, and within it once the upper end is below. *: all"
-                    " slices.",
-                    "quality-regression",
-                ),
-                ("signal", "slice"),
-                [
-                    Column(
-                        query=largest(by, IN.pick(control.OBSERVATIONS)),
-                        name="observations",
-                        decimals=0,
-                    ),
-                    Column(query=means, name=MEAN, unit="percentunit", decimals=2),
-                    *(
-                        Column(query=query, name=name, unit="percentunit", decimals=2)
-                        for name, query in ends.items()
-                    ),
-                    Column(
-                        query=f"{means} / ({tolerances} > 0)",
-                        name="mean of tolerance",
-                        unit="percentunit",
-                        decimals=0,
-                        steps=((0.7, YELLOW), (1, RED)),
-                    ),
-                ],
-                height=11,
-            )
+            _streams("All slices together", "", (AGGREGATE,), 7),
+            _streams(
+                "Every slice",
+                " A guardrail acts on all its streams together.",
+                (*CHOSEN, quality),
+                12,
+            ),
         ],
+    )
+
+
+def _streams(title: str, more: str, matchers: tuple[str, ...], height: int) -> frame.Panel:
+    by = "signal, slice"
+
+    def now(metric: Metric) -> str:
+        return largest(by, IN.pick(metric, *matchers))
+
+    shares = {
+        MEAN: now(control.MEAN),
+        LOWER: smallest(by, IN.pick(control.LOWER, *matchers)),
+        UPPER: now(control.UPPER),
+        TOLERANCE: now(control.TOLERANCE),
+        AA: now(control.AA_MEAN),
+        "excess": now(control.EXCESS),
+    }
+    return rows(
+        About(
+            title,
+            "A stream is beyond tolerance for certain once the lower end of its interval is above"
+            f" the tolerance, and within it once the upper end is below. Excess is over A/A.{more}",
+            "quality-regression",
+        ),
+        ("signal", "slice"),
+        [
+            Column(query=now(control.OBSERVATIONS), name="observations", decimals=0),
+            *(
+                Column(query=query, name=name, unit="percentunit", decimals=2)
+                for name, query in shares.items()
+            ),
+            Column(
+                query=f"{shares[MEAN]} / ({shares[TOLERANCE]} > 0)",
+                name="of tolerance",
+                unit="percentunit",
+                decimals=0,
+                steps=((0.7, YELLOW), (1, RED)),
+            ),
+        ],
+        height=height,
     )
 
 
@@ -175,8 +185,13 @@ def _guards() -> frame.Row:
     return frame.Row(
         "Failures, latency and feedback",
         [
-            _band(f"{signal.capitalize()}, all slices", signal, (AGGREGATE,), 12)
-            for signal in ("failure", "ttft", "tpot", "feedback")
+            _band(f"{title}, all slices", signal, (AGGREGATE,), 12)
+            for signal, title in (
+                ("failure", "Failed requests"),
+                ("ttft", "Slow first bytes"),
+                ("tpot", "Slow streams"),
+                ("feedback", "Users not content"),
+            )
         ],
     )
 
@@ -198,5 +213,5 @@ BOARD = frame.Board(
     "One candidate against its tolerances: every signal with its anytime-valid interval on every"
     " slice, beside the baseline against itself (A/A).",
     VARIABLES,
-    [_table(), _signal("displacement"), _signal("harm"), _guards(), raw(), _each_slice()],
+    [_tables(), _signal("displacement"), _signal("harm"), _guards(), raw(), _each_slice()],
 )

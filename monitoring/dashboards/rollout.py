@@ -64,7 +64,7 @@ def _now() -> frame.Row:
             ),
             number(
                 About(
-                    "Answers started after a rollback",
+                    "Rollback leaks",
                     "Attempts at a candidate that began although it was out of service, in this"
                     " time range. Must be 0.",
                     "post-rollback-leak",
@@ -81,13 +81,14 @@ def _now() -> frame.Row:
             ),
             number(
                 About(
-                    "Since the last rollback",
+                    "Last rollback",
                     "Time since the candidate was rolled back last; no data if it never was.",
                     "rolled-back",
                 ),
                 [
                     Query(
-                        f"time() - {largest(PAIR, IN.pick(control.LAST_ROLLBACK))}", "{{candidate}}"
+                        f"time() - {largest(PAIR, IN.pick(control.LAST_ROLLBACK))}",
+                        "{{candidate}}: ago",
                     )
                 ],
                 "s",

@@ -5,6 +5,7 @@ from monitoring.dashboards.panels import (
     GREEN,
     NATS,
     RED,
+    SIGNAL_COLORS,
     YELLOW,
     About,
     Column,
@@ -16,6 +17,7 @@ from monitoring.dashboards.panels import (
 from monitoring.dashboards.promql import largest, smallest
 from monitoring.dashboards.rollout_scope import IN, PAIR, YES_NO
 from monitoring.telemetry import control
+from monitoring.telemetry.metric import Metric
 
 WITH_AGGREGATE = 'slice=~"$slice|[*]"'
 """The chosen slices and always the aggregate."""
@@ -41,7 +43,7 @@ def evidence() -> frame.Row:
                     Query(boundary, "{{signal}}: boundary"),
                 ],
                 NATS,
-                Look(minimum=None, decimals=1, dashed="/boundary$/"),
+                Look(minimum=None, decimals=1, dashed="/boundary$/", colors=SIGNAL_COLORS),
             ),
             rows(
                 About(
@@ -58,7 +60,7 @@ def evidence() -> frame.Row:
                     Column(query=_without_model(boundary), name="boundary", unit=NATS, decimals=2),
                     Column(
                         query=_without_model(f"{log_evidence} / ({boundary} > 0)"),
-                        name="of the boundary",
+                        name="reached",
                         unit="percentunit",
                         decimals=0,
                         steps=((0.5, YELLOW), (1, RED)),
@@ -99,28 +101,6 @@ def proof() -> frame.Row:
                 NATS,
                 Look(minimum=None, decimals=1, dashed="/boundary$/", colors={"/boundary$/": GREEN}),
             ),
-            rows(
-                About(
-                    "Slices now",
-                    "What is known of each slice and from how many pairs; a quarantined slice stays"
-                    " on the baseline.",
-                ),
-                ("candidate", "slice", "state"),
-                [
-                    Column(
-                        query=largest(
-                            "candidate, slice, state", f"{IN.pick(control.SLICE_STATE)} == 1"
-                        ),
-                        name="",
-                    ),
-                    Column(
-                        query=largest("candidate, slice", IN.pick(control.RUN_PAIRS)),
-                        name="pairs",
-                        decimals=0,
-                    ),
-                ],
-                width=6,
-            ),
             chart(
                 About("Pairs", "Pairs that the current run has bet on, by slice."),
                 [
@@ -131,9 +111,40 @@ def proof() -> frame.Row:
                 ],
                 "short",
                 Look(has_steps=True, decimals=0),
-                width=6,
             ),
+            _slices(),
         ],
+    )
+
+
+def _slices() -> frame.Panel:
+    by = "candidate, slice"
+
+    def worst(metric: Metric, signal: str) -> str:
+        return largest(by, IN.pick(metric, f'signal="{signal}"', 'slice=~"$slice"'))
+
+    proof_of_both = IN.pick(control.PROOF, 'signal=~"displacement|harm"', 'slice=~"$slice"')
+    return rows(
+        About(
+            "Slices now",
+            "What is known of each slice: evidence of displacement and harm, the weaker of both"
+            " proofs against them, and the pairs. A quarantined slice stays on the baseline.",
+            "quality-regression",
+        ),
+        ("candidate", "slice", "state"),
+        [
+            Column(query=largest(f"{by}, state", f"{IN.pick(control.SLICE_STATE)} == 1"), name=""),
+            Column(query=largest(by, IN.pick(control.RUN_PAIRS)), name="pairs", decimals=0),
+            Column(
+                query=worst(control.EVIDENCE, "displacement"),
+                name="displacement",
+                unit=NATS,
+                decimals=2,
+            ),
+            Column(query=worst(control.EVIDENCE, "harm"), name="harm", unit=NATS, decimals=2),
+            Column(query=smallest(by, proof_of_both), name="proof", unit=NATS, decimals=2),
+        ],
+        height=9,
     )
 
 

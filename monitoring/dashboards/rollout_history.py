@@ -35,12 +35,12 @@ def rollbacks() -> frame.Row:
                     Column(query=_of_all(took, at), name=name, unit="s", decimals=1)
                     for at, name in ((0.5, "median"), (0.99, "99 %"))
                 ],
-                width=8,
+                width=10,
                 height=6,
             ),
             rows(
                 About(
-                    "Rollbacks by who decided",
+                    "Rollbacks by actor",
                     "Rollbacks since the store began: the guard by itself, Alertmanager's webhook,"
                     " or an operator.",
                     "rolled-back",
@@ -53,7 +53,7 @@ def rollbacks() -> frame.Row:
                         decimals=0,
                     )
                 ],
-                width=6,
+                width=7,
                 height=6,
             ),
             number(
@@ -72,12 +72,13 @@ def rollbacks() -> frame.Row:
                 ],
                 "short",
                 ((1, ORANGE),),
-                width=5,
+                width=3,
             ).height(6),
             rows(
                 About(
-                    "Alerts that came by webhook",
-                    "What became of the alerts that Alertmanager brought, in this time range.",
+                    "Webhook alerts",
+                    "What became of the alerts that Alertmanager's webhook brought, in this time"
+                    " range.",
                 ),
                 ("result",),
                 [
@@ -85,7 +86,7 @@ def rollbacks() -> frame.Row:
                         query=reached("result", IN.pick(control.ALERTS)), name="alerts", decimals=0
                     )
                 ],
-                width=5,
+                width=4,
                 height=6,
             ),
             chart(

@@ -2,7 +2,7 @@
 
 from monitoring.dashboards import frame
 from monitoring.dashboards.panels import (
-    GREEN,
+    TOKENS,
     About,
     Look,
     Query,
@@ -14,6 +14,7 @@ from monitoring.dashboards.traffic_shadow import shadow
 from monitoring.telemetry import gateway
 from monitoring.vocabulary import FAILURES
 
+CANDIDATES = 'role="candidate"'
 FAILED = f'outcome=~"{"|".join(sorted(FAILURES))}"'
 
 
@@ -76,16 +77,16 @@ def _requests() -> frame.Row:
             ),
             chart(
                 About(
-                    "Failed attempts by slice",
-                    "The same for each variant on each slice.",
+                    "Failed attempts of candidates, by slice",
+                    "The same for candidates on each slice; empty while none has live traffic.",
                     "failure-regression",
                 ),
                 [
                     Query(
                         share(
                             "variant, slice",
-                            IN.pick(gateway.ATTEMPTS, FAILED),
-                            IN.pick(gateway.ATTEMPTS),
+                            IN.pick(gateway.ATTEMPTS, CANDIDATES, FAILED),
+                            IN.pick(gateway.ATTEMPTS, CANDIDATES),
                         ),
                         "{{variant}}: {{slice}}",
                     )
@@ -106,7 +107,6 @@ def _requests() -> frame.Row:
                     )
                 ],
                 "reqps",
-                Look(colors={"/: ok$/": GREEN}),
                 width=8,
             ),
         ],
@@ -160,7 +160,7 @@ def _latency() -> frame.Row:
             "Output", "Pieces of streams that clients got for each second, a token each as a rule."
         ),
         [Query(per_second("variant", IN.pick(gateway.STREAM_PIECES)), "{{variant}}")],
-        "cps",
+        TOKENS,
     )
     return frame.Row("Latency", [*by_variant, by_slice, tokens])
 

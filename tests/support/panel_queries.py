@@ -198,25 +198,35 @@ def _matched(values: Sequence[str]) -> str:
 _BORN = "a counter that has no series before the first such event"
 _NO_GUARDRAIL = "only rollouts with this guardrail have the signal"
 
+_NO_AA = "no A/A pair has shown this signal yet"
+
 EMPTY_IN_A_HEALTHY_RUN: dict[tuple[str, str, str], str] = {
-    ("rollout", "Since the last rollback", "A"): "no candidate was ever rolled back",
+    ("rollout", "Last rollback", "A"): "no candidate was ever rolled back",
     ("rollout", "How long rollbacks took", "A"): "no rollback since the control process began",
     ("rollout", "How long rollbacks took", "B"): "no rollback since the control process began",
-    ("rollout", "Rollbacks by who decided", "A"): _BORN,
-    ("rollout", "Alerts that came by webhook", "A"): _BORN,
+    ("rollout", "Rollbacks by actor", "A"): _BORN,
+    ("rollout", "Webhook alerts", "A"): _BORN,
     ("rollout", "Propagation of changes", "A"): "nothing was changed in the window",
     ("rollout", "Propagation of changes", "B"): "nothing was changed in the window",
     **{
-        ("quality", f"{signal}, all slices", ref): _NO_GUARDRAIL
-        for signal in ("Failure", "Ttft", "Tpot", "Feedback")
+        ("quality", f"{title}, all slices", ref): _NO_GUARDRAIL
+        for title in ("Failed requests", "Slow first bytes", "Slow streams", "Users not content")
         for ref in "ABCDE"
     },
-    **{
-        ("quality", f"{signal}, all slices", "E"): "the A/A arm does not measure this signal"
-        for signal in ("Failure", "Ttft", "Tpot", "Feedback")
-    },
+    ("quality", "Displacement, all slices", "E"): _NO_AA,
+    ("quality", "Harm, all slices", "E"): _NO_AA,
+    ("quality", "Excess of displacement over A/A, by slice", "A"): _NO_AA,
+    ("quality", "Excess of harm over A/A, by slice", "A"): _NO_AA,
+    ("quality", "Displacement on $slice", "E"): _NO_AA,
+    ("quality", "Harm on $slice", "E"): _NO_AA,
+    ("quality", "All slices together", "F"): _NO_AA,
+    ("quality", "All slices together", "G"): _NO_AA,
+    ("quality", "Every slice", "F"): _NO_AA,
+    ("quality", "Every slice", "G"): _NO_AA,
+    ("quality", "Displacement as measured, without the guard", "B"): "the rollout mirrors no A/A",
     ("quality", "Failed checks", "A"): _BORN,
     ("quality", "Feedback", "A"): "no user judged an answer",
+    ("traffic", "Failed attempts of candidates, by slice", "A"): "no candidate has live traffic",
     ("traffic", "Failovers", "A"): _BORN,
     ("traffic", "Errors of the gateway itself", "A"): _BORN,
     ("traffic", "Shed by gateways", "A"): _BORN,
