@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
+from deployments.actors import RESERVED
 from deployments.errors import Forbidden, RequestInvalid, Unauthorized
 
 ACTOR_CHARS = 128
@@ -69,6 +70,12 @@ class Access:
         if not name or len(name) > ACTOR_CHARS or not name.isprintable():
             raise RequestInvalid(
                 f"x-penumbra-actor: wanted 1 to {ACTOR_CHARS} printable characters",
+                param="x-penumbra-actor",
+            )
+        if name in RESERVED:
+            raise RequestInvalid(
+                f"x-penumbra-actor: found {name!r}, which stands for no person or tool; wanted"
+                " another name",
                 param="x-penumbra-actor",
             )
         return Caller(role, name)

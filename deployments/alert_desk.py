@@ -12,8 +12,9 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
+from deployments.actors import ALERTMANAGER
 from deployments.alert_rows import deal_with, is_dealt_with
-from deployments.alerts import ACTOR, Alert, AlertOutcome, Result, ways_to
+from deployments.alerts import Alert, AlertOutcome, Result, ways_to
 from deployments.controller import Change, Controller
 from deployments.errors import DeploymentsError
 from deployments.events import Kind
@@ -115,7 +116,7 @@ class AlertDesk:
             record, _ = rolled_back(one.record, self._now(), step)
             return one.model_copy(update={"record": record})
 
-        kept = await self._rollouts.change(key, edit, ACTOR, alert.reason)
+        kept = await self._rollouts.change(key, edit, ALERTMANAGER, alert.reason)
         if kept.is_changed:
             return Result.ACTED, "rolled back", kept.epoch
         return Result.ALREADY_ACTED, f"its rollout is {kept.rollout.stage}", None
@@ -134,6 +135,6 @@ class AlertDesk:
             del model
             return flag.model_copy(update={"blocked": (*flag.blocked, candidate)})
 
-        change = Change(Kind.SET, ACTOR, alert.reason, {name: block})
+        change = Change(Kind.SET, ALERTMANAGER, alert.reason, {name: block})
         applied = await self._controller.apply(change)
         return Result.ACTED, f"blocked in the flag; it was in: {', '.join(ways)}", applied.epoch

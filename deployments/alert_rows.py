@@ -4,7 +4,8 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from deployments.alerts import ACTOR, Alert
+from deployments.actors import ALERTMANAGER
+from deployments.alerts import Alert
 
 KEPT = timedelta(days=90)
 """Nobody re-sends an alert for so long without its being resolved in between."""
@@ -32,7 +33,7 @@ def is_dealt_with(connection: sa.Connection, alert: Alert) -> bool:
         return True
     # The change is durable before the row is: after a crash in between, the history knows.
     event = sa.select(_EVENTS.c.actor).where(
-        _EVENTS.c.actor == ACTOR, _EVENTS.c.reason.endswith(alert.mark, autoescape=True)
+        _EVENTS.c.actor == ALERTMANAGER, _EVENTS.c.reason.endswith(alert.mark, autoescape=True)
     )
     return connection.execute(event.limit(1)).first() is not None
 

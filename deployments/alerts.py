@@ -14,8 +14,6 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from router.snapshot import Flag
 
-ACTOR = "alertmanager"
-"""Who acts, in the history."""
 ACTION_LABEL = "penumbra_action"
 ROLLBACK = "rollback"
 

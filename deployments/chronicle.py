@@ -7,18 +7,10 @@ counts survive a restart and never go down.
 from collections import Counter
 from collections.abc import Iterable
 
+from deployments.actors import actor_class
 from deployments.events import Event
-from deployments.rollouts.judging import GUARD
 from deployments.rollouts.payload import RolloutPayload
 from deployments.rollouts.sentences import change_of
-
-ALERTMANAGER = "alertmanager"
-"""Who decides by Alertmanager's webhook, in the history."""
-
-
-def actor_class(actor: str) -> str:
-    """A value of the label `actor`: who decided, without naming a person."""
-    return actor if actor in {GUARD, ALERTMANAGER} else "operator"
 
 
 class Chronicle:

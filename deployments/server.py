@@ -18,6 +18,7 @@ import uvicorn
 from fastapi import APIRouter, FastAPI
 
 from deployments.access import Access
+from deployments.actors import CONFIGURATION
 from deployments.aggregate import Aggregate, fetcher, http_client
 from deployments.alert_desk import AlertDesk
 from deployments.alert_routes import alerts_router
@@ -51,9 +52,6 @@ from router.listening import announced, bind, joined, local_host
 from router.snapshot import Flag
 
 log = logging.getLogger(__name__)
-
-ACTOR = "configuration"
-"""Who changes the configuration, in the history."""
 
 _PING_SECONDS = 5.0
 _GRACE_SECONDS = 5
@@ -161,7 +159,7 @@ async def run_control(
         await controller.start()
         flags = flags_after(controller.state, payload, datetime.now(UTC))
         require_fitting_flags(flags, payload, config_file)
-        is_changed = await controller.configure(payload, ACTOR)
+        is_changed = await controller.configure(payload, CONFIGURATION)
         await plane.rollouts.start()
         sock = bind(spec.control.host, spec.control.port, "control.host, control.port")
         log.info(

@@ -6,6 +6,7 @@ Reading order: Bench.hear, Bench.reconsider.
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
+from deployments.actors import GUARD
 from deployments.events import Draft, Event
 from deployments.feedback import Judgement
 from deployments.rollouts.adapting import draft_of, obstacle_of
@@ -18,8 +19,6 @@ from deployments.rollouts.record import WATCHED, Key, Phase, Rollout
 from deployments.state import State, step
 from monitoring.evidence import Counts, Report, Run, RunReport, Signal
 
-GUARD = "guard"
-"""Who decides, in the history."""
 FEEDBACK = "feedback"
 """Source of the reports that carry judgements."""
 

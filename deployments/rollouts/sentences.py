@@ -1,6 +1,6 @@
 """What became of a rollout: in one of a few words, and in a sentence for people. Pure."""
 
-from deployments.rollouts.judging import GUARD
+from deployments.actors import GUARD
 from deployments.rollouts.payload import RolloutPayload
 from deployments.rollouts.record import Phase, Rollout
 

@@ -6,8 +6,8 @@ A rollback's span is the root of its trace, and the change that began it is its 
 from datetime import datetime
 from typing import Any
 
+from deployments.actors import actor_class
 from deployments.evidence_rows import RollbackTimes
-from deployments.rollouts.judging import GUARD
 from deployments.rollouts.payload import RolloutPayload, takes_away
 from deployments.rollouts.record import Verdict
 from deployments.rollouts.sentences import change_of
@@ -15,7 +15,6 @@ from monitoring.tracing.context import TraceContext
 from monitoring.tracing.span import Happening, Span, SpanKind
 from monitoring.tracing.tracer import Tracer, unix_ns
 
-_ALERTMANAGER = "alertmanager"
 _UNDECIDED = "undecided"
 
 
@@ -57,7 +56,7 @@ def trace_change(
                 "penumbra.change": change_of(payload),
                 "penumbra.stage": after.stage,
                 "penumbra.verdict": _verdict(after.record.verdict),
-                "penumbra.actor_kind": actor if actor in (GUARD, _ALERTMANAGER) else "operator",
+                "penumbra.actor_kind": actor_class(actor),
             },
         )
     )

@@ -12,10 +12,11 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from deployments.access import Access, Role
+from deployments.actors import CONFIGURATION
 from deployments.api import build_api
 from deployments.publisher import Publisher
 from deployments.rollouts.routes import rollouts_router
-from deployments.server import ACTOR, Plane, open_plane
+from deployments.server import Plane, open_plane
 from deployments.spec import ControlSpec, PenumbraSpec
 from monitoring.evidence import Counts, Pair, Run, RunReport
 from router.link_messages import Beat, Probe, encode
@@ -133,7 +134,7 @@ async def whole_plane(folder: Path, **models: Any) -> AsyncIterator[WholePlane]:
     spec = PenumbraSpec.model_validate({"state_dir": folder, "models": given, "control": control})
     parts = open_plane(spec)
     await parts.controller.start()
-    await parts.controller.configure(payload(**models), ACTOR)
+    await parts.controller.configure(payload(**models), CONFIGURATION)
     await parts.rollouts.start()
     access = Access({Role.ADMIN: ADMIN}, "token-of-the-gateways")
     app = build_api(parts.controller, parts.gateways, access)

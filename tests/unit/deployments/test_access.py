@@ -35,8 +35,10 @@ def test_the_actor_is_who_the_caller_says_or_the_role(actor: str | None, expecte
     assert ACCESS.identify("Bearer a-token", actor, Role.ADMIN).actor == expected
 
 
-@pytest.mark.parametrize("actor", [" ", "x" * 129, "a\tb"])
-def test_an_actor_has_a_printable_name(actor: str) -> None:
+@pytest.mark.parametrize(
+    "actor", [" ", "x" * 129, "a\tb", "guard", "alertmanager", "configuration"]
+)
+def test_an_actor_has_a_printable_name_of_its_own(actor: str) -> None:
     with pytest.raises(RequestInvalid):
         ACCESS.identify("Bearer a-token", actor, Role.ADMIN)
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from deployments.chronicle import Chronicle, actor_class
+from deployments.actors import actor_class
+from deployments.chronicle import Chronicle
 from deployments.events import Event, FlagPayload, Kind
 from deployments.rollouts.moves import changed, restarted
 from deployments.rollouts.payload import RolloutPayload
