@@ -48,6 +48,8 @@ class Aggregate:
         self._fetch = fetch
         self._seconds = seconds
         self._under_way: asyncio.Task[bytes] | None = None
+        self._known: set[str] = set()
+        """Processes of which the log says already that they are left out."""
 
     async def text(self, targets: Sequence[Target]) -> bytes:
         """The exposition, in Prometheus's text format."""
@@ -64,19 +66,30 @@ class Aggregate:
             task.exception()  # looked at, also if nobody waits for it any more
 
     async def _gather(self, targets: Sequence[Target]) -> bytes:
-        pages = await asyncio.gather(*(self._page(one) for one in targets[:MOST_TARGETS]))
+        problems: dict[str, str] = {}
+        fetched = targets[:MOST_TARGETS]
+        pages = await asyncio.gather(*(self._page(one, problems) for one in fetched))
         left_out = [None] * (len(targets) - len(pages))
         # In a thread: reading thousands of lines must hold up neither links nor leases.
-        return await asyncio.to_thread(merged, targets, [*pages, *left_out])
+        text = await asyncio.to_thread(merged, targets, [*pages, *left_out], problems)
+        self._report(problems)
+        return text
 
-    async def _page(self, target: Target) -> str | None:
+    async def _page(self, target: Target, problems: dict[str, str]) -> str | None:
         try:
             async with asyncio.timeout(self._seconds):
                 return await self._fetch(target)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             # OSError: TimeoutError is one.
-            _warn(target, error)
+            problems[target.process] = f"{type(error).__name__}: {error}"
             return None
+
+    def _report(self, problems: Mapping[str, str]) -> None:
+        # Once, not at every scrape.
+        for process, detail in problems.items():
+            if process not in self._known:
+                log.warning("metrics_left_out", extra={"target": process, "detail": detail})
+        self._known = set(problems)
 
 
 def fetcher(client: httpx.AsyncClient, own_url: str) -> Fetch:
@@ -111,17 +124,20 @@ def http_client() -> httpx.AsyncClient:
     )
 
 
-def merged(targets: Sequence[Target], pages: Sequence[str | None]) -> bytes:
+def merged(
+    targets: Sequence[Target], pages: Sequence[str | None], problems: dict[str, str]
+) -> bytes:
     """One exposition of all pages.
 
     Args:
         targets: Whose pages they are, in the same order.
         pages: None for one that did not come.
+        problems: Process -> what is wrong with its page; what is found here is added.
     """
     up = GaugeMetricFamily(control.UP.name, control.UP.help, labels=control.UP.label_names)
     families: dict[str, Metric] = {}
     for target, page in zip(targets, pages, strict=True):
-        is_read = page is not None and _is_added(families, target, page)
+        is_read = page is not None and _is_added(families, target, page, problems)
         up.add_metric([target.labels[name] for name in control.UP.label_names], float(is_read))
     families[up.name] = up
     registry = CollectorRegistry()
@@ -140,12 +156,14 @@ class _Families(Collector):
         return self._families
 
 
-def _is_added(families: dict[str, Metric], target: Target, page: str) -> bool:
+def _is_added(
+    families: dict[str, Metric], target: Target, page: str, problems: dict[str, str]
+) -> bool:
     """Whether the page could be read; then its series are among the families."""
     try:
         found = list(text_string_to_metric_families(page))
     except ValueError as error:
-        _warn(target, error)
+        problems[target.process] = f"{error}"
         return False
     for family in found:
         whole = families.get(family.name)
@@ -154,7 +172,8 @@ def _is_added(families: dict[str, Metric], target: Target, page: str) -> bool:
             families[family.name] = whole
         if whole.type != family.type:
             # A page may say only one type of a name: that of the first.
-            _warn(target, ValueError(f"{family.name} is a {family.type}, elsewhere {whole.type}"))
+            problem = f"{family.name} is a {family.type}, elsewhere a {whole.type}"
+            problems[target.process] = problem
             continue
         whole.samples += [
             sample._replace(labels=_labelled(sample.labels, target)) for sample in family.samples
@@ -167,8 +186,3 @@ def _labelled(own: Mapping[str, str], target: Target) -> dict[str, str]:
     # As Prometheus does it when a scraped series has a label that discovery adds.
     kept = {f"exported_{name}" if name in added else name: value for name, value in own.items()}
     return kept | added
-
-
-def _warn(target: Target, error: Exception) -> None:
-    detail = f"{type(error).__name__}: {error}"
-    log.warning("metrics_left_out", extra={"target": target.process, "detail": detail})

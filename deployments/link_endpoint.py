@@ -13,7 +13,8 @@ from router.link_messages import PATH, LinkError
 
 log = logging.getLogger(__name__)
 
-_NORMAL = 1000
+_GOING_AWAY = 1001
+"""What a process closes its link with when it ends in order."""
 _PROTOCOL_ERROR = 1002
 
 
@@ -37,7 +38,7 @@ class SocketChannel:
             return await self._socket.receive_text()
         except WebSocketDisconnect as error:
             # Any other code, or none: the process, its machine or the network broke.
-            raise LinkClosed(str(error), has_ended=error.code == _NORMAL) from error
+            raise LinkClosed(str(error), has_ended=error.code == _GOING_AWAY) from error
         except (RuntimeError, KeyError) as error:
             # KeyError: a binary message, which is none of ours.
             raise LinkClosed(str(error)) from error

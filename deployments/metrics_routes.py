@@ -23,13 +23,21 @@ def metrics_router(discovery: Discovery, aggregate: Aggregate) -> APIRouter:
     @router.get(TARGETS_PATH)
     async def targets(request: Request) -> JSONResponse:
         """Prometheus's HTTP service discovery: every process's page and its labels."""
-        found = discovery.targets(request.url.hostname or "")
+        found = discovery.targets(_host(request))
         return JSONResponse([target.group() for target in found])
 
     @router.get(ALL_PATH)
     async def everything(request: Request) -> Response:
         """Every process's page in one, with the labels `process` and `process_kind`."""
-        found = discovery.targets(request.url.hostname or "")
+        found = discovery.targets(_host(request))
         return Response(await aggregate.text(found), media_type=_CONTENT_TYPE)
 
     return router
+
+
+def _host(request: Request) -> str:
+    """Under which this process was reached."""
+    try:
+        return request.url.hostname or ""
+    except ValueError:
+        return ""  # whoever asks so has other worries

@@ -16,6 +16,7 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, WebSocketException
+from websockets.frames import CloseCode
 
 from router.feedback import FeedbackDesk
 from router.lease import Lease
@@ -36,6 +37,7 @@ from router.link_messages import (
     Stored,
     encode,
     from_control,
+    link_url,
 )
 from router.link_messages import Lease as Grant
 from router.pace import Pace
@@ -160,6 +162,10 @@ class ControlLink:
             chores = [asyncio.create_task(_do(chore, socket)) for chore in self._chores(socket)]
             try:
                 await self._follow(socket)
+            except asyncio.CancelledError:
+                # This process ends in order, and the control process need not wait for it.
+                await socket.close(CloseCode.GOING_AWAY)
+                raise
             finally:
                 for chore in chores:
                     chore.cancel()
@@ -283,18 +289,3 @@ async def _do(chore: Coroutine[Any, Any, None], socket: ClientConnection) -> Non
         log.exception("link_chore_failed")
         # A link that does half of its duty is worse than none: that one ends the leases.
         await socket.close()
-
-
-def link_url(url: str, path: str = PATH) -> str:
-    """The WebSocket address of the link for a base URL of the control process.
-
-    Raises:
-        ValueError: The scheme is none of http, https, ws, wss.
-    """
-    scheme, separator, rest = url.partition("://")
-    schemes = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
-    if not separator or scheme not in schemes:
-        raise ValueError(
-            f'control_url: found "{url}", wanted http://HOST:PORT or https://HOST:PORT'
-        )
-    return f"{schemes[scheme]}://{rest.rstrip('/')}{path}"

@@ -213,3 +213,18 @@ def from_control(text: str | bytes) -> FromControl:
         return _from_control.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise LinkError(f"no message of the control process: {error}") from error
+
+
+def link_url(url: str, path: str = PATH) -> str:
+    """The WebSocket address of the link for a base URL of the control process.
+
+    Raises:
+        ValueError: The scheme is none of http, https, ws, wss.
+    """
+    scheme, separator, rest = url.partition("://")
+    schemes = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+    if not separator or scheme not in schemes:
+        raise ValueError(
+            f'control_url: found "{url}", wanted http://HOST:PORT or https://HOST:PORT'
+        )
+    return f"{schemes[scheme]}://{rest.rstrip('/')}{path}"

@@ -54,7 +54,7 @@ class Fleet:
     def __init__(self, plan: FleetPlan) -> None:
         self._plan = plan
         self._last: dict[str, VariantEvent] = {}
-        self._targets = ReplicaTargets()
+        self._targets = ReplicaTargets(plan.host, is_local=plan.address is None)
         self._numbers = ReplicaNumbers()
 
     def changes(self) -> list[VariantEvent]:

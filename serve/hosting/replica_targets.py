@@ -25,10 +25,20 @@ class ReplicaTargets:
     """Asks Ray Serve's controller.
 
     Args:
-        ask: Ray's target groups; may fail in any way.
+        host: Address that replicas listen on.
+        is_local: Whether all of Ray is on this machine.
+        ask: Ray's target groups, and this machine's address in them; may fail in any way.
     """
 
-    def __init__(self, ask: Callable[[], Iterable[Any]] | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        *,
+        is_local: bool,
+        ask: Callable[[], tuple[Iterable[Any], str]] | None = None,
+    ) -> None:
+        self._host = host
+        self._is_local = is_local
         self._ask = ask or _ask_ray
         self._last: dict[str, Addresses] = {}
         self._has_failed = False
@@ -36,7 +46,14 @@ class ReplicaTargets:
     def found(self) -> dict[str, Addresses]:
         """Application -> its running replicas; those found last if Ray does not tell now."""
         try:
-            self._last = addresses_of(self._ask())
+            groups, here = self._ask()
+
+            def host_of(address: str) -> str:
+                # Ray names the machine's address also where replicas listen on loopback only, and
+                # HAProxy translates it too.
+                return self._host if self._is_local or address == here else address
+
+            self._last = addresses_of(groups, host_of)
             self._has_failed = False
         except Exception as error:  # noqa: BLE001  # whatever Ray has changed, the variants run
             if not self._has_failed:
@@ -46,7 +63,7 @@ class ReplicaTargets:
         return self._last
 
 
-def _ask_ray() -> Iterable[Any]:
+def _ask_ray() -> tuple[Iterable[Any], str]:
     import ray
     from ray.serve.context import _get_global_client
 
@@ -55,21 +72,25 @@ def _ask_ray() -> Iterable[Any]:
     groups: Iterable[Any] = ray.get(
         controller.get_target_groups.remote(None, True), timeout=_SECONDS
     )
-    return groups
+    return groups, str(ray.util.get_node_ip_address())
 
 
-def addresses_of(groups: Iterable[Any]) -> dict[str, Addresses]:
+def addresses_of(groups: Iterable[Any], host_of: Callable[[str], str]) -> dict[str, Addresses]:
     """The replicas in Ray Serve's target groups.
 
+    Args:
+        groups: As Ray 2.60 has them.
+        host_of: Address of a node -> host at which its replicas are reached.
+
     Raises:
-        AttributeError: They are not what Ray 2.60 has.
+        AttributeError: They are something else.
     """
     found: dict[str, Addresses] = {}
     for group in groups:
         if str(getattr(group.protocol, "value", group.protocol)).upper() != "HTTP":
             continue
         replicas = {
-            target.name: joined(target.ip, target.port)
+            target.name: joined(host_of(target.ip), target.port)
             for target in group.targets
             if target.name.startswith(_REPLICA)
         }

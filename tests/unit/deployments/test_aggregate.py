@@ -69,7 +69,7 @@ def values(text: bytes, name: str) -> dict[str, float]:
 
 
 def test_series_of_processes_stay_apart_in_one_family() -> None:
-    text = merged(GATEWAYS, [page(3), page(5)])
+    text = merged(GATEWAYS, [page(3), page(5)], {})
     assert values(text, "penumbra_requests_total") == {"gateway-0": 3.0, "gateway-1": 5.0}
     assert text.count(b"# TYPE penumbra_requests_total counter") == 1
     assert text.count(b"# HELP penumbra_request_duration_seconds How long.") == 1
@@ -85,7 +85,7 @@ def test_series_of_processes_stay_apart_in_one_family() -> None:
 
 
 def test_engines_have_their_names_and_keep_labels_that_collide() -> None:
-    text = merged([ENGINE], [ENGINES_PAGE])
+    text = merged([ENGINE], [ENGINES_PAGE], {})
     sample = read(text)["vllm:prompt_tokens"].samples[0]
     assert sample.labels == {
         "engine": "0",
@@ -101,7 +101,7 @@ def test_engines_have_their_names_and_keep_labels_that_collide() -> None:
 
 @pytest.mark.parametrize("bad", [None, "no exposition {", 'a{b="c} 1\n', "# TYPE x nonsense\n"])
 def test_what_cannot_be_had_or_read_is_left_out_and_told(bad: str | None) -> None:
-    text = merged([*GATEWAYS, ENGINE], [page(3), bad, ENGINES_PAGE])
+    text = merged([*GATEWAYS, ENGINE], [page(3), bad, ENGINES_PAGE], {})
     assert values(text, "penumbra_requests_total") == {"gateway-0": 3.0}
     assert values(text, "penumbra_process_up") == {
         "gateway-0": 1.0,
@@ -113,7 +113,9 @@ def test_what_cannot_be_had_or_read_is_left_out_and_told(bad: str | None) -> Non
 def test_a_family_of_another_type_does_not_spoil_the_page() -> None:
     other = "# TYPE penumbra_requests_total gauge\npenumbra_requests_total 1\n"
     other += "# TYPE penumbra_request_duration_seconds gauge\npenumbra_request_duration_seconds 1\n"
-    text = merged(GATEWAYS, [page(3), other])
+    problems: dict[str, str] = {}
+    text = merged(GATEWAYS, [page(3), other], problems)
+    assert "elsewhere a histogram" in problems["gateway-1"]
     assert read(text)["penumbra_request_duration_seconds"].type == "histogram"
     assert values(text, "penumbra_request_duration_seconds_count") == {"gateway-0": 2.0}
     assert values(text, "penumbra_process_up") == {"gateway-0": 1.0, "gateway-1": 1.0}
@@ -121,7 +123,7 @@ def test_a_family_of_another_type_does_not_spoil_the_page() -> None:
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 def test_promtool_finds_nothing_to_say_about_our_own() -> None:
-    text = merged([*GATEWAYS, OWN], [page(3), page(5), None])
+    text = merged([*GATEWAYS, OWN], [page(3), page(5), None], {})
     found = subprocess.run(
         ["promtool", "check", "metrics"], input=text, capture_output=True, timeout=30, check=False
     )
@@ -129,6 +131,23 @@ def test_promtool_finds_nothing_to_say_about_our_own() -> None:
 
 
 # Fetching
+
+
+async def test_the_log_says_once_that_a_process_is_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    answers: list[str | None] = [None, None, page(3), None]
+
+    async def fetch(target: Target) -> str:
+        answer = answers.pop(0)
+        if answer is None:
+            raise httpx.ConnectError("refused")
+        return answer
+
+    aggregate = Aggregate(fetch)
+    for lines in (1, 1, 1, 2):
+        await aggregate.text(GATEWAYS[:1])
+        assert caplog.messages.count("metrics_left_out") == lines
 
 
 async def test_a_hanging_process_holds_up_the_page_no_longer_than_the_deadline() -> None:

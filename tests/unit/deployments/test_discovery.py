@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.websockets import WebSocket, WebSocketState
 
 from deployments.discovery import Discovery, Target
 from deployments.engines import EngineAddresses, read_engines, write_engines
-from deployments.links import Link
+from deployments.link_endpoint import SocketChannel
+from deployments.links import Link, LinkClosed
 from deployments.publisher import Publisher
 from deployments.roll import ENDED_SECONDS, LOST_SECONDS, MOST_LOST, Roll
 from monitoring.telemetry import engine, labels
@@ -270,3 +272,22 @@ async def test_the_publisher_tells_of_each_that_comes_and_goes(tmp_path: Path) -
         second.leave(has_ended=True)
         await plane.attending[1]
     assert told == [("g0", ""), ("g1", ""), ("g0", False), ("g1", True)]
+
+
+@pytest.mark.parametrize(
+    ("code", "has_ended"), [(1001, True), (1000, False), (1011, False), (1006, False)]
+)
+async def test_a_link_that_is_closed_in_order_tells_that_its_process_ended(
+    code: int, has_ended: bool
+) -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.disconnect", "code": code}
+
+    async def send(_message: Any) -> None:
+        return
+
+    socket = WebSocket({"type": "websocket"}, receive, send)
+    socket.client_state = socket.application_state = WebSocketState.CONNECTED
+    with pytest.raises(LinkClosed) as closed:
+        await SocketChannel(socket).receive()
+    assert closed.value.has_ended is has_ended

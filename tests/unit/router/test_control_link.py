@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitoring.evidence import Counts, Pair, Report, Run, RunReport, Signal
-from router.control_link import ControlLink, link_url
+from router.control_link import ControlLink
 from router.link_messages import (
     Applied,
     Hello,
@@ -12,6 +12,7 @@ from router.link_messages import (
     encode,
     from_control,
     from_gateway,
+    link_url,
     push_of,
 )
 from router.pace import Pace

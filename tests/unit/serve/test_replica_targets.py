@@ -6,6 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from deployments.engines import read_engines
 from serve.hosting.replica_targets import ReplicaNumbers, ReplicaTargets, addresses_of
 from serve.supervisor.replicas_file import ReplicasFile
@@ -26,7 +28,7 @@ def test_replicas_are_told_apart_from_proxies_and_other_protocols() -> None:
         group("demo-full", (A, "10.0.0.1", 40000), protocol="gRPC"),
         group("demo-int8", ("SERVE_PROXY_ACTOR-1", "10.0.0.1", 8000)),
     ]
-    assert addresses_of(groups) == {
+    assert addresses_of(groups, str) == {
         "demo-full": {A: "10.0.0.1:30000", B: "[fd00::2]:30000"},
         "demo-int8": {},
     }
@@ -35,16 +37,22 @@ def test_replicas_are_told_apart_from_proxies_and_other_protocols() -> None:
 def test_what_ray_does_not_tell_now_is_as_it_was() -> None:
     answers: list[Any] = [[group("demo-full", (A, "10.0.0.1", 30000))], [SimpleNamespace()], []]
 
-    def ask() -> Iterable[Any]:
-        answer: Iterable[Any] = answers.pop(0)
-        return answer
+    def ask() -> tuple[Iterable[Any], str]:
+        return answers.pop(0), "10.0.0.9"
 
-    targets = ReplicaTargets(ask)
+    targets = ReplicaTargets("127.0.0.1", is_local=False, ask=ask)
     known = {"demo-full": {A: "10.0.0.1:30000"}}
     assert targets.found() == known
     assert targets.found() == known  # not what Ray 2.60 has
     assert targets.found() == {}
     assert targets.found() == {}  # the call itself fails
+
+
+@pytest.mark.parametrize(("is_local", "other"), [(True, "127.0.0.1"), (False, "10.0.0.2")])
+def test_replicas_of_this_machine_are_reached_where_they_listen(is_local: bool, other: str) -> None:
+    groups = [group("demo-full", (A, "10.0.0.1", 30000), (B, "10.0.0.2", 30001))]
+    targets = ReplicaTargets("127.0.0.1", is_local=is_local, ask=lambda: (groups, "10.0.0.1"))
+    assert targets.found() == {"demo-full": {A: "127.0.0.1:30000", B: f"{other}:30001"}}
 
 
 def test_a_replica_keeps_its_number_and_its_successor_gets_it() -> None:
