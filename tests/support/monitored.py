@@ -199,8 +199,8 @@ class Monitored:
 
     def apply(self, name: str, **more: Any) -> None:
         """Begin an example's rollout, with changes."""
-        spec = load_rollout(EXAMPLES / "rollouts" / f"{name}.yaml").model_copy(update=more)
-        self._change("PUT", "/rollouts", {"spec": spec.model_dump(mode="json")})
+        spec = load_rollout(EXAMPLES / "rollouts" / f"{name}.yaml").model_dump(mode="json")
+        self._change("PUT", "/rollouts", {"spec": {**spec, **more}})
 
     def do(self, verb: str, candidate: str) -> None:
         """Give a rollout a verb."""
@@ -253,7 +253,7 @@ async def _good(monitored: Monitored, story: Story) -> None:
         await asyncio.to_thread(
             monitored.apply,
             "int8",
-            stages=("shadow", 25, 50),
+            stages=["shadow", 25, 50],
             mirror={"rate": 1.0, "generate": 0.5, "aa": 0.2},
         )
         await _until(monitored, "int8", lambda view: view["stage"] == "promoted", 180)
