@@ -16,8 +16,8 @@ MOST_SERIES = 12_000
 """The budget of one process of the installation that `labels` counts with: what Prometheus scrapes
 in well under a second. Half of it is one model's."""
 
-SAMPLE_NAMES = frozenset(
-    name for metric in (*METRICS, *engine.METRICS) for name in metric.sample_names
+SAMPLE_NAMES = frozenset(name for metric in METRICS for name in metric.sample_names) | frozenset(
+    name for metric in engine.METRICS for name in metric.sample_names
 )
 """Every name that a rule or a dashboard may ask for, besides those that rules record."""
 
