@@ -94,8 +94,8 @@ def drawn(board: Board, runbooks: str) -> dashboard.Dashboard:
             boards.DashboardLink("Penumbra")
             .type(dashboard.DashboardLinkType.DASHBOARDS)
             .tags([TAG])
+            # Without the variables: "All" means nothing to the dashboard that is of one candidate.
             .keep_time(True)
-            .include_vars(True)
         )
     )
     for row in board.rows:

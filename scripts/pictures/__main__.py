@@ -11,8 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from scripts.pictures.answers import Prometheus, answers, page_input
-from scripts.pictures.browser import build, take
+from scripts.pictures.answers import Prometheus, PrometheusFailed, answers, page_input
+from scripts.pictures.browser import PictureFailed, build, take
 from tests.support.panel_queries import NAMES, Times, load
 
 POINTS = 300
@@ -77,15 +77,22 @@ def _keep(path: Path, results: dict[str, Any]) -> None:
     path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
-def main() -> None:
-    """The command."""
-    arguments = _arguments()
+def _draw(arguments: argparse.Namespace) -> list[Path]:
     results = _kept(arguments.results) if arguments.results else _ask(arguments)
     if arguments.keep:
         _keep(arguments.keep, results)
-    build()
     inputs = {name: page_input(load(name), results) for name in arguments.dashboards}
-    for picture in take(inputs, arguments.out, arguments.width, arguments.scale):
+    build()
+    return take(inputs, arguments.out, arguments.width, arguments.scale)
+
+
+def main() -> None:
+    """The command."""
+    try:
+        pictures = _draw(_arguments())
+    except (PrometheusFailed, PictureFailed) as error:
+        raise SystemExit(str(error)) from error
+    for picture in pictures:
         print(picture)
 
 
