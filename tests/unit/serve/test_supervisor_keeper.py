@@ -68,7 +68,8 @@ async def test_a_process_gets_the_variables_of_traces_and_no_token(
     keeper = NeverReadyKeeper(show, tmp_path)
     with pytest.raises(ProcessFailed) as failure:
         await keeper.run()
-    assert failure.value.log_tail == "OTEL_EXPORTER_OTLP_ENDPOINT"
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in failure.value.log_tail
+    assert "PENUMBRA_ADMIN_TOKEN" not in failure.value.log_tail
 
 
 async def test_process_that_dies_later_is_started_again(
