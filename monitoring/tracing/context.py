@@ -10,6 +10,11 @@ TRACEPARENT = b"traceparent"
 TRACESTATE = b"tracestate"
 
 _FORM = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
+# The usual header of a request that is not sampled: found without reading a number. An id of zeros
+# is none, which the lookaheads see to.
+_is_plainly_unsampled = re.compile(
+    rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]"
+).fullmatch
 _INVALID_VERSION = 0xFF
 _IS_SAMPLED = 0x01
 
@@ -31,6 +36,14 @@ class TraceContext:
     def header(self) -> str:
         """The value of `traceparent` that makes what follows a child of this span."""
         return f"00-{self.trace_id:032x}-{self.span_id:016x}-{int(self.is_sampled):02x}"
+
+
+def is_plainly_unsampled(traceparent: bytes) -> bool:
+    """Whether a header is well-formed and says that its trace is not sampled.
+
+    False may mean that it takes `read_traceparent` to know.
+    """
+    return _is_plainly_unsampled(traceparent) is not None
 
 
 def read_traceparent(value: bytes | None) -> TraceContext | None:

@@ -7,7 +7,7 @@ never waits. Reading order: Tracer.sample, Tracer.record.
 import random
 from collections.abc import Callable
 
-from monitoring.tracing.context import TraceContext, read_traceparent
+from monitoring.tracing.context import TraceContext, is_plainly_unsampled, read_traceparent
 from monitoring.tracing.span import Span
 
 _NANO = 1_000_000_000
@@ -52,7 +52,12 @@ class Tracer:
         Args:
             traceparent: As the request has it, if it does; malformed is as good as none.
         """
-        parent = read_traceparent(traceparent) if traceparent is not None else None
+        if traceparent is None:
+            parent = None
+        elif self._is_parent_based and is_plainly_unsampled(traceparent):
+            return None
+        else:
+            parent = read_traceparent(traceparent)
         if parent is not None and self._is_parent_based:
             return (self.child(parent), parent) if parent.is_sampled else None
         trace_id = parent.trace_id if parent is not None else self._bits(128) or 1

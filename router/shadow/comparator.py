@@ -279,5 +279,7 @@ def _log_fault(error: Exception, trace: str) -> None:
     # Where, not what: the text of an error may quote what it could not handle.
     frames = traceback.extract_tb(error.__traceback__)
     where = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames[-4:]]
-    about = {"error": type(error).__name__, "where": where, **trace_field(trace)}
-    log.error("comparison_failed", extra=about)
+    log.error(
+        "comparison_failed",
+        extra={"error": type(error).__name__, "where": where, **trace_field(trace)},
+    )

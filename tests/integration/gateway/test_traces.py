@@ -290,6 +290,24 @@ def test_only_the_latest_names_if_they_are_asked_for(
     assert fresh.metadata[0]["x-collector-key"] == "secret"
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("OTEL_TRACES_SAMPLER", "sometimes", "wanted one of: always_on"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "8", "the exporter of traces refuses its variables"),
+    ],
+)
+def test_variables_that_cannot_be_used_end_the_process_at_its_start(
+    settings: dict[str, Any], tmp_path: Path, variable: str, value: str, words: str
+) -> None:
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", variable: value}
+    process = GatewayProcess(settings, tmp_path, environment)
+    process.start(wait=False)
+    assert process.process.wait(15) == 2
+    assert words in process.log_text()
+    assert "Traceback" not in process.log_text()
+
+
 @pytest.mark.parametrize("fault", ["refuses", "hangs", "is away"])
 def test_a_collector_that_fails_costs_no_request_and_no_end(
     settings: dict[str, Any], tmp_path: Path, full: ScriptedUpstream, fault: str

@@ -59,6 +59,19 @@ async def test_process_that_dies_before_it_is_ready_fails_with_its_log(tmp_path:
     assert failure.value.log_tail == "no such model"
 
 
+async def test_a_process_gets_the_variables_of_traces_and_no_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317")
+    monkeypatch.setenv("PENUMBRA_ADMIN_TOKEN", "of the supervisor")
+    show = "import os; [print(n) for n in os.environ if n.startswith(('OTEL_', 'PENUMBRA_'))]"
+    keeper = NeverReadyKeeper(show, tmp_path)
+    with pytest.raises(ProcessFailed) as failure:
+        await keeper.run()
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in failure.value.log_tail
+    assert "PENUMBRA_ADMIN_TOKEN" not in failure.value.log_tail
+
+
 async def test_process_that_dies_later_is_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

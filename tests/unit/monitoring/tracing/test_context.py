@@ -1,8 +1,8 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from monitoring.tracing.context import TraceContext, read_traceparent
+from monitoring.tracing.context import TraceContext, is_plainly_unsampled, read_traceparent
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -52,6 +52,19 @@ def test_a_context_is_read(value: str, is_sampled: bool) -> None:
 )
 def test_what_is_malformed_is_no_context(value: str) -> None:
     assert read_traceparent(value.encode()) is None
+
+
+@given(
+    st.integers(min_value=0, max_value=2**128 - 1),
+    st.integers(min_value=0, max_value=2**64 - 1),
+    st.integers(min_value=0, max_value=255),
+)
+@example(0, 1, 0)
+@example(1, 0, 0)
+def test_the_quick_look_says_what_reading_says(trace_id: int, span_id: int, flags: int) -> None:
+    header = f"00-{trace_id:032x}-{span_id:016x}-{flags:02x}".encode()
+    found = read_traceparent(header)
+    assert is_plainly_unsampled(header) == (found is not None and not found.is_sampled)
 
 
 @given(st.binary(max_size=80))

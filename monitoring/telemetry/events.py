@@ -1,0 +1,95 @@
+"""Every line that a service of Penumbra may log: its event, what it says, its fields. Pure.
+
+Checked against the code and docs/logs.md, both ways (tests/conformance/test_log_events.py).
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class LogEvent:
+    """One kind of log line."""
+
+    name: str
+    help: str
+    """One sentence, with a full stop."""
+    fields: tuple[str, ...] = ()
+    """Besides those that every line has."""
+
+
+def _event(name: str, text: str, *fields: str) -> LogEvent:
+    return LogEvent(name, text, fields)
+
+
+COMMON = ("at", "level", "process", "logger", "event")
+"""What every line has. `exception` comes on top where one was met."""
+
+EVENTS = (
+    # Rollouts
+    _event(
+        "rollout_changed",
+        "A rollout changed, by the guard or a person: one line for each change, `text` says it.",
+        "text", "model", "candidate", "change", "stage", "verdict", "cause", "actor", "epoch",
+        "trace_id",
+    ),
+    _event("rollback_times_not_stored", "How fast a rollback was is lost.", "epoch", "code"),
+    _event("candidate_tripped", "A gateway took a failing candidate out.", "model", "candidate"),
+    _event("candidate_unhealthy", "A watched candidate says that it cannot answer.", "candidate"),
+    _event("self_test", "The baseline was scored against itself.", "model", "detail"),
+    # The gateway
+    _event("gateway_started", "It listens.", "addresses"),
+    _event("gateway_draining", "It takes no more connections, and ends what is under way."),
+    _event("gateway_stopped", "It has ended."),
+    _event("snapshot_applied", "A routing table is in force.", "epoch"),
+    _event("snapshot_refused", "A routing table cannot be used.", "epoch", "detail"),
+    _event("control_link_up", "The control process is there.", "epoch"),
+    _event("control_link_down", "The control process is away.", "error", "last_epoch"),
+    _event("link_chore_failed", "A duty on the link failed."),
+    _event("upstream_key_missing", "A variant's key is not in the environment.", "variable"),
+    _event("comparator_connected", "Mirrored requests can be handed over."),
+    _event("comparator_lost", "They cannot any more; what waited is lost."),
+    _event("mirroring_failed", "A request could not be mirrored.", "error", "trace_id"),
+    _event("request_callback_failed", "A fault of ours ended a client's connection."),
+    _event("answer_callback_failed", "A fault of ours ended an upstream's answer."),
+    _event("expire_failed", "A fault of ours met a deadline."),
+    _event("move_failed", "A request could not be moved off a rolled back candidate."),
+    _event("write_failed", "Bytes could not be written to a connection."),
+    # The comparator
+    _event("comparator_started", "It runs.", "port"),
+    _event("comparator_stopping", "It ends; what waits is shed."),
+    _event("comparator_stopped", "It has ended."),
+    _event("frames_awaited", "Gateways may connect.", "socket"),
+    _event("gateway_connection_refused", "Too many gateways.", "connections"),
+    _event("frame_malformed", "What a gateway sent is no frame.", "error"),
+    _event("comparison_failed", "A fault ended a comparison.", "error", "where", "trace_id"),
+    _event("attendance_failed", "Gauges, health, identity or self-test failed.", "work"),
+    # The control process
+    _event("control_started", "It serves.", "address", "epoch", "is_config_changed"),
+    _event("control_stopped", "It has ended."),
+    _event("gateway_connected", "A gateway or comparator is there.", "gateway", "gateway_pid"),
+    _event("gateway_gone", "It is away.", "gateway", "gateway_pid"),
+    _event("gateway_link_broken", "A link ended by a fault.", "error"),
+    _event("snapshot_unacknowledged", "Gateways did not answer in time.", "epoch", "gateways"),
+    _event(
+        "snapshot_refused_by_gateway", "A gateway cannot use a table.", "gateway", "epoch", "detail"
+    ),
+    _event("guard_not_alive", "The guard gives no heartbeat; leases run out.", "code", "detail"),
+    _event("report_not_stored", "Observations were not stored; they come again.", "source", "seq"),
+    _event("feedback_not_stored", "A judgement was not stored; its sender was told."),
+    _event("change_failed", "A change was not made.", "code", "detail"),
+    _event("request_failed", "A call of the admin API met a fault of ours.", "path"),
+    # Traces
+    _event("tracing_on", "An endpoint is set; requests are sampled.", "ratio"),
+    _event("spans_lost", "The collector did not take them; at most once a minute.",
+           "failed", "dropped", "cause"),
+    _event("content_not_captured", "The environment asks for content in spans.", "variable"),
+    # `penumbra up` and what it hosts
+    _event("installation_ready", "All is up.", "gateway"),
+    _event("process_died", "A process ended by itself and is started again.",
+           "program", "exit", "restart_seconds"),
+    _event("process_killed", "A process did not end in time.", "program"),
+    _event("orphans_ended", "Processes that were left behind were ended.", "pids"),
+    _event("warm_up_failed", "A build did not answer its first requests.", "variant", "error"),
+    _event("fleet_deployed", "Ray has all variants.", "variants"),
+    _event("variant_engine_dead", "An engine died; its replica ends."),
+)  # fmt: skip
