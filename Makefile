@@ -37,7 +37,8 @@ test: check system-packages  ## every test, real Ray and vLLM included
 system-packages:
 	@bash scripts/system-packages.sh
 
-MONITORING_TESTS := test_rules test_dashboards test_telemetry_registry test_telemetry_exposed test_control_metrics
+MONITORING_TESTS := test_rules test_dashboards test_compose test_telemetry_registry test_telemetry_exposed \
+  test_control_metrics
 monitor-test: install system-packages  ## real Prometheus and Alertmanager: every rule, every panel, the second line
 	.venv/bin/pytest -q $(MONITORING_TESTS:%=tests/conformance/%.py)
 	.venv/bin/pytest -q -s tests/e2e/test_monitoring.py -m e2e --timeout 900

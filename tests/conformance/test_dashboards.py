@@ -221,3 +221,16 @@ def test_product_code_does_not_need_the_dashboards() -> None:
             source = path.read_text(encoding="utf-8")
             assert "grafana_foundation_sdk" not in source, path
             assert not re.search(r"^\s*(from|import) monitoring\.dashboards", source, re.M), path
+
+
+def test_links_to_runbooks_lead_to_pages_that_exist() -> None:
+    runbooks = Path(__file__).parents[2] / "docs" / "runbooks"
+    links = {
+        link["url"].rpartition("/")[2]
+        for name in NAMES
+        for panel in panels(BOARDS[name])
+        for link in panel.get("links") or ()
+        if link["url"].endswith(".md")
+    }
+    assert links
+    assert {link for link in links if not (runbooks / link).exists()} == set()
