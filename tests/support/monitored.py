@@ -24,18 +24,20 @@ import httpx
 import yaml
 
 from deployments.rollouts.spec_file import load_rollout
+from serve.demo.tasks import SLICES
 from serve.demo.traffic import Tally, Traffic
 from tests.support.cable import Cable
-from tests.support.control_process import ADMIN, GATEWAY, ControlProcess, external
+from tests.support.control_process import ADMIN, ALERT, GATEWAY, ControlProcess, external
 from tests.support.gateway_process import ROOT, GatewayProcess, eventually, free_port
 from tests.support.prometheus import Alertmanager, Prometheus, wait_for_targets
 
 EXAMPLES = ROOT / "deployments" / "examples"
-ALERTS = "alert-token-of-the-tests"
 LEASE_SECONDS = 60.0
 """Long, so that what ends a live share is the second line and not the lease."""
 SHARE = 20.0
 """Percent of the traffic that gets the bad build."""
+PROVEN = ("arithmetic", "json", "sort")
+"""What the good build is asked, so that each is proven within a minute."""
 CLIENTS = 5
 """For each gateway."""
 POLL_SECONDS = 0.1
@@ -106,14 +108,12 @@ class Monitored:
 
     def __enter__(self) -> "Monitored":
         with ExitStack() as stack:
-            os.environ["PENUMBRA_ALERT_TOKEN"] = ALERTS  # read by the control process
-            stack.callback(os.environ.pop, "PENUMBRA_ALERT_TOKEN")
             stack.enter_context(self.control)
             self.cable = stack.enter_context(Cable(self.control.port))
             self.comparator = stack.enter_context(self._comparator())
             self.gateways = [stack.enter_context(self._gateway(number)) for number in range(2)]
             webhook = f"{self.control.url}/admin/v1/alerts"
-            alertmanager = Alertmanager(self.folder, webhook, ALERTS)
+            alertmanager = Alertmanager(self.folder, webhook, ALERT)
             self.alertmanager = stack.enter_context(alertmanager)
             self.prometheus = stack.enter_context(
                 Prometheus(
@@ -160,6 +160,7 @@ class Monitored:
             "limits": {"in_flight": 8},
             "budget": {"engine_seconds_per_minute": 480},
             "headroom": {"running": 32},
+            "niceness": 0,  # two cores for all of this: its metrics must answer within a second
         }
         file = self.folder / "comparator.json"
         file.write_text(json.dumps(settings))
@@ -249,7 +250,7 @@ async def play(monitored: Monitored) -> Story:
 
 async def _good(monitored: Monitored, story: Story) -> None:
     """INT8, from shadow to half of the traffic on what is proven; users judge meanwhile."""
-    async with _traffic(monitored, story, seed=30, is_judging=True):
+    async with _traffic(monitored, story, 30, PROVEN, is_judging=True):
         await asyncio.to_thread(
             monitored.apply,
             "int8",
@@ -263,7 +264,7 @@ async def _good(monitored: Monitored, story: Story) -> None:
 async def _bad(monitored: Monitored, story: Story, seed: int) -> Stop:
     """Two bits get a live share before anything is known of them."""
     await asyncio.to_thread(monitored.share, "int2", SHARE)
-    async with _traffic(monitored, story, seed=seed, is_judging=False) as traffics:
+    async with _traffic(monitored, story, seed) as traffics:
         await _first_answer(traffics)
         began_at = _now()
         await _until(monitored, "int2", lambda view: view["stage"] == "rolled_back", 90)
@@ -283,10 +284,15 @@ async def _first_answer(traffics: list[Traffic]) -> None:
 
 @asynccontextmanager
 async def _traffic(
-    monitored: Monitored, story: Story, seed: int, *, is_judging: bool
+    monitored: Monitored,
+    story: Story,
+    seed: int,
+    slices: tuple[str, ...] = SLICES,
+    *,
+    is_judging: bool = False,
 ) -> AsyncIterator[list[Traffic]]:
     traffics = [
-        Traffic(f"http://127.0.0.1:{gateway.port}", CLIENTS, seed * 10 + number)
+        Traffic(f"http://127.0.0.1:{gateway.port}", CLIENTS, seed * 10 + number, slices)
         for number, gateway in enumerate(monitored.gateways)
     ]
     for traffic in traffics:
