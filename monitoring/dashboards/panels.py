@@ -32,6 +32,8 @@ NATS = "suffix:nats"
 TOKENS = "suffix:tokens/s"
 COUNT = "none"
 """A number as it is: 1950, not 2 K."""
+SMALL = {"percentunit": 0.01, COUNT: 1, "reqps": 1, "cps": 1}
+"""Unit -> what an axis shows at least: where all is 0, Grafana would make it a hundred."""
 LABEL_WIDTHS = {"part": 220, "signal": 110, "verdict": 110, "phase": 110}
 """Pixels of the columns of labels with long values."""
 Steps = tuple[tuple[float, str], ...]
@@ -133,6 +135,8 @@ def chart(
             parts.GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.DASHED)
         )
     _drawn(panel, look)
+    if look.maximum is None and unit in SMALL:
+        panel.axis_soft_max(SMALL[unit])
     _highlighted(panel, look)
     return panel
 

@@ -8,6 +8,7 @@ python -m scripts.pictures --results results.json.gz --out docs/pictures
 import argparse
 import gzip
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,20 @@ def _ask(arguments: argparse.Namespace) -> dict[str, Any]:
             "to": round(arguments.end * 1000),
             "step": round(times.interval * 1000),
         },
-        "choice": choice,
-        "dashboards": {name: answers(load(name), choice, times, prometheus) for name in NAMES},
+        "dashboards": {
+            name: answers(load(name), _choice(load(name), choice), times, prometheus)
+            for name in NAMES
+        },
+    }
+
+
+def _choice(dashboard: Mapping[str, Any], choice: Mapping[str, str]) -> dict[str, str]:
+    """What must be chosen; a variable that has All shows all there is."""
+    variables = {one["name"]: one for one in dashboard["templating"]["list"]}
+    return {
+        name: value
+        for name, value in choice.items()
+        if not variables.get(name, {}).get("includeAll")
     }
 
 

@@ -72,6 +72,7 @@ def answers(
         panels.setdefault(query.title, {})[query.ref] = prometheus.answer(query)
     colors = {one["name"]: one["iconColor"] for one in dashboard["annotations"]["list"]}
     return {
+        "choice": choice,
         "panels": panels,
         "marks": [
             {"time": time, "name": query.name, "color": colors[query.name]}
@@ -99,7 +100,7 @@ def page_input(dashboard: Mapping[str, Any], kept: Mapping[str, Any]) -> Result:
         "dashboard": dashboard,
         "range": kept["range"],
         "choice": {
-            variable["name"]: _shown(kept["choice"].get(variable["name"], ALL))
+            variable["name"]: _shown(found["choice"].get(variable["name"], ALL))
             for variable in dashboard["templating"]["list"]
             if variable["type"] == "query"
         },

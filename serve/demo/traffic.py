@@ -89,6 +89,8 @@ class Traffic:
 
     is_judging: bool = False
     """Whether the clients tell what they think of each answer (`POST /v1/feedback`)."""
+    pause_seconds: float = 0.0
+    """How long a client thinks between an answer and its next request."""
 
     def __init__(
         self, base_url: str, clients: int, seed: int = 0, slices: Sequence[str] = SLICES
@@ -125,6 +127,7 @@ class Traffic:
                 self.tally.add(reply)
                 if self.is_judging and not reply.error:
                     self.tally.add_judgement(await judge(http, reply))
+                await asyncio.sleep(self.pause_seconds)
 
 
 def client(base_url: str) -> httpx.AsyncClient:

@@ -23,7 +23,7 @@ from monitoring.telemetry import engine
 from monitoring.telemetry.metric import Process
 from monitoring.telemetry.registry import most_series
 from tests.support.installation import Installation
-from tests.support.monitored import Monitored, Story, play
+from tests.support.monitored import CLIENTS, Monitored, Story, play
 from tests.support.panel_queries import (
     EMPTY_IN_A_HEALTHY_RUN,
     NAMES,
@@ -38,7 +38,9 @@ from tests.support.prometheus import MONITORING, Prometheus, Series
 
 BUILDS = ("full", "int8", "int2")
 STEP_SECONDS = 5.0
-CHOICE = {"model": "demo"}
+MOST_CUT_OFF = 3 * 2 * CLIENTS
+"""Requests under way, at two gateways, when the traffic of the three parts of the run stopped."""
+CHOICE = {"model": "demo", "candidate": "int2"}
 RULES = sorted((MONITORING / "rules").glob("*.yaml"))
 
 
@@ -91,7 +93,7 @@ def _take_pictures(run: Run, folder: str) -> None:
     command = [
         *(sys.executable, "-m", "scripts.pictures", "--prometheus", run.prometheus.url),
         *("--start", str(story.began_at), "--end", str(story.ended_at)),
-        *("--model", "demo", "--candidate", "int2", "--out", folder),
+        *("--model", "demo", "--candidate", "int2", "--scrape", "1", "--out", folder),
     ]
     subprocess.run(command, check=True)
 
@@ -176,11 +178,16 @@ def test_every_recorded_series_has_finite_values(run: Run) -> None:
 
 def test_requests_are_counted_as_the_clients_counted_them(run: Run) -> None:
     counted = run.prometheus.query("sum by (variant) (penumbra_requests_total)", run.story.ended_at)
-    assert {one.labels["variant"]: one.value for one in counted} == run.story.answers
+    by_variant = {one.labels["variant"]: one.value for one in counted}
+    for variant, answers in run.story.answers.items():
+        # What was under way when a client was stopped was answered, and reached nobody.
+        assert answers <= by_variant.pop(variant) <= answers + MOST_CUT_OFF
+    assert set(by_variant.values()) <= {0}
 
 
 def test_judgements_are_counted_as_the_clients_gave_them(run: Run) -> None:
-    assert run.value("sum(penumbra_feedback_total)") == run.story.judged > 0
+    counted = run.value("sum(penumbra_feedback_total)")
+    assert 0 < run.story.judged <= counted <= run.story.judged + MOST_CUT_OFF
 
 
 def test_rollbacks_are_told_with_who_decided_and_leaked_nothing(run: Run) -> None:

@@ -25,8 +25,9 @@ def dashboard(title: str = "X") -> dict[str, Any]:
 def kept() -> dict[str, Any]:
     return {
         "range": {"from": 0, "to": 1000, "step": 1000},
-        "choice": {"model": "demo"},
-        "dashboards": {"test": {"panels": {"X": {"A": EMPTY}}, "marks": []}},
+        "dashboards": {
+            "test": {"choice": {"model": "demo"}, "panels": {"X": {"A": EMPTY}}, "marks": []}
+        },
     }
 
 
