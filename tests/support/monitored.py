@@ -1,8 +1,9 @@
 """A monitored installation on real engines, and the run that it goes through.
 
 Two gateways, a comparator and a control process of their own stand before engines that run already,
-with Prometheus and Alertmanager beside them on the files that ship. The comparator's link to the
-control process is a cable that can be cut: then it goes on comparing, and the guard hears nothing.
+with Prometheus and Alertmanager beside them on the files that ship, and a collector that gets every
+trace. The comparator's link to the control process is a cable that can be cut: then it goes on
+comparing, and the guard hears nothing.
 
 Reading order: Monitored, play.
 """
@@ -29,6 +30,7 @@ from serve.demo.traffic import Tally, Traffic
 from tests.support.cable import Cable
 from tests.support.control_process import ADMIN, ALERT, GATEWAY, ControlProcess, external
 from tests.support.gateway_process import ROOT, GatewayProcess, eventually, free_port
+from tests.support.otlp import collecting
 from tests.support.prometheus import Alertmanager, Prometheus, wait_for_targets
 
 EXAMPLES = ROOT / "deployments" / "examples"
@@ -63,13 +65,15 @@ class Story:
     """What the run did, to compare what was measured with."""
 
     began_at: float = 0.0
+    promoted_at: float = 0.0
+    """The good build is through all stages, and nothing is asked."""
     ended_at: float = 0.0
     """Unix seconds."""
     tallies: list[Tally] = field(default_factory=list)
     guard: Stop | None = None
     second_line: Stop | None = None
     views: dict[str, Any] = field(default_factory=dict)
-    """Candidate -> what the admin API said of its rollout in the end."""
+    """Candidate -> what the admin API said of its rollout when its part was over."""
 
     @property
     def answers(self) -> dict[str, int]:
@@ -113,6 +117,7 @@ class Monitored:
             stack.enter_context(self.control)
             self.cable = stack.enter_context(Cable(self.control.port))
             self.comparator = stack.enter_context(self._comparator())
+            self.collector = stack.enter_context(collecting())
             self.gateways = [stack.enter_context(self._gateway(number)) for number in range(2)]
             webhook = f"{self.control.url}/admin/v1/alerts"
             alertmanager = Alertmanager(self.folder, webhook, ALERT)
@@ -151,7 +156,8 @@ class Monitored:
             "shadow_socket": str(self._socket),
             "snapshot": {"epoch": 0, "models": self._models},
         }
-        return GatewayProcess(settings, self.folder, {"PENUMBRA_GATEWAY_TOKEN": GATEWAY})
+        environment = {"PENUMBRA_GATEWAY_TOKEN": GATEWAY, **self.collector.environment}
+        return GatewayProcess(settings, self.folder, environment)
 
     @contextmanager
     def _comparator(self) -> Iterator[subprocess.Popen[bytes]]:
@@ -159,7 +165,7 @@ class Monitored:
             "control_url": self.cable.url,
             "socket_path": str(self._socket),
             "internal_port": self.comparator_port,
-            "limits": {"in_flight": 8},
+            "limits": {"in_flight": 4},
             "budget": {"engine_seconds_per_minute": 480},
             "headroom": {"running": 32},
             "niceness": 0,  # two cores for all of this: its metrics must answer within a second
@@ -245,7 +251,7 @@ async def play(monitored: Monitored) -> Story:
     monitored.do("rearm", "int2")
     await asyncio.sleep(SETTLE_SECONDS)
     story.guard = await _bad(monitored, story, seed=32)
-    story.views = {name: monitored.rollout(name) for name in ("int8", "int2")}
+    story.views["int2"] = monitored.rollout("int2")
     story.ended_at = _now()
     return story
 
@@ -257,10 +263,16 @@ async def _good(monitored: Monitored, story: Story) -> None:
             monitored.apply,
             "int8",
             stages=["shadow", 25, 50],
+            gates={"pairs": 200, "slice_pairs": 100, "stage_seconds": 8, "horizon": 20000},
             mirror={"rate": 1.0, "generate": 0.8, "aa": 0.1},
         )
         await _until(monitored, "int8", lambda view: view["stage"] == "promoted", 180)
         await asyncio.sleep(SETTLE_SECONDS)
+    await asyncio.sleep(SETTLE_SECONDS)  # what was mirrored last is compared and scraped
+    story.views["int8"] = monitored.rollout("int8")
+    await asyncio.sleep(SETTLE_SECONDS)
+    story.promoted_at = _now()
+    monitored.do("end", "int8")  # two cores cannot score three builds and answer as well
 
 
 async def _bad(monitored: Monitored, story: Story, seed: int) -> Stop:
