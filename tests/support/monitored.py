@@ -40,9 +40,9 @@ SHARE = 20.0
 """Percent of the traffic that gets the bad build."""
 PROVEN = ("arithmetic", "json")
 """What the good build is asked, so that each is proven within a minute."""
-CLIENTS = 4
+CLIENTS = 3
 """For each gateway."""
-PAUSE_SECONDS = 0.6
+PAUSE_SECONDS = 0.8
 """Between two requests of one client: on two cores everything must answer a scrape in a second."""
 POLL_SECONDS = 0.1
 SETTLE_SECONDS = 3.0
@@ -266,7 +266,7 @@ async def _good(monitored: Monitored, story: Story) -> None:
             gates={"pairs": 200, "slice_pairs": 100, "stage_seconds": 8, "horizon": 20000},
             mirror={"rate": 1.0, "generate": 0.8, "aa": 0.1},
         )
-        await _until(monitored, "int8", lambda view: view["stage"] == "promoted", 180)
+        await _until(monitored, "int8", lambda view: view["stage"] == "promoted", 300)
         await asyncio.sleep(SETTLE_SECONDS)
     await asyncio.sleep(SETTLE_SECONDS)  # what was mirrored last is compared and scraped
     story.views["int8"] = monitored.rollout("int8")
@@ -281,7 +281,7 @@ async def _bad(monitored: Monitored, story: Story, seed: int) -> Stop:
     async with _traffic(monitored, story, seed) as traffics:
         await _first_answer(traffics)
         began_at = _now()
-        await _until(monitored, "int2", lambda view: view["stage"] == "rolled_back", 90)
+        await _until(monitored, "int2", lambda view: view["stage"] == "rolled_back", 180)
         await asyncio.sleep(SETTLE_SECONDS)
         answers = sum(one.tally.by_variant["int2"] for one in traffics)
     event = monitored.rollout("int2", "/explain")
