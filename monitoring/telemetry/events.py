@@ -78,6 +78,19 @@ EVENTS = (
     _event("feedback_not_stored", "A judgement was not stored; its sender was told."),
     _event("change_failed", "A change was not made.", "code", "detail"),
     _event("request_failed", "A call of the admin API met a fault of ours.", "path"),
+    # Alerts and metrics
+    _event(
+        "alert_taken",
+        "Alertmanager brought an alert, and this became of it.",
+        "fingerprint", "alert", "model", "candidate", "result", "detail", "epoch",
+    ),
+    _event("alert_failed", "A fault of ours met an alert; it comes again.", "fingerprint"),
+    _event("metrics_left_out", "A page is not in /metrics/all.", "target", "detail"),
+    _event("metrics_unreachable", "Nobody can scrape a process where it says that it is.",
+           "gateway", "machine", "address", "detail"),
+    _event("intervals_not_worked_out", "Ends of intervals that are exported stay as they were."),
+    _event("replicas_unknown", "Ray does not say where replicas are.", "error"),
+    _event("replicas_unreadable", "The file with their addresses cannot be read.", "file", "error"),
     # Traces
     _event("tracing_on", "An endpoint is set; requests are sampled.", "ratio"),
     _event("spans_lost", "The collector did not take them; at most once a minute.",
