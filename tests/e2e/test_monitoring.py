@@ -248,7 +248,8 @@ def _changes(series: list[Series]) -> list[tuple[float, float]]:
 def test_displacement_by_the_exported_series_alone_names_the_culprit(run: Run) -> None:
     means = (
         "sum by (candidate, slice) (penumbra_shadow_displacement_ratio_sum{arm='candidate'})"
-        " / sum by (candidate, slice) (penumbra_shadow_displacement_ratio_count{arm='candidate'})"
+        " / (sum by (candidate, slice)"
+        " (penumbra_shadow_displacement_ratio_count{arm='candidate'}) >= 10)"
     )
     found = {
         (one.labels["candidate"], one.labels["slice"]): one.value

@@ -22,6 +22,8 @@ from tests.support.installation import Installation
 REQUESTS = 2_000
 FLIPS = 50
 CLIENTS = 32
+STREAM_TOKENS = 500
+"""Long enough to be killed in the middle of on any machine: its gauges answer late under load."""
 STREAMS = 100
 Z = 5.0
 """Standard errors that a share may be off: one false alarm in some million."""
@@ -141,8 +143,8 @@ async def stream_whole(http: httpx.AsyncClient, prompt: str) -> tuple[str, str]:
         "model": "demo",
         "messages": [{"role": "user", "content": prompt}],
         "temperature": 0,
-        "max_tokens": 200,
-        "min_tokens": 200,
+        "max_tokens": STREAM_TOKENS,
+        "min_tokens": STREAM_TOKENS,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
