@@ -167,6 +167,10 @@ NOT_IN_THIS_RUN = {
     "gateways:penumbra_errors:rate5m": "the gateways made no errors",
     "variant:penumbra_failovers:ratio5m": "no variant failed",
     "slice:penumbra_upstream_failures:stderr5m": "no variant failed",
+    **dict.fromkeys(
+        (f"slice:penumbra_candidate_failures:lower{window}" for window in ("2m", "15m")),
+        "a candidate was asked less than twenty times in each slice",
+    ),
 }
 """Recorded only where there is something to record, and why there was nothing."""
 
