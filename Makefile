@@ -14,7 +14,7 @@ help:  ## this list
 install:  ## create .venv with everything that is needed (quick when nothing changed)
 	@bash scripts/bootstrap.sh
 
-check: install lint types imports unit  ## lint, types, import rules, unit tests: about a minute
+check: install lint types imports unit  ## lint, types, import rules, unit tests: two minutes
 
 lint:
 	@.venv/bin/ruff format --check .
