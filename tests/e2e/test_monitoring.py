@@ -61,8 +61,8 @@ class Run:
         return Times(interval=STEP_SECONDS, span=span, scrape=1.0)
 
     def value(self, expression: str, at: float | None = None) -> float:
-        """An expression at the end of the run, or at another time of it."""
-        return self.prometheus.value(expression, self.story.ended_at if at is None else at)
+        """An expression at a time of the run; now, when all is counted, without one."""
+        return self.prometheus.value(expression, at)
 
     def series(self, query: PanelQuery) -> list[Series]:
         """What a panel shows."""
@@ -187,7 +187,7 @@ def test_every_recorded_series_has_finite_values(run: Run) -> None:
 
 
 def test_requests_are_counted_as_the_clients_counted_them(run: Run) -> None:
-    counted = run.prometheus.query("sum by (variant) (penumbra_requests_total)", run.story.ended_at)
+    counted = run.prometheus.query("sum by (variant) (penumbra_requests_total)")
     by_variant = {one.labels["variant"]: one.value for one in counted}
     for variant, answers in run.story.answers.items():
         # What was under way when a client was stopped was answered, and reached nobody.
@@ -201,7 +201,7 @@ def test_judgements_are_counted_as_the_clients_gave_them(run: Run) -> None:
 
 
 def test_rollbacks_are_told_with_who_decided_and_leaked_nothing(run: Run) -> None:
-    counted = run.prometheus.query("penumbra_rollbacks_total", run.story.ended_at)
+    counted = run.prometheus.query("penumbra_rollbacks_total")
     by_actor = {(one.labels["candidate"], one.labels["actor"]): one.value for one in counted}
     assert {key: value for key, value in by_actor.items() if value} == {
         ("int2", "guard"): 1,
@@ -257,7 +257,7 @@ def test_displacement_by_the_exported_series_alone_names_the_culprit(run: Run) -
     )
     found = {
         (one.labels["candidate"], one.labels["slice"]): one.value
-        for one in run.prometheus.query(means, run.story.ended_at)
+        for one in run.prometheus.query(means)
     }
     worst = max((key for key in found if key[0] == "int2"), key=lambda key: found[key])
     assert worst == ("int2", "facts")
@@ -298,9 +298,7 @@ def test_latencies_lead_to_traces_that_the_collector_has(run: Run) -> None:
 
 def test_engines_are_told_by_variant(run: Run) -> None:
     for metric in (engine.GENERATION_TOKENS, engine.PROMPT_TOKENS):
-        found = run.prometheus.query(
-            f"sum by (model, variant) ({metric.name}) > 0", run.story.ended_at
-        )
+        found = run.prometheus.query(f"sum by (model, variant) ({metric.name}) > 0")
         assert {one.labels["variant"] for one in found} == set(BUILDS)
 
 
