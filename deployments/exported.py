@@ -12,6 +12,7 @@ from deployments.metrics import FeedbackKey, Series
 from deployments.rollouts.record import WATCHED, Rollout, slices_of
 from deployments.state import State
 from monitoring.telemetry import control, labels
+from monitoring.vocabulary import role_of
 from router.snapshot import Flag, ModelSnapshot, Snapshot
 
 _DIGITS = 16
@@ -24,7 +25,7 @@ def flag_series(state: State) -> Iterator[Series]:
     yield (
         control.FLAG_SHARE,
         {
-            (name, variant, role_of(model, variant)): share
+            (name, variant, role_of(variant, model.baseline)): share
             for name, model in models
             for variant, share in shares_of(model).items()
         },
@@ -42,7 +43,7 @@ def flag_series(state: State) -> Iterator[Series]:
     yield (
         control.VARIANT_INFO,
         {
-            (name, variant, role_of(model, variant), digests.get((name, variant), "")): 1.0
+            (name, variant, role_of(variant, model.baseline), digests.get((name, variant), "")): 1.0
             for name, model in models
             for variant in model.variants
         },
@@ -54,11 +55,6 @@ def shares_of(model: ModelSnapshot) -> dict[str, float]:
     shares = {name: _share(model.flag, name) for name in model.variants}
     given = sum(share for name, share in shares.items() if name != model.baseline)
     return shares | {model.baseline: max(0.0, 1.0 - given)}
-
-
-def role_of(model: ModelSnapshot, variant: str) -> str:
-    """A value of the label `role`."""
-    return "baseline" if variant == model.baseline else "candidate"
 
 
 def feedback_series(state: State, counts: Mapping[FeedbackKey, int]) -> Iterator[Series]:
@@ -80,7 +76,7 @@ def feedback_series(state: State, counts: Mapping[FeedbackKey, int]) -> Iterator
             (
                 name,
                 variant,
-                role_of(state.models[name], variant),
+                role_of(variant, state.models[name].baseline),
                 slice_name,
                 content if is_content else discontent,
             ): count

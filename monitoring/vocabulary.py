@@ -29,6 +29,18 @@ class Reason(StrEnum):
     """Evaluation met something it cannot handle: the baseline, with an error code."""
 
 
+class Role(StrEnum):
+    """What a variant is to its model."""
+
+    BASELINE = "baseline"
+    CANDIDATE = "candidate"
+
+
+def role_of(variant: str, baseline: str) -> Role:
+    """The role of a variant of a model whose baseline is so called."""
+    return Role.BASELINE if variant == baseline else Role.CANDIDATE
+
+
 class Outcome(StrEnum):
     """How one attempt at an upstream ended."""
 

@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Callable
 
 from monitoring.tracing.tracer import Tracer
+from monitoring.vocabulary import role_of
 from router.attempt import Attempt
 from router.continuation import KINDS
 from router.dispatch import Dispatch, Timed
@@ -34,7 +35,7 @@ from router.handover import Handover
 from router.keys import Caller, KeyRing
 from router.lease import Lease
 from router.local_guard import Clocks, LocalGuard
-from router.metrics import BASELINE, CANDIDATE, GatewayMetrics
+from router.metrics import GatewayMetrics
 from router.mirror import hash64, session_hash
 from router.mirroring import Facts, Mirroring
 from router.outbox import Outbox
@@ -146,7 +147,7 @@ class Gateway:
             attempts: dict[str, Attempt] = {}
             for variant_name, variant in model.variants.items():
                 upstream = upstreams[name, variant]
-                role = BASELINE if variant_name == model.baseline else CANDIDATE
+                role = role_of(variant_name, model.baseline)
                 cells = self.metrics.variant(name, variant_name, role)
                 watch = self.local_guard.watch(name, model, variant_name)
                 attempt = attempts[variant_name] = Attempt(variant_name, upstream, cells, watch)

@@ -6,9 +6,7 @@ from monitoring.build import build_labels
 from monitoring.cells import CellCollector, Counter, Family, Histogram
 from monitoring.exposition import Exposed, expose
 from monitoring.telemetry import gateway as of
-from monitoring.vocabulary import Outcome, Reason
-
-BASELINE, CANDIDATE = "baseline", "candidate"
+from monitoring.vocabulary import Outcome, Reason, Role
 
 
 class SliceCells:
@@ -89,9 +87,9 @@ class GatewayMetrics:
         self._registry = CollectorRegistry()
         self._registry.register(cells)
 
-    def variant(self, model: str, variant: str, role: str) -> VariantCells:
-        """The cells of one variant; `role` is BASELINE or CANDIDATE."""
-        return VariantCells(self, model, variant, role)
+    def variant(self, model: str, variant: str, role: Role) -> VariantCells:
+        """The cells of one variant."""
+        return VariantCells(self, model, variant, role.value)
 
     def expose(self, accept: str | None) -> Exposed:
         """The exposition in the form that a scraper accepts."""

@@ -20,7 +20,7 @@ from monitoring import semconv
 from monitoring.tracing.context import TRACEPARENT, TRACESTATE, TraceContext
 from monitoring.tracing.span import Happening, Span, SpanKind
 from monitoring.tracing.tracer import Tracer
-from monitoring.vocabulary import FAILURES, Outcome
+from monitoring.vocabulary import FAILURES, Outcome, role_of
 from router.attempt import Attempt, AttemptWatch
 from router.ports import Receiver, Scores, Stream, Upstream, UpstreamRequest
 
@@ -269,9 +269,8 @@ class RequestTrace:
         return about
 
     def _variant(self, name: str) -> dict[str, Any]:
-        is_baseline = self._routed is not None and name == self._routed.plan.baseline
-        role = "baseline" if is_baseline else "candidate"
-        return {"penumbra.variant": name, "penumbra.role": role}
+        baseline = self._routed.plan.baseline if self._routed is not None else ""
+        return {"penumbra.variant": name, "penumbra.role": role_of(name, baseline).value}
 
 
 def _usage(body: bytes) -> dict[str, int]:

@@ -7,7 +7,7 @@ and the rest: what the cardinality budget is computed for.
 from monitoring.evidence import Arm, Signal
 from monitoring.signals.harm import Check
 from monitoring.telemetry.metric import Label
-from monitoring.vocabulary import Outcome, Reason
+from monitoring.vocabulary import Outcome, Reason, Role
 
 MODELS = 2
 VARIANTS = 4
@@ -23,7 +23,7 @@ CANDIDATE = Label("candidate", "The build that a rollout is about.", most=VARIAN
 ROLE = Label(
     "role",
     "Whether the variant is the model's baseline.",
-    ("baseline", "candidate"),
+    tuple(one.value for one in Role),
     is_implied=True,
 )
 SLICE = Label("slice", "The named part of the traffic; `other` is the rest.", most=SLICES)

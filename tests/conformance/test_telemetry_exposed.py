@@ -13,7 +13,7 @@ from monitoring.evidence import Arm, Pair, SelfTest
 from monitoring.telemetry.metric import Kind, Metric, Process
 from monitoring.telemetry.page import page
 from monitoring.telemetry.registry import BY_NAME, METRICS
-from monitoring.vocabulary import Outcome, Reason
+from monitoring.vocabulary import Outcome, Reason, role_of
 from router.gateway import Gateway
 from router.mirroring import ShedReason as MirrorShed
 from router.reporter import Reporter
@@ -47,8 +47,8 @@ def gateway_families() -> dict[str, Family]:
     settings = GatewaySettings(snapshot=TABLE, control_url="http://127.0.0.1:9")
     gateway = Gateway(settings, lambda: 0.0)
     metrics = gateway.metrics
-    for name, role in (("full", "baseline"), ("int8", "candidate")):
-        cells = metrics.variant("demo", name, role)
+    for name in ("full", "int8"):
+        cells = metrics.variant("demo", name, role_of(name, "full"))
         cells.of("other").requests.value += 1
         cells.count_decision(Reason.SPLIT)
         cells.count_failover(Outcome.DIED)

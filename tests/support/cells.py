@@ -1,12 +1,12 @@
 """Reading a gateway's cells, whatever the slice."""
 
-from monitoring.vocabulary import Outcome
-from router.metrics import BASELINE, CANDIDATE, GatewayMetrics, VariantCells
+from monitoring.vocabulary import Outcome, role_of
+from router.metrics import GatewayMetrics, VariantCells
 
 
 def cells_of(metrics: GatewayMetrics, name: str) -> VariantCells:
     """The cells of a variant of the model `demo`, whose baseline is `full`."""
-    return metrics.variant("demo", name, BASELINE if name == "full" else CANDIDATE)
+    return metrics.variant("demo", name, role_of(name, "full"))
 
 
 def attempts_of(metrics: GatewayMetrics, variant: str, outcome: Outcome) -> int:
