@@ -47,10 +47,10 @@ pictures: install system-packages  ## the dashboards of a real run, drawn by Gra
 	PENUMBRA_PICTURES=docs/pictures .venv/bin/pytest -q tests/e2e/test_monitoring.py -m e2e --timeout 1800 -k finite
 
 demo: install  ## serve the demo model in four builds, flip flags under load, print a summary
-	@$(PY) -m serve.demo.run $(if $(DEMO_KEEP),--keep)
+	@$(PY) -m penumbra.serve.demo.run $(if $(DEMO_KEEP),--keep)
 
 table: install  ## measure every demo variant through vLLM: size, speed, exact match per slice
-	@$(PY) -m serve.demo.table --variants-dir var/demo/variants --json docs/slice-table.json
+	@$(PY) -m penumbra.serve.demo.table --variants-dir var/demo/variants --json docs/slice-table.json
 
 sim: install  ## simulate the shipped statistics: false alarms, delays (about 15 minutes)
 	@OMP_NUM_THREADS=1 $(PY) -m benchmarks.sim --write docs/statistics.md

@@ -9,10 +9,10 @@ import platform
 import timeit
 from collections.abc import Callable
 
-from router.features import Features
-from router.flags import Context, compile_model, evaluate
-from router.slices import slice_of
-from router.snapshot import Flag, Match, ModelSnapshot, Rule, SliceRule, Variant
+from penumbra.router.features import Features
+from penumbra.router.flags import Context, compile_model, evaluate
+from penumbra.router.slices import slice_of
+from penumbra.router.snapshot import Flag, Match, ModelSnapshot, Rule, SliceRule, Variant
 
 RUNS, TIMES = 7, 20_000
 

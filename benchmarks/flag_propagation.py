@@ -119,7 +119,7 @@ def _installation(folder: Path, gateways: int) -> Iterator[str]:
     config = folder / "penumbra.yaml"
     # JSON is YAML.
     config.write_text(json.dumps({"models": {"demo": model}, "control": {"port": port}}))
-    commands = [[sys.executable, "-m", "deployments", "--config", str(config)]]
+    commands = [[sys.executable, "-m", "penumbra.deployments", "--config", str(config)]]
     for number, internal_port in enumerate(internal):
         settings = folder / f"gateway-{number}.json"
         settings.write_text(
@@ -134,7 +134,7 @@ def _installation(folder: Path, gateways: int) -> Iterator[str]:
                 }
             )
         )
-        commands.append([sys.executable, "-m", "router", "--settings", str(settings)])
+        commands.append([sys.executable, "-m", "penumbra.router", "--settings", str(settings)])
     with contextlib.ExitStack() as stack:
         for number, command in enumerate(commands):
             stack.enter_context(_process(command, folder / f"{number}.log", TOKENS))

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from monitoring.signals.answer import CHAT_PATH, Choice
-from monitoring.signals.displacement import Displacement, compare
-from monitoring.signals.harm import Answer, expectations, judge
-from serve.demo.tasks import SLICES, Task, is_correct, make_tasks
+from penumbra.monitoring.signals.answer import CHAT_PATH, Choice
+from penumbra.monitoring.signals.displacement import Displacement, compare
+from penumbra.monitoring.signals.harm import Answer, expectations, judge
+from penumbra.serve.demo.tasks import SLICES, Task, is_correct, make_tasks
 
 MOST_TOKENS = 96
 SEED = 3

@@ -24,13 +24,13 @@ from typing import Any
 import httpx
 import yaml
 
-from deployments.catalogue import load
-from deployments.rollouts.spec import RolloutSpec
-from deployments.rollouts.spec_file import load_rollout
-from deployments.spec import PenumbraSpec
-from serve.demo.prepare import prepare
-from serve.demo.traffic import Tally, Traffic
-from serve.supervisor.folder import StateFolder
+from penumbra.deployments.catalogue import load
+from penumbra.deployments.rollouts.spec import RolloutSpec
+from penumbra.deployments.rollouts.spec_file import load_rollout
+from penumbra.deployments.spec import PenumbraSpec
+from penumbra.serve.demo.prepare import prepare
+from penumbra.serve.demo.traffic import Tally, Traffic
+from penumbra.serve.supervisor.folder import StateFolder
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "deployments" / "examples"
@@ -149,7 +149,7 @@ def installation() -> Iterator[PenumbraSpec]:
     spec = load(config)
     for file in spec.state_dir.glob("penumbra.db*"):
         file.unlink()
-    command = [sys.executable, "-m", "serve.cli"]
+    command = [sys.executable, "-m", "penumbra.serve.cli"]
     subprocess.run(
         [*command, "up", "-f", str(config), "--detach"], check=True, cwd=ROOT, stdout=sys.stderr
     )

@@ -38,8 +38,8 @@ from benchmarks.flag_propagation import (  # noqa: E402 - only now is the root i
     _quantile,
 )
 from benchmarks.gateway.build import BUILD, compile_tools  # noqa: E402
-from monitoring.evidence import Pair, Report, Run, RunReport  # noqa: E402
-from router.link_messages import (  # noqa: E402
+from penumbra.monitoring.evidence import Pair, Report, Run, RunReport  # noqa: E402
+from penumbra.router.link_messages import (  # noqa: E402
     COMPARATOR_PATH,
     Applied,
     Beat,
@@ -298,7 +298,7 @@ async def installation(folder: Path, gateways: int) -> AsyncIterator[tuple[str, 
     config.write_text(json.dumps({"models": {"demo": model}, "control": control}))
     commands = [
         [str(BUILD / "upstream"), "8", str(full), str(int8)],
-        [sys.executable, "-m", "deployments", "--config", str(config)],
+        [sys.executable, "-m", "penumbra.deployments", "--config", str(config)],
     ]
     for number, internal_port in enumerate(internal):
         settings = folder / f"gateway-{number}.json"
@@ -311,7 +311,7 @@ async def installation(folder: Path, gateways: int) -> AsyncIterator[tuple[str, 
             "snapshot": {"epoch": 0, "models": {"demo": model}},
         }
         settings.write_text(json.dumps(fields))
-        commands.append([sys.executable, "-m", "router", "--settings", str(settings)])
+        commands.append([sys.executable, "-m", "penumbra.router", "--settings", str(settings)])
     with contextlib.ExitStack() as stack:
         for number, command in enumerate(commands):
             stack.enter_context(_process(command, folder / f"{number}.log", TOKENS))

@@ -4,7 +4,7 @@ Asks the demo's held-out tasks of the baseline, then teacher-forces its own toke
 build, and prints Markdown tables: cost of a score against a whole mirrored answer, against the
 bare prefill, and displacement by slice.
 
-    python -m serve.demo.prepare --out var/demo/variants
+    python -m penumbra.serve.demo.prepare --out var/demo/variants
     penumbra up -f deployments/examples/demo.yaml --detach
     python benchmarks/scoring_cost.py --tasks 60
     penumbra down -f deployments/examples/demo.yaml
@@ -29,11 +29,11 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from monitoring.signals.displacement import Displacement, compare  # noqa: E402
-from router.ports import Scores  # noqa: E402
-from router.upstream_http import HttpUpstream  # noqa: E402
-from router.upstream_probe import fetch, fetch_json, json_request  # noqa: E402
-from serve.demo.tasks import SLICES, make_tasks  # noqa: E402
+from penumbra.monitoring.signals.displacement import Displacement, compare  # noqa: E402
+from penumbra.router.ports import Scores  # noqa: E402
+from penumbra.router.upstream_http import HttpUpstream  # noqa: E402
+from penumbra.router.upstream_probe import fetch, fetch_json, json_request  # noqa: E402
+from penumbra.serve.demo.tasks import SLICES, make_tasks  # noqa: E402
 
 MODEL = "demo"
 ANSWER_TOKENS = 96

@@ -33,9 +33,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.gateway.targets import free_port
 from benchmarks.shadow.engine import PREFILL_SECONDS, STEP_SECONDS, TOKENS
-from router.mirrored import Mirrored, frame
-from router.ports import UpstreamRequest
-from router.tap import Tap, tap_body
+from penumbra.router.mirrored import Mirrored, frame
+from penumbra.router.ports import UpstreamRequest
+from penumbra.router.tap import Tap, tap_body
 
 ROOT = Path(__file__).parents[1]
 SLOTS = 16
@@ -214,7 +214,7 @@ class Stage:
                 }
                 file = str(self._write(name, settings))
                 log = self._folder / f"{name}.log"
-                stack.enter_context(_process("router", "--settings", file, log=log))
+                stack.enter_context(_process("penumbra.router", "--settings", file, log=log))
             for name in ("off", "on"):
                 _wait_for(self.internal[name], "penumbra_comparator_connected")
             _wait_for(self.internal["comparator"])

@@ -1,6 +1,6 @@
 """Entry point of the control process.
 
-`python -m deployments --config penumbra.yaml --endpoints endpoints.json` serves;
+`python -m penumbra.deployments --config penumbra.yaml --endpoints endpoints.json` serves;
 `... --config penumbra.yaml --reset-flag MODEL --reason WHY` gives a model the flag in the file.
 """
 
@@ -15,15 +15,15 @@ from pathlib import Path
 import uvloop
 from pydantic import ValidationError
 
-from deployments.catalogue import load
-from deployments.endpoints import configuration, read_endpoints
-from deployments.errors import DeploymentsError, NotFound
-from deployments.server import open_plane, run_control
-from deployments.settings import TOKEN_CHARS, ControlSettings
-from deployments.spec import PenumbraSpec
-from monitoring.logs import configure_logs
-from monitoring.tracing.export import tracing
-from monitoring.tracing.settings import TracingMisconfigured
+from penumbra.deployments.catalogue import load
+from penumbra.deployments.endpoints import configuration, read_endpoints
+from penumbra.deployments.errors import DeploymentsError, NotFound
+from penumbra.deployments.server import open_plane, run_control
+from penumbra.deployments.settings import TOKEN_CHARS, ControlSettings
+from penumbra.deployments.spec import PenumbraSpec
+from penumbra.monitoring.logs import configure_logs
+from penumbra.monitoring.tracing.export import tracing
+from penumbra.monitoring.tracing.settings import TracingMisconfigured
 
 EXIT_REFUSED = 2
 """The configuration, the environment or the store does not allow to start."""
@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m deployments", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m penumbra.deployments", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="penumbra.yaml")
     parser.add_argument(
         "--endpoints", type=Path, help="JSON: model -> variant -> base URL of what is hosted here"

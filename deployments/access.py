@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from deployments.actors import RESERVED
-from deployments.errors import Forbidden, RequestInvalid, Unauthorized
+from penumbra.deployments.actors import RESERVED
+from penumbra.deployments.errors import Forbidden, RequestInvalid, Unauthorized
 
 ACTOR_CHARS = 128
 

@@ -6,13 +6,18 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from deployments import edits
-from deployments.access import Access, Caller, Role
-from deployments.controller import Change, Controller, Edit
-from deployments.errors import FlagRefused, NotFound, PreconditionRequired, RequestInvalid
-from deployments.events import Kind
-from deployments.publisher import Publisher
-from deployments.schemas import (
+from penumbra.deployments import edits
+from penumbra.deployments.access import Access, Caller, Role
+from penumbra.deployments.controller import Change, Controller, Edit
+from penumbra.deployments.errors import (
+    FlagRefused,
+    NotFound,
+    PreconditionRequired,
+    RequestInvalid,
+)
+from penumbra.deployments.events import Kind
+from penumbra.deployments.publisher import Publisher
+from penumbra.deployments.schemas import (
     ChangeView,
     ErrorBody,
     FlagsView,
@@ -29,10 +34,10 @@ from deployments.schemas import (
     SplitBody,
     UnpinBody,
 )
-from deployments.state import fold
-from router.flagd import to_flagd
-from router.flagd_import import FlagdInvalid, from_flagd
-from router.snapshot import ModelSnapshot, Snapshot
+from penumbra.deployments.state import fold
+from penumbra.router.flagd import to_flagd
+from penumbra.router.flagd_import import FlagdInvalid, from_flagd
+from penumbra.router.snapshot import ModelSnapshot, Snapshot
 
 # Only for the OpenAPI document and the parsing of the header; `Access` is who judges.
 _BEARER = HTTPBearer(auto_error=False, description="A viewer's, operator's or admin's token.")

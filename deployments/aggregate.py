@@ -18,9 +18,9 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from deployments.discovery import Target
-from monitoring.telemetry import control
-from monitoring.telemetry.metric import Process
+from penumbra.deployments.discovery import Target
+from penumbra.monitoring.telemetry import control
+from penumbra.monitoring.telemetry.metric import Process
 
 log = logging.getLogger(__name__)
 

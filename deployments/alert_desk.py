@@ -12,16 +12,16 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
-from deployments.actors import ALERTMANAGER
-from deployments.alert_rows import deal_with, is_dealt_with
-from deployments.alerts import Alert, AlertOutcome, Result, ways_to
-from deployments.controller import Change, Controller
-from deployments.errors import DeploymentsError
-from deployments.events import Kind
-from deployments.rollouts.keeper import Rollouts
-from deployments.rollouts.moves import Did, Step, rolled_back
-from deployments.rollouts.record import WATCHED, Key, Phase, Rollout
-from router.snapshot import Flag, ModelSnapshot
+from penumbra.deployments.actors import ALERTMANAGER
+from penumbra.deployments.alert_rows import deal_with, is_dealt_with
+from penumbra.deployments.alerts import Alert, AlertOutcome, Result, ways_to
+from penumbra.deployments.controller import Change, Controller
+from penumbra.deployments.errors import DeploymentsError
+from penumbra.deployments.events import Kind
+from penumbra.deployments.rollouts.keeper import Rollouts
+from penumbra.deployments.rollouts.moves import Did, Step, rolled_back
+from penumbra.deployments.rollouts.record import WATCHED, Key, Phase, Rollout
+from penumbra.router.snapshot import Flag, ModelSnapshot
 
 log = logging.getLogger(__name__)
 

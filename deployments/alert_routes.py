@@ -9,12 +9,12 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.types import Message
 
-from deployments.access import Access
-from deployments.admin_routes import ERRORS
-from deployments.alert_desk import AlertDesk
-from deployments.alerts import AlertsView, Notification, Result
-from deployments.errors import RequestTooLarge
-from deployments.schemas import ErrorBody
+from penumbra.deployments.access import Access
+from penumbra.deployments.admin_routes import ERRORS
+from penumbra.deployments.alert_desk import AlertDesk
+from penumbra.deployments.alerts import AlertsView, Notification, Result
+from penumbra.deployments.errors import RequestTooLarge
+from penumbra.deployments.schemas import ErrorBody
 
 LARGEST_BODY_BYTES = 1024 * 1024
 

@@ -4,8 +4,8 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from deployments.actors import ALERTMANAGER
-from deployments.alerts import Alert
+from penumbra.deployments.actors import ALERTMANAGER
+from penumbra.deployments.alerts import Alert
 
 KEPT = timedelta(days=90)
 """Nobody re-sends an alert for so long without its being resolved in between."""

@@ -14,14 +14,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
-from deployments import wanted
-from deployments.access import Access
-from deployments.admin_routes import admin_router
-from deployments.controller import Controller
-from deployments.errors import DeploymentsError
-from deployments.link_endpoint import link_router
-from deployments.publisher import Publisher
-from router.errors import error_type
+from penumbra.deployments import wanted
+from penumbra.deployments.access import Access
+from penumbra.deployments.admin_routes import admin_router
+from penumbra.deployments.controller import Controller
+from penumbra.deployments.errors import DeploymentsError
+from penumbra.deployments.link_endpoint import link_router
+from penumbra.deployments.publisher import Publisher
+from penumbra.router.errors import error_type
 
 log = logging.getLogger(__name__)
 

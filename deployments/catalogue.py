@@ -11,14 +11,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from deployments import wanted
-from deployments.errors import ConfigInvalid
-from deployments.spec import HUB, MODEL_NAME, EngineSpec, ModelSpec, PenumbraSpec
-from deployments.yaml_files import read_mapping
-from router.flag_check import flag_problems
-from router.matching import one_of, problem, slice_problems
-from router.settings import GatewaySettings
-from router.snapshot import NAME, Flag, ModelSnapshot, Snapshot, Variant
+from penumbra.deployments import wanted
+from penumbra.deployments.errors import ConfigInvalid
+from penumbra.deployments.spec import HUB, MODEL_NAME, EngineSpec, ModelSpec, PenumbraSpec
+from penumbra.deployments.yaml_files import read_mapping
+from penumbra.router.flag_check import flag_problems
+from penumbra.router.matching import one_of, problem, slice_problems
+from penumbra.router.settings import GatewaySettings
+from penumbra.router.snapshot import NAME, Flag, ModelSnapshot, Snapshot, Variant
 
 BaseUrlOf = Callable[[str, str], str]
 """(model, variant) -> base URL where the variant answers."""

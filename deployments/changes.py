@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from deployments.events import Kind
-from deployments.publisher import Arrival
-from router.snapshot import Flag, ModelSnapshot
+from penumbra.deployments.events import Kind
+from penumbra.deployments.publisher import Arrival
+from penumbra.router.snapshot import Flag, ModelSnapshot
 
 Edit = Callable[[Flag, ModelSnapshot], Flag]
 """A flag as it is, its model -> the flag as it shall be."""

@@ -7,10 +7,10 @@ counts survive a restart and never go down.
 from collections import Counter
 from collections.abc import Iterable
 
-from deployments.actors import actor_class
-from deployments.events import Event
-from deployments.rollouts.payload import RolloutPayload
-from deployments.rollouts.sentences import change_of
+from penumbra.deployments.actors import actor_class
+from penumbra.deployments.events import Event
+from penumbra.deployments.rollouts.payload import RolloutPayload
+from penumbra.deployments.rollouts.sentences import change_of
 
 
 class Chronicle:

@@ -12,19 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from deployments.changes import Applied, Change, Clocks, Edit
-from deployments.errors import Conflict, FlagRefused, NotFound, StoreUnavailable
-from deployments.events import ConfigPayload, Draft, Event, FlagPayload, Kind
-from deployments.evidence_rows import Beside
-from deployments.exported import feedback_series, flag_series, link_series
-from deployments.metrics import ControlMetrics, Series
-from deployments.publisher import Arrival, Delivery, Publisher
-from deployments.rollouts import adapting
-from deployments.rollouts.record import Phase
-from deployments.state import EMPTY, State, fold
-from deployments.store import Store
-from router.flag_check import FlagInvalid, validate_flag
-from router.snapshot import Flag, ModelSnapshot
+from penumbra.deployments.changes import Applied, Change, Clocks, Edit
+from penumbra.deployments.errors import Conflict, FlagRefused, NotFound, StoreUnavailable
+from penumbra.deployments.events import ConfigPayload, Draft, Event, FlagPayload, Kind
+from penumbra.deployments.evidence_rows import Beside
+from penumbra.deployments.exported import feedback_series, flag_series, link_series
+from penumbra.deployments.metrics import ControlMetrics, Series
+from penumbra.deployments.publisher import Arrival, Delivery, Publisher
+from penumbra.deployments.rollouts import adapting
+from penumbra.deployments.rollouts.record import Phase
+from penumbra.deployments.state import EMPTY, State, fold
+from penumbra.deployments.store import Store
+from penumbra.router.flag_check import FlagInvalid, validate_flag
+from penumbra.router.snapshot import Flag, ModelSnapshot
 
 T = TypeVar("T")
 

@@ -14,11 +14,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from deployments.feedback import FeedbackRelay
-from deployments.leases import Guardianship
-from deployments.links import Link
-from monitoring.evidence import Report
-from router.link_messages import (
+from penumbra.deployments.feedback import FeedbackRelay
+from penumbra.deployments.leases import Guardianship
+from penumbra.deployments.links import Link
+from penumbra.monitoring.evidence import Report
+from penumbra.router.link_messages import (
     Beat,
     Feedback,
     Found,
@@ -28,8 +28,8 @@ from router.link_messages import (
     Stored,
     encode,
 )
-from router.link_messages import Lease as Grant
-from router.snapshot import Snapshot
+from penumbra.router.link_messages import Lease as Grant
+from penumbra.router.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 

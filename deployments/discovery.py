@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from deployments.engines import read_engines
-from deployments.roll import Roll, Seen
-from monitoring.telemetry import engine, labels
-from monitoring.telemetry.metric import Process
-from router.listening import joined
-from router.snapshot import ModelSnapshot
+from penumbra.deployments.engines import read_engines
+from penumbra.deployments.roll import Roll, Seen
+from penumbra.monitoring.telemetry import engine, labels
+from penumbra.monitoring.telemetry.metric import Process
+from penumbra.router.listening import joined
+from penumbra.router.snapshot import ModelSnapshot
 
 METRICS_PATH = "/metrics"
 ONLY_REPLICA = "0"
@@ -63,7 +63,7 @@ class Discovery:
         own_address: Of the control process: `HOST:PORT`, or `:PORT` if whoever asks has to know.
         roll: Gateways and comparators.
         models: The routing table's, as they are now.
-        replicas: The file of `deployments.engines`; None if nothing is hosted.
+        replicas: The file of `penumbra.deployments.engines`; None if nothing is hosted.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """The ways in which an operator changes one flag, each as a function of the flag. Pure."""
 
-from deployments.controller import Edit
-from deployments.errors import NotFound
-from router.snapshot import Flag, ModelSnapshot, Pin
+from penumbra.deployments.controller import Edit
+from penumbra.deployments.errors import NotFound
+from penumbra.router.snapshot import Flag, ModelSnapshot, Pin
 
 
 def replace_with(flag: Flag) -> Edit:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from deployments.catalogue import build_model
-from deployments.errors import ConfigInvalid
-from deployments.events import ConfigPayload
-from deployments.spec import PenumbraSpec
+from penumbra.deployments.catalogue import build_model
+from penumbra.deployments.errors import ConfigInvalid
+from penumbra.deployments.events import ConfigPayload
+from penumbra.deployments.spec import PenumbraSpec
 
 Endpoints = dict[str, dict[str, str]]
 """Model -> variant -> base URL."""

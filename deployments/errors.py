@@ -7,7 +7,7 @@ DeploymentsError
 ├── Forbidden (403)             the token's role may not do this
 ├── NotFound (404)              no such model, pin or epoch
 ├── Conflict (409)              somebody else changed the flag first
-│   └── AlreadyJudged (409)     a request got another judgement before (deployments.feedback)
+│   └── AlreadyJudged (409)     a request got another judgement before (`feedback`)
 ├── RequestInvalid (400)        the request cannot be understood
 ├── RequestTooLarge (413)       the request's body is larger than is taken
 ├── FlagRefused (422)           the flag makes no sense; says why

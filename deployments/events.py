@@ -9,8 +9,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from deployments.rollouts.payload import RolloutPayload
-from router.snapshot import Flag, ModelSnapshot
+from penumbra.deployments.rollouts.payload import RolloutPayload
+from penumbra.router.snapshot import Flag, ModelSnapshot
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 

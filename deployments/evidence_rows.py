@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from deployments.feedback import Judgement
-from monitoring.evidence import Report
+from penumbra.deployments.feedback import Judgement
+from penumbra.monitoring.evidence import Report
 
 _metadata = sa.MetaData()
 _ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")

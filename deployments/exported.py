@@ -6,14 +6,14 @@ Reading order: flag_series, then whichever is of interest.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
-from deployments.leases import Guardianship
-from deployments.links import Link
-from deployments.metrics import FeedbackKey, Series
-from deployments.rollouts.record import WATCHED, Rollout, slices_of
-from deployments.state import State
-from monitoring.telemetry import control, labels
-from monitoring.vocabulary import role_of
-from router.snapshot import Flag, ModelSnapshot, Snapshot
+from penumbra.deployments.leases import Guardianship
+from penumbra.deployments.links import Link
+from penumbra.deployments.metrics import FeedbackKey, Series
+from penumbra.deployments.rollouts.record import WATCHED, Rollout, slices_of
+from penumbra.deployments.state import State
+from penumbra.monitoring.telemetry import control, labels
+from penumbra.monitoring.vocabulary import role_of
+from penumbra.router.snapshot import Flag, ModelSnapshot, Snapshot
 
 _DIGITS = 16
 """Of a fingerprint; as many as the texts of rollouts show."""

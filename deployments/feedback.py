@@ -15,10 +15,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from deployments.errors import Conflict, DeploymentsError
-from deployments.links import Link
-from router.feedback import CONTENT_SCORE
-from router.link_messages import Attribution, Feedback, FeedbackDone, Found, Seek, encode
+from penumbra.deployments.errors import Conflict, DeploymentsError
+from penumbra.deployments.links import Link
+from penumbra.router.feedback import CONTENT_SCORE
+from penumbra.router.link_messages import Attribution, Feedback, FeedbackDone, Found, Seek, encode
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from deployments.errors import DeploymentsError
-from deployments.leases import Guardianship
+from penumbra.deployments.errors import DeploymentsError
+from penumbra.deployments.leases import Guardianship
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from deployments.access import Access
-from deployments.links import LinkClosed
-from deployments.publisher import Publisher
-from router.link_messages import PATH, LinkError
+from penumbra.deployments.access import Access
+from penumbra.deployments.links import LinkClosed
+from penumbra.deployments.publisher import Publisher
+from penumbra.router.link_messages import PATH, LinkError
 
 log = logging.getLogger(__name__)
 

@@ -14,14 +14,14 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from deployments.chronicle import Chronicle
-from deployments.evidence_rows import RollbackTimes
-from deployments.feedback import Judgement
-from deployments.publisher import Arrival, Delivery
-from monitoring.build import build_labels
-from monitoring.exposition import samples
-from monitoring.telemetry import control, labels
-from monitoring.telemetry.metric import Metric as Definition
+from penumbra.deployments.chronicle import Chronicle
+from penumbra.deployments.evidence_rows import RollbackTimes
+from penumbra.deployments.feedback import Judgement
+from penumbra.deployments.publisher import Arrival, Delivery
+from penumbra.monitoring.build import build_labels
+from penumbra.monitoring.exposition import samples
+from penumbra.monitoring.telemetry import control, labels
+from penumbra.monitoring.telemetry.metric import Metric as Definition
 
 Series = tuple[Definition, Mapping[tuple[str, ...], float]]
 """A metric, and its values by the values of its labels."""

@@ -3,8 +3,8 @@
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from deployments.aggregate import Aggregate
-from deployments.discovery import Discovery
+from penumbra.deployments.aggregate import Aggregate
+from penumbra.deployments.discovery import Discovery
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 TARGETS_PATH = "/metrics/targets"

@@ -11,9 +11,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from deployments.desk import Desk
-from deployments.links import Channel, Link, LinkClosed
-from router.link_messages import (
+from penumbra.deployments.desk import Desk
+from penumbra.deployments.links import Channel, Link, LinkClosed
+from penumbra.router.link_messages import (
     Applied,
     FromGateway,
     Hello,
@@ -22,7 +22,7 @@ from router.link_messages import (
     from_gateway,
     push_of,
 )
-from router.snapshot import Snapshot
+from penumbra.router.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 

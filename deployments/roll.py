@@ -12,9 +12,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from deployments.links import Link
-from monitoring.telemetry.metric import Process
-from router.listening import joined
+from penumbra.deployments.links import Link
+from penumbra.monitoring.telemetry.metric import Process
+from penumbra.router.listening import joined
 
 log = logging.getLogger(__name__)
 

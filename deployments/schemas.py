@@ -5,13 +5,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from deployments.controller import Applied
-from deployments.events import ConfigPayload, Event, FlagPayload, Kind
-from deployments.links import Link
-from deployments.rollouts.payload import RolloutPayload
-from deployments.state import State
-from router.slices import OTHER
-from router.snapshot import Flag, ModelSnapshot, Pin
+from penumbra.deployments.controller import Applied
+from penumbra.deployments.events import ConfigPayload, Event, FlagPayload, Kind
+from penumbra.deployments.links import Link
+from penumbra.deployments.rollouts.payload import RolloutPayload
+from penumbra.deployments.state import State
+from penumbra.router.slices import OTHER
+from penumbra.router.snapshot import Flag, ModelSnapshot, Pin
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 

@@ -17,39 +17,39 @@ import httpx
 import uvicorn
 from fastapi import APIRouter, FastAPI
 
-from deployments.access import Access
-from deployments.actors import CONFIGURATION
-from deployments.aggregate import Aggregate, fetcher, http_client
-from deployments.alert_desk import AlertDesk
-from deployments.alert_routes import alerts_router
-from deployments.api import build_api
-from deployments.controller import Clocks, Controller
-from deployments.desk import Desk
-from deployments.discovery import METRICS_PATH, Discovery
-from deployments.errors import StoredFlagInvalid
-from deployments.events import ConfigPayload
-from deployments.exported import guard_series
-from deployments.heart import Heart
-from deployments.leases import Guardianship
-from deployments.link_endpoint import link_router
-from deployments.metrics import Series
-from deployments.metrics_routes import metrics_router
-from deployments.publisher import Publisher
-from deployments.roll import Roll
-from deployments.rollouts.adapting import flags_after
-from deployments.rollouts.ends import Ends
-from deployments.rollouts.exported import ExportedRollouts
-from deployments.rollouts.keeper import Rollouts
-from deployments.rollouts.routes import rollouts_router
-from deployments.spec import PenumbraSpec
-from deployments.store import Store
-from monitoring.telemetry import control
-from monitoring.telemetry.metric import Process
-from monitoring.tracing.tracer import Tracer
-from router.flag_check import flag_problems
-from router.link_messages import COMPARATOR_PATH
-from router.listening import announced, bind, joined, local_host
-from router.snapshot import Flag
+from penumbra.deployments.access import Access
+from penumbra.deployments.actors import CONFIGURATION
+from penumbra.deployments.aggregate import Aggregate, fetcher, http_client
+from penumbra.deployments.alert_desk import AlertDesk
+from penumbra.deployments.alert_routes import alerts_router
+from penumbra.deployments.api import build_api
+from penumbra.deployments.controller import Clocks, Controller
+from penumbra.deployments.desk import Desk
+from penumbra.deployments.discovery import METRICS_PATH, Discovery
+from penumbra.deployments.errors import StoredFlagInvalid
+from penumbra.deployments.events import ConfigPayload
+from penumbra.deployments.exported import guard_series
+from penumbra.deployments.heart import Heart
+from penumbra.deployments.leases import Guardianship
+from penumbra.deployments.link_endpoint import link_router
+from penumbra.deployments.metrics import Series
+from penumbra.deployments.metrics_routes import metrics_router
+from penumbra.deployments.publisher import Publisher
+from penumbra.deployments.roll import Roll
+from penumbra.deployments.rollouts.adapting import flags_after
+from penumbra.deployments.rollouts.ends import Ends
+from penumbra.deployments.rollouts.exported import ExportedRollouts
+from penumbra.deployments.rollouts.keeper import Rollouts
+from penumbra.deployments.rollouts.routes import rollouts_router
+from penumbra.deployments.spec import PenumbraSpec
+from penumbra.deployments.store import Store
+from penumbra.monitoring.telemetry import control
+from penumbra.monitoring.telemetry.metric import Process
+from penumbra.monitoring.tracing.tracer import Tracer
+from penumbra.router.flag_check import flag_problems
+from penumbra.router.link_messages import COMPARATOR_PATH
+from penumbra.router.listening import announced, bind, joined, local_host
+from penumbra.router.snapshot import Flag
 
 log = logging.getLogger(__name__)
 
@@ -220,7 +220,7 @@ def require_fitting_flags(
                 f"the stored flag of {name} does not fit {config_file} any more:\n"
                 + "".join(f"  {problem}\n" for problem in problems)
                 + f"Put back what it refers to, or give {name} the flag in the file:\n"
-                f"  python -m deployments --config {config_file} --reset-flag {name}"
+                f"  python -m penumbra.deployments --config {config_file} --reset-flag {name}"
                 ' --reason "WHY"\n'
                 "and start again."
             )

@@ -3,7 +3,7 @@
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from deployments.access import Access, Role
+from penumbra.deployments.access import Access, Role
 
 TOKEN_CHARS = 16
 """Least length of a token."""

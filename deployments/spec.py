@@ -1,6 +1,7 @@
 """What an installation is told in `penumbra.yaml`: models, variants, slices, flags, processes.
 
-Frozen and strict; `deployments.catalogue.load` reads it and checks what spans several fields.
+Frozen and strict; `penumbra.deployments.catalogue.load` reads it and checks what spans several
+fields.
 
 Reading order: PenumbraSpec, ModelSpec, VariantSpec, EngineSpec.
 """
@@ -10,8 +11,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from router.settings import KeySettings, LimitSettings
-from router.shadow.settings import (
+from penumbra.router.settings import KeySettings, LimitSettings
+from penumbra.router.shadow.settings import (
     Budget,
     DeadlineSettings,
     HeadroomSettings,
@@ -19,7 +20,7 @@ from router.shadow.settings import (
     QueueLimits,
     SelfTestSettings,
 )
-from router.snapshot import NAME, Flag, SliceRule
+from penumbra.router.snapshot import NAME, Flag, SliceRule
 
 MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.:-]*(/[A-Za-z0-9_.:-]+)*$"
 """What a model may be called: also `organisation/name`."""

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from deployments.events import ConfigPayload, Event
-from deployments.rollouts.payload import RolloutPayload
-from deployments.rollouts.record import Key, Rollout, watches_of
-from router.snapshot import Flag, ModelSnapshot, Snapshot
+from penumbra.deployments.events import ConfigPayload, Event
+from penumbra.deployments.rollouts.payload import RolloutPayload
+from penumbra.deployments.rollouts.record import Key, Rollout, watches_of
+from penumbra.router.snapshot import Flag, ModelSnapshot, Snapshot
 
 
 @dataclass(frozen=True, slots=True)

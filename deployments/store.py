@@ -16,10 +16,10 @@ from msgspec import MsgspecError
 from pydantic import ValidationError
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from deployments import evidence_rows, migrations
-from deployments.errors import Conflict, StoreUnavailable
-from deployments.events import Draft, Event, Kind
-from deployments.evidence_rows import Beside
+from penumbra.deployments import evidence_rows, migrations
+from penumbra.deployments.errors import Conflict, StoreUnavailable
+from penumbra.deployments.events import Draft, Event, Kind
+from penumbra.deployments.evidence_rows import Beside
 
 T = TypeVar("T")
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import yaml
 
-from deployments import strict_yaml, wanted
-from deployments.errors import ConfigInvalid
+from penumbra.deployments import strict_yaml, wanted
+from penumbra.deployments.errors import ConfigInvalid
 
 
 def read_mapping(path: Path, expected: str) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
-from monitoring.exposition import Labelled, samples
-from monitoring.telemetry.metric import Kind
-from monitoring.telemetry.metric import Metric as Definition
+from penumbra.monitoring.exposition import Labelled, samples
+from penumbra.monitoring.telemetry.metric import Kind
+from penumbra.monitoring.telemetry.metric import Metric as Definition
 
 
 class Counter:
@@ -77,7 +77,7 @@ class Family(Generic[CellT]):
 class CellCollector(Collector):
     """The metrics of one process, for a `prometheus_client` registry.
 
-    Every metric is one of `monitoring.telemetry.registry`, and each is exposed once.
+    Every metric is one of `penumbra.monitoring.telemetry.registry`, and each is exposed once.
     """
 
     def __init__(self) -> None:

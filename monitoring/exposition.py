@@ -7,8 +7,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
-from monitoring.telemetry.metric import Kind
-from monitoring.telemetry.metric import Metric as Definition
+from penumbra.monitoring.telemetry.metric import Kind
+from penumbra.monitoring.telemetry.metric import Metric as Definition
 
 Labelled = Mapping[tuple[str, ...], float]
 """Label values, in the definition's order -> value."""

@@ -1,8 +1,8 @@
 """Structured logs: one JSON object a line, on standard error.
 
 A record is an event name and fields: `log.info("snapshot_applied", extra={"epoch": 12})`. Prompts,
-completions and keys are never fields. `monitoring.telemetry.events` has all events; docs/logs.md
-lists them.
+completions and keys are never fields. `penumbra.monitoring.telemetry.events` has all events;
+docs/logs.md lists them.
 """
 
 import json
@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
-from monitoring.tracing.context import read_traceparent
+from penumbra.monitoring.tracing.context import read_traceparent
 
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 

@@ -1,22 +1,22 @@
-"""Entry point of a gateway process: `python -m router --settings FILE`."""
+"""Entry point of a gateway process: `python -m penumbra.router --settings FILE`."""
 
 import os
 import sys
 
 import uvloop
 
-from monitoring.logs import configure_logs
-from monitoring.tracing.export import tracing
-from monitoring.tracing.settings import TracingMisconfigured
-from router.entry import TOKEN_VARIABLE, SettingsUnreadable, complain, read_settings
-from router.server import run_gateway
-from router.settings import GatewaySettings
+from penumbra.monitoring.logs import configure_logs
+from penumbra.monitoring.tracing.export import tracing
+from penumbra.monitoring.tracing.settings import TracingMisconfigured
+from penumbra.router.entry import TOKEN_VARIABLE, SettingsUnreadable, complain, read_settings
+from penumbra.router.server import run_gateway
+from penumbra.router.settings import GatewaySettings
 
 
 def main() -> int:
     """Run one gateway process; returns the exit status."""
     try:
-        settings = read_settings(GatewaySettings, "python -m router", __doc__)
+        settings = read_settings(GatewaySettings, "python -m penumbra.router", __doc__)
     except SettingsUnreadable as error:
         return complain(str(error))
     configure_logs(settings.gateway_id, sees_content=True)

@@ -4,8 +4,8 @@ llhttp, which has parsed the head, already refuses conflicting lengths, bare lin
 before colons and broken chunks; this is the rest.
 """
 
-from router.errors import BadRequest
-from router.ports import Headers
+from penumbra.router.errors import BadRequest
+from penumbra.router.ports import Headers
 
 _ONCE = (b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-type")
 

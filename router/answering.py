@@ -3,23 +3,23 @@
 Until the client has seen anything the answer is held: a whole body until it is complete, a stream
 until its first event is sound. From then on pieces are passed on as they come, never parsed, and
 kept by reference so that a stream which breaks off can be continued. What becomes of an answer that
-fails is for `router.dispatch` to say, which is the one kind of `Answering` there is: one object, so
-that a token costs one call.
+fails is for `penumbra.router.dispatch` to say, which is the one kind of `Answering` there is: one
+object, so that a token costs one call.
 """
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from monitoring.vocabulary import Outcome
-from router import sse
-from router.attempt import Attempt, Client
-from router.continuation import KINDS
-from router.held import Held, first_event_fault, whole_fault, whole_outcome
-from router.plan import Plan
-from router.ports import Headers, Stream, UpstreamRequest
-from router.settings import LimitSettings
-from router.tap import Tap
+from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router import sse
+from penumbra.router.attempt import Attempt, Client
+from penumbra.router.continuation import KINDS
+from penumbra.router.held import Held, first_event_fault, whole_fault, whole_outcome
+from penumbra.router.plan import Plan
+from penumbra.router.ports import Headers, Stream, UpstreamRequest
+from penumbra.router.settings import LimitSettings
+from penumbra.router.tap import Tap
 
 KEEP_LIMIT_BYTES = 4 * 1024 * 1024
 """A stream longer than this can no longer be continued."""

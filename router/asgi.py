@@ -9,17 +9,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from router import feedback
-from router.errors import (
+from penumbra.router import feedback
+from penumbra.router.errors import (
     GatewayError,
     MethodNotAllowed,
     ModelNotFound,
     RequestTooLarge,
     RouteNotFound,
 )
-from router.gateway import Gateway
-from router.routes import HOT_PATHS
-from router.wire import is_valid_request_id
+from penumbra.router.gateway import Gateway
+from penumbra.router.routes import HOT_PATHS
+from penumbra.router.wire import is_valid_request_id
 
 _NOT_FOUND = 404
 _NOT_ALLOWED = 405
@@ -115,7 +115,7 @@ async def show_snapshot(request: Request) -> Response:
 
 
 async def take_feedback(request: Request) -> Response:
-    """POST /v1/feedback: what a user thought of an answer; see `router.feedback`."""
+    """POST /v1/feedback: what a user thought of an answer; see `penumbra.router.feedback`."""
     gateway = _gateway(request)
     caller = gateway.keys.identify(_authorization(request))
     body = feedback.read_feedback(await _small_body(request))

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from monitoring.vocabulary import Outcome
-from router.errors import GatewayError
-from router.metrics import VariantCells
-from router.ports import Headers, Receiver, Stream, Upstream, UpstreamRequest
+from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router.errors import GatewayError
+from penumbra.router.metrics import VariantCells
+from penumbra.router.ports import Headers, Receiver, Stream, Upstream, UpstreamRequest
 
 
 class Client(Protocol):

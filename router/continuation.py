@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from router import sse
+from penumbra.router import sse
 
 Kind = Literal["chat", "completions"]
 KINDS: dict[bytes, Kind] = {b"/v1/chat/completions": "chat", b"/v1/completions": "completions"}

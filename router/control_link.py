@@ -18,9 +18,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, WebSocketException
 from websockets.frames import CloseCode
 
-from router.feedback import FeedbackDesk
-from router.lease import Lease
-from router.link_messages import (
+from penumbra.router.feedback import FeedbackDesk
+from penumbra.router.lease import Lease
+from penumbra.router.link_messages import (
     COMPARATOR_PATH,
     PATH,
     Applied,
@@ -39,10 +39,10 @@ from router.link_messages import (
     from_control,
     link_url,
 )
-from router.link_messages import Lease as Grant
-from router.pace import Pace
-from router.reporter import Reporter
-from router.snapshot import Snapshot
+from penumbra.router.link_messages import Lease as Grant
+from penumbra.router.pace import Pace
+from penumbra.router.reporter import Reporter
+from penumbra.router.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 

@@ -1,8 +1,8 @@
 """One request through its attempts: try, fail over, continue.
 
 `Dispatch` receives an upstream's answer and drives the client. How an answer is held and relayed is
-in `router.answering`; what fails before the client has seen anything of it is replaced by the next
-attempt of the plan, and a stream that breaks off later is continued.
+in `penumbra.router.answering`; what fails before the client has seen anything of it is replaced by
+the next attempt of the plan, and a stream that breaks off later is continued.
 
 Nothing here waits: every method is a callback of the event loop.
 """
@@ -11,16 +11,16 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
-from monitoring.vocabulary import Outcome
-from router.answering import Answering
-from router.attempt import Attempt, Client
-from router.errors import error_body, upstream_error
-from router.held import Held
-from router.plan import Plan
-from router.ports import UpstreamRequest
-from router.resumption import Resumption, is_continuable
-from router.settings import LimitSettings
-from router.tap import Tap
+from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router.answering import Answering
+from penumbra.router.attempt import Attempt, Client
+from penumbra.router.errors import error_body, upstream_error
+from penumbra.router.held import Held
+from penumbra.router.plan import Plan
+from penumbra.router.ports import UpstreamRequest
+from penumbra.router.resumption import Resumption, is_continuable
+from penumbra.router.settings import LimitSettings
+from penumbra.router.tap import Tap
 
 
 class Timed(Protocol):

@@ -23,7 +23,7 @@ GatewayError
 import json
 from typing import ClassVar
 
-from monitoring.vocabulary import Outcome
+from penumbra.monitoring.vocabulary import Outcome
 
 STATUS: dict[str, int] = {
     "invalid_request": 400,

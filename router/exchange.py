@@ -1,24 +1,24 @@
 """The client's side of one request on a hot route: read it, admit it, write its answer.
 
 An `Exchange` stands where uvicorn has a request-response cycle. It is driven by callbacks of its
-connection (`router.protocol`), and by those of its `Dispatch`; no task, no ASGI.
+connection (`penumbra.router.protocol`), and by those of its `Dispatch`; no task, no ASGI.
 """
 
 from typing import TYPE_CHECKING
 
-from router.errors import GatewayError, RequestTooLarge, UnsupportedEncoding
-from router.keys import Caller
-from router.mirroring import ShedReason, Tapped
-from router.observation import Observation
-from router.ports import Headers
-from router.tracing import BROKEN_OFF, CLIENT_GONE, RequestTrace, trace_request
-from router.wire import CONTINUE, JSON, answer_head, is_valid_request_id
+from penumbra.router.errors import GatewayError, RequestTooLarge, UnsupportedEncoding
+from penumbra.router.keys import Caller
+from penumbra.router.mirroring import ShedReason, Tapped
+from penumbra.router.observation import Observation
+from penumbra.router.ports import Headers
+from penumbra.router.tracing import BROKEN_OFF, CLIENT_GONE, RequestTrace, trace_request
+from penumbra.router.wire import CONTINUE, JSON, answer_head, is_valid_request_id
 
 if TYPE_CHECKING:
-    from router.dispatch import Dispatch
-    from router.gateway import Gateway
-    from router.protocol import GatewayProtocol
-    from router.table import Routed
+    from penumbra.router.dispatch import Dispatch
+    from penumbra.router.gateway import Gateway
+    from penumbra.router.protocol import GatewayProtocol
+    from penumbra.router.table import Routed
 
 
 class Exchange:

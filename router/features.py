@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
-from monitoring.signals.scripts import dominant_script
+from penumbra.monitoring.signals.scripts import dominant_script
 
 CODE_CHARS = 2048
 """How much of the last user text is looked at for code."""

@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from router.errors import BadRequest, ControlUnavailable, FeedbackExists, RequestNotFound
-from router.link_messages import Attribution, Feedback, FeedbackDone, Found, Seek
+from penumbra.router.errors import BadRequest, ControlUnavailable, FeedbackExists, RequestNotFound
+from penumbra.router.link_messages import Attribution, Feedback, FeedbackDone, Found, Seek
 
 PATH = "/v1/feedback"
 LARGEST_BODY_BYTES = 16 * 1024

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from router.bucketing import TOTAL, basis_points
-from router.matching import match_problems, one_of, problem, shadowing_problems
-from router.slices import OTHER
-from router.snapshot import Flag, ModelSnapshot, Rule
+from penumbra.router.bucketing import TOTAL, basis_points
+from penumbra.router.matching import match_problems, one_of, problem, shadowing_problems
+from penumbra.router.slices import OTHER
+from penumbra.router.snapshot import Flag, ModelSnapshot, Rule
 
 
 class FlagInvalid(ValueError):

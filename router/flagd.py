@@ -11,14 +11,15 @@ The branches of `targeting`, in order:
     ...                         the targeting rules; metadata `rules` holds their names, in order
     otherwise                   the split, or the baseline
 
-What the guard blocked is wrapped around the rest. `router.flagd_import` reads all of it back.
+What the guard blocked is wrapped around the rest. `penumbra.router.flagd_import` reads all of it
+back.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from router.bucketing import intervals
-from router.snapshot import Flag, Match, ModelSnapshot, Pin, Rule
+from penumbra.router.bucketing import intervals
+from penumbra.router.snapshot import Flag, Match, ModelSnapshot, Pin, Rule
 
 SCHEMA = "https://flagd.dev/schema/v0/flags.json"
 

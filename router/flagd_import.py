@@ -1,4 +1,4 @@
-"""Reads flagd JSON back: what `router.flagd` wrote, and plain flags written by hand. Pure.
+"""Reads flagd JSON back: what `penumbra.router.flagd` wrote, and plain flags written by hand. Pure.
 
 JsonLogic can say far more than a flag here can; what does not fit is refused, never guessed at.
 What the guard blocked is not read: only the guard, or an operator on purpose, takes that back.
@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from router.flagd import Branch, is_guard_condition
-from router.matching import one_of, problem
-from router.snapshot import Flag, Match, ModelSnapshot, Pin, Rule
+from penumbra.router.flagd import Branch, is_guard_condition
+from penumbra.router.matching import one_of, problem
+from penumbra.router.snapshot import Flag, Match, ModelSnapshot, Pin, Rule
 
 _LIST_FIELDS = {"tenant": "tenants", "slice": "slices", "script": "scripts"}
 _HEADER = "headers."

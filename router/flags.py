@@ -1,7 +1,8 @@
 """Who answers a request, and why: `evaluate`, pure, total, some microseconds.
 
 What the request would get by itself -- its wish -- is the first of: a pin, a targeting rule, the
-split, the baseline. What stands above may take it away (monitoring.vocabulary.Reason, in order):
+split, the baseline. What stands above may take it away (penumbra.monitoring.vocabulary.Reason, in
+order):
 
     GUARD           the wish is a candidate that the guard blocked              -> baseline
     LEASE_EXPIRED   the wish is a candidate and the guard's lease is not fresh  -> baseline
@@ -20,11 +21,11 @@ Reading order: evaluate, CompiledModel.decide, CompiledModel.wish.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from monitoring.vocabulary import Reason
-from router.bucketing import Line, intervals, position, salt
-from router.features import Features
-from router.slices import CompiledSlices, Condition, Headers, compile_match
-from router.snapshot import Flag, ModelSnapshot, Rule, Snapshot
+from penumbra.monitoring.vocabulary import Reason
+from penumbra.router.bucketing import Line, intervals, position, salt
+from penumbra.router.features import Features
+from penumbra.router.slices import CompiledSlices, Condition, Headers, compile_match
+from penumbra.router.snapshot import Flag, ModelSnapshot, Rule, Snapshot
 
 MODEL_NOT_FOUND = "model_not_found"
 UNKNOWN_VARIANT = "unknown_variant"

@@ -2,7 +2,7 @@
 
 `apply` swaps a new epoch in with one assignment; a request reads the table once and keeps it, so
 a change never splits one request's decision. Reading order: Gateway.route, Gateway.dispatch, then
-`router.table`.
+`penumbra.router.table`.
 """
 
 import asyncio
@@ -12,16 +12,16 @@ import os
 import secrets
 from collections.abc import Callable
 
-from monitoring.tracing.tracer import Tracer
-from monitoring.vocabulary import role_of
-from router.attempt import Attempt
-from router.continuation import KINDS
-from router.dispatch import Dispatch, Timed
-from router.errors import GatewayError, ModelNotFound, PinNotAllowed, UnknownVariant
-from router.exchange import Exchange
-from router.features import Features
-from router.feedback import FeedbackDesk, Served
-from router.flags import (
+from penumbra.monitoring.tracing.tracer import Tracer
+from penumbra.monitoring.vocabulary import role_of
+from penumbra.router.attempt import Attempt
+from penumbra.router.continuation import KINDS
+from penumbra.router.dispatch import Dispatch, Timed
+from penumbra.router.errors import GatewayError, ModelNotFound, PinNotAllowed, UnknownVariant
+from penumbra.router.exchange import Exchange
+from penumbra.router.features import Features
+from penumbra.router.feedback import FeedbackDesk, Served
+from penumbra.router.flags import (
     CLIENT_ERRORS,
     PIN_NOT_ALLOWED,
     Context,
@@ -30,25 +30,25 @@ from router.flags import (
     evaluate,
     targeting_key,
 )
-from router.gauges import declare_gauges
-from router.handover import Handover
-from router.keys import Caller, KeyRing
-from router.lease import Lease
-from router.local_guard import Clocks, LocalGuard
-from router.metrics import GatewayMetrics
-from router.mirror import hash64, session_hash
-from router.mirroring import Facts, Mirroring
-from router.outbox import Outbox
-from router.ports import Upstream, UpstreamRequest
-from router.reporter import Reporter
-from router.request import Peek, read_request
-from router.settings import GatewaySettings
-from router.slices import slice_of
-from router.snapshot import Snapshot, Variant
-from router.table import Model, Routed
-from router.upstream_http import HttpUpstream
-from router.wire import TextHeaders, upstream_headers
-from router.withdrawal import Gates, move
+from penumbra.router.gauges import declare_gauges
+from penumbra.router.handover import Handover
+from penumbra.router.keys import Caller, KeyRing
+from penumbra.router.lease import Lease
+from penumbra.router.local_guard import Clocks, LocalGuard
+from penumbra.router.metrics import GatewayMetrics
+from penumbra.router.mirror import hash64, session_hash
+from penumbra.router.mirroring import Facts, Mirroring
+from penumbra.router.outbox import Outbox
+from penumbra.router.ports import Upstream, UpstreamRequest
+from penumbra.router.reporter import Reporter
+from penumbra.router.request import Peek, read_request
+from penumbra.router.settings import GatewaySettings
+from penumbra.router.slices import slice_of
+from penumbra.router.snapshot import Snapshot, Variant
+from penumbra.router.table import Model, Routed
+from penumbra.router.upstream_http import HttpUpstream
+from penumbra.router.wire import TextHeaders, upstream_headers
+from penumbra.router.withdrawal import Gates, move
 
 log = logging.getLogger(__name__)
 

@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from monitoring.telemetry import gateway as of
-from router.dispatch import Dispatch
+from penumbra.monitoring.telemetry import gateway as of
+from penumbra.router.dispatch import Dispatch
 
 if TYPE_CHECKING:
-    from router.gateway import Gateway
+    from penumbra.router.gateway import Gateway
 
 
 def declare_gauges(gateway: "Gateway") -> None:

@@ -17,7 +17,7 @@ from collections import deque
 from pathlib import Path
 from typing import cast
 
-from router.mirrored import LARGEST_FRAME_BYTES, Mirrored, frame
+from penumbra.router.mirrored import LARGEST_FRAME_BYTES, Mirrored, frame
 
 log = logging.getLogger(__name__)
 

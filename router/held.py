@@ -6,8 +6,8 @@ is held is the beginning of an event. Off the byte path: whole events are never 
 Reading order: Held, first_event_fault, whole_fault.
 """
 
-from monitoring.vocabulary import Outcome
-from router import sse
+from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router import sse
 
 HOLD_LIMIT_BYTES = 8 * 1024 * 1024
 """A whole body above this is passed on as it comes, and can no longer be replaced."""

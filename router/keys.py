@@ -6,8 +6,8 @@ Limits hold for this process's share (limit / processes), so no request waits fo
 import hashlib
 from collections.abc import Iterable
 
-from router.errors import InvalidKey, RateLimited
-from router.settings import KeySettings, TenantLimits
+from penumbra.router.errors import InvalidKey, RateLimited
+from penumbra.router.settings import KeySettings, TenantLimits
 
 _MINUTE_SECONDS = 60.0
 _BURST_FRACTION = 6.0

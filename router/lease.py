@@ -11,8 +11,8 @@ unset: a fixed table, benchmarks): there every model counts as guarded.
 import itertools
 from collections.abc import Mapping
 
-from router.link_messages import Lease as Grant
-from router.link_messages import Renew
+from penumbra.router.link_messages import Lease as Grant
+from penumbra.router.link_messages import Renew
 
 FIRST_PERIOD_SECONDS = 0.5
 """How often to ask until something was granted."""

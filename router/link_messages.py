@@ -7,7 +7,7 @@
        | -- Refused(epoch, detail) ------> |   ... or it is not, and the last one stays
        | -- Renew(nonce) ----------------> |   a few times within a lease
        | <-- Lease(nonce, seconds, ...) -- |   counted from when the Renew was sent
-       | -- Report(source, seq, runs) ---> |   observations (monitoring.evidence)
+       | -- Report(source, seq, runs) ---> |   observations (penumbra.monitoring.evidence)
        | <-- Stored(incarnation, seq) ---- |   they are durable
        | -- Feedback(nonce, id, ...) ----> |   a user's judgement of an answer
        | <-- Seek(nonce, id) ------------- |   to the other gateways, if this one did not serve it
@@ -30,8 +30,8 @@ from typing import Any
 
 import msgspec
 
-from monitoring.evidence import Report
-from router.snapshot import Snapshot
+from penumbra.monitoring.evidence import Report
+from penumbra.router.snapshot import Snapshot
 
 PATH = "/gateway/v1/link"
 COMPARATOR_PATH = "/comparator/v1/link"
@@ -169,7 +169,7 @@ class FeedbackDone(msgspec.Struct, frozen=True, tag="feedback_done", forbid_unkn
     attribution: Attribution | None
     """None: no gateway remembers the request, and nothing was stored."""
     error: str | None = None
-    """Why it was not stored: a code of `router.errors.STATUS`."""
+    """Why it was not stored: a code of `penumbra.router.errors.STATUS`."""
 
 
 FromGateway = Hello | Applied | Refused | Renew | Beat | Report | Feedback | Found

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from monitoring.evidence import Run, Signal, Trip
-from monitoring.rolling_quantile import RollingQuantile
-from monitoring.stats.failure import FailureProcess
-from monitoring.vocabulary import FAILURES, Outcome
-from router.attempt import AttemptWatch
-from router.reporter import Reporter
-from router.snapshot import ModelSnapshot, Snapshot, Watch
+from penumbra.monitoring.evidence import Run, Signal, Trip
+from penumbra.monitoring.rolling_quantile import RollingQuantile
+from penumbra.monitoring.stats.failure import FailureProcess
+from penumbra.monitoring.vocabulary import FAILURES, Outcome
+from penumbra.router.attempt import AttemptWatch
+from penumbra.router.reporter import Reporter
+from penumbra.router.snapshot import ModelSnapshot, Snapshot, Watch
 
 log = logging.getLogger(__name__)
 

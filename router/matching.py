@@ -6,9 +6,9 @@ Pure. Problems are texts `path: found X, wanted Y`, the path relative to what is
 import re
 from collections.abc import Iterable, Iterator
 
-from monitoring.signals.scripts import SCRIPTS
-from router.slices import OTHER
-from router.snapshot import Match, SliceRule
+from penumbra.monitoring.signals.scripts import SCRIPTS
+from penumbra.router.slices import OTHER
+from penumbra.router.snapshot import Match, SliceRule
 
 _HEADER_NAME = re.compile(r"^[a-z0-9!#$%&'*+^_`|~-]+$")
 

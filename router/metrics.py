@@ -1,12 +1,12 @@
-"""What a gateway process counts; `monitoring.telemetry.gateway` says what each of it is."""
+"""Counts what a gateway process does; `monitoring.telemetry.gateway` describes each metric."""
 
 from prometheus_client import CollectorRegistry
 
-from monitoring.build import build_labels
-from monitoring.cells import CellCollector, Counter, Family, Histogram
-from monitoring.exposition import Exposed, expose
-from monitoring.telemetry import gateway as of
-from monitoring.vocabulary import Outcome, Reason, Role
+from penumbra.monitoring.build import build_labels
+from penumbra.monitoring.cells import CellCollector, Counter, Family, Histogram
+from penumbra.monitoring.exposition import Exposed, expose
+from penumbra.monitoring.telemetry import gateway as of
+from penumbra.monitoring.vocabulary import Outcome, Reason, Role
 
 
 class SliceCells:

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 import mmh3
 
-from monitoring.evidence import Run
-from router.snapshot import ModelSnapshot, Watch
+from penumbra.monitoring.evidence import Run
+from penumbra.router.snapshot import ModelSnapshot, Watch
 
 _RANGE = 2**64
 

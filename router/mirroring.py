@@ -1,8 +1,8 @@
 """One mirrored request from its decision to its hand-over, and what becomes of those that fail.
 
-What decides is in `router.mirror`, what asks for token ids and takes them out again in
-`router.tap`, what carries it away in `router.handover`. Whatever goes wrong here is counted by its
-reason and costs the client nothing.
+What decides is in `penumbra.router.mirror`, what asks for token ids and takes them out again in
+`penumbra.router.tap`, what carries it away in `penumbra.router.handover`. Whatever goes wrong here
+is counted by its reason and costs the client nothing.
 
 Reading order: Mirroring.begin, Mirroring.end.
 """
@@ -11,16 +11,16 @@ import logging
 from dataclasses import dataclass
 from enum import StrEnum
 
-from monitoring.evidence import Run
-from monitoring.logs import trace_field
-from router import sse
-from router.handover import Handover
-from router.metrics import GatewayMetrics
-from router.mirror import comparable
-from router.mirrored import Mirrored
-from router.ports import UpstreamRequest
-from router.reporter import Reporter
-from router.tap import Tap, tap_body
+from penumbra.monitoring.evidence import Run
+from penumbra.monitoring.logs import trace_field
+from penumbra.router import sse
+from penumbra.router.handover import Handover
+from penumbra.router.metrics import GatewayMetrics
+from penumbra.router.mirror import comparable
+from penumbra.router.mirrored import Mirrored
+from penumbra.router.ports import UpstreamRequest
+from penumbra.router.reporter import Reporter
+from penumbra.router.tap import Tap, tap_body
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ another one began or ended, nor of streams that the client slowed down.
 
 from typing import TYPE_CHECKING
 
-from router.mirroring import Ending
+from penumbra.router.mirroring import Ending
 
 if TYPE_CHECKING:
-    from router.dispatch import Dispatch
+    from penumbra.router.dispatch import Dispatch
 
 _PACED_PIECES = 4
 """A stream of fewer pieces tells nothing of the time between two."""

@@ -7,9 +7,9 @@ own flag lets it have live traffic, and the guard does not object.
 
 from dataclasses import dataclass
 
-from monitoring.vocabulary import Outcome
-from router.flags import Decision
-from router.snapshot import ModelSnapshot
+from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router.flags import Decision
+from penumbra.router.snapshot import ModelSnapshot
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,16 @@
 
 `stream` pushes: the upstream calls its receiver from the event loop, once per piece of the answer,
 with no task and no await between a socket and the client (docs/adr/0002).
-`router.upstream_probe.fetch` turns a stream into an awaitable answer where speed does not matter.
-Two implementations pass one contract suite (`tests/contract`):
-`router.upstream_http.HttpUpstream` and `router.testing.FakeUpstream`.
+`penumbra.router.upstream_probe.fetch` turns a stream into an awaitable answer where speed does not
+matter. Two implementations pass one contract suite (`tests/contract`):
+`penumbra.router.upstream_http.HttpUpstream` and `penumbra.router.testing.FakeUpstream`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from monitoring.vocabulary import Outcome
+from penumbra.monitoring.vocabulary import Outcome
 
 Headers = list[tuple[bytes, bytes]]
 """Header lines in order; names in lower case."""

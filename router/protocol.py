@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from router.ambiguity import check_head
-from router.errors import BadRequest, GatewayError, HeaderTooLarge, RequestTimeout
-from router.exchange import Exchange
-from router.routes import hot_path
-from router.wire import last_answer
+from penumbra.router.ambiguity import check_head
+from penumbra.router.errors import BadRequest, GatewayError, HeaderTooLarge, RequestTimeout
+from penumbra.router.exchange import Exchange
+from penumbra.router.routes import hot_path
+from penumbra.router.wire import last_answer
 
 if TYPE_CHECKING:
-    from router.gateway import Gateway
+    from penumbra.router.gateway import Gateway
 
 log = logging.getLogger(__name__)
 

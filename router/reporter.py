@@ -18,7 +18,7 @@ from itertools import islice
 
 import msgspec
 
-from monitoring.evidence import (
+from penumbra.monitoring.evidence import (
     Counts,
     Pair,
     Report,

@@ -12,8 +12,8 @@ from typing import Any
 import mmh3
 import msgspec
 
-from router import features
-from router.errors import BadRequest
+from penumbra.router import features
+from penumbra.router.errors import BadRequest
 
 _ROUTING_FIELDS = ("model", "stream", "n", "user")
 _MARKS = tuple(

@@ -1,7 +1,7 @@
 """Carries out a continuation: counts tokens where they are needed, asks, splices the rest in.
 
 Off the hot path; it runs once for a stream that broke off. What may be continued, and how, is
-decided in `router.continuation`.
+decided in `penumbra.router.continuation`.
 """
 
 import asyncio
@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from monitoring.vocabulary import Outcome
-from router import continuation, sse
-from router.attempt import Attempt
-from router.continuation import KINDS, CannotContinueError, Kind, Progress, Splice
-from router.ports import Headers, Stream, UpstreamRequest
-from router.upstream_probe import UpstreamError, fetch_json, json_request
+from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router import continuation, sse
+from penumbra.router.attempt import Attempt
+from penumbra.router.continuation import KINDS, CannotContinueError, Kind, Progress, Splice
+from penumbra.router.ports import Headers, Stream, UpstreamRequest
+from penumbra.router.upstream_probe import UpstreamError, fetch_json, json_request
 
 if TYPE_CHECKING:
-    from router.dispatch import Dispatch
+    from penumbra.router.dispatch import Dispatch
 
 _OK = 200
 _PROMPT_FIELDS = ("messages", "prompt", "continue_final_message", "add_generation_prompt")

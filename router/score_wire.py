@@ -1,7 +1,7 @@
 """How a build is asked for scores, and how its answer is read: two dialects. Pure.
 
 vLLM's completions API scores any prompt of token ids, on any server. Our own replicas have a route
-that answers with the response's rows only, as two arrays (`serve.hosting.scoring`).
+that answers with the response's rows only, as two arrays (`penumbra.serve.hosting.scoring`).
 """
 
 import math
@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from router.ports import Scores
+from penumbra.router.ports import Scores
 
 COMPLETIONS_PATH = "/v1/completions"
 SHORT_PATH = "/penumbra/v1/score"

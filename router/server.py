@@ -13,13 +13,13 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.applications import Starlette
 
-from monitoring.tracing.tracer import Tracer
-from router.asgi import build_internal_app, build_public_app
-from router.control_link import ControlLink, Duties
-from router.gateway import Gateway
-from router.listening import BACKLOG, announced, bind
-from router.protocol import GatewayProtocol
-from router.settings import GatewaySettings
+from penumbra.monitoring.tracing.tracer import Tracer
+from penumbra.router.asgi import build_internal_app, build_public_app
+from penumbra.router.control_link import ControlLink, Duties
+from penumbra.router.gateway import Gateway
+from penumbra.router.listening import BACKLOG, announced, bind
+from penumbra.router.protocol import GatewayProtocol
+from penumbra.router.settings import GatewaySettings
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""What a gateway process is told at start. Frozen; read once by `python -m router`, passed down.
+"""Settings of a gateway process: frozen, read once at start, passed down.
 
 The flags and the routing table are not here: they come as a `Snapshot` from the control process.
 """
@@ -10,7 +10,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from router.snapshot import Snapshot
+from penumbra.router.snapshot import Snapshot
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 

@@ -7,8 +7,8 @@ conditions that a rule really has.
 from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
-from router.features import Features
-from router.snapshot import Match, SliceRule
+from penumbra.router.features import Features
+from penumbra.router.snapshot import Match, SliceRule
 
 OTHER = "other"
 """The slice of every request that no rule claims."""

@@ -5,15 +5,15 @@ Everything that many requests share is made on first use and kept: plans, header
 
 from dataclasses import dataclass
 
-from monitoring.vocabulary import Outcome
-from router.attempt import Attempt
-from router.flags import CompiledModel, Decision
-from router.link_messages import Attribution
-from router.mirror import compile_mirror
-from router.mirroring import Tapped
-from router.plan import Plan, plan
-from router.ports import UpstreamRequest
-from router.snapshot import ModelSnapshot
+from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router.attempt import Attempt
+from penumbra.router.flags import CompiledModel, Decision
+from penumbra.router.link_messages import Attribution
+from penumbra.router.mirror import compile_mirror
+from penumbra.router.mirroring import Tapped
+from penumbra.router.plan import Plan, plan
+from penumbra.router.ports import UpstreamRequest
+from penumbra.router.snapshot import ModelSnapshot
 
 
 class Model:

@@ -25,7 +25,7 @@ from typing import Any
 
 import msgspec
 
-from router.ports import UpstreamRequest
+from penumbra.router.ports import UpstreamRequest
 
 KEEP_LIMIT_BYTES = 4 * 1024 * 1024
 """An answer longer than this is not kept for the comparator."""

@@ -12,9 +12,9 @@ from typing import Any
 
 import mmh3
 
-from monitoring.vocabulary import Outcome
-from router.ports import Headers, Receiver, UpstreamRequest
-from router.upstream_probe import UpstreamProbe
+from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router.ports import Headers, Receiver, UpstreamRequest
+from penumbra.router.upstream_probe import UpstreamProbe
 
 JSON: Headers = [(b"content-type", b"application/json")]
 EVENTS: Headers = [(b"content-type", b"text/event-stream; charset=utf-8")]

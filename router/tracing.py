@@ -16,19 +16,19 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from monitoring import semconv
-from monitoring.tracing.context import TRACEPARENT, TRACESTATE, TraceContext
-from monitoring.tracing.span import Happening, Span, SpanKind
-from monitoring.tracing.tracer import Tracer
-from monitoring.vocabulary import FAILURES, Outcome, role_of
-from router.attempt import Attempt, AttemptWatch
-from router.ports import Receiver, Scores, Stream, Upstream, UpstreamRequest
+from penumbra.monitoring import semconv
+from penumbra.monitoring.tracing.context import TRACEPARENT, TRACESTATE, TraceContext
+from penumbra.monitoring.tracing.span import Happening, Span, SpanKind
+from penumbra.monitoring.tracing.tracer import Tracer
+from penumbra.monitoring.vocabulary import FAILURES, Outcome, role_of
+from penumbra.router.attempt import Attempt, AttemptWatch
+from penumbra.router.ports import Receiver, Scores, Stream, Upstream, UpstreamRequest
 
 if TYPE_CHECKING:
-    from router.dispatch import Dispatch
-    from router.exchange import Exchange
-    from router.observation import Observation
-    from router.table import Routed
+    from penumbra.router.dispatch import Dispatch
+    from penumbra.router.exchange import Exchange
+    from penumbra.router.observation import Observation
+    from penumbra.router.table import Routed
 
 BROKEN_OFF = "broken_off"
 """`error.type` of an answer that was begun and could not be completed."""

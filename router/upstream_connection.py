@@ -10,9 +10,9 @@ from typing import Protocol, cast
 
 import httptools
 
-from monitoring.vocabulary import Outcome
-from router.outbox import Outbox
-from router.ports import Headers, Receiver
+from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router.outbox import Outbox
+from penumbra.router.ports import Headers, Receiver
 
 log = logging.getLogger(__name__)
 

@@ -1,17 +1,17 @@
 """The `Upstream` port over HTTP/1.1: any vLLM-compatible server, ours behind HAProxy or not.
 
-`HttpUpstream` is the pool of one variant; `router.upstream_connection` has what it pools.
+`HttpUpstream` is the pool of one variant; `penumbra.router.upstream_connection` has what it pools.
 """
 
 import asyncio
 from collections import deque
 from urllib.parse import urlsplit
 
-from monitoring.vocabulary import Outcome
-from router.outbox import Outbox
-from router.ports import Receiver, Stream, UpstreamRequest
-from router.upstream_connection import Connection, UpstreamExchange
-from router.upstream_probe import UpstreamProbe
+from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router.outbox import Outbox
+from penumbra.router.ports import Receiver, Stream, UpstreamRequest
+from penumbra.router.upstream_connection import Connection, UpstreamExchange
+from penumbra.router.upstream_probe import UpstreamProbe
 
 _JOIN_LIMIT_BYTES = 64 * 1024
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from monitoring.vocabulary import Outcome
-from router import score_wire
-from router.ports import Headers, Receiver, Scores, Stream, Upstream, UpstreamRequest
+from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router import score_wire
+from penumbra.router.ports import Headers, Receiver, Scores, Stream, Upstream, UpstreamRequest
 
 SCORE_SECONDS = 120.0
 """A score is given up after this, whatever its caller's deadline."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from router.ports import Headers
+from penumbra.router.ports import Headers
 
 _HOP_BY_HOP = frozenset(
     {

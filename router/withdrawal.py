@@ -12,9 +12,9 @@ import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping
 
-from router.attempt import Gate
-from router.dispatch import Dispatch
-from router.snapshot import ModelSnapshot
+from penumbra.router.attempt import Gate
+from penumbra.router.dispatch import Dispatch
+from penumbra.router.snapshot import ModelSnapshot
 
 log = logging.getLogger(__name__)
 

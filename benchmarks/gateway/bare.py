@@ -6,14 +6,14 @@
 
 from typing import TYPE_CHECKING
 
-from monitoring.vocabulary import Outcome, Reason
-from router.__main__ import main
-from router.attempt import Attempt
-from router.metrics import VariantCells
-from router.observation import Observation
+from penumbra.monitoring.vocabulary import Outcome, Reason
+from penumbra.router.__main__ import main
+from penumbra.router.attempt import Attempt
+from penumbra.router.metrics import VariantCells
+from penumbra.router.observation import Observation
 
 if TYPE_CHECKING:
-    from router.dispatch import Dispatch
+    from penumbra.router.dispatch import Dispatch
 
 
 def _began(self: Observation, dispatch: "Dispatch", now: float) -> None:

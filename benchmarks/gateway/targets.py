@@ -155,7 +155,7 @@ def _penumbra(without: Without = "") -> Callable[[Site], Launch]:
         }
         config = site.work / "gateway.json"
         config.write_text(json.dumps(settings))
-        module = "benchmarks.gateway.bare" if without == "metrics" else "router"
+        module = "benchmarks.gateway.bare" if without == "metrics" else "penumbra.router"
         command = [sys.executable, "-m", module, "--settings", str(config)]
         return Launch(command, port, env={"PYTHONPATH": str(ROOT)})
 

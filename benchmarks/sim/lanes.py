@@ -1,7 +1,7 @@
 """Many guards side by side, one row of an array each.
 
 The bets, weights, inflows and the cap are the shipped ones; only the loop over repetitions is
-numpy's. `tests/simulation/test_lanes.py` holds it against `monitoring.stats.guard.Guard`,
+numpy's. `tests/simulation/test_lanes.py` holds it against `penumbra.monitoring.stats.guard.Guard`,
 observation by observation.
 """
 
@@ -11,9 +11,9 @@ from math import exp
 import numpy as np
 import numpy.typing as npt
 
-from monitoring.stats.betting import BETS, Table, bets_against
-from monitoring.stats.guard import AGGREGATE_WEIGHT, GuardSpec
-from monitoring.stats.wealth import CAP, START, inflow_of
+from penumbra.monitoring.stats.betting import BETS, Table, bets_against
+from penumbra.monitoring.stats.guard import AGGREGATE_WEIGHT, GuardSpec
+from penumbra.monitoring.stats.wealth import CAP, START, inflow_of
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]

@@ -6,8 +6,8 @@ import numpy as np
 
 from benchmarks.sim.lanes import Floats
 from benchmarks.sim.traffic import DISPLACEMENT_TOLERANCE, HARM_TOLERANCE, draw
-from monitoring.stats.betting import bets_for
-from monitoring.stats.failure import FailureProcess
+from penumbra.monitoring.stats.betting import bets_for
+from penumbra.monitoring.stats.failure import FailureProcess
 
 ALPHA_PROMOTION = 0.05
 OBSERVATIONS = 20_000

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.sim.lanes import Floats, Ints
-from monitoring.stats.guard import GuardSpec
+from penumbra.monitoring.stats.guard import GuardSpec
 
 SLICES = 20
 HORIZON = 100_000

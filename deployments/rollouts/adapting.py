@@ -2,11 +2,11 @@
 
 from datetime import datetime
 
-from deployments.errors import Conflict
-from deployments.events import ConfigPayload, Draft, Event, Kind
-from deployments.rollouts.moves import changed, next_step, restarted
-from deployments.rollouts.payload import Decided, RolloutPayload
-from deployments.rollouts.record import (
+from penumbra.deployments.errors import Conflict
+from penumbra.deployments.events import ConfigPayload, Draft, Event, Kind
+from penumbra.deployments.rollouts.moves import changed, next_step, restarted
+from penumbra.deployments.rollouts.payload import Decided, RolloutPayload
+from penumbra.deployments.rollouts.record import (
     SERVING,
     WATCHED,
     Phase,
@@ -14,8 +14,8 @@ from deployments.rollouts.record import (
     flag_after,
     slices_of,
 )
-from deployments.state import State, fold, step
-from router.snapshot import Flag, ModelSnapshot
+from penumbra.deployments.state import State, fold, step
+from penumbra.router.snapshot import Flag, ModelSnapshot
 
 _WHOLE = 100.0
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from monitoring.signals.calibration import Calibration, calibrate
+from penumbra.monitoring.signals.calibration import Calibration, calibrate
 
 
 class Calibrating:

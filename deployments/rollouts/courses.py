@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from deployments.rollouts.findings import Tripped
-from deployments.rollouts.spec import SAFETY, Action, Guardrail, RolloutSpec
-from deployments.rollouts.trail import Trail
-from monitoring.evidence import Signal
-from monitoring.stats.guard import Guard, GuardSpec, sums_of_counts
+from penumbra.deployments.rollouts.findings import Tripped
+from penumbra.deployments.rollouts.spec import SAFETY, Action, Guardrail, RolloutSpec
+from penumbra.deployments.rollouts.trail import Trail
+from penumbra.monitoring.evidence import Signal
+from penumbra.monitoring.stats.guard import Guard, GuardSpec, sums_of_counts
 
 LOW = {Signal.HARM: -1.0}
 """Signals whose range does not begin at 0."""

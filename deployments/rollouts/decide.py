@@ -16,9 +16,9 @@ Reading order: decide; gates.py; moves.py.
 
 from datetime import datetime
 
-from deployments.rollouts.findings import Findings, Tripped
-from deployments.rollouts.gates import gates, required_slices
-from deployments.rollouts.moves import (
+from penumbra.deployments.rollouts.findings import Findings, Tripped
+from penumbra.deployments.rollouts.gates import gates, required_slices
+from penumbra.deployments.rollouts.moves import (
     Decision,
     Did,
     Step,
@@ -28,8 +28,8 @@ from deployments.rollouts.moves import (
     rolled_back,
     summary,
 )
-from deployments.rollouts.record import WATCHED, Held, RolloutRecord, Verdict, joined
-from deployments.rollouts.spec import QUALITY, RolloutSpec
+from penumbra.deployments.rollouts.record import WATCHED, Held, RolloutRecord, Verdict, joined
+from penumbra.deployments.rollouts.spec import QUALITY, RolloutSpec
 
 HORIZON = "horizon"
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from monitoring.stats.guard import StreamView
+from penumbra.monitoring.stats.guard import StreamView
 
 log = logging.getLogger(__name__)
 

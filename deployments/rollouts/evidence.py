@@ -12,14 +12,14 @@ from typing import Any
 
 import msgspec
 
-from deployments.rollouts.bets import Bets
-from deployments.rollouts.calibrating import Calibrating, from_record, recorded
-from deployments.rollouts.courses import Course, alpha_of, guard_spec
-from deployments.rollouts.findings import Findings, Hard, Tripped
-from deployments.rollouts.spec import QUALITY, Calibrate, Guardrail, RolloutSpec
-from deployments.rollouts.tally import Tally
-from monitoring.evidence import Arm, Counts, Pair, RunReport, SelfTest, Signal, Trip
-from monitoring.signals.calibration import Calibration
+from penumbra.deployments.rollouts.bets import Bets
+from penumbra.deployments.rollouts.calibrating import Calibrating, from_record, recorded
+from penumbra.deployments.rollouts.courses import Course, alpha_of, guard_spec
+from penumbra.deployments.rollouts.findings import Findings, Hard, Tripped
+from penumbra.deployments.rollouts.spec import QUALITY, Calibrate, Guardrail, RolloutSpec
+from penumbra.deployments.rollouts.tally import Tally
+from penumbra.monitoring.evidence import Arm, Counts, Pair, RunReport, SelfTest, Signal, Trip
+from penumbra.monitoring.signals.calibration import Calibration
 
 AA_ALPHA = 0.01
 """Bound on the probability that a working instrument is called broken."""

@@ -5,20 +5,20 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from deployments import evidence_rows
-from deployments.errors import NotFound
-from deployments.events import Event, Kind
-from deployments.evidence_rows import RollbackTimes
-from deployments.rollouts.courses import Course
-from deployments.rollouts.decide import decide
-from deployments.rollouts.evidence import RunEvidence
-from deployments.rollouts.judging import decided_by, evidence_of
-from deployments.rollouts.payload import Decided, RolloutPayload, takes_away
-from deployments.rollouts.record import Key, Rollout
-from deployments.rollouts.viewing import rollback_view
-from deployments.rollouts.views import ExplainView, PathPoint, RollbackView, WorstPair
-from deployments.store import Store
-from monitoring.evidence import Pair, Report, Signal
+from penumbra.deployments import evidence_rows
+from penumbra.deployments.errors import NotFound
+from penumbra.deployments.events import Event, Kind
+from penumbra.deployments.evidence_rows import RollbackTimes
+from penumbra.deployments.rollouts.courses import Course
+from penumbra.deployments.rollouts.decide import decide
+from penumbra.deployments.rollouts.evidence import RunEvidence
+from penumbra.deployments.rollouts.judging import decided_by, evidence_of
+from penumbra.deployments.rollouts.payload import Decided, RolloutPayload, takes_away
+from penumbra.deployments.rollouts.record import Key, Rollout
+from penumbra.deployments.rollouts.viewing import rollback_view
+from penumbra.deployments.rollouts.views import ExplainView, PathPoint, RollbackView, WorstPair
+from penumbra.deployments.store import Store
+from penumbra.monitoring.evidence import Pair, Report, Signal
 
 
 @dataclass(frozen=True, slots=True)

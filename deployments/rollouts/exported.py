@@ -11,17 +11,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from math import log
 from typing import NamedTuple
 
-from deployments.chronicle import Chronicle
-from deployments.metrics import Series
-from deployments.rollouts.courses import Course, alpha_of
-from deployments.rollouts.ends import Ends, Name
-from deployments.rollouts.evidence import RunEvidence
-from deployments.rollouts.judging import Bench
-from deployments.rollouts.record import WATCHED, Key, Phase, Rollout
-from deployments.state import State
-from monitoring.stats.guard import StreamView
-from monitoring.telemetry import control, labels
-from monitoring.telemetry.metric import Label, Metric
+from penumbra.deployments.chronicle import Chronicle
+from penumbra.deployments.metrics import Series
+from penumbra.deployments.rollouts.courses import Course, alpha_of
+from penumbra.deployments.rollouts.ends import Ends, Name
+from penumbra.deployments.rollouts.evidence import RunEvidence
+from penumbra.deployments.rollouts.judging import Bench
+from penumbra.deployments.rollouts.record import WATCHED, Key, Phase, Rollout
+from penumbra.deployments.state import State
+from penumbra.monitoring.stats.guard import StreamView
+from penumbra.monitoring.telemetry import control, labels
+from penumbra.monitoring.telemetry.metric import Label, Metric
 
 WAIT_SECONDS = 0.5
 """For how long a scrape waits for ends of intervals that are out of date."""

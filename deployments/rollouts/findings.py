@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from deployments.rollouts.spec import Action
+from penumbra.deployments.rollouts.spec import Action
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from deployments.rollouts.findings import Findings
-from deployments.rollouts.record import RolloutRecord, Verdict
-from deployments.rollouts.spec import RolloutSpec
+from penumbra.deployments.rollouts.findings import Findings
+from penumbra.deployments.rollouts.record import RolloutRecord, Verdict
+from penumbra.deployments.rollouts.spec import RolloutSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,18 +6,18 @@ Reading order: Bench.hear, Bench.reconsider.
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
-from deployments.actors import GUARD
-from deployments.events import Draft, Event
-from deployments.feedback import Judgement
-from deployments.rollouts.adapting import draft_of, obstacle_of
-from deployments.rollouts.decide import decide
-from deployments.rollouts.evidence import RunEvidence
-from deployments.rollouts.findings import Findings
-from deployments.rollouts.moves import Did, Step, summary
-from deployments.rollouts.payload import Decided, RolloutPayload
-from deployments.rollouts.record import WATCHED, Key, Phase, Rollout
-from deployments.state import State, step
-from monitoring.evidence import Counts, Report, Run, RunReport, Signal
+from penumbra.deployments.actors import GUARD
+from penumbra.deployments.events import Draft, Event
+from penumbra.deployments.feedback import Judgement
+from penumbra.deployments.rollouts.adapting import draft_of, obstacle_of
+from penumbra.deployments.rollouts.decide import decide
+from penumbra.deployments.rollouts.evidence import RunEvidence
+from penumbra.deployments.rollouts.findings import Findings
+from penumbra.deployments.rollouts.moves import Did, Step, summary
+from penumbra.deployments.rollouts.payload import Decided, RolloutPayload
+from penumbra.deployments.rollouts.record import WATCHED, Key, Phase, Rollout
+from penumbra.deployments.state import State, step
+from penumbra.monitoring.evidence import Counts, Report, Run, RunReport, Signal
 
 FEEDBACK = "feedback"
 """Source of the reports that carry judgements."""

@@ -14,19 +14,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from deployments import evidence_rows
-from deployments.controller import Clocks, Controller
-from deployments.errors import NotFound
-from deployments.events import Draft
-from deployments.evidence_rows import Beside
-from deployments.feedback import AlreadyJudged, Judgement
-from deployments.rollouts.adapting import draft_of
-from deployments.rollouts.judging import Bench, counted, name_of, runs_to_keep
-from deployments.rollouts.payload import RolloutPayload, takes_away
-from deployments.rollouts.record import Key, Phase, Rollout
-from deployments.rollouts.stopwatch import Stopwatch
-from deployments.store import Store
-from monitoring.evidence import Report
+from penumbra.deployments import evidence_rows
+from penumbra.deployments.controller import Clocks, Controller
+from penumbra.deployments.errors import NotFound
+from penumbra.deployments.events import Draft
+from penumbra.deployments.evidence_rows import Beside
+from penumbra.deployments.feedback import AlreadyJudged, Judgement
+from penumbra.deployments.rollouts.adapting import draft_of
+from penumbra.deployments.rollouts.judging import Bench, counted, name_of, runs_to_keep
+from penumbra.deployments.rollouts.payload import RolloutPayload, takes_away
+from penumbra.deployments.rollouts.record import Key, Phase, Rollout
+from penumbra.deployments.rollouts.stopwatch import Stopwatch
+from penumbra.deployments.store import Store
+from penumbra.monitoring.evidence import Report
 
 PRUNE_SECONDS = 3600.0
 """How often what is of no use any more is deleted; also at the start."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from deployments.rollouts.findings import Tripped
-from deployments.rollouts.record import Phase, RolloutRecord, Verdict, stage_name
-from deployments.rollouts.spec import RolloutSpec
+from penumbra.deployments.rollouts.findings import Tripped
+from penumbra.deployments.rollouts.record import Phase, RolloutRecord, Verdict, stage_name
+from penumbra.deployments.rollouts.spec import RolloutSpec
 
 
 class Did(StrEnum):

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from deployments.rollouts.record import Phase, Rollout
-from router.snapshot import Flag
+from penumbra.deployments.rollouts.record import Phase, Rollout
+from penumbra.router.snapshot import Flag
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 

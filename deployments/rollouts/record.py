@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from deployments.rollouts.spec import LATENCY, SHADOW, RolloutSpec
-from monitoring.evidence import Signal
-from router.slices import OTHER
-from router.snapshot import Flag, ModelSnapshot, Watch
+from penumbra.deployments.rollouts.spec import LATENCY, SHADOW, RolloutSpec
+from penumbra.monitoring.evidence import Signal
+from penumbra.router.slices import OTHER
+from penumbra.router.snapshot import Flag, ModelSnapshot, Watch
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 

@@ -8,22 +8,22 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from deployments.access import Access, Caller, Role
-from deployments.admin_routes import ERRORS, caller_of, viewer_of
-from deployments.controller import Controller
-from deployments.rollouts import verbs
-from deployments.rollouts.explain import explain, last_rollback
-from deployments.rollouts.keeper import Kept, Rollouts
-from deployments.rollouts.record import Key, Rollout
-from deployments.rollouts.viewing import rollout_view, summary_view
-from deployments.rollouts.views import (
+from penumbra.deployments.access import Access, Caller, Role
+from penumbra.deployments.admin_routes import ERRORS, caller_of, viewer_of
+from penumbra.deployments.controller import Controller
+from penumbra.deployments.rollouts import verbs
+from penumbra.deployments.rollouts.explain import explain, last_rollback
+from penumbra.deployments.rollouts.keeper import Kept, Rollouts
+from penumbra.deployments.rollouts.record import Key, Rollout
+from penumbra.deployments.rollouts.viewing import rollout_view, summary_view
+from penumbra.deployments.rollouts.views import (
     ApplyBody,
     ExplainView,
     RolloutChangeView,
     RolloutsView,
     RolloutView,
 )
-from deployments.schemas import ReasonBody
+from penumbra.deployments.schemas import ReasonBody
 
 Now = Callable[[], datetime]
 Model = Annotated[str, Query(description="The model's public name.")]

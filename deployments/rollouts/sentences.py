@@ -1,8 +1,8 @@
 """What became of a rollout: in one of a few words, and in a sentence for people. Pure."""
 
-from deployments.actors import GUARD
-from deployments.rollouts.payload import RolloutPayload
-from deployments.rollouts.record import Phase, Rollout
+from penumbra.deployments.actors import GUARD
+from penumbra.deployments.rollouts.payload import RolloutPayload
+from penumbra.deployments.rollouts.record import Phase, Rollout
 
 
 def change_of(payload: RolloutPayload) -> str:

@@ -8,10 +8,10 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from deployments.rollouts.bets import REMEMBERED
-from monitoring.evidence import Signal
-from router.bucketing import basis_points
-from router.snapshot import NAME
+from penumbra.deployments.rollouts.bets import REMEMBERED
+from penumbra.monitoring.evidence import Signal
+from penumbra.router.bucketing import basis_points
+from penumbra.router.snapshot import NAME
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from deployments import wanted
-from deployments.errors import ConfigInvalid
-from deployments.rollouts.spec import RolloutSpec
-from deployments.yaml_files import read_mapping
+from penumbra.deployments import wanted
+from penumbra.deployments.errors import ConfigInvalid
+from penumbra.deployments.rollouts.spec import RolloutSpec
+from penumbra.deployments.yaml_files import read_mapping
 
 
 def load_rollout(path: Path) -> RolloutSpec:

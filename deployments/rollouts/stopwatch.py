@@ -3,16 +3,16 @@
 import asyncio
 import logging
 
-from deployments import evidence_rows
-from deployments.controller import Clocks, Controller
-from deployments.errors import DeploymentsError
-from deployments.evidence_rows import RollbackTimes
-from deployments.publisher import Delivery
-from deployments.rollouts.payload import RolloutPayload, takes_away
-from deployments.rollouts.sentences import change_of, sentence
-from deployments.rollouts.tracing import trace_change, trace_rollback
-from monitoring.tracing.context import TraceContext
-from monitoring.tracing.tracer import Tracer
+from penumbra.deployments import evidence_rows
+from penumbra.deployments.controller import Clocks, Controller
+from penumbra.deployments.errors import DeploymentsError
+from penumbra.deployments.evidence_rows import RollbackTimes
+from penumbra.deployments.publisher import Delivery
+from penumbra.deployments.rollouts.payload import RolloutPayload, takes_away
+from penumbra.deployments.rollouts.sentences import change_of, sentence
+from penumbra.deployments.rollouts.tracing import trace_change, trace_rollback
+from penumbra.monitoring.tracing.context import TraceContext
+from penumbra.monitoring.tracing.tracer import Tracer
 
 log = logging.getLogger(__name__)
 

@@ -6,14 +6,14 @@ A rollback's span is the root of its trace, and the change that began it is its 
 from datetime import datetime
 from typing import Any
 
-from deployments.actors import actor_class
-from deployments.evidence_rows import RollbackTimes
-from deployments.rollouts.payload import RolloutPayload, takes_away
-from deployments.rollouts.record import Verdict
-from deployments.rollouts.sentences import change_of
-from monitoring.tracing.context import TraceContext
-from monitoring.tracing.span import Happening, Span, SpanKind
-from monitoring.tracing.tracer import Tracer, unix_ns
+from penumbra.deployments.actors import actor_class
+from penumbra.deployments.evidence_rows import RollbackTimes
+from penumbra.deployments.rollouts.payload import RolloutPayload, takes_away
+from penumbra.deployments.rollouts.record import Verdict
+from penumbra.deployments.rollouts.sentences import change_of
+from penumbra.monitoring.tracing.context import TraceContext
+from penumbra.monitoring.tracing.span import Happening, Span, SpanKind
+from penumbra.monitoring.tracing.tracer import Tracer, unix_ns
 
 _UNDECIDED = "undecided"
 

@@ -3,12 +3,19 @@
 from collections.abc import Iterator
 from datetime import datetime
 
-from deployments.errors import Conflict, NotFound, RolloutRefused
-from deployments.rollouts.adapting import ended, obstacle_of
-from deployments.rollouts.findings import Findings
-from deployments.rollouts.gates import gates
-from deployments.rollouts.moves import Did, Step, advanced, changed, restarted, rolled_back
-from deployments.rollouts.record import (
+from penumbra.deployments.errors import Conflict, NotFound, RolloutRefused
+from penumbra.deployments.rollouts.adapting import ended, obstacle_of
+from penumbra.deployments.rollouts.findings import Findings
+from penumbra.deployments.rollouts.gates import gates
+from penumbra.deployments.rollouts.moves import (
+    Did,
+    Step,
+    advanced,
+    changed,
+    restarted,
+    rolled_back,
+)
+from penumbra.deployments.rollouts.record import (
     WATCHED,
     Held,
     Phase,
@@ -16,10 +23,10 @@ from deployments.rollouts.record import (
     RolloutRecord,
     slices_of,
 )
-from deployments.rollouts.spec import RolloutSpec
-from deployments.state import State
-from router.matching import one_of, problem
-from router.snapshot import ModelSnapshot
+from penumbra.deployments.rollouts.spec import RolloutSpec
+from penumbra.deployments.state import State
+from penumbra.router.matching import one_of, problem
+from penumbra.router.snapshot import ModelSnapshot
 
 WAIVED = frozenset({"time"})
 """Gates that a person may open."""

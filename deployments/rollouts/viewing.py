@@ -9,15 +9,15 @@ Reading order: rollout_view.
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from deployments.evidence_rows import RollbackTimes
-from deployments.rollouts.adapting import obstacle_of
-from deployments.rollouts.courses import Course
-from deployments.rollouts.evidence import RunEvidence
-from deployments.rollouts.gates import gates
-from deployments.rollouts.moves import next_step
-from deployments.rollouts.record import Phase, Rollout, stage_name
-from deployments.rollouts.spec import Guardrail
-from deployments.rollouts.views import (
+from penumbra.deployments.evidence_rows import RollbackTimes
+from penumbra.deployments.rollouts.adapting import obstacle_of
+from penumbra.deployments.rollouts.courses import Course
+from penumbra.deployments.rollouts.evidence import RunEvidence
+from penumbra.deployments.rollouts.gates import gates
+from penumbra.deployments.rollouts.moves import next_step
+from penumbra.deployments.rollouts.record import Phase, Rollout, stage_name
+from penumbra.deployments.rollouts.spec import Guardrail
+from penumbra.deployments.rollouts.views import (
     DiagnosticsView,
     GateView,
     InstrumentView,
@@ -27,8 +27,8 @@ from deployments.rollouts.views import (
     SignalView,
     StreamView,
 )
-from deployments.state import State
-from monitoring.stats.guard import StreamView as Stream
+from penumbra.deployments.state import State
+from penumbra.monitoring.stats.guard import StreamView as Stream
 
 
 def summary_view(rollout: Rollout, evidence: RunEvidence) -> RolloutSummary:

@@ -1,4 +1,4 @@
-"""What the admin API says of rollouts. `deployments.rollouts.viewing` fills it in."""
+"""What the admin API says of rollouts. `penumbra.deployments.rollouts.viewing` fills it in."""
 
 import json
 from datetime import datetime
@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
-from deployments import wanted
-from deployments.rollouts.spec import RolloutSpec
-from deployments.schemas import ReasonBody
+from penumbra.deployments import wanted
+from penumbra.deployments.rollouts.spec import RolloutSpec
+from penumbra.deployments.schemas import ReasonBody
 
 Verb = Literal["promote", "hold", "resume", "rollback", "rearm", "end"]
 

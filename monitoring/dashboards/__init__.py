@@ -1,7 +1,8 @@
-"""The Grafana dashboards as typed code; `python -m monitoring.dashboards` writes json/.
+"""The Grafana dashboards as typed code; `python -m penumbra.monitoring.dashboards` writes json/.
 
 Nothing that runs in production imports this package: it needs Grafana's SDK, of the `dev` extra.
-Metrics and labels come from `monitoring.telemetry`: a name that does not exist cannot be asked for.
+Metrics and labels come from `penumbra.monitoring.telemetry`: a name that does not exist cannot be
+asked for.
 
 Reading order: promql (queries), panels (how they are drawn), frame (what all dashboards share),
 then rollout, quality, traffic, engines.

@@ -1,4 +1,4 @@
-"""Writes the dashboards' JSON: `python -m monitoring.dashboards [--runbooks URL] [--out DIR]`."""
+"""Writes the dashboards as JSON: `penumbra dashboards --out DIR` calls it."""
 
 import argparse
 import json
@@ -7,8 +7,8 @@ from pathlib import Path
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from monitoring.dashboards import engines, quality, rollout, traffic
-from monitoring.dashboards.frame import drawn
+from penumbra.monitoring.dashboards import engines, quality, rollout, traffic
+from penumbra.monitoring.dashboards.frame import drawn
 
 BOARDS = (rollout.BOARD, quality.BOARD, traffic.BOARD, engines.BOARD)
 FOLDER = Path(__file__).with_name("json")
@@ -27,7 +27,9 @@ def files(runbooks: str = RUNBOOKS) -> dict[str, str]:
 
 def main() -> None:
     """Writes them."""
-    parser = argparse.ArgumentParser(prog="python -m monitoring.dashboards", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m penumbra.monitoring.dashboards", description=__doc__
+    )
     parser.add_argument("--runbooks", default=RUNBOOKS, help="URL of the folder docs/runbooks")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder for the JSON files")
     arguments = parser.parse_args()

@@ -1,9 +1,9 @@
 """Engines: use, saturation and errors of every replica, from vLLM's own metrics."""
 
-from monitoring.dashboards import frame
-from monitoring.dashboards.panels import ORANGE, TOKENS, About, Look, Query, chart
-from monitoring.dashboards.promql import Scope, largest, per_second, quantile, total
-from monitoring.telemetry import engine
+from penumbra.monitoring.dashboards import frame
+from penumbra.monitoring.dashboards.panels import ORANGE, TOKENS, About, Look, Query, chart
+from penumbra.monitoring.dashboards.promql import Scope, largest, per_second, quantile, total
+from penumbra.monitoring.telemetry import engine
 
 VARIABLES = (frame.MODEL, frame.VARIANT)
 IN = Scope(tuple(one.name for one in VARIABLES))

@@ -8,10 +8,10 @@ from grafana_foundation_sdk.builders import stat, table, timeseries
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import dashboard
 
-from monitoring.dashboards.panels import ORANGE, RED, SOURCE
-from monitoring.dashboards.promql import Scope, largest
-from monitoring.telemetry import control, gateway
-from monitoring.telemetry.metric import Metric
+from penumbra.monitoring.dashboards.panels import ORANGE, RED, SOURCE
+from penumbra.monitoring.dashboards.promql import Scope, largest
+from penumbra.monitoring.telemetry import control, gateway
+from penumbra.monitoring.telemetry.metric import Metric
 
 TAG = "penumbra"
 ALL = ".+"

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from monitoring.telemetry.engine import EngineMetric
-from monitoring.telemetry.metric import Kind, Metric
+from penumbra.monitoring.telemetry.engine import EngineMetric
+from penumbra.monitoring.telemetry.metric import Kind, Metric
 
 WINDOW = "$__rate_interval"
 """Grafana's window for rates: wide enough for four scrapes, whatever the zoom."""

@@ -1,7 +1,7 @@
 """Quality drift: every signal with its anytime-valid interval, its tolerance and the A/A mean."""
 
-from monitoring.dashboards import frame
-from monitoring.dashboards.panels import (
+from penumbra.monitoring.dashboards import frame
+from penumbra.monitoring.dashboards.panels import (
     BLUE,
     GREEN,
     ORANGE,
@@ -15,11 +15,11 @@ from monitoring.dashboards.panels import (
     chart,
     rows,
 )
-from monitoring.dashboards.promql import largest, smallest
-from monitoring.dashboards.quality_raw import raw
-from monitoring.dashboards.quality_scope import IN, VARIABLES
-from monitoring.telemetry import control
-from monitoring.telemetry.metric import Metric
+from penumbra.monitoring.dashboards.promql import largest, smallest
+from penumbra.monitoring.dashboards.quality_raw import raw
+from penumbra.monitoring.dashboards.quality_scope import IN, VARIABLES
+from penumbra.monitoring.telemetry import control
+from penumbra.monitoring.telemetry.metric import Metric
 
 AGGREGATE = 'slice="*"'
 CHOSEN = ('slice=~"$slice"', 'slice!="*"')

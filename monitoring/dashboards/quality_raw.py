@@ -1,10 +1,20 @@
 """Quality: what the comparator saw, before any statistics."""
 
-from monitoring.dashboards import frame
-from monitoring.dashboards.panels import BLUE, GRAY, GREEN, RED, About, Look, Query, chart, number
-from monitoring.dashboards.promql import largest, mean, per_second, share, smallest
-from monitoring.dashboards.quality_scope import IN
-from monitoring.telemetry import comparator, control
+from penumbra.monitoring.dashboards import frame
+from penumbra.monitoring.dashboards.panels import (
+    BLUE,
+    GRAY,
+    GREEN,
+    RED,
+    About,
+    Look,
+    Query,
+    chart,
+    number,
+)
+from penumbra.monitoring.dashboards.promql import largest, mean, per_second, share, smallest
+from penumbra.monitoring.dashboards.quality_scope import IN
+from penumbra.monitoring.telemetry import comparator, control
 
 
 def _raw_displacement() -> list[frame.Panel]:

@@ -1,7 +1,7 @@
 """What the parts of the quality dashboard share."""
 
-from monitoring.dashboards import frame
-from monitoring.dashboards.promql import Scope
+from penumbra.monitoring.dashboards import frame
+from penumbra.monitoring.dashboards.promql import Scope
 
 VARIABLES = (frame.ONE_MODEL, frame.ONE_CANDIDATE, frame.STREAMS)
 """One model and one candidate: an interval is of one rollout."""

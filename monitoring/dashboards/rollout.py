@@ -1,7 +1,7 @@
 """Rollout: what is running, the evidence against its boundary, the last rollback and why."""
 
-from monitoring.dashboards import frame
-from monitoring.dashboards.panels import (
+from penumbra.monitoring.dashboards import frame
+from penumbra.monitoring.dashboards.panels import (
     BLUE,
     GRAY,
     GREEN,
@@ -17,13 +17,13 @@ from monitoring.dashboards.panels import (
     number,
     rows,
 )
-from monitoring.dashboards.promql import largest, smallest, total
-from monitoring.dashboards.rollout_control import control_plane
-from monitoring.dashboards.rollout_evidence import evidence, proof
-from monitoring.dashboards.rollout_history import rollbacks
-from monitoring.dashboards.rollout_scope import IN, PAIR, VARIABLES, YES_NO
-from monitoring.telemetry import control, gateway
-from monitoring.telemetry.metric import Metric
+from penumbra.monitoring.dashboards.promql import largest, smallest, total
+from penumbra.monitoring.dashboards.rollout_control import control_plane
+from penumbra.monitoring.dashboards.rollout_evidence import evidence, proof
+from penumbra.monitoring.dashboards.rollout_history import rollbacks
+from penumbra.monitoring.dashboards.rollout_scope import IN, PAIR, VARIABLES, YES_NO
+from penumbra.monitoring.telemetry import control, gateway
+from penumbra.monitoring.telemetry.metric import Metric
 
 SOUND = {"0": ("broken", RED), "1": ("ok", GREEN)}
 PHASES = {"off": GRAY, "shadow": PURPLE, "live": BLUE, "promoted": GREEN, "rolled_back": RED}

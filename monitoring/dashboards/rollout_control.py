@@ -1,7 +1,7 @@
 """Rollout: the control plane that decides, and what is connected to it."""
 
-from monitoring.dashboards import frame
-from monitoring.dashboards.panels import (
+from penumbra.monitoring.dashboards import frame
+from penumbra.monitoring.dashboards.panels import (
     MUST_BE_ZERO,
     ORANGE,
     RED,
@@ -13,10 +13,10 @@ from monitoring.dashboards.panels import (
     number,
     rows,
 )
-from monitoring.dashboards.promql import largest, smallest
-from monitoring.dashboards.rollout_scope import IN, PAIR
-from monitoring.telemetry import comparator, control, gateway
-from monitoring.telemetry.metric import Metric
+from penumbra.monitoring.dashboards.promql import largest, smallest
+from penumbra.monitoring.dashboards.rollout_scope import IN, PAIR
+from penumbra.monitoring.telemetry import comparator, control, gateway
+from penumbra.monitoring.telemetry.metric import Metric
 
 
 def control_plane() -> frame.Row:

@@ -1,7 +1,7 @@
 """Rollout: the numbers that act, beside the boundaries at which they do."""
 
-from monitoring.dashboards import frame
-from monitoring.dashboards.panels import (
+from penumbra.monitoring.dashboards import frame
+from penumbra.monitoring.dashboards.panels import (
     GREEN,
     NATS,
     RED,
@@ -14,10 +14,10 @@ from monitoring.dashboards.panels import (
     chart,
     rows,
 )
-from monitoring.dashboards.promql import largest, smallest
-from monitoring.dashboards.rollout_scope import IN, PAIR, YES_NO
-from monitoring.telemetry import control
-from monitoring.telemetry.metric import Metric
+from penumbra.monitoring.dashboards.promql import largest, smallest
+from penumbra.monitoring.dashboards.rollout_scope import IN, PAIR, YES_NO
+from penumbra.monitoring.telemetry import control
+from penumbra.monitoring.telemetry.metric import Metric
 
 WITH_AGGREGATE = 'slice=~"$slice|[*]"'
 """The chosen slices and always the aggregate."""

@@ -1,7 +1,7 @@
 """Rollout: rollbacks, their durations, and changes."""
 
-from monitoring.dashboards import frame
-from monitoring.dashboards.panels import (
+from penumbra.monitoring.dashboards import frame
+from penumbra.monitoring.dashboards.panels import (
     ORANGE,
     About,
     Column,
@@ -11,10 +11,10 @@ from monitoring.dashboards.panels import (
     number,
     rows,
 )
-from monitoring.dashboards.promql import largest, reached, total
-from monitoring.dashboards.rollout_scope import IN, PAIR
-from monitoring.telemetry import control, gateway
-from monitoring.telemetry.metric import Metric
+from penumbra.monitoring.dashboards.promql import largest, reached, total
+from penumbra.monitoring.dashboards.rollout_scope import IN, PAIR
+from penumbra.monitoring.telemetry import control, gateway
+from penumbra.monitoring.telemetry.metric import Metric
 
 
 def rollbacks() -> frame.Row:

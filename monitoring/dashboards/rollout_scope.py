@@ -1,8 +1,8 @@
 """What the parts of the rollout dashboard share."""
 
-from monitoring.dashboards import frame
-from monitoring.dashboards.panels import ORANGE
-from monitoring.dashboards.promql import Scope
+from penumbra.monitoring.dashboards import frame
+from penumbra.monitoring.dashboards.panels import ORANGE
+from penumbra.monitoring.dashboards.promql import Scope
 
 VARIABLES = (frame.MODEL, frame.CANDIDATE, frame.STREAMS)
 IN = Scope(tuple(one.name for one in VARIABLES))

@@ -1,18 +1,12 @@
 """Traffic and latency: rate, errors and duration of every variant, failover, shadow's cost."""
 
-from monitoring.dashboards import frame
-from monitoring.dashboards.panels import (
-    TOKENS,
-    About,
-    Look,
-    Query,
-    chart,
-)
-from monitoring.dashboards.promql import per_second, quantile, share, total
-from monitoring.dashboards.traffic_scope import IN, QUANTILES, VARIABLES
-from monitoring.dashboards.traffic_shadow import shadow
-from monitoring.telemetry import gateway
-from monitoring.vocabulary import FAILURES
+from penumbra.monitoring.dashboards import frame
+from penumbra.monitoring.dashboards.panels import TOKENS, About, Look, Query, chart
+from penumbra.monitoring.dashboards.promql import per_second, quantile, share, total
+from penumbra.monitoring.dashboards.traffic_scope import IN, QUANTILES, VARIABLES
+from penumbra.monitoring.dashboards.traffic_shadow import shadow
+from penumbra.monitoring.telemetry import gateway
+from penumbra.monitoring.vocabulary import FAILURES
 
 CANDIDATES = 'role="candidate"'
 FAILED = f'outcome=~"{"|".join(sorted(FAILURES))}"'

@@ -1,7 +1,7 @@
 """What the parts of the traffic dashboard share."""
 
-from monitoring.dashboards import frame
-from monitoring.dashboards.promql import Scope
+from penumbra.monitoring.dashboards import frame
+from penumbra.monitoring.dashboards.promql import Scope
 
 VARIABLES = (frame.MODEL, frame.VARIANT, frame.CANDIDATE, frame.SLICE)
 IN = Scope(tuple(one.name for one in VARIABLES))

@@ -1,11 +1,11 @@
 """Traffic: what shadow mirrors, sheds and compares, and what that costs."""
 
-from monitoring.dashboards import frame
-from monitoring.dashboards.panels import ORANGE, About, Look, Query, chart, number
-from monitoring.dashboards.promql import mean, per_second, quantile
-from monitoring.dashboards.traffic_scope import IN, QUANTILES
-from monitoring.telemetry import comparator, gateway
-from monitoring.telemetry.metric import Metric
+from penumbra.monitoring.dashboards import frame
+from penumbra.monitoring.dashboards.panels import ORANGE, About, Look, Query, chart, number
+from penumbra.monitoring.dashboards.promql import mean, per_second, quantile
+from penumbra.monitoring.dashboards.traffic_scope import IN, QUANTILES
+from penumbra.monitoring.telemetry import comparator, gateway
+from penumbra.monitoring.telemetry.metric import Metric
 
 
 def shadow() -> frame.Row:

@@ -6,7 +6,7 @@ import textwrap
 import warnings
 from collections.abc import Iterator
 
-from monitoring.signals.schemas import parse
+from penumbra.monitoring.signals.schemas import parse
 
 LARGEST_BLOCK_CHARS = 32_768
 """A larger block is not looked at."""

@@ -5,9 +5,9 @@ from typing import Any
 
 import msgspec
 
-from monitoring.signals.answer import CHAT_PATH, COMPLETIONS_PATH
-from monitoring.signals.scripts import NONE
-from monitoring.signals.writing import may_want_another, writing
+from penumbra.monitoring.signals.answer import CHAT_PATH, COMPLETIONS_PATH
+from penumbra.monitoring.signals.scripts import NONE
+from penumbra.monitoring.signals.writing import may_want_another, writing
 
 COMPLETIONS_LIMIT_TOKENS = 16
 """What the completions API generates at most if the request does not say."""

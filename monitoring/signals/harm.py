@@ -12,15 +12,15 @@ from enum import StrEnum
 
 import msgspec
 
-from monitoring.signals.answer import Answer, Choice, ToolCall, read_answer
-from monitoring.signals.code import has_broken_block
-from monitoring.signals.expectations import Expectations, expectations
-from monitoring.signals.lengths import chars, has_drifted
-from monitoring.signals.refusals import is_refusal
-from monitoring.signals.repetition import ends_in_loop
-from monitoring.signals.schemas import is_valid, parse
-from monitoring.signals.scripts import NONE
-from monitoring.signals.writing import writing
+from penumbra.monitoring.signals.answer import Answer, Choice, ToolCall, read_answer
+from penumbra.monitoring.signals.code import has_broken_block
+from penumbra.monitoring.signals.expectations import Expectations, expectations
+from penumbra.monitoring.signals.lengths import chars, has_drifted
+from penumbra.monitoring.signals.refusals import is_refusal
+from penumbra.monitoring.signals.repetition import ends_in_loop
+from penumbra.monitoring.signals.schemas import is_valid, parse
+from penumbra.monitoring.signals.scripts import NONE
+from penumbra.monitoring.signals.writing import writing
 
 __all__ = [
     "Answer", "Check", "Expectations", "Judgement", "accuse", "checks", "expectations", "harm",

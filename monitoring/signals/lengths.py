@@ -8,7 +8,7 @@ import math
 from collections import deque
 from statistics import median
 
-from monitoring.signals.answer import Answer
+from penumbra.monitoring.signals.answer import Answer
 
 RATIO = 3.0
 """Answers whose lengths differ by less are equally long."""

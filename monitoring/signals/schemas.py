@@ -15,7 +15,7 @@ import jsonschema
 import msgspec
 import referencing
 
-from monitoring.signals.patterns import search
+from penumbra.monitoring.signals.patterns import search
 
 LARGEST_SCHEMA_BYTES = 65_536
 MOST_STEPS = 20_000

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 
-from monitoring.signals.scripts import NONE, dominant_script
+from penumbra.monitoring.signals.scripts import NONE, dominant_script
 
 LOOKED_AT_CHARS = 4096
 """How much of a text is looked at, from its beginning."""

@@ -1,7 +1,7 @@
 """The failure process of one candidate, small enough for the byte path. Pure."""
 
-from monitoring.stats.betting import BETS, bets_against
-from monitoring.stats.wealth import START, inflow_of
+from penumbra.monitoring.stats.betting import BETS, bets_against
+from penumbra.monitoring.stats.wealth import START, inflow_of
 
 HORIZON = 100_000
 """Requests for which the promise is made."""

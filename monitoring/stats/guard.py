@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from monitoring.stats.betting import Table, Tally
-from monitoring.stats.stream import Stream, StreamView
-from monitoring.stats.wealth import START
+from penumbra.monitoring.stats.betting import Table, Tally
+from penumbra.monitoring.stats.stream import Stream, StreamView
+from penumbra.monitoring.stats.wealth import START
 
 __all__ = ["Guard", "GuardSpec", "StreamView", "Sums", "sums_of_counts"]
 

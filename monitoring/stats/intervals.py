@@ -10,8 +10,8 @@ Guarantee: P(the mean is ever outside) <= alpha, if the mean is constant given t
 from collections.abc import Callable, Mapping
 from math import log
 
-from monitoring.stats.betting import bets_against, bets_for, bin_bounds, log_factors
-from monitoring.stats.wealth import log_mean_exp
+from penumbra.monitoring.stats.betting import bets_against, bets_for, bin_bounds, log_factors
+from penumbra.monitoring.stats.wealth import log_mean_exp
 
 _STEPS = 24
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from monitoring.stats.betting import Tally
-from monitoring.stats.intervals import lower_end, upper_end
-from monitoring.stats.wealth import Evidence, Proof
+from penumbra.monitoring.stats.betting import Tally
+from penumbra.monitoring.stats.intervals import lower_end, upper_end
+from penumbra.monitoring.stats.wealth import Evidence, Proof
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Reading order: Evidence, Proof.
 from collections.abc import Sequence
 from math import exp, fsum, log
 
-from monitoring.stats.betting import BETS, Tally
+from penumbra.monitoring.stats.betting import BETS, Tally
 
 CAP = 1e200
 """Evidence is held below this; every boundary is far beneath."""

@@ -4,8 +4,8 @@ These are raw observations: rules that compare two builds by them need nothing o
 process, and hold when its guard does not.
 """
 
-from monitoring.telemetry import labels as of
-from monitoring.telemetry.metric import (
+from penumbra.monitoring.telemetry import labels as of
+from penumbra.monitoring.telemetry.metric import (
     LATENCY_BUCKETS_SECONDS,
     RATIO_BUCKETS,
     Kind,

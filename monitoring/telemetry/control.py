@@ -4,8 +4,15 @@ Gauges of a run begin anew with it; counters of rollouts are counted from the st
 they survive a restart.
 """
 
-from monitoring.telemetry import labels as of
-from monitoring.telemetry.metric import FAST_BUCKETS_SECONDS, Kind, Label, Metric, Process, Unit
+from penumbra.monitoring.telemetry import labels as of
+from penumbra.monitoring.telemetry.metric import (
+    FAST_BUCKETS_SECONDS,
+    Kind,
+    Label,
+    Metric,
+    Process,
+    Unit,
+)
 
 _ROLLOUT = (of.MODEL, of.CANDIDATE)
 _STREAM = (of.MODEL, of.CANDIDATE, of.SIGNAL, of.STREAM)

@@ -7,7 +7,7 @@ vLLM says `vllm:num_requests_running`; the same engine scraped through Ray's exp
 
 from dataclasses import dataclass
 
-from monitoring.telemetry.metric import Kind
+from penumbra.monitoring.telemetry.metric import Kind
 
 PROCESS_KIND = "engine"
 """The value of the label `process_kind`; see `metric.Process` for ours."""

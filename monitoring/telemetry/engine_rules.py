@@ -1,20 +1,20 @@
 """Writes the recording rules that give vLLM's metrics their names, from `engine.METRICS`. Pure.
 
-python -m monitoring.telemetry.engine_rules > monitoring/rules/engines.yaml
+python -m penumbra.monitoring.telemetry.engine_rules > monitoring/rules/engines.yaml
 """
 
 import sys
 from collections.abc import Iterator
 
-from monitoring.telemetry.engine import METRICS, PREFIXES, EngineMetric
-from monitoring.telemetry.metric import Kind
+from penumbra.monitoring.telemetry.engine import METRICS, PREFIXES, EngineMetric
+from penumbra.monitoring.telemetry.metric import Kind
 
 _LEVEL = "model, variant, replica"
 _HEAD = """\
 # What is used of the engines' own metrics, by the names that dashboards and alerts have for them.
 #
 # Made from monitoring/telemetry/engine.py; a test keeps both equal. To make it anew:
-#   python -m monitoring.telemetry.engine_rules > monitoring/rules/engines.yaml
+#   python -m penumbra.monitoring.telemetry.engine_rules > monitoring/rules/engines.yaml
 #
 # vLLM's names come plain and, through Ray's exporter, with `ray_vllm_` or `ray_vllm:`; of a replica
 # that is scraped both ways the first counts. `model`, `variant` and `replica` are the labels that

@@ -1,7 +1,7 @@
 """What every gateway process exposes. Pure."""
 
-from monitoring.telemetry import labels as of
-from monitoring.telemetry.metric import (
+from penumbra.monitoring.telemetry import labels as of
+from penumbra.monitoring.telemetry.metric import (
     FAST_BUCKETS_SECONDS,
     LATENCY_BUCKETS_SECONDS,
     Kind,

@@ -4,10 +4,10 @@ Configured names count with an installation of two models, four variants each, t
 and the rest: what the cardinality budget is computed for.
 """
 
-from monitoring.evidence import Arm, Signal
-from monitoring.signals.harm import Check
-from monitoring.telemetry.metric import Label
-from monitoring.vocabulary import Outcome, Reason, Role
+from penumbra.monitoring.evidence import Arm, Signal
+from penumbra.monitoring.signals.harm import Check
+from penumbra.monitoring.telemetry.metric import Label
+from penumbra.monitoring.vocabulary import Outcome, Reason, Role
 
 MODELS = 2
 VARIANTS = 4

@@ -1,18 +1,18 @@
-"""The registry's documentation page: `python -m monitoring.telemetry.page > docs/metrics.md`."""
+"""Writes the documentation page of the registry, docs/metrics.md."""
 
 import sys
 from collections.abc import Iterator
 
-from monitoring.telemetry import engine
-from monitoring.telemetry.metric import Kind, Label, Metric, Process
-from monitoring.telemetry.registry import METRICS, MOST_SERIES, most_series
+from penumbra.monitoring.telemetry import engine
+from penumbra.monitoring.telemetry.metric import Kind, Label, Metric, Process
+from penumbra.monitoring.telemetry.registry import METRICS, MOST_SERIES, most_series
 
 _INTRODUCTION = """\
 # Metrics
 
-Generated from `monitoring/telemetry/` by `python -m monitoring.telemetry.page > docs/metrics.md`;
-a test keeps page, code and dashboards equal. Base units; `_total` on counters only; labels from
-closed sets: no request, session, user or key is ever in one.
+Generated from `monitoring/telemetry/` by `python -m penumbra.monitoring.telemetry.page >
+docs/metrics.md`; a test keeps page, code and dashboards equal. Base units; `_total` on counters
+only; labels from closed sets: no request, session, user or key is ever in one.
 
 Every process has a `/metrics` of its own; the control process lists them all for Prometheus under
 `/metrics/targets` (docs/control-plane.md). Asked for OpenMetrics, the histograms of latencies carry

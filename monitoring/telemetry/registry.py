@@ -6,8 +6,8 @@ generated from them; dashboards and rules may use no name that is not here (test
 Reading order: metric.Metric, labels, then gateway, comparator, control, engine.
 """
 
-from monitoring.telemetry import comparator, control, engine, gateway
-from monitoring.telemetry.metric import Metric, Process
+from penumbra.monitoring.telemetry import comparator, control, engine, gateway
+from penumbra.monitoring.telemetry.metric import Metric, Process
 
 METRICS: tuple[Metric, ...] = (
     *gateway.METRICS,

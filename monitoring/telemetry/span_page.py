@@ -1,9 +1,9 @@
-"""The tables of docs/traces.md; `python -m monitoring.telemetry.span_page` writes them."""
+"""The tables of docs/traces.md; `python -m penumbra.monitoring.telemetry.span_page` writes them."""
 
 import sys
 from collections.abc import Iterator, Sequence
 
-from monitoring.telemetry.spans import SPANS, Attribute, SpanDefinition
+from penumbra.monitoring.telemetry.spans import SPANS, Attribute, SpanDefinition
 
 BEGIN = "<!-- made by monitoring/telemetry/span_page.py -->\n"
 """Where the tables begin; they go on to the end of the page."""

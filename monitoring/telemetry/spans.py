@@ -6,12 +6,12 @@ No attribute has free text: names from the configuration, closed sets, numbers a
 from dataclasses import dataclass
 from enum import StrEnum
 
-from monitoring import semconv
-from monitoring.signals.harm import Check
-from monitoring.telemetry import labels as of
-from monitoring.telemetry.metric import Process
-from monitoring.tracing.span import SpanKind
-from monitoring.vocabulary import Outcome, Reason
+from penumbra.monitoring import semconv
+from penumbra.monitoring.signals.harm import Check
+from penumbra.monitoring.telemetry import labels as of
+from penumbra.monitoring.telemetry.metric import Process
+from penumbra.monitoring.tracing.span import SpanKind
+from penumbra.monitoring.vocabulary import Outcome, Reason
 
 
 class Type(StrEnum):

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Protocol
 
-from monitoring.tracing.context import TraceContext
-from monitoring.tracing.settings import CAPTURE, TracingMisconfigured, trace_settings
-from monitoring.tracing.span import Span, SpanKind
-from monitoring.tracing.tracer import Tracer
+from penumbra.monitoring.tracing.context import TraceContext
+from penumbra.monitoring.tracing.settings import CAPTURE, TracingMisconfigured, trace_settings
+from penumbra.monitoring.tracing.span import Span, SpanKind
+from penumbra.monitoring.tracing.tracer import Tracer
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -56,7 +56,7 @@ def tracing(environment: Mapping[str, str], service: str, instance: str) -> Iter
     except ModuleNotFoundError as error:
         raise TracingMisconfigured(
             f"an endpoint for traces is set, but {error.name} is not installed:"
-            " pip install 'penumbra[tracing]', or unset OTEL_EXPORTER_OTLP_ENDPOINT"
+            " pip install '.[tracing]', or unset OTEL_EXPORTER_OTLP_ENDPOINT"
         ) from error
     except ValueError as error:
         raise TracingMisconfigured(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from monitoring.tracing.context import TraceContext
+from penumbra.monitoring.tracing.context import TraceContext
 
 
 class SpanKind(StrEnum):

@@ -7,8 +7,12 @@ never waits. Reading order: Tracer.sample, Tracer.record.
 import random
 from collections.abc import Callable
 
-from monitoring.tracing.context import TraceContext, is_plainly_unsampled, read_traceparent
-from monitoring.tracing.span import Span
+from penumbra.monitoring.tracing.context import (
+    TraceContext,
+    is_plainly_unsampled,
+    read_traceparent,
+)
+from penumbra.monitoring.tracing.span import Span
 
 _NANO = 1_000_000_000
 _RATIO_BITS = 64

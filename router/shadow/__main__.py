@@ -1,22 +1,22 @@
-"""Entry point of a comparator process: `python -m router.shadow --settings FILE`."""
+"""Entry point of a comparator process: `python -m penumbra.router.shadow --settings FILE`."""
 
 import os
 import sys
 
 import uvloop
 
-from monitoring.logs import configure_logs
-from monitoring.tracing.export import tracing
-from monitoring.tracing.settings import TracingMisconfigured
-from router.entry import TOKEN_VARIABLE, SettingsUnreadable, complain, read_settings
-from router.shadow.server import run_comparator
-from router.shadow.settings import ShadowSettings
+from penumbra.monitoring.logs import configure_logs
+from penumbra.monitoring.tracing.export import tracing
+from penumbra.monitoring.tracing.settings import TracingMisconfigured
+from penumbra.router.entry import TOKEN_VARIABLE, SettingsUnreadable, complain, read_settings
+from penumbra.router.shadow.server import run_comparator
+from penumbra.router.shadow.settings import ShadowSettings
 
 
 def main() -> int:
     """Run one comparator process; returns the exit status."""
     try:
-        settings = read_settings(ShadowSettings, "python -m router.shadow", __doc__)
+        settings = read_settings(ShadowSettings, "python -m penumbra.router.shadow", __doc__)
     except SettingsUnreadable as error:
         return complain(str(error))
     configure_logs(settings.comparator_id, sees_content=True)

@@ -7,7 +7,7 @@ a slice every mirrored request has the same chance, however long it is and whate
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from router.shadow.settings import Budget, HeadroomSettings
+from penumbra.router.shadow.settings import Budget, HeadroomSettings
 
 _RUNNING = "num_requests_running"
 _WAITING = "num_requests_waiting"

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from router.shadow.comparator import Comparator
+from penumbra.router.shadow.comparator import Comparator
 
 
 def build_internal_app(comparator: Comparator) -> Starlette:

@@ -8,15 +8,15 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from monitoring.evidence import Run, Trip
-from router.ports import Upstream, UpstreamRequest
-from router.shadow.admission import read_gauges
-from router.shadow.comparator import Comparator
-from router.shadow.reporting import Reporting
-from router.shadow.scoring import Scorer
-from router.shadow.selftest import built_in_sequences, run_self_test
-from router.shadow.watched import WatchedModel
-from router.upstream_probe import UpstreamError, fetch, fetch_json
+from penumbra.monitoring.evidence import Run, Trip
+from penumbra.router.ports import Upstream, UpstreamRequest
+from penumbra.router.shadow.admission import read_gauges
+from penumbra.router.shadow.comparator import Comparator
+from penumbra.router.shadow.reporting import Reporting
+from penumbra.router.shadow.scoring import Scorer
+from penumbra.router.shadow.selftest import built_in_sequences, run_self_test
+from penumbra.router.shadow.watched import WatchedModel
+from penumbra.router.upstream_probe import UpstreamError, fetch, fetch_json
 
 log = logging.getLogger(__name__)
 

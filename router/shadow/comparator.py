@@ -13,23 +13,23 @@ from dataclasses import dataclass
 
 import msgspec
 
-from monitoring.evidence import Pair, Run
-from monitoring.logs import trace_field
-from monitoring.signals.lengths import UsualLengths
-from monitoring.telemetry import comparator as of
-from monitoring.tracing.tracer import Tracer
-from router.mirrored import Mirrored
-from router.shadow.admission import Gauges, Purse, has_headroom
-from router.shadow.comparison import Case, Comparison, Finding, read_case
-from router.shadow.generation import Generator
-from router.shadow.intake import Intake, ShedReason
-from router.shadow.metrics import ShadowMetrics
-from router.shadow.ordering import InOrder, Slot
-from router.shadow.reporting import Reporting
-from router.shadow.scoring import Scorer
-from router.shadow.settings import ShadowSettings
-from router.shadow.tracing import trace_comparison
-from router.shadow.watched import Watched, WatchedModel, WatchedRun
+from penumbra.monitoring.evidence import Pair, Run
+from penumbra.monitoring.logs import trace_field
+from penumbra.monitoring.signals.lengths import UsualLengths
+from penumbra.monitoring.telemetry import comparator as of
+from penumbra.monitoring.tracing.tracer import Tracer
+from penumbra.router.mirrored import Mirrored
+from penumbra.router.shadow.admission import Gauges, Purse, has_headroom
+from penumbra.router.shadow.comparison import Case, Comparison, Finding, read_case
+from penumbra.router.shadow.generation import Generator
+from penumbra.router.shadow.intake import Intake, ShedReason
+from penumbra.router.shadow.metrics import ShadowMetrics
+from penumbra.router.shadow.ordering import InOrder, Slot
+from penumbra.router.shadow.reporting import Reporting
+from penumbra.router.shadow.scoring import Scorer
+from penumbra.router.shadow.settings import ShadowSettings
+from penumbra.router.shadow.tracing import trace_comparison
+from penumbra.router.shadow.watched import Watched, WatchedModel, WatchedRun
 
 log = logging.getLogger(__name__)
 

@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from monitoring.evidence import Arm, Pair
-from monitoring.signals.answer import Answer, read_answer
-from monitoring.signals.harm import Expectations, expectations
-from router.mirrored import Mirrored
-from router.ports import Upstream
-from router.shadow.generation import (
+from penumbra.monitoring.evidence import Arm, Pair
+from penumbra.monitoring.signals.answer import Answer, read_answer
+from penumbra.monitoring.signals.harm import Expectations, expectations
+from penumbra.router.mirrored import Mirrored
+from penumbra.router.ports import Upstream
+from penumbra.router.shadow.generation import (
     Generated,
     Generator,
     Unanswerable,
@@ -28,11 +28,11 @@ from router.shadow.generation import (
     read_body,
     shadow_request,
 )
-from router.shadow.intake import ShedReason
-from router.shadow.pairs import Answered, Seen, Sides, pair_of
-from router.shadow.scored import Scored
-from router.shadow.scoring import Scorer
-from router.shadow.watched import WatchedModel, WatchedRun
+from penumbra.router.shadow.intake import ShedReason
+from penumbra.router.shadow.pairs import Answered, Seen, Sides, pair_of
+from penumbra.router.shadow.scored import Scored
+from penumbra.router.shadow.scoring import Scorer
+from penumbra.router.shadow.watched import WatchedModel, WatchedRun
 
 _AGAIN = " again"
 """The baseline's second turn; no variant can be called so."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from router.mirrored import LARGEST_FRAME_BYTES, LENGTH_BYTES, Mirrored, read_frame
+from penumbra.router.mirrored import LARGEST_FRAME_BYTES, LENGTH_BYTES, Mirrored, read_frame
 
 log = logging.getLogger(__name__)
 

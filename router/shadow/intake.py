@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from enum import StrEnum
 
-from router.mirrored import Mirrored
-from router.shadow.settings import QueueLimits
+from penumbra.router.mirrored import Mirrored
+from penumbra.router.shadow.settings import QueueLimits
 
 
 class ShedReason(StrEnum):

@@ -1,15 +1,15 @@
-"""What a comparator counts; `monitoring.telemetry.comparator` says what each of it is."""
+"""What a comparator counts; `penumbra.monitoring.telemetry.comparator` says what each of it is."""
 
 import math
 
 from prometheus_client import CollectorRegistry
 
-from monitoring.build import build_labels
-from monitoring.cells import CellCollector
-from monitoring.evidence import Arm, Pair, SelfTest
-from monitoring.exposition import Exposed, expose
-from monitoring.telemetry import comparator as of
-from router.shadow.intake import ShedReason
+from penumbra.monitoring.build import build_labels
+from penumbra.monitoring.cells import CellCollector
+from penumbra.monitoring.evidence import Arm, Pair, SelfTest
+from penumbra.monitoring.exposition import Exposed, expose
+from penumbra.monitoring.telemetry import comparator as of
+from penumbra.router.shadow.intake import ShedReason
 
 _DIRECTIONS = {-1: "better", 0: "same", 1: "worse"}
 

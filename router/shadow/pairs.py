@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import msgspec
 
-from monitoring.evidence import Arm, Pair
-from monitoring.signals.answer import Answer
-from monitoring.signals.displacement import compare
-from monitoring.signals.harm import Expectations, judge
-from router.mirrored import Mirrored
-from router.shadow.scored import Scored
+from penumbra.monitoring.evidence import Arm, Pair
+from penumbra.monitoring.signals.answer import Answer
+from penumbra.monitoring.signals.displacement import compare
+from penumbra.monitoring.signals.harm import Expectations, judge
+from penumbra.router.mirrored import Mirrored
+from penumbra.router.shadow.scored import Scored
 
 
 @dataclass(frozen=True, slots=True)

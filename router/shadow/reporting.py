@@ -1,8 +1,8 @@
-"""What the comparator tells whoever judges: the part of `router.reporter.Reporter` that it uses."""
+"""Interface through which the comparator reports; `ObservationOutbox` implements it."""
 
 from typing import Protocol
 
-from monitoring.evidence import Pair, Run, SelfTest, Trip
+from penumbra.monitoring.evidence import Pair, Run, SelfTest, Trip
 
 
 class Reporting(Protocol):

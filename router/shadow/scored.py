@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from router.ports import Scores
+from penumbra.router.ports import Scores
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 
-from router.ports import Upstream
-from router.shadow.scored import Scored
-from router.upstream_probe import NotFinite, UpstreamError
+from penumbra.router.ports import Upstream
+from penumbra.router.shadow.scored import Scored
+from penumbra.router.upstream_probe import NotFinite, UpstreamError
 
 TIMEOUT = "timeout"
 

@@ -6,11 +6,11 @@ depend on what it was asked before (a prefix cache that scored requests read) fa
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-from monitoring.evidence import SelfTest
-from monitoring.signals.displacement import compare
-from router.ports import Scores, Upstream
-from router.shadow.scored import Scored
-from router.shadow.settings import SelfTestSettings
+from penumbra.monitoring.evidence import SelfTest
+from penumbra.monitoring.signals.displacement import compare
+from penumbra.router.ports import Scores, Upstream
+from penumbra.router.shadow.scored import Scored
+from penumbra.router.shadow.settings import SelfTestSettings
 
 Sequences = Sequence[tuple[Sequence[int], int]]
 """Token ids, and the index of the first one to score."""

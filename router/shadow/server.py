@@ -12,21 +12,21 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from monitoring.telemetry import comparator as of
-from monitoring.tracing.tracer import Tracer
-from router.control_link import ControlLink, Duties
-from router.listening import announced, bind
-from router.ports import Upstream
-from router.reporter import Reporter
-from router.shadow.asgi import build_internal_app
-from router.shadow.attendance import Attendance
-from router.shadow.comparator import Clocks, Comparator
-from router.shadow.frames import FrameServer, nice
-from router.shadow.scoring import Scorer
-from router.shadow.settings import ShadowSettings
-from router.shadow.watched import Connect, Watched
-from router.snapshot import Snapshot, Variant
-from router.upstream_http import HttpUpstream
+from penumbra.monitoring.telemetry import comparator as of
+from penumbra.monitoring.tracing.tracer import Tracer
+from penumbra.router.control_link import ControlLink, Duties
+from penumbra.router.listening import announced, bind
+from penumbra.router.ports import Upstream
+from penumbra.router.reporter import Reporter
+from penumbra.router.shadow.asgi import build_internal_app
+from penumbra.router.shadow.attendance import Attendance
+from penumbra.router.shadow.comparator import Clocks, Comparator
+from penumbra.router.shadow.frames import FrameServer, nice
+from penumbra.router.shadow.scoring import Scorer
+from penumbra.router.shadow.settings import ShadowSettings
+from penumbra.router.shadow.watched import Connect, Watched
+from penumbra.router.snapshot import Snapshot, Variant
+from penumbra.router.upstream_http import HttpUpstream
 
 log = logging.getLogger(__name__)
 

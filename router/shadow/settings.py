@@ -1,4 +1,4 @@
-"""What a comparator is told at start. Frozen; read once by `python -m router.shadow`, passed down.
+"""Settings of a comparator process: frozen, read once at start, passed down.
 
 What to compare is not here: the rollouts' watches come with the routing table from the control
 process.

@@ -6,12 +6,12 @@ The client had its answer long before, so nothing here is part of its request.
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from monitoring.evidence import Arm, Pair
-from monitoring.tracing.context import TraceContext, read_traceparent
-from monitoring.tracing.span import Span, SpanKind
-from monitoring.tracing.tracer import Tracer
-from router.mirrored import Mirrored
-from router.shadow.comparison import Finding, Turn
+from penumbra.monitoring.evidence import Arm, Pair
+from penumbra.monitoring.tracing.context import TraceContext, read_traceparent
+from penumbra.monitoring.tracing.span import Span, SpanKind
+from penumbra.monitoring.tracing.tracer import Tracer
+from penumbra.router.mirrored import Mirrored
+from penumbra.router.shadow.comparison import Finding, Turn
 
 
 def trace_comparison(

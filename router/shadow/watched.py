@@ -4,14 +4,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from monitoring.evidence import Run
-from router.bucketing import TOTAL, position, salt
-from router.mirrored import Mirrored
-from router.ports import Upstream
-from router.shadow.bloom import RecentKeys
-from router.shadow.intake import ShedReason
-from router.snapshot import ModelSnapshot, Snapshot, Variant, Watch
-from router.upstream_http import HttpUpstream
+from penumbra.monitoring.evidence import Run
+from penumbra.router.bucketing import TOTAL, position, salt
+from penumbra.router.mirrored import Mirrored
+from penumbra.router.ports import Upstream
+from penumbra.router.shadow.bloom import RecentKeys
+from penumbra.router.shadow.intake import ShedReason
+from penumbra.router.snapshot import ModelSnapshot, Snapshot, Variant, Watch
+from penumbra.router.upstream_http import HttpUpstream
 
 Connect = Callable[[str, Variant, str | None], Upstream]
 """(model, variant, API key) -> the upstream."""

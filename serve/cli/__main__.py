@@ -1,5 +1,5 @@
-"""`python -m serve.cli`: the same as `penumbra`."""
+"""`python -m penumbra.serve.cli`: the same as `penumbra`."""
 
-from serve.cli.main import main
+from penumbra.serve.cli.main import main
 
 main()

@@ -8,10 +8,10 @@ import typer
 import yaml
 from rich.console import Console, RenderableType
 
-from deployments import strict_yaml
-from serve.cli import flag_views
-from serve.cli.admin_client import AdminError, flag_path
-from serve.cli.options import AdminUrl, AsJson, Reason, admin_client
+from penumbra.deployments import strict_yaml
+from penumbra.serve.cli import flag_views
+from penumbra.serve.cli.admin_client import AdminError, flag_path
+from penumbra.serve.cli.options import AdminUrl, AsJson, Reason, admin_client
 
 app = typer.Typer(
     help="Who gets which variant: look, flip, and see who changed what.", no_args_is_help=True

@@ -12,17 +12,23 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from serve.errors import EXIT_CODE, ServeError
+from penumbra.serve.errors import EXIT_CODE, ServeError
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "up": ("serve.cli.up:up", "Start the variants, the control process and the gateways."),
-    "down": ("serve.cli.up:down", "Stop a running `penumbra up`."),
-    "status": ("serve.cli.up:status", "Show what runs, and how it is."),
-    "gateway": ("serve.cli.up:gateway", "Run one gateway process in the foreground."),
-    "flags": ("serve.cli.flags:app", "Show and change who gets which variant."),
-    "rollout": ("serve.cli.rollout:app", "Bring a candidate from shadow to all traffic, safely."),
-    "keys": ("serve.cli.keys:app", "Make API keys."),
-    "quantize": ("serve.cli.quantize:quantize", "Make a quantized build of a model folder."),
+    "up": ("penumbra.serve.cli.up:up", "Start the variants, the control process and the gateways."),
+    "down": ("penumbra.serve.cli.up:down", "Stop a running `penumbra up`."),
+    "status": ("penumbra.serve.cli.up:status", "Show what runs, and how it is."),
+    "gateway": ("penumbra.serve.cli.up:gateway", "Run one gateway process in the foreground."),
+    "flags": ("penumbra.serve.cli.flags:app", "Show and change who gets which variant."),
+    "rollout": (
+        "penumbra.serve.cli.rollout:app",
+        "Bring a candidate from shadow to all traffic, safely.",
+    ),
+    "keys": ("penumbra.serve.cli.keys:app", "Make API keys."),
+    "quantize": (
+        "penumbra.serve.cli.quantize:quantize",
+        "Make a quantized build of a model folder.",
+    ),
 }
 """Sub-command -> (where it is: a function or a Typer application, one line of help)."""
 

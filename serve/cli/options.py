@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from serve.cli.admin_client import URL_VARIABLE, AdminClient, AdminError, connect
+from penumbra.serve.cli.admin_client import URL_VARIABLE, AdminClient, AdminError, connect
 
 Reason = Annotated[str, typer.Option("--reason", "-m", help="Why; kept in the history.")]
 AdminUrl = Annotated[

@@ -7,10 +7,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from serve.quantization.convert import DEFAULT_GROUP_SIZE, quantize_folder
-from serve.quantization.errors import QuantizationError
-from serve.quantization.manifest import Manifest, content_sha256
-from serve.quantization.schemes import Scheme
+from penumbra.serve.quantization.convert import DEFAULT_GROUP_SIZE, quantize_folder
+from penumbra.serve.quantization.errors import QuantizationError
+from penumbra.serve.quantization.manifest import Manifest, content_sha256
+from penumbra.serve.quantization.schemes import Scheme
 
 
 def quantize(

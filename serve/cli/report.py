@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from serve.quantization.errors import QuantizationError
-from serve.quantization.manifest import content_sha256, read_manifest
-from serve.supervisor.state import Phase, ProcessRecord, RunState, VariantRecord
+from penumbra.serve.quantization.errors import QuantizationError
+from penumbra.serve.quantization.manifest import content_sha256, read_manifest
+from penumbra.serve.supervisor.state import Phase, ProcessRecord, RunState, VariantRecord
 
 _SECONDS = 3.0
 _STRICT = ConfigDict(extra="forbid", frozen=True)

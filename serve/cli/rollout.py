@@ -7,13 +7,13 @@ from urllib.parse import quote
 import typer
 from rich.console import Console, RenderableType
 
-from deployments.errors import ConfigInvalid
-from deployments.rollouts.spec_file import load_rollout
-from serve.cli import rollout_views
-from serve.cli.admin_client import AdminClient, AdminError
-from serve.cli.options import AdminUrl, AsJson, Reason, admin_client, print_json
-from serve.cli.rollout_explain import explanation
-from serve.cli.rollout_watch import Ending, follow, known_ends, screen
+from penumbra.deployments.errors import ConfigInvalid
+from penumbra.deployments.rollouts.spec_file import load_rollout
+from penumbra.serve.cli import rollout_views
+from penumbra.serve.cli.admin_client import AdminClient, AdminError
+from penumbra.serve.cli.options import AdminUrl, AsJson, Reason, admin_client, print_json
+from penumbra.serve.cli.rollout_explain import explanation
+from penumbra.serve.cli.rollout_watch import Ending, follow, known_ends, screen
 
 app = typer.Typer(
     help="Staged changes to a candidate: begin, watch, stop, and see why.", no_args_is_help=True

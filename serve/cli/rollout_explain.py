@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from serve.cli.meters import plot
-from serve.cli.rollout_views import Json, clock, grid, times_text
+from penumbra.serve.cli.meters import plot
+from penumbra.serve.cli.rollout_views import Json, clock, grid, times_text
 
 WORST_SHOWN = 8
 """Rows of the worst pairs; JSON has all."""

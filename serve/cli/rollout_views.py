@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from serve.cli.meters import bar, progress
+from penumbra.serve.cli.meters import bar, progress
 
 Json = Mapping[str, Any]
 

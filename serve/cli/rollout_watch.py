@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from serve.cli.admin_client import NoAnswer
-from serve.cli.rollout_views import Json, rollout_view, stage_name, times_text
+from penumbra.serve.cli.admin_client import NoAnswer
+from penumbra.serve.cli.rollout_views import Json, rollout_view, stage_name, times_text
 
 PERIOD_SECONDS = 0.5
 PROGRESS_SECONDS = 10.0

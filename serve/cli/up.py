@@ -13,18 +13,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deployments.catalogue import load
-from deployments.errors import ConfigInvalid
-from deployments.spec import PenumbraSpec
-from monitoring.logs import JsonFormatter
-from serve.cli.board import board
-from serve.cli.report import Health, collect, print_report
-from serve.errors import ConfigurationInvalid, NotRunning, ProcessFailed, ServeError
-from serve.processes import end_process, find_process, wait_until_gone
-from serve.supervisor.folder import StateFolder, tail
-from serve.supervisor.layout import gateway_program, gateway_settings
-from serve.supervisor.state import read_running, read_state
-from serve.supervisor.supervisor import supervise
+from penumbra.deployments.catalogue import load
+from penumbra.deployments.errors import ConfigInvalid
+from penumbra.deployments.spec import PenumbraSpec
+from penumbra.monitoring.logs import JsonFormatter
+from penumbra.serve.cli.board import board
+from penumbra.serve.cli.report import Health, collect, print_report
+from penumbra.serve.errors import ConfigurationInvalid, NotRunning, ProcessFailed, ServeError
+from penumbra.serve.processes import end_process, find_process, wait_until_gone
+from penumbra.serve.supervisor.folder import StateFolder, tail
+from penumbra.serve.supervisor.layout import gateway_program, gateway_settings
+from penumbra.serve.supervisor.state import read_running, read_state
+from penumbra.serve.supervisor.supervisor import supervise
 
 EXIT_DEGRADED = 1
 _DOWN_SECONDS = 120.0
@@ -144,7 +144,16 @@ def _start_detached(spec: PenumbraSpec, file: Path, address: str | None) -> None
     folder = StateFolder(spec.state_dir)
     folder.logs.mkdir(parents=True, exist_ok=True)
     output = folder.log("up-output")
-    command = [sys.executable, "-P", "-m", "serve.cli", "up", "--file", str(file), "--plain"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "penumbra.serve.cli",
+        "up",
+        "--file",
+        str(file),
+        "--plain",
+    ]
     if address is not None:
         command += ["--address", address]
     with output.open("wb") as log:

@@ -8,7 +8,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from serve.demo import tasks, tokens
+from penumbra.serve.demo import tasks, tokens
 
 _Row = tuple[list[int], list[bool]]
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from rich.console import Console
 
-from deployments.spec import PenumbraSpec
-from serve.demo.traffic import MODEL, Tally
-from serve.hosting.plan import app_name
-from serve.supervisor.folder import StateFolder
+from penumbra.deployments.spec import PenumbraSpec
+from penumbra.serve.demo.traffic import MODEL, Tally
+from penumbra.serve.hosting.plan import app_name
+from penumbra.serve.supervisor.folder import StateFolder
 
 ROOT = Path(__file__).parents[2]
 
@@ -122,7 +122,7 @@ def require_no_errors(name: str, tally: Tally) -> None:
 
 
 def _line(command: tuple[str, ...]) -> list[str]:
-    return [sys.executable, "-m", "serve.cli", *command]
+    return [sys.executable, "-m", "penumbra.serve.cli", *command]
 
 
 async def _end_of(process: asyncio.subprocess.Process) -> int:

@@ -9,10 +9,10 @@ from collections import Counter
 
 import httpx
 
-from serve.demo.commands import DemoFailed, Operator
-from serve.demo.prepare import VARIANTS
-from serve.demo.tasks import SLICES, make_tasks
-from serve.demo.traffic import ask, client
+from penumbra.serve.demo.commands import DemoFailed, Operator
+from penumbra.serve.demo.prepare import VARIANTS
+from penumbra.serve.demo.tasks import SLICES, make_tasks
+from penumbra.serve.demo.traffic import ask, client
 
 TASKS_PER_SLICE = 12
 _CLIENTS = 6

@@ -5,10 +5,10 @@ import contextlib
 import os
 import signal
 
-from serve.demo.commands import DemoFailed, Operator, require_no_errors
-from serve.demo.prepare import BASELINE
-from serve.demo.replicas import replica_pids
-from serve.demo.traffic import MODEL, Tally, Traffic
+from penumbra.serve.demo.commands import DemoFailed, Operator, require_no_errors
+from penumbra.serve.demo.prepare import BASELINE
+from penumbra.serve.demo.replicas import replica_pids
+from penumbra.serve.demo.traffic import MODEL, Tally, Traffic
 
 PHASE_SECONDS = 4.0
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own habit
 
-from serve.demo import tokens
+from penumbra.serve.demo import tokens
 
 
 @dataclass(frozen=True, slots=True)

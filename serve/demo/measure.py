@@ -1,4 +1,4 @@
-"""Measures one variant through vLLM in this process: `python -m serve.demo.measure FOLDER`.
+"""Measures one variant through vLLM, in a process of its own.
 
 One process per variant, so that resident memory and thread binding are that variant's alone. The
 last line of standard output is the result as JSON.
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from serve.demo import tasks
+from penumbra.serve.demo import tasks
 
 PER_SLICE: Final = 200
 SEED: Final = 2_026

@@ -1,4 +1,4 @@
-"""Makes the demo's variants from the committed model: `python -m serve.demo.prepare --out DIR`.
+"""Makes the demo's variants from the committed model.
 
 Seconds, no network, and nothing is made twice: a folder that its manifest still describes, from
 the same source and the same tools, is kept.
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from serve.quantization import manifest as manifests
-from serve.quantization.convert import DEFAULT_GROUP_SIZE, quantize_folder, tool_versions
-from serve.quantization.errors import ManifestMismatch, QuantizationError
-from serve.quantization.schemes import Scheme
+from penumbra.serve.quantization import manifest as manifests
+from penumbra.serve.quantization.convert import DEFAULT_GROUP_SIZE, quantize_folder, tool_versions
+from penumbra.serve.quantization.errors import ManifestMismatch, QuantizationError
+from penumbra.serve.quantization.schemes import Scheme
 
 MODEL: Final = Path(__file__).parent / "model"
 CHECKSUMS_NAME: Final = "SHA256SUMS"

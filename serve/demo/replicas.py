@@ -2,8 +2,8 @@
 
 import psutil
 
-from serve.supervisor.folder import StateFolder
-from serve.supervisor.state import read_state
+from penumbra.serve.supervisor.folder import StateFolder
+from penumbra.serve.supervisor.state import read_state
 
 
 def replica_pids(folder: StateFolder, application: str) -> list[int]:

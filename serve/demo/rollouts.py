@@ -11,8 +11,8 @@ from typing import Any
 
 import httpx
 
-from serve.demo.commands import DemoFailed, Operator, require_no_errors
-from serve.demo.traffic import MODEL, Tally, Traffic
+from penumbra.serve.demo.commands import DemoFailed, Operator, require_no_errors
+from penumbra.serve.demo.traffic import MODEL, Tally, Traffic
 
 EXAMPLES = Path("deployments") / "examples" / "rollouts"
 GOOD, BAD = "int8", "int2"

@@ -20,16 +20,16 @@ from typing import NoReturn
 from rich.console import Console
 from rich.markdown import Markdown
 
-from deployments.catalogue import load
-from deployments.spec import PenumbraSpec
-from serve.demo.commands import ROOT, DemoFailed, Operator
-from serve.demo.comparison import compare_builds, wait_for
-from serve.demo.flips import flip_flags
-from serve.demo.prepare import prepare
-from serve.demo.rollouts import GOOD, Rollouts
-from serve.demo.traffic import MODEL, Traffic
-from serve.errors import ServeError
-from serve.supervisor.state import STATE_FILE, read_running
+from penumbra.deployments.catalogue import load
+from penumbra.deployments.spec import PenumbraSpec
+from penumbra.serve.demo.commands import ROOT, DemoFailed, Operator
+from penumbra.serve.demo.comparison import compare_builds, wait_for
+from penumbra.serve.demo.flips import flip_flags
+from penumbra.serve.demo.prepare import prepare
+from penumbra.serve.demo.rollouts import GOOD, Rollouts
+from penumbra.serve.demo.traffic import MODEL, Traffic
+from penumbra.serve.errors import ServeError
+from penumbra.serve.supervisor.state import STATE_FILE, read_running
 
 CONFIG = ROOT / "deployments" / "examples" / "demo.yaml"
 FOLDER = ROOT / "var" / "demo"
@@ -156,7 +156,7 @@ def _start() -> None:
 
 
 def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "serve.cli", *arguments, "-f", str(CONFIG)]
+    return [sys.executable, "-m", "penumbra.serve.cli", *arguments, "-f", str(CONFIG)]
 
 
 def _print_urls(console: Console, spec: PenumbraSpec) -> None:

@@ -1,4 +1,4 @@
-"""Measures every demo variant and prints the slice table: `python -m serve.demo.table`.
+"""Measures every demo variant and prints the slice table: `python -m penumbra.serve.demo.table`.
 
 Markdown goes to standard output, the raw figures to `--json FILE`. Every figure comes from a real
 engine run, one variant after the other, each in its own process.
@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from serve.demo import tasks
-from serve.demo.measure import PER_SLICE
-from serve.demo.prepare import VARIANTS, prepare
-from serve.quantization.errors import QuantizationError
-from serve.quantization.manifest import read_manifest
+from penumbra.serve.demo import tasks
+from penumbra.serve.demo.measure import PER_SLICE
+from penumbra.serve.demo.prepare import VARIANTS, prepare
+from penumbra.serve.quantization.errors import QuantizationError
+from penumbra.serve.quantization.manifest import read_manifest
 
 _Z_95: Final = 1.959964
 _TIMEOUT_SECONDS: Final = 600.0
@@ -73,7 +73,7 @@ def measure_variant(name: str, folder: Path, per_slice: int, cores: str) -> Row:
     Raises:
         MeasurementFailed: The process failed; the message ends with what it said last.
     """
-    command = [sys.executable, "-m", "serve.demo.measure", str(folder)]
+    command = [sys.executable, "-m", "penumbra.serve.demo.measure", str(folder)]
     command += ["--per-slice", str(per_slice), "--cores", cores]
     ran = subprocess.run(  # noqa: S603 - this interpreter, and arguments that no shell reads
         command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False

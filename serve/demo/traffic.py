@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from serve.demo.tasks import SLICES, Task, fresh_tasks, is_correct
+from penumbra.serve.demo.tasks import SLICES, Task, fresh_tasks, is_correct
 
 MODEL = "demo"
 _MAX_TOKENS = 96

@@ -1,4 +1,4 @@
-"""Trains the demo model from nothing: `python -m serve.demo.train --out DIR`.
+"""Trains the demo model from nothing: `python -m penumbra.serve.demo.train --out DIR`.
 
 Everything random hangs on one seed, and the mix of slices follows the schedule below, so that a
 second run sees the same batches. Floating-point sums depend on the number of threads and on the
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own habit
 
-from serve.demo import batches, llama
+from penumbra.serve.demo import batches, llama
 
 log = logging.getLogger(__name__)
 

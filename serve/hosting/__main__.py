@@ -1,4 +1,4 @@
-"""`python -m serve.hosting PLAN.json`: the fleet process.
+"""`python -m penumbra.serve.hosting PLAN.json`: the fleet process.
 
 Runs until SIGTERM, SIGINT or the death of its parent; events go to standard output, everything
 else to standard error. It adopts the orphans among its descendants (HAProxy outlives the actor that
@@ -13,10 +13,10 @@ import threading
 from pathlib import Path
 from typing import TextIO
 
-from monitoring.logs import configure_logs
-from serve.hosting.cluster import HAPROXY_FOLDER, ray_environment, write_haproxy_wrapper
-from serve.hosting.plan import FleetPlan
-from serve.processes import become_subreaper, end_descendants, reap_adopted
+from penumbra.monitoring.logs import configure_logs
+from penumbra.serve.hosting.cluster import HAPROXY_FOLDER, ray_environment, write_haproxy_wrapper
+from penumbra.serve.hosting.plan import FleetPlan
+from penumbra.serve.processes import become_subreaper, end_descendants, reap_adopted
 
 _POLL_SECONDS = 0.5
 
@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def _run(plan: FleetPlan, stop: threading.Event, events: TextIO) -> None:
-    from serve.hosting.fleet import fleet
+    from penumbra.serve.hosting.fleet import fleet
 
     with fleet(plan) as deployed:
         while not stop.wait(_POLL_SECONDS):

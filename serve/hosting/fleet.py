@@ -1,7 +1,7 @@
 """Carries a plan out: Ray up, one application per variant, then what became of each of them.
 
 The only module on the deploying side that imports Ray. It runs in a process of its own (see
-`serve.hosting.__main__`), so that nothing else pays for Ray's imports and threads.
+`penumbra.serve.hosting.__main__`), so that nothing else pays for Ray's imports and threads.
 """
 
 import contextlib
@@ -13,11 +13,11 @@ import ray
 from ray import serve as ray_serve
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
-from serve.hosting.cluster import ray_arguments
-from serve.hosting.events import VariantEvent, VariantState
-from serve.hosting.plan import FleetPlan, HostedVariant
-from serve.hosting.replica import VariantReplica
-from serve.hosting.replica_targets import ReplicaNumbers, ReplicaTargets
+from penumbra.serve.hosting.cluster import ray_arguments
+from penumbra.serve.hosting.events import VariantEvent, VariantState
+from penumbra.serve.hosting.plan import FleetPlan, HostedVariant
+from penumbra.serve.hosting.replica import VariantReplica
+from penumbra.serve.hosting.replica_targets import ReplicaNumbers, ReplicaTargets
 
 _STATES: dict[ApplicationStatus, VariantState] = {
     ApplicationStatus.RUNNING: VariantState.RUNNING,

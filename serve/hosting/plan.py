@@ -1,7 +1,7 @@
 """What Ray Serve is asked to run: one application per hosted variant. Pure.
 
 The plan is data (JSON): the supervisor makes it from the configuration, the fleet process
-(`python -m serve.hosting PLAN`) carries it out. Reading order: FleetPlan, HostedVariant,
+(`python -m penumbra.serve.hosting PLAN`) carries it out. Reading order: FleetPlan, HostedVariant,
 `host_variant`.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from deployments.spec import EngineSpec
+from penumbra.deployments.spec import EngineSpec
 
 HEALTH_CHECK_PERIOD_SECONDS = 2.0
 """How soon a dead engine is noticed (`VariantReplica.check_health` then leaves at once)."""
@@ -40,7 +40,7 @@ class HostedVariant(BaseModel):
     is_local: bool
     """The weights are in a folder on the node, not on a hub."""
     in_core: bool
-    """The worker runs inside the engine core's process (see `serve.hosting.engine`)."""
+    """The worker runs inside the engine core's process (see `penumbra.serve.hosting.engine`)."""
     startup_seconds: float
     """How long it may take from start to ready."""
 

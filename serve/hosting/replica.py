@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from serve.hosting.disconnect import DisconnectMiddleware
+from penumbra.serve.hosting.disconnect import DisconnectMiddleware
 
 LOG_VARIABLE = "PENUMBRA_ENGINE_LOG"
 """Where a replica writes what it and its engine say; unset leaves it to Ray's log folder."""
@@ -33,7 +33,7 @@ class VariantReplica:
         _redirect_output(os.environ.get(LOG_VARIABLE))
         from ray.serve.llm import LLMConfig, LLMServer
 
-        from serve.hosting.engine import InCoreEngine, LocalSource
+        from penumbra.serve.hosting.engine import InCoreEngine, LocalSource
 
         callback = {"callback_config": {"callback_class": LocalSource}}
         config = LLMConfig(**llm_config, **(callback if is_local else {}))
@@ -44,7 +44,7 @@ class VariantReplica:
 
     async def __serve_build_asgi_app__(self) -> Any:
         """Ray Serve's hook for an application that exists only once the engine has started."""
-        from serve.hosting.scoring import add_scoring_route
+        from penumbra.serve.hosting.scoring import add_scoring_route
 
         app = await self._server.__serve_build_asgi_app__()
         add_scoring_route(app)

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from router.listening import joined
+from penumbra.router.listening import joined
 
 _REPLICA = "SERVE_REPLICA::"
 """How the names of replicas begin; proxies have others."""

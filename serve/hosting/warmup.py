@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from serve.errors import WarmUpFailed
+from penumbra.serve.errors import WarmUpFailed
 
 _PROMPT = "Warming up."
 _DECODE_TOKENS = 8

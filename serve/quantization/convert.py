@@ -8,16 +8,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from serve.quantization import manifest as manifests
-from serve.quantization.errors import (
+from penumbra.serve.quantization import manifest as manifests
+from penumbra.serve.quantization.errors import (
     ExperimentalScheme,
     GroupSizeInvalid,
     NotEnoughDisk,
     TargetExists,
 )
-from serve.quantization.manifest import Manifest
-from serve.quantization.schemes import RECIPES, Recipe, Scheme, quantization_config
-from serve.quantization.source import INDEX_NAME, Source, is_rounded, open_source
+from penumbra.serve.quantization.manifest import Manifest
+from penumbra.serve.quantization.schemes import RECIPES, Recipe, Scheme, quantization_config
+from penumbra.serve.quantization.source import INDEX_NAME, Source, is_rounded, open_source
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,7 +67,7 @@ def quantize_folder(
         The manifest that was written as `penumbra.json`.
 
     Raises:
-        QuantizationError: See `serve.quantization.errors`; nothing is left behind.
+        QuantizationError: See `penumbra.serve.quantization.errors`; nothing is left behind.
     """
     recipe = RECIPES[scheme]
     if recipe.is_experimental and not allow_experimental:
@@ -129,7 +129,7 @@ def _write_weights(
     from safetensors import safe_open
     from safetensors.torch import save_file
 
-    from serve.quantization.rounding import round_weight
+    from penumbra.serve.quantization.rounding import round_weight
 
     total = 0
     for shard in source.shards:

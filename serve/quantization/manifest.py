@@ -8,8 +8,8 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from serve.quantization.errors import ManifestInvalid, ManifestMismatch
-from serve.quantization.source import INDEX_NAME, read_config, weight_files
+from penumbra.serve.quantization.errors import ManifestInvalid, ManifestMismatch
+from penumbra.serve.quantization.source import INDEX_NAME, read_config, weight_files
 
 MANIFEST_NAME: Final = "penumbra.json"
 SCHEMA_VERSION: Final = 1

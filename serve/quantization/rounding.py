@@ -5,8 +5,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from serve.quantization.errors import GroupSizeInvalid, WeightInvalid
-from serve.quantization.schemes import Recipe, compressed_scheme
+from penumbra.serve.quantization.errors import GroupSizeInvalid, WeightInvalid
+from penumbra.serve.quantization.schemes import Recipe, compressed_scheme
 
 # Shares of the range that are tried as the largest representable weight: clipping the few largest
 # weights of a group buys a finer grid for all others. 1 (no clipping) is always among them.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from serve.quantization.errors import (
+from penumbra.serve.quantization.errors import (
     AlreadyQuantized,
     ConfigUnreadable,
     SourceNotFound,

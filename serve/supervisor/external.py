@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import httpx
 
-from serve.supervisor.state import Phase, VariantRecord
+from penumbra.serve.supervisor.state import Phase, VariantRecord
 
 _PERIOD_SECONDS = 2.0
 

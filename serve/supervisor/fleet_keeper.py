@@ -6,13 +6,13 @@ from asyncio.subprocess import Process
 from collections.abc import Callable
 from pathlib import Path
 
-from serve.errors import VariantFailed, WarmUpFailed
-from serve.hosting.events import VariantEvent, VariantState
-from serve.hosting.plan import FleetPlan
-from serve.hosting.warmup import warm_up
-from serve.supervisor.folder import tail
-from serve.supervisor.keeper import Keeper, Program
-from serve.supervisor.state import Phase, VariantRecord
+from penumbra.serve.errors import VariantFailed, WarmUpFailed
+from penumbra.serve.hosting.events import VariantEvent, VariantState
+from penumbra.serve.hosting.plan import FleetPlan
+from penumbra.serve.hosting.warmup import warm_up
+from penumbra.serve.supervisor.folder import tail
+from penumbra.serve.supervisor.keeper import Keeper, Program
+from penumbra.serve.supervisor.state import Phase, VariantRecord
 
 _MESSAGE_CHARACTERS = 2000
 
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class FleetKeeper(Keeper):
-    """Supervises `python -m serve.hosting`, which tells what becomes of each variant.
+    """Supervises `python -m penumbra.serve.hosting`, which tells what becomes of each variant.
 
     Args:
         program: The fleet process.

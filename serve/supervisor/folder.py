@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
-from serve.errors import AlreadyRunning
-from serve.supervisor.state import STATE_FILE
+from penumbra.serve.errors import AlreadyRunning
+from penumbra.serve.supervisor.state import STATE_FILE
 
 TOKENS = {
     "PENUMBRA_ADMIN_TOKEN": "admin-token",

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import httpx
 
-from serve.errors import ProcessFailed
-from serve.processes import die_with_parent, start_time_of
-from serve.supervisor.folder import TOKENS, tail
-from serve.supervisor.state import Phase, ProcessRecord
+from penumbra.serve.errors import ProcessFailed
+from penumbra.serve.processes import die_with_parent, start_time_of
+from penumbra.serve.supervisor.folder import TOKENS, tail
+from penumbra.serve.supervisor.state import Phase, ProcessRecord
 
 FIRST_BACKOFF_SECONDS = 0.5
 LAST_BACKOFF_SECONDS = 30.0

@@ -9,16 +9,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployments.catalogue import build_snapshot
-from deployments.spec import EngineSpec, PenumbraSpec
-from router.listening import joined, local_host
-from router.settings import GatewaySettings
-from router.shadow.settings import ShadowSettings
-from router.snapshot import Flag
-from serve.hosting.plan import FleetPlan, app_name, host_variant
-from serve.supervisor.folder import StateFolder
-from serve.supervisor.keeper import Program
-from serve.supervisor.state import Phase, VariantRecord
+from penumbra.deployments.catalogue import build_snapshot
+from penumbra.deployments.spec import EngineSpec, PenumbraSpec
+from penumbra.router.listening import joined, local_host
+from penumbra.router.settings import GatewaySettings
+from penumbra.router.shadow.settings import ShadowSettings
+from penumbra.router.snapshot import Flag
+from penumbra.serve.hosting.plan import FleetPlan, app_name, host_variant
+from penumbra.serve.supervisor.folder import StateFolder
+from penumbra.serve.supervisor.keeper import Program
+from penumbra.serve.supervisor.state import Phase, VariantRecord
 
 # -P: a folder called `serve` or `router` where the operator happens to be is not ours.
 _PYTHON = (sys.executable, "-P", "-m")
@@ -63,7 +63,7 @@ def lay_out(
         name="control",
         command=(
             *_PYTHON,
-            "deployments",
+            "penumbra.deployments",
             "--config",
             str(config),
             "--replicas",
@@ -138,7 +138,7 @@ def gateway_program(
     file = folder.private_file(f"{name}.json", settings.model_dump_json(indent=2))
     return Program(
         name=name,
-        command=(*_PYTHON, "router", "--settings", str(file)),
+        command=(*_PYTHON, "penumbra.router", "--settings", str(file)),
         # The gateway speaks to the control process, and may not administrate it.
         environment={"PENUMBRA_GATEWAY_TOKEN": tokens["PENUMBRA_GATEWAY_TOKEN"]},
         log=folder.log(name),
@@ -166,7 +166,7 @@ def _comparator(
     file = folder.private_file("comparator.json", settings.model_dump_json(indent=2))
     return Program(
         name="comparator",
-        command=(*_PYTHON, "router.shadow", "--settings", str(file)),
+        command=(*_PYTHON, "penumbra.router.shadow", "--settings", str(file)),
         # It reports to the control process, and may not administrate it.
         environment={"PENUMBRA_GATEWAY_TOKEN": tokens["PENUMBRA_GATEWAY_TOKEN"]},
         log=folder.log("comparator"),
@@ -217,7 +217,7 @@ def _fleet_program(plan: FleetPlan, folder: StateFolder) -> Program:
     file = folder.private_file("fleet.json", plan.model_dump_json(indent=2))
     return Program(
         name="fleet",
-        command=(*_PYTHON, "serve.hosting", str(file)),
+        command=(*_PYTHON, "penumbra.serve.hosting", str(file)),
         environment={},
         log=folder.log("fleet"),
         stop_seconds=_FLEET_STOP_SECONDS,

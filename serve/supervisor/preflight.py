@@ -8,10 +8,10 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from deployments.spec import EngineSpec, PenumbraSpec
-from serve.errors import ConfigurationInvalid, PortInUse
-from serve.hosting.cluster import is_ray_installed
-from serve.supervisor.layout import hosted_variants
+from penumbra.deployments.spec import EngineSpec, PenumbraSpec
+from penumbra.serve.errors import ConfigurationInvalid, PortInUse
+from penumbra.serve.hosting.cluster import is_ray_installed
+from penumbra.serve.supervisor.layout import hosted_variants
 
 
 def check(spec: PenumbraSpec) -> None:
@@ -33,8 +33,8 @@ def _problems(spec: PenumbraSpec) -> Iterator[str]:
         return
     if not is_ray_installed():
         yield (
-            "variants with an `engine` need Ray and vLLM: install `penumbra[cpu]` or"
-            " `penumbra[gpu]`, or give every variant a `url`"
+            "variants with an `engine` need Ray and vLLM: install `.[cpu]` or"
+            " `.[gpu]`, or give every variant a `url`"
         )
     for model, variant, engine in hosted_variants(spec):
         path = f"models.{model}.variants.{variant}.engine"

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from deployments.discovery import METRICS_PATH
-from deployments.engines import EngineAddresses, Engines, write_engines
-from serve.supervisor.state import VariantRecord
+from penumbra.deployments.discovery import METRICS_PATH
+from penumbra.deployments.engines import EngineAddresses, Engines, write_engines
+from penumbra.serve.supervisor.state import VariantRecord
 
 
 class ReplicasFile:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from serve.errors import NotRunning, StateUnreadable
-from serve.processes import find_process
+from penumbra.serve.errors import NotRunning, StateUnreadable
+from penumbra.serve.processes import find_process
 
 STATE_FILE = "state.json"
 

@@ -12,23 +12,23 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from deployments.spec import PenumbraSpec
-from serve.errors import ServeError, VariantFailed, WarmUpFailed
-from serve.hosting.plan import app_name
-from serve.processes import (
+from penumbra.deployments.spec import PenumbraSpec
+from penumbra.serve.errors import ServeError, VariantFailed, WarmUpFailed
+from penumbra.serve.hosting.plan import app_name
+from penumbra.serve.processes import (
     become_subreaper,
     end_descendants,
     reap_adopted,
     start_time_of,
 )
-from serve.supervisor.external import watch_external
-from serve.supervisor.fleet_keeper import FleetKeeper
-from serve.supervisor.folder import StateFolder
-from serve.supervisor.keeper import Keeper
-from serve.supervisor.layout import Layout, gateway_url, lay_out
-from serve.supervisor.preflight import check
-from serve.supervisor.replicas_file import ReplicasFile
-from serve.supervisor.state import RunState, VariantRecord, write_state
+from penumbra.serve.supervisor.external import watch_external
+from penumbra.serve.supervisor.fleet_keeper import FleetKeeper
+from penumbra.serve.supervisor.folder import StateFolder
+from penumbra.serve.supervisor.keeper import Keeper
+from penumbra.serve.supervisor.layout import Layout, gateway_url, lay_out
+from penumbra.serve.supervisor.preflight import check
+from penumbra.serve.supervisor.replicas_file import ReplicasFile
+from penumbra.serve.supervisor.state import RunState, VariantRecord, write_state
 
 _TICK_SECONDS = 5.0
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from deployments.metrics import ControlMetrics
-from monitoring.telemetry import control
-from monitoring.telemetry.labels import AGGREGATE
-from monitoring.telemetry.metric import Metric
-from monitoring.telemetry.registry import BY_NAME
-from router.link_messages import Refused, encode
+from penumbra.deployments.metrics import ControlMetrics
+from penumbra.monitoring.telemetry import control
+from penumbra.monitoring.telemetry.labels import AGGREGATE
+from penumbra.monitoring.telemetry.metric import Metric
+from penumbra.monitoring.telemetry.registry import BY_NAME
+from penumbra.router.link_messages import Refused, encode
 from tests.support.control_story import FINGERPRINTS, GATEWAYS, INT8, MODEL, SLICES, Story, tell
 from tests.support.whole_plane import Scraped, whole_plane
 

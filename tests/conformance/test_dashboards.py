@@ -12,10 +12,10 @@ import promql_parser
 import pytest
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from monitoring.dashboards.__main__ import files, text
-from monitoring.dashboards.promql import ENGINE_LABELS
-from monitoring.telemetry import control, engine
-from monitoring.telemetry.registry import METRICS, SAMPLE_NAMES
+from penumbra.monitoring.dashboards.__main__ import files, text
+from penumbra.monitoring.dashboards.promql import ENGINE_LABELS
+from penumbra.monitoring.telemetry import control, engine
+from penumbra.monitoring.telemetry.registry import METRICS, SAMPLE_NAMES
 from tests.support.panel_queries import (
     EMPTY_IN_A_HEALTHY_RUN,
     FOLDER,
@@ -76,7 +76,7 @@ def test_committed_files_are_what_the_code_writes() -> None:
     assert sorted(made) == sorted(path.name for path in FOLDER.iterdir())
     for name, content in made.items():
         assert (FOLDER / name).read_text(encoding="utf-8") == content, (
-            f"{name} is out of date: python -m monitoring.dashboards"
+            f"{name} is out of date: python -m penumbra.monitoring.dashboards"
         )
 
 

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 
-from monitoring.telemetry.events import COMMON, EVENTS
+from penumbra.monitoring.telemetry.events import COMMON, EVENTS
 from tests.support.log_calls import ROOT, log_calls
 
 CALLS = tuple(log_calls())

@@ -4,6 +4,7 @@ import importlib
 import os
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -18,27 +19,36 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 @pytest.mark.parametrize("name", PACKAGES)
 def test_package_is_the_repositorys(name: str) -> None:
     # A package of the same name in site-packages would win over an editable install elsewhere.
-    module = importlib.import_module(name)
+    module = importlib.import_module(f"penumbra.{name}")
     assert module.__file__ is not None
-    assert Path(module.__file__) == ROOT / name / "__init__.py"
+    assert Path(module.__file__).resolve() == ROOT / name / "__init__.py"
 
 
 @pytest.mark.parametrize("name", PACKAGES)
 def test_package_has_a_docstring(name: str) -> None:
-    assert importlib.import_module(name).__doc__
+    assert importlib.import_module(f"penumbra.{name}").__doc__
 
 
-def test_wheel_lists_the_packages() -> None:
-    assert PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == list(PACKAGES)
+def test_folders_of_the_package_are_links_to_the_repositorys() -> None:
+    for name in PACKAGES:
+        link = ROOT / "src" / "penumbra" / name
+        assert link.is_symlink()
+        assert link.readlink() == Path("../..") / name
 
 
-def test_every_tool_knows_the_packages() -> None:
-    assert set(PROJECT["tool"]["mypy"]["packages"]) == set(PACKAGES)
-    assert set(PROJECT["tool"]["importlinter"]["root_packages"]) == set(PACKAGES)
+def test_wheel_maps_every_folder_into_the_package() -> None:
+    sources = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["sources"]
+    folders = {name: f"penumbra/{name}" for name in PACKAGES}
+    assert sources == {"src/penumbra": "penumbra"} | folders
+
+
+def test_every_tool_knows_the_package() -> None:
+    assert PROJECT["tool"]["mypy"]["packages"] == ["penumbra"]
+    assert PROJECT["tool"]["importlinter"]["root_packages"] == ["penumbra"]
 
 
 def test_every_module_is_below_a_package() -> None:
-    outside = {"tests", "benchmarks", "scripts", "docs", "helm", "build", "dist", "var"}
+    outside = {"src", "tests", "benchmarks", "scripts", "docs", "helm", "build", "dist", "var"}
     tops = {
         path.relative_to(ROOT).parts[0]
         for path in ROOT.glob("*/**/*.py")
@@ -76,14 +86,14 @@ def test_console_script_runs_from_any_folder(tmp_path: Path) -> None:
     assert "flags" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["router", "deployments"])
+@pytest.mark.parametrize("name", ["penumbra.router", "penumbra.deployments"])
 def test_entry_point_shows_its_help(name: str) -> None:
     done = run([sys.executable, "-m", name, "--help"], ROOT)
     assert done.returncode == 0, done.stderr
     assert name in done.stdout
 
 
-@pytest.mark.parametrize("name", ["router.__main__", "deployments.__main__"])
+@pytest.mark.parametrize("name", ["penumbra.router.__main__", "penumbra.deployments.__main__"])
 def test_entry_point_imports_no_engine(name: str) -> None:
     program = (
         f"import sys; import {name}; "
@@ -95,7 +105,7 @@ def test_entry_point_imports_no_engine(name: str) -> None:
 
 def test_gateway_imports_nothing_that_is_off_its_path() -> None:
     program = (
-        "import sys; import router.__main__; "
+        "import sys; import penumbra.router.__main__; "
         "print([n for n in ('fastapi', 'httpx', 'sqlalchemy', 'alembic', 'typer', 'rich')"
         " if n in sys.modules])"
     )
@@ -103,18 +113,32 @@ def test_gateway_imports_nothing_that_is_off_its_path() -> None:
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
-def test_wheel_holds_the_packages_and_their_data(tmp_path: Path) -> None:
+def test_wheel_from_the_sdist_holds_one_package_and_its_data(tmp_path: Path) -> None:
     done = run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], ROOT
+        [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)], ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    done = run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], folder
     )
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == set(PACKAGES)
-    for path in (ROOT / "deployments").rglob("*.py"):
-        assert str(path.relative_to(ROOT)) in names
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"penumbra"}
+    wanted = {
+        f"penumbra/{path.relative_to(ROOT)}"
+        for name in PACKAGES
+        for path in (ROOT / name).rglob("*.py")
+        if not path.is_relative_to(ROOT / "serve" / "demo")
+    }
+    assert wanted <= set(names)
+    assert {"penumbra/__init__.py", "penumbra/py.typed"} <= set(names)
 
 
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:

@@ -9,11 +9,11 @@ import promql_parser
 import pytest
 import yaml
 
-from monitoring.telemetry import engine, engine_rules
-from monitoring.telemetry.metric import Kind
-from monitoring.telemetry.registry import METRICS, SAMPLE_NAMES
-from monitoring.vocabulary import FAILURES
-from router.errors import STATUS
+from penumbra.monitoring.telemetry import engine, engine_rules
+from penumbra.monitoring.telemetry.metric import Kind
+from penumbra.monitoring.telemetry.registry import METRICS, SAMPLE_NAMES
+from penumbra.monitoring.vocabulary import FAILURES
+from penumbra.router.errors import STATUS
 from tests.support.promtool import check
 
 ROOT = Path(__file__).parents[2]
@@ -222,7 +222,7 @@ def test_slo_counts_the_gateways_own_codes() -> None:
 def test_engine_rules_are_those_of_the_module() -> None:
     text = (MONITORING / "rules" / "engines.yaml").read_text()
     assert text == engine_rules.render(), (
-        "make it anew: python -m monitoring.telemetry.engine_rules > monitoring/rules/engines.yaml"
+        "make it anew: python -m penumbra.monitoring.telemetry.engine_rules"
     )
     (group,) = yaml.safe_load(text)["groups"]
     assert {rule["record"] for rule in group["rules"]} == {

@@ -5,11 +5,11 @@ from collections import Counter
 
 import pytest
 
-from monitoring import semconv
-from monitoring.signals.harm import Check
-from monitoring.telemetry.span_page import BEGIN, span_tables
-from monitoring.telemetry.spans import SPANS, Attribute, SpanDefinition
-from router.routes import HOT_PATHS
+from penumbra.monitoring import semconv
+from penumbra.monitoring.signals.harm import Check
+from penumbra.monitoring.telemetry.span_page import BEGIN, span_tables
+from penumbra.monitoring.telemetry.spans import SPANS, Attribute, SpanDefinition
+from penumbra.router.routes import HOT_PATHS
 from tests.conformance.test_packages import ROOT
 
 ATTRIBUTES = [one for span in SPANS for one in span.attributes]

@@ -8,22 +8,22 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric as Family
 
-from monitoring.cells import CellCollector
-from monitoring.evidence import Arm, Pair, SelfTest
-from monitoring.telemetry.metric import Kind, Metric, Process
-from monitoring.telemetry.page import page
-from monitoring.telemetry.registry import BY_NAME, METRICS
-from monitoring.vocabulary import Outcome, Reason, role_of
-from router.gateway import Gateway
-from router.mirroring import ShedReason as MirrorShed
-from router.reporter import Reporter
-from router.settings import GatewaySettings
-from router.shadow.comparator import Clocks, Comparator
-from router.shadow.intake import ShedReason
-from router.shadow.server import _expose_link
-from router.shadow.settings import ShadowSettings
-from router.shadow.watched import Watched
-from router.snapshot import ModelSnapshot, Snapshot, Variant
+from penumbra.monitoring.cells import CellCollector
+from penumbra.monitoring.evidence import Arm, Pair, SelfTest
+from penumbra.monitoring.telemetry.metric import Kind, Metric, Process
+from penumbra.monitoring.telemetry.page import page
+from penumbra.monitoring.telemetry.registry import BY_NAME, METRICS
+from penumbra.monitoring.vocabulary import Outcome, Reason, role_of
+from penumbra.router.gateway import Gateway
+from penumbra.router.mirroring import ShedReason as MirrorShed
+from penumbra.router.reporter import Reporter
+from penumbra.router.settings import GatewaySettings
+from penumbra.router.shadow.comparator import Clocks, Comparator
+from penumbra.router.shadow.intake import ShedReason
+from penumbra.router.shadow.server import _expose_link
+from penumbra.router.shadow.settings import ShadowSettings
+from penumbra.router.shadow.watched import Watched
+from penumbra.router.snapshot import ModelSnapshot, Snapshot, Variant
 
 DOCS = Path(__file__).parents[2] / "docs"
 TABLE = Snapshot(

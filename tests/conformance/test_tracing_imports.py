@@ -8,7 +8,11 @@ import pytest
 
 from tests.conformance.test_packages import ROOT
 
-ENTRY_POINTS = ("router.__main__", "router.shadow.__main__", "deployments.__main__")
+ENTRY_POINTS = (
+    "penumbra.router.__main__",
+    "penumbra.router.shadow.__main__",
+    "penumbra.deployments.__main__",
+)
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
@@ -27,7 +31,7 @@ def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 FOUND = "print(sorted({n.split('.')[0] for n in sys.modules} & {'opentelemetry', 'grpc'}))"
 ENTER = """
-from monitoring.tracing.export import tracing
+from penumbra.monitoring.tracing.export import tracing
 with tracing(os.environ, 'penumbra-test', 'test-0') as tracer:
     print(tracer is not None)
 """
@@ -49,5 +53,5 @@ def test_what_is_missing_is_said_with_what_to_install() -> None:
     hidden = "import os, sys; sys.modules['opentelemetry.exporter.otlp.proto.grpc'] = None"
     done = run(f"{hidden}{ENTER}", **{ENDPOINT: "http://127.0.0.1:9"})
     assert done.returncode != 0
-    assert "pip install 'penumbra[tracing]'" in done.stderr
+    assert "pip install '.[tracing]'" in done.stderr
     assert "opentelemetry.exporter.otlp.proto.grpc" in done.stderr

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from router.ports import Upstream
-from router.testing import FakeUpstream
-from router.upstream_http import HttpUpstream
+from penumbra.router.ports import Upstream
+from penumbra.router.testing import FakeUpstream
+from penumbra.router.upstream_http import HttpUpstream
 from tests.support.script_server import Answer, script_server
 from tests.support.upstreams import Make
 

@@ -5,11 +5,11 @@ import math
 
 import pytest
 
-from monitoring.vocabulary import Outcome
-from router.ports import Scores, UpstreamRequest
-from router.score_wire import COMPLETIONS_PATH, SHORT_PATH
-from router.testing import Script, scored, whole
-from router.upstream_probe import NotFinite, UpstreamError
+from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router.ports import Scores, UpstreamRequest
+from penumbra.router.score_wire import COMPLETIONS_PATH, SHORT_PATH
+from penumbra.router.testing import Script, scored, whole
+from penumbra.router.upstream_probe import NotFinite, UpstreamError
 from tests.support.upstreams import Make
 
 

@@ -5,10 +5,10 @@ import contextlib
 
 import pytest
 
-from monitoring.vocabulary import Outcome
-from router.ports import Headers, Upstream, UpstreamRequest
-from router.testing import Body, Fail, Hang, Head, Script, events, whole
-from router.upstream_probe import UpstreamError, fetch
+from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router.ports import Headers, Upstream, UpstreamRequest
+from penumbra.router.testing import Body, Fail, Hang, Head, Script, events, whole
+from penumbra.router.upstream_probe import UpstreamError, fetch
 from tests.support.upstreams import Make
 
 REQUEST = UpstreamRequest(b"/v1/chat/completions", b"content-type: application/json\r\n", b"{}")

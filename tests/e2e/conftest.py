@@ -63,7 +63,9 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return Path(given)
     folder = tmp_path_factory.mktemp("variants")
     # In a process of its own: importing torch warns, and warnings are errors here.
-    subprocess.run([sys.executable, "-m", "serve.demo.prepare", "--out", str(folder)], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "penumbra.serve.demo.prepare", "--out", str(folder)], check=True
+    )
     return folder
 
 

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from serve.demo.tasks import is_correct, make_tasks
+from penumbra.serve.demo.tasks import is_correct, make_tasks
 from tests.support.installation import Installation
 from tests.support.openai_contract import Endpoint, OpenAIContract
 

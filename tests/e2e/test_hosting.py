@@ -13,9 +13,9 @@ import httpx
 import psutil
 import pytest
 
-from router import score_wire
-from router.score_wire import SHORT_PATH
-from serve.supervisor.state import Phase
+from penumbra.router import score_wire
+from penumbra.router.score_wire import SHORT_PATH
+from penumbra.serve.supervisor.state import Phase
 from tests.e2e.conftest import HOSTED, VARIANTS, engine
 from tests.support.installation import Installation, still_running
 

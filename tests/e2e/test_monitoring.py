@@ -19,9 +19,9 @@ import httpx
 import pytest
 import yaml
 
-from monitoring.telemetry import engine
-from monitoring.telemetry.metric import Process
-from monitoring.telemetry.registry import most_series
+from penumbra.monitoring.telemetry import engine
+from penumbra.monitoring.telemetry.metric import Process
+from penumbra.monitoring.telemetry.registry import most_series
 from tests.support.installation import Installation
 from tests.support.monitored import CLIENTS, Monitored, Story, play
 from tests.support.panel_queries import (

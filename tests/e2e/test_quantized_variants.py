@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from serve.demo.prepare import VARIANTS, prepare
-from serve.demo.table import Row, measure_variant
-from serve.demo.tasks import SLICES
+from penumbra.serve.demo.prepare import VARIANTS, prepare
+from penumbra.serve.demo.table import Row, measure_variant
+from penumbra.serve.demo.tasks import SLICES
 
 pytestmark = [
     pytest.mark.e2e,

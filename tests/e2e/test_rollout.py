@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.rollouts.spec import RolloutSpec
-from deployments.rollouts.spec_file import load_rollout
-from serve.demo.tasks import SLICES
-from serve.demo.traffic import Tally, Traffic
+from penumbra.deployments.rollouts.spec import RolloutSpec
+from penumbra.deployments.rollouts.spec_file import load_rollout
+from penumbra.serve.demo.tasks import SLICES
+from penumbra.serve.demo.traffic import Tally, Traffic
 from tests.e2e.conftest import TWIN
 from tests.support.installation import Installation
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from router.mirror import compile_mirror
-from router.snapshot import ModelSnapshot
+from penumbra.router.mirror import compile_mirror
+from penumbra.router.snapshot import ModelSnapshot
 from tests.support.frame_sink import FrameSink
 from tests.support.gateway_process import GatewayProcess, eventually
 from tests.support.installation import Installation

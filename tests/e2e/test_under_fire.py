@@ -11,11 +11,11 @@ import httpx
 import psutil
 import pytest
 
-from router.features import Features
-from router.flags import Context, evaluate
-from router.snapshot import Snapshot
-from serve.demo.tasks import SLICES, make_tasks
-from serve.demo.traffic import streamed_text
+from penumbra.router.features import Features
+from penumbra.router.flags import Context, evaluate
+from penumbra.router.snapshot import Snapshot
+from penumbra.serve.demo.tasks import SLICES, make_tasks
+from penumbra.serve.demo.traffic import streamed_text
 from tests.e2e.test_hosting import replica
 from tests.support.installation import Installation
 

@@ -6,7 +6,7 @@ import pytest
 from benchmarks.sim.lanes import Lanes
 from benchmarks.sim.promotion import ALPHA_PROMOTION, CANDIDATES, OBSERVATIONS, prove
 from benchmarks.sim.traffic import HARM_TOLERANCE, HARMS, draw
-from monitoring.stats.guard import Guard, GuardSpec
+from penumbra.monitoring.stats.guard import Guard, GuardSpec
 
 REPS, STEPS = 3, 1500
 SPEC = GuardSpec(

@@ -17,7 +17,7 @@ from benchmarks.sim.traffic import (
     Scenario,
 )
 from benchmarks.sim.trial import SHIPPED, result_of, simulate
-from monitoring.stats.guard import GuardSpec
+from penumbra.monitoring.stats.guard import GuardSpec
 
 REPS = 200
 UNLIKELY = 1e-4

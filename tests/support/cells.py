@@ -1,7 +1,7 @@
 """Reading a gateway's cells, whatever the slice."""
 
-from monitoring.vocabulary import Outcome, role_of
-from router.metrics import GatewayMetrics, VariantCells
+from penumbra.monitoring.vocabulary import Outcome, role_of
+from penumbra.router.metrics import GatewayMetrics, VariantCells
 
 
 def cells_of(metrics: GatewayMetrics, name: str) -> VariantCells:

@@ -15,10 +15,10 @@ import httpx
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from monitoring.evidence import Pair, Report
-from router.link_messages import Stored, encode, from_gateway, push_of
-from router.mirrored import Mirrored, frame
-from router.snapshot import ModelSnapshot, Snapshot, Variant, Watch
+from penumbra.monitoring.evidence import Pair, Report
+from penumbra.router.link_messages import Stored, encode, from_gateway, push_of
+from penumbra.router.mirrored import Mirrored, frame
+from penumbra.router.snapshot import ModelSnapshot, Snapshot, Variant, Watch
 
 ROOT = Path(__file__).parents[2]
 WAIT_SECONDS = 15.0
@@ -159,7 +159,7 @@ async def start(folder: Path, control_url: str, **settings: Any) -> Process:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "router.shadow",
+            "penumbra.router.shadow",
             "--settings",
             str(file),
             cwd=ROOT,

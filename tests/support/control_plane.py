@@ -11,14 +11,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
-from deployments.controller import Change, Clocks, Controller
-from deployments.edits import set_split
-from deployments.events import ConfigPayload, Draft, Event, Kind
-from deployments.evidence_rows import Beside
-from deployments.links import LinkClosed
-from deployments.publisher import Publisher
-from deployments.store import Store
-from router.link_messages import (
+from penumbra.deployments.controller import Change, Clocks, Controller
+from penumbra.deployments.edits import set_split
+from penumbra.deployments.events import ConfigPayload, Draft, Event, Kind
+from penumbra.deployments.evidence_rows import Beside
+from penumbra.deployments.links import LinkClosed
+from penumbra.deployments.publisher import Publisher
+from penumbra.deployments.store import Store
+from penumbra.router.link_messages import (
     Applied,
     FromControl,
     Hello,
@@ -27,7 +27,7 @@ from router.link_messages import (
     encode,
     from_control,
 )
-from router.snapshot import ModelSnapshot, Snapshot
+from penumbra.router.snapshot import ModelSnapshot, Snapshot
 from tests.support.routing_tables import model
 
 Heard = TypeVar("Heard")

@@ -30,7 +30,7 @@ def external(**variants: str) -> dict[str, Any]:
 
 
 class ControlProcess:
-    """One `python -m deployments` on a store in `folder`.
+    """One `python -m penumbra.deployments` on a store in `folder`.
 
     Args:
         folder: For its configuration, its store and its log.
@@ -77,7 +77,7 @@ class ControlProcess:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "deployments"),
+                    *(sys.executable, "-m", "penumbra.deployments"),
                     *("--config", str(self.config), "--replicas", str(self.replicas)),
                 ],
                 cwd=ROOT,
@@ -102,7 +102,14 @@ class ControlProcess:
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run the entry point to its end."""
         return subprocess.run(
-            [sys.executable, "-m", "deployments", "--config", str(self.config), *arguments],
+            [
+                sys.executable,
+                "-m",
+                "penumbra.deployments",
+                "--config",
+                str(self.config),
+                *arguments,
+            ],
             cwd=ROOT,
             env={**os.environ, **TOKENS, **environment},
             capture_output=True,

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from deployments.feedback import Judgement
-from deployments.rollouts.record import slices_of
-from monitoring.evidence import Counts, Run, SelfTest, Signal
+from penumbra.deployments.feedback import Judgement
+from penumbra.deployments.rollouts.record import slices_of
+from penumbra.monitoring.evidence import Counts, Run, SelfTest, Signal
 from tests.support.rollouts import aa_pairs, pair, pairs
 from tests.support.routing_tables import model
 from tests.support.whole_plane import OPENMETRICS, Scraped, WholePlane

@@ -25,10 +25,10 @@ _PORTS = range(20_000, 32_000)
 
 
 class GatewayProcess:
-    """One `python -m router`.
+    """One `python -m penumbra.router`.
 
     Args:
-        settings: `router.settings.GatewaySettings` as JSON; ports are chosen here.
+        settings: `penumbra.router.settings.GatewaySettings` as JSON; ports are chosen here.
         folder: For the settings file and the log.
         environment: More environment variables.
     """
@@ -65,7 +65,7 @@ class GatewayProcess:
         self._file.write_text(json.dumps(self.settings))
         with self._log.open("wb") as log, self._stdout.open("wb") as out:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "router", "--settings", str(self._file)],
+                [sys.executable, "-m", "penumbra.router", "--settings", str(self._file)],
                 cwd=ROOT,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,

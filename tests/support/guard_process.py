@@ -13,16 +13,16 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from deployments.access import Access
-from deployments.desk import Desk
-from deployments.heart import Heart
-from deployments.leases import Guardianship
-from deployments.link_endpoint import link_router
-from deployments.publisher import Publisher
-from deployments.store import Store
-from monitoring.evidence import Report
-from router.link_messages import COMPARATOR_PATH
-from router.snapshot import Snapshot
+from penumbra.deployments.access import Access
+from penumbra.deployments.desk import Desk
+from penumbra.deployments.heart import Heart
+from penumbra.deployments.leases import Guardianship
+from penumbra.deployments.link_endpoint import link_router
+from penumbra.deployments.publisher import Publisher
+from penumbra.deployments.store import Store
+from penumbra.monitoring.evidence import Report
+from penumbra.router.link_messages import COMPARATOR_PATH
+from penumbra.router.snapshot import Snapshot
 from tests.support.control_process import GATEWAY
 
 

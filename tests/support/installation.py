@@ -12,8 +12,8 @@ from typing import Any, Self
 import psutil
 import yaml
 
-from serve.errors import NotRunning
-from serve.supervisor.state import RunState, read_state
+from penumbra.serve.errors import NotRunning
+from penumbra.serve.supervisor.state import RunState, read_state
 from tests.support.gateway_process import free_port
 
 POLL_SECONDS = 0.05
@@ -127,7 +127,15 @@ class Installation:
         )
 
     def command(self, name: str, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "serve.cli", name, "-f", str(self.config), *arguments]
+        return [
+            sys.executable,
+            "-m",
+            "penumbra.serve.cli",
+            name,
+            "-f",
+            str(self.config),
+            *arguments,
+        ]
 
 
 def still_running(processes: list[psutil.Process], seconds: float) -> list[str]:

@@ -24,9 +24,9 @@ from typing import Any
 import httpx
 import yaml
 
-from deployments.rollouts.spec_file import load_rollout
-from serve.demo.tasks import SLICES
-from serve.demo.traffic import Tally, Traffic
+from penumbra.deployments.rollouts.spec_file import load_rollout
+from penumbra.serve.demo.tasks import SLICES
+from penumbra.serve.demo.traffic import Tally, Traffic
 from tests.support.cable import Cable
 from tests.support.control_process import ADMIN, ALERT, GATEWAY, ControlProcess, external
 from tests.support.gateway_process import ROOT, GatewayProcess, eventually, free_port
@@ -174,7 +174,7 @@ class Monitored:
         file.write_text(json.dumps(settings))
         with (self.folder / "comparator.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "router.shadow", "--settings", str(file)],
+                [sys.executable, "-m", "penumbra.router.shadow", "--settings", str(file)],
                 cwd=ROOT,
                 env={**os.environ, "PENUMBRA_GATEWAY_TOKEN": GATEWAY},
                 stdin=subprocess.DEVNULL,

@@ -3,8 +3,8 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from deployments.rollouts.spec import RolloutSpec
-from deployments.rollouts.views import (
+from penumbra.deployments.rollouts.spec import RolloutSpec
+from penumbra.deployments.rollouts.views import (
     DiagnosticsView,
     ExplainView,
     GateView,

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from deployments.rollouts.spec import Gates, Guardrail, RolloutSpec
-from monitoring.evidence import Arm, Pair, Report, Run, RunReport, Signal
+from penumbra.deployments.rollouts.spec import Gates, Guardrail, RolloutSpec
+from penumbra.monitoring.evidence import Arm, Pair, Report, Run, RunReport, Signal
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

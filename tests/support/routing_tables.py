@@ -4,11 +4,20 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from router.features import Features
-from router.flag_check import flag_problems
-from router.flags import Context
-from router.slices import OTHER
-from router.snapshot import Flag, Match, ModelSnapshot, Pin, Rule, SliceRule, Snapshot, Variant
+from penumbra.router.features import Features
+from penumbra.router.flag_check import flag_problems
+from penumbra.router.flags import Context
+from penumbra.router.slices import OTHER
+from penumbra.router.snapshot import (
+    Flag,
+    Match,
+    ModelSnapshot,
+    Pin,
+    Rule,
+    SliceRule,
+    Snapshot,
+    Variant,
+)
 
 VARIANTS = ("full", "int8", "int4", "int3")
 TENANTS = ("acme", "globex", "initech")

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from router.ports import UpstreamRequest
-from router.testing import Body, End, Fail, FakeUpstream, Hang, Head, Script
+from penumbra.router.ports import UpstreamRequest
+from penumbra.router.testing import Body, End, Fail, FakeUpstream, Hang, Head, Script
 
 Answer = Callable[[UpstreamRequest], Script]
 

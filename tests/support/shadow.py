@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monitoring.evidence import Pair, Run, SelfTest, Trip
-from router.mirrored import Mirrored
-from router.ports import Upstream, UpstreamRequest
-from router.shadow.admission import Gauges
-from router.shadow.comparator import Clocks, Comparator
-from router.shadow.settings import ShadowSettings
-from router.shadow.watched import Watched
-from router.snapshot import ModelSnapshot, Snapshot, Variant, Watch
-from router.testing import Body, End, FakeUpstream, Hang, Head, Script, scored, whole
+from penumbra.monitoring.evidence import Pair, Run, SelfTest, Trip
+from penumbra.router.mirrored import Mirrored
+from penumbra.router.ports import Upstream, UpstreamRequest
+from penumbra.router.shadow.admission import Gauges
+from penumbra.router.shadow.comparator import Clocks, Comparator
+from penumbra.router.shadow.settings import ShadowSettings
+from penumbra.router.shadow.watched import Watched
+from penumbra.router.snapshot import ModelSnapshot, Snapshot, Variant, Watch
+from penumbra.router.testing import Body, End, FakeUpstream, Hang, Head, Script, scored, whole
 
 METRICS = """\
 vllm:num_requests_running{{engine="0"}} {running}

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterable
 
-from monitoring.telemetry.metric import Process
-from monitoring.telemetry.spans import SPANS, Attribute, SpanDefinition, Type
+from penumbra.monitoring.telemetry.metric import Process
+from penumbra.monitoring.telemetry.spans import SPANS, Attribute, SpanDefinition, Type
 from tests.support.otlp import Received
 
 _TYPES: dict[Type, type] = {

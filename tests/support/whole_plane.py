@@ -11,15 +11,15 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from deployments.access import Access, Role
-from deployments.actors import CONFIGURATION
-from deployments.api import build_api
-from deployments.publisher import Publisher
-from deployments.rollouts.routes import rollouts_router
-from deployments.server import Plane, open_plane
-from deployments.spec import ControlSpec, PenumbraSpec
-from monitoring.evidence import Counts, Pair, Run, RunReport
-from router.link_messages import Beat, Probe, encode
+from penumbra.deployments.access import Access, Role
+from penumbra.deployments.actors import CONFIGURATION
+from penumbra.deployments.api import build_api
+from penumbra.deployments.publisher import Publisher
+from penumbra.deployments.rollouts.routes import rollouts_router
+from penumbra.deployments.server import Plane, open_plane
+from penumbra.deployments.spec import ControlSpec, PenumbraSpec
+from penumbra.monitoring.evidence import Counts, Pair, Run, RunReport
+from penumbra.router.link_messages import Beat, Probe, encode
 from tests.support.control_plane import FakeGateway, payload, turns
 from tests.support.rollouts import Reporting
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from serve.cli.flags import app
+from penumbra.serve.cli.flags import app
 from tests.support.control_process import ADMIN, VIEWER, ControlProcess
 
 

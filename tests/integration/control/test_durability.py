@@ -4,8 +4,8 @@ import threading
 import httpx
 import pytest
 
-from deployments.state import fold
-from deployments.store import Store
+from penumbra.deployments.state import fold
+from penumbra.deployments.store import Store
 from tests.support.control_process import ControlProcess
 
 ROUNDS = 4

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from router.features import Features
-from router.flags import Context, evaluate
-from router.slices import CompiledSlices, slice_of
-from router.snapshot import Snapshot
+from penumbra.router.features import Features
+from penumbra.router.flags import Context, evaluate
+from penumbra.router.slices import CompiledSlices, slice_of
+from penumbra.router.snapshot import Snapshot
 from tests.support.behaviours import engine
 from tests.support.control_process import ADMIN, GATEWAY, ControlProcess, external
 from tests.support.engine_wire import Engine

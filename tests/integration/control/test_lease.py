@@ -180,7 +180,7 @@ def compared(
         }
         (folder / "comparator.json").write_text(json.dumps(settings))
         comparator = Module(
-            "router.shadow",
+            "penumbra.router.shadow",
             ["--settings", str(folder / "comparator.json")],
             f"http://127.0.0.1:{internal_port}/health",
             folder / "comparator.log",

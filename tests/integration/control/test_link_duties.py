@@ -10,11 +10,11 @@ from typing import TypeVar
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from monitoring.evidence import Pair, Report, Run
-from router.control_link import ControlLink, Duties
-from router.feedback import FeedbackBody, FeedbackDesk, Served
-from router.lease import Lease
-from router.link_messages import (
+from penumbra.monitoring.evidence import Pair, Report, Run
+from penumbra.router.control_link import ControlLink, Duties
+from penumbra.router.feedback import FeedbackBody, FeedbackDesk, Served
+from penumbra.router.lease import Lease
+from penumbra.router.link_messages import (
     COMPARATOR_PATH,
     PATH,
     Applied,
@@ -35,10 +35,10 @@ from router.link_messages import (
     from_gateway,
     push_of,
 )
-from router.link_messages import Lease as Grant
-from router.pace import Pace
-from router.reporter import Reporter
-from router.snapshot import Snapshot
+from penumbra.router.link_messages import Lease as Grant
+from penumbra.router.pace import Pace
+from penumbra.router.reporter import Reporter
+from penumbra.router.snapshot import Snapshot
 from tests.support.routing_tables import snapshot
 
 Said = TypeVar("Said")

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from deployments.alert_desk import AlertDesk
-from deployments.alerts import Alert, Result
-from deployments.rollouts.record import Phase
-from monitoring.evidence import Run
+from penumbra.deployments.alert_desk import AlertDesk
+from penumbra.deployments.alerts import Alert, Result
+from penumbra.deployments.rollouts.record import Phase
+from penumbra.monitoring.evidence import Run
 from tests.support.control_story import FINGERPRINTS, SLICES
 from tests.support.rollouts import Reporting, pairs
 from tests.support.whole_plane import WholePlane, whole_plane

@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from deployments.controller import Clocks, Controller
-from deployments.errors import Conflict, StoreUnavailable
-from deployments.publisher import Publisher
-from deployments.rollouts import verbs
-from deployments.rollouts.keeper import Rollouts
-from deployments.rollouts.record import Phase
-from deployments.state import fold
-from deployments.store import Store
+from penumbra.deployments.controller import Clocks, Controller
+from penumbra.deployments.errors import Conflict, StoreUnavailable
+from penumbra.deployments.publisher import Publisher
+from penumbra.deployments.rollouts import verbs
+from penumbra.deployments.rollouts.keeper import Rollouts
+from penumbra.deployments.rollouts.record import Phase
+from penumbra.deployments.state import fold
+from penumbra.deployments.store import Store
 from tests.support.control_plane import payload, split_change
 from tests.support.postgres import PostgresServer, find_binaries, postgres_server
 from tests.support.rollouts import NOW, Reporting, pairs, rollout_spec

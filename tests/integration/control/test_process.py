@@ -51,7 +51,7 @@ def test_a_flag_that_lost_its_variant_keeps_it_from_starting_and_the_named_comma
     refused = control.run()
     assert refused.returncode == 2
     assert 'split: found "int8", wanted one of int4' in refused.stderr
-    command = f"python -m deployments --config {control.config} --reset-flag demo"
+    command = f"python -m penumbra.deployments --config {control.config} --reset-flag demo"
     assert command in refused.stderr
     reset = control.run("--reset-flag", "demo", "--reason", "int8 is gone")
     assert (reset.returncode, reset.stdout) == (0, "epoch 3: demo has the flag in the file\n")

@@ -12,8 +12,8 @@ import httpx
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from monitoring.evidence import Pair, Report
-from router.link_messages import (
+from penumbra.monitoring.evidence import Pair, Report
+from penumbra.router.link_messages import (
     COMPARATOR_PATH,
     Applied,
     Beat,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from monitoring.telemetry.metric import Process
+from penumbra.monitoring.telemetry.metric import Process
 from tests.integration.control.test_rollouts import Comparator, comparing, put, view
 from tests.support.control_process import ControlProcess
 from tests.support.otlp import Collector, Received, collecting

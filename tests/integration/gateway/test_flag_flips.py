@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from router.features import Features
-from router.flags import Context, compile_model, evaluate
-from router.slices import slice_of
-from router.snapshot import Snapshot
+from penumbra.router.features import Features
+from penumbra.router.flags import Context, compile_model, evaluate
+from penumbra.router.slices import slice_of
+from penumbra.router.snapshot import Snapshot
 from tests.support.control_process import ADMIN, GATEWAY, ControlProcess, external
 from tests.support.gateway_process import GatewayProcess, eventually
 from tests.support.raw_client import request_bytes

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from router.mirror import compile_mirror, hash64
-from router.mirrored import Mirrored
-from router.snapshot import ModelSnapshot
+from penumbra.router.mirror import compile_mirror, hash64
+from penumbra.router.mirrored import Mirrored
+from penumbra.router.snapshot import ModelSnapshot
 from tests.integration.gateway.conftest import EPOCH, model
 from tests.support.behaviours import (
     close_before_head,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from monitoring.telemetry.metric import Process
+from penumbra.monitoring.telemetry.metric import Process
 from tests.integration.gateway.conftest import EPOCH, FAILOVER_LIMITS, FULL, INT8
 from tests.support.behaviours import close_before_head, dying_stream, hang, respond
 from tests.support.gateway_process import GatewayProcess, eventually

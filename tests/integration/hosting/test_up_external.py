@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from serve.supervisor.state import Phase, RunState
+from penumbra.serve.supervisor.state import Phase, RunState
 from tests.support.behaviours import respond
 from tests.support.installation import Installation, still_running
 from tests.support.scripted_upstream import ScriptedUpstream

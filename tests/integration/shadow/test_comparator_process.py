@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from monitoring.evidence import Arm
-from router.link_messages import COMPARATOR_PATH
-from router.mirrored import LENGTH_BYTES, frame
-from router.snapshot import Watch
+from penumbra.monitoring.evidence import Arm
+from penumbra.router.link_messages import COMPARATOR_PATH
+from penumbra.router.mirrored import LENGTH_BYTES, frame
+from penumbra.router.snapshot import Watch
 from tests.support.comparator_process import Control, Process, comparator, control, start, table
 from tests.support.mirrored import answer_bytes, mirrored
 from tests.support.script_server import script_server
@@ -184,7 +184,7 @@ async def test_wrong_settings_are_refused_by_name(tmp_path: Path, text: str, exp
     file = tmp_path / "shadow.json"
     file.write_text(text)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "router.shadow", "--settings", file),
+        *(sys.executable, "-m", "penumbra.router.shadow", "--settings", file),
         stderr=asyncio.subprocess.PIPE,
     )
     _, complaint = await process.communicate()

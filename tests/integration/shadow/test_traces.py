@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from monitoring.telemetry.metric import Process
-from router.testing import whole
+from penumbra.monitoring.telemetry.metric import Process
+from penumbra.router.testing import whole
 from tests.integration.shadow.test_comparator_process import Installation, installed, now
 from tests.support.mirrored import mirrored
 from tests.support.otlp import Collector, Received, collecting

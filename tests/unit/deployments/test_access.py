@@ -1,9 +1,9 @@
 import pytest
 from pydantic import ValidationError
 
-from deployments.access import Access, Role
-from deployments.errors import Forbidden, RequestInvalid, Unauthorized
-from deployments.settings import ControlSettings
+from penumbra.deployments.access import Access, Role
+from penumbra.deployments.errors import Forbidden, RequestInvalid, Unauthorized
+from penumbra.deployments.settings import ControlSettings
 
 ACCESS = Access({Role.VIEWER: "v-token", Role.ADMIN: "a-token"}, "g-token")
 

@@ -9,8 +9,14 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from deployments.aggregate import LARGEST_PAGE_BYTES, MOST_TARGETS, Aggregate, fetcher, merged
-from deployments.discovery import Target
+from penumbra.deployments.aggregate import (
+    LARGEST_PAGE_BYTES,
+    MOST_TARGETS,
+    Aggregate,
+    fetcher,
+    merged,
+)
+from penumbra.deployments.discovery import Target
 
 GATEWAYS = [Target(f"127.0.0.1:810{n}", "gateway", f"gateway-{n}") for n in range(2)]
 ENGINE = Target(

@@ -12,21 +12,21 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.access import Access, Role
-from deployments.alert_desk import AlertDesk
-from deployments.alert_routes import LARGEST_BODY_BYTES, alerts_router
-from deployments.alert_rows import KEPT
-from deployments.alerts import Alert, Result
-from deployments.api import build_api
-from deployments.controller import Change, Clocks
-from deployments.edits import add_pin, set_split
-from deployments.errors import StoreUnavailable
-from deployments.events import Event, Kind
-from deployments.rollouts import verbs
-from deployments.rollouts.keeper import Rollouts
-from deployments.rollouts.record import Phase, Rollout
-from monitoring.telemetry import labels
-from router.snapshot import Flag, Pin, Rule
+from penumbra.deployments.access import Access, Role
+from penumbra.deployments.alert_desk import AlertDesk
+from penumbra.deployments.alert_routes import LARGEST_BODY_BYTES, alerts_router
+from penumbra.deployments.alert_rows import KEPT
+from penumbra.deployments.alerts import Alert, Result
+from penumbra.deployments.api import build_api
+from penumbra.deployments.controller import Change, Clocks
+from penumbra.deployments.edits import add_pin, set_split
+from penumbra.deployments.errors import StoreUnavailable
+from penumbra.deployments.events import Event, Kind
+from penumbra.deployments.rollouts import verbs
+from penumbra.deployments.rollouts.keeper import Rollouts
+from penumbra.deployments.rollouts.record import Phase, Rollout
+from penumbra.monitoring.telemetry import labels
+from penumbra.router.snapshot import Flag, Pin, Rule
 from tests.support.alerts import FINGERPRINT, alert, notification
 from tests.support.control_plane import FakeGateway, Plane, control_plane, split_change
 from tests.support.rollouts import NOW, rollout_spec
@@ -197,7 +197,7 @@ async def test_a_crash_between_the_rollback_and_the_note_of_it_acts_once(
         raise StoreUnavailable("the store cannot be written: power cut")
 
     with monkeypatch.context() as patched:
-        patched.setattr("deployments.alert_desk.deal_with", fail)
+        patched.setattr("penumbra.deployments.alert_desk.deal_with", fail)
         answer = await webhook.post(notification(alert()))
         assert (answer.status_code, webhook.phase) == (503, Phase.ROLLED_BACK)
     await webhook.rearm()

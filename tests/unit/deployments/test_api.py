@@ -5,11 +5,11 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.access import Access, Role
-from deployments.api import build_api
-from deployments.errors import StoreUnavailable
-from router.flags import compile_model, evaluate
-from router.snapshot import Flag, Snapshot
+from penumbra.deployments.access import Access, Role
+from penumbra.deployments.api import build_api
+from penumbra.deployments.errors import StoreUnavailable
+from penumbra.router.flags import compile_model, evaluate
+from penumbra.router.snapshot import Flag, Snapshot
 from tests.support.control_plane import FakeGateway, Plane, control_plane, payload, split_change
 from tests.support.routing_tables import context, model
 

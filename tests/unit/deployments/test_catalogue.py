@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from deployments.catalogue import build_snapshot, load
-from deployments.endpoints import configuration, read_endpoints
-from deployments.errors import ConfigInvalid
-from deployments.spec import PenumbraSpec
-from router.snapshot import Flag
+from penumbra.deployments.catalogue import build_snapshot, load
+from penumbra.deployments.endpoints import configuration, read_endpoints
+from penumbra.deployments.errors import ConfigInvalid
+from penumbra.deployments.spec import PenumbraSpec
+from penumbra.router.snapshot import Flag
 
 EXAMPLES = Path(__file__).parents[3] / "deployments" / "examples"
 

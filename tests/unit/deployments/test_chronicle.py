@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from deployments.actors import actor_class
-from deployments.chronicle import Chronicle
-from deployments.events import Event, FlagPayload, Kind
-from deployments.rollouts.moves import changed, restarted
-from deployments.rollouts.payload import RolloutPayload
-from deployments.rollouts.record import Held, Phase, Rollout, RolloutRecord, Verdict
-from deployments.rollouts.sentences import change_of
-from monitoring.telemetry import labels
-from router.snapshot import Flag
+from penumbra.deployments.actors import actor_class
+from penumbra.deployments.chronicle import Chronicle
+from penumbra.deployments.events import Event, FlagPayload, Kind
+from penumbra.deployments.rollouts.moves import changed, restarted
+from penumbra.deployments.rollouts.payload import RolloutPayload
+from penumbra.deployments.rollouts.record import Held, Phase, Rollout, RolloutRecord, Verdict
+from penumbra.deployments.rollouts.sentences import change_of
+from penumbra.monitoring.telemetry import labels
+from penumbra.router.snapshot import Flag
 from tests.support.rollouts import NOW, rollout_spec
 
 RECORD = RolloutRecord(

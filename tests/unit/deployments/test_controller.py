@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from deployments.controller import Change
-from deployments.edits import add_pin, import_over, remove_pin, replace_with, set_killed
-from deployments.errors import Conflict, FlagRefused, NotFound, StoreUnavailable
-from deployments.events import Kind
-from deployments.state import fold
-from router.link_messages import Applied, LinkError, encode
-from router.snapshot import Flag, Pin, Variant
+from penumbra.deployments.controller import Change
+from penumbra.deployments.edits import add_pin, import_over, remove_pin, replace_with, set_killed
+from penumbra.deployments.errors import Conflict, FlagRefused, NotFound, StoreUnavailable
+from penumbra.deployments.events import Kind
+from penumbra.deployments.state import fold
+from penumbra.router.link_messages import Applied, LinkError, encode
+from penumbra.router.snapshot import Flag, Pin, Variant
 from tests.support.control_plane import (
     FakeGateway,
     HangingGateway,

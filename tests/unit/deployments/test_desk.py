@@ -6,13 +6,13 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from deployments.desk import Desk
-from deployments.errors import StoreUnavailable
-from deployments.feedback import AlreadyJudged, Judgement
-from deployments.leases import Guardianship
-from deployments.publisher import Publisher
-from monitoring.evidence import Report
-from router.link_messages import (
+from penumbra.deployments.desk import Desk
+from penumbra.deployments.errors import StoreUnavailable
+from penumbra.deployments.feedback import AlreadyJudged, Judgement
+from penumbra.deployments.leases import Guardianship
+from penumbra.deployments.publisher import Publisher
+from penumbra.monitoring.evidence import Report
+from penumbra.router.link_messages import (
     Attribution,
     Beat,
     Feedback,
@@ -26,8 +26,8 @@ from router.link_messages import (
     Stored,
     encode,
 )
-from router.link_messages import Lease as Grant
-from router.snapshot import Snapshot, Watch
+from penumbra.router.link_messages import Lease as Grant
+from penumbra.router.snapshot import Snapshot, Watch
 from tests.support.control_plane import FakeGateway
 from tests.support.routing_tables import model
 
@@ -175,7 +175,7 @@ async def test_a_report_is_acknowledged_only_when_it_is_durable() -> None:
 async def test_a_report_that_cannot_be_stored_is_tried_again_and_meanwhile_leases_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("deployments.desk._RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("penumbra.deployments.desk._RETRY_SECONDS", 0.0)
     async with running() as plane:
         tries: list[float] = []
 
@@ -314,7 +314,7 @@ async def test_a_request_that_nobody_remembers_is_not_found() -> None:
 async def test_a_gateway_that_does_not_answer_makes_it_unsure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("deployments.feedback.SEEK_SECONDS", 0.01)
+    monkeypatch.setattr("penumbra.deployments.feedback.SEEK_SECONDS", 0.01)
 
     async def keep(judgement: Judgement) -> None:
         raise AssertionError(judgement)

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 from starlette.websockets import WebSocket, WebSocketState
 
-from deployments.discovery import Discovery, Target
-from deployments.engines import EngineAddresses, read_engines, write_engines
-from deployments.link_endpoint import SocketChannel
-from deployments.links import Link, LinkClosed
-from deployments.publisher import Publisher
-from deployments.roll import ENDED_SECONDS, LOST_SECONDS, MOST_LOST, Roll
-from monitoring.telemetry import engine, labels
-from monitoring.telemetry.metric import Process
-from router.link_messages import Hello
-from router.snapshot import ModelSnapshot, Variant
+from penumbra.deployments.discovery import Discovery, Target
+from penumbra.deployments.engines import EngineAddresses, read_engines, write_engines
+from penumbra.deployments.link_endpoint import SocketChannel
+from penumbra.deployments.links import Link, LinkClosed
+from penumbra.deployments.publisher import Publisher
+from penumbra.deployments.roll import ENDED_SECONDS, LOST_SECONDS, MOST_LOST, Roll
+from penumbra.monitoring.telemetry import engine, labels
+from penumbra.monitoring.telemetry.metric import Process
+from penumbra.router.link_messages import Hello
+from penumbra.router.snapshot import ModelSnapshot, Variant
 from tests.support.control_plane import FakeGateway, control_plane
 
 HERE = "control-machine"

@@ -5,22 +5,22 @@ from collections.abc import Iterable, Mapping
 import pytest
 from hypothesis import given
 
-from deployments.exported import (
+from penumbra.deployments.exported import (
     feedback_series,
     flag_series,
     guard_series,
     link_series,
     shares_of,
 )
-from deployments.leases import OLDEST_SECONDS, Guardianship
-from deployments.links import Link
-from deployments.metrics import Series
-from deployments.rollouts.record import Phase, Rollout, RolloutRecord
-from deployments.state import State
-from monitoring.telemetry import control
-from monitoring.telemetry.metric import Metric
-from router.link_messages import Hello
-from router.snapshot import Flag, Snapshot
+from penumbra.deployments.leases import OLDEST_SECONDS, Guardianship
+from penumbra.deployments.links import Link
+from penumbra.deployments.metrics import Series
+from penumbra.deployments.rollouts.record import Phase, Rollout, RolloutRecord
+from penumbra.deployments.state import State
+from penumbra.monitoring.telemetry import control
+from penumbra.monitoring.telemetry.metric import Metric
+from penumbra.router.link_messages import Hello
+from penumbra.router.snapshot import Flag, Snapshot
 from tests.support.control_plane import FakeGateway
 from tests.support.rollouts import NOW, rollout_spec
 from tests.support.routing_tables import VARIANTS, flags, model

@@ -2,10 +2,10 @@ import logging
 
 import pytest
 
-from deployments.errors import StoreUnavailable
-from deployments.heart import Heart
-from deployments.leases import Guardianship
-from router.snapshot import Snapshot
+from penumbra.deployments.errors import StoreUnavailable
+from penumbra.deployments.heart import Heart
+from penumbra.deployments.leases import Guardianship
+from penumbra.router.snapshot import Snapshot
 from tests.support.routing_tables import model
 
 TABLE = Snapshot(epoch=1, models={"demo": model()})

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.leases import OLDEST_SECONDS, Guardianship, needs_comparator
-from router.snapshot import ModelSnapshot, Snapshot, Watch
+from penumbra.deployments.leases import OLDEST_SECONDS, Guardianship, needs_comparator
+from penumbra.router.snapshot import ModelSnapshot, Snapshot, Watch
 from tests.support.routing_tables import model
 
 HOST = "machine-1"

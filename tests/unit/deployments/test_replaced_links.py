@@ -2,14 +2,14 @@
 
 import asyncio
 
-from deployments.desk import Desk
-from deployments.leases import Guardianship
-from deployments.links import Link
-from deployments.publisher import Publisher
-from monitoring.evidence import Report
-from router.link_messages import Hello, Renew, encode
-from router.link_messages import Lease as Grant
-from router.snapshot import Snapshot
+from penumbra.deployments.desk import Desk
+from penumbra.deployments.leases import Guardianship
+from penumbra.deployments.links import Link
+from penumbra.deployments.publisher import Publisher
+from penumbra.monitoring.evidence import Report
+from penumbra.router.link_messages import Hello, Renew, encode
+from penumbra.router.link_messages import Lease as Grant
+from penumbra.router.snapshot import Snapshot
 from tests.support.control_plane import FakeGateway
 from tests.support.routing_tables import model
 

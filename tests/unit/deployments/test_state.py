@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.events import ConfigPayload, Draft, Event, FlagPayload, Kind
-from deployments.state import EMPTY, fold
-from router.snapshot import Flag
+from penumbra.deployments.events import ConfigPayload, Draft, Event, FlagPayload, Kind
+from penumbra.deployments.state import EMPTY, fold
+from penumbra.router.snapshot import Flag
 from tests.support.routing_tables import flags, model
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)

@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from deployments import strict_yaml
+from penumbra.deployments import strict_yaml
 
 
 def test_a_key_that_is_written_out_overrides_a_merged_one() -> None:

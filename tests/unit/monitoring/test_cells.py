@@ -3,10 +3,10 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitoring.cells import CellCollector
-from monitoring.exposition import expose
-from monitoring.telemetry import gateway as of
-from monitoring.telemetry.metric import Kind, Label, Metric, Process
+from penumbra.monitoring.cells import CellCollector
+from penumbra.monitoring.exposition import expose
+from penumbra.monitoring.telemetry import gateway as of
+from penumbra.monitoring.telemetry.metric import Kind, Label, Metric, Process
 
 THINGS = Metric(
     "penumbra_things_total", Kind.COUNTER, "Things.", Process.GATEWAY, (Label("kind", "Which."),)

@@ -1,7 +1,7 @@
 import pytest
 
-from monitoring.exposition import samples
-from monitoring.telemetry import control, gateway
+from penumbra.monitoring.exposition import samples
+from penumbra.monitoring.telemetry import control, gateway
 
 
 def test_counters_gauges_and_infos_are_written_under_their_names() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from monitoring.logs import JsonFormatter, trace_field
+from penumbra.monitoring.logs import JsonFormatter, trace_field
 
 SECRET = "what-a-user-wrote"
 
@@ -19,8 +19,10 @@ def line(formatter: JsonFormatter, error: Exception | None = None, **fields: Any
             raise error
         except type(error):
             found = sys.exc_info()
-    logger = logging.getLogger("router.test")
-    record = logger.makeRecord("router.test", 20, "f", 1, "it_happened", (), found, extra=fields)
+    logger = logging.getLogger("penumbra.router.test")
+    record = logger.makeRecord(
+        "penumbra.router.test", 20, "f", 1, "it_happened", (), found, extra=fields
+    )
     written: dict[str, Any] = json.loads(formatter.format(record))
     return written
 
@@ -31,7 +33,7 @@ def test_a_line_is_an_event_with_its_fields() -> None:
     assert found == {
         "level": "info",
         "process": "gateway-0",
-        "logger": "router.test",
+        "logger": "penumbra.router.test",
         "event": "it_happened",
         "epoch": 3,
         "text": "Zürich",

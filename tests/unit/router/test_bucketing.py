@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.bucketing import TOTAL, Line, basis_points, cbor_text, intervals, position, salt
+from penumbra.router.bucketing import (
+    TOTAL,
+    Line,
+    basis_points,
+    cbor_text,
+    intervals,
+    position,
+    salt,
+)
 from tests.support.routing_tables import VARIANTS, splits
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.continuation import (
+from penumbra.router.continuation import (
     CannotContinueError,
     Splice,
     check_continuable,

@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitoring.evidence import Counts, Pair, Report, Run, RunReport, Signal
-from router.control_link import ControlLink
-from router.link_messages import (
+from penumbra.monitoring.evidence import Counts, Pair, Report, Run, RunReport, Signal
+from penumbra.router.control_link import ControlLink
+from penumbra.router.link_messages import (
     Applied,
     Hello,
     LinkError,
@@ -15,8 +15,8 @@ from router.link_messages import (
     link_url,
     push_of,
 )
-from router.pace import Pace
-from router.snapshot import Flag, Snapshot
+from penumbra.router.pace import Pace
+from penumbra.router.snapshot import Flag, Snapshot
 from tests.support.routing_tables import flags, snapshot
 
 RUN = Run("demo", "int8", "run-1")

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from monitoring.vocabulary import Outcome
-from router.attempt import Attempt
-from router.dispatch import Dispatch
-from router.errors import GatewayError
-from router.held import HOLD_LIMIT_BYTES
-from router.metrics import GatewayMetrics
-from router.plan import Plan
-from router.ports import Headers, UpstreamRequest
-from router.settings import LimitSettings
-from router.testing import (
+from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router.attempt import Attempt
+from penumbra.router.dispatch import Dispatch
+from penumbra.router.errors import GatewayError
+from penumbra.router.held import HOLD_LIMIT_BYTES
+from penumbra.router.metrics import GatewayMetrics
+from penumbra.router.plan import Plan
+from penumbra.router.ports import Headers, UpstreamRequest
+from penumbra.router.settings import LimitSettings
+from penumbra.router.testing import (
     EVENTS,
     Body,
     End,

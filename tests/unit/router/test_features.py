@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitoring.signals.scripts import SCRIPTS, dominant_script
-from router.features import CODE_CHARS, FIELDS, SCRIPT_CHARS, Features
+from penumbra.monitoring.signals.scripts import SCRIPTS, dominant_script
+from penumbra.router.features import CODE_CHARS, FIELDS, SCRIPT_CHARS, Features
 from tests.support.routing_tables import chat
 
 json_values = st.recursive(

@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 
-from router.errors import (
+from penumbra.router.errors import (
     BadRequest,
     ControlUnavailable,
     FeedbackExists,
     GatewayError,
     RequestNotFound,
 )
-from router.feedback import FeedbackBody, FeedbackDesk, Served, read_feedback
-from router.link_messages import Attribution, Feedback, FeedbackDone, Found, Seek
+from penumbra.router.feedback import FeedbackBody, FeedbackDesk, Served, read_feedback
+from penumbra.router.link_messages import Attribution, Feedback, FeedbackDone, Found, Seek
 
 INT8 = Attribution("demo", "int8", "facts")
 THUMB = FeedbackBody("req-1", thumb="down", metadata={"why": "wrong"})
@@ -163,7 +163,7 @@ async def test_without_a_link_nothing_is_promised() -> None:
 async def test_an_answer_that_does_not_come_is_not_waited_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("router.feedback.ANSWER_SECONDS", 0.01)
+    monkeypatch.setattr("penumbra.router.feedback.ANSWER_SECONDS", 0.01)
     desk = FeedbackDesk(Served())
     desk.send = lambda feedback: None
     with pytest.raises(ControlUnavailable):
@@ -172,7 +172,7 @@ async def test_an_answer_that_does_not_come_is_not_waited_for_long(
 
 
 async def test_too_many_at_once_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.feedback.IN_FLIGHT", 1)
+    monkeypatch.setattr("penumbra.router.feedback.IN_FLIGHT", 1)
     desk = FeedbackDesk(Served())
     desk.send = lambda feedback: None
     waiting = asyncio.create_task(desk.submit("acme", THUMB))

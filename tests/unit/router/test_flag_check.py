@@ -3,11 +3,11 @@ import math
 import pytest
 from hypothesis import given
 
-from router.flag_check import FlagInvalid, validate_flag
-from router.flags import Context, compile_model, evaluate
-from router.matching import implies, slice_problems
-from router.slices import compile_match
-from router.snapshot import Flag, Match, Pin, Rule, SliceRule
+from penumbra.router.flag_check import FlagInvalid, validate_flag
+from penumbra.router.flags import Context, compile_model, evaluate
+from penumbra.router.matching import implies, slice_problems
+from penumbra.router.slices import compile_match
+from penumbra.router.snapshot import Flag, Match, Pin, Rule, SliceRule
 from tests.support.routing_tables import contexts, flags, matches, model
 
 ALL = Match()

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from openfeature.contrib.tools.flagd.core.flagd_core import FlagdCore
 from openfeature.evaluation_context import EvaluationContext
 
-from router.flagd import to_flagd
-from router.flagd_import import FlagdInvalid, from_flagd
-from router.flags import Context, compile_model, evaluate
-from router.snapshot import Flag, Match, Pin, Rule
+from penumbra.router.flagd import to_flagd
+from penumbra.router.flagd_import import FlagdInvalid, from_flagd
+from penumbra.router.flags import Context, compile_model, evaluate
+from penumbra.router.snapshot import Flag, Match, Pin, Rule
 from tests.support.routing_tables import context, contexts, flags, model
 
 RICH = Flag(

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitoring.vocabulary import Reason
-from router.flags import (
+from penumbra.monitoring.vocabulary import Reason
+from penumbra.router.flags import (
     CLIENT_ERRORS,
     Context,
     Decision,
@@ -13,7 +13,7 @@ from router.flags import (
     evaluate,
     targeting_key,
 )
-from router.snapshot import Flag, Match, Pin, Rule, Snapshot
+from penumbra.router.snapshot import Flag, Match, Pin, Rule, Snapshot
 from tests.support.routing_tables import VARIANTS, context, contexts, flags, model, snapshot
 
 INT8_FOR_ALL = Flag(split={"int8": 100})

@@ -2,12 +2,12 @@
 
 import pytest
 
-from monitoring.vocabulary import Outcome
-from router.gateway import Gateway
-from router.ports import Upstream
-from router.settings import GatewaySettings
-from router.snapshot import Flag, ModelSnapshot, Snapshot, Variant, Watch
-from router.testing import FakeUpstream, whole
+from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router.gateway import Gateway
+from penumbra.router.ports import Upstream
+from penumbra.router.settings import GatewaySettings
+from penumbra.router.snapshot import Flag, ModelSnapshot, Snapshot, Variant, Watch
+from penumbra.router.testing import FakeUpstream, whole
 
 
 def table(epoch: int, run: str = "run-1", url: str = "http://int8.test") -> Snapshot:

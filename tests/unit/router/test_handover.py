@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from router.handover import Handover
-from router.mirrored import LENGTH_BYTES, Mirrored, read_frame
+from penumbra.router.handover import Handover
+from penumbra.router.mirrored import LENGTH_BYTES, Mirrored, read_frame
 
 
 class MemoryTransport(asyncio.WriteTransport):

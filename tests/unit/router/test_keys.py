@@ -2,9 +2,9 @@ import hashlib
 
 import pytest
 
-from router.errors import InvalidKey, RateLimited
-from router.keys import KeyRing, Tenant
-from router.settings import KeySettings, TenantLimits
+from penumbra.router.errors import InvalidKey, RateLimited
+from penumbra.router.keys import KeyRing, Tenant
+from penumbra.router.settings import KeySettings, TenantLimits
 
 
 def digest(key: str) -> str:

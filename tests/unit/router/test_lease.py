@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.lease import FIRST_PERIOD_SECONDS, Lease
-from router.link_messages import Lease as Grant
+from penumbra.router.lease import FIRST_PERIOD_SECONDS, Lease
+from penumbra.router.link_messages import Lease as Grant
 
 
 def test_before_the_first_grant_nothing_is_fresh() -> None:

@@ -2,11 +2,11 @@ from typing import Any
 
 import pytest
 
-from monitoring.evidence import Counts, Run, RunReport, Signal
-from monitoring.vocabulary import Outcome
-from router.local_guard import Clocks, LocalGuard
-from router.reporter import Reporter
-from router.snapshot import Flag, ModelSnapshot, Snapshot, Watch
+from penumbra.monitoring.evidence import Counts, Run, RunReport, Signal
+from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router.local_guard import Clocks, LocalGuard
+from penumbra.router.reporter import Reporter
+from penumbra.router.snapshot import Flag, ModelSnapshot, Snapshot, Watch
 from tests.support.routing_tables import model
 
 RUN = Run("demo", "int8", "run-1")

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitoring.evidence import Run
-from router.mirror import Mirror, comparable, compile_mirror, hash64, session_hash
-from router.snapshot import ModelSnapshot, Variant, Watch
+from penumbra.monitoring.evidence import Run
+from penumbra.router.mirror import Mirror, comparable, compile_mirror, hash64, session_hash
+from penumbra.router.snapshot import ModelSnapshot, Variant, Watch
 
 VARIANTS = {name: Variant(url=f"http://{name}.test") for name in ("full", "int8", "int4")}
 INT8, INT4 = Run("demo", "int8", "run-a"), Run("demo", "int4", "run-b")

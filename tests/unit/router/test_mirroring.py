@@ -2,13 +2,13 @@
 
 import pytest
 
-from monitoring.evidence import Run
-from router.handover import Handover
-from router.metrics import GatewayMetrics
-from router.mirrored import Mirrored
-from router.mirroring import Ending, Facts, Mirroring
-from router.ports import UpstreamRequest
-from router.reporter import Reporter
+from penumbra.monitoring.evidence import Run
+from penumbra.router.handover import Handover
+from penumbra.router.metrics import GatewayMetrics
+from penumbra.router.mirrored import Mirrored
+from penumbra.router.mirroring import Ending, Facts, Mirroring
+from penumbra.router.ports import UpstreamRequest
+from penumbra.router.reporter import Reporter
 
 RUN = Run("demo", "int8", "run-1")
 FACTS = Facts(b"req-1", "demo", "other", epoch=1, prompt_hash=1, session=0)

@@ -1,9 +1,9 @@
 import pytest
 
-from monitoring.vocabulary import FAILURES, Outcome, Reason
-from router.flags import Decision
-from router.plan import live_candidates, plan
-from router.snapshot import Flag, ModelSnapshot, Variant
+from penumbra.monitoring.vocabulary import FAILURES, Outcome, Reason
+from penumbra.router.flags import Decision
+from penumbra.router.plan import live_candidates, plan
+from penumbra.router.snapshot import Flag, ModelSnapshot, Variant
 
 
 def model(**flag: object) -> ModelSnapshot:

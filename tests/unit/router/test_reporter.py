@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitoring.evidence import Counts, Pair, Report, Run, SelfTest, Shed, Signal, Trip
-from router.link_messages import encode, from_gateway
-from router.reporter import PAIRS_A_REPORT, RARE_LIMIT, UNREPORTED, Reporter
+from penumbra.monitoring.evidence import Counts, Pair, Report, Run, SelfTest, Shed, Signal, Trip
+from penumbra.router.link_messages import encode, from_gateway
+from penumbra.router.reporter import PAIRS_A_REPORT, RARE_LIMIT, UNREPORTED, Reporter
 
 RUN = Run("demo", "int8", "run-1")
 OTHER = Run("demo", "int4", "run-1")

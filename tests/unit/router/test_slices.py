@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 
-from router.features import Features
-from router.slices import CompiledSlices, compile_match, slice_of
-from router.snapshot import Match, SliceRule
+from penumbra.router.features import Features
+from penumbra.router.slices import CompiledSlices, compile_match, slice_of
+from penumbra.router.snapshot import Match, SliceRule
 from tests.support.routing_tables import chat
 
 RULES = CompiledSlices(

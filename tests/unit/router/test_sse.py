@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router import sse
+from penumbra.router import sse
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.ports import UpstreamRequest
-from router.tap import Tap, strip, tap_body
+from penumbra.router.ports import UpstreamRequest
+from penumbra.router.tap import Tap, strip, tap_body
 from tests.support.engine_wire import DONE, Engine, encode, event
 from tests.support.requests import CHAT, COMPLETIONS, MESSAGES, dumps, request_for
 

@@ -9,22 +9,22 @@ from typing import Any
 
 import pytest
 
-from monitoring.tracing.context import read_traceparent
-from monitoring.tracing.span import Span, SpanKind
-from monitoring.tracing.tracer import Tracer
-from monitoring.vocabulary import Outcome, Reason
-from router.dispatch import Dispatch
-from router.flags import Decision
-from router.gateway import Gateway
-from router.observation import Observation
-from router.ports import UpstreamRequest
-from router.settings import GatewaySettings
-from router.snapshot import Variant
-from router.table import Routed
-from router.tap import FIELD, Tap, tap_body
-from router.testing import FakeUpstream, Hang, Script, events, whole
-from router.tracing import CLIENT_GONE, RequestTrace, trace_request
-from router.upstream_probe import fetch_json, json_request
+from penumbra.monitoring.tracing.context import read_traceparent
+from penumbra.monitoring.tracing.span import Span, SpanKind
+from penumbra.monitoring.tracing.tracer import Tracer
+from penumbra.monitoring.vocabulary import Outcome, Reason
+from penumbra.router.dispatch import Dispatch
+from penumbra.router.flags import Decision
+from penumbra.router.gateway import Gateway
+from penumbra.router.observation import Observation
+from penumbra.router.ports import UpstreamRequest
+from penumbra.router.settings import GatewaySettings
+from penumbra.router.snapshot import Variant
+from penumbra.router.table import Routed
+from penumbra.router.tap import FIELD, Tap, tap_body
+from penumbra.router.testing import FakeUpstream, Hang, Script, events, whole
+from penumbra.router.tracing import CLIENT_GONE, RequestTrace, trace_request
+from penumbra.router.upstream_probe import fetch_json, json_request
 from tests.unit.router.test_dispatch import ERROR, GOOD, RecordingClient, chunk
 from tests.unit.router.test_gateway import table
 

@@ -1,6 +1,6 @@
 import pytest
 
-from router.wire import answer_head, is_valid_request_id, upstream_headers
+from penumbra.router.wire import answer_head, is_valid_request_id, upstream_headers
 
 
 @pytest.mark.parametrize("value", [b"a", b"x" * 128, b"req-1:2/3"])

@@ -7,16 +7,26 @@ from typing import Any
 
 import pytest
 
-from monitoring.vocabulary import Outcome
-from router.attempt import Attempt, Gate
-from router.dispatch import Dispatch
-from router.metrics import GatewayMetrics
-from router.plan import Plan
-from router.ports import UpstreamRequest
-from router.settings import LimitSettings
-from router.snapshot import Flag, ModelSnapshot, Variant, Watch
-from router.testing import EVENTS, Body, End, Fail, FakeUpstream, Hang, Head, Script, whole
-from router.withdrawal import Gates, move
+from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router.attempt import Attempt, Gate
+from penumbra.router.dispatch import Dispatch
+from penumbra.router.metrics import GatewayMetrics
+from penumbra.router.plan import Plan
+from penumbra.router.ports import UpstreamRequest
+from penumbra.router.settings import LimitSettings
+from penumbra.router.snapshot import Flag, ModelSnapshot, Variant, Watch
+from penumbra.router.testing import (
+    EVENTS,
+    Body,
+    End,
+    Fail,
+    FakeUpstream,
+    Hang,
+    Head,
+    Script,
+    whole,
+)
+from penumbra.router.withdrawal import Gates, move
 from tests.support.cells import attempts_of, cells_of
 from tests.support.engine_wire import Engine
 from tests.unit.router.test_dispatch import RecordingClient

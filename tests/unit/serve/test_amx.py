@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from serve.hosting.amx import allow_amx
+from penumbra.serve.hosting.amx import allow_amx
 
 
 @pytest.mark.parametrize("is_supported", [True, False])
@@ -22,4 +22,4 @@ def test_amx_is_asked_for_where_there_is_any(
 
 def test_vllm_finds_it_in_every_process() -> None:
     (found,) = entry_points(group="vllm.general_plugins", name="penumbra_amx")
-    assert found.value == "serve.hosting.amx:allow_amx"
+    assert found.value == "penumbra.serve.hosting.amx:allow_amx"

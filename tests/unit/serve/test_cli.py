@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from serve.cli import report as reporting
-from serve.cli.board import PlainBoard, summary
-from serve.cli.main import COMMANDS, main
-from serve.cli.report import Health, collect
-from serve.errors import EXIT_CODE, ServeError
-from serve.processes import start_time_of
-from serve.supervisor.state import (
+from penumbra.serve.cli import report as reporting
+from penumbra.serve.cli.board import PlainBoard, summary
+from penumbra.serve.cli.main import COMMANDS, main
+from penumbra.serve.cli.report import Health, collect
+from penumbra.serve.errors import EXIT_CODE, ServeError
+from penumbra.serve.processes import start_time_of
+from penumbra.serve.supervisor.state import (
     Phase,
     ProcessRecord,
     RunState,
@@ -74,7 +74,7 @@ def run(*arguments: str) -> int:
 def test_help_lists_every_command_and_imports_none_of_them() -> None:
     code = (
         "import sys\n"
-        "from serve.cli.main import main\n"
+        "from penumbra.serve.cli.main import main\n"
         "try:\n    main(['--help'])\n"
         "except SystemExit as left:\n    assert left.code == 0\n"
         "heavy = {'ray', 'torch', 'vllm', 'transformers', 'fastapi', 'httpx', 'sqlalchemy'}\n"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from serve.demo import run
+from penumbra.serve.demo import run
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

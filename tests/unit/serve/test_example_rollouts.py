@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from deployments.catalogue import load
-from deployments.rollouts.spec_file import load_rollout
-from monitoring.evidence import Signal
+from penumbra.deployments.catalogue import load
+from penumbra.deployments.rollouts.spec_file import load_rollout
+from penumbra.monitoring.evidence import Signal
 
 EXAMPLES = Path(__file__).parents[3] / "deployments" / "examples"
 

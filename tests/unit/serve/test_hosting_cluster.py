@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from serve.hosting import cluster
+from penumbra.serve.hosting import cluster
 
 CONFIG = """global
     log 127.0.0.1:514 local0 info

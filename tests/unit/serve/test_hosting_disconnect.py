@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from serve.hosting import disconnect
-from serve.hosting.disconnect import DisconnectMiddleware
+from penumbra.serve.hosting import disconnect
+from penumbra.serve.hosting.disconnect import DisconnectMiddleware
 
 HTTP = {"type": "http"}
 

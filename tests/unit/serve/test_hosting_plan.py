@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from deployments.spec import Autoscaling, EngineSpec, Placement
-from serve.hosting.plan import FleetPlan, HostedVariant, app_name, host_variant
+from penumbra.deployments.spec import Autoscaling, EngineSpec, Placement
+from penumbra.serve.hosting.plan import FleetPlan, HostedVariant, app_name, host_variant
 
 
 def hosted(variant: str = "int8", log: str | None = None, **engine: Any) -> HostedVariant:

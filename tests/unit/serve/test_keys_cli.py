@@ -6,8 +6,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from router.settings import KeySettings
-from serve.cli.keys import app
+from penumbra.router.settings import KeySettings
+from penumbra.serve.cli.keys import app
 
 
 def test_a_key_is_shown_once_with_the_entry_of_its_digest() -> None:

@@ -7,12 +7,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from serve.demo import llama, train
-from serve.demo.prepare import BUILDS, VARIANTS, prepare
-from serve.demo.table import wilson
-from serve.quantization.convert import quantize_folder
-from serve.quantization.errors import ManifestInvalid, ManifestMismatch
-from serve.quantization.manifest import (
+from penumbra.serve.demo import llama, train
+from penumbra.serve.demo.prepare import BUILDS, VARIANTS, prepare
+from penumbra.serve.demo.table import wilson
+from penumbra.serve.quantization.convert import quantize_folder
+from penumbra.serve.quantization.errors import ManifestInvalid, ManifestMismatch
+from penumbra.serve.quantization.manifest import (
     MANIFEST_NAME,
     Manifest,
     content_sha256,
@@ -21,7 +21,7 @@ from serve.quantization.manifest import (
     read_manifest,
     verify,
 )
-from serve.quantization.schemes import Scheme
+from penumbra.serve.quantization.schemes import Scheme
 
 # Importing compressed-tensors runs a decorator that torch has deprecated; not ours to change.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.cli.meters import bar, plot, progress
+from penumbra.serve.cli.meters import bar, plot, progress
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,7 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 
-from serve.processes import (
-    end_process,
-    find_process,
-    start_time_of,
-)
+from penumbra.serve.processes import end_process, find_process, start_time_of
 
 SLEEP = [sys.executable, "-c", "import signal; signal.pause()"]
 
@@ -92,7 +88,7 @@ def test_child_gets_sigterm_when_its_parent_is_killed(run_python: Run) -> None:
     parent = run_python(
         """
         import signal, subprocess, sys
-        from serve.processes import die_with_parent
+        from penumbra.serve.processes import die_with_parent
         code = (
             "import signal, sys\\n"
             "signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('told', flush=True)))\\n"
@@ -117,7 +113,7 @@ def test_orphans_are_adopted_and_ended_and_kept_ones_are_not() -> None:
             textwrap.dedent(
                 """
                 import os, subprocess, sys
-                from serve.processes import become_subreaper, end_descendants
+                from penumbra.serve.processes import become_subreaper, end_descendants
                 become_subreaper()
                 pause = [sys.executable, "-c", "import signal; signal.pause()"]
                 kept = subprocess.Popen(pause)

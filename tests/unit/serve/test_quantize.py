@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
-from serve.cli.quantize import quantize
-from serve.demo import llama, tokens
-from serve.quantization import convert
-from serve.quantization.convert import quantize_folder
-from serve.quantization.errors import (
+from penumbra.serve.cli.quantize import quantize
+from penumbra.serve.demo import llama, tokens
+from penumbra.serve.quantization import convert
+from penumbra.serve.quantization.convert import quantize_folder
+from penumbra.serve.quantization.errors import (
     AlreadyQuantized,
     ConfigUnreadable,
     ExperimentalScheme,
@@ -27,9 +27,9 @@ from serve.quantization.errors import (
     WeightInvalid,
     WeightsMissing,
 )
-from serve.quantization.manifest import file_sha256, read_manifest
-from serve.quantization.rounding import round_weight
-from serve.quantization.schemes import RECIPES, Scheme
+from penumbra.serve.quantization.manifest import file_sha256, read_manifest
+from penumbra.serve.quantization.rounding import round_weight
+from penumbra.serve.quantization.schemes import RECIPES, Scheme
 
 # Importing compressed-tensors runs a decorator that torch has deprecated; not ours to change.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from deployments.engines import read_engines
-from serve.hosting.replica_targets import ReplicaNumbers, ReplicaTargets, addresses_of
-from serve.supervisor.replicas_file import ReplicasFile
-from serve.supervisor.state import Phase, VariantRecord
+from penumbra.deployments.engines import read_engines
+from penumbra.serve.hosting.replica_targets import ReplicaNumbers, ReplicaTargets, addresses_of
+from penumbra.serve.supervisor.replicas_file import ReplicasFile
+from penumbra.serve.supervisor.state import Phase, VariantRecord
 
 
 def group(app: str, *targets: tuple[str, str, int], protocol: str = "HTTP") -> Any:

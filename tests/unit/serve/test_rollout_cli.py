@@ -10,9 +10,9 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from serve.cli import options, rollout_watch
-from serve.cli.admin_client import AdminClient
-from serve.cli.rollout import app
+from penumbra.serve.cli import options, rollout_watch
+from penumbra.serve.cli.admin_client import AdminClient
+from penumbra.serve.cli.rollout import app
 from tests.support import rollout_answers as answers
 
 Answer = tuple[int, dict[str, Any]]

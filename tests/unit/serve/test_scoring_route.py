@@ -8,8 +8,8 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from router.score_wire import SHORT_PATH, read_short
-from serve.hosting.scoring import add_scoring_route
+from penumbra.router.score_wire import SHORT_PATH, read_short
+from penumbra.serve.hosting.scoring import add_scoring_route
 
 
 @dataclass

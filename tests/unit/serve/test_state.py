@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from serve.errors import NotRunning, StateUnreadable
-from serve.processes import start_time_of
-from serve.supervisor.state import (
+from penumbra.serve.errors import NotRunning, StateUnreadable
+from penumbra.serve.processes import start_time_of
+from penumbra.serve.supervisor.state import (
     Phase,
     ProcessRecord,
     RunState,

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from deployments.spec import EngineSpec
-from serve.errors import ProcessFailed, VariantFailed, WarmUpFailed
-from serve.hosting.plan import FleetPlan, host_variant
-from serve.supervisor import fleet_keeper
-from serve.supervisor.fleet_keeper import FleetKeeper
-from serve.supervisor.keeper import Program
-from serve.supervisor.state import Phase, VariantRecord
+from penumbra.deployments.spec import EngineSpec
+from penumbra.serve.errors import ProcessFailed, VariantFailed, WarmUpFailed
+from penumbra.serve.hosting.plan import FleetPlan, host_variant
+from penumbra.serve.supervisor import fleet_keeper
+from penumbra.serve.supervisor.fleet_keeper import FleetKeeper
+from penumbra.serve.supervisor.keeper import Program
+from penumbra.serve.supervisor.state import Phase, VariantRecord
 
 EVENT = '{{"app":"demo-{0}","state":"{1}","replicas":{2},"message":"{3}"}}'
 WAIT = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); signal.pause()"

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from serve.errors import AlreadyRunning
-from serve.supervisor.folder import TOKENS, StateFolder, tail
+from penumbra.serve.errors import AlreadyRunning
+from penumbra.serve.supervisor.folder import TOKENS, StateFolder, tail
 
 HOLD = """
 import sys
 from pathlib import Path
-from serve.supervisor.folder import StateFolder
+from penumbra.serve.supervisor.folder import StateFolder
 folder = StateFolder(Path(sys.argv[1]))
 folder.lock()
 print("held", flush=True)

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from deployments.catalogue import load
-from deployments.spec import PenumbraSpec
-from router.settings import GatewaySettings
-from router.shadow.settings import ShadowSettings
-from serve.errors import ConfigurationInvalid
-from serve.supervisor import preflight
-from serve.supervisor.folder import TOKENS, StateFolder
-from serve.supervisor.layout import Layout, lay_out
-from serve.supervisor.state import Phase
+from penumbra.deployments.catalogue import load
+from penumbra.deployments.spec import PenumbraSpec
+from penumbra.router.settings import GatewaySettings
+from penumbra.router.shadow.settings import ShadowSettings
+from penumbra.serve.errors import ConfigurationInvalid
+from penumbra.serve.supervisor import preflight
+from penumbra.serve.supervisor.folder import TOKENS, StateFolder
+from penumbra.serve.supervisor.layout import Layout, lay_out
+from penumbra.serve.supervisor.state import Phase
 
 EXTERNAL = {
     "demo": {

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.demo import tasks
-from serve.demo.tasks import (
+from penumbra.serve.demo import tasks
+from penumbra.serve.demo.tasks import (
     SLICES,
     Task,
     fresh_tasks,
@@ -108,7 +108,7 @@ def test_is_correct_ignores_surrounding_space_only(answer: str, space: str) -> N
 
 def test_tasks_import_neither_torch_nor_vllm() -> None:
     heavy = {"torch", "vllm", "ray"}
-    code = f"import sys; import serve.demo.tasks; assert not {heavy} & set(sys.modules)"
+    code = f"import sys; import penumbra.serve.demo.tasks; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from serve.errors import WarmUpFailed
-from serve.hosting.warmup import warm_up
+from penumbra.serve.errors import WarmUpFailed
+from penumbra.serve.hosting.warmup import warm_up
 
 TOKENS = [7, 8, 9]
 

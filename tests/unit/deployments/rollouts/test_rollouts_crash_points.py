@@ -15,16 +15,16 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.controller import Clocks, Controller
-from deployments.errors import StoreUnavailable
-from deployments.evidence_rows import reports as stored_reports
-from deployments.publisher import Publisher
-from deployments.rollouts import verbs
-from deployments.rollouts.keeper import Rollouts
-from deployments.rollouts.record import Phase, Rollout
-from deployments.rollouts.spec import Calibrate, Guardrail
-from deployments.state import fold
-from monitoring.evidence import Counts, Report, Run, RunReport, Signal
+from penumbra.deployments.controller import Clocks, Controller
+from penumbra.deployments.errors import StoreUnavailable
+from penumbra.deployments.evidence_rows import reports as stored_reports
+from penumbra.deployments.publisher import Publisher
+from penumbra.deployments.rollouts import verbs
+from penumbra.deployments.rollouts.keeper import Rollouts
+from penumbra.deployments.rollouts.record import Phase, Rollout
+from penumbra.deployments.rollouts.spec import Calibrate, Guardrail
+from penumbra.deployments.state import fold
+from penumbra.monitoring.evidence import Counts, Report, Run, RunReport, Signal
 from tests.support.control_plane import FlakyStore, payload, store_url
 from tests.support.control_plane import _empty_store as empty_store
 from tests.support.rollouts import NOW, pairs, rollout_spec

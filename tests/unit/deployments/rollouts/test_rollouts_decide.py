@@ -8,14 +8,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from deployments.errors import Conflict
-from deployments.rollouts import verbs
-from deployments.rollouts.adapting import draft_of
-from deployments.rollouts.decide import decide
-from deployments.rollouts.findings import Findings, Hard, Tripped
-from deployments.rollouts.moves import Did
-from deployments.rollouts.payload import RolloutPayload
-from deployments.rollouts.record import (
+from penumbra.deployments.errors import Conflict
+from penumbra.deployments.rollouts import verbs
+from penumbra.deployments.rollouts.adapting import draft_of
+from penumbra.deployments.rollouts.decide import decide
+from penumbra.deployments.rollouts.findings import Findings, Hard, Tripped
+from penumbra.deployments.rollouts.moves import Did
+from penumbra.deployments.rollouts.payload import RolloutPayload
+from penumbra.deployments.rollouts.record import (
     SERVING,
     WATCHED,
     Held,
@@ -25,8 +25,8 @@ from deployments.rollouts.record import (
     Verdict,
     flag_after,
 )
-from deployments.state import EMPTY, State
-from router.snapshot import Flag
+from penumbra.deployments.state import EMPTY, State
+from penumbra.router.snapshot import Flag
 from tests.support.rollouts import NOW, rollout_spec
 
 SLICES = ("json", "other")

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from deployments.rollouts.ends import Ends, Interval, interval_of
-from monitoring.stats.guard import Guard, GuardSpec, StreamView
+from penumbra.deployments.rollouts.ends import Ends, Interval, interval_of
+from penumbra.monitoring.stats.guard import Guard, GuardSpec, StreamView
 
 NAME = ("demo", "int8", "r-1", "harm", "other")
 

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.rollouts.evidence import RunEvidence
-from deployments.rollouts.spec import Calibrate, Gates, Guardrail
-from deployments.rollouts.tally import WORST
-from deployments.rollouts.trail import POINTS, Trail
-from monitoring.evidence import (
+from penumbra.deployments.rollouts.evidence import RunEvidence
+from penumbra.deployments.rollouts.spec import Calibrate, Gates, Guardrail
+from penumbra.deployments.rollouts.tally import WORST
+from penumbra.deployments.rollouts.trail import POINTS, Trail
+from penumbra.monitoring.evidence import (
     Arm,
     Counts,
     Pair,

@@ -6,19 +6,19 @@ from datetime import timedelta
 from math import inf, isfinite, log
 from typing import Any
 
-from deployments.chronicle import Chronicle
-from deployments.metrics import Series
-from deployments.rollouts.ends import Ends, Interval, interval_of
-from deployments.rollouts.exported import ExportedRollouts
-from deployments.rollouts.judging import Bench
-from deployments.rollouts.record import Held, Phase, Rollout, RolloutRecord
-from deployments.rollouts.spec import Guardrail
-from deployments.state import State
-from monitoring.evidence import Counts, Pair, Run, RunReport, SelfTest, Signal
-from monitoring.stats.guard import StreamView
-from monitoring.telemetry import control
-from monitoring.telemetry.labels import AGGREGATE
-from monitoring.telemetry.metric import Metric
+from penumbra.deployments.chronicle import Chronicle
+from penumbra.deployments.metrics import Series
+from penumbra.deployments.rollouts.ends import Ends, Interval, interval_of
+from penumbra.deployments.rollouts.exported import ExportedRollouts
+from penumbra.deployments.rollouts.judging import Bench
+from penumbra.deployments.rollouts.record import Held, Phase, Rollout, RolloutRecord
+from penumbra.deployments.rollouts.spec import Guardrail
+from penumbra.deployments.state import State
+from penumbra.monitoring.evidence import Counts, Pair, Run, RunReport, SelfTest, Signal
+from penumbra.monitoring.stats.guard import StreamView
+from penumbra.monitoring.telemetry import control
+from penumbra.monitoring.telemetry.labels import AGGREGATE
+from penumbra.monitoring.telemetry.metric import Metric
 from tests.support.rollouts import NOW, pair, pairs, rollout_spec
 
 KEY = ("demo", "int8")

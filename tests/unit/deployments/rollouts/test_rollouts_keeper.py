@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from deployments.controller import Clocks
-from deployments.errors import Conflict, StoreUnavailable
-from deployments.events import Event
-from deployments.evidence_rows import Beside, reports
-from deployments.feedback import AlreadyJudged, Judgement
-from deployments.rollouts import verbs
-from deployments.rollouts.explain import explain, last_rollback
-from deployments.rollouts.keeper import PRUNE_SECONDS, Rollouts
-from deployments.rollouts.record import Phase, Rollout
-from deployments.rollouts.spec import Guardrail, RolloutSpec
-from deployments.state import fold
-from monitoring.evidence import RunReport, Signal
-from router.snapshot import Flag
+from penumbra.deployments.controller import Clocks
+from penumbra.deployments.errors import Conflict, StoreUnavailable
+from penumbra.deployments.events import Event
+from penumbra.deployments.evidence_rows import Beside, reports
+from penumbra.deployments.feedback import AlreadyJudged, Judgement
+from penumbra.deployments.rollouts import verbs
+from penumbra.deployments.rollouts.explain import explain, last_rollback
+from penumbra.deployments.rollouts.keeper import PRUNE_SECONDS, Rollouts
+from penumbra.deployments.rollouts.record import Phase, Rollout
+from penumbra.deployments.rollouts.spec import Guardrail, RolloutSpec
+from penumbra.deployments.state import fold
+from penumbra.monitoring.evidence import RunReport, Signal
+from penumbra.router.snapshot import Flag
 from tests.support.control_plane import FakeGateway, Plane, control_plane, split_change
 from tests.support.rollouts import NOW, Reporting, in_batches, pairs, rollout_spec
 

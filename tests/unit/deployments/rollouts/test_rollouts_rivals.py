@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
-from deployments.errors import Conflict
-from deployments.events import Draft, Event, FlagPayload, Kind
-from deployments.rollouts import verbs
-from deployments.rollouts.adapting import draft_of, obstacle_of
-from deployments.rollouts.findings import Findings
-from deployments.rollouts.moves import changed
-from deployments.rollouts.record import Held, Phase, Rollout
-from deployments.state import EMPTY, State, step
-from router.flag_check import flag_problems
-from router.snapshot import Flag
+from penumbra.deployments.errors import Conflict
+from penumbra.deployments.events import Draft, Event, FlagPayload, Kind
+from penumbra.deployments.rollouts import verbs
+from penumbra.deployments.rollouts.adapting import draft_of, obstacle_of
+from penumbra.deployments.rollouts.findings import Findings
+from penumbra.deployments.rollouts.moves import changed
+from penumbra.deployments.rollouts.record import Held, Phase, Rollout
+from penumbra.deployments.state import EMPTY, State, step
+from penumbra.router.flag_check import flag_problems
+from penumbra.router.snapshot import Flag
 from tests.support.control_plane import payload
 from tests.support.rollouts import NOW, rollout_spec
 from tests.support.routing_tables import model

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from deployments.rollouts.payload import Decided, RolloutPayload
-from deployments.rollouts.record import Held, Phase, Rollout, RolloutRecord
-from deployments.rollouts.sentences import change_of, sentence
-from monitoring.telemetry.labels import CHANGE
-from router.snapshot import Flag
+from penumbra.deployments.rollouts.payload import Decided, RolloutPayload
+from penumbra.deployments.rollouts.record import Held, Phase, Rollout, RolloutRecord
+from penumbra.deployments.rollouts.sentences import change_of, sentence
+from penumbra.monitoring.telemetry.labels import CHANGE
+from penumbra.router.snapshot import Flag
 from tests.support.rollouts import NOW, rollout_spec
 
 SPEC = rollout_spec(candidate="int2")

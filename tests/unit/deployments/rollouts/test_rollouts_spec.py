@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from deployments.rollouts.record import Phase, Rollout, RolloutRecord, watch_of
-from deployments.rollouts.spec import Gates, Guardrail
-from monitoring.evidence import Signal
-from router.snapshot import Watch
+from penumbra.deployments.rollouts.record import Phase, Rollout, RolloutRecord, watch_of
+from penumbra.deployments.rollouts.spec import Gates, Guardrail
+from penumbra.monitoring.evidence import Signal
+from penumbra.router.snapshot import Watch
 from tests.support.rollouts import NOW, rollout_spec
 
 DISPLACEMENT = Guardrail(signal=Signal.DISPLACEMENT, tolerance=0.2, action="rollback", share=0.5)

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from deployments.events import FlagPayload, Kind
-from deployments.rollouts.evidence import RunEvidence
-from deployments.rollouts.record import Phase, Rollout, RolloutRecord
-from deployments.rollouts.viewing import rollout_view
-from deployments.state import State
-from monitoring.evidence import Run, RunReport
-from router.snapshot import Flag
+from penumbra.deployments.events import FlagPayload, Kind
+from penumbra.deployments.rollouts.evidence import RunEvidence
+from penumbra.deployments.rollouts.record import Phase, Rollout, RolloutRecord
+from penumbra.deployments.rollouts.viewing import rollout_view
+from penumbra.deployments.state import State
+from penumbra.monitoring.evidence import Run, RunReport
+from penumbra.router.snapshot import Flag
 from tests.support.control_plane import control_plane, split_change
 from tests.support.rollouts import NOW, aa_pairs, pairs, rollout_spec
 

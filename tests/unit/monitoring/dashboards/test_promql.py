@@ -1,7 +1,14 @@
 import pytest
 
-from monitoring.dashboards.promql import Scope, largest, mean, per_second, quantile, share
-from monitoring.telemetry import comparator, control, engine, gateway
+from penumbra.monitoring.dashboards.promql import (
+    Scope,
+    largest,
+    mean,
+    per_second,
+    quantile,
+    share,
+)
+from penumbra.monitoring.telemetry import comparator, control, engine, gateway
 
 SCOPE = Scope(("model", "slice"))
 

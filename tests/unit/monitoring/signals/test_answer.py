@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from monitoring.signals.answer import (
+from penumbra.monitoring.signals.answer import (
     CHAT_PATH,
     COMPLETIONS_PATH,
     Answer,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitoring.signals.calibration import (
+from penumbra.monitoring.signals.calibration import (
     FACTOR,
     LEAST_OVER_AA,
     MOST,

@@ -2,7 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitoring.signals.code import DEEPEST_NESTING, LARGEST_BLOCK_CHARS, has_broken_block
+from penumbra.monitoring.signals.code import (
+    DEEPEST_NESTING,
+    LARGEST_BLOCK_CHARS,
+    has_broken_block,
+)
 
 
 def fenced(block: str, language: str = "python") -> str:

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from monitoring.signals.answer import CHAT_PATH, Choice, read_answer
-from monitoring.signals.harm import Answer, Expectations, expectations, judge
+from penumbra.monitoring.signals.answer import CHAT_PATH, Choice, read_answer
+from penumbra.monitoring.signals.harm import Answer, Expectations, expectations, judge
 
 N = 200_000
 MOST_CPU_SECONDS = 2.0

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitoring.signals.displacement import LARGEST_LOG_RATIO, compare
+from penumbra.monitoring.signals.displacement import LARGEST_LOG_RATIO, compare
 
 logprobs = st.floats(min_value=-9999.0, max_value=0.0)
 weights = st.lists(st.floats(min_value=1e-6, max_value=1.0), min_size=2, max_size=8)

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from monitoring.evidence import Pair, Signal
-from monitoring.signals import calibration, code, lengths, schemas
-from monitoring.signals.harm import SHORT_LIMIT_TOKENS, Check
+from penumbra.monitoring.evidence import Pair, Signal
+from penumbra.monitoring.signals import calibration, code, lengths, schemas
+from penumbra.monitoring.signals.harm import SHORT_LIMIT_TOKENS, Check
 
 DOCS = (Path(__file__).parents[4] / "docs" / "signals.md").read_text(encoding="utf-8")
 ROWS = {

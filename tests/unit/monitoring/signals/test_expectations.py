@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitoring.signals.answer import CHAT_PATH, COMPLETIONS_PATH
-from monitoring.signals.expectations import (
+from penumbra.monitoring.signals.answer import CHAT_PATH, COMPLETIONS_PATH
+from penumbra.monitoring.signals.expectations import (
     COMPLETIONS_LIMIT_TOKENS,
     Expectations,
     expectations,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitoring.signals.answer import Choice, ToolCall
-from monitoring.signals.harm import (
+from penumbra.monitoring.signals.answer import Choice, ToolCall
+from penumbra.monitoring.signals.harm import (
     Answer,
     Check,
     Expectations,
@@ -17,7 +17,7 @@ from monitoring.signals.harm import (
     harm,
     judge,
 )
-from serve.demo.tasks import SLICES, make_tasks
+from penumbra.serve.demo.tasks import SLICES, make_tasks
 
 LOOP = "The river of the town " * 20
 RUSSIAN = "Столица Франции называется Париж."

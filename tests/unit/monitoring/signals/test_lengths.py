@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitoring.signals.answer import Answer, Choice, ToolCall
-from monitoring.signals.lengths import (
+from penumbra.monitoring.signals.answer import Answer, Choice, ToolCall
+from penumbra.monitoring.signals.lengths import (
     LEAST_ANSWERS,
     LEAST_CHARS,
     RATIO,

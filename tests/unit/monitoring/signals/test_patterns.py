@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitoring.signals.patterns import CostlyPattern, cost_of, search
+from penumbra.monitoring.signals.patterns import CostlyPattern, cost_of, search
 
 atoms = st.sampled_from(["a", "b", "[ab]", "[^a]", "[]a]", ".", r"\w", r"\]", "^", "$"])
 expressions = st.recursive(

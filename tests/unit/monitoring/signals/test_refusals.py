@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitoring.signals.refusals import LOOKED_AT_CHARS, is_refusal
+from penumbra.monitoring.signals.refusals import LOOKED_AT_CHARS, is_refusal
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitoring.signals.repetition import TAIL_CHARS, ends_in_loop
+from penumbra.monitoring.signals.repetition import TAIL_CHARS, ends_in_loop
 
 LOOPS = {
     "sentence": "The capital is Paris. " + "It lies on the Seine. " * 6,

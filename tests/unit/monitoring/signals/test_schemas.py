@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitoring.signals.schemas import DEEPEST_LEVEL, LARGEST_SCHEMA_BYTES, is_valid, parse
+from penumbra.monitoring.signals.schemas import (
+    DEEPEST_LEVEL,
+    LARGEST_SCHEMA_BYTES,
+    is_valid,
+    parse,
+)
 
 PERSON = {
     "type": "object",

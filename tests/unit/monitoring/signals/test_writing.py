@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitoring.signals.scripts import SCRIPTS
-from monitoring.signals.writing import may_want_another, writing
+from penumbra.monitoring.signals.scripts import SCRIPTS
+from penumbra.monitoring.signals.writing import may_want_another, writing
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitoring.stats.betting import Table, bets_against, bets_for, bin_bounds, bin_of
+from penumbra.monitoring.stats.betting import Table, bets_against, bets_for, bin_bounds, bin_of
 
 UNIT = st.floats(-1.0, 1.0)
 

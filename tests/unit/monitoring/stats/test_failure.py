@@ -1,7 +1,7 @@
 import pytest
 
-from monitoring.stats.failure import FailureProcess
-from monitoring.stats.guard import Guard, GuardSpec
+from penumbra.monitoring.stats.failure import FailureProcess
+from penumbra.monitoring.stats.guard import Guard, GuardSpec
 
 
 def requests_to_trip(failures: list[bool]) -> int | None:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitoring.stats.betting import bin_of
-from monitoring.stats.failure import HORIZON, FailureProcess
-from monitoring.stats.guard import AGGREGATE_WEIGHT, Guard, GuardSpec
-from monitoring.stats.intervals import lower_end, upper_end
+from penumbra.monitoring.stats.betting import bin_of
+from penumbra.monitoring.stats.failure import HORIZON, FailureProcess
+from penumbra.monitoring.stats.guard import AGGREGATE_WEIGHT, Guard, GuardSpec
+from penumbra.monitoring.stats.intervals import lower_end, upper_end
 
 ROUNDING = 1e-9
 SPEC = GuardSpec(

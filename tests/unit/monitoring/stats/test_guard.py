@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitoring.stats.guard import Guard, GuardSpec, Sums, sums_of_counts
-from monitoring.stats.wealth import CAP
+from penumbra.monitoring.stats.guard import Guard, GuardSpec, Sums, sums_of_counts
+from penumbra.monitoring.stats.wealth import CAP
 
 SPEC = GuardSpec(
     tolerances={"de": 0.02, "en": 0.03, "tools": 0.1},

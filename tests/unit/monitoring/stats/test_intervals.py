@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitoring.stats.betting import bin_of
-from monitoring.stats.intervals import lower_end, upper_end
+from penumbra.monitoring.stats.betting import bin_of
+from penumbra.monitoring.stats.intervals import lower_end, upper_end
 
 COUNTS = st.dictionaries(st.sampled_from([-1.0, 0.0, 1.0]), st.integers(1, 400), min_size=1)
 

@@ -2,7 +2,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from monitoring.tracing.context import TraceContext, is_plainly_unsampled, read_traceparent
+from penumbra.monitoring.tracing.context import (
+    TraceContext,
+    is_plainly_unsampled,
+    read_traceparent,
+)
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 

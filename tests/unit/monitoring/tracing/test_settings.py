@@ -1,6 +1,10 @@
 import pytest
 
-from monitoring.tracing.settings import DEFAULT_RATIO, TracingMisconfigured, trace_settings
+from penumbra.monitoring.tracing.settings import (
+    DEFAULT_RATIO,
+    TracingMisconfigured,
+    trace_settings,
+)
 
 ON = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4317"}
 

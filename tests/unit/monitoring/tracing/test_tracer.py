@@ -1,9 +1,9 @@
 import pytest
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 
-from monitoring.tracing.context import TraceContext
-from monitoring.tracing.span import Span
-from monitoring.tracing.tracer import Tracer
+from penumbra.monitoring.tracing.context import TraceContext
+from penumbra.monitoring.tracing.span import Span
+from penumbra.monitoring.tracing.tracer import Tracer
 
 
 def tracer(ratio: float, **more: bool) -> Tracer:

@@ -1,7 +1,7 @@
 import pytest
 
-from router.shadow.admission import Gauges, Purse, has_headroom, read_gauges
-from router.shadow.settings import Budget, HeadroomSettings
+from penumbra.router.shadow.admission import Gauges, Purse, has_headroom, read_gauges
+from penumbra.router.shadow.settings import Budget, HeadroomSettings
 
 VLLM = """\
 # HELP vllm:num_requests_running Number of requests in model execution batches.

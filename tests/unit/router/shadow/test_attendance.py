@@ -1,10 +1,10 @@
 import pytest
 
-from router.shadow.attendance import UNHEALTHY, Attendance
-from router.shadow.scoring import Scorer
-from router.shadow.settings import ShadowSettings
-from router.snapshot import Watch
-from router.testing import whole
+from penumbra.router.shadow.attendance import UNHEALTHY, Attendance
+from penumbra.router.shadow.scoring import Scorer
+from penumbra.router.shadow.settings import ShadowSettings
+from penumbra.router.snapshot import Watch
+from penumbra.router.testing import whole
 from tests.support.mirrored import ANSWER_IDS, PROMPT_IDS
 from tests.support.shadow import HANGING, Bench, watch
 

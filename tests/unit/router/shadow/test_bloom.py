@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.shadow.bloom import RecentKeys
+from penumbra.router.shadow.bloom import RecentKeys
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=200))

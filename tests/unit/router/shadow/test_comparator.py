@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from monitoring.evidence import Arm
-from monitoring.signals.lengths import LEAST_ANSWERS
-from router.testing import Script, whole
+from penumbra.monitoring.evidence import Arm
+from penumbra.monitoring.signals.lengths import LEAST_ANSWERS
+from penumbra.router.testing import Script, whole
 from tests.support.mirrored import ANSWER_IDS, PROMPT_IDS, answer_bytes, mirrored
 from tests.support.shadow import HANGING, Bench, compare, watch
 

@@ -2,9 +2,9 @@ import random
 
 import pytest
 
-from router.mirrored import Mirrored
-from router.shadow.intake import Intake, ShedReason
-from router.shadow.settings import QueueLimits
+from penumbra.router.mirrored import Mirrored
+from penumbra.router.shadow.intake import Intake, ShedReason
+from penumbra.router.shadow.settings import QueueLimits
 from tests.support.mirrored import mirrored
 
 

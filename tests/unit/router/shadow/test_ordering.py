@@ -3,7 +3,7 @@ from collections.abc import Hashable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.shadow.ordering import InOrder
+from penumbra.router.shadow.ordering import InOrder
 
 
 class Delivered:

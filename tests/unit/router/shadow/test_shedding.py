@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from router.shadow.admission import Gauges
+from penumbra.router.shadow.admission import Gauges
 from tests.support.mirrored import ANSWER_IDS, PROMPT_IDS, answer_bytes, mirrored
 from tests.support.shadow import HANGING, Bench, compare, running, until, watch
 
@@ -184,7 +184,7 @@ async def test_a_fault_sheds_one_request_and_tells_no_content(
         raise RuntimeError("secret prompt")
 
     with monkeypatch.context() as patch:
-        patch.setattr("router.shadow.comparator.read_case", fail)
+        patch.setattr("penumbra.router.shadow.comparator.read_case", fail)
         await compare(bench, mirrored("a"))
     assert bench.reports.sheds == [("int8", "fault")]
     assert "comparison_failed" in caplog.text
