@@ -9,10 +9,17 @@ import platform
 import timeit
 from collections.abc import Callable
 
-from penumbra.router.features import Features
-from penumbra.router.flags import Context, compile_model, evaluate
-from penumbra.router.slices import slice_of
-from penumbra.router.snapshot import Flag, Match, ModelSnapshot, Rule, SliceRule, Variant
+from penumbra.router.flags.evaluate import Context, compile_model, evaluate
+from penumbra.router.flags.request_features import Features
+from penumbra.router.flags.routing_table import (
+    Flag,
+    Match,
+    ModelSnapshot,
+    Rule,
+    SliceRule,
+    Variant,
+)
+from penumbra.router.flags.slices import slice_of
 
 RUNS, TIMES = 7, 20_000
 

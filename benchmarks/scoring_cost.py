@@ -30,9 +30,9 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from penumbra.monitoring.signals.displacement import Displacement, compare  # noqa: E402
-from penumbra.router.ports import Scores  # noqa: E402
-from penumbra.router.upstream_http import HttpUpstream  # noqa: E402
-from penumbra.router.upstream_probe import fetch, fetch_json, json_request  # noqa: E402
+from penumbra.router.upstream.calls import fetch, fetch_json, json_request  # noqa: E402
+from penumbra.router.upstream.http import HttpUpstream  # noqa: E402
+from penumbra.router.upstream.port import Scores  # noqa: E402
 from penumbra.serve.demo.tasks import SLICES, make_tasks  # noqa: E402
 
 MODEL = "demo"

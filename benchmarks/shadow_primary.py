@@ -33,9 +33,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.gateway.targets import free_port
 from benchmarks.shadow.engine import PREFILL_SECONDS, STEP_SECONDS, TOKENS
-from penumbra.router.mirrored import Mirrored, frame
-from penumbra.router.ports import UpstreamRequest
-from penumbra.router.tap import Tap, tap_body
+from penumbra.router.mirror.frame import Mirrored, frame
+from penumbra.router.mirror.token_tap import Tap, tap_body
+from penumbra.router.upstream.port import UpstreamRequest
 
 ROOT = Path(__file__).parents[1]
 SLOTS = 16

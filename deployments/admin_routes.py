@@ -35,9 +35,9 @@ from penumbra.deployments.schemas import (
     UnpinBody,
 )
 from penumbra.deployments.state import fold
-from penumbra.router.flagd import to_flagd
-from penumbra.router.flagd_import import FlagdInvalid, from_flagd
-from penumbra.router.snapshot import ModelSnapshot, Snapshot
+from penumbra.router.flags.flagd_export import to_flagd
+from penumbra.router.flags.flagd_import import FlagdInvalid, from_flagd
+from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot
 
 # Only for the OpenAPI document and the parsing of the header; `Access` is who judges.
 _BEARER = HTTPBearer(auto_error=False, description="A viewer's, operator's or admin's token.")

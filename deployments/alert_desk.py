@@ -21,7 +21,7 @@ from penumbra.deployments.events import Kind
 from penumbra.deployments.rollouts.keeper import Rollouts
 from penumbra.deployments.rollouts.moves import Did, Step, rolled_back
 from penumbra.deployments.rollouts.record import WATCHED, Key, Phase, Rollout
-from penumbra.router.snapshot import Flag, ModelSnapshot
+from penumbra.router.flags.routing_table import Flag, ModelSnapshot
 
 log = logging.getLogger(__name__)
 

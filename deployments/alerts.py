@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from penumbra.router.snapshot import Flag
+from penumbra.router.flags.routing_table import Flag
 
 ACTION_LABEL = "penumbra_action"
 ROLLBACK = "rollback"

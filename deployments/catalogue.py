@@ -15,10 +15,10 @@ from penumbra.deployments import wanted
 from penumbra.deployments.errors import ConfigInvalid
 from penumbra.deployments.spec import HUB, MODEL_NAME, EngineSpec, ModelSpec, PenumbraSpec
 from penumbra.deployments.yaml_files import read_mapping
-from penumbra.router.flag_check import flag_problems
-from penumbra.router.matching import one_of, problem, slice_problems
+from penumbra.router.flags.routing_table import NAME, Flag, ModelSnapshot, Snapshot, Variant
+from penumbra.router.flags.rule_checks import one_of, problem, slice_problems
+from penumbra.router.flags.validate import flag_problems
 from penumbra.router.settings import GatewaySettings
-from penumbra.router.snapshot import NAME, Flag, ModelSnapshot, Snapshot, Variant
 
 BaseUrlOf = Callable[[str, str], str]
 """(model, variant) -> base URL where the variant answers."""

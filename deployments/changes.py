@@ -6,7 +6,7 @@ from datetime import datetime
 
 from penumbra.deployments.events import Kind
 from penumbra.deployments.publisher import Arrival
-from penumbra.router.snapshot import Flag, ModelSnapshot
+from penumbra.router.flags.routing_table import Flag, ModelSnapshot
 
 Edit = Callable[[Flag, ModelSnapshot], Flag]
 """A flag as it is, its model -> the flag as it shall be."""

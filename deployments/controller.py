@@ -23,8 +23,8 @@ from penumbra.deployments.rollouts import adapting
 from penumbra.deployments.rollouts.record import Phase
 from penumbra.deployments.state import EMPTY, State, fold
 from penumbra.deployments.store import Store
-from penumbra.router.flag_check import FlagInvalid, validate_flag
-from penumbra.router.snapshot import Flag, ModelSnapshot
+from penumbra.router.flags.routing_table import Flag, ModelSnapshot
+from penumbra.router.flags.validate import FlagInvalid, validate_flag
 
 T = TypeVar("T")
 

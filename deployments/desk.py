@@ -18,7 +18,8 @@ from penumbra.deployments.feedback import FeedbackRelay
 from penumbra.deployments.leases import Guardianship
 from penumbra.deployments.links import Link
 from penumbra.monitoring.evidence import Report
-from penumbra.router.link_messages import (
+from penumbra.router.flags.routing_table import Snapshot
+from penumbra.router.link.messages import (
     Beat,
     Feedback,
     Found,
@@ -28,8 +29,7 @@ from penumbra.router.link_messages import (
     Stored,
     encode,
 )
-from penumbra.router.link_messages import Lease as Grant
-from penumbra.router.snapshot import Snapshot
+from penumbra.router.link.messages import Lease as Grant
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from penumbra.deployments.engines import read_engines
 from penumbra.deployments.roll import Roll, Seen
 from penumbra.monitoring.telemetry import engine, labels
 from penumbra.monitoring.telemetry.metric import Process
+from penumbra.router.flags.routing_table import ModelSnapshot
 from penumbra.router.listening import joined
-from penumbra.router.snapshot import ModelSnapshot
 
 METRICS_PATH = "/metrics"
 ONLY_REPLICA = "0"

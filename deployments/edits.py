@@ -2,7 +2,7 @@
 
 from penumbra.deployments.controller import Edit
 from penumbra.deployments.errors import NotFound
-from penumbra.router.snapshot import Flag, ModelSnapshot, Pin
+from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Pin
 
 
 def replace_with(flag: Flag) -> Edit:

@@ -10,7 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from penumbra.deployments.rollouts.payload import RolloutPayload
-from penumbra.router.snapshot import Flag, ModelSnapshot
+from penumbra.router.flags.routing_table import Flag, ModelSnapshot
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 

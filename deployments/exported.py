@@ -13,7 +13,7 @@ from penumbra.deployments.rollouts.record import WATCHED, Rollout, slices_of
 from penumbra.deployments.state import State
 from penumbra.monitoring.telemetry import control, labels
 from penumbra.monitoring.vocabulary import role_of
-from penumbra.router.snapshot import Flag, ModelSnapshot, Snapshot
+from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Snapshot
 
 _DIGITS = 16
 """Of a fingerprint; as many as the texts of rollouts show."""

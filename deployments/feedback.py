@@ -17,8 +17,8 @@ from typing import Any
 
 from penumbra.deployments.errors import Conflict, DeploymentsError
 from penumbra.deployments.links import Link
-from penumbra.router.feedback import CONTENT_SCORE
-from penumbra.router.link_messages import Attribution, Feedback, FeedbackDone, Found, Seek, encode
+from penumbra.router.link.feedback import CONTENT_SCORE
+from penumbra.router.link.messages import Attribution, Feedback, FeedbackDone, Found, Seek, encode
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ Nobody has to notice anything for that. Pure: time is passed in, monotonic secon
 
 from collections.abc import Iterable, Mapping
 
-from penumbra.router.snapshot import ModelSnapshot, Snapshot
+from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot
 
 BEATS_A_LEASE = 5
 """How often signs of life are asked for, within one lease."""

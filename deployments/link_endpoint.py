@@ -9,7 +9,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from penumbra.deployments.access import Access
 from penumbra.deployments.links import LinkClosed
 from penumbra.deployments.publisher import Publisher
-from penumbra.router.link_messages import PATH, LinkError
+from penumbra.router.link.messages import PATH, LinkError
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ queues up for it either: of the tables, and of whatever else has a key, only the
 import asyncio
 from typing import Protocol
 
-from penumbra.router.link_messages import Hello
+from penumbra.router.link.messages import Hello
 
 _TABLE = "table"
 

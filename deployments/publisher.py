@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from penumbra.deployments.desk import Desk
 from penumbra.deployments.links import Channel, Link, LinkClosed
-from penumbra.router.link_messages import (
+from penumbra.router.flags.routing_table import Snapshot
+from penumbra.router.link.messages import (
     Applied,
     FromGateway,
     Hello,
@@ -22,7 +23,6 @@ from penumbra.router.link_messages import (
     from_gateway,
     push_of,
 )
-from penumbra.router.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from penumbra.deployments.events import ConfigPayload, Event, FlagPayload, Kind
 from penumbra.deployments.links import Link
 from penumbra.deployments.rollouts.payload import RolloutPayload
 from penumbra.deployments.state import State
-from penumbra.router.slices import OTHER
-from penumbra.router.snapshot import Flag, ModelSnapshot, Pin
+from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Pin
+from penumbra.router.flags.slices import OTHER
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 

@@ -46,10 +46,10 @@ from penumbra.deployments.store import Store
 from penumbra.monitoring.telemetry import control
 from penumbra.monitoring.telemetry.metric import Process
 from penumbra.monitoring.tracing.tracer import Tracer
-from penumbra.router.flag_check import flag_problems
-from penumbra.router.link_messages import COMPARATOR_PATH
+from penumbra.router.flags.routing_table import Flag
+from penumbra.router.flags.validate import flag_problems
+from penumbra.router.link.messages import COMPARATOR_PATH
 from penumbra.router.listening import announced, bind, joined, local_host
-from penumbra.router.snapshot import Flag
 
 log = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from penumbra.router.flags.routing_table import NAME, Flag, SliceRule
 from penumbra.router.settings import KeySettings, LimitSettings
 from penumbra.router.shadow.settings import (
     Budget,
@@ -20,7 +21,6 @@ from penumbra.router.shadow.settings import (
     QueueLimits,
     SelfTestSettings,
 )
-from penumbra.router.snapshot import NAME, Flag, SliceRule
 
 MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.:-]*(/[A-Za-z0-9_.:-]+)*$"
 """What a model may be called: also `organisation/name`."""

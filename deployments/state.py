@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from penumbra.deployments.events import ConfigPayload, Event
 from penumbra.deployments.rollouts.payload import RolloutPayload
 from penumbra.deployments.rollouts.record import Key, Rollout, watches_of
-from penumbra.router.snapshot import Flag, ModelSnapshot, Snapshot
+from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Snapshot
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,11 @@ import uvicorn
 from starlette.applications import Starlette
 
 from penumbra.monitoring.tracing.tracer import Tracer
-from penumbra.router.asgi import build_internal_app, build_public_app
-from penumbra.router.control_link import ControlLink, Duties
-from penumbra.router.gateway import Gateway
+from penumbra.router.gateway.client_protocol import GatewayProtocol
+from penumbra.router.gateway.cold_routes import build_internal_app, build_public_app
+from penumbra.router.gateway.gateway import Gateway
+from penumbra.router.link.client import ControlLink, Duties
 from penumbra.router.listening import BACKLOG, announced, bind
-from penumbra.router.protocol import GatewayProtocol
 from penumbra.router.settings import GatewaySettings
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from penumbra.router.snapshot import Snapshot
+from penumbra.router.flags.routing_table import Snapshot
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from penumbra.monitoring.vocabulary import Outcome, Reason
 from penumbra.router.__main__ import main
-from penumbra.router.attempt import Attempt
+from penumbra.router.dispatch.attempt import Attempt
+from penumbra.router.gateway.answer_timing import Observation
 from penumbra.router.metrics import VariantCells
-from penumbra.router.observation import Observation
 
 if TYPE_CHECKING:
-    from penumbra.router.dispatch import Dispatch
+    from penumbra.router.dispatch.dispatch import Dispatch
 
 
 def _began(self: Observation, dispatch: "Dispatch", now: float) -> None:

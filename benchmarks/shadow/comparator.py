@@ -13,18 +13,18 @@ from pathlib import Path
 
 import uvloop
 
+from penumbra.router.flags.routing_table import Snapshot, Variant
+from penumbra.router.link.observation_outbox import Reporter
 from penumbra.router.listening import bind
-from penumbra.router.ports import Upstream
-from penumbra.router.reporter import Reporter
-from penumbra.router.shadow.attendance import Attendance
 from penumbra.router.shadow.comparator import Clocks, Comparator
-from penumbra.router.shadow.frames import FrameServer, nice
+from penumbra.router.shadow.engine_checks import Attendance
+from penumbra.router.shadow.frame_server import FrameServer, nice
 from penumbra.router.shadow.scoring import Scorer
 from penumbra.router.shadow.server import _serve  # the shipped metrics endpoint
 from penumbra.router.shadow.settings import ShadowSettings
-from penumbra.router.shadow.watched import Watched
-from penumbra.router.snapshot import Snapshot, Variant
-from penumbra.router.upstream_http import HttpUpstream
+from penumbra.router.shadow.watch_list import Watched
+from penumbra.router.upstream.http import HttpUpstream
+from penumbra.router.upstream.port import Upstream
 
 
 def _connect(model: str, variant: Variant, api_key: str | None) -> Upstream:

@@ -17,7 +17,7 @@ from typing import Any
 
 import uvloop
 
-from penumbra.router.testing import scored
+from penumbra.router.upstream.fake import scored
 
 STEP_SECONDS = 0.008
 PREFILL_SECONDS = 0.001

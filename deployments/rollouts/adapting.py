@@ -15,7 +15,7 @@ from penumbra.deployments.rollouts.record import (
     slices_of,
 )
 from penumbra.deployments.state import State, fold, step
-from penumbra.router.snapshot import Flag, ModelSnapshot
+from penumbra.router.flags.routing_table import Flag, ModelSnapshot
 
 _WHOLE = 100.0
 

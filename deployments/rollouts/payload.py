@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from penumbra.deployments.rollouts.record import Phase, Rollout
-from penumbra.router.snapshot import Flag
+from penumbra.router.flags.routing_table import Flag
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 

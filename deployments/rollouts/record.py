@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from penumbra.deployments.rollouts.spec import LATENCY, SHADOW, RolloutSpec
 from penumbra.monitoring.evidence import Signal
-from penumbra.router.slices import OTHER
-from penumbra.router.snapshot import Flag, ModelSnapshot, Watch
+from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Watch
+from penumbra.router.flags.slices import OTHER
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 

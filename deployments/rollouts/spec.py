@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from penumbra.deployments.rollouts.bets import REMEMBERED
 from penumbra.monitoring.evidence import Signal
-from penumbra.router.bucketing import basis_points
-from penumbra.router.snapshot import NAME
+from penumbra.router.flags.bucketing import basis_points
+from penumbra.router.flags.routing_table import NAME
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 

@@ -25,8 +25,8 @@ from penumbra.deployments.rollouts.record import (
 )
 from penumbra.deployments.rollouts.spec import RolloutSpec
 from penumbra.deployments.state import State
-from penumbra.router.matching import one_of, problem
-from penumbra.router.snapshot import ModelSnapshot
+from penumbra.router.flags.routing_table import ModelSnapshot
+from penumbra.router.flags.rule_checks import one_of, problem
 
 WAIVED = frozenset({"time"})
 """Gates that a person may open."""

@@ -18,18 +18,18 @@ from penumbra.monitoring.logs import trace_field
 from penumbra.monitoring.signals.lengths import UsualLengths
 from penumbra.monitoring.telemetry import comparator as of
 from penumbra.monitoring.tracing.tracer import Tracer
-from penumbra.router.mirrored import Mirrored
+from penumbra.router.mirror.frame import Mirrored
 from penumbra.router.shadow.admission import Gauges, Purse, has_headroom
 from penumbra.router.shadow.comparison import Case, Comparison, Finding, read_case
 from penumbra.router.shadow.generation import Generator
-from penumbra.router.shadow.intake import Intake, ShedReason
 from penumbra.router.shadow.metrics import ShadowMetrics
-from penumbra.router.shadow.ordering import InOrder, Slot
+from penumbra.router.shadow.ordered_results import InOrder, Slot
+from penumbra.router.shadow.queue import Intake, ShedReason
 from penumbra.router.shadow.reporting import Reporting
 from penumbra.router.shadow.scoring import Scorer
 from penumbra.router.shadow.settings import ShadowSettings
 from penumbra.router.shadow.tracing import trace_comparison
-from penumbra.router.shadow.watched import Watched, WatchedModel, WatchedRun
+from penumbra.router.shadow.watch_list import Watched, WatchedModel, WatchedRun
 
 log = logging.getLogger(__name__)
 

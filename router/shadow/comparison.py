@@ -18,8 +18,7 @@ from typing import Any
 from penumbra.monitoring.evidence import Arm, Pair
 from penumbra.monitoring.signals.answer import Answer, read_answer
 from penumbra.monitoring.signals.harm import Expectations, expectations
-from penumbra.router.mirrored import Mirrored
-from penumbra.router.ports import Upstream
+from penumbra.router.mirror.frame import Mirrored
 from penumbra.router.shadow.generation import (
     Generated,
     Generator,
@@ -28,11 +27,12 @@ from penumbra.router.shadow.generation import (
     read_body,
     shadow_request,
 )
-from penumbra.router.shadow.intake import ShedReason
 from penumbra.router.shadow.pairs import Answered, Seen, Sides, pair_of
+from penumbra.router.shadow.queue import ShedReason
 from penumbra.router.shadow.scored import Scored
 from penumbra.router.shadow.scoring import Scorer
-from penumbra.router.shadow.watched import WatchedModel, WatchedRun
+from penumbra.router.shadow.watch_list import WatchedModel, WatchedRun
+from penumbra.router.upstream.port import Upstream
 
 _AGAIN = " again"
 """The baseline's second turn; no variant can be called so."""

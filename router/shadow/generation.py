@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 
 from penumbra.monitoring.signals.answer import CHAT_PATH, Answer, read_answer
-from penumbra.router.ports import Upstream, UpstreamRequest
 from penumbra.router.shadow.scoring import TIMEOUT
-from penumbra.router.upstream_probe import UpstreamError, fetch
+from penumbra.router.upstream.calls import UpstreamError, fetch
+from penumbra.router.upstream.port import Upstream, UpstreamRequest
 
 SHADOW_HEADER = b"x-penumbra-shadow"
 """Marks a request as a shadow one for whoever reads the engine's logs."""

@@ -9,7 +9,7 @@ from penumbra.monitoring.cells import CellCollector
 from penumbra.monitoring.evidence import Arm, Pair, SelfTest
 from penumbra.monitoring.exposition import Exposed, expose
 from penumbra.monitoring.telemetry import comparator as of
-from penumbra.router.shadow.intake import ShedReason
+from penumbra.router.shadow.queue import ShedReason
 
 _DIRECTIONS = {-1: "better", 0: "same", 1: "worse"}
 

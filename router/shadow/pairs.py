@@ -13,7 +13,7 @@ from penumbra.monitoring.evidence import Arm, Pair
 from penumbra.monitoring.signals.answer import Answer
 from penumbra.monitoring.signals.displacement import compare
 from penumbra.monitoring.signals.harm import Expectations, judge
-from penumbra.router.mirrored import Mirrored
+from penumbra.router.mirror.frame import Mirrored
 from penumbra.router.shadow.scored import Scored
 
 

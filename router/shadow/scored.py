@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from penumbra.router.ports import Scores
+from penumbra.router.upstream.port import Scores
 
 
 @dataclass(frozen=True, slots=True)

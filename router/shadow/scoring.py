@@ -4,9 +4,9 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 
-from penumbra.router.ports import Upstream
 from penumbra.router.shadow.scored import Scored
-from penumbra.router.upstream_probe import NotFinite, UpstreamError
+from penumbra.router.upstream.calls import NotFinite, UpstreamError
+from penumbra.router.upstream.port import Upstream
 
 TIMEOUT = "timeout"
 

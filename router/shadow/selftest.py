@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from penumbra.monitoring.evidence import SelfTest
 from penumbra.monitoring.signals.displacement import compare
-from penumbra.router.ports import Scores, Upstream
 from penumbra.router.shadow.scored import Scored
 from penumbra.router.shadow.settings import SelfTestSettings
+from penumbra.router.upstream.port import Scores, Upstream
 
 Sequences = Sequence[tuple[Sequence[int], int]]
 """Token ids, and the index of the first one to score."""

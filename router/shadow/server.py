@@ -14,19 +14,19 @@ import uvicorn
 
 from penumbra.monitoring.telemetry import comparator as of
 from penumbra.monitoring.tracing.tracer import Tracer
-from penumbra.router.control_link import ControlLink, Duties
+from penumbra.router.flags.routing_table import Snapshot, Variant
+from penumbra.router.link.client import ControlLink, Duties
+from penumbra.router.link.observation_outbox import Reporter
 from penumbra.router.listening import announced, bind
-from penumbra.router.ports import Upstream
-from penumbra.router.reporter import Reporter
 from penumbra.router.shadow.asgi import build_internal_app
-from penumbra.router.shadow.attendance import Attendance
 from penumbra.router.shadow.comparator import Clocks, Comparator
-from penumbra.router.shadow.frames import FrameServer, nice
+from penumbra.router.shadow.engine_checks import Attendance
+from penumbra.router.shadow.frame_server import FrameServer, nice
 from penumbra.router.shadow.scoring import Scorer
 from penumbra.router.shadow.settings import ShadowSettings
-from penumbra.router.shadow.watched import Connect, Watched
-from penumbra.router.snapshot import Snapshot, Variant
-from penumbra.router.upstream_http import HttpUpstream
+from penumbra.router.shadow.watch_list import Connect, Watched
+from penumbra.router.upstream.http import HttpUpstream
+from penumbra.router.upstream.port import Upstream
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from penumbra.monitoring.evidence import Arm, Pair
 from penumbra.monitoring.tracing.context import TraceContext, read_traceparent
 from penumbra.monitoring.tracing.span import Span, SpanKind
 from penumbra.monitoring.tracing.tracer import Tracer
-from penumbra.router.mirrored import Mirrored
+from penumbra.router.mirror.frame import Mirrored
 from penumbra.router.shadow.comparison import Finding, Turn
 
 

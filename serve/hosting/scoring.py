@@ -2,8 +2,9 @@
 
 vLLM's completions API writes every row of the prompt as JSON objects with decoded text: on a busy
 engine that costs more than what the model does. Here only the response's rows come back, as two
-arrays, and nothing is decoded (docs/shadow.md has the figures). `penumbra.router.score_wire` is the
-other end; with any other server it uses the completions API.
+arrays, and nothing is decoded (docs/shadow.md has the figures).
+`penumbra.router.upstream.scoring_wire` is the other end; with any other server it uses the
+completions API.
 
 `flat_logprobs` and `app.state.engine_client` are vLLM's own business; `cpu` pins its version, and
 `tests/e2e/test_hosting.py` holds both ways to the same numbers.
@@ -18,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from penumbra.router.score_wire import SHORT_PATH
+from penumbra.router.upstream.scoring_wire import SHORT_PATH
 
 _BAD_REQUEST = 400
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from penumbra.deployments.catalogue import build_snapshot
 from penumbra.deployments.spec import EngineSpec, PenumbraSpec
+from penumbra.router.flags.routing_table import Flag
 from penumbra.router.listening import joined, local_host
 from penumbra.router.settings import GatewaySettings
 from penumbra.router.shadow.settings import ShadowSettings
-from penumbra.router.snapshot import Flag
 from penumbra.serve.hosting.plan import FleetPlan, app_name, host_variant
 from penumbra.serve.supervisor.folder import StateFolder
 from penumbra.serve.supervisor.keeper import Program

@@ -15,7 +15,7 @@ from penumbra.monitoring.telemetry import control
 from penumbra.monitoring.telemetry.labels import AGGREGATE
 from penumbra.monitoring.telemetry.metric import Metric
 from penumbra.monitoring.telemetry.registry import BY_NAME
-from penumbra.router.link_messages import Refused, encode
+from penumbra.router.link.messages import Refused, encode
 from tests.support.control_story import FINGERPRINTS, GATEWAYS, INT8, MODEL, SLICES, Story, tell
 from tests.support.whole_plane import Scraped, whole_plane
 

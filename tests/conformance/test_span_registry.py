@@ -9,7 +9,7 @@ from penumbra.monitoring import semconv
 from penumbra.monitoring.signals.harm import Check
 from penumbra.monitoring.telemetry.span_page import BEGIN, span_tables
 from penumbra.monitoring.telemetry.spans import SPANS, Attribute, SpanDefinition
-from penumbra.router.routes import HOT_PATHS
+from penumbra.router.gateway.hot_routes import HOT_PATHS
 from tests.conformance.test_packages import ROOT
 
 ATTRIBUTES = [one for span in SPANS for one in span.attributes]

@@ -14,16 +14,16 @@ from penumbra.monitoring.telemetry.metric import Kind, Metric, Process
 from penumbra.monitoring.telemetry.page import page
 from penumbra.monitoring.telemetry.registry import BY_NAME, METRICS
 from penumbra.monitoring.vocabulary import Outcome, Reason, role_of
-from penumbra.router.gateway import Gateway
-from penumbra.router.mirroring import ShedReason as MirrorShed
-from penumbra.router.reporter import Reporter
+from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Variant
+from penumbra.router.gateway.gateway import Gateway
+from penumbra.router.link.observation_outbox import Reporter
+from penumbra.router.mirror.session import ShedReason as MirrorShed
 from penumbra.router.settings import GatewaySettings
 from penumbra.router.shadow.comparator import Clocks, Comparator
-from penumbra.router.shadow.intake import ShedReason
+from penumbra.router.shadow.queue import ShedReason
 from penumbra.router.shadow.server import _expose_link
 from penumbra.router.shadow.settings import ShadowSettings
-from penumbra.router.shadow.watched import Watched
-from penumbra.router.snapshot import ModelSnapshot, Snapshot, Variant
+from penumbra.router.shadow.watch_list import Watched
 
 DOCS = Path(__file__).parents[2] / "docs"
 TABLE = Snapshot(

@@ -8,8 +8,8 @@ import pytest
 from penumbra.monitoring.telemetry import engine
 from penumbra.monitoring.telemetry.metric import Kind, Metric, Process, Unit
 from penumbra.monitoring.telemetry.registry import BY_NAME, METRICS, MOST_SERIES, most_series
-from penumbra.router.mirroring import ShedReason as MirrorShed
-from penumbra.router.shadow.intake import ShedReason
+from penumbra.router.mirror.session import ShedReason as MirrorShed
+from penumbra.router.shadow.queue import ShedReason
 
 _ABBREVIATED = re.compile(r"_(s|ms|us|ns|sec|secs|b|kb|mb|gb|pct|percent)(_|$)")
 

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from penumbra.router.ports import Upstream
-from penumbra.router.testing import FakeUpstream
-from penumbra.router.upstream_http import HttpUpstream
+from penumbra.router.upstream.fake import FakeUpstream
+from penumbra.router.upstream.http import HttpUpstream
+from penumbra.router.upstream.port import Upstream
 from tests.support.script_server import Answer, script_server
 from tests.support.upstreams import Make
 

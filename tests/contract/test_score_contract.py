@@ -6,10 +6,10 @@ import math
 import pytest
 
 from penumbra.monitoring.vocabulary import Outcome
-from penumbra.router.ports import Scores, UpstreamRequest
-from penumbra.router.score_wire import COMPLETIONS_PATH, SHORT_PATH
-from penumbra.router.testing import Script, scored, whole
-from penumbra.router.upstream_probe import NotFinite, UpstreamError
+from penumbra.router.upstream.calls import NotFinite, UpstreamError
+from penumbra.router.upstream.fake import Script, scored, whole
+from penumbra.router.upstream.port import Scores, UpstreamRequest
+from penumbra.router.upstream.scoring_wire import COMPLETIONS_PATH, SHORT_PATH
 from tests.support.upstreams import Make
 
 

@@ -6,9 +6,9 @@ import contextlib
 import pytest
 
 from penumbra.monitoring.vocabulary import Outcome
-from penumbra.router.ports import Headers, Upstream, UpstreamRequest
-from penumbra.router.testing import Body, Fail, Hang, Head, Script, events, whole
-from penumbra.router.upstream_probe import UpstreamError, fetch
+from penumbra.router.upstream.calls import UpstreamError, fetch
+from penumbra.router.upstream.fake import Body, Fail, Hang, Head, Script, events, whole
+from penumbra.router.upstream.port import Headers, Upstream, UpstreamRequest
 from tests.support.upstreams import Make
 
 REQUEST = UpstreamRequest(b"/v1/chat/completions", b"content-type: application/json\r\n", b"{}")

@@ -13,8 +13,8 @@ import httpx
 import psutil
 import pytest
 
-from penumbra.router import score_wire
-from penumbra.router.score_wire import SHORT_PATH
+from penumbra.router.upstream import scoring_wire
+from penumbra.router.upstream.scoring_wire import SHORT_PATH
 from penumbra.serve.supervisor.state import Phase
 from tests.e2e.conftest import HOSTED, VARIANTS, engine
 from tests.support.installation import Installation, still_running
@@ -109,10 +109,10 @@ def test_both_ways_of_scoring_give_the_same_numbers(stack: Installation, variant
     start = tokens.index(259) + 1
     url = stack.variant_url(variant)
     short = httpx.post(f"{url}{SHORT_PATH}", json={"token_ids": tokens, "start": start}, timeout=60)
-    body = score_wire.completions_body("demo", tokens)
-    whole = httpx.post(f"{url}{score_wire.COMPLETIONS_PATH}", json=body, timeout=60)
-    wanted = score_wire.read_completion(whole.content, tokens, start)
-    found = score_wire.read_short(short.content, tokens, start)
+    body = scoring_wire.completions_body("demo", tokens)
+    whole = httpx.post(f"{url}{scoring_wire.COMPLETIONS_PATH}", json=body, timeout=60)
+    wanted = scoring_wire.read_completion(whole.content, tokens, start)
+    found = scoring_wire.read_short(short.content, tokens, start)
     assert found.top_ids == wanted.top_ids
     assert found.logprobs == pytest.approx(wanted.logprobs, abs=1e-3)
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from penumbra.router.mirror import compile_mirror
-from penumbra.router.snapshot import ModelSnapshot
+from penumbra.router.flags.routing_table import ModelSnapshot
+from penumbra.router.mirror.selection import compile_mirror
 from tests.support.frame_sink import FrameSink
 from tests.support.gateway_process import GatewayProcess, eventually
 from tests.support.installation import Installation

@@ -11,9 +11,9 @@ import httpx
 import psutil
 import pytest
 
-from penumbra.router.features import Features
-from penumbra.router.flags import Context, evaluate
-from penumbra.router.snapshot import Snapshot
+from penumbra.router.flags.evaluate import Context, evaluate
+from penumbra.router.flags.request_features import Features
+from penumbra.router.flags.routing_table import Snapshot
 from penumbra.serve.demo.tasks import SLICES, make_tasks
 from penumbra.serve.demo.traffic import streamed_text
 from tests.e2e.test_hosting import replica

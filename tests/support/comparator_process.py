@@ -16,9 +16,9 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from penumbra.monitoring.evidence import Pair, Report
-from penumbra.router.link_messages import Stored, encode, from_gateway, push_of
-from penumbra.router.mirrored import Mirrored, frame
-from penumbra.router.snapshot import ModelSnapshot, Snapshot, Variant, Watch
+from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Variant, Watch
+from penumbra.router.link.messages import Stored, encode, from_gateway, push_of
+from penumbra.router.mirror.frame import Mirrored, frame
 
 ROOT = Path(__file__).parents[2]
 WAIT_SECONDS = 15.0

@@ -18,7 +18,8 @@ from penumbra.deployments.evidence_rows import Beside
 from penumbra.deployments.links import LinkClosed
 from penumbra.deployments.publisher import Publisher
 from penumbra.deployments.store import Store
-from penumbra.router.link_messages import (
+from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot
+from penumbra.router.link.messages import (
     Applied,
     FromControl,
     Hello,
@@ -27,7 +28,6 @@ from penumbra.router.link_messages import (
     encode,
     from_control,
 )
-from penumbra.router.snapshot import ModelSnapshot, Snapshot
 from tests.support.routing_tables import model
 
 Heard = TypeVar("Heard")

@@ -2,7 +2,7 @@
 
 import json
 
-from penumbra.router.testing import scored
+from penumbra.router.upstream.fake import scored
 from tests.support.behaviours import full_response, respond
 from tests.support.engine_wire import encode
 from tests.support.scripted_connection import Behaviour, Exchange

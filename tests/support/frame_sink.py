@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import Self
 
-from penumbra.router.mirrored import LENGTH_BYTES, Mirrored, read_frame
+from penumbra.router.mirror.frame import LENGTH_BYTES, Mirrored, read_frame
 
 
 class FrameSink:

@@ -21,8 +21,8 @@ from penumbra.deployments.link_endpoint import link_router
 from penumbra.deployments.publisher import Publisher
 from penumbra.deployments.store import Store
 from penumbra.monitoring.evidence import Report
-from penumbra.router.link_messages import COMPARATOR_PATH
-from penumbra.router.snapshot import Snapshot
+from penumbra.router.flags.routing_table import Snapshot
+from penumbra.router.link.messages import COMPARATOR_PATH
 from tests.support.control_process import GATEWAY
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import mmh3
 
-from penumbra.router.mirrored import Mirrored
+from penumbra.router.mirror.frame import Mirrored
 
 PROMPT_IDS = (10, 11, 12, 13)
 ANSWER_IDS = (20, 21, 22, 23, 24)

@@ -4,11 +4,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from penumbra.router.features import Features
-from penumbra.router.flag_check import flag_problems
-from penumbra.router.flags import Context
-from penumbra.router.slices import OTHER
-from penumbra.router.snapshot import (
+from penumbra.router.flags.evaluate import Context
+from penumbra.router.flags.request_features import Features
+from penumbra.router.flags.routing_table import (
     Flag,
     Match,
     ModelSnapshot,
@@ -18,6 +16,8 @@ from penumbra.router.snapshot import (
     Snapshot,
     Variant,
 )
+from penumbra.router.flags.slices import OTHER
+from penumbra.router.flags.validate import flag_problems
 
 VARIANTS = ("full", "int8", "int4", "int3")
 TENANTS = ("acme", "globex", "initech")

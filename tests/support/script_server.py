@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from penumbra.router.ports import UpstreamRequest
-from penumbra.router.testing import Body, End, Fail, FakeUpstream, Hang, Head, Script
+from penumbra.router.upstream.fake import Body, End, Fail, FakeUpstream, Hang, Head, Script
+from penumbra.router.upstream.port import UpstreamRequest
 
 Answer = Callable[[UpstreamRequest], Script]
 

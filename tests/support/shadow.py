@@ -9,14 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from penumbra.monitoring.evidence import Pair, Run, SelfTest, Trip
-from penumbra.router.mirrored import Mirrored
-from penumbra.router.ports import Upstream, UpstreamRequest
+from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Variant, Watch
+from penumbra.router.mirror.frame import Mirrored
 from penumbra.router.shadow.admission import Gauges
 from penumbra.router.shadow.comparator import Clocks, Comparator
 from penumbra.router.shadow.settings import ShadowSettings
-from penumbra.router.shadow.watched import Watched
-from penumbra.router.snapshot import ModelSnapshot, Snapshot, Variant, Watch
-from penumbra.router.testing import Body, End, FakeUpstream, Hang, Head, Script, scored, whole
+from penumbra.router.shadow.watch_list import Watched
+from penumbra.router.upstream.fake import (
+    Body,
+    End,
+    FakeUpstream,
+    Hang,
+    Head,
+    Script,
+    scored,
+    whole,
+)
+from penumbra.router.upstream.port import Upstream, UpstreamRequest
 
 METRICS = """\
 vllm:num_requests_running{{engine="0"}} {running}

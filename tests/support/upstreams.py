@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable
 
-from penumbra.router.ports import Upstream
+from penumbra.router.upstream.port import Upstream
 
 Make = Callable[..., contextlib.AbstractAsyncContextManager[Upstream]]
 """(what it answers; a small engine if not given) -> the upstream."""

@@ -19,7 +19,7 @@ from penumbra.deployments.rollouts.routes import rollouts_router
 from penumbra.deployments.server import Plane, open_plane
 from penumbra.deployments.spec import ControlSpec, PenumbraSpec
 from penumbra.monitoring.evidence import Counts, Pair, Run, RunReport
-from penumbra.router.link_messages import Beat, Probe, encode
+from penumbra.router.link.messages import Beat, Probe, encode
 from tests.support.control_plane import FakeGateway, payload, turns
 from tests.support.rollouts import Reporting
 

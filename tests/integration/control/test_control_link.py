@@ -8,10 +8,10 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
-from penumbra.router.control_link import ControlLink
-from penumbra.router.link_messages import PATH, Applied, Hello, encode, from_gateway, push_of
-from penumbra.router.pace import Pace
-from penumbra.router.snapshot import Snapshot
+from penumbra.router.flags.routing_table import Snapshot
+from penumbra.router.link.backoff import Pace
+from penumbra.router.link.client import ControlLink
+from penumbra.router.link.messages import PATH, Applied, Hello, encode, from_gateway, push_of
 from tests.support.control_process import GATEWAY, ControlProcess
 from tests.support.routing_tables import snapshot
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from penumbra.router.feedback import PATH
+from penumbra.router.link.feedback import PATH
 from tests.support.behaviours import engine
 from tests.support.control_process import GATEWAY, ControlProcess, external
 from tests.support.engine_wire import Engine

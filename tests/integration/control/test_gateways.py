@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from penumbra.router.features import Features
-from penumbra.router.flags import Context, evaluate
-from penumbra.router.slices import CompiledSlices, slice_of
-from penumbra.router.snapshot import Snapshot
+from penumbra.router.flags.evaluate import Context, evaluate
+from penumbra.router.flags.request_features import Features
+from penumbra.router.flags.routing_table import Snapshot
+from penumbra.router.flags.slices import CompiledSlices, slice_of
 from tests.support.behaviours import engine
 from tests.support.control_process import ADMIN, GATEWAY, ControlProcess, external
 from tests.support.engine_wire import Engine

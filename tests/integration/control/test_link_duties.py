@@ -11,10 +11,12 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from penumbra.monitoring.evidence import Pair, Report, Run
-from penumbra.router.control_link import ControlLink, Duties
-from penumbra.router.feedback import FeedbackBody, FeedbackDesk, Served
-from penumbra.router.lease import Lease
-from penumbra.router.link_messages import (
+from penumbra.router.flags.routing_table import Snapshot
+from penumbra.router.link.backoff import Pace
+from penumbra.router.link.client import ControlLink, Duties
+from penumbra.router.link.feedback import FeedbackBody, FeedbackDesk, Served
+from penumbra.router.link.lease import Lease
+from penumbra.router.link.messages import (
     COMPARATOR_PATH,
     PATH,
     Applied,
@@ -35,10 +37,8 @@ from penumbra.router.link_messages import (
     from_gateway,
     push_of,
 )
-from penumbra.router.link_messages import Lease as Grant
-from penumbra.router.pace import Pace
-from penumbra.router.reporter import Reporter
-from penumbra.router.snapshot import Snapshot
+from penumbra.router.link.messages import Lease as Grant
+from penumbra.router.link.observation_outbox import Reporter
 from tests.support.routing_tables import snapshot
 
 Said = TypeVar("Said")

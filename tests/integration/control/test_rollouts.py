@@ -13,7 +13,7 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 
 from penumbra.monitoring.evidence import Pair, Report
-from penumbra.router.link_messages import (
+from penumbra.router.link.messages import (
     COMPARATOR_PATH,
     Applied,
     Beat,

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from penumbra.router.features import Features
-from penumbra.router.flags import Context, compile_model, evaluate
-from penumbra.router.slices import slice_of
-from penumbra.router.snapshot import Snapshot
+from penumbra.router.flags.evaluate import Context, compile_model, evaluate
+from penumbra.router.flags.request_features import Features
+from penumbra.router.flags.routing_table import Snapshot
+from penumbra.router.flags.slices import slice_of
 from tests.support.control_process import ADMIN, GATEWAY, ControlProcess, external
 from tests.support.gateway_process import GatewayProcess, eventually
 from tests.support.raw_client import request_bytes

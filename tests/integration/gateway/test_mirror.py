@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from penumbra.router.mirror import compile_mirror, hash64
-from penumbra.router.mirrored import Mirrored
-from penumbra.router.snapshot import ModelSnapshot
+from penumbra.router.flags.routing_table import ModelSnapshot
+from penumbra.router.mirror.frame import Mirrored
+from penumbra.router.mirror.selection import compile_mirror, hash64
 from tests.integration.gateway.conftest import EPOCH, model
 from tests.support.behaviours import (
     close_before_head,

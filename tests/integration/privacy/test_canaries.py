@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from penumbra.router.feedback import PATH
+from penumbra.router.link.feedback import PATH
 from tests.integration.control.test_rollouts import SPEC
 from tests.integration.gateway.conftest import FAILOVER_LIMITS
 from tests.integration.gateway.test_logs import BEHAVIOURS, BODIES, CANARY, TALKER

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from penumbra.monitoring.evidence import Arm
-from penumbra.router.link_messages import COMPARATOR_PATH
-from penumbra.router.mirrored import LENGTH_BYTES, frame
-from penumbra.router.snapshot import Watch
+from penumbra.router.flags.routing_table import Watch
+from penumbra.router.link.messages import COMPARATOR_PATH
+from penumbra.router.mirror.frame import LENGTH_BYTES, frame
 from tests.support.comparator_process import Control, Process, comparator, control, start, table
 from tests.support.mirrored import answer_bytes, mirrored
 from tests.support.script_server import script_server

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from penumbra.monitoring.telemetry.metric import Process
-from penumbra.router.testing import whole
+from penumbra.router.upstream.fake import whole
 from tests.integration.shadow.test_comparator_process import Installation, installed, now
 from tests.support.mirrored import mirrored
 from tests.support.otlp import Collector, Received, collecting

@@ -26,7 +26,7 @@ from penumbra.deployments.rollouts import verbs
 from penumbra.deployments.rollouts.keeper import Rollouts
 from penumbra.deployments.rollouts.record import Phase, Rollout
 from penumbra.monitoring.telemetry import labels
-from penumbra.router.snapshot import Flag, Pin, Rule
+from penumbra.router.flags.routing_table import Flag, Pin, Rule
 from tests.support.alerts import FINGERPRINT, alert, notification
 from tests.support.control_plane import FakeGateway, Plane, control_plane, split_change
 from tests.support.rollouts import NOW, rollout_spec

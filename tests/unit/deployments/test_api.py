@@ -8,8 +8,8 @@ import pytest
 from penumbra.deployments.access import Access, Role
 from penumbra.deployments.api import build_api
 from penumbra.deployments.errors import StoreUnavailable
-from penumbra.router.flags import compile_model, evaluate
-from penumbra.router.snapshot import Flag, Snapshot
+from penumbra.router.flags.evaluate import compile_model, evaluate
+from penumbra.router.flags.routing_table import Flag, Snapshot
 from tests.support.control_plane import FakeGateway, Plane, control_plane, payload, split_change
 from tests.support.routing_tables import context, model
 

@@ -6,7 +6,7 @@ from penumbra.deployments.catalogue import build_snapshot, load
 from penumbra.deployments.endpoints import configuration, read_endpoints
 from penumbra.deployments.errors import ConfigInvalid
 from penumbra.deployments.spec import PenumbraSpec
-from penumbra.router.snapshot import Flag
+from penumbra.router.flags.routing_table import Flag
 
 EXAMPLES = Path(__file__).parents[3] / "deployments" / "examples"
 

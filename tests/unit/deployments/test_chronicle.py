@@ -13,7 +13,7 @@ from penumbra.deployments.rollouts.payload import RolloutPayload
 from penumbra.deployments.rollouts.record import Held, Phase, Rollout, RolloutRecord, Verdict
 from penumbra.deployments.rollouts.sentences import change_of
 from penumbra.monitoring.telemetry import labels
-from penumbra.router.snapshot import Flag
+from penumbra.router.flags.routing_table import Flag
 from tests.support.rollouts import NOW, rollout_spec
 
 RECORD = RolloutRecord(

@@ -8,8 +8,8 @@ from penumbra.deployments.edits import add_pin, import_over, remove_pin, replace
 from penumbra.deployments.errors import Conflict, FlagRefused, NotFound, StoreUnavailable
 from penumbra.deployments.events import Kind
 from penumbra.deployments.state import fold
-from penumbra.router.link_messages import Applied, LinkError, encode
-from penumbra.router.snapshot import Flag, Pin, Variant
+from penumbra.router.flags.routing_table import Flag, Pin, Variant
+from penumbra.router.link.messages import Applied, LinkError, encode
 from tests.support.control_plane import (
     FakeGateway,
     HangingGateway,

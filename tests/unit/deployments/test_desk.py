@@ -12,7 +12,8 @@ from penumbra.deployments.feedback import AlreadyJudged, Judgement
 from penumbra.deployments.leases import Guardianship
 from penumbra.deployments.publisher import Publisher
 from penumbra.monitoring.evidence import Report
-from penumbra.router.link_messages import (
+from penumbra.router.flags.routing_table import Snapshot, Watch
+from penumbra.router.link.messages import (
     Attribution,
     Beat,
     Feedback,
@@ -26,8 +27,7 @@ from penumbra.router.link_messages import (
     Stored,
     encode,
 )
-from penumbra.router.link_messages import Lease as Grant
-from penumbra.router.snapshot import Snapshot, Watch
+from penumbra.router.link.messages import Lease as Grant
 from tests.support.control_plane import FakeGateway
 from tests.support.routing_tables import model
 

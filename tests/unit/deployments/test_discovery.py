@@ -15,8 +15,8 @@ from penumbra.deployments.publisher import Publisher
 from penumbra.deployments.roll import ENDED_SECONDS, LOST_SECONDS, MOST_LOST, Roll
 from penumbra.monitoring.telemetry import engine, labels
 from penumbra.monitoring.telemetry.metric import Process
-from penumbra.router.link_messages import Hello
-from penumbra.router.snapshot import ModelSnapshot, Variant
+from penumbra.router.flags.routing_table import ModelSnapshot, Variant
+from penumbra.router.link.messages import Hello
 from tests.support.control_plane import FakeGateway, control_plane
 
 HERE = "control-machine"

@@ -19,8 +19,8 @@ from penumbra.deployments.rollouts.record import Phase, Rollout, RolloutRecord
 from penumbra.deployments.state import State
 from penumbra.monitoring.telemetry import control
 from penumbra.monitoring.telemetry.metric import Metric
-from penumbra.router.link_messages import Hello
-from penumbra.router.snapshot import Flag, Snapshot
+from penumbra.router.flags.routing_table import Flag, Snapshot
+from penumbra.router.link.messages import Hello
 from tests.support.control_plane import FakeGateway
 from tests.support.rollouts import NOW, rollout_spec
 from tests.support.routing_tables import VARIANTS, flags, model

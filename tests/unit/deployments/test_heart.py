@@ -5,7 +5,7 @@ import pytest
 from penumbra.deployments.errors import StoreUnavailable
 from penumbra.deployments.heart import Heart
 from penumbra.deployments.leases import Guardianship
-from penumbra.router.snapshot import Snapshot
+from penumbra.router.flags.routing_table import Snapshot
 from tests.support.routing_tables import model
 
 TABLE = Snapshot(epoch=1, models={"demo": model()})

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penumbra.deployments.leases import OLDEST_SECONDS, Guardianship, needs_comparator
-from penumbra.router.snapshot import ModelSnapshot, Snapshot, Watch
+from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Watch
 from tests.support.routing_tables import model
 
 HOST = "machine-1"

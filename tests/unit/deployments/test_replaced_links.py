@@ -7,9 +7,9 @@ from penumbra.deployments.leases import Guardianship
 from penumbra.deployments.links import Link
 from penumbra.deployments.publisher import Publisher
 from penumbra.monitoring.evidence import Report
-from penumbra.router.link_messages import Hello, Renew, encode
-from penumbra.router.link_messages import Lease as Grant
-from penumbra.router.snapshot import Snapshot
+from penumbra.router.flags.routing_table import Snapshot
+from penumbra.router.link.messages import Hello, Renew, encode
+from penumbra.router.link.messages import Lease as Grant
 from tests.support.control_plane import FakeGateway
 from tests.support.routing_tables import model
 

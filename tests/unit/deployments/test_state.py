@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from penumbra.deployments.events import ConfigPayload, Draft, Event, FlagPayload, Kind
 from penumbra.deployments.state import EMPTY, fold
-from penumbra.router.snapshot import Flag
+from penumbra.router.flags.routing_table import Flag
 from tests.support.routing_tables import flags, model
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)

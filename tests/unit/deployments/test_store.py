@@ -7,7 +7,7 @@ import pytest
 from penumbra.deployments.errors import Conflict, StoreUnavailable
 from penumbra.deployments.events import Draft, FlagPayload, Kind
 from penumbra.deployments.store import Store
-from penumbra.router.snapshot import Flag
+from penumbra.router.flags.routing_table import Flag
 from tests.support.control_plane import store_url
 
 AT = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)

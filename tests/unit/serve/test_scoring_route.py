@@ -8,7 +8,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from penumbra.router.score_wire import SHORT_PATH, read_short
+from penumbra.router.upstream.scoring_wire import SHORT_PATH, read_short
 from penumbra.serve.hosting.scoring import add_scoring_route
 
 

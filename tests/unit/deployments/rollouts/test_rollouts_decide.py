@@ -26,7 +26,7 @@ from penumbra.deployments.rollouts.record import (
     flag_after,
 )
 from penumbra.deployments.state import EMPTY, State
-from penumbra.router.snapshot import Flag
+from penumbra.router.flags.routing_table import Flag
 from tests.support.rollouts import NOW, rollout_spec
 
 SLICES = ("json", "other")

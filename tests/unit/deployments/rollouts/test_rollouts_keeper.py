@@ -20,7 +20,7 @@ from penumbra.deployments.rollouts.record import Phase, Rollout
 from penumbra.deployments.rollouts.spec import Guardrail, RolloutSpec
 from penumbra.deployments.state import fold
 from penumbra.monitoring.evidence import RunReport, Signal
-from penumbra.router.snapshot import Flag
+from penumbra.router.flags.routing_table import Flag
 from tests.support.control_plane import FakeGateway, Plane, control_plane, split_change
 from tests.support.rollouts import NOW, Reporting, in_batches, pairs, rollout_spec
 

@@ -13,8 +13,8 @@ from penumbra.deployments.rollouts.findings import Findings
 from penumbra.deployments.rollouts.moves import changed
 from penumbra.deployments.rollouts.record import Held, Phase, Rollout
 from penumbra.deployments.state import EMPTY, State, step
-from penumbra.router.flag_check import flag_problems
-from penumbra.router.snapshot import Flag
+from penumbra.router.flags.routing_table import Flag
+from penumbra.router.flags.validate import flag_problems
 from tests.support.control_plane import payload
 from tests.support.rollouts import NOW, rollout_spec
 from tests.support.routing_tables import model

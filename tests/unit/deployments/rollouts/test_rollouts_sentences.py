@@ -8,7 +8,7 @@ from penumbra.deployments.rollouts.payload import Decided, RolloutPayload
 from penumbra.deployments.rollouts.record import Held, Phase, Rollout, RolloutRecord
 from penumbra.deployments.rollouts.sentences import change_of, sentence
 from penumbra.monitoring.telemetry.labels import CHANGE
-from penumbra.router.snapshot import Flag
+from penumbra.router.flags.routing_table import Flag
 from tests.support.rollouts import NOW, rollout_spec
 
 SPEC = rollout_spec(candidate="int2")

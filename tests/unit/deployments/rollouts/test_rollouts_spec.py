@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from penumbra.deployments.rollouts.record import Phase, Rollout, RolloutRecord, watch_of
 from penumbra.deployments.rollouts.spec import Gates, Guardrail
 from penumbra.monitoring.evidence import Signal
-from penumbra.router.snapshot import Watch
+from penumbra.router.flags.routing_table import Watch
 from tests.support.rollouts import NOW, rollout_spec
 
 DISPLACEMENT = Guardrail(signal=Signal.DISPLACEMENT, tolerance=0.2, action="rollback", share=0.5)

@@ -8,7 +8,7 @@ from penumbra.deployments.rollouts.record import Phase, Rollout, RolloutRecord
 from penumbra.deployments.rollouts.viewing import rollout_view
 from penumbra.deployments.state import State
 from penumbra.monitoring.evidence import Run, RunReport
-from penumbra.router.snapshot import Flag
+from penumbra.router.flags.routing_table import Flag
 from tests.support.control_plane import control_plane, split_change
 from tests.support.rollouts import NOW, aa_pairs, pairs, rollout_spec
 

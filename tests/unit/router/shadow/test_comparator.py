@@ -4,7 +4,7 @@ import pytest
 
 from penumbra.monitoring.evidence import Arm
 from penumbra.monitoring.signals.lengths import LEAST_ANSWERS
-from penumbra.router.testing import Script, whole
+from penumbra.router.upstream.fake import Script, whole
 from tests.support.mirrored import ANSWER_IDS, PROMPT_IDS, answer_bytes, mirrored
 from tests.support.shadow import HANGING, Bench, compare, watch
 

@@ -1,0 +1,231 @@
+"""One request through its attempts: try, fail over, continue.
+
+`Dispatch` receives an upstream's answer and drives the client. How an answer is held and relayed is
+in `penumbra.router.dispatch.relay`; what fails before the client has seen anything of it is
+replaced by the next attempt of the plan, and a stream that breaks off later is continued.
+
+Nothing here waits: every method is a callback of the event loop.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router.dispatch.attempt import Attempt, Client
+from penumbra.router.dispatch.plan import Plan
+from penumbra.router.dispatch.relay import Answering
+from penumbra.router.dispatch.response_buffer import Held
+from penumbra.router.dispatch.stream_resumer import Resumption, is_continuable
+from penumbra.router.errors import error_body, upstream_error
+from penumbra.router.mirror.token_tap import Tap
+from penumbra.router.settings import LimitSettings
+from penumbra.router.upstream.port import UpstreamRequest
+
+
+class Timed(Protocol):
+    """Something with a deadline."""
+
+    deadline: float
+
+    def expire(self, now: float) -> None:
+        """The deadline has passed."""
+
+
+class Dispatch(Answering):
+    """Drives one request. The receiver of its attempts' answers.
+
+    Args:
+        plan: What to try.
+        attempts: The variants by name.
+        request: What they are sent.
+        client: Who gets the answer.
+        limits: Time limits.
+        clock: Monotonic seconds.
+    """
+
+    __slots__ = ("_attempts", "_index", "_is_client_slow", "_resumption", "failover")
+
+    def __init__(
+        self,
+        plan: Plan,
+        attempts: dict[str, Attempt],
+        request: UpstreamRequest,
+        client: Client,
+        limits: LimitSettings,
+        clock: Callable[[], float],
+    ) -> None:
+        super().__init__(plan, attempts[plan.attempts[0]], request, client, limits, clock)
+        self._attempts = attempts
+        self._index = 0
+        self._resumption: Resumption | None = None
+        self._is_client_slow = False
+        self.failover: Outcome | None = None
+        """How the first attempt failed, if another one answers."""
+
+    def tap(self, tap: Tap) -> None:
+        """Ask for token ids as well; the client takes them out of what it gets."""
+        self._tap = tap
+
+    @property
+    def slice_name(self) -> str:
+        """The request's slice."""
+        return self._plan.slice_name
+
+    @property
+    def is_continued(self) -> bool:
+        """Whether the stream broke off and another variant continued it."""
+        return self._resumption is not None
+
+    @property
+    def attempt(self) -> Attempt:
+        """The variant whose answer the client gets, or would get now."""
+        return self._attempt
+
+    def start(self) -> None:
+        """Try the variant whose turn it is."""
+        attempt = self._attempt = self._attempts[self._plan.attempts[self._index]]
+        is_baseline = attempt.name == self._plan.baseline
+        if not (is_baseline or attempt.gate.admits(self._plan.slice_name)):
+            # Taken out of service since the request was decided.
+            self._pass_over(Outcome.ROLLED_BACK)
+            return
+        limits = self._limits
+        seconds = limits.first_byte_seconds if is_baseline else limits.candidate_first_byte_seconds
+        self.deadline = self._clock() + seconds
+        tapped = self._tap.request if self._tap is not None else None
+        self._stream = attempt.begin(tapped or self._request, self)
+
+    # The client's side
+
+    def abort(self) -> None:
+        """The client is gone: stop the engine."""
+        self._attempt.ended(self._plan.slice_name, Outcome.CLIENT_GONE)
+        self._stop()
+
+    def pause(self) -> None:
+        """The client does not keep up."""
+        self._is_client_slow = True
+        self.deadline = self._clock() + self._limits.client_write_seconds
+        stream = self._resumption or self._stream
+        if stream is not None:
+            stream.pause()
+
+    def resume(self) -> None:
+        """The client has caught up."""
+        self._is_client_slow = False
+        self._progressed_at = self._clock()
+        self.deadline = self._progressed_at + self._limits.idle_seconds
+        stream = self._resumption or self._stream
+        if stream is not None:
+            stream.resume()
+
+    def expire(self, now: float) -> None:
+        """The deadline has passed: extend it after progress, else end what hangs."""
+        if self._is_client_slow:
+            self.abort()
+            self._client.break_off()
+            return
+        progressed_at = max(
+            self._progressed_at, self._resumption.progressed_at if self._resumption else -math.inf
+        )
+        due = progressed_at + self._limits.idle_seconds
+        if due > now:
+            self.deadline = due
+            return
+        self._abort_attempt()
+        if self._resumption is not None:
+            self._resumption.abort()
+        self.on_fail(Outcome.TIMEOUT, "no byte in time")
+
+    def _stop(self) -> None:
+        for stream in (self._stream, self._resumption):
+            if stream is not None:
+                stream.abort()
+        self._stream = None
+
+    # The upstream's side: `Answering`, and how it fails
+
+    def on_fail(self, outcome: Outcome, detail: str) -> None:
+        """See `Receiver`."""
+        del detail
+        self._stream = None
+        if not self._relay:
+            self._fail(outcome)
+            return
+        if self._resumption is None:
+            self._attempt.ended(self._plan.slice_name, outcome)
+        if self._kept is not None and self._resumption is None:
+            self._attempt.cells.count_failover(outcome)
+            self._resume_stream(self._kept)
+        else:
+            self.give_up()
+
+    def _fail(self, outcome: Outcome) -> None:
+        """Nothing of this attempt was seen by the client: go on with the next one, if any."""
+        self._attempt.ended(self._plan.slice_name, outcome)
+        self._pass_over(outcome)
+
+    def _pass_over(self, outcome: Outcome) -> None:
+        following = self._plan.following(self._index, outcome)
+        if following is None:
+            self._client.send_error(upstream_error(outcome))
+            return
+        self._attempt.cells.count_failover(outcome)
+        self.failover = self.failover or outcome
+        self._index = following
+        self._reset()
+        self.start()
+
+    def leave_candidate(self) -> bool:
+        """The candidate was rolled back: let the baseline answer, or go on with its stream.
+
+        Returns:
+            False if the request stays where it is: it is over, or the baseline has it already, or
+            could not continue what the client has seen. No answer is broken off for a rollback.
+        """
+        if self._stream is None:  # over meanwhile: whoever asks works through a list
+            return False
+        if self._attempt.name == self._plan.baseline or self._resumption is not None:
+            return False
+        if not self._relay:
+            if self._plan.following(self._index, Outcome.ROLLED_BACK) is None:
+                return False
+            self._abort_attempt()
+            self._fail(Outcome.ROLLED_BACK)
+            return True
+        kept = self._kept
+        if kept is None or not is_continuable(self._request, b"".join(kept)):
+            return False
+        self._abort_attempt()
+        self._attempt.ended(self._plan.slice_name, Outcome.ROLLED_BACK)
+        self._attempt.cells.count_failover(Outcome.ROLLED_BACK)
+        self._resume_stream(kept)
+        return True
+
+    # A stream that broke off
+
+    def _resume_stream(self, kept: list[bytes]) -> None:
+        baseline = self._attempts[self._plan.baseline]
+        self._held = Held()
+        self._progressed_at = -math.inf
+        self.deadline = self._clock() + self._limits.first_byte_seconds
+        self._resumption = Resumption(self, baseline, self._request, b"".join(kept), self._clock)
+        if self._is_client_slow:
+            self._resumption.pause()
+        self._resumption.start()
+
+    def send_event(self, event: bytes) -> None:
+        """An event of the continuation."""
+        self._client.send_piece(event)
+
+    def finish_resumed(self) -> None:
+        """The continuation is complete."""
+        self._client.finish()
+
+    def give_up(self) -> None:
+        """The stream cannot be completed: say so in it, and close."""
+        if self._is_event_stream:
+            message = "the answer broke off and could not be continued"
+            self._client.send_piece(b"data: " + error_body(message, "upstream_died") + b"\n\n")
+        self._client.break_off()

@@ -1,0 +1,91 @@
+"""What happens in a gateway to a candidate's requests when it is taken out of service.
+
+Nothing starts at it any more: every attempt, of whatever routing table, looks at its variant's
+`Gate`, and that shuts before the table is acknowledged. What is under way ends by itself, or moves
+to the baseline, as the rollout's `in_flight` says.
+
+Reading order: Gates.apply, move.
+"""
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable, Iterable, Mapping
+
+from penumbra.router.dispatch.attempt import Gate
+from penumbra.router.dispatch.dispatch import Dispatch
+from penumbra.router.flags.routing_table import ModelSnapshot
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 8
+"""Dispatches that are moved in one turn of the event loop: each has its stream to read again."""
+
+
+class Gates:
+    """The gates of all variants that this process has ever known.
+
+    Args:
+        is_guarded: Model -> whether its candidates may get live traffic now.
+    """
+
+    def __init__(self, is_guarded: Callable[[str], bool] = lambda _: True) -> None:
+        self._is_guarded = is_guarded
+        self._gates: dict[tuple[str, str], Gate] = {}
+        self._policies: dict[tuple[str, str], str] = {}
+
+    def of(self, model: str, variant: str) -> Gate:
+        """The gate of one variant."""
+        gate = self._gates.get((model, variant))
+        if gate is None:
+            gate = Gate(functools.partial(self._is_guarded, model))
+            self._gates[model, variant] = gate
+        return gate
+
+    def apply(self, models: Mapping[str, ModelSnapshot]) -> set[Gate]:
+        """Shut and open them as the table says that is in force from now on.
+
+        Returns:
+            Those that were shut just now and whose requests under way are to move.
+        """
+        moving = set()
+        for (name, variant), gate in self._gates.items():
+            model = models.get(name)
+            is_shut = model is None or _is_out_of_service(model, variant)
+            key = (name, variant)
+            policy = _policy(model, variant) or self._policies.get(key)
+            if policy is not None:
+                self._policies[key] = policy
+            if is_shut and not gate.is_shut and policy == "continue":
+                moving.add(gate)
+            gate.is_shut = is_shut
+            gate.closed_slices = () if model is None else model.flag.quarantined
+        return moving
+
+
+def _is_out_of_service(model: ModelSnapshot, variant: str) -> bool:
+    if variant == model.baseline:
+        return False
+    return model.flag.killed or variant in model.flag.blocked or variant not in model.variants
+
+
+def _policy(model: ModelSnapshot | None, variant: str) -> str | None:
+    watches = () if model is None else model.watches
+    return next((watch.in_flight for watch in watches if watch.candidate == variant), None)
+
+
+def move(dispatches: Iterable[Dispatch], gates: set[Gate]) -> None:
+    """Move what is under way at these variants to the baseline, a few in each turn of the loop."""
+    affected = [dispatch for dispatch in dispatches if dispatch.attempt.gate in gates]
+    if affected:
+        asyncio.get_running_loop().call_soon(_move_some, affected)
+
+
+def _move_some(dispatches: list[Dispatch]) -> None:
+    for dispatch in dispatches[:_AT_ONCE]:
+        try:
+            dispatch.leave_candidate()
+        except Exception:
+            log.exception("move_failed")
+    if rest := dispatches[_AT_ONCE:]:
+        asyncio.get_running_loop().call_soon(_move_some, rest)

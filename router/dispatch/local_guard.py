@@ -1,0 +1,191 @@
+"""What a gateway observes by itself of candidates under a rollout, and when it acts on its own.
+
+Every candidate attempt feeds the run's failure process; when that trips, the candidate is out of
+service in this gateway at once, before anybody else knows, until the run changes. First byte and
+pace of every live candidate answer are compared with the baseline's recent p90. Requests of models
+without a watch pay nothing for it but the question whether there is one.
+
+Reading order: LocalGuard.apply, CandidateWatch, BaselineWatch.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from penumbra.monitoring.evidence import Run, Signal, Trip
+from penumbra.monitoring.rolling_quantile import RollingQuantile
+from penumbra.monitoring.stats.failure import FailureProcess
+from penumbra.monitoring.vocabulary import FAILURES, Outcome
+from penumbra.router.dispatch.attempt import AttemptWatch
+from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Watch
+from penumbra.router.link.observation_outbox import Reporter
+
+log = logging.getLogger(__name__)
+
+_ENDED_BY_OTHERS = frozenset({Outcome.CLIENT_GONE, Outcome.ROLLED_BACK})
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Time, as the guard is told it."""
+
+    monotonic: Callable[[], float]
+    unix: Callable[[], float] = lambda: datetime.now(UTC).timestamp()
+
+
+class _Latency:
+    """One figure of the baseline's recent answers: of each slice, and of all together."""
+
+    __slots__ = ("_all", "_slices")
+
+    def __init__(self) -> None:
+        self._all = RollingQuantile()
+        self._slices: dict[str, RollingQuantile] = {}
+
+    def add(self, slice_name: str, seconds: float, now: float) -> None:
+        self._all.add(seconds, now)
+        found = self._slices.get(slice_name)
+        if found is None:
+            found = self._slices[slice_name] = RollingQuantile()
+        found.add(seconds, now)
+
+    def p90(self, slice_name: str, now: float) -> float | None:
+        """The slice's, if it has had enough requests; else that of all, if they have; else none."""
+        found = self._slices.get(slice_name)
+        own = found.value(now) if found is not None else None
+        return own if own is not None else self._all.value(now)
+
+
+class BaselineWatch:
+    """Keeps what candidates of one model are compared with."""
+
+    __slots__ = ("_now", "per_piece", "to_first_byte")
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self.to_first_byte = _Latency()
+        self.per_piece = _Latency()
+
+    def ended(self, slice_name: str, outcome: Outcome) -> None:
+        """See AttemptWatch. The baseline is judged by nobody here."""
+
+    def first_byte(self, slice_name: str, seconds: float) -> None:
+        """See AttemptWatch."""
+        self.to_first_byte.add(slice_name, seconds, self._now())
+
+    def piece(self, slice_name: str, seconds: float) -> None:
+        """See AttemptWatch."""
+        self.per_piece.add(slice_name, seconds, self._now())
+
+
+class CandidateWatch:
+    """One run of one candidate, as this gateway sees it."""
+
+    def __init__(
+        self, run: Run, watch: Watch, baseline: BaselineWatch, guard: "LocalGuard"
+    ) -> None:
+        self.run = run
+        self.is_tripped = False
+        self._factor = watch.latency_factor
+        self._failures = (
+            None
+            if watch.failure_alpha is None
+            else FailureProcess(watch.failure_tolerance, watch.failure_alpha)
+        )
+        self._baseline = baseline
+        self._guard = guard
+
+    def ended(self, slice_name: str, outcome: Outcome) -> None:
+        """See AttemptWatch. What others ended says nothing of the candidate."""
+        if outcome in _ENDED_BY_OTHERS:
+            return
+        is_failure = outcome in FAILURES
+        self._guard.reporter.count(self.run, slice_name, Signal.FAILURE, is_one=is_failure)
+        if self._failures is None or self.is_tripped:
+            return
+        if self._failures.observe(is_failure):
+            self.is_tripped = True
+            self._guard.tripped(self.run)
+
+    def first_byte(self, slice_name: str, seconds: float) -> None:
+        """See AttemptWatch."""
+        self._compare(Signal.TTFT, self._baseline.to_first_byte, slice_name, seconds)
+
+    def piece(self, slice_name: str, seconds: float) -> None:
+        """See AttemptWatch."""
+        self._compare(Signal.TPOT, self._baseline.per_piece, slice_name, seconds)
+
+    def _compare(self, signal: Signal, baseline: _Latency, slice_name: str, seconds: float) -> None:
+        p90 = baseline.p90(slice_name, self._guard.clocks.monotonic())
+        if p90 is not None:
+            is_late = seconds > self._factor * p90
+            self._guard.reporter.count(self.run, slice_name, signal, is_one=is_late)
+
+
+class LocalGuard:
+    """All watches of one gateway process.
+
+    Args:
+        reporter: Gets what is observed.
+        clocks: Time.
+        on_trip: Called when a candidate was taken out of service: `guarded` tells so from now on.
+    """
+
+    def __init__(self, reporter: Reporter, clocks: Clocks, on_trip: Callable[[], None]) -> None:
+        self.reporter = reporter
+        self.clocks = clocks
+        self._on_trip = on_trip
+        self._baselines: dict[str, BaselineWatch] = {}
+        self._candidates: dict[tuple[str, str], CandidateWatch] = {}
+        self.trips: dict[tuple[str, ...], int] = {}
+        """(model, candidate) -> how often this process took it out of service."""
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Watch what this table wants watched; a run that goes on keeps what was seen of it."""
+        watched = {name: model for name, model in snapshot.models.items() if model.watches}
+        self._baselines = {
+            name: self._baselines.get(name) or BaselineWatch(self.clocks.monotonic)
+            for name in watched
+        }
+        self._candidates = {
+            (name, watch.candidate): self._candidate(name, watch)
+            for name, model in watched.items()
+            for watch in model.watches
+        }
+
+    def _candidate(self, model: str, watch: Watch) -> CandidateWatch:
+        run = Run(model, watch.candidate, watch.run)
+        found = self._candidates.get((model, watch.candidate))
+        if found is not None and found.run == run:
+            return found
+        return CandidateWatch(run, watch, self._baselines[model], self)
+
+    def watch(self, name: str, model: ModelSnapshot, variant: str) -> AttemptWatch | None:
+        """Who looks on when this variant answers; None: nobody."""
+        if variant == model.baseline:
+            return self._baselines.get(name)
+        return self._candidates.get((name, variant))
+
+    def guarded(self, name: str, model: ModelSnapshot) -> ModelSnapshot:
+        """The model with the candidates blocked that are out of service here."""
+        flag = model.flag
+        tripped = [
+            watch.candidate
+            for watch in model.watches
+            if self._candidates[name, watch.candidate].is_tripped
+            and watch.candidate not in flag.blocked
+        ]
+        if not tripped:
+            return model
+        blocked = flag.model_copy(update={"blocked": (*flag.blocked, *tripped)})
+        return model.model_copy(update={"flag": blocked})
+
+    def tripped(self, run: Run) -> None:
+        """The run's failure process has reached its boundary."""
+        log.warning("candidate_tripped", extra={"model": run.model, "candidate": run.candidate})
+        key = (run.model, run.candidate)
+        self.trips[key] = self.trips.get(key, 0) + 1
+        detail = "more attempts failed in one gateway than the tolerance allows"
+        self.reporter.trip(run, Trip(Signal.FAILURE, detail, self.clocks.unix()))
+        self._on_trip()

@@ -1,0 +1,61 @@
+"""From a decision to what is tried, in which order. Pure.
+
+A candidate that fails before the client has seen anything is replaced by the baseline. The baseline
+is asked once more if it refused the connection; then a candidate answers in its place only if its
+own flag lets it have live traffic, and the guard does not object.
+"""
+
+from dataclasses import dataclass
+
+from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router.flags.evaluate import Decision
+from penumbra.router.flags.routing_table import ModelSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The variants to try, best first; the first is the decision's."""
+
+    attempts: tuple[str, ...]
+    baseline: str
+    slice_name: str = ""
+    """The request's slice: what is observed is counted by it."""
+
+    def following(self, index: int, outcome: Outcome) -> int | None:
+        """The attempt after attempt `index` ended with `outcome`; None if there is none.
+
+        Only a refusal moves on from the baseline: whatever else it did, it may have done the work,
+        or would do the same again.
+        """
+        if self.attempts[index] == self.baseline:
+            has_next = outcome is Outcome.REFUSED and index + 1 < len(self.attempts)
+            return index + 1 if has_next else None
+        has_baseline_left = self.baseline in self.attempts[index + 1 :]
+        return index + 1 if has_baseline_left else None
+
+
+def plan(
+    decision: Decision, model: ModelSnapshot, slice_name: str, *, is_lease_fresh: bool
+) -> Plan:
+    """Order the attempts for one request."""
+    baseline = model.baseline
+    if decision.variant != baseline:
+        return Plan((decision.variant, baseline, baseline), baseline, slice_name)
+    stand_ins = live_candidates(model, slice_name) if is_lease_fresh else ()
+    return Plan((baseline, baseline, *stand_ins), baseline, slice_name)
+
+
+def live_candidates(model: ModelSnapshot, slice_name: str) -> tuple[str, ...]:
+    """The candidate that may stand in for the baseline: the one with the largest live share.
+
+    Shares of targeting rules do not count: they were given to some, not to everybody.
+    """
+    flag = model.flag
+    if flag.killed or slice_name in flag.quarantined:
+        return ()
+    shares = [
+        (share, name)
+        for name, share in flag.split.items()
+        if share > 0 and name not in flag.blocked
+    ]
+    return (max(shares)[1],) if shares else ()

@@ -1,0 +1,1 @@
+"""Who gets which variant: routing table, evaluation, bucketing, slices, flagd import and export."""

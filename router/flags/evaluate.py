@@ -1,0 +1,236 @@
+"""Who answers a request, and why: `evaluate`, pure, total, some microseconds.
+
+What the request would get by itself -- its wish -- is the first of: a pin, a targeting rule, the
+split, the baseline. What stands above may take it away (penumbra.monitoring.vocabulary.Reason, in
+order):
+
+    GUARD           the wish is a candidate that the guard blocked              -> baseline
+    LEASE_EXPIRED   the wish is a candidate and the guard's lease is not fresh  -> baseline
+    KILL_SWITCH     the flag is killed, whatever the wish                       -> baseline
+    QUARANTINE      the slice is quarantined, whatever the wish                 -> baseline
+    otherwise       the wish, for its own reason
+
+So GUARD and LEASE_EXPIRED are reported exactly where they changed the answer; KILL_SWITCH and
+QUARANTINE on every request that they cover, also one that the baseline would have answered anyway.
+SPLIT is reported on both sides of a split. What cannot be evaluated gets the baseline, reason
+ERROR; the error codes of `CLIENT_ERRORS` are the request's own fault and no answer for it exists.
+
+Reading order: evaluate, CompiledModel.decide, CompiledModel.wish.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from penumbra.monitoring.vocabulary import Reason
+from penumbra.router.flags.bucketing import Line, intervals, position, salt
+from penumbra.router.flags.request_features import Features
+from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Rule, Snapshot
+from penumbra.router.flags.slices import CompiledSlices, Condition, Headers, compile_match
+
+MODEL_NOT_FOUND = "model_not_found"
+UNKNOWN_VARIANT = "unknown_variant"
+PIN_NOT_ALLOWED = "pin_not_allowed"
+FLAG_INVALID = "flag_invalid"
+"""The flag refers to what does not exist; `flag_check.validate_flag` says what."""
+TARGETING_KEY_MISSING = "targeting_key_missing"
+EVALUATION_FAILED = "evaluation_failed"
+
+CLIENT_ERRORS = frozenset({MODEL_NOT_FOUND, UNKNOWN_VARIANT, PIN_NOT_ALLOWED})
+"""Error codes to refuse the request with; with any other the baseline answers."""
+
+
+@dataclass(slots=True)
+class Context:
+    """What one request is judged by."""
+
+    model: str
+    tenant: str
+    headers: Headers
+    targeting_key: str
+    slice: str
+    request_id: str
+    features: Features
+    pin: str | None = None
+    """The variant that the request asks for (`x-penumbra-variant`)."""
+    may_pin: bool = False
+    is_lease_fresh: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Which variant answers, and why."""
+
+    variant: str
+    """Empty if the model is unknown."""
+    reason: Reason
+    rule: str | None = None
+    """Name of the targeting rule that matched."""
+    error_code: str | None = None
+
+
+_UNKNOWN_MODEL = Decision("", Reason.ERROR, error_code=MODEL_NOT_FOUND)
+
+
+def evaluate(table: "Snapshot | CompiledModel", context: Context) -> Decision:
+    """Decide one request. Never raises.
+
+    Args:
+        table: The context's model, compiled (the fast way), or a whole snapshot (to replay).
+        context: The request.
+    """
+    if isinstance(table, Snapshot):
+        model = table.models.get(context.model)
+        if model is None:
+            return _UNKNOWN_MODEL
+        table = compile_model(context.model, model)
+    try:
+        return table.decide(context)
+    except Exception:  # noqa: BLE001 - total by contract: a request is never lost to its flag
+        return Decision(table.baseline, Reason.ERROR, error_code=EVALUATION_FAILED)
+
+
+def targeting_key(
+    user_header: str | None,
+    session_header: str | None,
+    body_user: str | None,
+    key_id: str,
+    prompt_hash: Callable[[], str],
+) -> str:
+    """What a split is sticky on: the user, else the session, else API key and prompt.
+
+    Args:
+        user_header: `x-user-id`.
+        session_header: `x-session-id`.
+        body_user: OpenAI's `user` field.
+        key_id: Id of the API key; may be empty.
+        prompt_hash: Called only if there is neither user nor session.
+    """
+    return user_header or body_user or session_header or f"{key_id}:{prompt_hash()}"
+
+
+def compile_model(name: str, model: ModelSnapshot) -> "CompiledModel":
+    """Prepare one model of a snapshot for `evaluate`. Never raises."""
+    return CompiledModel(name, model)
+
+
+class CompiledModel:
+    """The flag and the slices of one model, with everything computed that no request changes."""
+
+    __slots__ = (
+        "_blocked", "_decisions", "_flag", "_is_invalid", "_key_pins", "_line", "_rules", "_salt",
+        "_tenant_pins", "_variants", "baseline", "slices",
+    )  # fmt: skip
+
+    def __init__(self, name: str, model: ModelSnapshot) -> None:
+        flag = model.flag
+        self.baseline = model.baseline
+        self.slices = CompiledSlices(model.slices)
+        self._variants = frozenset(model.variants)
+        self._flag = flag
+        self._blocked = frozenset(flag.blocked)
+        self._key_pins = {pin.subject: pin.variant for pin in flag.pins if pin.kind == "key"}
+        self._tenant_pins = {pin.subject: pin.variant for pin in flag.pins if pin.kind == "tenant"}
+        self._salt = salt(name)
+        self._decisions: dict[tuple[str, Reason, str | None, str | None], Decision] = {}
+        self._line: Line | None = None
+        self._rules: tuple[_CompiledRule, ...] = ()
+        self._is_invalid = False
+        try:
+            self._line = _line(flag.split, model)
+            self._rules = tuple(_CompiledRule(rule, model) for rule in flag.rules)
+            _require_variants(flag, model)
+        except ValueError:
+            # Refused on write; should one arrive all the same, the baseline is the safe answer.
+            self._is_invalid = True
+
+    def decide(self, context: Context) -> Decision:
+        """The decision for a request of this model. May raise; `evaluate` does not."""
+        pin_error = self._pin_error(context)
+        if pin_error is not None:
+            return self._decision(self.baseline, Reason.ERROR, error_code=pin_error)
+        if self._is_invalid:
+            return self._decision(self.baseline, Reason.ERROR, error_code=FLAG_INVALID)
+        wish = self.wish(context)
+        if wish.variant != self.baseline:
+            if wish.variant in self._blocked:
+                return self._decision(self.baseline, Reason.GUARD)
+            if not context.is_lease_fresh:
+                return self._decision(self.baseline, Reason.LEASE_EXPIRED)
+        if self._flag.killed:
+            return self._decision(self.baseline, Reason.KILL_SWITCH)
+        if context.slice in self._flag.quarantined:
+            return self._decision(self.baseline, Reason.QUARANTINE)
+        return wish
+
+    def wish(self, context: Context) -> Decision:
+        """What the request would get if nothing stood above it."""
+        pinned = (
+            context.pin
+            or self._key_pins.get(context.targeting_key)
+            or self._tenant_pins.get(context.tenant)
+        )
+        if pinned:
+            return self._decision(pinned, Reason.PIN)
+        for rule in self._rules:
+            if rule.condition(context.features, context.tenant, context.headers, context.slice):
+                return self._matched(rule, context)
+        if self._line is not None:
+            return self._drawn(self._line, context, Reason.SPLIT, None)
+        return self._decision(self.baseline, Reason.DEFAULT)
+
+    def _matched(self, rule: "_CompiledRule", context: Context) -> Decision:
+        if rule.variant is not None:
+            return self._decision(rule.variant, Reason.TARGETING_MATCH, rule.name)
+        if rule.line is None:
+            return self._decision(self.baseline, Reason.TARGETING_MATCH, rule.name)
+        return self._drawn(rule.line, context, Reason.TARGETING_MATCH, rule.name)
+
+    def _drawn(self, line: Line, context: Context, reason: Reason, rule: str | None) -> Decision:
+        if not context.targeting_key:
+            return self._decision(
+                self.baseline, Reason.ERROR, rule, error_code=TARGETING_KEY_MISSING
+            )
+        point = position(self._salt, context.targeting_key)
+        return self._decision(line.variant_at(point), reason, rule)
+
+    def _pin_error(self, context: Context) -> str | None:
+        if not context.pin:
+            return None
+        if not context.may_pin:
+            return PIN_NOT_ALLOWED
+        return None if context.pin in self._variants else UNKNOWN_VARIANT
+
+    def _decision(
+        self, variant: str, reason: Reason, rule: str | None = None, error_code: str | None = None
+    ) -> Decision:
+        # There are only as many decisions as variants, reasons and rules: each is made once.
+        key = (variant, reason, rule, error_code)
+        found = self._decisions.get(key)
+        if found is None:
+            found = self._decisions[key] = Decision(variant, reason, rule, error_code)
+        return found
+
+
+class _CompiledRule:
+    __slots__ = ("condition", "line", "name", "variant")
+
+    def __init__(self, rule: Rule, model: ModelSnapshot) -> None:
+        self.name = rule.name
+        self.condition: Condition = compile_match(rule.match)
+        self.variant = rule.variant
+        self.line = None if rule.split is None else _line(rule.split, model)
+        if (rule.variant is None) == (rule.split is None):
+            raise ValueError("a rule has either a variant or a split")
+
+
+def _line(split: dict[str, float], model: ModelSnapshot) -> Line | None:
+    laid = intervals(split, model.baseline, model.variants)
+    has_share = any(variant != model.baseline for variant, _ in laid)
+    return Line(laid) if has_share else None
+
+
+def _require_variants(flag: Flag, model: ModelSnapshot) -> None:
+    named = {pin.variant for pin in flag.pins} | {model.baseline}
+    named |= {rule.variant for rule in flag.rules if rule.variant is not None}
+    if not named <= model.variants.keys():
+        raise ValueError("a variant that does not exist")

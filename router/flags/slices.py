@@ -1,0 +1,145 @@
+"""Conditions on a request, compiled once; and the slice of the traffic that it belongs to. Pure.
+
+`compile_match` turns a `Match` into a plain function, so that a request pays only for the
+conditions that a rule really has.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from typing import Protocol
+
+from penumbra.router.flags.request_features import Features
+from penumbra.router.flags.routing_table import Match, SliceRule
+
+OTHER = "other"
+"""The slice of every request that no rule claims."""
+
+
+class Headers(Protocol):
+    """Request headers by name in lower case; a dict will do."""
+
+    def get(self, name: str, /) -> str | None:
+        """The value of one header, None if it was not sent."""
+
+
+Condition = Callable[[Features, str, Headers, str], bool]
+"""Whether (features, tenant, headers in lower case, slice) match."""
+
+
+class CompiledSlices:
+    """The slice rules of one model, ready to be asked."""
+
+    __slots__ = ("names", "rules")
+
+    def __init__(self, rules: Iterable[SliceRule]) -> None:
+        self.rules = tuple((rule.name, compile_match(rule.match)) for rule in rules)
+        self.names = frozenset(name for name, _ in self.rules) | {OTHER}
+
+
+def slice_of(
+    slices: CompiledSlices,
+    tenant: str,
+    headers: Headers,
+    features: Features,
+    named: str | None = None,
+    quarantined: Collection[str] = (),
+) -> str:
+    """The slice of one request: the first rule that matches names it. Never raises.
+
+    Args:
+        slices: The model's rules.
+        tenant: The authenticated tenant.
+        headers: The request's.
+        features: What the body says.
+        named: Value of the header `x-penumbra-slice`; wins if it names a slice of the model ...
+        quarantined: ... but takes no request out of one of these slices, which the guard keeps on
+            the baseline.
+    """
+    if named is None or named not in slices.names:
+        return _slice_by_rules(slices, tenant, headers, features)
+    if quarantined:
+        own = _slice_by_rules(slices, tenant, headers, features)
+        if own in quarantined:
+            return own
+    return named
+
+
+def _slice_by_rules(
+    slices: CompiledSlices, tenant: str, headers: Headers, features: Features
+) -> str:
+    for name, condition in slices.rules:
+        if condition(features, tenant, headers, ""):
+            return name
+    return OTHER
+
+
+def compile_match(match: Match) -> Condition:
+    """One function for all conditions of `match`, the cheapest first."""
+    conditions = list(_conditions(match))
+    if not conditions:
+        return _always
+    if len(conditions) == 1:
+        return conditions[0]
+
+    def all_hold(features: Features, tenant: str, headers: Headers, slice_name: str) -> bool:
+        for condition in conditions:  # noqa: SIM110 - a generator costs as much as the conditions
+            if not condition(features, tenant, headers, slice_name):
+                return False
+        return True
+
+    return all_hold
+
+
+def _always(features: Features, tenant: str, headers: Headers, slice_name: str) -> bool:
+    del features, tenant, headers, slice_name
+    return True
+
+
+def _conditions(match: Match) -> Iterable[Condition]:
+    if match.tenants:
+        yield _tenant_in(frozenset(match.tenants))
+    if match.slices:
+        yield _slice_in(frozenset(match.slices))
+    for name, values in match.headers.items():
+        yield _header_in(name, frozenset(values))
+    yield from _body_conditions(match)
+
+
+def _body_conditions(match: Match) -> Iterable[Condition]:
+    if match.json_mode is not None:
+        yield _feature_is("json_mode", match.json_mode)
+    if match.tools is not None:
+        yield _feature_is("tools", match.tools)
+    if match.prompt_chars_min is not None or match.prompt_chars_max is not None:
+        yield _chars_between(match.prompt_chars_min or 0, match.prompt_chars_max)
+    if match.prompt_prefix:
+        yield lambda features, _t, _h, _s: features.text.startswith(match.prompt_prefix)
+    if match.scripts:
+        scripts = frozenset(match.scripts)
+        yield lambda features, _t, _h, _s: features.script in scripts
+    if match.code is not None:
+        yield _feature_is("code", match.code)
+
+
+def _tenant_in(tenants: frozenset[str]) -> Condition:
+    return lambda _f, tenant, _h, _s: tenant in tenants
+
+
+def _slice_in(names: frozenset[str]) -> Condition:
+    return lambda _f, _t, _h, slice_name: slice_name in names
+
+
+def _header_in(name: str, values: frozenset[str]) -> Condition:
+    return lambda _f, _t, headers, _s: headers.get(name) in values
+
+
+def _feature_is(name: str, wanted: bool) -> Condition:
+    return lambda features, _t, _h, _s: getattr(features, name) is wanted
+
+
+def _chars_between(least: int, most: int | None) -> Condition:
+    if most is None:
+        # The bound first: a short body needs no reading.
+        return lambda features, _t, _h, _s: (
+            features.most_chars >= least and features.prompt_chars >= least
+        )
+    return lambda features, _t, _h, _s: least <= features.prompt_chars <= most

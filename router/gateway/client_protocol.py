@@ -1,0 +1,289 @@
+"""One client connection: uvicorn's llhttp protocol, with the hot routes taken out of ASGI.
+
+Requests on hot routes become `Exchange`s, answered from callbacks; everything else falls through
+to the ASGI application. One port, one parser, pipelining answered in order. What uvicorn leaves to
+a proxy in front is done here: limits on the size of a head and on slow clients, and refusal of what
+two HTTP parsers may read in two ways.
+"""
+
+import asyncio
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from penumbra.router.errors import BadRequest, GatewayError, HeaderTooLarge, RequestTimeout
+from penumbra.router.gateway.exchange import Exchange
+from penumbra.router.gateway.head_checks import check_head
+from penumbra.router.gateway.headers import last_answer
+from penumbra.router.gateway.hot_routes import hot_path
+
+if TYPE_CHECKING:
+    from penumbra.router.gateway.gateway import Gateway
+
+log = logging.getLogger(__name__)
+
+_PIPELINE_LENGTH = 16
+_LINGER_SECONDS = 2.0
+_LINGER_BYTES = 1024 * 1024
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """A client connection of the gateway.
+
+    Args:
+        gateway: The process that it belongs to.
+        **uvicorn_state: What uvicorn gives its protocols.
+    """
+
+    # uvicorn's own cycle on other routes, an Exchange on the hot ones.
+    cycle: Any
+
+    def __init__(self, gateway: "Gateway", **uvicorn_state: Any) -> None:
+        super().__init__(**uvicorn_state)
+        self._gateway = gateway
+        self._limits = gateway.limits
+        self._in_head = False
+        self._head_bytes = 0
+        self._is_unreadable = False
+        self._refused: GatewayError | None = None
+        self._discarded_bytes: int | None = None
+        self._turn: Exchange | None = None
+        self.deadline = math.inf
+        """When `expire` is due; monotonic seconds."""
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        super().connection_made(transport)  # type: ignore[arg-type]
+        self.deadline = self._gateway.now() + self._limits.header_seconds
+        self._gateway.timed.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self._gateway.timed.discard(self)
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            turn.client_gone()
+        if isinstance(self.cycle, Exchange):
+            self.cycle = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        if self._discarded_bytes is not None:
+            self._discard(data)
+            return
+        if self._is_unreadable:
+            return
+        self._head_bytes = self._head_bytes + len(data) if self._in_head else len(data)
+        problem = self._feed(data)
+        if problem is None and self._in_head and self._head_bytes > self._limits.header_bytes:
+            problem = self._head_too_large()
+        if problem is not None:
+            self._refuse(problem)
+
+    def _feed(self, data: bytes) -> GatewayError | None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            if isinstance(cause, GatewayError):
+                return cause
+            # Not the client's fault: one of our own callbacks raised.
+            log.error("request_callback_failed", exc_info=cause)
+            self.transport.abort()
+        except httptools.HttpParserUpgrade:
+            return BadRequest("protocol upgrades are not supported")
+        except httptools.HttpParserError as error:
+            return BadRequest(f"malformed HTTP request: {error}")
+        return None
+
+    def pause_writing(self) -> None:
+        """See asyncio.Protocol."""
+        super().pause_writing()
+        if self._turn is not None:
+            self._turn.pause()
+        else:
+            self.deadline = self._gateway.now() + self._limits.client_write_seconds
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        super().resume_writing()
+        if self._turn is not None:
+            self._turn.resume()
+        elif self._discarded_bytes is None:
+            self.deadline = self._gateway.now() + self._patience_seconds()
+
+    def expire(self, now: float) -> None:
+        """The deadline has passed: the client is too slow, or idle."""
+        self.deadline = math.inf
+        is_over = self._discarded_bytes is not None or self.transport.is_closing()
+        if is_over or self.flow.write_paused:
+            self.transport.abort()
+        elif self._in_head:
+            limit = self._limits.header_seconds
+            self._refuse(RequestTimeout(f"the head did not arrive within {limit:g} s"))
+        elif isinstance(self.cycle, Exchange) and not self.cycle.is_read:
+            limit = self._limits.body_seconds
+            self.cycle.reject(RequestTimeout(f"the body did not arrive within {limit:g} s"))
+        else:
+            self.transport.close()
+
+    # llhttp's callbacks
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._in_head = True
+        if self._turn is None:
+            self.deadline = self._gateway.now() + self._limits.header_seconds
+
+    def on_headers_complete(self) -> None:
+        """The head is there.
+
+        Raises:
+            GatewayError: Nothing on this connection can be understood from here on; raising stops
+                the parser, so that nothing behind it is executed.
+        """
+        self._in_head = False
+        headers = dict(self.headers)
+        self._check_head(headers)
+        is_post = self.parser.get_method() == b"POST"
+        path = hot_path(self.url) if is_post else None
+        if path is None:
+            self.deadline = math.inf
+            super().on_headers_complete()
+            return
+        exchange = Exchange(self, self._gateway, path, headers)
+        previous = self.cycle
+        self.cycle = exchange
+        is_idle = previous is None or previous.response_complete
+        if not is_idle:
+            # Read on for a while: only then is it seen that the client has gone.
+            if len(self.pipeline) >= _PIPELINE_LENGTH:
+                self.flow.pause_reading()
+            self.pipeline.appendleft((exchange, self.app))  # type: ignore[arg-type]
+        is_http_1_0 = self.parser.get_http_version() == "1.0"
+        exchange.open(is_http_1_0=is_http_1_0, keep_alive=self.parser.should_keep_alive())
+        self.deadline = self._gateway.now() + self._limits.body_seconds
+        if is_idle:
+            self._begin_turn(exchange)
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a request's body."""
+        if isinstance(self.cycle, Exchange):
+            self.cycle.receive(body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request is complete."""
+        if isinstance(self.cycle, Exchange):
+            self.deadline = math.inf
+            self.cycle.complete_body()
+        else:
+            super().on_message_complete()
+
+    def _check_head(self, by_name: dict[bytes, bytes]) -> None:
+        headers = self.headers
+        if self._head_bytes > self._limits.header_bytes:
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in headers)
+            if size > self._limits.header_bytes:
+                raise self._head_too_large()
+        if self.parser.should_upgrade():
+            raise BadRequest("protocol upgrades are not supported")
+        check_head(self.url, self.parser.get_http_version(), headers, by_name)
+
+    def _head_too_large(self) -> HeaderTooLarge:
+        limit = self._limits.header_bytes
+        return HeaderTooLarge(f"the head is larger than {limit} bytes (limits.header_bytes)")
+
+    # Turns
+
+    def _begin_turn(self, exchange: Exchange) -> None:
+        self._turn = exchange
+        exchange.take_turn()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """See HttpToolsProtocol: also called for the next one in the pipeline."""
+        if isinstance(cycle, Exchange):
+            self._begin_turn(cycle)
+        else:
+            self._gateway.outbox.flush()
+            super()._start_asgi_task(cycle, app)
+
+    def exchange_complete(self, exchange: Exchange) -> None:
+        """An exchange has written all of its answer."""
+        if self._turn is exchange:
+            self._turn = None
+        if exchange.keep_alive:
+            self.on_response_complete()
+        elif exchange.is_read:
+            self._gateway.outbox.flush()
+            self.transport.close()
+        else:
+            self._linger()
+
+    def on_response_complete(self) -> None:
+        """See HttpToolsProtocol; the keep-alive limit is kept with all other deadlines."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        elif self._refused is not None:
+            self._send_refusal(self._refused)
+        else:
+            self.deadline = self._gateway.now() + self._patience_seconds()
+
+    def _patience_seconds(self) -> float:
+        """For how long a client may do nothing, now that it has its answers."""
+        if self.flow.write_paused:
+            return self._limits.client_write_seconds
+        return self._limits.header_seconds if self._in_head else self._limits.keep_alive_seconds
+
+    # The end
+
+    def _refuse(self, error: GatewayError) -> None:
+        """What came cannot be read on: answer what was asked before, then this, then close."""
+        self._is_unreadable = True
+        cycle = self.cycle
+        if isinstance(cycle, Exchange) and not cycle.is_read and not cycle.response_complete:
+            cycle.reject(error)
+        elif cycle is None or cycle.response_complete:
+            self._send_refusal(error)
+        else:
+            self._refused = error
+            self.flow.pause_reading()
+
+    def _send_refusal(self, error: GatewayError) -> None:
+        self._gateway.metrics.errors.cell(error.reported_code).value += 1
+        self._gateway.outbox.flush()
+        request_id = self._gateway.next_request_id()
+        self.transport.write(last_answer(error.status, error.body, request_id))
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close, but let a client that is still sending read its answer first.
+
+        Closing with unread bytes resets the connection, and the reset can overtake the answer.
+        """
+        if self.transport.is_closing():
+            return
+        self._gateway.outbox.flush()
+        self._discarded_bytes = 0
+        self.deadline = self._gateway.now() + _LINGER_SECONDS
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def _discard(self, data: bytes) -> None:
+        self._discarded_bytes = (self._discarded_bytes or 0) + len(data)
+        if self._discarded_bytes > _LINGER_BYTES:
+            self.transport.abort()

@@ -1,0 +1,97 @@
+"""What a gateway makes of a routing table, once for each epoch; and of one request by it.
+
+Everything that many requests share is made on first use and kept: plans, header lines, who served.
+"""
+
+from dataclasses import dataclass
+
+from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router.dispatch.attempt import Attempt
+from penumbra.router.dispatch.plan import Plan, plan
+from penumbra.router.flags.evaluate import CompiledModel, Decision
+from penumbra.router.flags.routing_table import ModelSnapshot
+from penumbra.router.link.messages import Attribution
+from penumbra.router.mirror.selection import compile_mirror
+from penumbra.router.mirror.session import Tapped
+from penumbra.router.upstream.port import UpstreamRequest
+
+
+class Model:
+    """One model of a table: its flag ready to evaluate, its variants ready to be tried."""
+
+    __slots__ = (
+        "_lines",
+        "_plans",
+        "_servers",
+        "attempts",
+        "compiled",
+        "epoch",
+        "mirror",
+        "name",
+        "snapshot",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        epoch: int,
+        compiled: CompiledModel,
+        snapshot: ModelSnapshot,
+        attempts: dict[str, Attempt],
+    ) -> None:
+        self.name = name
+        self.epoch = epoch
+        self.compiled = compiled
+        self.snapshot = snapshot
+        self.attempts = attempts
+        self.mirror = compile_mirror(name, snapshot)
+        self._lines: dict[tuple[str, str], bytes] = {}
+        self._plans: dict[tuple[str, str, bool], Plan] = {}
+        self._servers: dict[tuple[str, str, str], tuple[Attribution, str]] = {}
+
+    def plan(self, decision: Decision, slice_name: str, *, is_lease_fresh: bool) -> Plan:
+        """The plan for a decision; there are few, each is made once."""
+        key = (decision.variant, slice_name, is_lease_fresh)
+        found = self._plans.get(key)
+        if found is None:
+            found = plan(decision, self.snapshot, slice_name, is_lease_fresh=is_lease_fresh)
+            self._plans[key] = found
+        return found
+
+    def server(self, variant: str, slice_name: str, tenant: str) -> tuple[Attribution, str]:
+        """Who answered, and which tenant had asked; one value for all such requests."""
+        key = (variant, slice_name, tenant)
+        found = self._servers.get(key)
+        if found is None:
+            found = Attribution(self.name, variant, slice_name), tenant
+            self._servers[key] = found
+        return found
+
+    def answer_lines(self, variant: str, reason: str) -> bytes:
+        """The header lines that say who answered and why."""
+        lines = self._lines.get((variant, reason))
+        if lines is None:
+            text = (
+                f"x-penumbra-variant: {variant}\r\n"
+                f"x-penumbra-reason: {reason}\r\n"
+                f"x-penumbra-epoch: {self.epoch}\r\n"
+            )
+            lines = self._lines[variant, reason] = text.encode("ascii")
+        return lines
+
+
+@dataclass(slots=True)
+class Routed:
+    """A request with its decision and its plan."""
+
+    model: Model
+    decision: Decision
+    plan: Plan
+    request: UpstreamRequest
+    tapped: Tapped | None = None
+    """If it is mirrored."""
+
+    def answer_lines(self, variant: str, failover: Outcome | None) -> bytes:
+        """The `x-penumbra-*` header lines of the answer."""
+        lines = self.model.answer_lines(variant, self.decision.reason.value)
+        return lines + f"x-penumbra-failover: {failover}\r\n".encode() if failover else lines

@@ -1,0 +1,304 @@
+"""One gateway process: the routing table in force, the upstreams, and what every request needs.
+
+`apply` swaps a new epoch in with one assignment; a request reads the table once and keeps it, so
+a change never splits one request's decision. Reading order: Gateway.route, Gateway.dispatch, then
+`penumbra.router.gateway.compiled_table`.
+"""
+
+import asyncio
+import itertools
+import logging
+import os
+import secrets
+from collections.abc import Callable
+
+from penumbra.monitoring.tracing.tracer import Tracer
+from penumbra.monitoring.vocabulary import role_of
+from penumbra.router.dispatch.attempt import Attempt
+from penumbra.router.dispatch.continuation import KINDS
+from penumbra.router.dispatch.dispatch import Dispatch, Timed
+from penumbra.router.dispatch.gates import Gates, move
+from penumbra.router.dispatch.local_guard import Clocks, LocalGuard
+from penumbra.router.errors import GatewayError, ModelNotFound, PinNotAllowed, UnknownVariant
+from penumbra.router.flags.evaluate import (
+    CLIENT_ERRORS,
+    PIN_NOT_ALLOWED,
+    Context,
+    Decision,
+    compile_model,
+    evaluate,
+    targeting_key,
+)
+from penumbra.router.flags.request_features import Features
+from penumbra.router.flags.routing_table import Snapshot, Variant
+from penumbra.router.flags.slices import slice_of
+from penumbra.router.gateway.api_keys import Caller, KeyRing
+from penumbra.router.gateway.body_peek import Peek, read_request
+from penumbra.router.gateway.compiled_table import Model, Routed
+from penumbra.router.gateway.exchange import Exchange
+from penumbra.router.gateway.gauges import declare_gauges
+from penumbra.router.gateway.headers import TextHeaders, upstream_headers
+from penumbra.router.link.feedback import FeedbackDesk, Served
+from penumbra.router.link.lease import Lease
+from penumbra.router.link.observation_outbox import Reporter
+from penumbra.router.metrics import GatewayMetrics
+from penumbra.router.mirror.comparator_client import Handover
+from penumbra.router.mirror.selection import hash64, session_hash
+from penumbra.router.mirror.session import Facts, Mirroring
+from penumbra.router.settings import GatewaySettings
+from penumbra.router.upstream.batched_writes import Outbox
+from penumbra.router.upstream.http import HttpUpstream
+from penumbra.router.upstream.port import Upstream, UpstreamRequest
+
+log = logging.getLogger(__name__)
+
+_LINK_PATIENCE_SECONDS = 5.0
+SWEEP_SECONDS = 0.1
+"""How often deadlines are looked at: a limit holds to within this."""
+
+
+class Gateway:
+    """The state of one gateway process.
+
+    Args:
+        settings: What it was told at start.
+        now: Monotonic clock, seconds.
+        make_upstream: (model, variant) -> Upstream; the HTTP one unless a test says otherwise.
+        tracer: Of sampled requests; None: none is.
+    """
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        now: Callable[[], float],
+        make_upstream: Callable[[str, Variant], Upstream] | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
+        self.settings = settings
+        self.limits = settings.limits
+        self.now = now
+        self.tracer = tracer
+        self.keys = KeyRing(settings.keys, settings.processes)
+        self.metrics = GatewayMetrics()
+        self.timed: set[Timed] = set()
+        self.outbox = Outbox()
+        self.lease = Lease(is_needed=settings.control_url is not None)
+        self.reporter = Reporter(settings.gateway_id, secrets.token_hex(8))
+        # What trips here is out of service at once: the same table, less that candidate.
+        self.local_guard = LocalGuard(self.reporter, Clocks(now), lambda: self.apply(self.snapshot))
+        # Nobody could keep what users think of an answer without a control process.
+        self.served = Served() if settings.control_url is not None else None
+        self.feedback = FeedbackDesk(self.served or Served())
+        self.mirroring = Mirroring(Handover(settings.shadow_socket), self.reporter, self.metrics)
+        self.is_draining = False
+        self.is_controlled: Callable[[], bool] = lambda: False
+        """Whether the link to the control process is up."""
+        self._patient_until = now() + _LINK_PATIENCE_SECONDS if settings.control_url else now()
+        self._make_upstream = make_upstream or self._http_upstream
+        self._upstreams: dict[tuple[str, Variant], Upstream] = {}
+        self._gates = Gates(lambda model: self.lease.is_fresh(model, self.now()))
+        self._models: dict[str, Model] = {}
+        self._id_prefix = secrets.token_hex(8).encode()
+        self._id_counter = itertools.count()
+        declare_gauges(self)
+        self.apply(settings.snapshot)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests should come here.
+
+        A fresh process gives the control process a moment to send the flags in force; without it
+        the baseline answers all the same.
+        """
+        if self.is_draining or not self.snapshot.models:
+            return False
+        return self.snapshot.epoch > 0 or self.now() >= self._patient_until
+
+    @property
+    def upstream_connections(self) -> dict[tuple[str, ...], int]:
+        """(model, variant, `busy` or `idle`) -> open connections."""
+        counts: dict[tuple[str, ...], int] = {}
+        for model, table in self.snapshot.models.items():
+            for name, variant in table.variants.items():
+                upstream = self._upstreams.get((model, variant))
+                if isinstance(upstream, HttpUpstream):
+                    idle = upstream.idle_connections
+                    counts[model, name, "idle"] = idle
+                    counts[model, name, "busy"] = upstream.open_connections - idle
+        return counts
+
+    @property
+    def lease_seconds(self) -> dict[str, float]:
+        """Model -> for how much longer its candidates may get live traffic; empty if unguarded."""
+        now, models = self.now(), self._models if self.lease.is_needed else ()
+        return {name: self.lease.left_seconds(name, now) for name in models}
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Put a routing table into force.
+
+        Raises:
+            ValueError: A variant has no usable address; the last table stays in force.
+        """
+        upstreams = self._upstreams_of(snapshot)
+        models: dict[str, Model] = {}
+        self.local_guard.apply(snapshot)
+        for name, told in snapshot.models.items():
+            model = self.local_guard.guarded(name, told)
+            attempts: dict[str, Attempt] = {}
+            for variant_name, variant in model.variants.items():
+                upstream = upstreams[name, variant]
+                role = role_of(variant_name, model.baseline)
+                cells = self.metrics.variant(name, variant_name, role)
+                watch = self.local_guard.watch(name, model, variant_name)
+                attempt = attempts[variant_name] = Attempt(variant_name, upstream, cells, watch)
+                attempt.gate = self._gates.of(name, variant_name)
+            models[name] = Model(name, snapshot.epoch, compile_model(name, model), model, attempts)
+        retired = [self._upstreams[key] for key in self._upstreams.keys() - upstreams.keys()]
+        self.snapshot, self._models, self._upstreams = snapshot, models, upstreams
+        leaving = self._gates.apply({name: model.snapshot for name, model in models.items()})
+        if leaving:
+            move((item for item in self.timed if isinstance(item, Dispatch)), leaving)
+        for upstream in retired:
+            if isinstance(upstream, HttpUpstream):
+                upstream.close()
+        log.info("snapshot_applied", extra={"epoch": snapshot.epoch})
+
+    def _upstreams_of(self, snapshot: Snapshot) -> dict[tuple[str, Variant], Upstream]:
+        keys = [
+            (name, variant)
+            for name, model in snapshot.models.items()
+            for variant in model.variants.values()
+        ]
+        return {key: self._upstreams.get(key) or self._make_upstream(*key) for key in keys}
+
+    def next_request_id(self) -> bytes:
+        """A request id that no other process makes."""
+        return b"req-%b-%x" % (self._id_prefix, next(self._id_counter))
+
+    def route(self, exchange: Exchange, caller: Caller) -> Routed:
+        """Decide one request.
+
+        Raises:
+            GatewayError: It cannot be served; says what the client is told.
+        """
+        peek = read_request(exchange.body)
+        model = self._models.get(peek.model)
+        if model is None:
+            known = ", ".join(sorted(self._models)) or "none"
+            raise ModelNotFound(
+                f"the model {peek.model!r} is not served here; known: {known}", param="model"
+            )
+        context = self._context(exchange, caller, peek, model)
+        decision = evaluate(model.compiled, context)
+        if decision.error_code in CLIENT_ERRORS:
+            raise _refused_decision(decision, context, model)
+        model.attempts[decision.variant].cells.count_decision(decision.reason)
+        order = model.plan(decision, context.slice, is_lease_fresh=context.is_lease_fresh)
+        headers = upstream_headers(exchange.headers, exchange.request_id)
+        request = UpstreamRequest(exchange.path, headers, exchange.body)
+        routed = Routed(model, decision, order, request)
+        if model.mirror is not None and exchange.path in KINDS:
+            runs = model.mirror.chosen(exchange.request_id, context.slice, decision.variant)
+            if runs:
+                facts = _facts(exchange, caller, peek, routed)
+                routed.tapped = self.mirroring.begin(runs, model.mirror.baseline, request, facts)
+        return routed
+
+    def _context(self, exchange: Exchange, caller: Caller, peek: Peek, model: Model) -> Context:
+        raw = exchange.headers
+        headers = TextHeaders(raw)
+        tenant = caller.tenant.name
+        features = Features(peek.parts, len(exchange.body))
+        named = _text(raw.get(b"x-penumbra-slice"))
+        return Context(
+            model=peek.model,
+            tenant=tenant,
+            headers=headers,
+            targeting_key=targeting_key(
+                _text(raw.get(b"x-user-id")),
+                _text(raw.get(b"x-session-id")),
+                peek.user if isinstance(peek.user, str) else None,
+                caller.key_id,
+                peek.prompt_hash,
+            ),
+            slice=slice_of(
+                model.compiled.slices,
+                tenant,
+                headers,
+                features,
+                named,
+                model.snapshot.flag.quarantined,
+            ),
+            request_id=exchange.request_id.decode("latin-1"),
+            pin=_text(raw.get(b"x-penumbra-variant")),
+            may_pin=caller.may_pin,
+            features=features,
+            is_lease_fresh=self.lease.is_fresh(peek.model, self.now()),
+        )
+
+    def dispatch(self, routed: Routed, exchange: Exchange) -> Dispatch:
+        """The dispatch of a decided request, watched for its deadline."""
+        attempts = exchange.trace.routed(routed) if exchange.trace else routed.model.attempts
+        dispatch = Dispatch(routed.plan, attempts, routed.request, exchange, self.limits, self.now)
+        if routed.tapped is not None:
+            dispatch.tap(routed.tapped.tap)
+        self.timed.add(dispatch)
+        self.outbox.in_flight += 1
+        return dispatch
+
+    async def sweep(self) -> None:
+        """Expire what is over its deadline, for ever."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            now = self.now()
+            for item in [item for item in self.timed if item.deadline <= now]:
+                try:
+                    item.expire(now)
+                except Exception:
+                    log.exception("expire_failed")
+
+    def close(self) -> None:
+        """Close pooled connections."""
+        for upstream in self._upstreams.values():
+            if isinstance(upstream, HttpUpstream):
+                upstream.close()
+
+    def _http_upstream(self, model: str, variant: Variant) -> Upstream:
+        api_key = os.environ.get(variant.api_key_env) if variant.api_key_env else None
+        if variant.api_key_env and not api_key:
+            log.warning("upstream_key_missing", extra={"variable": variant.api_key_env})
+        return HttpUpstream(
+            model,
+            variant.url,
+            api_key=api_key,
+            connect_seconds=self.limits.connect_seconds,
+            connections=self.limits.upstream_connections,
+            outbox=self.outbox,
+        )
+
+
+def _facts(exchange: Exchange, caller: Caller, peek: Peek, routed: Routed) -> Facts:
+    prompt = bytes(peek.messages or peek.prompt)
+    return Facts(
+        request_id=exchange.request_id,
+        model=peek.model,
+        slice_name=routed.plan.slice_name,
+        epoch=routed.model.epoch,
+        prompt_hash=hash64(prompt),
+        session=session_hash(caller.tenant.name, exchange.headers.get(b"x-session-id")),
+        trace=exchange.trace.context.header if exchange.trace is not None else "",
+    )
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")
+
+
+def _refused_decision(decision: Decision, context: Context, model: Model) -> GatewayError:
+    if decision.error_code == PIN_NOT_ALLOWED:
+        return PinNotAllowed("this key may not choose a variant (may_pin)")
+    known = ", ".join(sorted(model.attempts))
+    return UnknownVariant(
+        f"x-penumbra-variant is {context.pin!r}, wanted one of: {known}",
+        param="x-penumbra-variant",
+    )

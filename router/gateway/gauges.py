@@ -1,0 +1,39 @@
+"""What a gateway tells about itself when it is scraped, beside what it counts."""
+
+from typing import TYPE_CHECKING
+
+from penumbra.monitoring.telemetry import gateway as of
+from penumbra.router.dispatch.dispatch import Dispatch
+
+if TYPE_CHECKING:
+    from penumbra.router.gateway.gateway import Gateway
+
+
+def declare_gauges(gateway: "Gateway") -> None:
+    """Add the gauges of one gateway to its metrics."""
+    _declare_traffic(gateway)
+    _declare_evidence(gateway)
+
+
+def _declare_traffic(gateway: "Gateway") -> None:
+    cells = gateway.metrics.cells
+    cells.read(of.SNAPSHOT_EPOCH, lambda: gateway.snapshot.epoch)
+    cells.read(
+        of.IN_FLIGHT,
+        lambda: sum(isinstance(item, Dispatch) for item in gateway.timed),
+    )
+    cells.read_by(of.UPSTREAM_CONNECTIONS, lambda: gateway.upstream_connections)
+
+
+def _declare_evidence(gateway: "Gateway") -> None:
+    cells = gateway.metrics.cells
+    handover = gateway.mirroring.handover
+    cells.read(of.COMPARATOR_CONNECTED, lambda: handover.is_connected)
+    cells.read(of.MIRROR_BUFFER, lambda: handover.buffered_bytes)
+    cells.read(of.MIRROR_LOST, lambda: handover.lost)
+    cells.read_by(
+        of.LEASE, lambda: {(model,): left for model, left in gateway.lease_seconds.items()}
+    )
+    cells.read(of.OBSERVATIONS_DROPPED, lambda: gateway.reporter.dropped)
+    cells.read(of.CONTROL_CONNECTED, lambda: gateway.is_controlled())
+    cells.read_by(of.LOCAL_TRIPS, lambda: gateway.local_guard.trips)

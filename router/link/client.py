@@ -1,0 +1,291 @@
+"""The end of the link to the control process in a gateway or a comparator.
+
+Newer routing tables come in; observations, and questions for the lease, go out. While the link is
+down the gateway serves on with its last table, for as long as it takes -- only its leases end; when
+it is back the newest table arrives at once, and what is not acknowledged is sent again.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, WebSocketException
+from websockets.frames import CloseCode
+
+from penumbra.router.flags.routing_table import Snapshot
+from penumbra.router.link.backoff import Pace
+from penumbra.router.link.feedback import FeedbackDesk
+from penumbra.router.link.lease import Lease
+from penumbra.router.link.messages import (
+    COMPARATOR_PATH,
+    PATH,
+    Applied,
+    Beat,
+    Feedback,
+    FeedbackDone,
+    Found,
+    Hello,
+    LinkError,
+    Probe,
+    Push,
+    Refused,
+    Seek,
+    Stored,
+    encode,
+    from_control,
+    link_url,
+)
+from penumbra.router.link.messages import Lease as Grant
+from penumbra.router.link.observation_outbox import Reporter
+
+log = logging.getLogger(__name__)
+
+_LARGEST_MESSAGE_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Duties:
+    """What the link carries besides routing tables."""
+
+    reporter: Reporter | None = None
+    """Observations to send."""
+    lease: Lease | None = None
+    """Leases to renew."""
+    feedback: FeedbackDesk | None = None
+    """Users' judgements to pass on."""
+    is_comparing: Callable[[], bool] | None = None
+    """Given: this end is a comparator; it gives a sign of life when asked, while this holds and it
+    has the newest table."""
+    machine: str = field(default_factory=platform.node)
+    """What a comparator and the gateways that it guards have in common."""
+    metrics: str = ""  # as in `Hello`
+
+    @property
+    def path(self) -> str:
+        """The link's path at the control process."""
+        return PATH if self.is_comparing is None else COMPARATOR_PATH
+
+
+class ControlLink:
+    """Keeps one gateway process, or a comparator, in touch with the control process.
+
+    Args:
+        url: Base URL of the control process (http, https, ws or wss).
+        token: The gateways' bearer token.
+        process_id: Name of this process.
+        on_snapshot: Puts a table into force; when it returns, every further request is decided by
+            it. May raise, then the last table stays and the control process is told why.
+        pace: Timing.
+        duties: What else goes over the link.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        process_id: str,
+        on_snapshot: Callable[[Snapshot], None],
+        pace: Pace | None = None,
+        duties: Duties | None = None,
+    ) -> None:
+        self._duties = duties or Duties()
+        self._url = link_url(url, self._duties.path)
+        self._token = token
+        self._process_id = process_id
+        self._on_snapshot = on_snapshot
+        self._pace = pace or Pace()
+        self._has_observations = asyncio.Event()
+        self._must_renew = asyncio.Event()
+        self._is_current = asyncio.Event()
+        """Set while the newest table that came over this connection is in force."""
+        self._was_acknowledged = asyncio.Event()
+        if self._duties.reporter is not None:
+            self._duties.reporter.on_news = self._has_observations.set
+        self._store = ""
+        self._failures = 0
+        self.last_epoch = 0
+        """The newest epoch that was put into force through the link; 0 before the first."""
+        self.connected_since: float | None = None
+        """By the pace's clock; None while the link is down."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the link is up."""
+        return self.connected_since is not None
+
+    async def run(self) -> None:
+        """Hold the link until cancelled, connecting again whenever it breaks."""
+        while True:
+            try:
+                await self._hold()
+                self._report("closed by the control process", is_refusal=False)
+            except (OSError, TimeoutError, WebSocketException, LinkError) as error:
+                refused = isinstance(error, InvalidHandshake)
+                self._report(f"{type(error).__name__}: {error}", is_refusal=refused)
+            finally:
+                self.connected_since = None
+            await self._pace.sleep(self._pace.retry_seconds(self._failures))
+            self._failures += 1
+
+    async def tell_the_rest(self, seconds: float) -> None:
+        """Wait until all that was observed is acknowledged, at most so long."""
+        reporter = self._duties.reporter
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while reporter is not None and not reporter.is_empty and self.is_connected:
+                    self._was_acknowledged.clear()
+                    await self._was_acknowledged.wait()
+
+    async def _hold(self) -> None:
+        async with connect(
+            self._url,
+            additional_headers={"authorization": f"Bearer {self._token}"},
+            open_timeout=self._pace.open_seconds,
+            ping_interval=self._pace.ping_seconds,
+            ping_timeout=self._pace.ping_seconds,
+            # Whoever did not answer a ping will not answer a close either.
+            close_timeout=self._pace.ping_seconds,
+            max_size=_LARGEST_MESSAGE_BYTES,
+            compression=None,
+            proxy=None,
+        ) as socket:
+            self._is_current.clear()
+            told = (self._store, self.last_epoch, self._duties.machine, self._duties.metrics)
+            hello = Hello(self._process_id, os.getpid(), *told)
+            await socket.send(encode(hello))
+            chores = [asyncio.create_task(_do(chore, socket)) for chore in self._chores(socket)]
+            try:
+                await self._follow(socket)
+            except asyncio.CancelledError:
+                # This process ends in order, and the control process need not wait for it.
+                await socket.close(CloseCode.GOING_AWAY)
+                raise
+            finally:
+                for chore in chores:
+                    chore.cancel()
+                await asyncio.gather(*chores, return_exceptions=True)
+
+    def _chores(self, socket: ClientConnection) -> list[Coroutine[Any, Any, None]]:
+        chores = []
+        if self._duties.reporter is not None:
+            chores.append(self._send_reports(socket, self._duties.reporter))
+        if self._duties.lease is not None:
+            chores.append(self._renew(socket, self._duties.lease))
+        if self._duties.feedback is not None:
+            chores.append(self._send_feedback(socket, self._duties.feedback))
+        return chores
+
+    async def _send_feedback(self, socket: ClientConnection, desk: FeedbackDesk) -> None:
+        waiting: asyncio.Queue[Feedback] = asyncio.Queue()  # bounded by the desk
+        desk.send = waiting.put_nowait
+        try:
+            while True:
+                await socket.send(encode(await waiting.get()))
+        finally:
+            desk.send = None
+
+    async def _send_reports(self, socket: ClientConnection, reporter: Reporter) -> None:
+        reporter.rewind()
+        while True:
+            report = reporter.next_report()
+            if report is not None:
+                await socket.send(encode(report))
+            else:
+                self._has_observations.clear()
+                await self._has_observations.wait()
+
+    async def _renew(self, socket: ClientConnection, lease: Lease) -> None:
+        while True:
+            # Whoever could not take a table over may have one with a candidate rolled back since.
+            await self._is_current.wait()
+            self._must_renew.clear()
+            await socket.send(encode(lease.ask(self._pace.now())))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(lease.period_seconds):
+                    await self._must_renew.wait()
+
+    async def _follow(self, socket: ClientConnection) -> None:
+        async for text in socket:
+            message = from_control(text)
+            if isinstance(message, Push):
+                await self._take_push(socket, message)
+            else:
+                answer = self._heard(message)
+                if answer is not None:
+                    await socket.send(encode(answer))
+
+    def _heard(self, message: Grant | Stored | Probe | Seek | FeedbackDone) -> Beat | Found | None:
+        duties = self._duties
+        match message:
+            case Seek() if duties.feedback is not None:
+                return duties.feedback.found(message)
+            case FeedbackDone() if duties.feedback is not None:
+                duties.feedback.done(message)
+            case Grant() if duties.lease is not None:
+                duties.lease.answered(message)
+            case Stored(incarnation=incarnation, seq=seq) if duties.reporter is not None:
+                duties.reporter.acknowledge(incarnation, seq)
+                self._was_acknowledged.set()
+            case Probe(nonce=nonce) if duties.is_comparing is not None:
+                is_alive = duties.is_comparing() and self._is_current.is_set()
+                return Beat(nonce) if is_alive else None
+            case _:
+                raise LinkError(f"{type(message).__name__} was not asked for")
+        return None
+
+    async def _take_push(self, socket: ClientConnection, push: Push) -> None:
+        taken = self._take(push)
+        if isinstance(taken, Applied):
+            self._is_current.set()
+        else:
+            self._is_current.clear()
+            if self._duties.lease is not None:
+                self._duties.lease.revoke()
+        await socket.send(encode(taken))
+        # The table may have a model that no lease was granted for yet.
+        self._must_renew.set()
+        if self.connected_since is None:
+            self.connected_since = self._pace.now()
+            self._failures = 0
+            log.info("control_link_up", extra={"epoch": self.last_epoch})
+
+    def _take(self, push: Push) -> Applied | Refused:
+        try:
+            table = push.table()
+        except ValueError as error:
+            return self._refuse(-1, f"not a routing table: {error}")
+        if push.store == self._store and table.epoch < self.last_epoch:
+            return self._refuse(table.epoch, f"older than epoch {self.last_epoch}, in force here")
+        if push.store != self._store or table.epoch > self.last_epoch:
+            try:
+                self._on_snapshot(table)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with it, serve on with the last
+                return self._refuse(table.epoch, f"{type(error).__name__}: {error}")
+            self._store, self.last_epoch = push.store, table.epoch
+        return Applied(table.epoch)
+
+    def _refuse(self, epoch: int, detail: str) -> Refused:
+        log.error("snapshot_refused", extra={"epoch": epoch, "detail": detail})
+        return Refused(epoch, detail)
+
+    def _report(self, error: str, *, is_refusal: bool) -> None:
+        # Said once per outage, not once per attempt; but a refusal is the operator's to mend.
+        if self._failures == 0 or is_refusal:
+            log.warning("control_link_down", extra={"error": error, "last_epoch": self.last_epoch})
+
+
+async def _do(chore: Coroutine[Any, Any, None], socket: ClientConnection) -> None:
+    try:
+        await chore
+    except ConnectionClosed:
+        return  # whoever reads from the connection says so
+    except Exception:
+        log.exception("link_chore_failed")
+        # A link that does half of its duty is worse than none: that one ends the leases.
+        await socket.close()

@@ -1,0 +1,79 @@
+"""For how long this gateway may go on giving candidates live traffic.
+
+A lease is counted from when it was *asked for*, never from when the answer came: one that was stuck
+in a buffer is worth nothing, whatever it says. Nobody has to tell a gateway that the guard is gone;
+it is enough that nobody says any more that it is there.
+
+A gateway without a control process has no guard by its operator's explicit choice (`control_url`
+unset: a fixed table, benchmarks): there every model counts as guarded.
+"""
+
+import itertools
+from collections.abc import Mapping
+
+from penumbra.router.link.messages import Lease as Grant
+from penumbra.router.link.messages import Renew
+
+FIRST_PERIOD_SECONDS = 0.5
+"""How often to ask until something was granted."""
+RENEWALS_A_LEASE = 4
+_SHORTEST_PERIOD_SECONDS = 0.05
+_REMEMBERED = 16
+"""Questions whose answer may still come."""
+
+
+class Lease:
+    """The leases of all models, in one gateway process.
+
+    Args:
+        is_needed: False: every model is always fresh.
+    """
+
+    __slots__ = ("_asked", "_asked_last", "_nonces", "_until", "is_needed", "period_seconds")
+
+    def __init__(self, *, is_needed: bool = True) -> None:
+        self.period_seconds = FIRST_PERIOD_SECONDS
+        """How long to wait between two questions."""
+        self.is_needed = is_needed
+        self._until: dict[str, float] = {}
+        self._asked: dict[int, float] = {}
+        self._asked_last = float("-inf")
+        self._nonces = itertools.count(1)
+
+    def is_fresh(self, model: str, now: float) -> bool:
+        """Whether candidates of the model may get live traffic; the hot path asks."""
+        return now < self._until.get(model, -1.0) or not self.is_needed
+
+    def left_seconds(self, model: str, now: float) -> float:
+        """For how much longer it is fresh; 0 if it is not."""
+        return max(0.0, self._until.get(model, now) - now)
+
+    def ask(self, now: float) -> Renew:
+        """The question to send now."""
+        nonce = next(self._nonces)
+        self._asked[nonce] = now
+        if len(self._asked) > _REMEMBERED:
+            del self._asked[next(iter(self._asked))]
+        return Renew(nonce)
+
+    def answered(self, grant: Grant) -> None:
+        """The answer to a question; one that nobody asked, or asked too long ago, is ignored."""
+        asked_at = self._asked.pop(grant.nonce, None)
+        if asked_at is None:
+            return
+        self.granted(asked_at, grant.seconds)
+        if self._until and grant.full_seconds > 0:
+            period = grant.full_seconds / RENEWALS_A_LEASE
+            self.period_seconds = max(_SHORTEST_PERIOD_SECONDS, period)
+
+    def revoke(self) -> None:
+        """Nothing that was granted, or asked for, holds any more."""
+        self._until = {}
+        self._asked.clear()
+
+    def granted(self, asked_at: float, seconds: Mapping[str, float]) -> None:
+        """Take over what was granted, for the models that it names and no other."""
+        if asked_at < self._asked_last:
+            return  # overtaken by the answer to a later question
+        self._asked_last = asked_at
+        self._until = {model: asked_at + granted for model, granted in seconds.items()}

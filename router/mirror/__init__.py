@@ -1,0 +1,1 @@
+"""Copies of answered requests: which are chosen, tapped, framed and handed to the comparator."""

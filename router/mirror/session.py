@@ -1,0 +1,192 @@
+"""One mirrored request from its decision to its hand-over, and what becomes of those that fail.
+
+What decides is in `penumbra.router.mirror.selection`, what asks for token ids and takes them out
+again in `penumbra.router.mirror.token_tap`, what carries it away in
+`penumbra.router.mirror.comparator_client`. Whatever goes wrong here is counted by its reason and
+costs the client nothing.
+
+Reading order: Mirroring.begin, Mirroring.end.
+"""
+
+import logging
+from dataclasses import dataclass
+from enum import StrEnum
+
+from penumbra.monitoring.evidence import Run
+from penumbra.monitoring.logs import trace_field
+from penumbra.router import sse
+from penumbra.router.link.observation_outbox import Reporter
+from penumbra.router.metrics import GatewayMetrics
+from penumbra.router.mirror.comparator_client import Handover
+from penumbra.router.mirror.frame import Mirrored
+from penumbra.router.mirror.selection import comparable
+from penumbra.router.mirror.token_tap import Tap, tap_body
+from penumbra.router.upstream.port import UpstreamRequest
+
+log = logging.getLogger(__name__)
+
+
+class ShedReason(StrEnum):
+    """Why a request that was chosen was not handed over. A closed set: it labels a metric.
+
+    What a candidate failed at is counted elsewhere, as a failure of the candidate.
+    """
+
+    NO_COMPARATOR = "no_comparator"
+    BUFFER_FULL = "buffer_full"
+    NOT_TAPPABLE = "not_tappable"
+    """The client has its own wish about token ids, or one that they would interfere with."""
+    REFUSED = "refused"
+    """The server does not take the field that asks for token ids."""
+    TOO_LARGE = "too_large"
+    ERROR = "error"
+    """The answer is an error of the engine's or of the gateway's."""
+    BROKEN_OFF = "broken_off"
+    CONTINUED = "continued"
+    """Two variants answered, each a part."""
+    CLIENT_GONE = "client_gone"
+    OTHER_VARIANT = "other_variant"
+    """In the end a variant answered that the run does not compare."""
+    FAULT = "fault"
+    """The gateway itself failed at it; see its log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a mirrored request is known as."""
+
+    request_id: bytes
+    model: str
+    slice_name: str
+    epoch: int
+    prompt_hash: int
+    session: int
+    trace: str = ""
+    """Its `traceparent`, if it is traced."""
+
+
+@dataclass(slots=True)
+class Tapped:
+    """A mirrored request under way."""
+
+    tap: Tap
+    runs: tuple[Run, ...]
+    baseline: str
+    facts: Facts
+    request: UpstreamRequest
+    """As the client sent it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How its answer went; monotonic seconds."""
+
+    variant: str
+    """Who answered."""
+    started_at: float
+    first_byte_at: float
+    ended_at: float
+
+
+class Mirroring:
+    """All mirrored requests of one gateway process."""
+
+    def __init__(self, handover: Handover, reporter: Reporter, metrics: GatewayMetrics) -> None:
+        self.handover = handover
+        self._reporter = reporter
+        self._metrics = metrics
+
+    def begin(
+        self, runs: tuple[Run, ...], baseline: str, request: UpstreamRequest, facts: Facts
+    ) -> Tapped | None:
+        """Take on a request that was chosen, before anybody has answered it.
+
+        Args:
+            runs: For which it was chosen.
+            baseline: Of its model.
+            request: As the client sent it.
+            facts: What it is known as.
+
+        Returns:
+            None if it cannot be handed over now: then it is not tapped either.
+        """
+        try:
+            return self._begin(runs, baseline, request, facts)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the request goes on
+            self._fault(runs, facts, error)
+            return None
+
+    def _begin(
+        self, runs: tuple[Run, ...], baseline: str, request: UpstreamRequest, facts: Facts
+    ) -> Tapped | None:
+        refusal = self.handover.refusal()
+        if refusal is not None:
+            self._shed(runs, facts, ShedReason(refusal))
+            return None
+        body = tap_body(request.body)
+        if body is None:
+            self._shed(runs, facts, ShedReason.NOT_TAPPABLE)
+            return None
+        return Tapped(Tap(request, body), runs, baseline, facts, request)
+
+    def end(self, tapped: Tapped, ending: Ending) -> None:
+        """The client has its last byte, or will get no more: hand over what is to be compared."""
+        try:
+            self._end(tapped, ending)
+        except Exception as error:  # noqa: BLE001 - whoever calls has an answer to finish
+            self._fault(tapped.runs, tapped.facts, error)
+
+    def _end(self, tapped: Tapped, ending: Ending) -> None:
+        facts, lost = tapped.facts, tapped.tap.lost
+        if lost is not None:
+            self._shed(tapped.runs, facts, ShedReason(lost))
+            return
+        runs = comparable(tapped.runs, tapped.baseline, ending.variant)
+        others = tuple(run for run in tapped.runs if run not in runs)
+        if others:
+            self._shed(others, facts, ShedReason.OTHER_VARIANT)
+        if runs:
+            self._hand_over(runs, tapped, ending)
+
+    def _hand_over(self, runs: tuple[Run, ...], tapped: Tapped, ending: Ending) -> None:
+        facts, answer = tapped.facts, tapped.tap.answer
+        if sse.ERROR_MARK in answer and sse.has_error_event(answer):
+            self._shed(runs, facts, ShedReason.ERROR)
+            return
+        mirrored = Mirrored(
+            request_id=facts.request_id.decode("latin-1"),
+            model=facts.model,
+            variant=ending.variant,
+            candidates=tuple(run.candidate for run in runs),
+            slice=facts.slice_name,
+            epoch=facts.epoch,
+            path=tapped.request.path.decode("ascii"),
+            prompt_hash=facts.prompt_hash,
+            session=facts.session,
+            body=tapped.request.body,
+            is_stream=not answer.lstrip().startswith(b"{"),
+            answer=answer,
+            answered_at=ending.ended_at,
+            first_byte_seconds=ending.first_byte_at - ending.started_at,
+            total_seconds=ending.ended_at - ending.started_at,
+            trace=facts.trace,
+        )
+        refusal = self.handover.offer(mirrored)
+        if refusal is not None:
+            self._shed(runs, facts, ShedReason(refusal))
+            return
+        for run in runs:
+            cell = self._metrics.mirrored.cell(facts.model, run.candidate, facts.slice_name)
+            cell.value += 1
+
+    def _fault(self, runs: tuple[Run, ...], facts: Facts, error: Exception) -> None:
+        # Its type only: the text could quote what was mirrored.
+        log.error(
+            "mirroring_failed", extra={"error": type(error).__name__, **trace_field(facts.trace)}
+        )
+        self._shed(runs, facts, ShedReason.FAULT)
+
+    def _shed(self, runs: tuple[Run, ...], facts: Facts, reason: ShedReason) -> None:
+        for run in runs:
+            self._metrics.mirror_sheds.cell(facts.model, run.candidate, reason.value).value += 1
+            self._reporter.shed(run, facts.slice_name, reason.value)

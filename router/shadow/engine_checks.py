@@ -1,0 +1,213 @@
+"""Looks after what is compared: engine gauges, health, fingerprints and self-tests, each in time.
+
+Four loops, each an owned task. A look that fails is counted and logged, and the next one comes.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+from penumbra.monitoring.evidence import Run, Trip
+from penumbra.router.shadow.admission import read_gauges
+from penumbra.router.shadow.comparator import Comparator
+from penumbra.router.shadow.reporting import Reporting
+from penumbra.router.shadow.scoring import Scorer
+from penumbra.router.shadow.selftest import built_in_sequences, run_self_test
+from penumbra.router.shadow.watch_list import WatchedModel
+from penumbra.router.upstream.calls import UpstreamError, fetch, fetch_json
+from penumbra.router.upstream.port import Upstream, UpstreamRequest
+
+log = logging.getLogger(__name__)
+
+UNHEALTHY = "unhealthy"
+_METRICS = UpstreamRequest(b"/metrics", b"", b"", b"GET")
+_MODELS = UpstreamRequest(b"/v1/models", b"", b"", b"GET")
+_GAUGES_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
+_OK = 200
+
+
+class Attendance:
+    """The loops of one comparator.
+
+    Args:
+        comparator: Whose builds.
+        reporter: Who is told.
+        score: Scores for self-tests.
+    """
+
+    def __init__(self, comparator: Comparator, reporter: Reporting, scorer: Scorer) -> None:
+        self._comparator = comparator
+        self._settings = comparator.settings
+        self._reporter = reporter
+        self._scorer = scorer
+        self._clocks = comparator.clocks
+        self._changed = asyncio.Event()
+        self._bad_health: dict[Run, int | None] = {}
+        """Bad answers in a row; None while the candidate was never seen healthy."""
+        self._digests: dict[tuple[Run, str], str] = {}
+        self._tests: dict[str, tuple[frozenset[Run], float]] = {}
+        """Model -> the runs that its last self-test was told to, and when the next is due."""
+
+    def changed(self) -> None:
+        """The routing table changed: look at new runs at once."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Look after everything until cancelled."""
+        settings = self._settings
+        async with asyncio.TaskGroup() as group:
+            group.create_task(
+                self._repeat("gauges", self.read_gauges, settings.headroom.poll_seconds)
+            )
+            group.create_task(self._repeat("health", self.check_health, settings.health.seconds))
+            group.create_task(self._repeat("self_test", self.self_test, _LOOK_SECONDS))
+            group.create_task(self._identify())
+
+    async def _repeat(self, work: str, look: Callable[[], Awaitable[None]], seconds: float) -> None:
+        while True:
+            await self._guarded(work, look)
+            await asyncio.sleep(seconds)
+
+    async def _identify(self) -> None:
+        while True:
+            self._changed.clear()
+            await self._guarded("identity", self.identify)
+            try:
+                async with asyncio.timeout(self._settings.fingerprint_seconds):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+
+    async def _guarded(self, work: str, look: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await look()
+        except Exception:
+            self._comparator.metrics.faults.cell(work).value += 1
+            log.exception("attendance_failed", extra={"work": work})
+
+    # Gauges
+
+    async def read_gauges(self) -> None:
+        """Read every engine's gauges once, all at the same time."""
+        async with asyncio.TaskGroup() as group:
+            for model, name, upstream in self._builds():
+                group.create_task(self._read_gauges(model.name, name, upstream))
+
+    async def _read_gauges(self, model: str, variant: str, upstream: Upstream) -> None:
+        try:
+            answer = await fetch(upstream, _METRICS, timeout_seconds=_GAUGES_SECONDS)
+        except UpstreamError:
+            return  # what is known grows stale, and stale gauges tell nothing
+        gauges = None
+        if answer.status == _OK:
+            gauges = read_gauges(answer.body.decode("utf-8", "replace"))
+        if gauges is not None:
+            self._comparator.gauges[model, variant] = (gauges, self._clocks.now())
+
+    # Health
+
+    async def check_health(self) -> None:
+        """Ask every watched candidate once; too many bad answers in a row trip."""
+        runs = self._comparator.watched.runs
+        answers = await asyncio.gather(*(self._upstream(run.run).health() for run in runs))
+        self._bad_health = {run.run: self._bad_health.get(run.run) for run in runs}
+        for run, is_healthy in zip(runs, answers, strict=True):
+            self._note_health(run.run, is_healthy=is_healthy)
+        self._comparator.metrics.saw_health(
+            {
+                (run.run.model, run.run.candidate): is_healthy
+                for run, is_healthy in zip(runs, answers, strict=True)
+            }
+        )
+
+    def _note_health(self, run: Run, *, is_healthy: bool) -> None:
+        bad = self._bad_health[run]
+        if is_healthy:
+            self._bad_health[run] = 0
+        elif bad is not None:
+            self._bad_health[run] = bad + 1
+            if bad + 1 == self._settings.health.failures:
+                detail = f"{bad + 1} bad answers of its health check in a row"
+                log.warning("candidate_unhealthy", extra={"candidate": run.candidate})
+                self._reporter.trip(run, Trip(UNHEALTHY, detail, self._clocks.wall()))
+
+    # Identity
+
+    async def identify(self) -> None:
+        """Read the fingerprints and limits of all builds; tell those that changed."""
+        watched = self._comparator.watched
+        self._digests = {
+            key: digest
+            for key, digest in self._digests.items()
+            if key[0] in {run.run for run in watched.runs}
+        }
+        for model in list(watched.models.values()):
+            lengths = [await self._context(upstream) for upstream in model.upstreams.values()]
+            known = [length for length in lengths if length is not None]
+            if known:
+                self._comparator.context_tokens[model.name] = min(known)
+            await self._fingerprints(model)
+
+    async def _fingerprints(self, model: WatchedModel) -> None:
+        for name, upstream in model.upstreams.items():
+            try:
+                digest = await upstream.fingerprint()
+            except UpstreamError:
+                continue  # not reachable now: that is health's business
+            for candidate, run in model.runs.items():
+                concerned = name in (model.baseline, candidate)
+                if concerned and self._digests.get((run.run, name)) != digest:
+                    self._digests[run.run, name] = digest
+                    self._reporter.fingerprint(run.run, name, digest)
+
+    async def _context(self, upstream: Upstream) -> int | None:
+        try:
+            answer: Any = await fetch_json(upstream, _MODELS)
+            lengths = [card.get("max_model_len") for card in answer["data"]]
+        except (UpstreamError, KeyError, TypeError, AttributeError):
+            return None
+        return min((length for length in lengths if isinstance(length, int)), default=None)
+
+    # Self-tests
+
+    async def self_test(self) -> None:
+        """Test the baseline of every model with a new run, or whose last test is long ago."""
+        models = self._comparator.watched.models
+        self._tests = {name: test for name, test in self._tests.items() if name in models}
+        for model in list(models.values()):
+            runs = frozenset(run.run for run in model.runs.values())
+            told, due = self._tests.get(model.name, (frozenset[Run](), 0.0))
+            if runs <= told and self._clocks.now() < due:
+                continue
+            # A baseline that still starts, or is gone, is no instrument that lies: it waits.
+            if await model.upstreams[model.baseline].health():
+                await self._test(model, runs)
+
+    async def _test(self, model: WatchedModel, runs: frozenset[Run]) -> None:
+        settings = self._settings.self_test
+        kept = self._comparator.sequences.get(model.name)
+        test, seconds = await run_self_test(
+            model.upstreams[model.baseline],
+            list(kept) if kept else built_in_sequences(),
+            self._scorer.score,
+            settings,
+            self._clocks.wall,
+        )
+        self._comparator.purse.charge(seconds)
+        pause = settings.seconds if test.is_ok else settings.retry_seconds
+        self._tests[model.name] = (runs, self._clocks.now() + pause)
+        self._comparator.metrics.tested(model.name, test)
+        report = log.info if test.is_ok else log.error
+        report("self_test", extra={"model": model.name, "detail": test.detail})
+        for run in runs:
+            self._reporter.self_test(run, test)
+
+    def _builds(self) -> Iterator[tuple[WatchedModel, str, Upstream]]:
+        for model in list(self._comparator.watched.models.values()):
+            for name, upstream in model.upstreams.items():
+                yield model, name, upstream
+
+    def _upstream(self, run: Run) -> Upstream:
+        return self._comparator.watched.models[run.model].upstreams[run.candidate]

@@ -1,0 +1,117 @@
+"""The Unix socket on which the gateways of a machine hand over what they mirrored.
+
+Nothing is ever sent back, and reading never waits for a comparison: what cannot be kept is shed at
+once, so a gateway's socket buffer stays empty however slow the engines are.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from penumbra.router.mirror.frame import LARGEST_FRAME_BYTES, LENGTH_BYTES, Mirrored, read_frame
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 64
+
+
+class FrameServer:
+    """Accepts gateways and reads their frames.
+
+    Args:
+        path: Where the socket is made; an old one that nobody listens on is replaced.
+        on_frame: Told of each mirrored request and of the bytes that it takes. Must not block.
+        on_malformed: Told of what was no frame; its connection is closed.
+        connections: Gateways at once.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        on_frame: Callable[[Mirrored, int], None],
+        on_malformed: Callable[[], None],
+        connections: int = 64,
+    ) -> None:
+        self._path = path
+        self._on_frame = on_frame
+        self._on_malformed = on_malformed
+        self._limit = connections
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    @property
+    def connections(self) -> int:
+        """Gateways that are connected."""
+        return len(self._writers)
+
+    async def run(self) -> None:
+        """Serve until cancelled.
+
+        Raises:
+            OSError: The socket cannot be made; the message names it.
+        """
+        await self._clear()
+        try:
+            server = await asyncio.start_unix_server(self._serve, self._path, backlog=_BACKLOG)
+        except OSError as error:
+            text = f"cannot listen on {self._path} (shadow.socket_path): {error.strerror}"
+            raise OSError(error.errno, text) from error
+        # Prompts come in here: for this user's gateways only.
+        self._path.chmod(0o600)
+        log.info("frames_awaited", extra={"socket": str(self._path)})
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            server.close()
+            for writer in list(self._writers):
+                writer.close()
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
+
+    async def _clear(self) -> None:
+        try:
+            if not stat.S_ISSOCK(self._path.stat().st_mode):
+                return  # binding it says what is wrong
+        except FileNotFoundError:
+            return
+        try:
+            _, writer = await asyncio.open_unix_connection(self._path)
+        except OSError:
+            self._path.unlink()
+            return
+        writer.close()
+        raise OSError(f"another comparator listens on {self._path} (shadow.socket_path)")
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._writers) >= self._limit:
+            log.warning("gateway_connection_refused", extra={"connections": self._limit})
+            writer.close()
+            return
+        self._writers.add(writer)
+        try:
+            while True:
+                length = int.from_bytes(await reader.readexactly(LENGTH_BYTES), "big")
+                if not 0 < length <= LARGEST_FRAME_BYTES:
+                    raise msgspec.DecodeError(f"a frame of {length} bytes")
+                mirrored = read_frame(await reader.readexactly(length))
+                self._on_frame(mirrored, length)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            # Not the error's text: it could quote what it could not read.
+            log.warning("frame_malformed", extra={"error": type(error).__name__})
+            self._on_malformed()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+
+
+def nice(amount: int) -> None:
+    """Let other processes go first."""
+    if amount:
+        os.nice(amount)

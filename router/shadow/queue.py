@@ -1,0 +1,131 @@
+"""The queue of mirrored requests: bounded in items, bytes and age. No I/O.
+
+Who is shed never depends on its own length or outcome: when the queue is full the newest is shed,
+whatever its size, and "full" is judged by what waits already. (A limit on `waiting + own size`
+would shed the long ones first, and a slice would look better or worse than it is.) The price is at
+most one frame over the limit. The oldest go first, and are shed by age alone.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from enum import StrEnum
+
+from penumbra.router.mirror.frame import Mirrored
+from penumbra.router.shadow.settings import QueueLimits
+
+
+class ShedReason(StrEnum):
+    """Why a mirrored request was not compared. A closed set: the values label a metric."""
+
+    QUEUE_ITEMS = "queue_items"
+    QUEUE_BYTES = "queue_bytes"
+    BUSY = "busy"
+    """It grew too old while an engine had no room."""
+    BUDGET = "budget"
+    """It grew too old while the budget was spent."""
+    AGE = "age"
+    """It grew too old while all comparisons that may run at once were running."""
+    NOT_WATCHED = "not_watched"
+    """No rollout watches its candidate any more, or it was decided before this one began."""
+    REPEATED_PROMPT = "repeated_prompt"
+    REPEATED_SESSION = "repeated_session"
+    UNREADABLE = "unreadable"
+    """The answer is none, or came without token ids."""
+    NOT_TEXT = "not_text"
+    """The prompt holds more than text, which token ids do not carry."""
+    TOO_LONG = "too_long"
+    """The prompt alone fills the context."""
+    BASELINE_SCORE = "baseline_score"
+    """The baseline gave no score: nothing to compare with, and no evidence either way."""
+    OTHER_ARM = "other_arm"
+    """Another candidate answered it."""
+    STOPPING = "stopping"
+    FAULT = "fault"
+    """The comparator itself failed; see its log."""
+
+
+_Lane = deque[tuple[Mirrored, int]]
+
+
+class Intake:
+    """First in, first out for each model; the models take turns.
+
+    Args:
+        limits: Of all models together.
+        on_shed: Told of each request that is shed here.
+        now: CLOCK_MONOTONIC, by which gateways stamp too.
+    """
+
+    def __init__(
+        self,
+        limits: QueueLimits,
+        on_shed: Callable[[Mirrored, ShedReason], None],
+        now: Callable[[], float],
+    ) -> None:
+        self._limits = limits
+        self._on_shed = on_shed
+        self._now = now
+        self._lanes: dict[str, _Lane] = {}
+        self._obstacles: dict[str, ShedReason] = {}
+        self.items = 0
+        self.bytes = 0
+
+    def put(self, mirrored: Mirrored, size_bytes: int) -> bool:
+        """Queue a request; whether it was taken."""
+        if self.items >= self._limits.items:
+            self._on_shed(mirrored, ShedReason.QUEUE_ITEMS)
+            return False
+        if self.bytes >= self._limits.bytes:
+            self._on_shed(mirrored, ShedReason.QUEUE_BYTES)
+            return False
+        self._lanes.setdefault(mirrored.model, deque()).append((mirrored, size_bytes))
+        self.items += 1
+        self.bytes += size_bytes
+        return True
+
+    def take(self, obstacle: Callable[[str], ShedReason | None]) -> Mirrored | None:
+        """The oldest request of the first model in turn that may start; None if there is none.
+
+        Args:
+            obstacle: Model -> what keeps its requests from starting now, None if nothing does.
+        """
+        self.shed_old()
+        for model in list(self._lanes):
+            blocked = obstacle(model)
+            if blocked is not None:
+                self._obstacles[model] = blocked
+                continue
+            # To the back of the turn; a lane without requests is not kept.
+            lane = self._lanes.pop(model)
+            self._obstacles.pop(model, None)
+            mirrored = self._pop(lane)
+            if lane:
+                self._lanes[model] = lane
+            return mirrored
+        return None
+
+    def shed_old(self) -> None:
+        """Shed what is older than it may be."""
+        oldest = self._now() - self._limits.age_seconds
+        for model, lane in list(self._lanes.items()):
+            # What kept the queue from moving; if nothing did, all places were taken.
+            reason = self._obstacles.get(model, ShedReason.AGE)
+            while lane and lane[0][0].answered_at < oldest:
+                self._on_shed(self._pop(lane), reason)
+            if not lane:
+                del self._lanes[model]
+                self._obstacles.pop(model, None)
+
+    def clear(self, reason: ShedReason) -> None:
+        """Shed everything."""
+        for lane in self._lanes.values():
+            while lane:
+                self._on_shed(self._pop(lane), reason)
+        self._lanes.clear()
+        self._obstacles.clear()
+
+    def _pop(self, lane: _Lane) -> Mirrored:
+        mirrored, size_bytes = lane.popleft()
+        self.items -= 1
+        self.bytes -= size_bytes
+        return mirrored

@@ -1,0 +1,149 @@
+"""What is watched now: models, builds and runs of the routing table, and who had their turn."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from penumbra.monitoring.evidence import Run
+from penumbra.router.flags.bucketing import TOTAL, position, salt
+from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Variant, Watch
+from penumbra.router.mirror.frame import Mirrored
+from penumbra.router.shadow.queue import ShedReason
+from penumbra.router.shadow.recent_keys import RecentKeys
+from penumbra.router.upstream.http import HttpUpstream
+from penumbra.router.upstream.port import Upstream
+
+Connect = Callable[[str, Variant, str | None], Upstream]
+"""(model, variant, API key) -> the upstream."""
+
+
+class WatchedRun:
+    """One course of evidence.
+
+    Args:
+        run: Its name in reports.
+        watch: What is observed.
+        since_epoch: The first routing table in which it was seen: what an older one decided
+            belongs to whatever ran before.
+        bets: Prompts, and sessions, that it remembers.
+    """
+
+    def __init__(self, run: Run, watch: Watch, since_epoch: int, bets: int) -> None:
+        self.run = run
+        self.watch = watch
+        self.since_epoch = since_epoch
+        self._prompts = RecentKeys(bets)
+        self._sessions = RecentKeys(bets)
+
+    def repeats(self, mirrored: Mirrored) -> ShedReason | None:
+        """Whether the prompt has had its bet or the session its turn."""
+        if mirrored.prompt_hash in self._prompts:
+            return ShedReason.REPEATED_PROMPT
+        if mirrored.session and mirrored.session in self._sessions:
+            return ShedReason.REPEATED_SESSION
+        return None
+
+    def note(self, mirrored: Mirrored) -> None:
+        """The prompt has its bet and the session its turn now."""
+        self._prompts.add(mirrored.prompt_hash)
+        if mirrored.session:
+            self._sessions.add(mirrored.session)
+
+    def generates(self, request_id: str) -> bool:
+        """Whether the other arm answers this request too: fixed by its id."""
+        return _falls_in(f"{self.run.id}:generate", request_id, self.watch.generate)
+
+    def runs_aa(self, request_id: str) -> bool:
+        """Whether the baseline is compared with itself on this request: fixed by its id."""
+        return _falls_in(f"{self.run.id}:aa", request_id, self.watch.aa)
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedModel:
+    """One model with at least one rollout."""
+
+    name: str
+    baseline: str
+    upstreams: dict[str, Upstream]
+    """The baseline's and every watched candidate's."""
+    runs: dict[str, WatchedRun]
+    """Candidate -> its run."""
+
+    def candidates(self) -> dict[str, Upstream]:
+        """The watched candidates' upstreams."""
+        return {name: self.upstreams[name] for name in self.runs}
+
+
+class Watched:
+    """All watched models, kept up to date from the routing tables.
+
+    Args:
+        connect: Makes an upstream; one is kept for as long as its address stays.
+        bets: Prompts, and sessions, that each run remembers.
+    """
+
+    def __init__(self, connect: Connect, bets: int) -> None:
+        self._connect = connect
+        self._bets = bets
+        self._upstreams: dict[tuple[str, str, str | None], Upstream] = {}
+        self.models: dict[str, WatchedModel] = {}
+        self.epoch = 0
+
+    @property
+    def runs(self) -> list[WatchedRun]:
+        """Every run."""
+        return [run for model in self.models.values() for run in model.runs.values()]
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Watch what this routing table says."""
+        upstreams: dict[tuple[str, str, str | None], Upstream] = {}
+        models = {
+            name: self._model(name, model, snapshot.epoch, upstreams)
+            for name, model in snapshot.models.items()
+            if model.watches
+        }
+        retired = [up for key, up in self._upstreams.items() if key not in upstreams]
+        self.models, self._upstreams, self.epoch = models, upstreams, snapshot.epoch
+        for upstream in retired:
+            _close(upstream)
+
+    def close(self) -> None:
+        """Close all connections that are idle, the others when their answer ends."""
+        for upstream in self._upstreams.values():
+            _close(upstream)
+
+    def _model(
+        self,
+        name: str,
+        model: ModelSnapshot,
+        epoch: int,
+        upstreams: dict[tuple[str, str, str | None], Upstream],
+    ) -> WatchedModel:
+        runs = {watch.candidate: self._run(name, watch, epoch) for watch in model.watches}
+        own = {}
+        for variant_name in (model.baseline, *runs):
+            variant = model.variants[variant_name]
+            key = (name, variant.url, variant.api_key_env)
+            upstream = self._upstreams.get(key) or upstreams.get(key)
+            if upstream is None:
+                secret = os.environ.get(variant.api_key_env) if variant.api_key_env else None
+                upstream = self._connect(name, variant, secret)
+            own[variant_name] = upstreams[key] = upstream
+        return WatchedModel(name, model.baseline, own, runs)
+
+    def _run(self, model: str, watch: Watch, epoch: int) -> WatchedRun:
+        known = self.models.get(model)
+        old = known.runs.get(watch.candidate) if known else None
+        if old is not None and old.run.id == watch.run:
+            old.watch = watch
+            return old
+        return WatchedRun(Run(model, watch.candidate, watch.run), watch, epoch, self._bets)
+
+
+def _falls_in(name: str, request_id: str, share: float) -> bool:
+    return position(salt(name), request_id) < share * TOTAL
+
+
+def _close(upstream: Upstream) -> None:
+    if isinstance(upstream, HttpUpstream):
+        upstream.close()

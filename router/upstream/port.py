@@ -1,0 +1,109 @@
+"""The one seam between the router and the builds that answer: the `Upstream` port.
+
+`stream` pushes: the upstream calls its receiver from the event loop, once per piece of the answer,
+with no task and no await between a socket and the client (docs/adr/0002).
+`penumbra.router.upstream.calls.fetch` turns a stream into an awaitable answer where speed does not
+matter. Two implementations pass one contract suite (`tests/contract`):
+`penumbra.router.upstream.http.HttpUpstream` and `penumbra.router.upstream.fake.FakeUpstream`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from penumbra.monitoring.vocabulary import Outcome
+
+Headers = list[tuple[bytes, bytes]]
+"""Header lines in order; names in lower case."""
+
+
+@dataclass(slots=True)
+class UpstreamRequest:
+    """One request as an upstream gets it."""
+
+    path: bytes
+    """Origin-form target: path and query, e.g. `/v1/chat/completions`."""
+    headers: bytes
+    """Header lines ready for the wire (`name: value\\r\\n` each), without host and length."""
+    body: bytes
+    method: bytes = b"POST"
+
+
+class Receiver(Protocol):
+    """Who is told of an answer: `on_head`, any number of `on_body`, then `on_end` -- or `on_fail`.
+
+    Exactly one of `on_end` and `on_fail` is called, last, unless the stream is aborted; then
+    nothing more is called. None of them may raise.
+    """
+
+    def on_head(self, status: int, headers: Headers) -> None:
+        """The status and headers of the final (not 1xx) response."""
+
+    def on_body(self, data: bytes) -> None:
+        """The next piece of the body, de-chunked, never empty."""
+
+    def on_end(self) -> None:
+        """The answer is complete."""
+
+    def on_fail(self, outcome: Outcome, detail: str) -> None:
+        """The answer will not be completed. `detail` is for logs; it never holds content."""
+
+
+class Stream(Protocol):
+    """An answer under way."""
+
+    def abort(self) -> None:
+        """Stop it, and let the engine know. Safe to call at any time before the end."""
+
+    def pause(self) -> None:
+        """Stop reading until `resume`: the client does not keep up."""
+
+    def resume(self) -> None:
+        """Go on reading."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a build made of given tokens; both of one length."""
+
+    logprobs: tuple[float, ...]
+    """Natural log-probability of each token given all before it, <= 0; NaN or minus infinity where
+    the build broke down."""
+    top_ids: tuple[int, ...]
+    """The token that the build would have chosen greedily in place of each."""
+
+
+class Upstream(Protocol):
+    """One variant that answers."""
+
+    def stream(self, request: UpstreamRequest, receiver: Receiver) -> Stream:
+        """Send `request` and push its answer to `receiver`.
+
+        Failures, a refused connection included, arrive through `receiver.on_fail`, never before
+        `stream` has returned.
+        """
+
+    async def score(self, token_ids: Sequence[int], start: int) -> Scores:
+        """Teacher-force `token_ids` through the build, prefill only.
+
+        Args:
+            token_ids: Prompt and answer, at least two tokens.
+            start: Index of the first token to score, 1 <= start < len(token_ids).
+
+        Returns:
+            One entry for each token from `start` on: len(token_ids) - start.
+
+        Raises:
+            UpstreamError: The variant did not answer, or not with what was asked for. There is a
+                generous limit of time; who wants another sets a deadline around the call.
+        """
+
+    async def health(self) -> bool:
+        """Whether the variant says that it can answer. Never raises."""
+
+    async def fingerprint(self) -> str:
+        """Hex digest of what the server says of itself (version, model, limits).
+
+        Raises:
+            UpstreamError: The variant did not answer.
+        """

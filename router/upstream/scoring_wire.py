@@ -1,0 +1,117 @@
+"""How a build is asked for scores, and how its answer is read: two dialects. Pure.
+
+vLLM's completions API scores any prompt of token ids, on any server. Our own replicas have a route
+that answers with the response's rows only, as two arrays (`penumbra.serve.hosting.scoring`).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from penumbra.router.upstream.port import Scores
+
+COMPLETIONS_PATH = "/v1/completions"
+SHORT_PATH = "/penumbra/v1/score"
+
+_MINUS_INFINITY = -9999.0
+"""How vLLM writes minus infinity."""
+
+
+class NoScores(ValueError):
+    """The answer does not hold what was asked for."""
+
+    code = "no_scores"
+
+
+class _Row(msgspec.Struct):
+    logprob: float | None = None
+    """`null` where a server writes NaN so."""
+    rank: int | None = None
+
+
+class _Choice(msgspec.Struct):
+    prompt_logprobs: list[dict[int, _Row] | None]
+
+
+class _Completion(msgspec.Struct):
+    choices: list[_Choice]
+
+
+class _Short(msgspec.Struct):
+    logprobs: list[float | None]
+    top_ids: list[int]
+
+
+_read_completion = msgspec.json.Decoder(_Completion).decode
+_read_short = msgspec.json.Decoder(_Short).decode
+
+
+def completions_body(model: str, token_ids: Sequence[int]) -> dict[str, Any]:
+    """The body for the completions API.
+
+    vLLM never reads its prefix cache for such a request, so what was asked before cannot change
+    what comes back. One alternative a row tells what would have been chosen greedily.
+    """
+    return {
+        "model": model,
+        "prompt": token_ids,
+        "max_tokens": 1,
+        "temperature": 0,
+        "prompt_logprobs": 1,
+        "add_special_tokens": False,
+    }
+
+
+def short_body(token_ids: Sequence[int], start: int) -> dict[str, Any]:
+    """The body for our own replicas."""
+    return {"token_ids": token_ids, "start": start}
+
+
+def read_completion(body: bytes, token_ids: Sequence[int], start: int) -> Scores:
+    """The scores in an answer of the completions API.
+
+    Raises:
+        NoScores: There are none, or not of these tokens.
+    """
+    try:
+        rows = _read_completion(body).choices[0].prompt_logprobs
+        if len(rows) != len(token_ids):
+            raise NoScores(f"{len(rows)} rows for {len(token_ids)} tokens")
+        scored = [_read_row(rows[index], token_ids[index]) for index in range(start, len(rows))]
+    except (msgspec.MsgspecError, LookupError) as error:
+        raise NoScores("no prompt_logprobs in the answer") from error
+    return Scores(tuple(logprob for logprob, _ in scored), tuple(top for _, top in scored))
+
+
+def read_short(body: bytes, token_ids: Sequence[int], start: int) -> Scores:
+    """The scores in an answer of our own replicas.
+
+    Raises:
+        NoScores: There are none, or not of these tokens.
+    """
+    try:
+        told = _read_short(body)
+    except msgspec.MsgspecError as error:
+        raise NoScores("no scores in the answer") from error
+    if not len(told.logprobs) == len(told.top_ids) == len(token_ids) - start:
+        raise NoScores(f"{len(told.logprobs)} scores for {len(token_ids) - start} tokens")
+    logprobs = (math.nan if value is None else value for value in told.logprobs)
+    return Scores(tuple(logprobs), tuple(told.top_ids))
+
+
+def _read_row(row: dict[int, _Row] | None, token_id: int) -> tuple[float, int]:
+    if row is None:
+        raise NoScores("a row without log-probabilities")
+    logprob = row[token_id].logprob
+    if logprob is None:
+        return math.nan, token_id
+    ranked = [key for key, entry in row.items() if entry.rank == 1]
+    # Without ranks, the likeliest of those listed; the given token wins a tie.
+    top = ranked[0] if ranked else max(row, key=lambda key: (_weight(row[key]), key == token_id))
+    return -math.inf if logprob <= _MINUS_INFINITY else logprob, top
+
+
+def _weight(entry: _Row) -> float:
+    return -math.inf if entry.logprob is None else entry.logprob

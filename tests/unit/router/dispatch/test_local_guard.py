@@ -1,0 +1,176 @@
+from typing import Any
+
+import pytest
+
+from penumbra.monitoring.evidence import Counts, Run, RunReport, Signal
+from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router.dispatch.local_guard import Clocks, LocalGuard
+from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Snapshot, Watch
+from penumbra.router.link.observation_outbox import Reporter
+from tests.support.routing_tables import model
+
+RUN = Run("demo", "int8", "run-1")
+ENOUGH = 50
+
+
+class Scene:
+    """A guard with a clock, and what it reported."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.trips = 0
+        self.reporter = Reporter("gateway-0", "life-1")
+        clocks = Clocks(lambda: self.now, lambda: 1_000.0)
+        self.guard = LocalGuard(self.reporter, clocks, self._tripped)
+
+    def _tripped(self) -> None:
+        self.trips += 1
+
+    def apply(self, *, run: str = "run-1", flag: Flag | None = None, **fields: Any) -> None:
+        watch = Watch.model_validate({"candidate": "int8", "run": run, **fields})
+        update = {"watches": (watch,), "flag": flag or Flag(split={"int8": 50})}
+        self.model = model().model_copy(update=update)
+        self.guard.apply(Snapshot(epoch=1, models={"demo": self.model}))
+
+    def end(self, outcome: Outcome, times: int = 1) -> None:
+        watch = self.guard.watch("demo", self.model, "int8")
+        assert watch is not None
+        for _ in range(times):
+            watch.ended("facts", outcome)
+
+    def baseline_takes(
+        self, seconds: float, slice_name: str = "facts", times: int = ENOUGH
+    ) -> None:
+        watch = self.guard.watch("demo", self.model, "full")
+        assert watch is not None
+        for _ in range(times):
+            watch.first_byte(slice_name, seconds)
+            watch.piece(slice_name, seconds)
+
+    def candidate_takes(self, seconds: float, slice_name: str = "facts") -> None:
+        watch = self.guard.watch("demo", self.model, "int8")
+        assert watch is not None
+        watch.first_byte(slice_name, seconds)
+        watch.piece(slice_name, seconds)
+
+    def guarded(self) -> ModelSnapshot:
+        return self.guard.guarded("demo", self.model)
+
+    def reported(self) -> RunReport:
+        report = self.reporter.next_report()
+        assert report is not None
+        [run] = report.runs
+        return run
+
+
+@pytest.fixture
+def scene() -> Scene:
+    made = Scene()
+    made.apply()
+    return made
+
+
+def test_nobody_looks_on_where_nothing_is_watched() -> None:
+    scene = Scene()
+    plain = model()
+    scene.guard.apply(Snapshot(epoch=1, models={"demo": plain}))
+    assert scene.guard.watch("demo", plain, "full") is None
+    assert scene.guard.watch("demo", plain, "int8") is None
+    assert scene.guard.guarded("demo", plain) is plain
+
+
+def test_every_attempt_is_counted_by_slice(scene: Scene) -> None:
+    scene.end(Outcome.OK, 3)
+    scene.end(Outcome.CLIENT_ERROR)
+    scene.end(Outcome.TIMEOUT)
+    run = scene.reported()
+    assert run.run == RUN
+    assert run.counts == (Counts("facts", Signal.FAILURE, 4, 1),)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.CLIENT_GONE, Outcome.ROLLED_BACK])
+def test_what_others_ended_is_not_counted(scene: Scene, outcome: Outcome) -> None:
+    scene.end(outcome, 100)
+    assert scene.reporter.is_empty
+
+
+def test_a_candidate_that_fails_is_out_of_service_at_once(scene: Scene) -> None:
+    scene.end(Outcome.SERVER_ERROR, 10)
+    assert scene.trips == 1
+    assert scene.guarded().flag.blocked == ("int8",)
+    [trip] = scene.reported().trips
+    assert (trip.signal, trip.at) == ("failure", 1_000.0)
+
+
+def test_a_candidate_that_seldom_fails_stays(scene: Scene) -> None:
+    for _ in range(20):
+        scene.end(Outcome.OK, 300)
+        scene.end(Outcome.TIMEOUT)
+    assert scene.trips == 0
+    assert scene.guarded() is scene.model
+
+
+def test_it_stays_out_through_new_tables_until_the_run_changes(scene: Scene) -> None:
+    scene.end(Outcome.DIED, 10)
+    scene.apply()
+    assert scene.guarded().flag.blocked == ("int8",)
+    scene.apply(run="run-2")
+    assert scene.guarded().flag.blocked == ()
+    assert scene.trips == 1
+
+
+def test_what_the_flag_blocks_already_is_not_blocked_twice(scene: Scene) -> None:
+    scene.end(Outcome.DIED, 10)
+    scene.apply(flag=Flag(split={"int8": 50}, blocked=("int8",)))
+    assert scene.guarded() is scene.model
+
+
+def test_a_run_that_goes_on_keeps_what_was_seen(scene: Scene) -> None:
+    scene.end(Outcome.REFUSED)
+    scene.apply()
+    scene.end(Outcome.REFUSED)
+    assert scene.trips == 1
+
+
+def test_latency_is_not_judged_without_enough_of_the_baseline(scene: Scene) -> None:
+    scene.baseline_takes(1.0, times=ENOUGH - 1)
+    scene.candidate_takes(100.0)
+    assert scene.reporter.is_empty
+
+
+def test_an_answer_beyond_the_factor_is_late(scene: Scene) -> None:
+    scene.baseline_takes(1.0)
+    scene.candidate_takes(1.4)
+    scene.candidate_takes(1.7)
+    assert scene.reported().counts == (
+        Counts("facts", Signal.TTFT, 1, 1),
+        Counts("facts", Signal.TPOT, 1, 1),
+    )
+
+
+def test_a_slice_is_compared_with_itself_where_it_can_be(scene: Scene) -> None:
+    scene.baseline_takes(1.0, "facts", times=1000)
+    scene.baseline_takes(10.0, "long")
+    scene.candidate_takes(12.0, "long")
+    scene.candidate_takes(12.0, "rare")
+    assert scene.reported().counts == (
+        Counts("long", Signal.TTFT, 1, 0),
+        Counts("long", Signal.TPOT, 1, 0),
+        Counts("rare", Signal.TTFT, 0, 1),
+        Counts("rare", Signal.TPOT, 0, 1),
+    )
+
+
+def test_what_the_baseline_took_long_ago_counts_no_more(scene: Scene) -> None:
+    scene.baseline_takes(1.0)
+    scene.now = 1_000.0
+    scene.candidate_takes(100.0)
+    assert scene.reporter.is_empty
+
+
+def test_without_an_alpha_of_its_own_a_gateway_counts_and_does_not_trip() -> None:
+    scene = Scene()
+    scene.apply(failure_alpha=None)
+    scene.end(Outcome.TIMEOUT, 100)
+    assert scene.trips == 0
+    assert scene.reported().counts == (Counts("facts", Signal.FAILURE, 0, 100),)

@@ -1,0 +1,75 @@
+from typing import Any
+
+import pytest
+
+from penumbra.router.flags.request_features import Features
+from penumbra.router.flags.routing_table import Match, SliceRule
+from penumbra.router.flags.slices import CompiledSlices, compile_match, slice_of
+from tests.support.routing_tables import chat
+
+RULES = CompiledSlices(
+    (
+        SliceRule(name="vip", match=Match(tenants=("acme",), headers={"x-tier": ("gold",)})),
+        SliceRule(name="greek", match=Match(scripts=("greek",))),
+        SliceRule(name="long", match=Match(prompt_chars_min=10)),
+    )
+)
+
+
+def test_the_first_slice_that_matches_wins() -> None:
+    assert slice_of(RULES, "acme", {"x-tier": "gold"}, chat("Γειά σου κόσμε")) == "vip"
+    assert slice_of(RULES, "acme", {"x-tier": "tin"}, chat("Γειά σου κόσμε")) == "greek"
+    assert slice_of(RULES, "acme", {}, chat("hello there")) == "long"
+
+
+def test_what_no_rule_claims_is_other() -> None:
+    assert slice_of(RULES, "acme", {}, chat("hi")) == "other"
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [("long", "long"), ("other", "other"), ("nosuch", "greek"), (None, "greek")],
+)
+def test_the_header_wins_if_it_names_a_slice(named: str | None, expected: str) -> None:
+    assert slice_of(RULES, "globex", {}, chat("Γειά"), named) == expected
+
+
+@pytest.mark.parametrize(
+    ("named", "text", "expected"),
+    [
+        ("long", "Γειά", "greek"),  # its own slice is in quarantine: no name takes it out
+        ("other", "Γειά", "greek"),
+        ("greek", "hi", "greek"),  # naming a slice in quarantine puts it there
+        ("long", "hi", "long"),  # its own slice is not: the name wins
+    ],
+)
+def test_no_name_takes_a_request_out_of_quarantine(named: str, text: str, expected: str) -> None:
+    assert slice_of(RULES, "globex", {}, chat(text), named, ("greek",)) == expected
+
+
+def test_rules_that_ask_nothing_of_the_body_never_decode_it() -> None:
+    def load() -> Any:
+        raise AssertionError("decoded")
+
+    slices = CompiledSlices((SliceRule(name="vip", match=Match(tenants=("acme",))),))
+    assert slice_of(slices, "globex", {}, Features(load)) == "other"
+
+
+@pytest.mark.parametrize(
+    ("match", "expected"),
+    [
+        (Match(), True),
+        (Match(json_mode=True), True),
+        (Match(json_mode=False), False),
+        (Match(tools=False), True),
+        (Match(prompt_chars_min=5, prompt_chars_max=5), True),
+        (Match(prompt_chars_max=4), False),
+        (Match(prompt_prefix=("x", "he")), True),
+        (Match(prompt_prefix=("x",)), False),
+        (Match(code=False, scripts=("latin",), slices=("greek", "s")), True),
+        (Match(code=False, scripts=("latin",), slices=("greek",)), False),
+    ],
+)
+def test_all_conditions_of_a_match_must_hold(match: Match, expected: bool) -> None:
+    features = chat("hello", response_format={"type": "json_schema"})
+    assert compile_match(match)(features, "acme", {}, "s") is expected

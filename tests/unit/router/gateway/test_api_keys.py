@@ -1,0 +1,77 @@
+import hashlib
+
+import pytest
+
+from penumbra.router.errors import InvalidKey, RateLimited
+from penumbra.router.gateway.api_keys import KeyRing, Tenant
+from penumbra.router.settings import KeySettings, TenantLimits
+
+
+def digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def test_a_key_identifies_its_tenant() -> None:
+    ring = KeyRing([KeySettings(tenant="acme", sha256=digest("k1"), may_pin=True)], 1)
+    caller = ring.identify(b"Bearer k1")
+    assert (caller.tenant.name, caller.may_pin) == ("acme", True)
+    assert ring.identify(b"bearer  k1 ").tenant is caller.tenant
+
+
+@pytest.mark.parametrize(
+    "header", [None, b"", b"Bearer", b"Bearer k2", b"Basic k1", b"k1", b"\xff"]
+)
+def test_anything_else_is_refused(header: bytes | None) -> None:
+    ring = KeyRing([KeySettings(tenant="acme", sha256=digest("k1"))], 1)
+    with pytest.raises(InvalidKey):
+        ring.identify(header)
+
+
+def test_without_keys_everybody_is_anonymous_and_may_pin() -> None:
+    caller = KeyRing([], 1).identify(None)
+    assert (caller.tenant.name, caller.may_pin) == ("anonymous", True)
+
+
+def test_concurrency_is_freed_by_leaving() -> None:
+    tenant = Tenant("acme", TenantLimits(concurrency=2), 1)
+    tenant.enter(0.0)
+    tenant.enter(0.0)
+    with pytest.raises(RateLimited) as caught:
+        tenant.enter(0.0)
+    assert caught.value.headers == ((b"retry-after", b"1"),)
+    tenant.leave()
+    tenant.enter(0.0)
+
+
+def test_the_rate_refills_and_says_when_to_come_back() -> None:
+    tenant = Tenant("acme", TenantLimits(requests_per_minute=12), 1)
+    for _ in range(2):  # the burst: a sixth of a minute's worth
+        tenant.enter(0.0)
+    with pytest.raises(RateLimited) as caught:
+        tenant.enter(0.0)
+    assert caught.value.headers == ((b"retry-after", b"5"),)
+    assert tenant.in_flight == 2
+    tenant.enter(5.0)
+    with pytest.raises(RateLimited):
+        tenant.enter(5.0)
+
+
+def test_limits_are_shared_between_processes() -> None:
+    tenant = Tenant("acme", TenantLimits(concurrency=4), 4)
+    tenant.enter(0.0)
+    with pytest.raises(RateLimited):
+        tenant.enter(0.0)
+
+
+def test_keys_of_one_tenant_share_its_limits() -> None:
+    limits = TenantLimits(concurrency=1)
+    ring = KeyRing(
+        [
+            KeySettings(tenant="acme", sha256=digest("k1"), limits=limits),
+            KeySettings(tenant="acme", sha256=digest("k2"), limits=limits),
+        ],
+        1,
+    )
+    ring.identify(b"Bearer k1").tenant.enter(0.0)
+    with pytest.raises(RateLimited):
+        ring.identify(b"Bearer k2").tenant.enter(0.0)

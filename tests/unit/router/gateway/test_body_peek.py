@@ -1,0 +1,76 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penumbra.router.errors import BadRequest
+from penumbra.router.gateway.body_peek import read_request
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", "invalid_json"),
+        (b"{", "invalid_json"),
+        (b"[]", "invalid_json"),
+        (b'"x"', "invalid_json"),
+        (b'{"model": "m"} x', "invalid_json"),
+        (b'{"model": "m", "x": NaN}', "invalid_json"),
+        (b'{"model": "m", "x": ' + b"[" * 100_000, "invalid_json"),
+        (b"\xff\xfe", "invalid_json"),
+        (b'{"model": "m", "messages": [{"content": "\xff"}]}', "invalid_json"),
+        (b"{}", "invalid_request"),
+        (b'{"model": null}', "invalid_request"),
+        (b'{"model": ""}', "invalid_request"),
+        (b'{"model": 7}', "invalid_request"),
+        (b'{"model": "a", "model": "b"}', "duplicate_field"),
+        (b'{"stream": true, "model": "a", "stream": false}', "duplicate_field"),
+        (b'{"n": 1, "model": "a", "n": 2}', "duplicate_field"),
+    ],
+)
+def test_bad_bodies_are_refused_with_a_code(body: bytes, code: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        read_request(body)
+    assert caught.value.reported_code == code
+    assert caught.value.status == 400
+
+
+def test_a_routing_name_inside_tools_is_no_duplicate() -> None:
+    schema = {"properties": {"model": {"type": "string"}, "n": {}}}
+    body = {"model": "m", "n": 1, "tools": [{"function": {"parameters": schema}}]}
+    assert read_request(json.dumps(body).encode()).model == "m"
+
+
+@given(st.dictionaries(st.text(max_size=6), JSON_VALUES, max_size=5))
+def test_unknown_fields_never_matter(fields: dict[str, Any]) -> None:
+    body = {**fields, "model": "m"}
+    for name in ("messages", "prompt", "input"):
+        body.pop(name, None)
+    peek = read_request(json.dumps(body).encode())
+    assert peek.model == "m"
+    assert peek.prompt_hash() == ""
+
+
+def test_the_prompt_hash_is_of_the_prompt_alone() -> None:
+    def hashed(**fields: Any) -> str:
+        return read_request(json.dumps({"model": "m", **fields}).encode()).prompt_hash()
+
+    messages = [{"role": "user", "content": "a"}]
+    assert hashed(messages=messages) == hashed(messages=messages, temperature=1, stream=True)
+    assert hashed(messages=messages) != hashed(messages=[{"role": "user", "content": "b"}])
+    assert hashed(prompt="x") != hashed(prompt="y")
+
+
+def test_parts_decodes_only_what_rules_look_at() -> None:
+    body = {"model": "m", "messages": [1], "tools": [], "temperature": 0.5, "user": "u"}
+    assert read_request(json.dumps(body).encode()).parts() == {"messages": [1], "tools": []}

@@ -1,0 +1,57 @@
+import pytest
+
+from penumbra.router.gateway.headers import answer_head, is_valid_request_id, upstream_headers
+
+
+@pytest.mark.parametrize("value", [b"a", b"x" * 128, b"req-1:2/3"])
+def test_usable_request_ids(value: bytes) -> None:
+    assert is_valid_request_id(value)
+
+
+@pytest.mark.parametrize("value", [b"", b"x" * 129, b"a b", b"a\tb", b"\xc3\xa9", b"a\x00"])
+def test_unusable_request_ids(value: bytes) -> None:
+    assert not is_valid_request_id(value)
+
+
+def test_private_and_hop_by_hop_headers_stay_behind() -> None:
+    lines = upstream_headers(
+        {
+            b"host": b"gateway",
+            b"authorization": b"Bearer secret",
+            b"cookie": b"c",
+            b"connection": b"keep-alive, X-Hop",
+            b"x-hop": b"1",
+            b"x-penumbra-variant": b"int8",
+            b"x-penumbra-anything": b"1",
+            b"transfer-encoding": b"chunked",
+            b"content-length": b"3",
+            b"content-type": b"application/json",
+            b"traceparent": b"00-a-b-01",
+            b"x-request-id": b"forged",
+        },
+        b"req-1",
+    )
+    assert lines == (
+        b"content-type: application/json\r\ntraceparent: 00-a-b-01\r\nx-request-id: req-1\r\n"
+    )
+
+
+def test_an_answer_head_keeps_end_to_end_headers_only() -> None:
+    head = answer_head(
+        429,
+        [
+            (b"retry-after", b"3"),
+            (b"connection", b"close"),
+            (b"content-length", b"9"),
+            (b"x-penumbra-variant", b"forged"),
+            (b"server", b"engine"),
+        ],
+        b"content-length: 2\r\n\r\n",
+    )
+    assert head == (
+        b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 3\r\ncontent-length: 2\r\n\r\n"
+    )
+
+
+def test_an_unknown_status_has_an_empty_phrase() -> None:
+    assert answer_head(299, [], b"\r\n").startswith(b"HTTP/1.1 299 \r\n")

@@ -1,0 +1,215 @@
+"""The trace of one request over upstreams in memory: what its attempts came to."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from penumbra.monitoring.tracing.context import read_traceparent
+from penumbra.monitoring.tracing.span import Span, SpanKind
+from penumbra.monitoring.tracing.tracer import Tracer
+from penumbra.monitoring.vocabulary import Outcome, Reason
+from penumbra.router.dispatch.dispatch import Dispatch
+from penumbra.router.flags.evaluate import Decision
+from penumbra.router.flags.routing_table import Variant
+from penumbra.router.gateway.answer_timing import Observation
+from penumbra.router.gateway.compiled_table import Routed
+from penumbra.router.gateway.gateway import Gateway
+from penumbra.router.gateway.request_trace import CLIENT_GONE, RequestTrace, trace_request
+from penumbra.router.mirror.token_tap import FIELD, Tap, tap_body
+from penumbra.router.settings import GatewaySettings
+from penumbra.router.upstream.calls import fetch_json, json_request
+from penumbra.router.upstream.fake import FakeUpstream, Hang, Script, events, whole
+from penumbra.router.upstream.port import UpstreamRequest
+from tests.unit.router.dispatch.test_dispatch import ERROR, GOOD, RecordingClient, chunk
+from tests.unit.router.gateway.test_gateway import table
+
+CHAT = b"/v1/chat/completions"
+TRACEPARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+class Watching:
+    """A watch of a variant; keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    def ended(self, slice_name: str, outcome: Outcome) -> None:
+        self.told.append(("ended", outcome.value))
+
+    def first_byte(self, slice_name: str, seconds: float) -> None:
+        self.told.append(("first_byte", slice_name))
+
+    def piece(self, slice_name: str, seconds: float) -> None:
+        self.told.append(("piece", slice_name))
+
+
+@dataclass
+class Traced:
+    """One traced request, decided for the candidate."""
+
+    candidate: list[Script] = field(default_factory=list)
+    baseline: list[Script] = field(default_factory=list)
+    is_stream: bool = False
+
+    def __post_init__(self) -> None:
+        self.ticks = itertools.count()
+        self.spans: list[Span] = []
+        self.upstreams: dict[str, FakeUpstream] = {}
+        scripts = {"int8": iter(self.candidate), "full": iter(self.baseline)}
+
+        def connect(model: str, variant: Variant) -> FakeUpstream:
+            name = variant.url.removeprefix("http://").removesuffix(".test")
+            found = self.upstreams[name] = FakeUpstream(model, lambda _: next(scripts[name]))
+            return found
+
+        gateway = Gateway(GatewaySettings(snapshot=table(7)), lambda: 0.0, connect)
+        model = gateway._models["demo"]
+        self.watch = model.attempts["int8"].watch = Watching()
+        self.tracer = Tracer(1.0, self.spans.append, lambda: float(next(self.ticks)), lambda: 0)
+        headers = {b"traceparent": TRACEPARENT, b"tracestate": b"v=1"}
+        self.exchange: Any = SimpleNamespace(headers=headers, path=CHAT, request_id=b"r1")
+        self.observation = Observation()
+        trace = trace_request(self.tracer, self.exchange, self.observation)
+        assert trace is not None
+        self.trace: RequestTrace = trace
+        decision = Decision("int8", Reason.SPLIT)
+        plan = model.plan(decision, "other", is_lease_fresh=True)
+        body = {"model": "demo", "stream": self.is_stream, "messages": [{"role": "user"}]}
+        request = UpstreamRequest(CHAT, b"a: b\r\n", json.dumps(body).encode())
+        routed = Routed(model, decision, plan, request)
+        self.client = RecordingClient()
+        self.dispatch = Dispatch(
+            plan, trace.routed(routed), request, self.client, gateway.limits, lambda: 0.0
+        )
+        self.request = request
+
+    def end(self, error: str | None = None) -> tuple[Span, list[Span]]:
+        """Its span, and those of its attempts."""
+        self.trace.answered(self.client.status)
+        self.trace.finish(self.exchange, self.dispatch, error)
+        (root,) = [span for span in self.spans if span.kind is SpanKind.SERVER]
+        attempts = [span for span in self.spans if span.parent == root.context]
+        assert len(attempts) == len(self.spans) - 1
+        return root, attempts
+
+    def sent(self) -> Iterator[str]:
+        """The contexts that builds got."""
+        for upstream in self.upstreams.values():
+            for request in upstream.requests:
+                lines = request.headers.decode().split("\r\n")
+                yield next(line for line in lines if line.startswith("traceparent: "))[13:]
+
+
+def outcomes(attempts: list[Span]) -> list[str]:
+    return [span.attributes["penumbra.outcome"] for span in attempts]
+
+
+def names(span: Span) -> list[str]:
+    return [one.name for one in span.happenings]
+
+
+async def test_a_sampled_request_gives_its_context_up_to_its_attempts() -> None:
+    traced = Traced(candidate=[whole(GOOD)])
+    assert traced.exchange.headers == {b"tracestate": b"v=1"}
+    assert traced.observation.trace_id == "0af7651916cd43dd8448eb211c80319c"
+    traced.dispatch.start()
+    await traced.client.over.wait()
+    root, (attempt,) = traced.end()
+    assert root.parent == read_traceparent(TRACEPARENT)
+    assert list(traced.sent()) == [attempt.context.header]
+    assert attempt.attributes["server.address"] == "int8.test"
+    assert attempt.attributes["server.port"] == 80
+
+
+async def test_a_rollback_under_way_is_an_attempt_that_was_rolled_back() -> None:
+    traced = Traced(candidate=[(Hang(),)], baseline=[whole(GOOD)])
+    traced.dispatch.start()
+    assert traced.dispatch.leave_candidate()
+    await traced.client.over.wait()
+    root, attempts = traced.end()
+    assert outcomes(attempts) == ["rolled_back", "ok"]
+    assert not attempts[0].is_error  # it did nothing wrong
+    assert names(root)[:2] == ["feature_flag.evaluation", "failover"]
+    assert root.attributes["penumbra.failover"] == "rolled_back"
+
+
+async def test_a_stream_that_a_rollback_moves_is_continued() -> None:
+    begun = events(chunk("a"), is_done=False) if False else events(chunk("a"))[:-1]
+    begun = [*events(chunk("a"), is_done=False), Hang()]
+    traced = Traced(candidate=[begun], baseline=[events(chunk("b"))], is_stream=True)
+    traced.dispatch.start()
+    await traced.client.began.wait()
+    traced.trace.answered(200)
+    assert traced.dispatch.leave_candidate()
+    await traced.client.over.wait()
+    root, attempts = traced.end()
+    assert outcomes(attempts) == ["rolled_back", "ok"]
+    assert attempts[1].attributes["penumbra.is_continuation"] is True
+    assert "continuation" in names(root)
+
+
+async def test_a_server_that_refuses_a_tap_is_no_failover() -> None:
+    refusal = {"error": {"message": f"unknown field {FIELD.decode()}", "code": 400}}
+    traced = Traced(candidate=[whole(refusal, 400), whole(GOOD)])
+    body = tap_body(traced.request.body)
+    assert body is not None
+    traced.dispatch.tap(Tap(traced.request, body))
+    traced.dispatch.start()
+    await traced.client.over.wait()
+    root, attempts = traced.end()
+    assert outcomes(attempts) == ["client_error", "ok"]
+    assert len(set(traced.sent())) == 2
+    assert "failover" not in names(root)
+
+
+async def test_an_engines_4xx_is_no_error_of_the_attempt() -> None:
+    traced = Traced(candidate=[whole(ERROR, 400)])
+    traced.dispatch.start()
+    await traced.client.over.wait()
+    root, (attempt,) = traced.end()
+    assert outcomes([attempt]) == ["client_error"]
+    assert not attempt.is_error
+    assert not root.is_error
+
+
+async def test_a_client_that_goes_ends_the_attempt() -> None:
+    traced = Traced(candidate=[(Hang(),)])
+    traced.dispatch.start()
+    traced.dispatch.abort()
+    root, attempts = traced.end(CLIENT_GONE)
+    assert outcomes(attempts) == ["client_gone"]
+    assert root.attributes["error.type"] == "client_gone"
+
+
+async def test_the_variants_own_watch_is_told_what_it_would_have_been() -> None:
+    traced = Traced(candidate=[whole(GOOD)])
+    traced.dispatch.start()
+    await traced.client.over.wait()
+    watch = traced.dispatch.attempt.watch
+    assert watch is not None
+    watch.first_byte("other", 0.1)
+    watch.piece("other", 0.1)
+    assert traced.watch.told == [("ended", "ok"), ("first_byte", "other"), ("piece", "other")]
+
+
+async def test_what_else_an_upstream_is_asked_goes_past_the_trace() -> None:
+    traced = Traced(baseline=[whole({"count": 1})])
+    upstream = traced.dispatch._attempts["full"].upstream
+    assert await fetch_json(upstream, json_request("/tokenize", {})) == {"count": 1}
+    assert b"traceparent" not in traced.upstreams["full"].requests[0].headers
+    assert traced.end()[1] == []
+
+
+def test_a_request_that_is_not_sampled_keeps_its_headers() -> None:
+    headers = {b"traceparent": TRACEPARENT[:-1] + b"0", b"tracestate": b"v=1"}
+    exchange: Any = SimpleNamespace(headers=dict(headers))
+    observation = Observation()
+    tracer = Tracer(1.0, pytest.fail, lambda: 0.0, lambda: 0)
+    assert trace_request(tracer, exchange, observation) is None
+    assert exchange.headers == headers
+    assert observation.trace_id is None

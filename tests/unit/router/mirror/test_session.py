@@ -1,0 +1,52 @@
+"""Mirroring a request must not be felt by it, whatever goes wrong."""
+
+import pytest
+
+from penumbra.monitoring.evidence import Run
+from penumbra.router.link.observation_outbox import Reporter
+from penumbra.router.metrics import GatewayMetrics
+from penumbra.router.mirror.comparator_client import Handover
+from penumbra.router.mirror.frame import Mirrored
+from penumbra.router.mirror.session import Ending, Facts, Mirroring
+from penumbra.router.upstream.port import UpstreamRequest
+
+RUN = Run("demo", "int8", "run-1")
+FACTS = Facts(b"req-1", "demo", "other", epoch=1, prompt_hash=1, session=0)
+REQUEST = UpstreamRequest(b"/v1/chat/completions", b"", b'{"model":"demo","messages":["SECRET"]}')
+
+
+class BrokenHandover(Handover):
+    """Fails as no handover should."""
+
+    def __init__(self, *, is_broken_at_once: bool) -> None:
+        super().__init__(None)
+        self._is_broken_at_once = is_broken_at_once
+
+    def refusal(self) -> str | None:
+        if self._is_broken_at_once:
+            raise RuntimeError("SECRET")
+        return None
+
+    def offer(self, mirrored: Mirrored) -> str | None:
+        raise RuntimeError("SECRET")
+
+
+@pytest.mark.parametrize("is_broken_at_once", [True, False])
+def test_a_fault_is_counted_and_costs_the_client_nothing(
+    caplog: pytest.LogCaptureFixture, is_broken_at_once: bool
+) -> None:
+    reporter, metrics = Reporter("me", "life-1"), GatewayMetrics()
+    handover = BrokenHandover(is_broken_at_once=is_broken_at_once)
+    mirroring = Mirroring(handover, reporter, metrics)
+    tapped = mirroring.begin((RUN,), "full", REQUEST, FACTS)
+    assert (tapped is None) is is_broken_at_once
+    if tapped is not None:
+        tapped.tap.whole(b"{}")
+        mirroring.end(tapped, Ending("full", 0.0, 0.5, 1.0))
+    assert metrics.mirror_sheds.cell("demo", "int8", "fault").value == 1
+    report = reporter.next_report()
+    assert report is not None
+    [run] = report.runs
+    assert [(shed.reason, shed.count) for shed in run.sheds] == [("fault", 1)]
+    assert "mirroring_failed" in caplog.text
+    assert "SECRET" not in caplog.text
