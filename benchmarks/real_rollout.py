@@ -24,10 +24,10 @@ from typing import Any
 import httpx
 import yaml
 
-from penumbra.deployments.catalogue import load
+from penumbra.deployments.config.loader import load
+from penumbra.deployments.config.rollout_loader import load_rollout
+from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.rollouts.spec import RolloutSpec
-from penumbra.deployments.rollouts.spec_file import load_rollout
-from penumbra.deployments.spec import PenumbraSpec
 from penumbra.serve.demo.prepare import prepare
 from penumbra.serve.demo.traffic import Tally, Traffic
 from penumbra.serve.supervisor.folder import StateFolder

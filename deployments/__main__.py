@@ -15,12 +15,12 @@ from pathlib import Path
 import uvloop
 from pydantic import ValidationError
 
-from penumbra.deployments.catalogue import load
-from penumbra.deployments.endpoints import configuration, read_endpoints
+from penumbra.deployments.api.tokens import TOKEN_CHARS, ControlSettings
+from penumbra.deployments.config.endpoints import configuration, read_endpoints
+from penumbra.deployments.config.loader import load
+from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.errors import DeploymentsError, NotFound
 from penumbra.deployments.server import open_plane, run_control
-from penumbra.deployments.settings import TOKEN_CHARS, ControlSettings
-from penumbra.deployments.spec import PenumbraSpec
 from penumbra.monitoring.logs import configure_logs
 from penumbra.monitoring.tracing.export import tracing
 from penumbra.monitoring.tracing.settings import TracingMisconfigured

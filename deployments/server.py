@@ -17,32 +17,32 @@ import httpx
 import uvicorn
 from fastapi import APIRouter, FastAPI
 
-from penumbra.deployments.access import Access
 from penumbra.deployments.actors import CONFIGURATION
-from penumbra.deployments.aggregate import Aggregate, fetcher, http_client
-from penumbra.deployments.alert_desk import AlertDesk
-from penumbra.deployments.alert_routes import alerts_router
-from penumbra.deployments.api import build_api
-from penumbra.deployments.controller import Clocks, Controller
-from penumbra.deployments.desk import Desk
-from penumbra.deployments.discovery import METRICS_PATH, Discovery
+from penumbra.deployments.api.access import Access
+from penumbra.deployments.api.alert_routes import alerts_router
+from penumbra.deployments.api.app import build_api
+from penumbra.deployments.api.link_route import link_router
+from penumbra.deployments.api.metrics_routes import metrics_router
+from penumbra.deployments.api.rollout_routes import rollouts_router
+from penumbra.deployments.config.spec import PenumbraSpec
+from penumbra.deployments.control.alert_handler import AlertDesk
+from penumbra.deployments.control.controller import Clocks, Controller
+from penumbra.deployments.control.rollout_service import Rollouts
 from penumbra.deployments.errors import StoredFlagInvalid
-from penumbra.deployments.events import ConfigPayload
-from penumbra.deployments.exported import guard_series
-from penumbra.deployments.heart import Heart
-from penumbra.deployments.leases import Guardianship
-from penumbra.deployments.link_endpoint import link_router
-from penumbra.deployments.metrics import Series
-from penumbra.deployments.metrics_routes import metrics_router
-from penumbra.deployments.publisher import Publisher
-from penumbra.deployments.roll import Roll
-from penumbra.deployments.rollouts.adapting import flags_after
-from penumbra.deployments.rollouts.ends import Ends
-from penumbra.deployments.rollouts.exported import ExportedRollouts
-from penumbra.deployments.rollouts.keeper import Rollouts
-from penumbra.deployments.rollouts.routes import rollouts_router
-from penumbra.deployments.spec import PenumbraSpec
-from penumbra.deployments.store import Store
+from penumbra.deployments.gateways.inbox import Desk
+from penumbra.deployments.gateways.liveness import Guardianship
+from penumbra.deployments.gateways.publisher import Publisher
+from penumbra.deployments.gateways.tick import Heart
+from penumbra.deployments.history.config_effects import flags_after
+from penumbra.deployments.history.events import ConfigPayload
+from penumbra.deployments.metrics.aggregate import Aggregate, fetcher, http_client
+from penumbra.deployments.metrics.control_metrics import Series
+from penumbra.deployments.metrics.discovery import METRICS_PATH, Discovery
+from penumbra.deployments.metrics.flag_series import guard_series
+from penumbra.deployments.metrics.interval_cache import Ends
+from penumbra.deployments.metrics.process_registry import Roll
+from penumbra.deployments.metrics.rollout_series import ExportedRollouts
+from penumbra.deployments.store.store import Store
 from penumbra.monitoring.telemetry import control
 from penumbra.monitoring.telemetry.metric import Process
 from penumbra.monitoring.tracing.tracer import Tracer

@@ -1,1 +1,1 @@
-"""Rollouts: how a candidate gets from shadow to all traffic, and back."""
+"""The rollout itself: its spec, its record, its transitions and the decision. Pure."""

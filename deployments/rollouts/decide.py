@@ -18,7 +18,9 @@ from datetime import datetime
 
 from penumbra.deployments.rollouts.findings import Findings, Tripped
 from penumbra.deployments.rollouts.gates import gates, required_slices
-from penumbra.deployments.rollouts.moves import (
+from penumbra.deployments.rollouts.record import WATCHED, Held, RolloutRecord, Verdict, joined
+from penumbra.deployments.rollouts.spec import QUALITY, RolloutSpec
+from penumbra.deployments.rollouts.transitions import (
     Decision,
     Did,
     Step,
@@ -28,8 +30,6 @@ from penumbra.deployments.rollouts.moves import (
     rolled_back,
     summary,
 )
-from penumbra.deployments.rollouts.record import WATCHED, Held, RolloutRecord, Verdict, joined
-from penumbra.deployments.rollouts.spec import QUALITY, RolloutSpec
 
 HORIZON = "horizon"
 

@@ -1,1 +1,1 @@
-"""The HTTP side of a gateway process: parsing, admission, routes, and the compiled routing table."""
+"""The HTTP side of a gateway process: parsing, admission, routes, the compiled routing table."""

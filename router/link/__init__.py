@@ -1,1 +1,1 @@
-"""The connection to the control process: routing tables in, leases, observations and feedback out."""
+"""The link to the control process: routing tables in; leases, observations and feedback out."""

@@ -8,7 +8,7 @@ import typer
 import yaml
 from rich.console import Console, RenderableType
 
-from penumbra.deployments import strict_yaml
+from penumbra.deployments.config import strict_yaml
 from penumbra.serve.cli import flag_views
 from penumbra.serve.cli.admin_client import AdminError, flag_path
 from penumbra.serve.cli.options import AdminUrl, AsJson, Reason, admin_client

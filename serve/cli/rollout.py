@@ -7,8 +7,8 @@ from urllib.parse import quote
 import typer
 from rich.console import Console, RenderableType
 
+from penumbra.deployments.config.rollout_loader import load_rollout
 from penumbra.deployments.errors import ConfigInvalid
-from penumbra.deployments.rollouts.spec_file import load_rollout
 from penumbra.serve.cli import rollout_views
 from penumbra.serve.cli.admin_client import AdminClient, AdminError
 from penumbra.serve.cli.options import AdminUrl, AsJson, Reason, admin_client, print_json

@@ -13,9 +13,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from penumbra.deployments.catalogue import load
+from penumbra.deployments.config.loader import load
+from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.errors import ConfigInvalid
-from penumbra.deployments.spec import PenumbraSpec
 from penumbra.monitoring.logs import JsonFormatter
 from penumbra.serve.cli.board import board
 from penumbra.serve.cli.report import Health, collect, print_report

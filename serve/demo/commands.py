@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from penumbra.deployments.spec import PenumbraSpec
+from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.serve.demo.traffic import MODEL, Tally
 from penumbra.serve.hosting.plan import app_name
 from penumbra.serve.supervisor.folder import StateFolder

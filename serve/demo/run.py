@@ -20,8 +20,8 @@ from typing import NoReturn
 from rich.console import Console
 from rich.markdown import Markdown
 
-from penumbra.deployments.catalogue import load
-from penumbra.deployments.spec import PenumbraSpec
+from penumbra.deployments.config.loader import load
+from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.serve.demo.commands import ROOT, DemoFailed, Operator
 from penumbra.serve.demo.comparison import compare_builds, wait_for
 from penumbra.serve.demo.flips import flip_flags

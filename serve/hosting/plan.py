@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from penumbra.deployments.spec import EngineSpec
+from penumbra.deployments.config.spec import EngineSpec
 
 HEALTH_CHECK_PERIOD_SECONDS = 2.0
 """How soon a dead engine is noticed (`VariantReplica.check_health` then leaves at once)."""

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from penumbra.deployments.catalogue import build_snapshot
-from penumbra.deployments.spec import EngineSpec, PenumbraSpec
+from penumbra.deployments.config.loader import build_snapshot
+from penumbra.deployments.config.spec import EngineSpec, PenumbraSpec
 from penumbra.router.flags.routing_table import Flag
 from penumbra.router.listening import joined, local_host
 from penumbra.router.settings import GatewaySettings

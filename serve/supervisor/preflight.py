@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from penumbra.deployments.spec import EngineSpec, PenumbraSpec
+from penumbra.deployments.config.spec import EngineSpec, PenumbraSpec
 from penumbra.serve.errors import ConfigurationInvalid, PortInUse
 from penumbra.serve.hosting.cluster import is_ray_installed
 from penumbra.serve.supervisor.layout import hosted_variants

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from penumbra.deployments.discovery import METRICS_PATH
-from penumbra.deployments.engines import EngineAddresses, Engines, write_engines
+from penumbra.deployments.config.replica_addresses import EngineAddresses, Engines, write_engines
+from penumbra.deployments.metrics.discovery import METRICS_PATH
 from penumbra.serve.supervisor.state import VariantRecord
 
 

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from penumbra.deployments.spec import PenumbraSpec
+from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.serve.errors import ServeError, VariantFailed, WarmUpFailed
 from penumbra.serve.hosting.plan import app_name
 from penumbra.serve.processes import (

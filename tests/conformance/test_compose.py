@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from penumbra.deployments.spec import ControlSpec, GatewaySpec, RaySpec, ShadowSpec
+from penumbra.deployments.config.spec import ControlSpec, GatewaySpec, RaySpec, ShadowSpec
 from tests.support.panel_queries import FOLDER as DASHBOARDS
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from penumbra.deployments.metrics import ControlMetrics
+from penumbra.deployments.metrics.control_metrics import ControlMetrics
 from penumbra.monitoring.telemetry import control
 from penumbra.monitoring.telemetry.labels import AGGREGATE
 from penumbra.monitoring.telemetry.metric import Metric

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from penumbra.deployments.config.rollout_loader import load_rollout
 from penumbra.deployments.rollouts.spec import RolloutSpec
-from penumbra.deployments.rollouts.spec_file import load_rollout
 from penumbra.serve.demo.tasks import SLICES
 from penumbra.serve.demo.traffic import Tally, Traffic
 from tests.e2e.conftest import TWIN

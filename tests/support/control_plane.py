@@ -11,13 +11,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
-from penumbra.deployments.controller import Change, Clocks, Controller
-from penumbra.deployments.edits import set_split
-from penumbra.deployments.events import ConfigPayload, Draft, Event, Kind
-from penumbra.deployments.evidence_rows import Beside
-from penumbra.deployments.links import LinkClosed
-from penumbra.deployments.publisher import Publisher
-from penumbra.deployments.store import Store
+from penumbra.deployments.control.controller import Change, Clocks, Controller
+from penumbra.deployments.gateways.link import LinkClosed
+from penumbra.deployments.gateways.publisher import Publisher
+from penumbra.deployments.history.events import ConfigPayload, Draft, Event, Kind
+from penumbra.deployments.history.flag_edits import set_split
+from penumbra.deployments.store.observation_tables import Beside
+from penumbra.deployments.store.store import Store
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot
 from penumbra.router.link.messages import (
     Applied,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from penumbra.deployments.feedback import Judgement
+from penumbra.deployments.gateways.feedback_relay import Judgement
 from penumbra.deployments.rollouts.record import slices_of
 from penumbra.monitoring.evidence import Counts, Run, SelfTest, Signal
 from tests.support.rollouts import aa_pairs, pair, pairs

@@ -13,13 +13,13 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from penumbra.deployments.access import Access
-from penumbra.deployments.desk import Desk
-from penumbra.deployments.heart import Heart
-from penumbra.deployments.leases import Guardianship
-from penumbra.deployments.link_endpoint import link_router
-from penumbra.deployments.publisher import Publisher
-from penumbra.deployments.store import Store
+from penumbra.deployments.api.access import Access
+from penumbra.deployments.api.link_route import link_router
+from penumbra.deployments.gateways.inbox import Desk
+from penumbra.deployments.gateways.liveness import Guardianship
+from penumbra.deployments.gateways.publisher import Publisher
+from penumbra.deployments.gateways.tick import Heart
+from penumbra.deployments.store.store import Store
 from penumbra.monitoring.evidence import Report
 from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.link.messages import COMPARATOR_PATH

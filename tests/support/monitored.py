@@ -24,7 +24,7 @@ from typing import Any
 import httpx
 import yaml
 
-from penumbra.deployments.rollouts.spec_file import load_rollout
+from penumbra.deployments.config.rollout_loader import load_rollout
 from penumbra.serve.demo.tasks import SLICES
 from penumbra.serve.demo.traffic import Tally, Traffic
 from tests.support.cable import Cable

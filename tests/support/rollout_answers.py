@@ -3,8 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from penumbra.deployments.rollouts.spec import RolloutSpec
-from penumbra.deployments.rollouts.views import (
+from penumbra.deployments.api.rollout_schemas import (
     DiagnosticsView,
     ExplainView,
     GateView,
@@ -17,6 +16,7 @@ from penumbra.deployments.rollouts.views import (
     StreamView,
     WorstPair,
 )
+from penumbra.deployments.rollouts.spec import RolloutSpec
 
 SINCE = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 CAUSE = "displacement: evidence 342 reached 333.3 (facts)"

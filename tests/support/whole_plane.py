@@ -11,13 +11,13 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from penumbra.deployments.access import Access, Role
 from penumbra.deployments.actors import CONFIGURATION
-from penumbra.deployments.api import build_api
-from penumbra.deployments.publisher import Publisher
-from penumbra.deployments.rollouts.routes import rollouts_router
+from penumbra.deployments.api.access import Access, Role
+from penumbra.deployments.api.app import build_api
+from penumbra.deployments.api.rollout_routes import rollouts_router
+from penumbra.deployments.config.spec import ControlSpec, PenumbraSpec
+from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.deployments.server import Plane, open_plane
-from penumbra.deployments.spec import ControlSpec, PenumbraSpec
 from penumbra.monitoring.evidence import Counts, Pair, Run, RunReport
 from penumbra.router.link.messages import Beat, Probe, encode
 from tests.support.control_plane import FakeGateway, payload, turns

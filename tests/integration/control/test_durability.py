@@ -4,8 +4,8 @@ import threading
 import httpx
 import pytest
 
-from penumbra.deployments.state import fold
-from penumbra.deployments.store import Store
+from penumbra.deployments.history.state import fold
+from penumbra.deployments.store.store import Store
 from tests.support.control_process import ControlProcess
 
 ROUNDS = 4

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from penumbra.deployments.engines import EngineAddresses, write_engines
+from penumbra.deployments.config.replica_addresses import EngineAddresses, write_engines
 from tests.support.behaviours import engine
 from tests.support.comparator_process import Process, comparator
 from tests.support.control_process import GATEWAY, ControlProcess, external

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from penumbra.deployments.alert_desk import AlertDesk
-from penumbra.deployments.alerts import Alert, Result
+from penumbra.deployments.control.alert_handler import AlertDesk
+from penumbra.deployments.history.alerts import Alert, Result
 from penumbra.deployments.rollouts.record import Phase
 from penumbra.monitoring.evidence import Run
 from tests.support.control_story import FINGERPRINTS, SLICES

@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from penumbra.deployments.controller import Clocks, Controller
+from penumbra.deployments.control.controller import Clocks, Controller
+from penumbra.deployments.control.rollout_service import Rollouts
 from penumbra.deployments.errors import Conflict, StoreUnavailable
-from penumbra.deployments.publisher import Publisher
-from penumbra.deployments.rollouts import verbs
-from penumbra.deployments.rollouts.keeper import Rollouts
+from penumbra.deployments.gateways.publisher import Publisher
+from penumbra.deployments.history import operator_actions
+from penumbra.deployments.history.state import fold
 from penumbra.deployments.rollouts.record import Phase
-from penumbra.deployments.state import fold
-from penumbra.deployments.store import Store
+from penumbra.deployments.store.store import Store
 from tests.support.control_plane import payload, split_change
 from tests.support.postgres import PostgresServer, find_binaries, postgres_server
 from tests.support.rollouts import NOW, Reporting, pairs, rollout_spec
@@ -61,7 +61,7 @@ async def test_reports_roll_back_and_their_evidence_survives(server: PostgresSer
     await one.configure(payload(), "configuration")
     rollouts = await rollouts_of(one)
     await rollouts.put(
-        lambda: verbs.applied(one.state, rollout_spec(), "try", NOW, "run"), "ann", "try"
+        lambda: operator_actions.applied(one.state, rollout_spec(), "try", NOW, "run"), "ann", "try"
     )
     run = rollouts.rollout(("demo", "int8")).record.run
     reporting = Reporting()

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from penumbra.deployments.catalogue import load
-from penumbra.deployments.rollouts.spec_file import load_rollout
+from penumbra.deployments.config.loader import load
+from penumbra.deployments.config.rollout_loader import load_rollout
 from penumbra.monitoring.evidence import Signal
 
 EXAMPLES = Path(__file__).parents[3] / "deployments" / "examples"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from penumbra.deployments.spec import Autoscaling, EngineSpec, Placement
+from penumbra.deployments.config.spec import Autoscaling, EngineSpec, Placement
 from penumbra.serve.hosting.plan import FleetPlan, HostedVariant, app_name, host_variant
 
 

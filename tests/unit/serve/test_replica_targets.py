@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from penumbra.deployments.engines import read_engines
+from penumbra.deployments.config.replica_addresses import read_engines
 from penumbra.serve.hosting.replica_targets import ReplicaNumbers, ReplicaTargets, addresses_of
 from penumbra.serve.supervisor.replicas_file import ReplicasFile
 from penumbra.serve.supervisor.state import Phase, VariantRecord

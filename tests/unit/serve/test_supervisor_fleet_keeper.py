@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from penumbra.deployments.spec import EngineSpec
+from penumbra.deployments.config.spec import EngineSpec
 from penumbra.serve.errors import ProcessFailed, VariantFailed, WarmUpFailed
 from penumbra.serve.hosting.plan import FleetPlan, host_variant
 from penumbra.serve.supervisor import fleet_keeper

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from penumbra.deployments.catalogue import load
-from penumbra.deployments.spec import PenumbraSpec
+from penumbra.deployments.config.loader import load
+from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.router.settings import GatewaySettings
 from penumbra.router.shadow.settings import ShadowSettings
 from penumbra.serve.errors import ConfigurationInvalid

@@ -1,0 +1,1 @@
+"""The admin API: routes, request and response schemas, roles and tokens."""

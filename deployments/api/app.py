@@ -1,0 +1,131 @@
+"""The control process's HTTP surface: the admin API for people and tools, the link for gateways.
+
+Every change says who (`x-penumbra-actor`) and why (`reason`), and is answered when it is durable
+and the gateways have it, or the time for that is over.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException
+
+from penumbra.deployments.api.access import Access
+from penumbra.deployments.api.flag_routes import admin_router
+from penumbra.deployments.api.link_route import link_router
+from penumbra.deployments.config import error_words
+from penumbra.deployments.control.controller import Controller
+from penumbra.deployments.errors import DeploymentsError
+from penumbra.deployments.gateways.publisher import Publisher
+from penumbra.router.errors import error_type
+
+log = logging.getLogger(__name__)
+
+VERSION = "1"
+
+
+def build_api(
+    controller: Controller,
+    publisher: Publisher,
+    access: Access,
+    now: Callable[[], float] = time.monotonic,
+) -> FastAPI:
+    """The ASGI application of the control process.
+
+    Args:
+        controller: Started.
+        publisher: The controller's.
+        access: Who may do what.
+        now: Monotonic clock of the publisher.
+    """
+    app = FastAPI(
+        title="Penumbra control",
+        version=VERSION,
+        summary="Variant flags: who answers, who changed it, and when every gateway knew.",
+        # FastAPI's page would load scripts from elsewhere; the document itself is enough.
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.include_router(admin_router(controller, publisher, access, now))
+    app.include_router(link_router(publisher, access))
+    _add_probes(app, controller, publisher)
+    app.add_exception_handler(DeploymentsError, _refusal)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _failure)
+    return app
+
+
+def _add_probes(app: FastAPI, controller: Controller, publisher: Publisher) -> None:
+    @app.get("/health", tags=["probes"])
+    async def health() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @app.get("/ready", tags=["probes"])
+    async def ready() -> JSONResponse:
+        """The store was read, and the last write to it went well."""
+        body = {
+            "status": "behind the store" if controller.is_behind else "ready",
+            "epoch": controller.state.epoch,
+            "gateways": len(publisher.links),
+        }
+        return JSONResponse(body, status_code=503 if controller.is_behind else 200)
+
+    @app.get("/metrics", tags=["probes"])
+    async def metrics(request: Request) -> Response:
+        """OpenMetrics for whoever accepts it, else Prometheus's text format."""
+        text, content_type = await controller.metrics.scrape(request.headers.get("accept"))
+        return Response(text, headers={"content-type": content_type})
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> RedirectResponse:
+        return RedirectResponse("/openapi.json")
+
+
+def _error(status: int, message: str, code: str, param: str | None = None) -> JSONResponse:
+    error = {"message": message, "type": error_type(status), "param": param, "code": code}
+    headers = {"www-authenticate": "Bearer"} if status == 401 else None
+    return JSONResponse({"error": error}, status_code=status, headers=headers)
+
+
+async def _refusal(request: Request, error: Exception) -> JSONResponse:
+    del request
+    if not isinstance(error, DeploymentsError):
+        raise error
+    if error.status >= 500:
+        log.error("change_failed", extra={"code": error.code, "detail": error.message})
+    return _error(error.status, error.message, error.code, error.param)
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    del request
+    if not isinstance(error, RequestValidationError):
+        raise error
+    details: list[dict[str, Any]] = list(error.errors())
+    texts = []
+    for detail in details:
+        path = error_words.path_text(detail["loc"])
+        found = "nothing" if detail["type"] == "missing" else error_words.shown(detail.get("input"))
+        texts.append(f"{path}: found {found}: {detail['msg']}")
+    param = error_words.path_text(details[0]["loc"]) if details else None
+    return _error(400, "; ".join(texts), "request_invalid", param)
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, HTTPException):
+        raise error
+    codes = {404: "route_not_found", 405: "method_not_allowed"}
+    code = codes.get(error.status_code, "request_invalid")
+    return _error(error.status_code, f"{request.method} {request.url.path}: {error.detail}", code)
+
+
+async def _failure(request: Request, error: Exception) -> JSONResponse:
+    log.error("request_failed", extra={"path": request.url.path}, exc_info=error)
+    return _error(
+        500, "something went wrong here; the log of the control process says what", "internal"
+    )

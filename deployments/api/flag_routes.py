@@ -1,0 +1,258 @@
+"""The routes under /admin/v1: look at flags and their history, change them."""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from penumbra.deployments.api.access import Access, Caller, Role
+from penumbra.deployments.api.flag_schemas import (
+    ChangeView,
+    ErrorBody,
+    FlagsView,
+    FlagView,
+    GatewaysView,
+    GatewayView,
+    HistoryItem,
+    HistoryView,
+    ImportBody,
+    OneFlagView,
+    PinBody,
+    ReasonBody,
+    SetBody,
+    SplitBody,
+    UnpinBody,
+)
+from penumbra.deployments.control.controller import Change, Controller, Edit
+from penumbra.deployments.errors import (
+    FlagRefused,
+    NotFound,
+    PreconditionRequired,
+    RequestInvalid,
+)
+from penumbra.deployments.gateways.publisher import Publisher
+from penumbra.deployments.history import flag_edits
+from penumbra.deployments.history.events import Kind
+from penumbra.deployments.history.state import fold
+from penumbra.router.flags.flagd_export import to_flagd
+from penumbra.router.flags.flagd_import import FlagdInvalid, from_flagd
+from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot
+
+# Only for the OpenAPI document and the parsing of the header; `Access` is who judges.
+_BEARER = HTTPBearer(auto_error=False, description="A viewer's, operator's or admin's token.")
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody} for status in (400, 401, 403, 404, 409, 422, 428, 503)
+}
+"""What every admin route may answer besides what it promises."""
+
+IfMatch = Annotated[
+    str | None, Header(description="The epoch that the change is based on; 409 if it is outdated.")
+]
+
+
+def admin_router(
+    controller: Controller, publisher: Publisher, access: Access, now: Callable[[], float]
+) -> APIRouter:
+    """All admin routes; see `build_api` for the arguments."""
+    router = APIRouter(
+        prefix="/admin/v1",
+        responses=ERRORS,
+    )
+    # Verbs first: the path of a flag takes everything, for the model's name may hold slashes.
+    _add_verbs(router, controller, access)
+    _add_flagd(router, controller, access)
+    _add_flags(router, controller, access)
+    _add_history(router, controller, access)
+
+    @router.get("/gateways", tags=["gateways"], dependencies=[viewer_of(access)])
+    async def gateways() -> GatewaysView:
+        """The gateways that are connected, and the epoch that each has in force."""
+        views = [GatewayView.of(link, now()) for link in publisher.links]
+        return GatewaysView(epoch=controller.state.epoch, gateways=views)
+
+    return router
+
+
+def caller_of(access: Access, least: Role) -> Any:
+    """A dependency: the caller, whose role is at least this."""
+
+    def identify(
+        shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
+        x_penumbra_actor: Annotated[
+            str | None, Header(description="Who makes the change; else the token's role.")
+        ] = None,
+    ) -> Caller:
+        authorization = f"{shown.scheme} {shown.credentials}" if shown else None
+        return access.identify(authorization, x_penumbra_actor, least)
+
+    return Depends(identify)
+
+
+def viewer_of(access: Access) -> Any:
+    """A dependency: a caller who may look."""
+    return caller_of(access, Role.VIEWER)
+
+
+def _add_verbs(router: APIRouter, controller: Controller, access: Access) -> None:
+    operator = caller_of(access, Role.OPERATOR)
+    Operator = Annotated[Caller, operator]  # noqa: N806 - a type
+
+    async def change(
+        kind: Kind, name: str, edit: Edit, why: tuple[Caller, ReasonBody], epoch: str | None
+    ) -> ChangeView:
+        caller, body = why
+        return await _changed(controller, kind, {name: edit}, caller, body.reason, _epoch(epoch))
+
+    @router.post("/flags/{model:path}/kill", tags=["flags"])
+    async def kill(
+        model: str, body: ReasonBody, caller: Operator, if_match: IfMatch = None
+    ) -> ChangeView:
+        """Everybody gets the baseline."""
+        return await change(Kind.KILL, model, flag_edits.set_killed(True), (caller, body), if_match)
+
+    @router.post("/flags/{model:path}/unkill", tags=["flags"])
+    async def unkill(
+        model: str, body: ReasonBody, caller: Operator, if_match: IfMatch = None
+    ) -> ChangeView:
+        """Take the kill switch back."""
+        return await change(
+            Kind.UNKILL, model, flag_edits.set_killed(False), (caller, body), if_match
+        )
+
+    @router.post("/flags/{model:path}/pin", tags=["flags"])
+    async def pin(
+        model: str, body: PinBody, caller: Operator, if_match: IfMatch = None
+    ) -> ChangeView:
+        """One tenant, or one user or session, always gets this variant."""
+        return await change(
+            Kind.PIN, model, flag_edits.add_pin(body.pin()), (caller, body), if_match
+        )
+
+    @router.post("/flags/{model:path}/unpin", tags=["flags"])
+    async def unpin(
+        model: str, body: UnpinBody, caller: Operator, if_match: IfMatch = None
+    ) -> ChangeView:
+        """Take a pin back."""
+        edit = flag_edits.remove_pin(body.kind, body.subject)
+        return await change(Kind.UNPIN, model, edit, (caller, body), if_match)
+
+    @router.post("/flags/{model:path}/split", tags=["flags"])
+    async def split(
+        model: str, body: SplitBody, caller: Operator, if_match: IfMatch = None
+    ) -> ChangeView:
+        """Set all shares; a candidate that is left out has none."""
+        return await change(
+            Kind.SPLIT, model, flag_edits.set_split(body.split), (caller, body), if_match
+        )
+
+
+def _add_flags(router: APIRouter, controller: Controller, access: Access) -> None:
+    admin = caller_of(access, Role.ADMIN)
+
+    @router.get("/flags", tags=["flags"], dependencies=[viewer_of(access)])
+    async def list_flags() -> FlagsView:
+        """The flags of all models."""
+        return FlagsView.of(controller.state)
+
+    @router.get("/flags/{model:path}", tags=["flags"], dependencies=[viewer_of(access)])
+    async def show_flag(model: str, response: Response) -> OneFlagView:
+        """The flag of one model; `ETag` is the epoch to send as `If-Match`."""
+        state = controller.state
+        found = _model(state.models, model)
+        response.headers["etag"] = f'"{state.epoch}"'
+        view = FlagView.of(model, found, state.changed[model])
+        return OneFlagView(epoch=state.epoch, **view.model_dump())
+
+    @router.put("/flags/{model:path}", tags=["flags"])
+    async def set_flag(
+        model: str, body: SetBody, caller: Annotated[Caller, admin], if_match: IfMatch = None
+    ) -> ChangeView:
+        """Replace a whole flag, as it was at the epoch in `If-Match`."""
+        epoch = _epoch(if_match)
+        if epoch is None:
+            raise PreconditionRequired(
+                "wanted the header `if-match: EPOCH`, the epoch at which you read the flag",
+                param="if-match",
+            )
+        edit = {model: flag_edits.replace_with(body.flag)}
+        return await _changed(controller, Kind.SET, edit, caller, body.reason, epoch)
+
+
+def _add_flagd(router: APIRouter, controller: Controller, access: Access) -> None:
+    admin = caller_of(access, Role.ADMIN)
+
+    @router.get("/flagd", tags=["flagd"], dependencies=[viewer_of(access)])
+    async def export_flags(model: str | None = None) -> dict[str, Any]:
+        """The flags as flagd JSON: all, or one model's."""
+        models = controller.state.models
+        return to_flagd(models if model is None else {model: _model(models, model)})
+
+    @router.put("/flagd", tags=["flagd"])
+    async def import_flags(
+        body: ImportBody, caller: Annotated[Caller, admin], if_match: IfMatch = None
+    ) -> ChangeView:
+        """Replace the flags in a flagd document, all or none. What the guard blocked stays so."""
+        try:
+            flags = from_flagd(body.flagd, controller.state.models)
+        except FlagdInvalid as error:
+            raise FlagRefused(str(error), param="flagd") from error
+        wanted = {name: flag_edits.import_over(flag) for name, flag in flags.items()}
+        return await _changed(
+            controller, Kind.IMPORT, wanted, caller, body.reason, _epoch(if_match)
+        )
+
+
+def _add_history(router: APIRouter, controller: Controller, access: Access) -> None:
+    @router.get("/history", tags=["history"], dependencies=[viewer_of(access)])
+    async def history(
+        model: str | None = None,
+        after: Annotated[int | None, Query(ge=0)] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> HistoryView:
+        """Who changed what, when and why, oldest first: the last ones, or those after an epoch.
+
+        With `model`, the changes of its flag.
+        """
+        if after is None:
+            events = await controller.read(lambda store: store.latest(limit, model))
+        else:
+            events = await controller.read(lambda store: store.page(after, limit, model))
+        return HistoryView(items=[HistoryItem.of(event) for event in events])
+
+    @router.get("/snapshots/{epoch}", tags=["history"], dependencies=[viewer_of(access)])
+    async def snapshot(epoch: int) -> Snapshot:
+        """The routing table of an epoch, computed anew from the history."""
+        if not 0 < epoch <= controller.state.epoch:
+            raise NotFound(f"found no epoch {epoch}, wanted 1 to {controller.state.epoch}")
+        return await controller.read(lambda store: fold(store.events(until=epoch)).snapshot())
+
+
+async def _changed(
+    controller: Controller,
+    kind: Kind,
+    wanted: Mapping[str, Edit],
+    caller: Caller,
+    reason: str,
+    epoch: int | None,
+) -> ChangeView:
+    change = Change(kind, caller.actor, reason, wanted, epoch)
+    return ChangeView.of(await controller.apply(change))
+
+
+def _model(models: Mapping[str, ModelSnapshot], name: str) -> ModelSnapshot:
+    if name not in models:
+        raise NotFound(
+            f"found no model {name!r}, wanted one of: {', '.join(models)}", param="model"
+        )
+    return models[name]
+
+
+def _epoch(if_match: str | None) -> int | None:
+    if if_match is None:
+        return None
+    text = if_match.strip().removeprefix("W/").strip('"')
+    if not text.isascii() or not text.isdigit():
+        raise RequestInvalid(f"if-match: found {if_match!r}, wanted an epoch", param="if-match")
+    return int(text)

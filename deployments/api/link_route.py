@@ -1,0 +1,68 @@
+"""The control process's end of the links: a WebSocket for each gateway and each comparator."""
+
+import logging
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from penumbra.deployments.api.access import Access
+from penumbra.deployments.gateways.link import LinkClosed
+from penumbra.deployments.gateways.publisher import Publisher
+from penumbra.router.link.messages import PATH, LinkError
+
+log = logging.getLogger(__name__)
+
+_GOING_AWAY = 1001
+"""What a process closes its link with when it ends in order."""
+_PROTOCOL_ERROR = 1002
+
+
+class SocketChannel:
+    """A gateway's connection as the publisher sees it."""
+
+    def __init__(self, socket: WebSocket) -> None:
+        self._socket = socket
+
+    async def send(self, text: str) -> None:
+        """See publisher.Channel."""
+        try:
+            await self._socket.send_text(text)
+        except (WebSocketDisconnect, RuntimeError, OSError) as error:
+            # RuntimeError: Starlette's way of saying that the socket is closed already.
+            raise LinkClosed(str(error)) from error
+
+    async def receive(self) -> str:
+        """See publisher.Channel."""
+        try:
+            return await self._socket.receive_text()
+        except WebSocketDisconnect as error:
+            # Any other code, or none: the process, its machine or the network broke.
+            raise LinkClosed(str(error), has_ended=error.code == _GOING_AWAY) from error
+        except (RuntimeError, KeyError) as error:
+            # KeyError: a binary message, which is none of ours.
+            raise LinkClosed(str(error)) from error
+
+
+def link_router(publisher: Publisher, access: Access, path: str = PATH) -> APIRouter:
+    """The route of a link; the gateways' token opens it."""
+    router = APIRouter()
+
+    @router.websocket(path)
+    async def link(socket: WebSocket) -> None:
+        if not access.is_gateway(socket.headers.get("authorization")):
+            await socket.send_denial_response(
+                JSONResponse({"error": {"code": "unauthorized"}}, status_code=401)
+            )
+            return
+        await socket.accept()
+        try:
+            peer = socket.client.host if socket.client else ""
+            await publisher.attend(SocketChannel(socket), peer)
+        except (LinkError, TimeoutError) as error:
+            log.warning("gateway_link_broken", extra={"error": f"{error}" or "no hello"})
+            await socket.close(_PROTOCOL_ERROR)
+        except LinkClosed:
+            return
+
+    return router

@@ -1,0 +1,157 @@
+"""Why the guard acted: what is stored of it, and the verdict computed anew from that."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from penumbra.deployments.api.rollout_schemas import (
+    ExplainView,
+    PathPoint,
+    RollbackView,
+    WorstPair,
+)
+from penumbra.deployments.api.rollout_views import rollback_view
+from penumbra.deployments.errors import NotFound
+from penumbra.deployments.evidence.guardrail_monitor import Course
+from penumbra.deployments.evidence.judge import decided_by, evidence_of
+from penumbra.deployments.evidence.run_evidence import RunEvidence
+from penumbra.deployments.history.events import Event, Kind
+from penumbra.deployments.rollouts.decide import decide
+from penumbra.deployments.rollouts.payload import Decided, RolloutPayload, takes_away
+from penumbra.deployments.rollouts.record import Key, Rollout
+from penumbra.deployments.store import observation_tables
+from penumbra.deployments.store.observation_tables import RollbackTimes
+from penumbra.deployments.store.store import Store
+from penumbra.monitoring.evidence import Pair, Report, Signal
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One time that traffic was taken from a candidate."""
+
+    event: Event
+    payload: RolloutPayload
+
+
+def explain(store: Store, key: Key) -> ExplainView:
+    """The last rollback or quarantine of a candidate. Reads and folds: for a thread.
+
+    Raises:
+        NotFound: There was none.
+        StoreUnavailable: The store cannot be read.
+    """
+    case = _last(store, key)
+    if case is None:
+        raise NotFound(f"{key[1]} ({key[0]}) was never rolled back or quarantined")
+    return store.look(lambda connection: _explained(connection, case))
+
+
+def last_rollback(store: Store, key: Key) -> RollbackView | None:
+    """How fast the last rollback or quarantine was; None if there was none."""
+    case = _last(store, key)
+    if case is None:
+        return None
+    return _times_view(case, store.look(lambda c: observation_tables.times_of(c, case.event.epoch)))
+
+
+def refolded(rollout: Rollout, reports: Iterable[Report]) -> RunEvidence:
+    """The evidence of a rollout's run from nothing but its reports."""
+    evidence = evidence_of(rollout)
+    for report in reports:
+        for one in report.runs:
+            if one.run.id == rollout.record.run:
+                evidence.fold(report.source, one)
+    return evidence
+
+
+def _last(store: Store, key: Key) -> _Case | None:
+    for event in store.backwards(key[0], Kind.ROLLOUT):
+        payload = event.payload
+        if not isinstance(payload, RolloutPayload) or payload.after.key != key:
+            continue
+        if takes_away(payload):
+            return _Case(event, payload)
+    return None
+
+
+def _explained(connection: sa.Connection, case: _Case) -> ExplainView:
+    event, payload = case.event, case.payload
+    decided, before = payload.decided, payload.before or payload.after
+    times = observation_tables.times_of(connection, event.epoch)
+    until = None if decided is None else decided.report
+    reports = observation_tables.reports(connection, [before.record.run], until)
+    evidence = refolded(before, reports)
+    course = _course(evidence, decided)
+    verdict, recomputed = _again(case, before, evidence)
+    return ExplainView(
+        model=before.spec.model,
+        candidate=before.spec.candidate,
+        action=decided.action if decided else "rollback",
+        epoch=event.epoch,
+        at=event.at,
+        actor=event.actor,
+        cause=event.reason,
+        run=before.record.run,
+        signal=decided.signal if decided else None,
+        detail=decided.detail if decided else None,
+        evidence=decided.evidence if decided else None,
+        boundary=decided.boundary if decided else None,
+        path=_path(course, decided),
+        pairs=sum(evidence.pairs.values()),
+        culprits=list(decided.culprits) if decided else [],
+        suspect=decided.suspect if decided else None,
+        worst=[_worst(pair) for pair in evidence.tally.worst],
+        times=_times_view(case, times),
+        recomputed_verdict=verdict,
+        recomputed_evidence=recomputed.evidence if recomputed else None,
+        is_reproduced=None if decided is None else recomputed == decided,
+    )
+
+
+def _again(
+    case: _Case, before: Rollout, evidence: RunEvidence
+) -> tuple[str | None, Decided | None]:
+    """The decision made anew; the verdict, and what it was made by."""
+    decided = case.payload.decided
+    if decided is None:
+        return None, None
+    findings = evidence.findings()
+    record, steps = decide(before.spec, before.record, findings, case.event.at)
+    again = decided_by(steps, evidence, findings, decided.report)
+    return record.verdict, again
+
+
+def _course(evidence: RunEvidence, decided: Decided | None) -> Course | None:
+    if decided is None or decided.signal not in set(Signal):
+        return None
+    return evidence.courses.get(Signal(decided.signal))
+
+
+def _path(course: Course | None, decided: Decided | None) -> list[PathPoint]:
+    if course is None or decided is None:
+        return []
+    points = [PathPoint(count=count, evidence=value) for count, value in course.trail.points]
+    # After a quarantine it begins anew for the other slices, perhaps within the deciding report.
+    while points and points[-1].evidence != decided.evidence:
+        points.pop()
+    return points
+
+
+def _worst(pair: Pair) -> WorstPair:
+    return WorstPair(
+        request_id=pair.request_id,
+        slice=pair.slice,
+        displacement=pair.displacement,
+        harm=pair.harm,
+        failed=list(pair.failed),
+        failed_baseline=list(pair.failed_baseline),
+        missing=pair.missing,
+    )
+
+
+def _times_view(case: _Case, times: RollbackTimes | None) -> RollbackView:
+    decided = case.payload.decided
+    observed_at = decided.observed_at if decided else None
+    event = case.event
+    return rollback_view(event.epoch, event.at, event.reason, observed_at, times)

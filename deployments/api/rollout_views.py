@@ -1,0 +1,209 @@
+"""Rollouts as the admin API shows them.
+
+Intervals are worked out last, and apart: for twenty slices that takes tens of milliseconds, in
+which whoever folds reports would have to wait.
+
+Reading order: rollout_view.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from penumbra.deployments.api.rollout_schemas import (
+    DiagnosticsView,
+    GateView,
+    InstrumentView,
+    RollbackView,
+    RolloutSummary,
+    RolloutView,
+    SignalView,
+    StreamView,
+)
+from penumbra.deployments.evidence.guardrail_monitor import Course
+from penumbra.deployments.evidence.run_evidence import RunEvidence
+from penumbra.deployments.history.config_effects import obstacle_of
+from penumbra.deployments.history.state import State
+from penumbra.deployments.rollouts.gates import gates
+from penumbra.deployments.rollouts.record import Phase, Rollout, stage_name
+from penumbra.deployments.rollouts.spec import Guardrail
+from penumbra.deployments.rollouts.transitions import next_step
+from penumbra.deployments.store.observation_tables import RollbackTimes
+from penumbra.monitoring.stats.guard import StreamView as Stream
+
+
+def summary_view(rollout: Rollout, evidence: RunEvidence) -> RolloutSummary:
+    """One rollout in a list."""
+    record = rollout.record
+    return RolloutSummary(
+        model=rollout.spec.model,
+        candidate=rollout.spec.candidate,
+        stage=rollout.stage,
+        is_held=record.held is not None,
+        held_cause=record.held.cause if record.held else None,
+        frozen_cause=record.frozen,
+        verdict=record.verdict.value if record.verdict else None,
+        share=rollout.share,
+        since=record.since,
+        cause=record.cause,
+        run=record.run,
+        pairs=sum(evidence.pairs.values()),
+        proven=list(record.proven),
+        quarantined=list(record.quarantined),
+    )
+
+
+def rollout_view(
+    state: State,
+    rollout: Rollout,
+    evidence: RunEvidence,
+    now: datetime,
+    last: RollbackView | None,
+) -> Callable[[], RolloutView]:
+    """Everything about one rollout as it is now; to be called in a thread, for it takes a while."""
+    spec, record = rollout.spec, rollout.record
+    found = gates(spec, record, evidence.findings(), now, obstacle_of(state, rollout))
+    summary = summary_view(rollout, evidence).model_dump()
+    signals = [_guardrail_view(one, evidence) for one in spec.guardrails]
+    instrument, diagnostics = _instrument_view(evidence), _diagnostics_view(evidence)
+    fingerprints = dict(evidence.fingerprints)
+    return lambda: RolloutView(
+        **summary,
+        epoch=state.epoch,
+        spec=spec,
+        slices=list(record.slices),
+        signals=[view() for view in signals],
+        gates=[
+            GateView(name=one.name, is_met=one.is_met, found=one.found, wanted=one.wanted)
+            for one in found
+        ],
+        next_stage=_next_stage(rollout),
+        instrument=instrument(),
+        diagnostics=diagnostics,
+        fingerprints=fingerprints,
+        calibration=record.calibration,
+        last_rollback=last,
+    )
+
+
+def rollback_view(
+    epoch: int,
+    at: datetime,
+    cause: str,
+    observed_at: float | None,
+    times: RollbackTimes | None,
+) -> RollbackView:
+    """How fast a rollback was."""
+    to_durable = to_acknowledged = None
+    if times is not None and observed_at is not None:
+        to_durable = _milliseconds(times.durable_at - observed_at)
+    if times is not None and times.acknowledged_at is not None:
+        to_acknowledged = _milliseconds(times.acknowledged_at - times.durable_at)
+    return RollbackView(
+        epoch=epoch,
+        at=at,
+        cause=cause,
+        observed_at=None if observed_at is None else datetime.fromtimestamp(observed_at, UTC),
+        observed_to_durable_ms=to_durable,
+        durable_to_acknowledged_ms=to_acknowledged,
+        gateways=times.gateways if times else 0,
+    )
+
+
+def _next_stage(rollout: Rollout) -> str | None:
+    if rollout.record.phase not in {Phase.SHADOW, Phase.LIVE}:
+        return None
+    step = next_step(rollout.spec, rollout.record)
+    if step is None:
+        return None
+    if step == rollout.record.step:
+        return Phase.PROMOTED.value
+    return stage_name(rollout.spec, step)
+
+
+def _guardrail_view(guardrail: Guardrail, evidence: RunEvidence) -> Callable[[], SignalView]:
+    course = evidence.courses.get(guardrail.signal)
+    if course is not None:
+        return _course_view(course)
+    # The only course that is not open from the start is the one that is being calibrated.
+    calibration = evidence.calibration
+    reading = f"{calibration.count} of {calibration.wanted} pairs" if calibration else None
+    view = SignalView(
+        signal=guardrail.signal.value,
+        action=guardrail.action,
+        alpha=evidence.spec.alpha * (guardrail.share or 1.0),
+        evidence=0.0,
+        boundary=1.0 / (evidence.spec.alpha * (guardrail.share or 1.0)),
+        proof_boundary=1.0 / evidence.spec.promotion_alpha,
+        is_tripped=False,
+        culprits=[],
+        calibrating=reading,
+        aggregate=None,
+        slices=[],
+    )
+    return lambda: view
+
+
+def _course_view(course: Course) -> Callable[[], SignalView]:
+    tripped = course.tripped
+    culprits = [*course.quarantined, *(tripped.culprits if tripped else ())]
+    evidence, boundary = course.evidence, course.boundary
+    aggregate = course.guard.aggregate()
+    slices = {name: course.guard.slice(name) for name in course.spec.tolerances}
+    return lambda: SignalView(
+        signal=course.signal.value,
+        action=course.action,
+        alpha=course.spec.alpha,
+        evidence=evidence,
+        boundary=boundary,
+        proof_boundary=1.0 / course.spec.alpha_promotion,
+        is_tripped=tripped is not None,
+        culprits=list(dict.fromkeys(culprits)),
+        calibrating=None,
+        aggregate=_stream_view(None, aggregate),
+        slices=[_stream_view(name, stream) for name, stream in slices.items()],
+    )
+
+
+def _stream_view(name: str | None, stream: Stream) -> StreamView:
+    has_any = stream.count > 0
+    return StreamView(
+        slice=name,
+        count=stream.count,
+        mean=stream.mean,
+        tolerance=stream.tolerance,
+        evidence=stream.evidence,
+        proof=stream.proof,
+        is_proven=stream.is_proven,
+        lower=stream.lower if has_any else None,
+        upper=stream.upper if has_any else None,
+    )
+
+
+def _instrument_view(evidence: RunEvidence) -> Callable[[], InstrumentView]:
+    last = max(evidence.self_tests.values(), key=lambda test: test.at, default=None)
+    broken, courses = evidence.broken, [_course_view(course) for course in evidence.aa.values()]
+    return lambda: InstrumentView(
+        is_ok=broken is None,
+        detail=broken,
+        aa=[view() for view in courses],
+        last_self_test_at=None if last is None else datetime.fromtimestamp(last.at, UTC),
+        last_self_test_gap=None if last is None else last.largest_gap,
+    )
+
+
+def _diagnostics_view(evidence: RunEvidence) -> DiagnosticsView:
+    tally = evidence.tally
+    return DiagnosticsView(
+        kl=tally.mean("kl"),
+        agreement=tally.mean("agreement"),
+        divergence=tally.mean("divergence"),
+        engine_seconds=float(tally.sums["engine_seconds"]),
+        missing_ratio=tally.missing_ratio,
+        repeats=tally.repeats,
+        sheds=dict(tally.sheds),
+        failed_checks=dict(tally.failed),
+    )
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)

@@ -1,0 +1,55 @@
+"""Where variants answer: external ones by the configuration, hosted ones by who hosts them."""
+
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from penumbra.deployments.config.loader import build_model
+from penumbra.deployments.config.spec import PenumbraSpec
+from penumbra.deployments.errors import ConfigInvalid
+from penumbra.deployments.history.events import ConfigPayload
+
+Endpoints = dict[str, dict[str, str]]
+"""Model -> variant -> base URL."""
+
+_ADAPTER: TypeAdapter[Endpoints] = TypeAdapter(Endpoints)
+
+
+def read_endpoints(path: Path | None) -> Endpoints:
+    """Read an endpoints file; without one there are none.
+
+    Raises:
+        ConfigInvalid: It cannot be read.
+    """
+    if path is None:
+        return {}
+    try:
+        return _ADAPTER.validate_json(path.read_bytes(), strict=True)
+    except OSError as error:
+        raise ConfigInvalid(str(path), (f"found {error.strerror}, wanted a file",)) from error
+    except ValidationError as error:
+        problem = f"found {error.errors()[0]['msg']}, wanted {{model: {{variant: base URL}}}}"
+        raise ConfigInvalid(str(path), (problem,)) from error
+
+
+def configuration(spec: PenumbraSpec, endpoints: Endpoints, file: str) -> ConfigPayload:
+    """The models of a configuration, with the address of every variant.
+
+    Raises:
+        ConfigInvalid: A hosted variant has none; `file` is who should have told it.
+    """
+    missing: list[str] = []
+
+    def base_url_of(model: str, variant: str) -> str:
+        url = endpoints.get(model, {}).get(variant)
+        if url is None:
+            missing.append(f"{model}.{variant}: found nothing, wanted the variant's base URL")
+        return url or ""
+
+    models = {
+        name: build_model(name, model, model.flag, base_url_of)
+        for name, model in spec.models.items()
+    }
+    if missing:
+        raise ConfigInvalid(file, tuple(missing))
+    return ConfigPayload(models=models)

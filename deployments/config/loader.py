@@ -1,0 +1,146 @@
+"""From `penumbra.yaml` to a `PenumbraSpec`, and from there to a routing table.
+
+Every error names the file, the path in it, the value found and the value wanted; all of them at
+once, not the first. Relative paths are relative to the file's folder.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from penumbra.deployments.config import error_words
+from penumbra.deployments.config.spec import HUB, MODEL_NAME, EngineSpec, ModelSpec, PenumbraSpec
+from penumbra.deployments.config.yaml_files import read_mapping
+from penumbra.deployments.errors import ConfigInvalid
+from penumbra.router.flags.routing_table import NAME, Flag, ModelSnapshot, Snapshot, Variant
+from penumbra.router.flags.rule_checks import one_of, problem, slice_problems
+from penumbra.router.flags.validate import flag_problems
+from penumbra.router.settings import GatewaySettings
+
+BaseUrlOf = Callable[[str, str], str]
+"""(model, variant) -> base URL where the variant answers."""
+
+_SQLITE = "sqlite:///"
+_RESERVED = frozenset({"kill", "unkill", "pin", "unpin", "split"})
+"""Last parts of admin paths, so no last part of a model's name."""
+
+
+def load(path: Path | str) -> PenumbraSpec:
+    """Read a configuration file.
+
+    Raises:
+        ConfigInvalid: It cannot be read, or not used; says everything that is wrong.
+    """
+    file = str(path)
+    data = read_mapping(Path(path), "a mapping with `models`")
+    try:
+        # Through JSON: strict validation takes a list for a tuple there, and only there.
+        spec = PenumbraSpec.model_validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        raise ConfigInvalid(file, error_words.problems(error, PenumbraSpec)) from error
+    found = tuple(_problems(spec))
+    if found:
+        raise ConfigInvalid(file, found)
+    return _anchored(spec, Path(path).resolve().parent)
+
+
+def build_snapshot(
+    spec: PenumbraSpec, flags: Mapping[str, Flag], epoch: int, base_url_of: BaseUrlOf
+) -> Snapshot:
+    """The routing table of a configuration.
+
+    Args:
+        spec: The configuration.
+        flags: Model -> flag in force; a model without one has the configuration's.
+        epoch: Its version.
+        base_url_of: Where variants that are hosted here answer; not asked for external ones.
+    """
+    models = {
+        name: build_model(name, model, flags.get(name, model.flag), base_url_of)
+        for name, model in spec.models.items()
+    }
+    return Snapshot(epoch=epoch, models=models)
+
+
+def build_model(name: str, model: ModelSpec, flag: Flag, base_url_of: BaseUrlOf) -> ModelSnapshot:
+    """One model of a routing table."""
+    variants = {
+        variant_name: Variant(
+            url=variant.url or base_url_of(name, variant_name), api_key_env=variant.api_key_env
+        )
+        for variant_name, variant in model.variants.items()
+    }
+    return ModelSnapshot(baseline=model.baseline, variants=variants, slices=model.slices, flag=flag)
+
+
+def _problems(spec: PenumbraSpec) -> Iterator[str]:
+    for name, model in spec.models.items():
+        path = f"models.{name}"
+        if not re.match(MODEL_NAME, name) or name.rpartition("/")[2] in _RESERVED:
+            yield problem(
+                path, name, f"a name like {MODEL_NAME}, its last part none of {sorted(_RESERVED)}"
+            )
+        yield from (f"{path}.{text}" for text in _model_problems(name, model))
+    yield from _key_problems(spec)
+    try:
+        GatewaySettings(host=spec.gateway.host, keys=spec.keys, snapshot=_NO_MODELS)
+    except ValidationError as error:
+        yield from (f"gateway.host: {detail['ctx']['error']}" for detail in error.errors())
+
+
+_NO_MODELS = Snapshot(epoch=0, models={})
+
+
+def _model_problems(name: str, model: ModelSpec) -> Iterator[str]:
+    for variant in model.variants:
+        if not re.match(NAME, variant):
+            yield problem(f"variants.{variant}", variant, f"a name like {NAME}")
+    if model.baseline not in model.variants:
+        yield problem("baseline", model.baseline, one_of(model.variants))
+        return
+    yield from slice_problems(model.slices)
+    # Where the variants answer does not matter to the flag; any URL will do.
+    snapshot = build_model(name, model, model.flag, lambda _model, _variant: "http://localhost")
+    yield from (f"flag.{text}" for text in flag_problems(snapshot, model.flag))
+
+
+def _key_problems(spec: PenumbraSpec) -> Iterator[str]:
+    digests = [key.sha256 for key in spec.keys]
+    for index, digest in enumerate(digests):
+        if digest in digests[:index]:
+            yield problem(f"keys[{index}].sha256", digest, "a key that is not listed above")
+
+
+def _anchored(spec: PenumbraSpec, folder: Path) -> PenumbraSpec:
+    models = {
+        name: model.model_copy(
+            update={
+                "variants": {
+                    variant_name: variant.model_copy(
+                        update={"engine": _anchored_engine(variant.engine, folder)}
+                    )
+                    for variant_name, variant in model.variants.items()
+                }
+            }
+        )
+        for name, model in spec.models.items()
+    }
+    store = spec.control.store
+    if store is not None and store.startswith(_SQLITE) and store != f"{_SQLITE}:memory:":
+        store = f"{_SQLITE}{(folder / store.removeprefix(_SQLITE)).resolve()}"
+    return spec.model_copy(
+        update={
+            "models": models,
+            "state_dir": (folder / spec.state_dir).resolve(),
+            "control": spec.control.model_copy(update={"store": store}),
+        }
+    )
+
+
+def _anchored_engine(engine: EngineSpec | None, folder: Path) -> EngineSpec | None:
+    if engine is None or engine.source.startswith(HUB):
+        return engine
+    return engine.model_copy(update={"source": str((folder / engine.source).resolve())})

@@ -1,0 +1,25 @@
+"""Reads a rollout from a YAML file."""
+
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from penumbra.deployments.config import error_words
+from penumbra.deployments.config.yaml_files import read_mapping
+from penumbra.deployments.errors import ConfigInvalid
+from penumbra.deployments.rollouts.spec import RolloutSpec
+
+
+def load_rollout(path: Path) -> RolloutSpec:
+    """Read a rollout file.
+
+    Raises:
+        ConfigInvalid: It cannot be read, or not used; says everything that is wrong.
+    """
+    data = read_mapping(path, "a mapping with `model` and `candidate`")
+    try:
+        # Through JSON: strict validation takes a list for a tuple there, and only there.
+        return RolloutSpec.model_validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        raise ConfigInvalid(str(path), error_words.problems(error, RolloutSpec)) from error

@@ -1,0 +1,263 @@
+"""What an installation is told in `penumbra.yaml`: models, variants, slices, flags, processes.
+
+Frozen and strict; `penumbra.deployments.config.loader.load` reads it and checks what spans several
+fields.
+
+Reading order: PenumbraSpec, ModelSpec, VariantSpec, EngineSpec.
+"""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from penumbra.router.flags.routing_table import NAME, Flag, SliceRule
+from penumbra.router.settings import KeySettings, LimitSettings
+from penumbra.router.shadow.settings import (
+    Budget,
+    DeadlineSettings,
+    HeadroomSettings,
+    HealthSettings,
+    QueueLimits,
+    SelfTestSettings,
+)
+
+MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.:-]*(/[A-Za-z0-9_.:-]+)*$"
+"""What a model may be called: also `organisation/name`."""
+
+HUB = "hf://"
+"""Marks a source that the engine fetches from a model hub, instead of a folder."""
+
+_STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Autoscaling(BaseModel):
+    """Bounds on the number of replicas; Ray Serve scales between them by load."""
+
+    model_config = _STRICT
+
+    min: int = Field(ge=0)
+    max: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _bounds_are_in_order(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"found min {self.min} over max {self.max}, wanted min ≤ max")
+        return self
+
+
+class Placement(BaseModel):
+    """Ray placement group of one replica: the resource bundles, and how they lie on the nodes."""
+
+    model_config = _STRICT
+
+    bundles: tuple[dict[str, float], ...] = Field(min_length=1)
+    """Resource name (CPU, GPU, ...) -> amount."""
+    strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
+
+
+class EngineSpec(BaseModel):
+    """A build that Penumbra hosts: one Ray Serve application of vLLM replicas."""
+
+    model_config = _STRICT
+
+    source: str = Field(min_length=1)
+    """Folder of the weights, relative to the file; or `hf://organisation/name`."""
+    scheme: str = Field(default="unquantized", pattern=NAME)
+    """How the weights are stored: bf16, w8a8-int8, w4a16-int4, ..."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    replicas: int | None = Field(default=None, ge=1)
+    """A fixed number; 1 if neither this nor `autoscaling` is given."""
+    autoscaling: Autoscaling | None = None
+    cpus: float = Field(default=1.0, ge=0)
+    """CPUs that Ray reserves for one replica."""
+    gpus: float = Field(default=0.0, ge=0)
+    """GPUs of one replica."""
+    placement: Placement | None = None
+    """Replaces the one bundle made of `cpus` and `gpus`."""
+    threads: str | None = None
+    """Cores that the CPU backend binds its threads to: `0`, `0-3`, `0,2`; null leaves it free."""
+    engine_args: dict[str, JsonValue] = {}
+    """Passed to vLLM as they are."""
+    env: dict[str, str] = {}
+    """Environment of the replica."""
+    startup_seconds: float = Field(default=900.0, gt=0)
+    """How long a replica may take from start to ready."""
+
+    @model_validator(mode="after")
+    def _one_kind_of_scaling(self) -> Self:
+        if self.replicas is not None and self.autoscaling is not None:
+            raise ValueError("found both replicas and autoscaling, wanted one of them")
+        return self
+
+    @property
+    def is_from_hub(self) -> bool:
+        """Whether the engine fetches the weights itself."""
+        return self.source.startswith(HUB)
+
+    @property
+    def model_source(self) -> str:
+        """What vLLM is given: a folder, or the name on the hub."""
+        return self.source.removeprefix(HUB)
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Least and most replicas."""
+        if self.autoscaling is not None:
+            return self.autoscaling.min, self.autoscaling.max
+        count = self.replicas or 1
+        return count, count
+
+
+class VariantSpec(BaseModel):
+    """One servable build: hosted here (`engine`), or a vLLM-compatible server elsewhere (`url`)."""
+
+    model_config = _STRICT
+
+    engine: EngineSpec | None = None
+    url: str | None = Field(
+        default=None,
+        pattern=r"^http://[^/?#\s]+(/[^?#\s]*)?$",
+        json_schema_extra={"wanted": "http://HOST[:PORT][/PATH]"},
+    )
+    """Base URL; `/v1/...` is appended. http only: TLS ends in front of the gateway."""
+    api_key_env: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        json_schema_extra={"wanted": "the name of an environment variable"},
+    )
+    """Environment variable of the gateways that holds the server's API key."""
+
+    @model_validator(mode="after")
+    def _hosted_or_external(self) -> Self:
+        if (self.engine is None) == (self.url is None):
+            found = "neither engine nor url" if self.engine is None else "both engine and url"
+            raise ValueError(f"found {found}, wanted exactly one of them")
+        if self.engine is not None and self.api_key_env is not None:
+            raise ValueError("found api_key_env with engine, wanted it only with url")
+        return self
+
+
+class ModelSpec(BaseModel):
+    """One public model name."""
+
+    model_config = _STRICT
+
+    baseline: str
+    """The variant at full precision: every fallback goes there."""
+    variants: dict[str, VariantSpec] = Field(min_length=1)
+    """In an order that matters: shares of a split lie in it (docs/flags.md); append new ones."""
+    slices: tuple[SliceRule, ...] = Field(default=(), max_length=20)
+    flag: Flag = Flag()
+    """The flag to begin with; once the store holds one, the store's wins."""
+
+
+class GatewaySpec(BaseModel):
+    """The gateway processes of this machine."""
+
+    model_config = _STRICT
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=1, le=65535)
+    """Shared by all of them."""
+    processes: int = Field(default=1, ge=1, le=64)
+    internal_port: int = Field(default=8100, ge=1, le=65535)
+    """Port of the first process's metrics and health, at `metrics.host`; the others count up."""
+
+
+class ControlSpec(BaseModel):
+    """The control process."""
+
+    model_config = _STRICT
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8090, ge=1, le=65535)
+    store: str | None = None
+    """SQLAlchemy URL; null is the SQLite file `penumbra.db` in the state folder."""
+    acknowledge_seconds: float = Field(default=1.0, gt=0, le=30)
+    """For how long a change waits for the gateways to put it into force before it is answered."""
+    lease_seconds: float = Field(default=10.0, ge=1, le=300)
+    """For how long candidates go on getting live traffic without a sign of life of their guard."""
+    feedback_days: int = Field(default=30, ge=1, le=3650)
+    """For how long users' judgements are kept."""
+
+
+class ShadowSpec(BaseModel):
+    """The comparator of this machine: what it may hold, and what it may cost the engines."""
+
+    model_config = _STRICT
+
+    enabled: bool = True
+    """Without one nothing is mirrored, and no candidate under a rollout gets live traffic."""
+    internal_port: int = Field(default=8095, ge=1, le=65535)
+    """Port of its metrics and health, at `metrics.host`."""
+    limits: QueueLimits = QueueLimits()
+    budget: Budget = Budget()
+    headroom: HeadroomSettings = HeadroomSettings()
+    self_test: SelfTestSettings = SelfTestSettings()
+    deadlines: DeadlineSettings = DeadlineSettings()
+    health: HealthSettings = HealthSettings()
+
+
+class MetricsSpec(BaseModel):
+    """Where Prometheus finds the internal ports of this machine's gateways and comparator."""
+
+    model_config = _STRICT
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    """Address that they are bound to. They ask for no key: nothing but Prometheus should reach
+    them."""
+    announce: str | None = Field(default=None, min_length=1)
+    """Host that discovery names; by default `host`, and if that is every address, the one from
+    which a process connects to the control process."""
+
+
+class RaySpec(BaseModel):
+    """The Ray cluster; used only if a variant has an `engine`."""
+
+    model_config = _STRICT
+
+    address: str | None = None
+    """An existing cluster; null starts a local one."""
+    port: int = Field(default=8000, ge=1, le=65535)
+    """Of the HAProxy that carries the bytes to the replicas."""
+
+
+class PenumbraSpec(BaseModel):
+    """The whole file."""
+
+    model_config = _STRICT
+
+    state_dir: Path = Field(default=Path(".penumbra"), strict=False)
+    models: dict[str, ModelSpec] = Field(min_length=1)
+    gateway: GatewaySpec = GatewaySpec()
+    limits: LimitSettings = LimitSettings()
+    keys: tuple[KeySettings, ...] = ()
+    control: ControlSpec = ControlSpec()
+    shadow: ShadowSpec = ShadowSpec()
+    metrics: MetricsSpec = MetricsSpec()
+    ray: RaySpec = RaySpec()
+
+    @property
+    def needs_ray(self) -> bool:
+        """Whether any variant is hosted here."""
+        return any(
+            variant.engine is not None
+            for model in self.models.values()
+            for variant in model.variants.values()
+        )
+
+    @property
+    def store_url(self) -> str:
+        """SQLAlchemy URL of the store."""
+        return self.control.store or f"sqlite:///{self.state_dir / 'penumbra.db'}"
+
+    @property
+    def control_url(self) -> str:
+        """Base URL of the control process for this machine's processes."""
+        host = "127.0.0.1" if self.control.host in ("0.0.0.0", "::") else self.control.host  # noqa: S104
+        return (
+            f"http://[{host}]:{self.control.port}"
+            if ":" in host
+            else (f"http://{host}:{self.control.port}")
+        )

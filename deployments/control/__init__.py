@@ -1,0 +1,1 @@
+"""Carries out changes: commits events, publishes epochs, keeps rollouts, acts on alerts."""

@@ -1,0 +1,290 @@
+"""Makes every change to the flags: validate -> durable event -> new epoch -> every gateway.
+
+Changes are made one at a time, so each is validated against the state that it changes. Waiting for
+the gateways is not part of that: a gateway that hangs holds up nobody's change.
+
+Reading order: Controller.apply, Controller.commit.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from penumbra.deployments.errors import Conflict, FlagRefused, NotFound, StoreUnavailable
+from penumbra.deployments.gateways.publisher import Arrival, Delivery, Publisher
+from penumbra.deployments.history import config_effects
+from penumbra.deployments.history.changes import Applied, Change, Clocks, Edit
+from penumbra.deployments.history.events import ConfigPayload, Draft, Event, FlagPayload, Kind
+from penumbra.deployments.history.state import EMPTY, State, fold
+from penumbra.deployments.metrics.control_metrics import ControlMetrics, Series
+from penumbra.deployments.metrics.flag_series import feedback_series, flag_series, link_series
+from penumbra.deployments.rollouts.record import Phase
+from penumbra.deployments.store.observation_tables import Beside
+from penumbra.deployments.store.store import Store
+from penumbra.router.flags.routing_table import Flag, ModelSnapshot
+from penumbra.router.flags.validate import FlagInvalid, validate_flag
+
+T = TypeVar("T")
+
+_NOTHING = Beside()
+
+__all__ = ["Applied", "Change", "Clocks", "Controller", "Edit"]
+
+
+class Controller:
+    """The one writer of an installation's flags.
+
+    Args:
+        store: Where events are kept.
+        publisher: Who tells the gateways.
+        clocks: Time.
+        acknowledge_seconds: How long a change waits for the gateways before it is answered.
+    """
+
+    def __init__(
+        self, store: Store, publisher: Publisher, clocks: Clocks, acknowledge_seconds: float
+    ) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._clocks = clocks
+        self._acknowledge_seconds = acknowledge_seconds
+        self._lock = asyncio.Lock()
+        # One thread: what is read after a write that failed sees all of that write, or nothing.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        # Another for looking at the past, so that a long look delays no change.
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-reader")
+        self.is_behind = True
+        """Whether the store may hold more than `state`: not started yet, or a write failed."""
+        self.state: State = EMPTY
+        self.metrics = ControlMetrics()
+        self.metrics.expose("controller", self._series)
+
+    async def start(self) -> None:
+        """Read the store, and let the gateways have its table.
+
+        Raises:
+            StoreUnavailable: It cannot be read.
+        """
+        async with self._lock:
+            await self._catch_up()
+
+    async def apply(self, change: Change) -> Applied:
+        """Make a change; when this returns, it is durable.
+
+        Raises:
+            NotFound: No such model.
+            Conflict: The flag was changed since the expected epoch.
+            FlagRefused: The new flag makes no sense for its model.
+            StoreUnavailable: The store failed; nothing was changed.
+        """
+        began = self._clocks.monotonic()
+        async with self.writing():
+            drafts = self._drafts(change)
+            durable_at = began
+            delivery = None
+            if drafts:
+                durable_at, delivery = await self.commit(drafts)
+            epoch = self.state.epoch
+        arrival = await self._arrival(epoch, delivery)
+        return Applied(epoch, bool(drafts), arrival, durable_at - began)
+
+    async def configure(self, payload: ConfigPayload, actor: str) -> bool:
+        """Take over a configuration; whether it differs from the one before.
+
+        Raises:
+            StoreUnavailable: The store failed; nothing was changed.
+        """
+        async with self.writing():
+            if _structure(payload.models) == _structure(self.state.models):
+                return False
+            await self.commit(
+                config_effects.configured(self.state, payload, actor, self._clocks.now())
+            )
+            return True
+
+    async def reset(self, name: str, flag: Flag, actor: str, reason: str) -> int:
+        """Store a flag for a model, whatever it is configured like at the moment; its new epoch.
+
+        For the time between two configurations: the next start validates the flag.
+
+        Raises:
+            NotFound: The store holds no flag of that model.
+            StoreUnavailable: The store failed; nothing was changed.
+        """
+        async with self._lock:
+            before = self.state.flags.get(name)
+            if before is None:
+                known = ", ".join(self.state.flags) or "none"
+                raise NotFound(f"found no stored flag of {name!r}, wanted one of: {known}")
+            await self.commit(self._resets(name, flag, actor, reason))
+            return self.state.epoch
+
+    async def read(self, look: Callable[[Store], T]) -> T:
+        """Look at the store, in a thread; changes go on meanwhile.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._reader, lambda: look(self._store))
+
+    async def prove_store(self) -> None:
+        """Write something durably that changes nothing, behind what is being written.
+
+        Raises:
+            StoreUnavailable: The store does not take writes.
+        """
+        await self._in_thread(self._store.prove)
+
+    def close(self) -> None:
+        """Finish what the store is doing, and close it."""
+        self._thread.shutdown(wait=True)
+        self._reader.shutdown(wait=True)
+        self._store.close()
+
+    def _drafts(self, change: Change) -> list[Draft]:
+        drafts = []
+        for name, edit in change.edits.items():
+            model = self.state.models.get(name)
+            if model is None:
+                known = ", ".join(self.state.models) or "none"
+                raise NotFound(f"found no model {name!r}, wanted one of: {known}", param="model")
+            self._require_unchanged(name, change.expected_epoch)
+            after = _checked(name, model, edit(model.flag, model))
+            config_effects.require_unguarded(self.state, name, model.flag, after)
+            if after != model.flag:
+                payload = FlagPayload(before=model.flag, after=after)
+                drafts.append(
+                    Draft(
+                        kind=change.kind,
+                        actor=change.actor,
+                        reason=change.reason,
+                        model=name,
+                        payload=payload,
+                    )
+                )
+        return drafts
+
+    def _resets(self, name: str, flag: Flag, actor: str, reason: str) -> list[Draft]:
+        now, state = self._clocks.now(), self.state
+        drafts = [
+            config_effects.draft_of(
+                state, config_effects.ended(rollout, now, reason), actor, reason
+            )
+            for rollout in state.rollouts.values()
+            if rollout.spec.model == name and rollout.record.phase is not Phase.OFF
+        ]
+        payload = FlagPayload(before=state.flags[name], after=flag)
+        drafts.append(
+            Draft(kind=Kind.RESET, actor=actor, reason=reason, model=name, payload=payload)
+        )
+        return drafts
+
+    def _require_unchanged(self, name: str, expected_epoch: int | None) -> None:
+        changed = self.state.changed[name]
+        if expected_epoch is not None and changed > expected_epoch:
+            raise Conflict(
+                f"the flag of {name} was changed in epoch {changed}, after epoch {expected_epoch}"
+                " on which this change is based: look at it again"
+            )
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
+        """Within it `state` is the newest, nobody else writes, and `commit` may be called.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+        async with self._lock:
+            if self.is_behind:
+                await self._catch_up()
+            yield
+
+    async def commit(
+        self, drafts: Sequence[Draft], beside: Beside = _NOTHING
+    ) -> tuple[float, Delivery | None]:
+        """Store events and what goes with them in one transaction, and tell the gateways.
+
+        Only within `writing`.
+
+        Returns:
+            When it was durable, by the monotonic clock; and the new epoch on its way, if there is
+            one.
+
+        Raises:
+            StoreUnavailable: Nothing was changed, or the store does not say so.
+        """
+        expected, at = self.state.epoch, self._clocks.now()
+
+        def append() -> tuple[list[Event], float]:
+            return self._store.append(drafts, expected, at, beside), self._clocks.monotonic()
+
+        # Should this not come back in order -- a full disk, another writer, a cancelled request --
+        # then the store knows what was written, and it is read before the next change.
+        self.is_behind = True
+        try:
+            events, durable_at = await self._in_thread(append)
+        except StoreUnavailable:
+            self.metrics.store_failures += 1
+            raise
+        self._take(events)
+        if not events:
+            return durable_at, None
+        delivery = self._publisher.publish(self.state.snapshot(), durable_at)
+        self.metrics.watch(delivery, self._acknowledge_seconds)
+        return durable_at, delivery
+
+    async def write(self, work: Callable[[Store], T]) -> T:
+        """Change something in the store that is no event, behind what is being written.
+
+        Raises:
+            StoreUnavailable: Nothing was changed.
+        """
+        return await self._in_thread(lambda: work(self._store))
+
+    async def _catch_up(self) -> None:
+        after = self.state.epoch
+        events = await self._in_thread(lambda: self._store.events(after))
+        self._take(events)
+        if events:
+            self._publisher.publish(self.state.snapshot(), self._clocks.monotonic())
+
+    def _take(self, events: Sequence[Event]) -> None:
+        self.state = fold(events, self.state)
+        self.metrics.chronicle.take(events)
+        self.is_behind = False
+
+    async def _series(self) -> list[Series]:
+        state = self.state
+        return [
+            *flag_series(state),
+            *feedback_series(state, self.metrics.feedback),
+            *link_series(self._publisher.links, state.epoch),
+        ]
+
+    async def _arrival(self, epoch: int, delivery: Delivery | None) -> Arrival:
+        if delivery is None:
+            links = self._publisher.links
+            return Arrival(len(links), sum(link.epoch == epoch for link in links), None)
+        return await delivery.wait(self._acknowledge_seconds)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _structure(models: Mapping[str, ModelSnapshot]) -> dict[str, str]:
+    # As text: the order of the variants matters, and equal mappings may differ in it.
+    return {
+        name: model.model_copy(update={"flag": Flag(), "watches": ()}).model_dump_json()
+        for name, model in models.items()
+    }
+
+
+def _checked(name: str, model: ModelSnapshot, flag: Flag) -> Flag:
+    try:
+        validate_flag(model, flag)
+    except FlagInvalid as error:
+        raise FlagRefused(f"the flag of {name} was refused: {error}", param="flag") from error
+    return flag

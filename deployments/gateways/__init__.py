@@ -1,0 +1,1 @@
+"""The control side of the links: publishes routing tables, answers gateways, tells who is alive."""

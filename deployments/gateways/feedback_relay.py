@@ -1,0 +1,162 @@
+"""Users' judgements of answers, on their way from a gateway into the store.
+
+A judgement comes to any gateway process; the one that served the request knows which variant
+answered. If that is another one, all others are asked. A request is judged once: the same judgement
+again is the same one (a client may retry), a different one is refused -- what was counted as
+evidence cannot be taken back.
+
+Reading order: Judgement, FeedbackRelay.take.
+"""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from penumbra.deployments.errors import Conflict, DeploymentsError
+from penumbra.deployments.gateways.link import Link
+from penumbra.router.link.feedback import CONTENT_SCORE
+from penumbra.router.link.messages import Attribution, Feedback, FeedbackDone, Found, Seek, encode
+
+log = logging.getLogger(__name__)
+
+SEEK_SECONDS = 2.0
+"""For how long the other gateways may look for a request."""
+IN_FLIGHT = 256
+"""Judgements that are looked for and stored at once; more are refused, to be sent again."""
+
+
+class AlreadyJudged(Conflict):
+    """The request has been judged differently before."""
+
+    code = "feedback_exists"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One row of the table `feedback`; (tenant, request_id) is its identity."""
+
+    request_id: str
+    tenant: str
+    """Who made the request and judges its answer."""
+    model: str
+    variant: str
+    """Who answered."""
+    slice: str
+    thumb: bool | None
+    """True is up."""
+    score: float | None
+    """In [0, 1]."""
+    is_escalated: bool
+    metadata: dict[str, Any]
+    """Whatever the application wants to keep with it; never looked at."""
+
+    @property
+    def is_negative(self) -> bool:
+        """Whether the user was not content: counts as 1 for the signal `feedback`."""
+        is_scored_low = self.score is not None and self.score < CONTENT_SCORE
+        return self.thumb is False or is_scored_low or self.is_escalated
+
+
+class FeedbackRelay:
+    """Takes judgements of all gateways.
+
+    Args:
+        links: The gateways that are connected now.
+    """
+
+    def __init__(self, links: Callable[[], Iterable[Link]]) -> None:
+        self.on_judgement: Callable[[Judgement], Awaitable[None]] = _refuse
+        """Makes a judgement durable and counts it. Does nothing if it is there already; raises
+        AlreadyJudged if another one is, StoreUnavailable if it cannot be stored now."""
+        self._links = links
+        self._nonces = itertools.count(1)
+        self._sought: dict[tuple[Link, int], asyncio.Future[Attribution | None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def take(self, link: Link, feedback: Feedback) -> None:
+        """A gateway passed a judgement on; it is answered when that is settled."""
+        if len(self._tasks) >= IN_FLIGHT:
+            _answer(link, FeedbackDone(feedback.nonce, None, "control_unavailable"))
+            return
+        task = asyncio.create_task(self._settle(link, feedback))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def found(self, link: Link, found: Found) -> None:
+        """A gateway answered whether it served a request."""
+        waiting = self._sought.get((link, found.nonce))
+        if waiting is not None and not waiting.done():
+            waiting.set_result(found.attribution)
+
+    def gone(self, link: Link) -> None:
+        """A gateway will answer nothing any more."""
+        for (asked, _), waiting in self._sought.items():
+            if asked is link and not waiting.done():
+                waiting.set_result(None)
+
+    async def _settle(self, link: Link, feedback: Feedback) -> None:
+        attribution, error = feedback.attribution, None
+        try:
+            if attribution is None:
+                attribution = await self._seek(link, feedback)
+            if attribution is not None:
+                await self.on_judgement(_judgement(feedback, attribution))
+        except TimeoutError:
+            error = "control_unavailable"
+        except DeploymentsError as refusal:
+            error = "feedback_exists" if refusal.code == AlreadyJudged.code else None
+            error = error or "control_unavailable"
+        except Exception:
+            log.exception("feedback_not_stored")
+            error = "control_unavailable"
+        _answer(link, FeedbackDone(feedback.nonce, attribution, error))
+
+    async def _seek(self, asking: Link, feedback: Feedback) -> Attribution | None:
+        """Ask all the others at once.
+
+        Raises:
+            TimeoutError: None of them served it, but one has not answered.
+        """
+        nonce = next(self._nonces)
+        loop = asyncio.get_running_loop()
+        waiting: dict[tuple[Link, int], asyncio.Future[Attribution | None]] = {
+            (link, nonce): loop.create_future() for link in self._links() if link is not asking
+        }
+        self._sought |= waiting
+        seek = encode(Seek(nonce, feedback.request_id, feedback.tenant))
+        try:
+            for link, _ in waiting:
+                link.say((Seek, nonce), seek)
+            async with asyncio.timeout(SEEK_SECONDS):
+                for answer in asyncio.as_completed(waiting.values()):
+                    if (attribution := await answer) is not None:
+                        return attribution
+            return None
+        finally:
+            for key in waiting:
+                del self._sought[key]
+
+
+def _judgement(feedback: Feedback, attribution: Attribution) -> Judgement:
+    return Judgement(
+        request_id=feedback.request_id,
+        tenant=feedback.tenant,
+        model=attribution.model,
+        variant=attribution.variant,
+        slice=attribution.slice,
+        thumb=feedback.thumb,
+        score=feedback.score,
+        is_escalated=feedback.is_escalated,
+        metadata=feedback.metadata,
+    )
+
+
+def _answer(link: Link, done: FeedbackDone) -> None:
+    link.say((FeedbackDone, done.nonce), encode(done))
+
+
+async def _refuse(judgement: Judgement) -> None:
+    raise Conflict(f"nobody keeps judgements here (model {judgement.model})")

@@ -1,0 +1,153 @@
+"""What changes of the configuration, and of flags by hand, mean for rollouts. Pure."""
+
+from datetime import datetime
+
+from penumbra.deployments.errors import Conflict
+from penumbra.deployments.history.events import ConfigPayload, Draft, Event, Kind
+from penumbra.deployments.history.state import State, fold, step
+from penumbra.deployments.rollouts.payload import Decided, RolloutPayload
+from penumbra.deployments.rollouts.record import (
+    SERVING,
+    WATCHED,
+    Phase,
+    Rollout,
+    flag_after,
+    slices_of,
+)
+from penumbra.deployments.rollouts.transitions import changed, next_step, restarted
+from penumbra.router.flags.routing_table import Flag, ModelSnapshot
+
+_WHOLE = 100.0
+
+
+def draft_of(
+    state: State,
+    rollout: Rollout,
+    actor: str,
+    reason: str,
+    decided: Decided | None = None,
+) -> Draft:
+    """The event by which a rollout becomes this one; its flag follows."""
+    before = state.rollouts.get(rollout.key)
+    name = rollout.spec.model
+    flag = state.flags[name]
+    record = rollout.record
+    is_serving = record.phase in SERVING
+    if is_serving != (record.outside is not None):
+        # Kept for exactly as long as the model's quarantine is this rollout's.
+        record = changed(record, outside=flag.quarantined if is_serving else None)
+        rollout = rollout.model_copy(update={"record": record})
+    return Draft(
+        kind=Kind.ROLLOUT,
+        actor=actor,
+        reason=reason[:1000],
+        model=name,
+        payload=RolloutPayload(
+            before=before,
+            after=rollout,
+            flag_before=flag,
+            flag_after=flag_after(flag, before, rollout),
+            decided=decided,
+        ),
+    )
+
+
+def configured(state: State, payload: ConfigPayload, actor: str, now: datetime) -> list[Draft]:
+    """The events by which a configuration is taken over: itself, and what it does to rollouts.
+
+    A rollout whose candidate is gone (or is the baseline now) ends. One whose model has other
+    slices, or another baseline, begins anew in shadow: the evidence is of something else.
+    """
+    reason = "the configuration file changed" if state.epoch else "first start"
+    draft = Draft(kind=Kind.CONFIG, actor=actor, reason=reason, model=None, payload=payload)
+    drafts, after = [draft], step(state, Event.of(draft, state.epoch + 1, now))
+    for rollout in state.rollouts.values():
+        adapted = _adapted(state, rollout, after.models.get(rollout.spec.model), now)
+        if adapted is None:
+            continue
+        draft = draft_of(after, adapted, actor, adapted.record.cause)
+        drafts.append(draft)
+        after = step(after, Event.of(draft, after.epoch + 1, now))
+    return drafts
+
+
+def obstacle_of(state: State, rollout: Rollout) -> str | None:
+    """Why the model's flag has no place for the rollout's next stage; None: it has.
+
+    Another candidate is live by a rollout of its own; nobody gets what the stage gives, so that its
+    time would pass and show nothing; or other candidates have too much of the split.
+    """
+    model, candidate = rollout.key
+    for other in state.rollouts.values():
+        is_live = other.record.phase in SERVING
+        if is_live and other.spec.model == model and other.key != rollout.key:
+            return f"{other.spec.candidate} is live"
+    flag = state.flags[model]
+    if flag.killed:
+        return "the kill switch is on"
+    step = next_step(rollout.spec, rollout.record)
+    wanted = 0.0 if step is None else rollout.spec.shares[step]
+    taken = sum(
+        share
+        for name, share in flag.split.items()
+        if name != candidate and name not in flag.blocked
+    )
+    if wanted + taken > _WHOLE:
+        return f"other candidates have {taken:g} % of the split, the stage wants {wanted:g} %"
+    return None
+
+
+def flags_after(state: State, payload: ConfigPayload, now: datetime) -> dict[str, Flag]:
+    """The flags once a configuration is taken over."""
+    drafts = configured(state, payload, "configuration", now)
+    events = (Event.of(one, state.epoch + number, now) for number, one in enumerate(drafts, 1))
+    return dict(fold(events, state).flags)
+
+
+def ended(rollout: Rollout, now: datetime, cause: str) -> Rollout:
+    """Over: nothing is compared any more, and the candidate's share is gone."""
+    record = changed(rollout.record, phase=Phase.OFF, since=now, cause=cause)
+    return rollout.model_copy(update={"record": record})
+
+
+def require_unguarded(state: State, name: str, before: Flag, after: Flag) -> None:
+    """Check that a change by hand touches nothing that a rollout decides.
+
+    Kill switch, pins and targeting rules stay the operators'.
+
+    Raises:
+        Conflict: Says which rollout, and what to do instead.
+    """
+    for rollout in state.rollouts.values():
+        if rollout.spec.model != name or rollout.record.phase is Phase.OFF:
+            continue
+        candidate = rollout.spec.candidate
+        is_touched = (
+            before.split.get(candidate, 0.0) != after.split.get(candidate, 0.0)
+            or (candidate in before.blocked) != (candidate in after.blocked)
+            or (rollout.record.phase in SERVING and before.quarantined != after.quarantined)
+        )
+        if is_touched:
+            raise Conflict(
+                f"the share, the block and the quarantine of {candidate} are decided by its rollout"
+                f" ({rollout.stage}): use `rollout hold`, `rollout rollback` or `rollout end`,"
+                " or kill the flag",
+                param=f"split.{candidate}",
+            )
+
+
+def _adapted(
+    state: State, rollout: Rollout, model: ModelSnapshot | None, now: datetime
+) -> Rollout | None:
+    spec, record = rollout.spec, rollout.record
+    if record.phase is Phase.OFF:
+        return None
+    if model is None or spec.candidate not in model.variants or spec.candidate == model.baseline:
+        return ended(rollout, now, f"the configuration has no candidate {spec.candidate} any more")
+    old = state.models.get(spec.model)
+    is_same = old is not None and old.baseline == model.baseline and old.slices == model.slices
+    if is_same or record.phase not in WATCHED:
+        return None
+    cause = "evidence begins anew: the model's slices or baseline changed"
+    fresh = changed(restarted(record, now, cause), slices=slices_of(model))
+    return rollout.model_copy(update={"record": fresh})

@@ -1,0 +1,52 @@
+"""The ways in which an operator changes one flag, each as a function of the flag. Pure."""
+
+from penumbra.deployments.control.controller import Edit
+from penumbra.deployments.errors import NotFound
+from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Pin
+
+
+def replace_with(flag: Flag) -> Edit:
+    """The whole flag."""
+    return lambda _flag, _model: flag
+
+
+def import_over(flag: Flag) -> Edit:
+    """The whole flag, except for what the guard blocked."""
+    return lambda old, _model: flag.model_copy(update={"blocked": old.blocked})
+
+
+def set_killed(killed: bool) -> Edit:
+    """The kill switch."""
+    return lambda flag, _model: flag.model_copy(update={"killed": killed})
+
+
+def set_split(split: dict[str, float]) -> Edit:
+    """All shares at once; a candidate that is left out has none."""
+    return lambda flag, _model: flag.model_copy(update={"split": split})
+
+
+def add_pin(pin: Pin) -> Edit:
+    """Pin a subject; an older pin of the same subject goes."""
+
+    def edit(flag: Flag, model: ModelSnapshot) -> Flag:
+        del model
+        return flag.model_copy(update={"pins": (*_others(flag, pin.kind, pin.subject), pin)})
+
+    return edit
+
+
+def remove_pin(kind: str, subject: str) -> Edit:
+    """Unpin a subject. The edit raises NotFound if it is not pinned."""
+
+    def edit(flag: Flag, model: ModelSnapshot) -> Flag:
+        del model
+        others = _others(flag, kind, subject)
+        if len(others) == len(flag.pins):
+            raise NotFound(f"found no pin of the {kind} {subject!r}", param="subject")
+        return flag.model_copy(update={"pins": others})
+
+    return edit
+
+
+def _others(flag: Flag, kind: str, subject: str) -> tuple[Pin, ...]:
+    return tuple(pin for pin in flag.pins if (pin.kind, pin.subject) != (kind, subject))

@@ -1,0 +1,90 @@
+"""Where an installation stands: the fold of its events, and nothing else. Pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from penumbra.deployments.history.events import ConfigPayload, Event
+from penumbra.deployments.rollouts.payload import RolloutPayload
+from penumbra.deployments.rollouts.record import Key, Rollout, watches_of
+from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything that the events say."""
+
+    epoch: int = 0
+    models: Mapping[str, ModelSnapshot] = field(default_factory=dict)
+    """Each with its flag in force, and with what its rollouts watch."""
+    flags: Mapping[str, Flag] = field(default_factory=dict)
+    """Also those of models that are not configured at the moment."""
+    changed: Mapping[str, int] = field(default_factory=dict)
+    """Model -> epoch of the last event that touched it."""
+    rollouts: Mapping[Key, Rollout] = field(default_factory=dict)
+    """By (model, candidate), in the order in which they were first applied."""
+
+    def snapshot(self) -> Snapshot:
+        """The routing table."""
+        return Snapshot(epoch=self.epoch, models=dict(self.models))
+
+
+EMPTY = State()
+
+
+def fold(events: Iterable[Event], state: State = EMPTY) -> State:
+    """The state after `events`, which follow those of `state`.
+
+    Raises:
+        ValueError: An epoch is missing, or an event belongs to a model that no event configured.
+    """
+    for event in events:
+        state = step(state, event)
+    return state
+
+
+def step(state: State, event: Event) -> State:
+    """The state after one more event.
+
+    Raises:
+        ValueError: See `fold`.
+    """
+    if event.epoch != state.epoch + 1:
+        raise ValueError(f"epoch {event.epoch} follows epoch {state.epoch}: events are missing")
+    payload = event.payload
+    if isinstance(payload, ConfigPayload):
+        return _configured(state, event.epoch, payload)
+    if isinstance(payload, RolloutPayload):
+        rollouts = {**state.rollouts, payload.after.key: payload.after}
+        return _flagged(replace(state, rollouts=rollouts), event, payload.flag_after)
+    return _flagged(state, event, payload.after)
+
+
+def _configured(state: State, epoch: int, payload: ConfigPayload) -> State:
+    flags = {name: model.flag for name, model in payload.models.items()} | dict(state.flags)
+    models = {
+        name: _in_force(state, name, model, flags[name]) for name, model in payload.models.items()
+    }
+    changed = {
+        name: epoch if models[name] != state.models.get(name) else state.changed[name]
+        for name in models
+    }
+    return replace(state, epoch=epoch, models=models, flags=flags, changed=changed)
+
+
+def _flagged(state: State, event: Event, flag: Flag) -> State:
+    name = event.model
+    if name is None or name not in state.flags:
+        raise ValueError(f"epoch {event.epoch} changes the flag of {name!r}, never configured")
+    state = replace(state, epoch=event.epoch, flags={**state.flags, name: flag})
+    if name not in state.models:
+        return state
+    return replace(
+        state,
+        models={**state.models, name: _in_force(state, name, state.models[name], flag)},
+        changed={**state.changed, name: event.epoch},
+    )
+
+
+def _in_force(state: State, name: str, model: ModelSnapshot, flag: Flag) -> ModelSnapshot:
+    own = (rollout for key, rollout in state.rollouts.items() if key[0] == name)
+    return model.model_copy(update={"flag": flag, "watches": watches_of(model, own)})

@@ -1,0 +1,1 @@
+"""The metrics of the control process, and where the other processes have theirs."""

@@ -1,0 +1,166 @@
+"""What the control process tells Prometheus: who is asked when it is scraped, and what it counts.
+
+Whoever owns something exposes it (`ControlMetrics.expose`) as series of the registry's metrics,
+made on the event loop, so of one moment, and cheap. Text is made of them in a thread.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+
+from prometheus_client import Histogram
+from prometheus_client.core import Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from penumbra.deployments.gateways.feedback_relay import Judgement
+from penumbra.deployments.gateways.publisher import Arrival, Delivery
+from penumbra.deployments.metrics.history_counters import Chronicle
+from penumbra.deployments.store.observation_tables import RollbackTimes
+from penumbra.monitoring.build import build_labels
+from penumbra.monitoring.exposition import samples
+from penumbra.monitoring.telemetry import control, labels
+from penumbra.monitoring.telemetry.metric import Metric as Definition
+
+Series = tuple[Definition, Mapping[tuple[str, ...], float]]
+"""A metric, and its values by the values of its labels."""
+Source = Callable[[], Awaitable[Iterable[Series]]]
+"""Says what is to be exposed now; called on the event loop."""
+
+_PAUSE_SECONDS = 0.0001
+"""After each metric whose text is made: whoever waits for the interpreter gets it now, not when its
+switch interval is over. What is decided meanwhile must not wait for text."""
+
+FeedbackKey = tuple[str, str, str, bool]
+"""(model, variant, slice, whether the user was content)."""
+
+
+class ControlMetrics:
+    """The metrics of one control process."""
+
+    def __init__(self) -> None:
+        self.chronicle = Chronicle()
+        """To be told of every event, once."""
+        self.store_failures = 0
+        """Changes that the store did not take."""
+        self.feedback: Counter[FeedbackKey] = Counter()
+        """Judgements that this process has stored."""
+        self._incomplete = 0
+        self.alerts = dict.fromkeys(labels.RESULT.values, 0)
+        """Result -> alerts of the webhook that came to it."""
+        self._registry = CollectorRegistry()
+        self._propagation = _histogram(control.PROPAGATION, self._registry)
+        self._rollback_seconds = _histogram(control.ROLLBACK_SECONDS, self._registry)
+        for part in labels.PART.values:
+            self._rollback_seconds.labels(part)
+        self._sources: dict[str, Source] = {}
+
+    def expose(self, owner: str, source: Source) -> None:
+        """Ask this source at every scrape, in place of an earlier one of the same owner."""
+        self._sources[owner] = source
+
+    def count_alert(self, result: str) -> None:
+        """Alertmanager's webhook brought an alert.
+
+        Raises:
+            ValueError: The result is none of those of the label `result`.
+        """
+        if result not in self.alerts:
+            raise ValueError(f"found the result {result!r}, wanted one of {[*self.alerts]}")
+        self.alerts[result] += 1
+
+    def count_judgement(self, judgement: Judgement) -> None:
+        """A user's judgement was stored."""
+        who = judgement.model, judgement.variant, judgement.slice
+        self.feedback[(*who, not judgement.is_negative)] += 1
+
+    def watch(self, delivery: Delivery, seconds: float) -> None:
+        """Measure how long an epoch takes to every gateway; needs a running loop.
+
+        Args:
+            delivery: Just handed over.
+            seconds: From when on it is late.
+        """
+        delivery.when_over(self._arrived)
+        if not delivery.is_over:
+            asyncio.get_running_loop().call_later(seconds, self._look_at, delivery)
+
+    def time_rollback(self, times: RollbackTimes) -> None:
+        """Traffic was taken away, by a rollback or a quarantine, in these times."""
+        observed, durable, acknowledged = (
+            times.observed_at,
+            times.durable_at,
+            times.acknowledged_at,
+        )
+        for part, begun, done in (
+            ("observed_to_durable", observed, durable),
+            ("durable_to_acknowledged", durable, acknowledged),
+            ("observed_to_acknowledged", observed, acknowledged),
+        ):
+            if begun is not None and done is not None:
+                # The clocks of two machines may differ; nothing is done before it began.
+                self._rollback_seconds.labels(part).observe(max(0.0, done - begun))
+
+    async def scrape(self, accept: str | None) -> tuple[bytes, str]:
+        """The exposition and its content type: OpenMetrics for whoever takes it, else plain text.
+
+        Args:
+            accept: The header of that name.
+        """
+        series = [*self._counted()]
+        for source in self._sources.values():
+            series.extend(await source())
+        encode, content_type = choose_encoder(accept or "")
+        return await asyncio.to_thread(encode, _Scrape(self._registry, series)), content_type
+
+    def _arrived(self, arrival: Arrival) -> None:
+        if arrival.seconds is not None:
+            self._propagation.observe(arrival.seconds)
+        elif arrival.connected:
+            self._incomplete += 1
+
+    def _arrived_late(self, arrival: Arrival) -> None:
+        if arrival.seconds is not None:
+            self._propagation.observe(arrival.seconds)
+
+    def _look_at(self, delivery: Delivery) -> None:
+        if not delivery.is_over:
+            self._incomplete += 1
+            delivery.when_over(self._arrived_late)
+
+    def _counted(self) -> Iterator[Series]:
+        kinds = self.chronicle.kinds
+        yield control.CONTROL_CHANGES, {(kind,): kinds[kind] for kind in labels.KIND.values}
+        yield control.STORE_FAILURES, {(): self.store_failures}
+        yield control.INCOMPLETE, {(): self._incomplete}
+        yield control.ALERTS, {(result,): count for result, count in self.alerts.items()}
+        yield control.BUILD, {build_labels(): 1.0}
+
+
+class _Scrape(Collector):
+    """What one scrape gets."""
+
+    def __init__(self, registry: CollectorRegistry, series: Iterable[Series]) -> None:
+        self._registry = registry
+        self._series = series
+
+    def collect(self) -> Iterator[Metric]:
+        """See prometheus_client's Collector; for a thread."""
+        for metric, values in self._series:
+            time.sleep(_PAUSE_SECONDS)
+            yield samples(metric, values)
+        for family in self._registry.collect():
+            # When a histogram was made is no metric of Penumbra's registry.
+            family.samples = [one for one in family.samples if not one.name.endswith("_created")]
+            yield family
+
+
+def _histogram(metric: Definition, registry: CollectorRegistry) -> Histogram:
+    return Histogram(
+        metric.name,
+        metric.help,
+        metric.label_names,
+        buckets=metric.buckets,
+        registry=registry,
+    )

@@ -1,0 +1,137 @@
+"""What Prometheus is to scrape: this process, gateways, comparators, and every engine's metrics.
+
+Reading order: Discovery.targets, Target.
+"""
+
+import urllib.parse
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from penumbra.deployments.config.replica_addresses import read_engines
+from penumbra.deployments.metrics.process_registry import Roll, Seen
+from penumbra.monitoring.telemetry import engine, labels
+from penumbra.monitoring.telemetry.metric import Process
+from penumbra.router.flags.routing_table import ModelSnapshot
+from penumbra.router.listening import joined
+
+METRICS_PATH = "/metrics"
+ONLY_REPLICA = "0"
+"""The replica's label where a variant is scraped as a whole."""
+
+_HTTP_PORT = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One page of metrics."""
+
+    address: str
+    """`HOST:PORT`."""
+    kind: str
+    """As the label `process_kind`."""
+    process: str
+    """As the label of that name; unique."""
+    path: str = METRICS_PATH
+    engine: Mapping[str, str] = field(default_factory=dict)
+    """`model`, `variant` and `replica` of an engine."""
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What is added to each of its series."""
+        own = {labels.PROCESS_KIND.name: self.kind, labels.PROCESS.name: self.process}
+        return own | dict(self.engine)
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        return f"http://{self.address}{self.path}"
+
+    def group(self) -> dict[str, object]:
+        """As Prometheus's HTTP service discovery wants it."""
+        told = self.labels
+        if self.path != METRICS_PATH:
+            told["__metrics_path__"] = self.path
+        return {"targets": [self.address], "labels": told}
+
+
+class Discovery:
+    """Knows all targets.
+
+    Args:
+        own_address: Of the control process: `HOST:PORT`, or `:PORT` if whoever asks has to know.
+        roll: Gateways and comparators. models: The routing table's, as they are now. replicas: The
+        file of `penumbra.deployments.config.replica_addresses`; None if nothing is hosted.
+    """
+
+    def __init__(
+        self,
+        own_address: str,
+        roll: Roll,
+        models: Callable[[], Mapping[str, ModelSnapshot]],
+        replicas: Path | None,
+    ) -> None:
+        self._own_address = own_address
+        self._roll = roll
+        self._models = models
+        self._replicas = replicas
+
+    def targets(self, asked_at: str = "127.0.0.1") -> list[Target]:
+        """Every target, in a stable order.
+
+        Args:
+            asked_at: Host under which the control process was reached.
+        """
+        own = self._own_address
+        if own.startswith(":"):
+            own = joined(asked_at.strip("[]"), int(own[1:]))
+        control = Target(own, Process.CONTROL.value, Process.CONTROL.value)
+        processes = [_of_process(seen) for seen in self._roll.present()]
+        unique = _with_unique_names([control, *processes, *self._engines()])
+        return sorted(unique, key=lambda target: (target.kind, target.process))
+
+    def _engines(self) -> Iterator[Target]:
+        known = read_engines(self._replicas)
+        for model_name, model in self._models().items():
+            for variant_name, variant in model.variants.items():
+                address, path = _of_url(variant.url)
+                replicas = {ONLY_REPLICA: address}
+                hosted = known.get(model_name, {}).get(variant_name)
+                if hosted is not None and hosted.replicas:
+                    path, replicas = hosted.path, hosted.replicas
+                for replica, where in replicas.items():
+                    yield Target(
+                        where,
+                        engine.PROCESS_KIND,
+                        f"{model_name}-{variant_name}-{replica}",
+                        path,
+                        {"model": model_name, "variant": variant_name, "replica": replica},
+                    )
+
+
+def _of_process(seen: Seen) -> Target:
+    # Other machines have a gateway-0 too. That this does not depend on who else is connected keeps
+    # a process's series together.
+    name = f"{seen.name}@{seen.machine}" if seen.machine else seen.name
+    return Target(seen.address, seen.kind.value, name)
+
+
+def _of_url(url: str) -> tuple[str, str]:
+    parts = urllib.parse.urlsplit(url)
+    address = joined(parts.hostname or "", parts.port or _HTTP_PORT)
+    return address, f"{parts.path.rstrip('/')}{METRICS_PATH}"
+
+
+def _with_unique_names(targets: Sequence[Target]) -> Iterator[Target]:
+    """The first of a name keeps it; the others say where they are, and in the end get a number."""
+    taken: Counter[str] = Counter()
+    for target in targets:
+        name = target.process
+        if taken[name]:
+            name = f"{target.process}@{target.address}"
+        if taken[name]:
+            name = f"{name}#{taken[name]}"
+        taken[name] += 1
+        taken[f"{target.process}@{target.address}"] += name != target.process
+        yield replace(target, process=name)

@@ -1,0 +1,142 @@
+"""Flags, links, the guard's signs of life and feedback, as series of the registry's metrics. Pure.
+
+Reading order: flag_series, then whichever is of interest.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+
+from penumbra.deployments.gateways.link import Link
+from penumbra.deployments.gateways.liveness import Guardianship
+from penumbra.deployments.history.state import State
+from penumbra.deployments.metrics.control_metrics import FeedbackKey, Series
+from penumbra.deployments.rollouts.record import WATCHED, Rollout, slices_of
+from penumbra.monitoring.telemetry import control, labels
+from penumbra.monitoring.vocabulary import role_of
+from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Snapshot
+
+_DIGITS = 16
+"""Of a fingerprint; as many as the texts of rollouts show."""
+
+
+def flag_series(state: State) -> Iterator[Series]:
+    """What the flags in force say, of the models that are configured."""
+    models = state.models.items()
+    yield (
+        control.FLAG_SHARE,
+        {
+            (name, variant, role_of(variant, model.baseline)): share
+            for name, model in models
+            for variant, share in shares_of(model).items()
+        },
+    )
+    yield (
+        control.QUARANTINED,
+        {
+            (name, one): float(one in model.flag.quarantined)
+            for name, model in models
+            for one in slices_of(model)
+        },
+    )
+    yield control.KILLED, {(name,): float(model.flag.killed) for name, model in models}
+    digests = _fingerprints(state.rollouts.values())
+    yield (
+        control.VARIANT_INFO,
+        {
+            (name, variant, role_of(variant, model.baseline), digests.get((name, variant), "")): 1.0
+            for name, model in models
+            for variant in model.variants
+        },
+    )
+
+
+def shares_of(model: ModelSnapshot) -> dict[str, float]:
+    """Variant -> its share of the default split as it acts now; together 1."""
+    shares = {name: _share(model.flag, name) for name in model.variants}
+    given = sum(share for name, share in shares.items() if name != model.baseline)
+    return shares | {model.baseline: max(0.0, 1.0 - given)}
+
+
+def feedback_series(state: State, counts: Mapping[FeedbackKey, int]) -> Iterator[Series]:
+    """Users' judgements; those that may come begin at 0, so that an increase is one.
+
+    A judgement of a model that is not configured any more has no role, and is not exposed.
+    """
+    keys = {
+        (name, variant, one, is_content): 0
+        for name, model in state.models.items()
+        for variant in model.variants
+        for one in slices_of(model)
+        for is_content in (True, False)
+    }
+    content, discontent = labels.JUDGEMENT.values
+    yield (
+        control.FEEDBACK,
+        {
+            (
+                name,
+                variant,
+                role_of(variant, state.models[name].baseline),
+                slice_name,
+                content if is_content else discontent,
+            ): count
+            for (name, variant, slice_name, is_content), count in {**keys, **counts}.items()
+            if name in state.models
+        },
+    )
+
+
+def link_series(links: Iterable[Link], epoch: int) -> Iterator[Series]:
+    """The store's epoch, and how far the gateways are.
+
+    Args:
+        links: Of the connected gateways.
+        epoch: The newest one.
+    """
+    links = tuple(links)
+    yield control.EPOCH, {(): epoch}
+    yield control.GATEWAYS, {(): len(links)}
+    yield control.OUTDATED_GATEWAYS, {(): sum(link.epoch < epoch for link in links)}
+    yield control.GATEWAY_EPOCH, {(name,): at for name, at in _epochs(links).items()}
+
+
+def guard_series(
+    guardianship: Guardianship, snapshot: Snapshot, hosts: Iterable[str], now: float
+) -> Iterator[Series]:
+    """Whether each model's guard is alive; see `Guardianship.ages`."""
+    ages = guardianship.ages(snapshot, hosts, now)
+    yield control.GUARD_AGE, {(name,): age for name, age in ages.items()}
+    yield control.GUARD_LEASE, {(): guardianship.lease_seconds}
+
+
+def _share(flag: Flag, variant: str) -> float:
+    is_out = flag.killed or variant in flag.blocked
+    return 0.0 if is_out else flag.split.get(variant, 0.0) / 100.0
+
+
+def _fingerprints(rollouts: Iterable[Rollout]) -> dict[tuple[str, str], str]:
+    """(model, variant) -> first digits, as the latest run knows it; watched ones know best."""
+    found: dict[tuple[str, str], str] = {}
+    by_age = sorted(
+        rollouts, key=lambda one: (one.record.phase in WATCHED, one.record.since.timestamp())
+    )
+    for rollout in by_age:
+        for variant, digest in rollout.record.fingerprints.items():
+            found[rollout.spec.model, variant] = digest[:_DIGITS]
+    return found
+
+
+def _epochs(links: Iterable[Link]) -> dict[str, int]:
+    """Gateway -> epoch in force.
+
+    A name that gateways of several machines have is followed by the machine's. A process that
+    connected again before its broken link was noticed is there twice for seconds: the older counts.
+    """
+    hosts: defaultdict[str, defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for link in links:
+        hosts[link.hello.gateway][link.hello.host].append(link.epoch)
+    return {
+        name if len(by_host) == 1 else f"{name}@{host}": min(epochs)
+        for name, by_host in hosts.items()
+        for host, epochs in by_host.items()
+    }

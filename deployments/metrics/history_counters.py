@@ -1,0 +1,41 @@
+"""What the history comes to in numbers: changes by kind, rollouts by what became of them. Pure.
+
+Every event is counted once, in the order of their epochs, from the store's first one on. So the
+counts survive a restart and never go down.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from penumbra.deployments.actors import actor_class
+from penumbra.deployments.history.events import Event
+from penumbra.deployments.rollouts.change_text import change_of
+from penumbra.deployments.rollouts.payload import RolloutPayload
+
+
+class Chronicle:
+    """The counts of one store's history."""
+
+    def __init__(self) -> None:
+        self.kinds: Counter[str] = Counter()
+        """Kind of event -> events."""
+        self.changes: Counter[tuple[str, str, str]] = Counter()
+        """(model, candidate, change) -> events."""
+        self.rollbacks: Counter[tuple[str, str, str]] = Counter()
+        """(model, candidate, who decided) -> rollbacks."""
+        self.last_rollback: dict[tuple[str, ...], float] = {}
+        """(model, candidate) -> when it was; Unix seconds."""
+
+    def take(self, events: Iterable[Event]) -> None:
+        """Count events that follow those counted so far."""
+        for event in events:
+            self.kinds[event.kind.value] += 1
+            if isinstance(event.payload, RolloutPayload):
+                self._take(event, event.payload)
+
+    def _take(self, event: Event, payload: RolloutPayload) -> None:
+        key, change = payload.after.key, change_of(payload)
+        self.changes[(*key, change)] += 1
+        if change == "rolled_back":
+            self.rollbacks[(*key, actor_class(event.actor))] += 1
+            self.last_rollback[key] = event.at.timestamp()

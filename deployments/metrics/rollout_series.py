@@ -1,0 +1,237 @@
+"""Rollouts and their evidence, as series of the registry's metrics: the exact numbers that act.
+
+A logarithm of 0 is no number: evidence that has sunk to 0 has no sample, nor has a stream without
+observations a mean or an interval. Evidence is exposed for as long as it is kept, so also after a
+rollback, where it shows why; not once the rollout is off.
+
+Reading order: ExportedRollouts.series.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from math import log
+from typing import NamedTuple
+
+from penumbra.deployments.evidence.guardrail_monitor import Course, alpha_of
+from penumbra.deployments.evidence.judge import Bench
+from penumbra.deployments.evidence.run_evidence import RunEvidence
+from penumbra.deployments.history.state import State
+from penumbra.deployments.metrics.control_metrics import Series
+from penumbra.deployments.metrics.history_counters import Chronicle
+from penumbra.deployments.metrics.interval_cache import Ends, Name
+from penumbra.deployments.rollouts.record import WATCHED, Key, Phase, Rollout
+from penumbra.monitoring.stats.guard import StreamView
+from penumbra.monitoring.telemetry import control, labels
+from penumbra.monitoring.telemetry.metric import Label, Metric
+
+WAIT_SECONDS = 0.5
+"""For how long a scrape waits for ends of intervals that are out of date."""
+
+Labelled = dict[tuple[str, ...], float]
+
+_STANDING = (
+    control.PHASE, control.VERDICT, control.SLICE_STATE, control.SHARE, control.SINCE, control.HELD,
+    control.FROZEN,
+)  # fmt: skip
+_OBSERVED = (
+    control.OBSERVATIONS, control.MEAN, control.EXCESS, control.AA_MEAN, control.TOLERANCE,
+    control.EVIDENCE, control.PROOF,
+)  # fmt: skip
+
+
+class _Streams(NamedTuple):
+    """One signal of one run; each by slice, all slices together as `*`."""
+
+    key: Key
+    run: str
+    signal: str
+    judged: Mapping[str, StreamView]
+    """Of the candidate; empty while the signal's tolerance is being read."""
+    aa: Mapping[str, StreamView]
+    """Of the baseline against itself; empty for signals that are not of pairs."""
+
+
+class ExportedRollouts:
+    """All rollouts of one control process.
+
+    Args:
+        bench: Their evidence.
+        ends: Where intervals come from.
+    """
+
+    def __init__(self, bench: Bench, ends: Ends) -> None:
+        self._bench = bench
+        self._ends = ends
+
+    async def series(self, state: State, chronicle: Chronicle) -> list[Series]:
+        """Everything, as it is now; waits for intervals at most `WAIT_SECONDS`."""
+        rollouts = list(state.rollouts.values())
+        kept = [
+            (rollout, self._bench.evidence(rollout))
+            for rollout in rollouts
+            if rollout.record.phase is not Phase.OFF
+        ]
+        streams = [one for rollout, evidence in kept for one in _streams(rollout, evidence)]
+        found = [*_standing(rollouts), *_history(rollouts, chronicle), *_guardrails(kept)]
+        found.extend(_instrument(kept))
+        found.extend(_observed(streams))
+        # Last: from here on things may change, and all of the above is of one moment.
+        found.extend(await self._intervals(streams))
+        return found
+
+    async def _intervals(self, all_streams: Iterable[_Streams]) -> list[Series]:
+        streams: dict[Name, StreamView] = {
+            (*one.key, one.run, one.signal, name): stream
+            for one in all_streams
+            for name, stream in one.judged.items()
+            if stream.count
+        }
+        await self._ends.settle(streams, WAIT_SECONDS)
+        lower: Labelled = {}
+        upper: Labelled = {}
+        for name in streams:
+            interval = self._ends.of(name)
+            if interval is not None:
+                model, candidate, _, signal, slice_name = name
+                labelled = (model, candidate, signal, slice_name)
+                lower[labelled], upper[labelled] = interval
+        return [(control.LOWER, lower), (control.UPPER, upper)]
+
+
+def _standing(rollouts: Iterable[Rollout]) -> Iterator[Series]:
+    values = _columns(_STANDING)
+    for rollout in rollouts:
+        key, record = rollout.key, rollout.record
+        verdict = record.verdict.value if record.verdict else "undecided"
+        values[control.PHASE.name] |= _state_set(key, labels.PHASE, record.phase.value)
+        values[control.VERDICT.name] |= _state_set(key, labels.VERDICT, verdict)
+        for name in record.slices:
+            state = _slice_state(rollout, name)
+            values[control.SLICE_STATE.name] |= _state_set((*key, name), labels.SLICE_STATE, state)
+        values[control.SHARE.name][key] = rollout.share / 100.0
+        values[control.SINCE.name][key] = record.since.timestamp()
+        values[control.HELD.name][key] = float(record.held is not None)
+        values[control.FROZEN.name][key] = float(record.frozen is not None)
+    yield from ((metric, values[metric.name]) for metric in _STANDING)
+
+
+def _columns(metrics: Iterable[Metric]) -> dict[str, Labelled]:
+    # By name: the hash of a definition costs more than all the rest.
+    return {metric.name: {} for metric in metrics}
+
+
+def _state_set(labelled: tuple[str, ...], label: Label, now: str) -> Labelled:
+    return {(*labelled, value): float(value == now) for value in label.values}
+
+
+def _slice_state(rollout: Rollout, name: str) -> str:
+    if name in rollout.record.quarantined:
+        return "quarantined"
+    return "proven" if name in rollout.record.proven else "undecided"
+
+
+def _history(rollouts: Iterable[Rollout], chronicle: Chronicle) -> Iterator[Series]:
+    keys = [rollout.key for rollout in rollouts]
+    changes, rollbacks = chronicle.changes, chronicle.rollbacks
+    yield (
+        control.CHANGES,
+        {(*key, change): changes[*key, change] for key in keys for change in labels.CHANGE.values},
+    )
+    yield (
+        control.ROLLBACKS,
+        {(*key, actor): rollbacks[*key, actor] for key in keys for actor in labels.ACTOR.values},
+    )
+    yield control.LAST_ROLLBACK, dict(chronicle.last_rollback)
+
+
+def _guardrails(kept: Iterable[tuple[Rollout, RunEvidence]]) -> Iterator[Series]:
+    evidences: Labelled = {}
+    boundaries: Labelled = {}
+    tripped: Labelled = {}
+    for rollout, evidence in kept:
+        for guardrail in rollout.spec.guardrails:
+            labelled = (*rollout.key, guardrail.signal.value)
+            course = evidence.courses.get(guardrail.signal)
+            tripped[labelled] = float(course is not None and course.tripped is not None)
+            if course is None:
+                # Its tolerance is being read: nothing is bet on yet.
+                boundaries[labelled] = -log(alpha_of(rollout.spec, guardrail))
+                continue
+            boundaries[labelled] = log(course.boundary)
+            _put_log(evidences, labelled, course.evidence)
+    yield control.GUARDRAIL_EVIDENCE, evidences
+    yield control.GUARDRAIL_BOUNDARY, boundaries
+    yield control.GUARDRAIL_TRIPPED, tripped
+
+
+def _instrument(kept: Iterable[tuple[Rollout, RunEvidence]]) -> Iterator[Series]:
+    kept = list(kept)
+    yield (
+        control.RUN_PAIRS,
+        {
+            (*rollout.key, name): evidence.pairs.get(name, 0)
+            for rollout, evidence in kept
+            for name in rollout.record.slices
+        },
+    )
+    yield (
+        control.PROOF_BOUNDARY,
+        {rollout.key: -log(rollout.spec.promotion_alpha) for rollout, _ in kept},
+    )
+    # Once nothing is measured any more, nothing is said of the measuring.
+    yield (
+        control.INSTRUMENT_OK,
+        {
+            rollout.key: float(evidence.broken is None)
+            for rollout, evidence in kept
+            if rollout.record.phase in WATCHED
+        },
+    )
+
+
+def _streams(rollout: Rollout, evidence: RunEvidence) -> Iterator[_Streams]:
+    for guardrail in rollout.spec.guardrails:
+        signal = guardrail.signal
+        course, aa = evidence.courses.get(signal), evidence.aa.get(signal)
+        yield _Streams(
+            rollout.key, evidence.run, signal.value, _views(course), _views(aa) if aa else {}
+        )
+
+
+def _views(course: Course | None) -> dict[str, StreamView]:
+    if course is None:
+        return {}
+    views = {name: course.guard.slice(name) for name in course.spec.tolerances}
+    return views | {labels.AGGREGATE: course.guard.aggregate()}
+
+
+def _observed(all_streams: Iterable[_Streams]) -> Iterator[Series]:
+    values = _columns(_OBSERVED)
+    for one in all_streams:
+        for name, aa in one.aa.items():
+            if aa.mean is not None:
+                values[control.AA_MEAN.name][(*one.key, one.signal, name)] = aa.mean
+        for name, stream in one.judged.items():
+            _put(values, (*one.key, one.signal, name), stream, one.aa.get(name))
+    yield from ((metric, values[metric.name]) for metric in _OBSERVED)
+
+
+def _put(
+    values: Mapping[str, Labelled],
+    labelled: tuple[str, ...],
+    stream: StreamView,
+    aa: StreamView | None,
+) -> None:
+    values[control.OBSERVATIONS.name][labelled] = stream.count
+    values[control.TOLERANCE.name][labelled] = stream.tolerance
+    _put_log(values[control.EVIDENCE.name], labelled, stream.evidence)
+    _put_log(values[control.PROOF.name], labelled, stream.proof)
+    if stream.mean is None:
+        return
+    values[control.MEAN.name][labelled] = stream.mean
+    if aa is not None and aa.mean is not None:
+        values[control.EXCESS.name][labelled] = stream.mean - aa.mean
+
+
+def _put_log(values: Labelled, labelled: tuple[str, ...], evidence: float) -> None:
+    if evidence > 0:
+        values[labelled] = log(evidence)

@@ -1,0 +1,1 @@
+"""The durable store: events, observations, alerts, and the migrations of their tables."""

@@ -1,0 +1,197 @@
+"""The tables beside the events: reports, judgements, the times of rollbacks.
+
+Functions of an open connection, so that what belongs together is written in one transaction.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from penumbra.deployments.gateways.feedback_relay import Judgement
+from penumbra.monitoring.evidence import Report
+
+_metadata = sa.MetaData()
+_ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+_REPORTS = sa.Table(
+    "reports",
+    _metadata,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("source", sa.String),
+    sa.Column("incarnation", sa.String),
+    sa.Column("seq", sa.BigInteger),
+    sa.Column("at", sa.String),
+    sa.Column("payload", sa.Text),
+)
+_RUNS = sa.Table(
+    "report_runs",
+    _metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("report", _ID, primary_key=True),
+)
+_FEEDBACK = sa.Table(
+    "feedback",
+    _metadata,
+    sa.Column("tenant", sa.String, primary_key=True),
+    sa.Column("request_id", sa.String, primary_key=True),
+    sa.Column("at", sa.String),
+    sa.Column("model", sa.String),
+    sa.Column("variant", sa.String),
+    sa.Column("slice", sa.String),
+    sa.Column("judgement", sa.Text),
+)
+_ROLLBACKS = sa.Table(
+    "rollbacks",
+    _metadata,
+    sa.Column("epoch", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("model", sa.String),
+    sa.Column("candidate", sa.String),
+    sa.Column("observed_at", sa.Float),
+    sa.Column("durable_at", sa.Float),
+    sa.Column("acknowledged_at", sa.Float),
+    sa.Column("gateways", sa.Integer),
+)
+
+_encode = msgspec.json.Encoder().encode
+_report = msgspec.json.Decoder(Report)
+_judgement = msgspec.json.Decoder(Judgement)
+
+_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What is stored in one transaction with events, or with none."""
+
+    reports: Sequence[Report] = ()
+    judgements: Sequence[Judgement] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackTimes:
+    """How fast one rollback was; Unix seconds."""
+
+    epoch: int
+    model: str
+    candidate: str
+    observed_at: float | None
+    """The deciding observation; None if a person decided."""
+    durable_at: float
+    acknowledged_at: float | None
+    """By the last gateway; None unless every one that was connected did."""
+    gateways: int
+
+
+def insert(connection: sa.Connection, beside: Beside, at: datetime) -> None:
+    """Store reports and judgements.
+
+    Raises:
+        IntegrityError: One of them is stored already.
+    """
+    for report in beside.reports:
+        row = {
+            "source": report.source,
+            "incarnation": report.incarnation,
+            "seq": report.seq,
+            "at": at.isoformat(),
+            "payload": _encode(report).decode(),
+        }
+        result = connection.execute(sa.insert(_REPORTS), row)
+        number = result.inserted_primary_key[0] if result.inserted_primary_key else None
+        runs = dict.fromkeys(one.run.id for one in report.runs)
+        if runs:
+            rows = [{"run": run, "report": number} for run in runs]
+            connection.execute(sa.insert(_RUNS), rows)
+    if beside.judgements:
+        connection.execute(sa.insert(_FEEDBACK), [_feedback(one, at) for one in beside.judgements])
+
+
+def reports(
+    connection: sa.Connection, runs: Sequence[str], until: tuple[str, str, int] | None = None
+) -> Iterator[Report]:
+    """The reports of some runs, in the order in which they were stored.
+
+    Args:
+        connection: Open.
+        runs: Ids.
+        until: (source, incarnation, seq) of the last one wanted.
+    """
+    query = (
+        sa.select(_REPORTS.c.payload)
+        .where(_REPORTS.c.id.in_(sa.select(_RUNS.c.report).where(_RUNS.c.run.in_(runs))))
+        .order_by(_REPORTS.c.id)
+        # One query, read piece by piece: a run may have more reports than fit into memory.
+        .execution_options(yield_per=_PAGE)
+    )
+    for payload in connection.execute(query).scalars():
+        report = _report.decode(payload)
+        yield report
+        if (report.source, report.incarnation, report.seq) == until:
+            return
+
+
+def known(connection: sa.Connection, wanted: Iterable[Report]) -> set[tuple[str, str, int]]:
+    """Those of some reports that are stored, by (source, incarnation, seq)."""
+    found = set()
+    for report in wanted:
+        name = (report.source, report.incarnation, report.seq)
+        query = sa.select(_REPORTS.c.id).where(
+            _REPORTS.c.source == name[0],
+            _REPORTS.c.incarnation == name[1],
+            _REPORTS.c.seq == name[2],
+        )
+        if connection.execute(query).first() is not None:
+            found.add(name)
+    return found
+
+
+def judgement(connection: sa.Connection, tenant: str, request_id: str) -> Judgement | None:
+    """The judgement of a request, if there is one."""
+    query = sa.select(_FEEDBACK.c.judgement).where(
+        _FEEDBACK.c.tenant == tenant, _FEEDBACK.c.request_id == request_id
+    )
+    text = connection.execute(query).scalar()
+    return None if text is None else _judgement.decode(text)
+
+
+def insert_times(connection: sa.Connection, times: RollbackTimes) -> None:
+    """Store how fast a rollback was."""
+    connection.execute(sa.insert(_ROLLBACKS), asdict(times))
+
+
+def times_of(connection: sa.Connection, epoch: int) -> RollbackTimes | None:
+    """How fast a rollback was; None if the process ended before that was known."""
+    row = connection.execute(sa.select(_ROLLBACKS).where(_ROLLBACKS.c.epoch == epoch)).mappings()
+    found = row.first()
+    return None if found is None else RollbackTimes(**found)
+
+
+def all_times(connection: sa.Connection) -> list[RollbackTimes]:
+    """How fast all rollbacks were, oldest first."""
+    rows = connection.execute(sa.select(_ROLLBACKS).order_by(_ROLLBACKS.c.epoch)).mappings()
+    return [RollbackTimes(**row) for row in rows]
+
+
+def prune(connection: sa.Connection, keep: Sequence[str], feedback_before: datetime) -> None:
+    """Delete the reports of all runs but `keep`, and judgements that are too old.
+
+    A report that is deleted and then sent again is stored again; it counts for no run that is kept.
+    """
+    connection.execute(sa.delete(_RUNS).where(_RUNS.c.run.not_in(keep)))
+    connection.execute(sa.delete(_REPORTS).where(_REPORTS.c.id.not_in(sa.select(_RUNS.c.report))))
+    connection.execute(sa.delete(_FEEDBACK).where(_FEEDBACK.c.at < feedback_before.isoformat()))
+
+
+def _feedback(one: Judgement, at: datetime) -> dict[str, Any]:
+    return {
+        "tenant": one.tenant,
+        "request_id": one.request_id,
+        "at": at.isoformat(),
+        "model": one.model,
+        "variant": one.variant,
+        "slice": one.slice,
+        "judgement": _encode(one).decode(),
+    }

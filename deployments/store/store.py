@@ -1,0 +1,240 @@
+"""The durable log of events: append-only, one writer at a time, on any SQLAlchemy database.
+
+SQLite is set to survive a power cut (write-ahead log, synchronous=FULL). What `append` returned is
+on disk. Everything here blocks; the controller calls it from a thread of its own.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from alembic.util.exc import CommandError
+from msgspec import MsgspecError
+from pydantic import ValidationError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from penumbra.deployments.errors import Conflict, StoreUnavailable
+from penumbra.deployments.history.events import Draft, Event, Kind
+from penumbra.deployments.store import migrations, observation_tables
+from penumbra.deployments.store.observation_tables import Beside
+
+T = TypeVar("T")
+
+_metadata = sa.MetaData()
+_EVENTS = sa.Table(
+    "events",
+    _metadata,
+    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("epoch", sa.BigInteger),
+    sa.Column("at", sa.String),
+    sa.Column("actor", sa.String),
+    sa.Column("reason", sa.String),
+    sa.Column("kind", sa.String),
+    sa.Column("model", sa.String),
+    sa.Column("payload", sa.Text),
+)
+_IDENTITY = sa.Table("identity", _metadata, sa.Column("store", sa.String, primary_key=True))
+_NOTHING = Beside()
+_PAGE = 50
+_COLUMNS = ("epoch", "at", "actor", "reason", "kind", "model")
+
+
+class Store:
+    """An open store.
+
+    Args:
+        url: SQLAlchemy URL.
+
+    Raises:
+        StoreUnavailable: It cannot be opened or brought up to date.
+    """
+
+    def __init__(self, url: str) -> None:
+        with _translated("opened"):
+            # A connection that broke while nobody looked is replaced, not met with an error. What
+            # was to be stored is in no error's text: users' metadata would be in the log.
+            self._engine = sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
+            if self._engine.dialect.name == "sqlite":
+                _make_folder(self._engine.url)
+                sa.event.listen(self._engine, "connect", _make_sqlite_durable)
+            with self._engine.begin() as connection:
+                migrations.upgrade(connection)
+            with self._engine.connect() as connection:
+                self.identity: str = connection.execute(sa.select(_IDENTITY.c.store)).scalar_one()
+
+    def events(
+        self, after: int = 0, until: int | None = None, model: str | None = None
+    ) -> list[Event]:
+        """The events with after < epoch <= until, oldest first.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+        return self._select(_between(after, until, model).order_by(_EVENTS.c.epoch))
+
+    def page(self, after: int, limit: int, model: str | None = None) -> list[Event]:
+        """At most `limit` events with epoch > after, oldest first.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+        query = _between(after, None, model).order_by(_EVENTS.c.epoch)
+        return self._select(query.limit(limit))
+
+    def latest(self, limit: int, model: str | None = None) -> list[Event]:
+        """The last `limit` events, oldest first.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+        query = _between(0, None, model).order_by(_EVENTS.c.epoch.desc()).limit(limit)
+        return self._select(query)[::-1]
+
+    def backwards(self, model: str, kind: Kind) -> Iterator[Event]:
+        """The events of one kind of a model, newest first; read as they are asked for.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+        query = _between(0, None, model).where(_EVENTS.c.kind == kind.value)
+        query = query.order_by(_EVENTS.c.epoch.desc()).execution_options(yield_per=_PAGE)
+        with _translated("read"), self._engine.connect() as connection:
+            for row in connection.execute(query).mappings():
+                yield _event(row)
+
+    def append(
+        self,
+        drafts: Sequence[Draft],
+        expected_epoch: int,
+        at: datetime,
+        beside: Beside = _NOTHING,
+    ) -> list[Event]:
+        """Store all of `drafts` and what goes with them, or none; when this returns it is durable.
+
+        Args:
+            drafts: What happened, in order.
+            expected_epoch: The store's epoch as the writer knows it.
+            at: When, with a timezone.
+            beside: Reports and judgements of the same transaction.
+
+        Raises:
+            Conflict: The store is at another epoch: somebody else wrote.
+            StoreUnavailable: Nothing was stored. (If it is the answer to the commit that got lost,
+                the events may be there: read before writing again.)
+        """
+        events = [
+            Event.of(draft, expected_epoch + number, at)
+            for number, draft in enumerate(drafts, start=1)
+        ]
+        with _translated("written"):
+            try:
+                with self._engine.begin() as connection:
+                    _require_epoch(connection, expected_epoch)
+                    observation_tables.insert(connection, beside, at)
+                    if events:
+                        connection.execute(sa.insert(_EVENTS), [_row(event) for event in events])
+            except IntegrityError as error:
+                raise Conflict(f"epoch {expected_epoch + 1} was taken by another writer") from error
+        return events
+
+    def look(self, work: Callable[[sa.Connection], T]) -> T:
+        """Read something.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+        with _translated("read"), self._engine.connect() as connection:
+            return work(connection)
+
+    def write(self, work: Callable[[sa.Connection], T]) -> T:
+        """Change something beside the events, in a transaction.
+
+        Raises:
+            StoreUnavailable: Nothing was changed.
+        """
+        with _translated("written"), self._engine.begin() as connection:
+            return work(connection)
+
+    def prove(self) -> None:
+        """Write something durably that changes nothing.
+
+        Raises:
+            StoreUnavailable: It does not take writes.
+        """
+        with _translated("written"), self._engine.begin() as connection:
+            connection.execute(sa.update(_IDENTITY).values(store=self.identity))
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def _select(self, query: sa.Select[Any]) -> list[Event]:
+        with _translated("read"), self._engine.connect() as connection:
+            rows = connection.execute(query).mappings().all()
+            return [_event(row) for row in rows]
+
+
+def _between(after: int, until: int | None, model: str | None) -> sa.Select[Any]:
+    query = sa.select(_EVENTS).where(_EVENTS.c.epoch > after)
+    if until is not None:
+        query = query.where(_EVENTS.c.epoch <= until)
+    if model is not None:
+        query = query.where(_EVENTS.c.model == model)
+    return query
+
+
+def _require_epoch(connection: sa.Connection, expected: int) -> None:
+    found = connection.execute(sa.select(sa.func.max(_EVENTS.c.epoch))).scalar() or 0
+    if found != expected:
+        raise Conflict(f"the store is at epoch {found}, this writer at {expected}")
+
+
+def _event(row: sa.RowMapping) -> Event:
+    return Event.stored({name: row[name] for name in _COLUMNS}, row["payload"])
+
+
+def _row(event: Event) -> dict[str, Any]:
+    return {
+        "epoch": event.epoch,
+        "at": event.at.isoformat(),
+        "actor": event.actor,
+        "reason": event.reason,
+        "kind": event.kind.value,
+        "model": event.model,
+        "payload": event.payload.model_dump_json(),
+    }
+
+
+def _make_folder(url: sa.URL) -> None:
+    if url.database in (None, "", ":memory:"):
+        raise StoreUnavailable("found a store in memory, wanted one that lasts: sqlite:///FILE")
+    Path(str(url.database)).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _make_sqlite_durable(connection: Any, record: object) -> None:
+    del record
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=2000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (
+        SQLAlchemyError,
+        CommandError,
+        ValidationError,
+        MsgspecError,
+        OSError,
+        ImportError,
+    ) as error:
+        # Alembic's: the schema is newer than this software. Pydantic's, msgspec's: so is a row.
+        # ImportError: the database's driver is not installed.
+        cause = getattr(error, "orig", None) or error
+        raise StoreUnavailable(f"the store cannot be {what}: {cause}") from error

@@ -1,0 +1,147 @@
+"""Two candidates of one model, and a flag that people change too: whose quarantine, whose share."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from penumbra.deployments.errors import Conflict
+from penumbra.deployments.history import operator_actions
+from penumbra.deployments.history.config_effects import draft_of, obstacle_of
+from penumbra.deployments.history.events import Draft, Event, FlagPayload, Kind
+from penumbra.deployments.history.state import EMPTY, State, step
+from penumbra.deployments.rollouts.findings import Findings
+from penumbra.deployments.rollouts.record import Held, Phase, Rollout
+from penumbra.deployments.rollouts.transitions import changed
+from penumbra.router.flags.routing_table import Flag
+from penumbra.router.flags.validate import flag_problems
+from tests.support.control_plane import payload
+from tests.support.rollouts import NOW, rollout_spec
+from tests.support.routing_tables import model
+
+INT8, INT4 = ("demo", "int8"), ("demo", "int4")
+CONFIG = Draft(kind=Kind.CONFIG, actor="file", reason="first", model=None, payload=payload())
+
+
+class Story:
+    """An installation to which one thing happens after another."""
+
+    def __init__(self) -> None:
+        self.state: State = EMPTY
+        self.happens(CONFIG)
+
+    def happens(self, draft: Draft) -> None:
+        self.state = step(self.state, Event.of(draft, self.state.epoch + 1, NOW))
+
+    def becomes(self, rollout: Rollout) -> None:
+        self.happens(draft_of(self.state, rollout, "ann", "why"))
+
+    def applies(self, candidate: str) -> None:
+        spec = rollout_spec(candidate=candidate)
+        self.becomes(operator_actions.applied(self.state, spec, "why", NOW, candidate))
+
+    def goes(self, candidate: str, **update: Any) -> None:
+        rollout = self.state.rollouts["demo", candidate]
+        record = changed(rollout.record, **update)
+        self.becomes(rollout.model_copy(update={"record": record}))
+
+    def goes_live(self, candidate: str, *proven: str, at: int = 1) -> None:
+        self.goes(candidate, phase=Phase.LIVE, step=at, proven=proven)
+
+    def is_edited(self, **update: Any) -> None:
+        after = self.flag.model_copy(update=update)
+        change = FlagPayload(before=self.flag, after=after)
+        self.happens(Draft(kind=Kind.SET, actor="ann", reason="w", model="demo", payload=change))
+
+    @property
+    def flag(self) -> Flag:
+        return self.state.flags["demo"]
+
+    @property
+    def open_slices(self) -> set[str]:
+        rollouts = self.state.rollouts.values()
+        return set(next(iter(rollouts)).record.slices) - set(self.flag.quarantined)
+
+
+def back_in_shadow(story: Story) -> None:
+    rollout = story.state.rollouts[INT8]
+    story.becomes(operator_actions.taken_back(rollout, "why", NOW))
+    story.goes_live("int4", "other")
+    story.becomes(operator_actions.rearmed(story.state, story.state.rollouts[INT8], "why", NOW))
+
+
+def ended_and_applied_again(story: Story) -> None:
+    story.becomes(operator_actions.over(story.state.rollouts[INT8], "why", NOW))
+    story.goes_live("int4", "other")
+    story.applies("int8")
+
+
+@pytest.mark.parametrize("happens", [back_in_shadow, ended_and_applied_again])
+def test_a_rollout_that_is_over_does_not_open_the_slices_of_the_one_that_is_live(
+    happens: Any,
+) -> None:
+    story = Story()
+    for candidate in ("int8", "int4"):
+        story.applies(candidate)
+    story.goes_live("int8", "json", "other")
+    happens(story)
+    assert story.state.rollouts[INT4].record.phase is Phase.LIVE
+    assert story.open_slices == {"other"}
+
+
+def test_a_quarantine_made_by_hand_outlasts_the_rollouts_before_and_after_it() -> None:
+    story = Story()
+    story.applies("int8")
+    story.goes_live("int8", "json", "other")
+    story.becomes(operator_actions.taken_back(story.state.rollouts[INT8], "why", NOW))
+    story.is_edited(quarantined=("json",))
+    story.becomes(operator_actions.rearmed(story.state, story.state.rollouts[INT8], "why", NOW))
+    assert story.flag.quarantined == ("json",)
+    story.goes_live("int8", "json", "other")
+    assert "json" in story.flag.quarantined
+
+
+def test_what_a_stage_gives_leaves_the_flag_valid() -> None:
+    story = Story()
+    for candidate in ("int8", "int4"):
+        story.applies(candidate)
+    story.goes_live("int8", "json", "other", at=1)
+    story.becomes(operator_actions.taken_back(story.state.rollouts[INT8], "why", NOW))
+    assert story.flag.split == {"int8": 10.0}  # its answers say GUARD
+    story.goes_live("int4", "other", at=2)
+    assert story.flag.split == {"int4": 100.0}
+    assert not list(flag_problems(model(), story.flag))
+
+
+def test_a_share_given_by_hand_is_room_that_a_stage_has_not() -> None:
+    story = Story()
+    story.is_edited(split={"int4": 60.0})
+    story.applies("int8")
+    rollout = story.state.rollouts[INT8]
+    assert obstacle_of(story.state, rollout) is None  # the stage wants 10
+    story.goes_live("int8", "other", at=1)
+    rollout = story.state.rollouts[INT8]
+    obstacle = obstacle_of(story.state, rollout)
+    assert obstacle is not None
+    assert "60" in obstacle
+    findings = Findings(run=rollout.record.run, pairs=20, seen=("other",), proven=("other",))
+    with pytest.raises(Conflict, match="60"):
+        operator_actions.promoted(story.state, rollout, findings, NOW + timedelta(days=1))
+
+
+def test_nothing_advances_while_the_flag_is_killed() -> None:
+    story = Story()
+    story.applies("int8")
+    story.is_edited(killed=True)
+    assert obstacle_of(story.state, story.state.rollouts[INT8]) == "the kill switch is on"
+    story.is_edited(killed=False)
+    assert obstacle_of(story.state, story.state.rollouts[INT8]) is None
+
+
+def test_a_rollout_that_was_held_when_it_ended_begins_unheld() -> None:
+    story = Story()
+    story.applies("int8")
+    story.goes("int8", held=Held(by="operator", cause="wait"))
+    story.becomes(operator_actions.over(story.state.rollouts[INT8], "why", NOW))
+    story.applies("int8")
+    assert story.state.rollouts[INT8].record.held is None

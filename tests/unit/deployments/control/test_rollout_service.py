@@ -1,0 +1,296 @@
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from penumbra.deployments.api.rollback_explanation import explain, last_rollback
+from penumbra.deployments.control.controller import Clocks
+from penumbra.deployments.control.rollout_service import PRUNE_SECONDS, Rollouts
+from penumbra.deployments.errors import Conflict, StoreUnavailable
+from penumbra.deployments.gateways.feedback_relay import AlreadyJudged, Judgement
+from penumbra.deployments.history import operator_actions
+from penumbra.deployments.history.events import Event
+from penumbra.deployments.history.state import fold
+from penumbra.deployments.rollouts.record import Phase, Rollout
+from penumbra.deployments.rollouts.spec import Guardrail, RolloutSpec
+from penumbra.deployments.store.observation_tables import Beside, reports
+from penumbra.monitoring.evidence import RunReport, Signal
+from penumbra.router.flags.routing_table import Flag
+from tests.support.control_plane import FakeGateway, Plane, control_plane, split_change
+from tests.support.rollouts import NOW, Reporting, in_batches, pairs, rollout_spec
+
+KEY = ("demo", "int8")
+RUNS = ("run-1", "run-2")
+
+
+@dataclass
+class Desk:
+    """A control plane with rollouts, and a clock that the test moves."""
+
+    plane: Plane
+    rollouts: Rollouts = field(init=False)
+    now: datetime = NOW
+
+    def __post_init__(self) -> None:
+        self.rollouts = self.fresh()
+
+    async def apply(self, spec: RolloutSpec | None = None) -> Rollout:
+        state = self.plane.controller
+        kept = await self.rollouts.put(
+            lambda: operator_actions.applied(
+                state.state, spec or rollout_spec(), "try", self.now, "run"
+            ),
+            "ann",
+            "try",
+        )
+        return kept.rollout
+
+    async def after(self, seconds: float) -> Rollout:
+        self.now += timedelta(seconds=seconds)
+        await self.rollouts.tick()
+        return self.rollout
+
+    @property
+    def rollout(self) -> Rollout:
+        return self.rollouts.rollout(KEY)
+
+    @property
+    def flag(self) -> Flag:
+        return self.plane.controller.state.models["demo"].flag
+
+    def fresh(self) -> Rollouts:
+        """As after a restart of the process: nothing but the store."""
+        return _rollouts(self.plane, lambda: self.now)
+
+
+def _rollouts(plane: Plane, now: Callable[[], datetime]) -> Rollouts:
+    clock = asyncio.get_running_loop().time
+    return Rollouts(plane.controller, Clocks(now, clock), 1.0, "incarnation")
+
+
+@asynccontextmanager
+async def desk(folder: Path) -> AsyncIterator[Desk]:
+    async with control_plane(folder) as plane:
+        made = Desk(plane)
+        await made.rollouts.start()
+        yield made
+        await made.rollouts.close()
+
+
+async def test_a_rollout_begins_in_shadow_and_is_watched(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it:
+        gateway = await it.plane.connect(FakeGateway("g"))
+        rollout = await it.apply()
+        await gateway.reach(2)
+        assert rollout.record.phase is Phase.SHADOW
+        watch = gateway.tables[-1].models["demo"].watches[0]
+        assert (watch.candidate, watch.run, watch.mirror) == ("int8", "run-1", 1.0)
+
+
+async def test_a_good_candidate_goes_through_all_stages(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it:
+        await it.apply()
+        reporting = Reporting()
+        for some in in_batches(pairs(100, 0.0), 10):
+            await it.rollouts.take(reporting.of_pairs("run-1", some))
+        assert it.rollout.record.proven == ("other",)
+        assert it.flag.split == {}
+        assert (await it.after(60)).stage == "10"
+        assert it.flag.split == {"int8": 10.0}
+        assert (await it.after(30)).stage == "10"
+        assert (await it.after(30)).stage == "100"
+        assert (await it.after(60)).stage == "promoted"
+        assert it.flag.split == {"int8": 100.0}
+
+
+async def test_a_bad_candidate_is_rolled_back_with_the_report_that_decides(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it:
+        await it.apply()
+        gateway = await it.plane.connect(FakeGateway("g"))
+        reporting = Reporting()
+        for some in in_batches(pairs(40, 0.9), 2):
+            await it.rollouts.take(reporting.of_pairs("run-1", some))
+        assert it.rollout.record.phase is Phase.ROLLED_BACK
+        assert it.flag.blocked == ("int8",)
+        await it.rollouts.close()
+        assert gateway.tables[-1].models["demo"].flag.blocked == ("int8",)
+        view = explain(it.plane.store, KEY)
+        assert view.is_reproduced
+        assert (view.signal, view.recomputed_verdict) == ("displacement", "fail")
+        assert view.evidence is not None
+        assert view.boundary is not None
+        assert view.evidence >= view.boundary == pytest.approx(200)
+        assert view.path[-1].evidence == view.evidence
+        assert view.pairs < 20
+        assert len(view.worst) == view.pairs
+        times = last_rollback(it.plane.store, KEY)
+        assert times is not None
+        assert times.gateways == 1
+        assert times.durable_to_acknowledged_ms is not None
+
+
+async def test_a_report_that_comes_twice_counts_once(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it:
+        await it.apply()
+        reporting = Reporting()
+        report = reporting.of_pairs("run-1", pairs(5, 0.0))
+        await asyncio.gather(it.rollouts.take(report), it.rollouts.take(report))
+        await it.rollouts.take(reporting.of_pairs("run-1", pairs(5, 0.0, start=6)))
+        await it.rollouts.take(report)
+        again = it.fresh()
+        await again.take(report)
+        for rollouts in (it.rollouts, again):
+            assert rollouts.bench.findings(it.rollout).pairs == 10
+
+
+async def test_evidence_is_the_same_after_a_restart(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it:
+        await it.apply()
+        reporting = Reporting()
+        for some in in_batches(pairs(50, 0.21), 7):
+            await it.rollouts.take(reporting.of_pairs("run-1", some))
+        again = it.fresh()
+        await again.start()
+        assert (
+            again.bench.evidence(it.rollout).dump() == it.rollouts.bench.evidence(it.rollout).dump()
+        )
+
+
+@pytest.mark.parametrize("loses_answer", [False, True])
+async def test_a_failed_commit_loses_nothing_and_counts_nothing_twice(
+    tmp_path: Path, loses_answer: bool
+) -> None:
+    async with desk(tmp_path) as it:
+        await it.apply()
+        reporting = Reporting()
+        report = reporting.of_pairs("run-1", pairs(40, 0.9))
+        it.plane.store.loses_answers = loses_answer
+        it.plane.store.failures.append(StoreUnavailable("the disk is full"))
+        with pytest.raises(StoreUnavailable):
+            await it.rollouts.take(report)
+        await it.rollouts.take(report)
+        assert it.rollout.record.phase is Phase.ROLLED_BACK
+        assert it.rollouts.bench.findings(it.rollout).pairs == 40
+        assert fold(it.plane.store.events()) == it.plane.controller.state
+
+
+async def test_reports_of_another_run_are_stored_but_count_for_nothing(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it:
+        await it.apply()
+        await it.rollouts.take(Reporting().of_pairs("run-0", pairs(40, 0.9)))
+        assert it.rollout.record.phase is Phase.SHADOW
+        assert it.rollouts.bench.findings(it.rollout).pairs == 0
+
+
+async def test_only_rearming_ends_a_rollback_and_it_begins_afresh(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it:
+        await it.apply()
+        await it.rollouts.take(Reporting().of_pairs("run-1", pairs(40, 0.9)))
+        await it.apply(rollout_spec(alpha=0.02))
+        assert it.rollout.record.phase is Phase.ROLLED_BACK
+        state = it.plane.controller
+        await it.rollouts.change(
+            KEY,
+            lambda one: operator_actions.rearmed(state.state, one, "fixed", it.now),
+            "ann",
+            "fixed",
+        )
+        assert it.rollout.record.phase is Phase.SHADOW
+        assert it.rollout.record.verdict is None
+        assert (it.flag.blocked, it.flag.split) == ((), {})
+        assert it.rollouts.bench.findings(it.rollout).pairs == 0
+        assert explain(it.plane.store, KEY).is_reproduced
+
+
+async def test_a_flag_under_a_rollout_is_not_changed_by_hand(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it:
+        await it.apply()
+        with pytest.raises(Conflict, match="decided by its rollout"):
+            await it.plane.controller.apply(split_change(10))
+
+
+async def test_a_judgement_is_stored_counted_and_final(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it:
+        guardrails = (
+            Guardrail(signal=Signal.DISPLACEMENT, tolerance=0.2, action="rollback", share=0.5),
+            Guardrail(signal=Signal.FEEDBACK, tolerance=0.2, action="hold"),
+        )
+        await it.apply(rollout_spec(guardrails=guardrails))
+        judged = Judgement("r1", "t", "demo", "int8", "other", False, None, False, {})
+        await it.rollouts.judge(judged)
+        await it.rollouts.judge(judged)
+        assert it.rollouts.bench.evidence(it.rollout).courses[Signal.FEEDBACK].count == 1
+        with pytest.raises(AlreadyJudged):
+            await it.rollouts.judge(
+                Judgement("r1", "t", "demo", "int8", "other", True, None, False, {})
+            )
+
+
+async def test_a_build_that_changes_begins_the_evidence_anew(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it:
+        await it.apply()
+        reporting = Reporting()
+        run = reporting.of_pairs("run-1", pairs(5, 0.0)).runs[0].run
+        await it.rollouts.take(reporting.report(RunReport(run, fingerprints={"int8": "a" * 64})))
+        await it.rollouts.take(reporting.report(RunReport(run, fingerprints={"int8": "b" * 64})))
+        assert it.rollout.record.run == "run-2"
+        assert "int8 is bbbb" in it.rollout.record.cause
+
+
+async def test_what_waits_for_a_store_that_cannot_be_read_is_not_piled_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*_: object, **__: object) -> list[Event]:
+        raise StoreUnavailable("the disk is gone")
+
+    async with desk(tmp_path) as it:
+        await it.apply()
+        report = Reporting().of_pairs("run-1", pairs(3, 0.0))
+        with monkeypatch.context() as broken:
+            broken.setattr(it.plane.store, "events", unreadable)
+            it.plane.controller.is_behind = True
+            for _ in range(3):
+                with pytest.raises(StoreUnavailable):
+                    await it.rollouts.take(report)
+        assert it.rollouts.waiting == 0
+        await it.rollouts.take(report)
+        assert it.rollouts.bench.findings(it.rollout).pairs == 3
+
+
+def stored(it: Desk, run: str) -> int:
+    return it.plane.store.look(lambda c: len(list(reports(c, [run]))))
+
+
+async def test_reports_of_runs_that_are_over_are_deleted_while_it_runs(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it:
+        await it.apply()
+        reporting = Reporting()
+        await it.rollouts.take(reporting.of_pairs("run-1", pairs(3, 0.0)))
+        await it.apply(rollout_spec(alpha=0.02))
+        await it.rollouts.take(reporting.of_pairs("run-2", pairs(3, 0.0)))
+        assert [stored(it, run) for run in RUNS] == [1, 1]
+        await it.after(PRUNE_SECONDS)
+        assert [stored(it, run) for run in RUNS] == [0, 1]
+
+
+async def test_reports_are_read_in_one_query_however_many_there_are(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it:
+        reporting = Reporting()
+        many = [reporting.of_pairs(RUNS[number % 2], ()) for number in range(1200)]
+        it.plane.store.append([], it.plane.controller.state.epoch, it.now, Beside(many))
+        queries: list[str] = []
+
+        def read(connection: sa.Connection) -> list[int]:
+            @sa.event.listens_for(connection, "before_cursor_execute")
+            def seen(*arguments: object) -> None:
+                queries.append(str(arguments[2]))
+
+            return [report.seq for report in reports(connection, RUNS)]
+
+        assert it.plane.store.look(read) == list(range(1, 1201))
+        assert len(queries) == 1

@@ -1,0 +1,241 @@
+import json
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penumbra.deployments.evidence.evidence_path import POINTS, Trail
+from penumbra.deployments.evidence.run_evidence import RunEvidence
+from penumbra.deployments.evidence.run_totals import WORST
+from penumbra.deployments.rollouts.spec import Calibrate, Gates, Guardrail
+from penumbra.monitoring.evidence import (
+    Arm,
+    Counts,
+    Pair,
+    Run,
+    RunReport,
+    SelfTest,
+    Shed,
+    Signal,
+    Trip,
+)
+from tests.support.rollouts import aa_pairs, pair, pairs, rollout_spec
+
+SLICES = ("json", "other")
+RUN = Run("demo", "int8", "run-1")
+SPEC = rollout_spec(
+    gates=Gates(pairs=5, slice_pairs=5, stage_seconds=0.0, horizon=1000),
+    guardrails=(
+        Guardrail(
+            signal=Signal.DISPLACEMENT,
+            tolerance=Calibrate(calibrate=20),
+            action="quarantine",
+            share=0.3,
+        ),
+        Guardrail(signal=Signal.HARM, tolerance=0.1, action="rollback", share=0.5, missing="worst"),
+        Guardrail(signal=Signal.FAILURE, tolerance=0.01, action="rollback", share=0.2),
+        Guardrail(signal=Signal.TTFT, tolerance=0.2, action="hold"),
+    ),
+)
+
+PAIRS = st.builds(
+    Pair,
+    request_id=st.sampled_from(["a", "b", "c"]),
+    slice=st.sampled_from([*SLICES, "unknown"]),
+    cluster=st.integers(1, 60),
+    session=st.sampled_from([0, 0, 1, 2]),
+    arm=st.sampled_from([Arm.CANDIDATE, Arm.CANDIDATE, Arm.BASELINE]),
+    displacement=st.sampled_from([None, 0.0, 0.01, 0.3, 1.0]),
+    harm=st.sampled_from([None, -1, 0, 1]),
+    kl=st.sampled_from([None, 0.1]),
+    missing=st.sampled_from([None, None, None, "timeout"]),
+    failed=st.sampled_from([(), ("json",)]),
+    at=st.floats(0, 1e9),
+)
+COUNTS = st.builds(
+    Counts,
+    slice=st.sampled_from(SLICES),
+    signal=st.sampled_from([Signal.FAILURE, Signal.TTFT, Signal.HARM]),
+    zeros=st.integers(0, 50),
+    ones=st.integers(0, 3),
+)
+REPORTS = st.lists(
+    st.builds(
+        RunReport,
+        run=st.just(RUN),
+        pairs=st.lists(PAIRS, max_size=30).map(tuple),
+        counts=st.lists(COUNTS, max_size=2).map(tuple),
+        sheds=st.sampled_from([(), (Shed("other", "busy", 3),)]),
+        self_tests=st.sampled_from(
+            [(), (), (SelfTest(True, 0.0, "", 1.0),), (SelfTest(False, math.inf, "no", 2.0),)]
+        ),
+        trips=st.sampled_from([(), (), (), (Trip("unhealthy", "503", 5.0),)]),
+        fingerprints=st.sampled_from([{}, {"int8": "a"}, {"full": "f"}]),
+    ),
+    max_size=12,
+)
+
+
+def evidence_of(*reports: RunReport, source: str = "c") -> RunEvidence:
+    evidence = RunEvidence(SPEC, "run-1", SLICES)
+    for report in reports:
+        evidence.fold(source, report)
+    return evidence
+
+
+def report(*observed: Pair) -> RunReport:
+    return RunReport(RUN, pairs=observed)
+
+
+@given(reports=REPORTS, cut=st.integers(0, 12))
+@settings(max_examples=60, deadline=None)
+def test_restoring_is_going_on(reports: list[RunReport], cut: int) -> None:
+    whole = evidence_of(*reports)
+    dumped = json.loads(json.dumps(evidence_of(*reports[:cut]).dump()))
+    restored = RunEvidence.restore(SPEC, SLICES, dumped)
+    for one in reports[cut:]:
+        restored.fold("c", one)
+    assert restored.dump() == whole.dump()
+    assert restored.findings() == whole.findings()
+
+
+def test_a_prompt_and_a_session_have_one_bet_each() -> None:
+    evidence = evidence_of(
+        report(pair(1), pair(2, cluster=1), pair(3, session=7), pair(4, session=7)),
+        report(pair(1), pair(1, arm=Arm.BASELINE)),
+    )
+    assert evidence.findings().pairs == 2
+    assert evidence.tally.repeats == 3
+    assert evidence.aa[Signal.DISPLACEMENT].count == 1
+
+
+def test_the_first_pairs_only_calibrate_and_harm_counts_meanwhile() -> None:
+    evidence = evidence_of(report(*pairs(19, 0.02)))
+    assert Signal.DISPLACEMENT not in evidence.courses
+    assert evidence.findings().calibration is None
+    evidence.fold("c", report(pair(20, 0.02, harm=0), *pairs(5, 0.02, start=21)))
+    calibration = evidence.findings().calibration
+    assert calibration is not None
+    assert calibration["default"]["pairs"] == 20
+    assert calibration["default"]["tolerance"] == pytest.approx(0.026)
+    assert evidence.courses[Signal.DISPLACEMENT].count == 5
+    assert evidence.courses[Signal.HARM].count == 1
+
+
+def test_a_missing_candidate_is_harm_and_a_failure() -> None:
+    evidence = evidence_of(report(pair(1, missing="answer: timeout", displacement=None, harm=1)))
+    assert evidence.courses[Signal.HARM].guard.aggregate().mean == 1.0
+    assert evidence.courses[Signal.FAILURE].guard.aggregate().mean == 1.0
+    assert evidence.findings().missing_ratio == 1.0
+
+
+def test_a_missing_score_is_no_harm_of_a_request_that_nobody_was_to_answer() -> None:
+    # One in ten is answered, all without harm; of the others one in fifty has no score. Were these
+    # harm, there would be more of it than the tolerance, observed only where it came to that.
+    evidence = evidence_of(
+        *(
+            report(
+                pair(n, 0.0, harm=0)
+                if n % 10 == 0
+                else pair(
+                    n,
+                    **({"missing": "score: timeout", "displacement": None} if n % 50 == 1 else {}),
+                )
+            )
+            for n in range(1, 1000)
+        )
+    )
+    harm = evidence.courses[Signal.HARM].guard.aggregate()
+    assert (harm.count, harm.mean) == (99, 0.0)
+
+
+def test_a_missing_score_is_displacement_if_it_is_said_so() -> None:
+    worst = Guardrail(
+        signal=Signal.DISPLACEMENT, tolerance=0.2, action="rollback", share=0.5, missing="worst"
+    )
+    evidence = RunEvidence(rollout_spec(guardrails=(worst,)), "run-1", SLICES)
+    evidence.fold("c", report(pair(1, missing="score: timeout", displacement=None)))
+    assert evidence.courses[Signal.DISPLACEMENT].guard.aggregate().mean == 1.0
+
+
+def test_a_guardrail_is_latched_by_the_observation_that_decides() -> None:
+    # One report that holds the whole alarm, and much that speaks against it afterwards.
+    spec = rollout_spec()
+    evidence = RunEvidence(spec, "run-1", SLICES)
+    evidence.fold("c", report(*pairs(20, 0.9), *pairs(400, 0.0, start=100)))
+    tripped = evidence.courses[Signal.DISPLACEMENT].tripped
+    assert tripped is not None
+    assert tripped.evidence >= tripped.boundary
+    assert tripped.suspect == "other"
+
+
+def test_nothing_is_bet_on_quality_while_the_instrument_is_broken() -> None:
+    bad = RunReport(RUN, self_tests=(SelfTest(False, 3.0, "gap", 1.0),))
+    good = RunReport(RUN, self_tests=(SelfTest(True, 0.0, "", 2.0),))
+    evidence = evidence_of(bad, report(*(pair(n, 1.0, harm=1) for n in range(1, 200))))
+    assert evidence.findings().broken is not None
+    assert evidence.findings().pairs == 0
+    evidence.fold("c", good)
+    evidence.fold("c", report(pair(500, 0.0, harm=0)))
+    assert (evidence.findings().broken, evidence.findings().pairs) == (None, 1)
+
+
+def test_a_baseline_that_differs_from_itself_breaks_the_instrument_for_the_run() -> None:
+    evidence = evidence_of(report(*aa_pairs(300, 0.2)))
+    good = RunReport(RUN, self_tests=(SelfTest(True, 0.0, "", 2.0),))
+    evidence.fold("c", good)
+    assert evidence.findings().broken == "the baseline differs from itself in displacement"
+
+
+def test_a_slice_beyond_tolerance_is_quarantined_and_the_others_are_judged_afresh() -> None:
+    calibrating = report(
+        *pairs(10, 0.02, slice_name="json"), *pairs(10, 0.02, start=11, slice_name="other")
+    )
+    mixed = [
+        report(pair(100 + n, 0.9, slice="json"), pair(10_000 + n, 0.02, slice="other"))
+        for n in range(60)
+    ]
+    evidence = evidence_of(calibrating, *mixed)
+    findings = evidence.findings()
+    assert set(findings.quarantined) == {"json"}
+    assert findings.tripped == ()
+    course = evidence.courses[Signal.DISPLACEMENT]
+    assert course.evidence < course.boundary
+    worse = [report(pair(50_000 + n, 0.9, slice="other")) for n in range(60)]
+    for one in worse:
+        evidence.fold("c", one)
+    assert [one.signal for one in evidence.findings().tripped] == ["displacement"]
+
+
+def test_a_number_that_is_none_trips_at_once_and_a_new_build_ends_the_run() -> None:
+    hard = evidence_of(report(pair(1, not_finite=True))).findings().hard
+    assert hard is not None
+    assert hard.signal == "not_finite"
+    evidence = evidence_of(
+        RunReport(RUN, fingerprints={"int8": "a"}),
+        RunReport(RUN, fingerprints={"int8": "b"}, pairs=pairs(5, 0.0)),
+        report(*pairs(5, 0.0)),
+    )
+    assert evidence.findings().changed == "int8 is b now, was a"
+    assert evidence.findings().pairs == 0
+
+
+def test_the_worst_pairs_are_kept_and_no_more() -> None:
+    evidence = evidence_of(report(*(pair(n, n / 1000) for n in range(1, 101))))
+    worst = [one.request_id for one in evidence.tally.worst]
+    assert worst == [f"r{n}" for n in range(100, 100 - WORST, -1)]
+
+
+@given(st.integers(1, 5000), st.integers(1, 7))
+@settings(max_examples=30, deadline=None)
+def test_a_trail_keeps_few_points_over_its_whole_length(length: int, step: int) -> None:
+    trail = Trail()
+    for count in range(step, length + 1, step):
+        trail.add(count, float(count))
+    counts = [count for count, _ in trail.points]
+    assert len(counts) < POINTS
+    assert counts == sorted(counts)
+    if length >= step:
+        assert counts
+        assert counts[-1] > length / 2 - step

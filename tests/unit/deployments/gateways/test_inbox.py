@@ -1,0 +1,353 @@
+"""What gateways and comparators say, and what they get for it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from penumbra.deployments.errors import StoreUnavailable
+from penumbra.deployments.gateways.feedback_relay import AlreadyJudged, Judgement
+from penumbra.deployments.gateways.inbox import Desk
+from penumbra.deployments.gateways.liveness import Guardianship
+from penumbra.deployments.gateways.publisher import Publisher
+from penumbra.monitoring.evidence import Report
+from penumbra.router.flags.routing_table import Snapshot, Watch
+from penumbra.router.link.messages import (
+    Attribution,
+    Beat,
+    Feedback,
+    FeedbackDone,
+    Found,
+    FromGateway,
+    LinkError,
+    Probe,
+    Renew,
+    Seek,
+    Stored,
+    encode,
+)
+from penumbra.router.link.messages import Lease as Grant
+from tests.support.control_plane import FakeGateway
+from tests.support.routing_tables import model
+
+HOST = "machine-1"
+WATCHED = model().model_copy(
+    update={"watches": (Watch(candidate="int8", run="run-1", mirror=1.0),)}
+)
+TABLE = Snapshot(epoch=1, models={"demo": model(), "mirrored": WATCHED})
+INT8 = Attribution("demo", "int8", "other")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+class Plane:
+    """Both publishers, with a clock of the test's."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.guardianship = Guardianship(10.0)
+        self.desk = Desk(self.guardianship, self.clock)
+        self.comparators_desk = Desk(self.guardianship, self.clock, is_for_comparators=True)
+        self.comparators = Publisher("store", self.clock, self.comparators_desk)
+        self.gateways = Publisher("store", self.clock, self.desk, follower=self.comparators)
+        self.attending: dict[str, asyncio.Task[None]] = {}
+        self.gateways.publish(TABLE, 0.0)
+
+    async def connect(self, name: str, *, is_comparator: bool = False) -> FakeGateway:
+        gateway = FakeGateway(name, host=HOST)
+        publisher = self.comparators if is_comparator else self.gateways
+        self.attending[name] = asyncio.create_task(publisher.attend(gateway))
+        await gateway.reach(1)
+        return gateway
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[Plane]:
+    plane = Plane()
+    try:
+        yield plane
+    finally:
+        for task in plane.attending.values():
+            task.cancel()
+        await asyncio.gather(*plane.attending.values(), return_exceptions=True)
+
+
+def say(gateway: FakeGateway, message: FromGateway) -> None:
+    gateway.say(encode(message))
+
+
+def report(seq: int) -> Report:
+    return Report("gateway-0", "life-1", seq, ())
+
+
+async def test_a_comparator_gets_every_table_and_nobody_waits_for_it() -> None:
+    async with running() as plane:
+        comparator = await plane.connect("comparator-0", is_comparator=True)
+        delivery = plane.gateways.publish(TABLE.model_copy(update={"epoch": 2}), 0.0)
+        await comparator.reach(2)
+        assert (await delivery.wait(1.0)).connected == 0
+
+
+async def test_a_renewal_is_answered_with_what_is_left_of_each_model() -> None:
+    async with running() as plane:
+        gateway = await plane.connect("gateway-0")
+        plane.clock.seconds = 100.0
+        plane.guardianship.ticked(97.0)
+        say(gateway, Renew(7))
+        assert await gateway.hear(Grant) == Grant(7, {"demo": 7.0, "mirrored": 0.0}, 10.0)
+
+
+async def test_a_comparators_answer_counts_from_when_it_was_asked() -> None:
+    async with running() as plane:
+        gateway = await plane.connect("gateway-0")
+        plane.clock.seconds = 100.0
+        comparator = await plane.connect("comparator-0", is_comparator=True)
+        probe = await comparator.hear(Probe)
+        plane.clock.seconds = 104.0
+        plane.guardianship.ticked(104.0)
+        say(comparator, Beat(probe.nonce))
+        # Said in order: once this is stored, the beat has been heard.
+        await stored_by(plane, comparator)
+        say(gateway, Renew(1))
+        assert (await gateway.hear(Grant)).seconds == {"demo": 10.0, "mirrored": 6.0}
+
+
+async def test_a_beat_that_nobody_asked_for_proves_nothing() -> None:
+    async with running() as plane:
+        comparator = await plane.connect("comparator-0", is_comparator=True)
+        plane.guardianship.ticked(0.0)
+        say(comparator, Beat(999))
+        await stored_by(plane, comparator)
+        assert plane.guardianship.grant(TABLE, HOST, 0.0)["mirrored"] == 0.0
+
+
+async def stored_by(plane: Plane, comparator: FakeGateway) -> None:
+    async def take(taken: Report) -> None:
+        del taken
+
+    plane.comparators_desk.on_report = take
+    say(comparator, report(1))
+    await comparator.hear(Stored)
+
+
+@pytest.mark.parametrize("is_comparator", [True, False])
+async def test_who_says_what_is_not_its_part_is_cut_off(is_comparator: bool) -> None:
+    async with running() as plane:
+        who = await plane.connect("somebody", is_comparator=is_comparator)
+        say(who, Renew(1) if is_comparator else Beat(1))
+        with pytest.raises(LinkError):
+            await plane.attending["somebody"]
+
+
+async def test_a_report_is_acknowledged_only_when_it_is_durable() -> None:
+    async with running() as plane:
+        is_durable = asyncio.Event()
+        taken: list[int] = []
+
+        async def take(one: Report) -> None:
+            taken.append(one.seq)
+            await is_durable.wait()
+
+        plane.desk.on_report = take
+        plane.guardianship.ticked(0.0)
+        gateway = await plane.connect("gateway-0")
+        say(gateway, report(1))
+        say(gateway, Renew(1))
+        assert (await gateway.hear(Grant)).seconds["demo"] == 10.0
+        # While it is on its way to the disk the link is heard, and the lease runs down.
+        plane.clock.seconds = 4.0
+        plane.guardianship.ticked(4.0)
+        say(gateway, Renew(2))
+        assert (await gateway.hear(Grant)).seconds["demo"] == 6.0
+        assert not [one for one in gateway.heard if isinstance(one, Stored)]
+        is_durable.set()
+        assert await gateway.hear(Stored) == Stored("life-1", 1)
+        assert taken == [1]
+
+
+async def test_a_report_that_cannot_be_stored_is_tried_again_and_meanwhile_leases_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("penumbra.deployments.gateways.inbox._RETRY_SECONDS", 0.0)
+    async with running() as plane:
+        tries: list[float] = []
+
+        async def take(one: Report) -> None:
+            tries.append(plane.guardianship.grant(TABLE, HOST, 20.0)["demo"])
+            if len(tries) < 3:
+                raise StoreUnavailable("full")
+
+        plane.desk.on_report = take
+        gateway = await plane.connect("gateway-0")
+        plane.clock.seconds = 10.0
+        plane.guardianship.ticked(20.0)
+        say(gateway, report(1))
+        assert await gateway.hear(Stored) == Stored("life-1", 1)
+        assert tries == [0.0, 0.0, 0.0]
+        assert plane.guardianship.grant(TABLE, HOST, 20.0)["demo"] == 10.0
+
+
+async def test_reports_are_taken_in_order_and_a_flood_is_cut_off() -> None:
+    async with running() as plane:
+        taken: list[int] = []
+        may_go_on = asyncio.Event()
+
+        async def take(one: Report) -> None:
+            await may_go_on.wait()
+            taken.append(one.seq)
+
+        plane.desk.on_report = take
+        polite, flooding = await plane.connect("polite"), await plane.connect("flooding")
+        for seq in (1, 2, 3):
+            say(polite, report(seq))
+        for seq in range(20):
+            say(flooding, report(seq))
+        with pytest.raises(LinkError):
+            await plane.attending["flooding"]
+        may_go_on.set()
+        while await polite.hear(Stored) != Stored("life-1", 3):
+            pass
+        assert [seq for seq in taken if seq in (1, 2, 3)] == [1, 2, 3]
+
+
+async def test_the_end_of_a_connection_does_not_break_off_what_is_being_stored() -> None:
+    async with running() as plane:
+        began, may_end, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def take(one: Report) -> None:
+            began.set()
+            await may_end.wait()
+            ended.set()
+
+        plane.desk.on_report = take
+        gateway = await plane.connect("gateway-0")
+        say(gateway, report(1))
+        await began.wait()
+        gateway.leave()
+        await plane.attending["gateway-0"]
+        may_end.set()
+        async with asyncio.timeout(5):
+            await ended.wait()
+
+
+def feedback(nonce: int, attribution: Attribution | None, **fields: object) -> Feedback:
+    return Feedback(nonce, "req-1", "acme", attribution, thumb=False, **fields)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def judged(
+    keep: Callable[[Judgement], Awaitable[None]],
+) -> AsyncIterator[tuple[Plane, list[FakeGateway]]]:
+    async with running() as plane:
+        plane.desk.feedback.on_judgement = keep
+        yield plane, [await plane.connect(f"gateway-{number}") for number in range(3)]
+
+
+async def test_a_judgement_is_confirmed_when_it_is_durable() -> None:
+    kept: list[Judgement] = []
+
+    async def keep(judgement: Judgement) -> None:
+        kept.append(judgement)
+
+    async with judged(keep) as (_, [gateway, *_]):
+        say(gateway, feedback(5, INT8, metadata={"why": "wrong"}))
+        assert await gateway.hear(FeedbackDone) == FeedbackDone(5, INT8)
+    [judgement] = kept
+    assert (judgement.request_id, judgement.tenant) == ("req-1", "acme")
+    assert (judgement.model, judgement.variant, judgement.slice) == ("demo", "int8", "other")
+    assert judgement.metadata == {"why": "wrong"}
+
+
+@pytest.mark.parametrize(
+    ("thumb", "score", "is_escalated", "is_negative"),
+    [
+        (True, None, False, False),
+        (False, None, False, True),
+        (None, 0.5, False, False),
+        (None, 0.49, False, True),
+        (True, 1.0, True, True),
+        (None, None, False, False),
+    ],
+)
+def test_who_is_not_content(
+    thumb: bool | None, score: float | None, is_escalated: bool, is_negative: bool
+) -> None:
+    judgement = Judgement("r", "t", "demo", "int8", "other", thumb, score, is_escalated, {})
+    assert judgement.is_negative is is_negative
+
+
+async def test_the_gateway_that_served_the_request_is_found() -> None:
+    kept: list[Judgement] = []
+
+    async def keep(judgement: Judgement) -> None:
+        kept.append(judgement)
+
+    async with judged(keep) as (_, [asking, other, server]):
+        say(asking, feedback(5, None))
+        for gateway, attribution in ((other, None), (server, INT8)):
+            seek = await gateway.hear(Seek)
+            assert (seek.request_id, seek.tenant) == ("req-1", "acme")
+            say(gateway, Found(seek.nonce, attribution))
+        assert await asking.hear(FeedbackDone) == FeedbackDone(5, INT8)
+    assert kept[0].variant == "int8"
+
+
+async def test_a_request_that_nobody_remembers_is_not_found() -> None:
+    async def keep(judgement: Judgement) -> None:
+        raise AssertionError(judgement)
+
+    async with judged(keep) as (_, [asking, other, leaving]):
+        say(asking, feedback(5, None))
+        say(other, Found((await other.hear(Seek)).nonce, None))
+        await leaving.hear(Seek)
+        leaving.leave()
+        assert await asking.hear(FeedbackDone) == FeedbackDone(5, None)
+
+
+async def test_a_gateway_that_does_not_answer_makes_it_unsure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("penumbra.deployments.gateways.feedback_relay.SEEK_SECONDS", 0.01)
+
+    async def keep(judgement: Judgement) -> None:
+        raise AssertionError(judgement)
+
+    async with judged(keep) as (_, [asking, *_]):
+        say(asking, feedback(5, None))
+        assert await asking.hear(FeedbackDone) == FeedbackDone(5, None, "control_unavailable")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (AlreadyJudged("another judgement"), "feedback_exists"),
+        (StoreUnavailable("full"), "control_unavailable"),
+        (RuntimeError("a bug"), "control_unavailable"),
+    ],
+)
+async def test_what_cannot_be_kept_is_told(error: Exception, code: str) -> None:
+    async def keep(judgement: Judgement) -> None:
+        raise error
+
+    async with judged(keep) as (_, [gateway, *_]):
+        say(gateway, feedback(5, INT8))
+        assert (await gateway.hear(FeedbackDone)).error == code
+
+
+async def test_a_link_that_ends_leaves_nothing_behind() -> None:
+    async with running() as plane:
+        gateway = await plane.connect("gateway-0")
+        plane.clock.seconds = 0.0
+        plane.guardianship.ticked(9.0)
+        say(gateway, report(1))  # refused for ever: nobody takes reports here
+        with suppress(LinkError):
+            gateway.leave()
+            await plane.attending["gateway-0"]
+        assert plane.guardianship.grant(TABLE, HOST, 9.0)["demo"] == 10.0

@@ -1,0 +1,129 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penumbra.deployments.gateways.liveness import OLDEST_SECONDS, Guardianship, needs_comparator
+from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Watch
+from tests.support.routing_tables import model
+
+HOST = "machine-1"
+
+
+def watched(**fields: object) -> ModelSnapshot:
+    watch = Watch.model_validate({"candidate": "int8", "run": "run-1", **fields})
+    return model().model_copy(update={"watches": (watch,)})
+
+
+PLAIN = Snapshot(epoch=1, models={"demo": model()})
+MIRRORED = Snapshot(epoch=1, models={"demo": watched(mirror=1.0), "plain": model()})
+
+
+def test_nothing_is_granted_before_the_first_tick() -> None:
+    assert Guardianship(10.0).grant(PLAIN, HOST, 0.0) == {"demo": 0.0}
+
+
+def test_a_lease_is_what_is_left_since_the_last_tick_began() -> None:
+    guardianship = Guardianship(10.0)
+    guardianship.ticked(100.0)
+    assert guardianship.grant(PLAIN, HOST, 103.0) == {"demo": 7.0}
+    assert guardianship.grant(PLAIN, HOST, 110.0) == {"demo": 0.0}
+    assert guardianship.grant(PLAIN, HOST, 500.0) == {"demo": 0.0}
+
+
+def test_a_mirrored_model_needs_the_comparator_of_the_gateways_machine() -> None:
+    guardianship = Guardianship(10.0)
+    guardianship.ticked(100.0)
+    assert guardianship.grant(MIRRORED, HOST, 100.0) == {"demo": 0.0, "plain": 10.0}
+    guardianship.beat("machine-2", 100.0)
+    assert guardianship.grant(MIRRORED, HOST, 100.0)["demo"] == 0.0
+    guardianship.beat(HOST, 98.0)
+    assert guardianship.grant(MIRRORED, HOST, 100.0)["demo"] == 8.0
+
+
+def test_a_comparator_that_falls_silent_ends_only_what_it_guards() -> None:
+    guardianship = Guardianship(10.0)
+    guardianship.beat(HOST, 100.0)
+    guardianship.ticked(109.0)
+    assert guardianship.grant(MIRRORED, HOST, 110.0) == {"demo": 0.0, "plain": 9.0}
+
+
+def test_a_report_that_cannot_be_stored_ends_the_leases() -> None:
+    guardianship = Guardianship(10.0)
+    guardianship.arrived("report", 100.0)
+    guardianship.ticked(106.0)
+    assert guardianship.grant(PLAIN, HOST, 106.0) == {"demo": 4.0}
+    guardianship.stored("report")
+    assert guardianship.grant(PLAIN, HOST, 106.0) == {"demo": 10.0}
+
+
+def test_signs_of_life_that_arrive_late_take_nothing_back() -> None:
+    guardianship = Guardianship(10.0)
+    guardianship.ticked(105.0)
+    guardianship.ticked(100.0)
+    guardianship.beat(HOST, 105.0)
+    guardianship.beat(HOST, 100.0)
+    assert guardianship.grant(MIRRORED, HOST, 105.0) == {"demo": 10.0, "plain": 10.0}
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ({}, False),
+        ({"mirror": 0.1}, True),
+        ({"mirror_slices": {"facts": 0.0}}, False),
+        ({"mirror_slices": {"facts": 0.5}}, True),
+    ],
+)
+def test_who_mirrors_nothing_needs_no_comparator(fields: dict[str, object], wanted: bool) -> None:
+    assert needs_comparator(watched(**fields)) is wanted
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["tick", "beat", "other"]), st.floats(0, 100)), max_size=30),
+    st.floats(100, 200),
+)
+def test_a_lease_ends_within_its_length_of_the_oldest_sign_of_life(
+    signs: list[tuple[str, float]], now: float
+) -> None:
+    guardianship = Guardianship(10.0)
+    for kind, at in sorted(signs, key=lambda sign: sign[1]):
+        match kind:
+            case "tick":
+                guardianship.ticked(at)
+            case "beat":
+                guardianship.beat(HOST, at)
+            case _:
+                guardianship.beat("another", at)
+    ticked = max((at for kind, at in signs if kind == "tick"), default=float("-inf"))
+    beaten = max((at for kind, at in signs if kind == "beat"), default=float("-inf"))
+    granted = guardianship.grant(MIRRORED, HOST, now)
+    assert now + granted["plain"] <= max(now, ticked + 10.0) + 1e-9
+    assert now + granted["demo"] <= max(now, min(ticked, beaten) + 10.0) + 1e-9
+
+
+def test_the_age_of_a_guard_is_what_its_lease_has_lost_on_the_worst_machine() -> None:
+    guardianship = Guardianship(10.0)
+    guardianship.ticked(100.0)
+    guardianship.beat(HOST, 99.0)
+    guardianship.beat("machine-2", 97.0)
+    hosts = [HOST, "machine-2"]
+    assert guardianship.ages(MIRRORED, hosts, 101.0) == {"demo": 4.0, "plain": 1.0}
+    left = min(guardianship.grant(MIRRORED, host, 101.0)["demo"] for host in hosts)
+    assert left == 10.0 - 4.0
+    # Nobody is served where no gateway is: no comparator is needed.
+    assert guardianship.ages(MIRRORED, [], 101.0) == {"demo": 1.0, "plain": 1.0}
+
+
+def test_the_age_goes_on_growing_once_the_lease_is_over_up_to_a_day() -> None:
+    guardianship = Guardianship(10.0)
+    assert guardianship.ages(PLAIN, [HOST], 5.0) == {"demo": OLDEST_SECONDS}
+    guardianship.ticked(100.0)
+    assert guardianship.ages(PLAIN, [HOST], 150.0) == {"demo": 50.0}
+    assert guardianship.ages(MIRRORED, [HOST], 150.0) == {"demo": OLDEST_SECONDS, "plain": 50.0}
+
+
+def test_a_report_that_waits_ages_the_guard() -> None:
+    guardianship = Guardianship(10.0)
+    guardianship.arrived("report", 100.0)
+    guardianship.ticked(106.0)
+    assert guardianship.ages(PLAIN, [HOST], 107.0) == {"demo": 7.0}

@@ -1,0 +1,257 @@
+"""The rollout as a state machine: whatever happens, in whatever order, what must hold holds."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from penumbra.deployments.errors import Conflict
+from penumbra.deployments.history import operator_actions
+from penumbra.deployments.history.config_effects import draft_of
+from penumbra.deployments.history.state import EMPTY, State
+from penumbra.deployments.rollouts.decide import decide
+from penumbra.deployments.rollouts.findings import Findings, Hard, Tripped
+from penumbra.deployments.rollouts.payload import RolloutPayload
+from penumbra.deployments.rollouts.record import (
+    SERVING,
+    WATCHED,
+    Held,
+    Phase,
+    Rollout,
+    RolloutRecord,
+    Verdict,
+    flag_after,
+)
+from penumbra.deployments.rollouts.transitions import Did
+from penumbra.router.flags.routing_table import Flag
+from tests.support.rollouts import NOW, rollout_spec
+
+SLICES = ("json", "other")
+SPEC = rollout_spec(stages=("shadow", 5.0, 50.0, 100.0))
+GATES = SPEC.gates
+
+RECORD = RolloutRecord(phase=Phase.SHADOW, since=NOW, run="run-1", slices=SLICES, cause="applied")
+PROVEN = Findings(
+    run="run-1", pairs=GATES.pairs, seen=SLICES, proven=SLICES, is_aggregate_proven=True
+)
+LATER = NOW + timedelta(seconds=GATES.stage_seconds)
+
+
+def tripped(signal: str = "displacement", action: str = "rollback") -> Tripped:
+    return Tripped(signal, action, 300.0, 200.0, ("json",), "json")  # type: ignore[arg-type]
+
+
+def test_advances_when_everything_is_there() -> None:
+    record, steps = decide(SPEC, RECORD, PROVEN, LATER)
+    assert (record.phase, record.step, record.verdict) == (Phase.LIVE, 1, Verdict.PASS)
+    assert [step.did for step in steps] == [Did.RELEASE, Did.PASS, Did.ADVANCE]
+
+
+@pytest.mark.parametrize(
+    ("findings", "seconds"),
+    [
+        (replace(PROVEN, pairs=GATES.pairs - 1), GATES.stage_seconds),
+        (replace(PROVEN, proven=("json",)), GATES.stage_seconds),
+        (replace(PROVEN, proven=()), GATES.stage_seconds),
+        (replace(PROVEN, is_aggregate_proven=False), GATES.stage_seconds),
+        (replace(PROVEN, missing_ratio=0.06), GATES.stage_seconds),
+        (replace(PROVEN, broken="the baseline differs from itself"), GATES.stage_seconds),
+        (replace(PROVEN, run="run-0"), GATES.stage_seconds),
+        (replace(PROVEN, pairs=GATES.horizon), GATES.stage_seconds),
+        (PROVEN, GATES.stage_seconds - 1),
+        (PROVEN, -1.0),
+    ],
+)
+def test_does_not_advance_when_anything_is_missing(findings: Findings, seconds: float) -> None:
+    record, _ = decide(SPEC, RECORD, findings, NOW + timedelta(seconds=seconds))
+    assert (record.phase, record.step) == (Phase.SHADOW, 0)
+
+
+def test_a_held_rollout_and_one_with_a_live_rival_do_not_advance() -> None:
+    held = RECORD.model_copy(update={"held": Held(by="operator", cause="wait")})
+    assert decide(SPEC, held, PROVEN, LATER)[0].phase is Phase.SHADOW
+    assert decide(SPEC, RECORD, PROVEN, LATER, "int4")[0].phase is Phase.SHADOW
+
+
+def test_undecided_at_the_horizon_is_inconclusive_and_held() -> None:
+    late = Findings(run="run-1", pairs=GATES.horizon, seen=SLICES)
+    record, _ = decide(SPEC, RECORD, late, LATER)
+    assert record.verdict is Verdict.INCONCLUSIVE
+    assert record.held is not None
+    # Proofs that come later do not turn it into a pass, nor does resuming.
+    record = operator_actions.resumed(Rollout(spec=SPEC, record=record), "on").record
+    record, _ = decide(SPEC, record, replace(PROVEN, pairs=GATES.horizon + 1), LATER)
+    assert (record.verdict, record.phase) == (Verdict.INCONCLUSIVE, Phase.SHADOW)
+
+
+def test_a_broken_instrument_freezes_quality_but_not_failures() -> None:
+    broken = replace(PROVEN, broken="self-test", tripped=(tripped(),))
+    record, steps = decide(SPEC, RECORD, broken, LATER)
+    assert (record.phase, record.verdict) == (Phase.SHADOW, Verdict.ERROR)
+    assert [step.did for step in steps] == [Did.FREEZE]
+    failing = replace(broken, tripped=(tripped("failure"),))
+    assert decide(SPEC, record, failing, LATER)[0].phase is Phase.ROLLED_BACK
+    hard = replace(broken, hard=Hard("not_finite", "NaN"))
+    assert decide(SPEC, record, hard, LATER)[0].phase is Phase.ROLLED_BACK
+    works, _ = decide(SPEC, record, replace(PROVEN, proven=()), LATER)
+    assert (works.frozen, works.verdict) == (None, None)
+
+
+def test_hold_and_alert_have_their_say_once() -> None:
+    findings = replace(PROVEN, tripped=(tripped("ttft", "hold"), tripped("tpot", "alert")))
+    record, steps = decide(SPEC, RECORD, findings, NOW)
+    assert record.held is not None
+    assert {Did.HOLD, Did.ALERT} <= {step.did for step in steps}
+    record = operator_actions.resumed(Rollout(spec=SPEC, record=record), "on").record
+    assert decide(SPEC, record, findings, NOW) == (record, ())
+
+
+def test_a_quarantined_slice_stays_on_the_baseline_while_the_others_go_on() -> None:
+    one = tripped(action="quarantine")
+    findings = replace(PROVEN, quarantined={"json": one}, proven=SLICES, is_aggregate_proven=False)
+    record, _ = decide(SPEC, RECORD, findings, LATER)
+    assert (record.phase, record.proven, record.quarantined) == (
+        Phase.LIVE,
+        ("other",),
+        ("json",),
+    )
+    before = Rollout(spec=SPEC, record=RECORD)
+    flag = flag_after(Flag(), before, before.model_copy(update={"record": record}))
+    assert (flag.quarantined, flag.split) == (("json",), {"int8": 5.0})
+
+
+def test_a_changed_build_restarts_the_run_from_any_stage() -> None:
+    live = RECORD.model_copy(update={"phase": Phase.LIVE, "step": 2, "proven": SLICES})
+    record, steps = decide(SPEC, live, replace(PROVEN, changed="int8 is b now, was a"), LATER)
+    assert (record.phase, record.run, record.proven) == (Phase.SHADOW, "run-2", ())
+    assert [step.did for step in steps] == [Did.RESET]
+
+
+FINDINGS = st.builds(
+    Findings,
+    run=st.just("run-1"),
+    pairs=st.sampled_from([0, GATES.pairs - 1, GATES.pairs, GATES.horizon]),
+    seen=st.sampled_from([(), ("json",), SLICES]),
+    proven=st.sampled_from([(), ("json",), SLICES]),
+    is_aggregate_proven=st.booleans(),
+    hard=st.sampled_from([None, None, None, Hard("not_finite", "r1")]),
+    tripped=st.sampled_from(
+        [
+            (),
+            (),
+            (),
+            (tripped(),),
+            (tripped("failure"),),
+            (tripped("ttft", "hold"),),
+            (tripped("tpot", "alert"),),
+            (tripped("harm", "quarantine"),),
+        ]
+    ),
+    quarantined=st.sampled_from([{}, {}, {"json": tripped(action="quarantine")}]),
+    broken=st.sampled_from([None, None, "self-test"]),
+    missing_ratio=st.sampled_from([0.0, 0.05, 0.2]),
+    changed=st.sampled_from([None, None, None, "int8"]),
+)
+
+
+class Course(RuleBasedStateMachine):
+    """A rollout, the guard, the clock and people."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rollout = Rollout(spec=SPEC, record=RECORD)
+        self.flag = flag_after(Flag(), None, self.rollout)
+        self.now = NOW
+
+    @property
+    def state(self) -> State:
+        return State(flags={"demo": self.flag}, rollouts={self.rollout.key: self.rollout})
+
+    def become(self, rollout: Rollout) -> None:
+        payload = draft_of(self.state, rollout, "ann", "why").payload
+        assert isinstance(payload, RolloutPayload)
+        self.rollout, self.flag = payload.after, payload.flag_after
+
+    @rule(seconds=st.sampled_from([-5.0, 1.0, GATES.stage_seconds]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    @rule(findings=FINDINGS, rival=st.sampled_from([None, None, "int4"]))
+    def guard_decides(self, findings: Findings, rival: str | None) -> None:
+        before = self.rollout.record
+        findings = replace(findings, run=before.run)
+        record, steps = decide(SPEC, before, findings, self.now, rival)
+        assert bool(steps) == (record != before)
+        if before.phase not in WATCHED:
+            assert record == before
+        if (record.phase, record.step) != (before.phase, before.step) and (record.phase in SERVING):
+            elapsed = (self.now - before.since).total_seconds()
+            assert record.step - before.step in {0, 1}
+            assert record.verdict is Verdict.PASS
+            assert record.proven
+            assert findings.pairs >= GATES.pairs
+            assert elapsed >= GATES.stage_seconds
+            assert findings.missing_ratio <= GATES.missing_ratio
+            assert (before.held, record.frozen, rival, findings.broken) == (None,) * 4
+        if findings.hard is not None and before.phase in WATCHED:
+            assert record.phase is Phase.ROLLED_BACK
+        if record.verdict is Verdict.PASS and before.verdict is not Verdict.PASS:
+            assert findings.pairs < GATES.horizon or before.is_passed
+        # Deciding again on the same things changes nothing more, but for one more stage in time.
+        if record.phase is before.phase and record.run == before.run:
+            again, more = decide(SPEC, record, findings, self.now, rival)
+            assert {step.did for step in more} <= {Did.ADVANCE, Did.PROMOTE}, (again, more)
+        self.become(self.rollout.model_copy(update={"record": record}))
+
+    @rule(verb=st.sampled_from(["hold", "resume", "rollback", "rearm"]))
+    def somebody_acts(self, verb: str) -> None:
+        before = self.rollout.record
+        acts = {
+            "hold": lambda: operator_actions.held(self.rollout, "why"),
+            "resume": lambda: operator_actions.resumed(self.rollout, "why"),
+            "rollback": lambda: operator_actions.taken_back(self.rollout, "why", self.now),
+            "rearm": lambda: operator_actions.rearmed(EMPTY, self.rollout, "why", self.now),
+        }
+        try:
+            after = acts[verb]()
+        except Conflict:
+            return
+        if before.phase is Phase.ROLLED_BACK:
+            assert verb == "rearm"
+            assert after.record.run != before.run
+            assert (after.record.verdict, after.record.proven) == (None, ())
+        self.become(after)
+
+    @precondition(lambda self: self.rollout.record.phase in WATCHED)
+    @rule(findings=FINDINGS)
+    def somebody_promotes(self, findings: Findings) -> None:
+        record = self.rollout.record
+        findings = replace(findings, run=record.run)
+        try:
+            after = operator_actions.promoted(self.state, self.rollout, findings, self.now)
+        except Conflict:
+            return
+        assert record.verdict is Verdict.PASS
+        assert findings.pairs >= GATES.pairs
+        self.become(after)
+
+    @invariant()
+    def traffic_follows_the_record(self) -> None:
+        record = self.rollout.record
+        if record.phase is Phase.ROLLED_BACK:
+            assert self.flag.blocked == ("int8",)
+        else:
+            assert self.flag.blocked == ()
+            assert self.flag.split == ({"int8": self.rollout.share} if self.rollout.share else {})
+        if record.phase in SERVING:
+            open_slices = set(SLICES) - set(self.flag.quarantined)
+            assert open_slices <= set(record.proven) - set(record.quarantined)
+        else:
+            assert (record.outside, self.flag.quarantined) == (None, ())
+
+
+Course.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestCourse = Course.TestCase
