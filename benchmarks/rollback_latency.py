@@ -38,7 +38,7 @@ from benchmarks.flag_propagation import (  # noqa: E402 - only now is the root i
     _quantile,
 )
 from benchmarks.gateway.build import BUILD, compile_tools  # noqa: E402
-from penumbra.monitoring.evidence import Pair, Report, Run, RunReport  # noqa: E402
+from penumbra.monitoring.observations import Pair, Report, Run, RunReport  # noqa: E402
 from penumbra.router.link.messages import (  # noqa: E402
     COMPARATOR_PATH,
     Applied,

@@ -2,9 +2,9 @@
 
 from prometheus_client import CollectorRegistry
 
-from penumbra.monitoring.build import build_labels
-from penumbra.monitoring.cells import CellCollector, Counter, Family, Histogram
-from penumbra.monitoring.exposition import Exposed, expose
+from penumbra.monitoring.metrics.build_info import build_labels
+from penumbra.monitoring.metrics.cells import CellCollector, Counter, Family, Histogram
+from penumbra.monitoring.metrics.exposition import Exposed, expose
 from penumbra.monitoring.telemetry import gateway as of
 from penumbra.monitoring.vocabulary import Outcome, Reason, Role
 

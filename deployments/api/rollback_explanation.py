@@ -23,7 +23,7 @@ from penumbra.deployments.rollouts.record import Key, Rollout
 from penumbra.deployments.store import observation_tables
 from penumbra.deployments.store.observation_tables import RollbackTimes
 from penumbra.deployments.store.store import Store
-from penumbra.monitoring.evidence import Pair, Report, Signal
+from penumbra.monitoring.observations import Pair, Report, Signal
 
 
 @dataclass(frozen=True, slots=True)

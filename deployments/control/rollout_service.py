@@ -26,7 +26,7 @@ from penumbra.deployments.rollouts.record import Key, Phase, Rollout
 from penumbra.deployments.store import observation_tables
 from penumbra.deployments.store.observation_tables import Beside
 from penumbra.deployments.store.store import Store
-from penumbra.monitoring.evidence import Report
+from penumbra.monitoring.observations import Report
 
 PRUNE_SECONDS = 3600.0
 """How often what is of no use any more is deleted; also at the start."""

@@ -13,7 +13,7 @@ from typing import Any
 from penumbra.deployments.evidence.evidence_path import Trail
 from penumbra.deployments.rollouts.findings import Tripped
 from penumbra.deployments.rollouts.spec import SAFETY, Action, Guardrail, RolloutSpec
-from penumbra.monitoring.evidence import Signal
+from penumbra.monitoring.observations import Signal
 from penumbra.monitoring.stats.guard import Guard, GuardSpec, sums_of_counts
 
 LOW = {Signal.HARM: -1.0}

@@ -17,7 +17,7 @@ from penumbra.deployments.rollouts.findings import Findings
 from penumbra.deployments.rollouts.payload import Decided, RolloutPayload
 from penumbra.deployments.rollouts.record import WATCHED, Key, Phase, Rollout
 from penumbra.deployments.rollouts.transitions import Did, Step, summary
-from penumbra.monitoring.evidence import Counts, Report, Run, RunReport, Signal
+from penumbra.monitoring.observations import Counts, Report, Run, RunReport, Signal
 
 FEEDBACK = "feedback"
 """Source of the reports that carry judgements."""

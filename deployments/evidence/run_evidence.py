@@ -18,7 +18,7 @@ from penumbra.deployments.evidence.run_totals import Tally
 from penumbra.deployments.evidence.seen_clusters import Bets
 from penumbra.deployments.rollouts.findings import Findings, Hard, Tripped
 from penumbra.deployments.rollouts.spec import QUALITY, Calibrate, Guardrail, RolloutSpec
-from penumbra.monitoring.evidence import Arm, Counts, Pair, RunReport, SelfTest, Signal, Trip
+from penumbra.monitoring.observations import Arm, Counts, Pair, RunReport, SelfTest, Signal, Trip
 from penumbra.monitoring.signals.calibration import Calibration
 
 AA_ALPHA = 0.01

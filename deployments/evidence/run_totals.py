@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from penumbra.monitoring.evidence import Pair, Shed
+from penumbra.monitoring.observations import Pair, Shed
 
 WORST = 20
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from penumbra.deployments.gateways.feedback_relay import FeedbackRelay
 from penumbra.deployments.gateways.link import Link
 from penumbra.deployments.gateways.liveness import Guardianship
-from penumbra.monitoring.evidence import Report
+from penumbra.monitoring.observations import Report
 from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.link.messages import (
     Beat,

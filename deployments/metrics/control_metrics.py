@@ -18,8 +18,8 @@ from penumbra.deployments.gateways.feedback_relay import Judgement
 from penumbra.deployments.gateways.publisher import Arrival, Delivery
 from penumbra.deployments.metrics.history_counters import Chronicle
 from penumbra.deployments.store.observation_tables import RollbackTimes
-from penumbra.monitoring.build import build_labels
-from penumbra.monitoring.exposition import samples
+from penumbra.monitoring.metrics.build_info import build_labels
+from penumbra.monitoring.metrics.exposition import samples
 from penumbra.monitoring.telemetry import control, labels
 from penumbra.monitoring.telemetry.metric import Metric as Definition
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from penumbra.deployments.rollouts.spec import LATENCY, SHADOW, RolloutSpec
-from penumbra.monitoring.evidence import Signal
+from penumbra.monitoring.observations import Signal
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Watch
 from penumbra.router.flags.slices import OTHER
 

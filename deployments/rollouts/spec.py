@@ -9,7 +9,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from penumbra.deployments.evidence.seen_clusters import REMEMBERED
-from penumbra.monitoring.evidence import Signal
+from penumbra.monitoring.observations import Signal
 from penumbra.router.flags.bucketing import basis_points
 from penumbra.router.flags.routing_table import NAME
 

@@ -12,7 +12,7 @@ import msgspec
 import sqlalchemy as sa
 
 from penumbra.deployments.gateways.feedback_relay import Judgement
-from penumbra.monitoring.evidence import Report
+from penumbra.monitoring.observations import Report
 
 _metadata = sa.MetaData()
 _ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")

@@ -4,7 +4,7 @@ Configured names count with an installation of two models, four variants each, t
 and the rest: what the cardinality budget is computed for.
 """
 
-from penumbra.monitoring.evidence import Arm, Signal
+from penumbra.monitoring.observations import Arm, Signal
 from penumbra.monitoring.signals.harm import Check
 from penumbra.monitoring.telemetry.metric import Label
 from penumbra.monitoring.vocabulary import Outcome, Reason, Role

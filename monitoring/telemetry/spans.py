@@ -6,10 +6,10 @@ No attribute has free text: names from the configuration, closed sets, numbers a
 from dataclasses import dataclass
 from enum import StrEnum
 
-from penumbra.monitoring import semconv
 from penumbra.monitoring.signals.harm import Check
 from penumbra.monitoring.telemetry import labels as of
 from penumbra.monitoring.telemetry.metric import Process
+from penumbra.monitoring.tracing import semconv
 from penumbra.monitoring.tracing.span import SpanKind
 from penumbra.monitoring.vocabulary import Outcome, Reason
 

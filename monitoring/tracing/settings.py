@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from penumbra.monitoring.semconv import is_latest_wanted
+from penumbra.monitoring.tracing.semconv import is_latest_wanted
 
 DEFAULT_RATIO = 0.01
 """Share of the requests without a sampled parent that are traced, unless said otherwise."""

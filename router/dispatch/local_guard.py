@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from penumbra.monitoring.evidence import Run, Signal, Trip
-from penumbra.monitoring.rolling_quantile import RollingQuantile
+from penumbra.monitoring.observations import Run, Signal, Trip
 from penumbra.monitoring.stats.failure import FailureProcess
+from penumbra.monitoring.stats.rolling_quantile import RollingQuantile
 from penumbra.monitoring.vocabulary import FAILURES, Outcome
 from penumbra.router.dispatch.attempt import AttemptWatch
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Watch

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from penumbra.monitoring import semconv
+from penumbra.monitoring.tracing import semconv
 from penumbra.monitoring.tracing.context import TRACEPARENT, TRACESTATE, TraceContext
 from penumbra.monitoring.tracing.span import Happening, Span, SpanKind
 from penumbra.monitoring.tracing.tracer import Tracer

@@ -7,7 +7,7 @@
        | -- Refused(epoch, detail) ------> |   ... or it is not, and the last one stays
        | -- Renew(nonce) ----------------> |   a few times within a lease
        | <-- Lease(nonce, seconds, ...) -- |   counted from when the Renew was sent
-       | -- Report(source, seq, runs) ---> |   observations (penumbra.monitoring.evidence)
+       | -- Report(source, seq, runs) ---> |   observations (penumbra.monitoring.observations)
        | <-- Stored(incarnation, seq) ---- |   they are durable
        | -- Feedback(nonce, id, ...) ----> |   a user's judgement of an answer
        | <-- Seek(nonce, id) ------------- |   to the other gateways, if this one did not serve it
@@ -30,7 +30,7 @@ from typing import Any
 
 import msgspec
 
-from penumbra.monitoring.evidence import Report
+from penumbra.monitoring.observations import Report
 from penumbra.router.flags.routing_table import Snapshot
 
 PATH = "/gateway/v1/link"

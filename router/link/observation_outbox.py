@@ -18,7 +18,7 @@ from itertools import islice
 
 import msgspec
 
-from penumbra.monitoring.evidence import (
+from penumbra.monitoring.observations import (
     Counts,
     Pair,
     Report,

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import mmh3
 
-from penumbra.monitoring.evidence import Run
+from penumbra.monitoring.observations import Run
 from penumbra.router.flags.routing_table import ModelSnapshot, Watch
 
 _RANGE = 2**64

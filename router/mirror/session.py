@@ -12,8 +12,8 @@ import logging
 from dataclasses import dataclass
 from enum import StrEnum
 
-from penumbra.monitoring.evidence import Run
 from penumbra.monitoring.logs import trace_field
+from penumbra.monitoring.observations import Run
 from penumbra.router import sse
 from penumbra.router.link.observation_outbox import Reporter
 from penumbra.router.metrics import GatewayMetrics

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from penumbra.monitoring.evidence import Pair, Run
 from penumbra.monitoring.logs import trace_field
+from penumbra.monitoring.observations import Pair, Run
 from penumbra.monitoring.signals.lengths import UsualLengths
 from penumbra.monitoring.telemetry import comparator as of
 from penumbra.monitoring.tracing.tracer import Tracer

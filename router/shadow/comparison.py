@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from penumbra.monitoring.evidence import Arm, Pair
+from penumbra.monitoring.observations import Arm, Pair
 from penumbra.monitoring.signals.answer import Answer, read_answer
 from penumbra.monitoring.signals.harm import Expectations, expectations
 from penumbra.router.mirror.frame import Mirrored

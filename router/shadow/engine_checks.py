@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from penumbra.monitoring.evidence import Run, Trip
+from penumbra.monitoring.observations import Run, Trip
 from penumbra.router.shadow.admission import read_gauges
 from penumbra.router.shadow.comparator import Comparator
 from penumbra.router.shadow.reporting import Reporting

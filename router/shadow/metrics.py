@@ -4,10 +4,10 @@ import math
 
 from prometheus_client import CollectorRegistry
 
-from penumbra.monitoring.build import build_labels
-from penumbra.monitoring.cells import CellCollector
-from penumbra.monitoring.evidence import Arm, Pair, SelfTest
-from penumbra.monitoring.exposition import Exposed, expose
+from penumbra.monitoring.metrics.build_info import build_labels
+from penumbra.monitoring.metrics.cells import CellCollector
+from penumbra.monitoring.metrics.exposition import Exposed, expose
+from penumbra.monitoring.observations import Arm, Pair, SelfTest
 from penumbra.monitoring.telemetry import comparator as of
 from penumbra.router.shadow.queue import ShedReason
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from penumbra.monitoring.evidence import Arm, Pair
+from penumbra.monitoring.observations import Arm, Pair
 from penumbra.monitoring.signals.answer import Answer
 from penumbra.monitoring.signals.displacement import compare
 from penumbra.monitoring.signals.harm import Expectations, judge

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from penumbra.monitoring.evidence import Pair, Run, SelfTest, Trip
+from penumbra.monitoring.observations import Pair, Run, SelfTest, Trip
 
 
 class Reporting(Protocol):

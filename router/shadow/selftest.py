@@ -6,7 +6,7 @@ depend on what it was asked before (a prefix cache that scored requests read) fa
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-from penumbra.monitoring.evidence import SelfTest
+from penumbra.monitoring.observations import SelfTest
 from penumbra.monitoring.signals.displacement import compare
 from penumbra.router.shadow.scored import Scored
 from penumbra.router.shadow.settings import SelfTestSettings

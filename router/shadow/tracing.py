@@ -6,7 +6,7 @@ The client had its answer long before, so nothing here is part of its request.
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from penumbra.monitoring.evidence import Arm, Pair
+from penumbra.monitoring.observations import Arm, Pair
 from penumbra.monitoring.tracing.context import TraceContext, read_traceparent
 from penumbra.monitoring.tracing.span import Span, SpanKind
 from penumbra.monitoring.tracing.tracer import Tracer

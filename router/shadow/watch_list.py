@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from penumbra.monitoring.evidence import Run
+from penumbra.monitoring.observations import Run
 from penumbra.router.flags.bucketing import TOTAL, position, salt
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Variant, Watch
 from penumbra.router.mirror.frame import Mirrored

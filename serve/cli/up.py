@@ -17,8 +17,8 @@ from penumbra.deployments.config.loader import load
 from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.errors import ConfigInvalid
 from penumbra.monitoring.logs import JsonFormatter
-from penumbra.serve.cli.board import board
 from penumbra.serve.cli.report import Health, collect, print_report
+from penumbra.serve.cli.startup_view import board
 from penumbra.serve.errors import ConfigurationInvalid, NotRunning, ProcessFailed, ServeError
 from penumbra.serve.processes import end_process, find_process, wait_until_gone
 from penumbra.serve.supervisor.folder import StateFolder, tail

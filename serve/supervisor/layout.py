@@ -17,7 +17,7 @@ from penumbra.router.settings import GatewaySettings
 from penumbra.router.shadow.settings import ShadowSettings
 from penumbra.serve.hosting.plan import FleetPlan, app_name, host_variant
 from penumbra.serve.supervisor.folder import StateFolder
-from penumbra.serve.supervisor.keeper import Program
+from penumbra.serve.supervisor.process import Program
 from penumbra.serve.supervisor.state import Phase, VariantRecord
 
 # -P: a folder called `serve` or `router` where the operator happens to be is not ours.

@@ -22,11 +22,11 @@ from penumbra.serve.processes import (
     start_time_of,
 )
 from penumbra.serve.supervisor.external import watch_external
-from penumbra.serve.supervisor.fleet_keeper import FleetKeeper
+from penumbra.serve.supervisor.fleet_process import FleetKeeper
 from penumbra.serve.supervisor.folder import StateFolder
-from penumbra.serve.supervisor.keeper import Keeper
 from penumbra.serve.supervisor.layout import Layout, gateway_url, lay_out
 from penumbra.serve.supervisor.preflight import check
+from penumbra.serve.supervisor.process import Keeper
 from penumbra.serve.supervisor.replicas_file import ReplicasFile
 from penumbra.serve.supervisor.state import RunState, VariantRecord, write_state
 

@@ -5,10 +5,10 @@ from collections import Counter
 
 import pytest
 
-from penumbra.monitoring import semconv
 from penumbra.monitoring.signals.harm import Check
 from penumbra.monitoring.telemetry.span_page import BEGIN, span_tables
 from penumbra.monitoring.telemetry.spans import SPANS, Attribute, SpanDefinition
+from penumbra.monitoring.tracing import semconv
 from penumbra.router.gateway.hot_routes import HOT_PATHS
 from tests.conformance.test_packages import ROOT
 

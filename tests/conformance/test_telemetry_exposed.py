@@ -8,8 +8,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric as Family
 
-from penumbra.monitoring.cells import CellCollector
-from penumbra.monitoring.evidence import Arm, Pair, SelfTest
+from penumbra.monitoring.metrics.cells import CellCollector
+from penumbra.monitoring.observations import Arm, Pair, SelfTest
 from penumbra.monitoring.telemetry.metric import Kind, Metric, Process
 from penumbra.monitoring.telemetry.page import page
 from penumbra.monitoring.telemetry.registry import BY_NAME, METRICS

@@ -15,7 +15,7 @@ import httpx
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from penumbra.monitoring.evidence import Pair, Report
+from penumbra.monitoring.observations import Pair, Report
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Variant, Watch
 from penumbra.router.link.messages import Stored, encode, from_gateway, push_of
 from penumbra.router.mirror.frame import Mirrored, frame

@@ -5,7 +5,7 @@ from typing import Any
 
 from penumbra.deployments.gateways.feedback_relay import Judgement
 from penumbra.deployments.rollouts.record import slices_of
-from penumbra.monitoring.evidence import Counts, Run, SelfTest, Signal
+from penumbra.monitoring.observations import Counts, Run, SelfTest, Signal
 from tests.support.rollouts import aa_pairs, pair, pairs
 from tests.support.routing_tables import model
 from tests.support.whole_plane import OPENMETRICS, Scraped, WholePlane

@@ -20,7 +20,7 @@ from penumbra.deployments.gateways.liveness import Guardianship
 from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.deployments.gateways.tick import Heart
 from penumbra.deployments.store.store import Store
-from penumbra.monitoring.evidence import Report
+from penumbra.monitoring.observations import Report
 from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.link.messages import COMPARATOR_PATH
 from tests.support.control_process import GATEWAY

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from penumbra.deployments.rollouts.spec import Gates, Guardrail, RolloutSpec
-from penumbra.monitoring.evidence import Arm, Pair, Report, Run, RunReport, Signal
+from penumbra.monitoring.observations import Arm, Pair, Report, Run, RunReport, Signal
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

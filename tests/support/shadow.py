@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from penumbra.monitoring.evidence import Pair, Run, SelfTest, Trip
+from penumbra.monitoring.observations import Pair, Run, SelfTest, Trip
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Variant, Watch
 from penumbra.router.mirror.frame import Mirrored
 from penumbra.router.shadow.admission import Gauges

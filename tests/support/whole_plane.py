@@ -18,7 +18,7 @@ from penumbra.deployments.api.rollout_routes import rollouts_router
 from penumbra.deployments.config.spec import ControlSpec, PenumbraSpec
 from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.deployments.server import Plane, open_plane
-from penumbra.monitoring.evidence import Counts, Pair, Run, RunReport
+from penumbra.monitoring.observations import Counts, Pair, Run, RunReport
 from penumbra.router.link.messages import Beat, Probe, encode
 from tests.support.control_plane import FakeGateway, payload, turns
 from tests.support.rollouts import Reporting

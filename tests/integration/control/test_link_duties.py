@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from penumbra.monitoring.evidence import Pair, Report, Run
+from penumbra.monitoring.observations import Pair, Report, Run
 from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.link.backoff import Pace
 from penumbra.router.link.client import ControlLink, Duties

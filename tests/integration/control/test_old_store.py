@@ -17,7 +17,7 @@ import pytest
 from penumbra.deployments.control.alert_handler import AlertDesk
 from penumbra.deployments.history.alerts import Alert, Result
 from penumbra.deployments.rollouts.record import Phase
-from penumbra.monitoring.evidence import Run
+from penumbra.monitoring.observations import Run
 from tests.support.control_story import FINGERPRINTS, SLICES
 from tests.support.rollouts import Reporting, pairs
 from tests.support.whole_plane import WholePlane, whole_plane

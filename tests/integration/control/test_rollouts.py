@@ -12,7 +12,7 @@ import httpx
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from penumbra.monitoring.evidence import Pair, Report
+from penumbra.monitoring.observations import Pair, Report
 from penumbra.router.link.messages import (
     COMPARATOR_PATH,
     Applied,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from penumbra.monitoring.evidence import Arm
+from penumbra.monitoring.observations import Arm
 from penumbra.router.flags.routing_table import Watch
 from penumbra.router.link.messages import COMPARATOR_PATH
 from penumbra.router.mirror.frame import LENGTH_BYTES, frame

@@ -7,7 +7,7 @@ from penumbra.deployments.evidence.run_evidence import RunEvidence
 from penumbra.deployments.history.events import FlagPayload, Kind
 from penumbra.deployments.history.state import State
 from penumbra.deployments.rollouts.record import Phase, Rollout, RolloutRecord
-from penumbra.monitoring.evidence import Run, RunReport
+from penumbra.monitoring.observations import Run, RunReport
 from penumbra.router.flags.routing_table import Flag
 from tests.support.control_plane import control_plane, split_change
 from tests.support.rollouts import NOW, aa_pairs, pairs, rollout_spec

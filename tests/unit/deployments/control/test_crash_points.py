@@ -24,7 +24,7 @@ from penumbra.deployments.history.state import fold
 from penumbra.deployments.rollouts.record import Phase, Rollout
 from penumbra.deployments.rollouts.spec import Calibrate, Guardrail
 from penumbra.deployments.store.observation_tables import reports as stored_reports
-from penumbra.monitoring.evidence import Counts, Report, Run, RunReport, Signal
+from penumbra.monitoring.observations import Counts, Report, Run, RunReport, Signal
 from tests.support.control_plane import FlakyStore, payload, store_url
 from tests.support.control_plane import _empty_store as empty_store
 from tests.support.rollouts import NOW, pairs, rollout_spec

@@ -19,7 +19,7 @@ from penumbra.deployments.history.state import fold
 from penumbra.deployments.rollouts.record import Phase, Rollout
 from penumbra.deployments.rollouts.spec import Guardrail, RolloutSpec
 from penumbra.deployments.store.observation_tables import Beside, reports
-from penumbra.monitoring.evidence import RunReport, Signal
+from penumbra.monitoring.observations import RunReport, Signal
 from penumbra.router.flags.routing_table import Flag
 from tests.support.control_plane import FakeGateway, Plane, control_plane, split_change
 from tests.support.rollouts import NOW, Reporting, in_batches, pairs, rollout_spec

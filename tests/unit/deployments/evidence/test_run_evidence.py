@@ -9,7 +9,7 @@ from penumbra.deployments.evidence.evidence_path import POINTS, Trail
 from penumbra.deployments.evidence.run_evidence import RunEvidence
 from penumbra.deployments.evidence.run_totals import WORST
 from penumbra.deployments.rollouts.spec import Calibrate, Gates, Guardrail
-from penumbra.monitoring.evidence import (
+from penumbra.monitoring.observations import (
     Arm,
     Counts,
     Pair,

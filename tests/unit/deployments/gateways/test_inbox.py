@@ -11,7 +11,7 @@ from penumbra.deployments.gateways.feedback_relay import AlreadyJudged, Judgemen
 from penumbra.deployments.gateways.inbox import Desk
 from penumbra.deployments.gateways.liveness import Guardianship
 from penumbra.deployments.gateways.publisher import Publisher
-from penumbra.monitoring.evidence import Report
+from penumbra.monitoring.observations import Report
 from penumbra.router.flags.routing_table import Snapshot, Watch
 from penumbra.router.link.messages import (
     Attribution,

@@ -6,7 +6,7 @@ from penumbra.deployments.gateways.inbox import Desk
 from penumbra.deployments.gateways.link import Link
 from penumbra.deployments.gateways.liveness import Guardianship
 from penumbra.deployments.gateways.publisher import Publisher
-from penumbra.monitoring.evidence import Report
+from penumbra.monitoring.observations import Report
 from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.link.messages import Hello, Renew, encode
 from penumbra.router.link.messages import Lease as Grant

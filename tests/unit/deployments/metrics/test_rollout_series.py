@@ -14,7 +14,7 @@ from penumbra.deployments.metrics.interval_cache import Ends, Interval, interval
 from penumbra.deployments.metrics.rollout_series import ExportedRollouts
 from penumbra.deployments.rollouts.record import Held, Phase, Rollout, RolloutRecord
 from penumbra.deployments.rollouts.spec import Guardrail
-from penumbra.monitoring.evidence import Counts, Pair, Run, RunReport, SelfTest, Signal
+from penumbra.monitoring.observations import Counts, Pair, Run, RunReport, SelfTest, Signal
 from penumbra.monitoring.stats.guard import StreamView
 from penumbra.monitoring.telemetry import control
 from penumbra.monitoring.telemetry.labels import AGGREGATE

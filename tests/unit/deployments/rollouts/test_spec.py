@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from penumbra.deployments.rollouts.record import Phase, Rollout, RolloutRecord, watch_of
 from penumbra.deployments.rollouts.spec import Gates, Guardrail
-from penumbra.monitoring.evidence import Signal
+from penumbra.monitoring.observations import Signal
 from penumbra.router.flags.routing_table import Watch
 from tests.support.rollouts import NOW, rollout_spec
 

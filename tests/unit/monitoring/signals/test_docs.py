@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from penumbra.monitoring.evidence import Pair, Signal
+from penumbra.monitoring.observations import Pair, Signal
 from penumbra.monitoring.signals import calibration, code, lengths, schemas
 from penumbra.monitoring.signals.harm import SHORT_LIMIT_TOKENS, Check
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from penumbra.monitoring.evidence import Counts, Run, RunReport, Signal
+from penumbra.monitoring.observations import Counts, Run, RunReport, Signal
 from penumbra.monitoring.vocabulary import Outcome
 from penumbra.router.dispatch.local_guard import Clocks, LocalGuard
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Snapshot, Watch

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penumbra.monitoring.evidence import Counts, Pair, Report, Run, RunReport, Signal
+from penumbra.monitoring.observations import Counts, Pair, Report, Run, RunReport, Signal
 from penumbra.router.flags.routing_table import Flag, Snapshot
 from penumbra.router.link.backoff import Pace
 from penumbra.router.link.client import ControlLink

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penumbra.monitoring.evidence import Counts, Pair, Report, Run, SelfTest, Shed, Signal, Trip
+from penumbra.monitoring.observations import (
+    Counts,
+    Pair,
+    Report,
+    Run,
+    SelfTest,
+    Shed,
+    Signal,
+    Trip,
+)
 from penumbra.router.link.messages import encode, from_gateway
 from penumbra.router.link.observation_outbox import (
     PAIRS_A_REPORT,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penumbra.monitoring.evidence import Run
+from penumbra.monitoring.observations import Run
 from penumbra.router.flags.routing_table import ModelSnapshot, Variant, Watch
 from penumbra.router.mirror.selection import (
     Mirror,

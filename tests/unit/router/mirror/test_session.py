@@ -2,7 +2,7 @@
 
 import pytest
 
-from penumbra.monitoring.evidence import Run
+from penumbra.monitoring.observations import Run
 from penumbra.router.link.observation_outbox import Reporter
 from penumbra.router.metrics import GatewayMetrics
 from penumbra.router.mirror.comparator_client import Handover

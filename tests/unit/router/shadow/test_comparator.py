@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from penumbra.monitoring.evidence import Arm
+from penumbra.monitoring.observations import Arm
 from penumbra.monitoring.signals.lengths import LEAST_ANSWERS
 from penumbra.router.upstream.fake import Script, whole
 from tests.support.mirrored import ANSWER_IDS, PROMPT_IDS, answer_bytes, mirrored

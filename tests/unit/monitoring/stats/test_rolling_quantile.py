@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penumbra.monitoring.rolling_quantile import RollingQuantile
+from penumbra.monitoring.stats.rolling_quantile import RollingQuantile
 
 GROWTH = 1.04
 

@@ -1,6 +1,6 @@
 import pytest
 
-from penumbra.monitoring.exposition import samples
+from penumbra.monitoring.metrics.exposition import samples
 from penumbra.monitoring.telemetry import control, gateway
 
 

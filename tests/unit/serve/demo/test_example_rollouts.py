@@ -6,9 +6,9 @@ import pytest
 
 from penumbra.deployments.config.loader import load
 from penumbra.deployments.config.rollout_loader import load_rollout
-from penumbra.monitoring.evidence import Signal
+from penumbra.monitoring.observations import Signal
 
-EXAMPLES = Path(__file__).parents[3] / "deployments" / "examples"
+EXAMPLES = Path(__file__).parents[4] / "deployments" / "examples"
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from penumbra.serve.errors import ProcessFailed
-from penumbra.serve.supervisor import keeper as keeping
-from penumbra.serve.supervisor.keeper import Keeper, Program, describe_exit
+from penumbra.serve.supervisor import process as keeping
+from penumbra.serve.supervisor.process import Keeper, Program, describe_exit
 from penumbra.serve.supervisor.state import Phase
 
 WAIT = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); signal.pause()"

@@ -3,8 +3,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from penumbra.monitoring.cells import CellCollector
-from penumbra.monitoring.exposition import expose
+from penumbra.monitoring.metrics.cells import CellCollector
+from penumbra.monitoring.metrics.exposition import expose
 from penumbra.monitoring.telemetry import gateway as of
 from penumbra.monitoring.telemetry.metric import Kind, Label, Metric, Process
 

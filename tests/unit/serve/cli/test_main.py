@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from penumbra.serve.cli import report as reporting
-from penumbra.serve.cli.board import PlainBoard, summary
 from penumbra.serve.cli.main import COMMANDS, main
 from penumbra.serve.cli.report import Health, collect
+from penumbra.serve.cli.startup_view import PlainBoard, summary
 from penumbra.serve.errors import EXIT_CODE, ServeError
 from penumbra.serve.processes import start_time_of
 from penumbra.serve.supervisor.state import (

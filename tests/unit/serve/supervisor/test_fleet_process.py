@@ -9,9 +9,9 @@ import pytest
 from penumbra.deployments.config.spec import EngineSpec
 from penumbra.serve.errors import ProcessFailed, VariantFailed, WarmUpFailed
 from penumbra.serve.hosting.plan import FleetPlan, host_variant
-from penumbra.serve.supervisor import fleet_keeper
-from penumbra.serve.supervisor.fleet_keeper import FleetKeeper
-from penumbra.serve.supervisor.keeper import Program
+from penumbra.serve.supervisor import fleet_process
+from penumbra.serve.supervisor.fleet_process import FleetKeeper
+from penumbra.serve.supervisor.process import Program
 from penumbra.serve.supervisor.state import Phase, VariantRecord
 
 EVENT = '{{"app":"demo-{0}","state":"{1}","replicas":{2},"message":"{3}"}}'
@@ -77,7 +77,7 @@ def warmed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     async def warm_up(url: str, _model: str, _replicas: int) -> None:
         urls.append(url)
 
-    monkeypatch.setattr(fleet_keeper, "warm_up", warm_up)
+    monkeypatch.setattr(fleet_process, "warm_up", warm_up)
     return urls
 
 
@@ -126,7 +126,7 @@ async def test_engine_that_does_not_answer_as_it_must_fails(
     async def warm_up(_url: str, _model: str, _replicas: int) -> None:
         raise WarmUpFailed("scored 0 of 3 tokens")
 
-    monkeypatch.setattr(fleet_keeper, "warm_up", warm_up)
+    monkeypatch.setattr(fleet_process, "warm_up", warm_up)
     fleet = Fleet([event("full", "running", 1)], tmp_path)
     with pytest.raises(BaseExceptionGroup) as group:
         await fleet.keeper.run()

@@ -11,7 +11,7 @@ from penumbra.serve.hosting.events import VariantEvent, VariantState
 from penumbra.serve.hosting.plan import FleetPlan
 from penumbra.serve.hosting.warmup import warm_up
 from penumbra.serve.supervisor.folder import tail
-from penumbra.serve.supervisor.keeper import Keeper, Program
+from penumbra.serve.supervisor.process import Keeper, Program
 from penumbra.serve.supervisor.state import Phase, VariantRecord
 
 _MESSAGE_CHARACTERS = 2000

@@ -15,7 +15,7 @@ from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
-from penumbra.monitoring.exposition import Labelled, samples
+from penumbra.monitoring.metrics.exposition import Labelled, samples
 from penumbra.monitoring.telemetry.metric import Kind
 from penumbra.monitoring.telemetry.metric import Metric as Definition
 

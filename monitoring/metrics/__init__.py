@@ -1,0 +1,1 @@
+"""Cells that count without a lock, the Prometheus exposition, and the build labels."""
