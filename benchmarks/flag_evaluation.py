@@ -10,7 +10,7 @@ import timeit
 from collections.abc import Callable
 
 from penumbra.router.flags.evaluate import Context, compile_model, evaluate
-from penumbra.router.flags.request_features import Features
+from penumbra.router.flags.request_features import RequestFeatures
 from penumbra.router.flags.routing_table import (
     Flag,
     Match,
@@ -71,7 +71,7 @@ def _evaluation(flag: Flag) -> Callable[[], object]:
         targeting_key="user-123456",
         slice="other",
         request_id="req-1",
-        features=Features.of({}),
+        features=RequestFeatures.of({}),
     )
     return lambda: evaluate(model, context)
 
@@ -80,7 +80,7 @@ def _slicing(text: str) -> Callable[[], object]:
     slices = compile_model("demo", _model(Flag())).slices
     body = {"messages": [{"role": "user", "content": text}]}
     # A request's features are its own: nothing is remembered from one to the next.
-    return lambda: slice_of(slices, "acme", {}, Features.of(body))
+    return lambda: slice_of(slices, "acme", {}, RequestFeatures.of(body))
 
 
 def _model(flag: Flag) -> ModelSnapshot:

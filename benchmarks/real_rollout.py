@@ -29,7 +29,7 @@ from penumbra.deployments.config.rollout_loader import load_rollout
 from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.rollouts.spec import RolloutSpec
 from penumbra.serve.demo.prepare import prepare
-from penumbra.serve.demo.traffic import Tally, Traffic
+from penumbra.serve.demo.traffic import Traffic, TrafficCounts
 from penumbra.serve.supervisor.folder import StateFolder
 
 ROOT = Path(__file__).parents[1]
@@ -74,7 +74,7 @@ class Admin:
 
 async def follow(
     admin: Admin, traffic: Traffic, candidate: str, until: Callable[[View], bool], seconds: float
-) -> tuple[View, Tally, float]:
+) -> tuple[View, TrafficCounts, float]:
     """Compare until the rollout is as wanted, or rolled back, or the time is over."""
     began = time.monotonic()
     traffic.next_tally()

@@ -41,8 +41,8 @@ from benchmarks.gateway.build import BUILD, compile_tools  # noqa: E402
 from penumbra.monitoring.observations import Pair, Report, Run, RunReport  # noqa: E402
 from penumbra.router.link.messages import (  # noqa: E402
     COMPARATOR_PATH,
-    Applied,
     Beat,
+    EpochApplied,
     Hello,
     Probe,
     Push,
@@ -110,7 +110,7 @@ class Comparator:
                     await self._socket.send(encode(Beat(nonce)))
                 case Push() as push:
                     self.table = push.table()
-                    await self._socket.send(encode(Applied(self.table.epoch)))
+                    await self._socket.send(encode(EpochApplied(self.table.epoch)))
                 case Stored(seq=seq):
                     self._stored = seq
                 case _:

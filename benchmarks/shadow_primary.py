@@ -33,8 +33,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.gateway.targets import free_port
 from benchmarks.shadow.engine import PREFILL_SECONDS, STEP_SECONDS, TOKENS
-from penumbra.router.mirror.frame import Mirrored, frame
-from penumbra.router.mirror.token_tap import Tap, tap_body
+from penumbra.router.mirror.frame import MirrorFrame, frame
+from penumbra.router.mirror.token_tap import TokenTap, tap_body
 from penumbra.router.upstream.port import UpstreamRequest
 
 ROOT = Path(__file__).parents[1]
@@ -273,8 +273,8 @@ def _tap_costs() -> Iterator[str]:
     head = '{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"demo"'
     event = f'data: {head},"choices":[{choice},"token_ids":[1234]}}]}}\n\n'.encode()
     request = UpstreamRequest(b"/v1/chat/completions", b"", body)
-    tap = Tap(request, tapped, keep_limit_bytes=1 << 40)
-    mirrored = Mirrored(
+    tap = TokenTap(request, tapped, keep_limit_bytes=1 << 40)
+    mirrored = MirrorFrame(
         "r", "demo", "full", ("int8",), "other", 1, "/v1/chat/completions", 1, 0, body,
         True, event * 128, 0.0, 0.0, 0.0,
     )  # fmt: skip

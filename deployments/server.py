@@ -25,23 +25,23 @@ from penumbra.deployments.api.link_route import link_router
 from penumbra.deployments.api.metrics_routes import metrics_router
 from penumbra.deployments.api.rollout_routes import rollouts_router
 from penumbra.deployments.config.spec import PenumbraSpec
-from penumbra.deployments.control.alert_handler import AlertDesk
+from penumbra.deployments.control.alert_handler import AlertHandler
 from penumbra.deployments.control.controller import Clocks, Controller
-from penumbra.deployments.control.rollout_service import Rollouts
+from penumbra.deployments.control.rollout_service import RolloutService
 from penumbra.deployments.errors import StoredFlagInvalid
-from penumbra.deployments.gateways.inbox import Desk
-from penumbra.deployments.gateways.liveness import Guardianship
+from penumbra.deployments.gateways.inbox import LinkInbox
+from penumbra.deployments.gateways.liveness import GuardLiveness
 from penumbra.deployments.gateways.publisher import Publisher
-from penumbra.deployments.gateways.tick import Heart
+from penumbra.deployments.gateways.tick import ControlTick
 from penumbra.deployments.history.config_effects import flags_after
 from penumbra.deployments.history.events import ConfigPayload
 from penumbra.deployments.metrics.aggregate import Aggregate, fetcher, http_client
 from penumbra.deployments.metrics.control_metrics import Series
 from penumbra.deployments.metrics.discovery import METRICS_PATH, Discovery
 from penumbra.deployments.metrics.flag_series import guard_series
-from penumbra.deployments.metrics.interval_cache import Ends
-from penumbra.deployments.metrics.process_registry import Roll
-from penumbra.deployments.metrics.rollout_series import ExportedRollouts
+from penumbra.deployments.metrics.interval_cache import IntervalCache
+from penumbra.deployments.metrics.process_registry import ProcessRegistry
+from penumbra.deployments.metrics.rollout_series import RolloutSeries
 from penumbra.deployments.store.store import Store
 from penumbra.monitoring.telemetry import control
 from penumbra.monitoring.telemetry.metric import Process
@@ -58,24 +58,24 @@ _GRACE_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Plane:
+class ControlPlane:
     """The parts of a control process."""
 
     controller: Controller
     gateways: Publisher
     comparators: Publisher
-    desks: tuple[Desk, Desk]
+    desks: tuple[LinkInbox, LinkInbox]
     """Who hears the gateways, and who the comparators."""
-    heart: Heart
-    rollouts: Rollouts
-    ends: Ends
+    heart: ControlTick
+    rollouts: RolloutService
+    ends: IntervalCache
     """Of the intervals that are exposed."""
-    roll: Roll
+    roll: ProcessRegistry
     """Where gateways and comparators have their metrics."""
-    alerts: AlertDesk
+    alerts: AlertHandler
 
 
-def open_plane(spec: PenumbraSpec) -> Plane:
+def open_plane(spec: PenumbraSpec) -> ControlPlane:
     """The parts, on the configuration's store; the controller is still to be started.
 
     Raises:
@@ -83,14 +83,14 @@ def open_plane(spec: PenumbraSpec) -> Plane:
     """
     now = time.monotonic
     store = Store(spec.store_url)
-    guardianship = Guardianship(spec.control.lease_seconds)
-    desks = Desk(guardianship, now), Desk(guardianship, now, is_for_comparators=True)
+    liveness = GuardLiveness(spec.control.lease_seconds)
+    desks = LinkInbox(liveness, now), LinkInbox(liveness, now, is_for_comparators=True)
     comparators = Publisher(store.identity, now, desks[1])
     gateways = Publisher(store.identity, now, desks[0], follower=comparators)
     clocks = Clocks(now=lambda: datetime.now(UTC), monotonic=now)
     controller = Controller(store, gateways, clocks, spec.control.acknowledge_seconds)
-    heart = Heart(guardianship, controller.prove_store, now)
-    rollouts = Rollouts(
+    heart = ControlTick(liveness, controller.prove_store, now)
+    rollouts = RolloutService(
         controller,
         clocks,
         spec.control.acknowledge_seconds,
@@ -101,27 +101,29 @@ def open_plane(spec: PenumbraSpec) -> Plane:
     for desk in desks:
         desk.on_report = rollouts.take
     desks[0].feedback.on_judgement = rollouts.judge
-    roll = Roll(now)
+    roll = ProcessRegistry(now)
     for publisher, kind in ((gateways, Process.GATEWAY), (comparators, Process.COMPARATOR)):
         publisher.on_come = functools.partial(roll.came, kind)
         publisher.on_go = roll.left
-    alerts = AlertDesk(rollouts, controller, clocks.now)
-    plane = Plane(controller, gateways, comparators, desks, heart, rollouts, Ends(), roll, alerts)
-    _expose(plane, guardianship, now)
+    alerts = AlertHandler(rollouts, controller, clocks.now)
+    plane = ControlPlane(
+        controller, gateways, comparators, desks, heart, rollouts, IntervalCache(), roll, alerts
+    )
+    _expose(plane, liveness, now)
     return plane
 
 
-def _expose(plane: Plane, guardianship: Guardianship, now: Callable[[], float]) -> None:
-    controller, rollouts = plane.controller, ExportedRollouts(plane.rollouts.bench, plane.ends)
+def _expose(plane: ControlPlane, liveness: GuardLiveness, now: Callable[[], float]) -> None:
+    controller, rollouts = plane.controller, RolloutSeries(plane.rollouts.bench, plane.ends)
 
     async def of_rollouts() -> list[Series]:
-        return await rollouts.series(controller.state, controller.metrics.chronicle)
+        return await rollouts.series(controller.state, controller.metrics.history_counters)
 
     async def of_guard() -> list[Series]:
         hosts = [link.hello.host for link in plane.gateways.links]
         snapshot = plane.desks[0].snapshot
         return [
-            *guard_series(guardianship, snapshot, hosts, now()),
+            *guard_series(liveness, snapshot, hosts, now()),
             (control.COMPARATORS, {(): len(plane.comparators.links)}),
         ]
 
@@ -154,7 +156,7 @@ async def run_control(
     """
     plane = open_plane(spec)
     controller = plane.controller
-    plane.rollouts.stopwatch.tracer = tracer
+    plane.rollouts.rollback_timer.tracer = tracer
     try:
         await controller.start()
         flags = flags_after(controller.state, payload, datetime.now(UTC))
@@ -191,7 +193,7 @@ async def run_control(
 
 
 def _metrics_routes(
-    plane: Plane,
+    plane: ControlPlane,
     spec: PenumbraSpec,
     sock: socket.socket,
     client: httpx.AsyncClient,

@@ -140,7 +140,7 @@ class Report(msgspec.Struct, frozen=True, tag="report", forbid_unknown_fields=Tr
 
     source: str
     """Which process: a gateway's or a comparator's id."""
-    incarnation: str
+    process_start_id: str = msgspec.field(name="incarnation")
     """Which life of it."""
     seq: int
     """1, 2, 3, ... within an incarnation."""

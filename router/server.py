@@ -60,7 +60,7 @@ async def run_gateway(
     async with asyncio.TaskGroup() as group:
         serving = [group.create_task(server.serve(sockets=[sock])) for server, sock in servers]
         background = [group.create_task(gateway.sweep())]
-        background.append(group.create_task(gateway.mirroring.handover.run()))
+        background.append(group.create_task(gateway.mirroring.comparator_client.run()))
         link = _link(gateway, control_token, metrics)
         if link is not None:
             background.append(group.create_task(link.run()))
@@ -98,7 +98,7 @@ def _link(gateway: Gateway, control_token: str | None, metrics: str) -> ControlL
     if settings.control_url is None:
         return None
     duties = Duties(
-        gateway.reporter,
+        gateway.observations,
         gateway.lease,
         gateway.feedback,
         machine=settings.machine,

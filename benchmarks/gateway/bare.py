@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING
 from penumbra.monitoring.vocabulary import Outcome, Reason
 from penumbra.router.__main__ import main
 from penumbra.router.dispatch.attempt import Attempt
-from penumbra.router.gateway.answer_timing import Observation
+from penumbra.router.gateway.answer_timing import AnswerTiming
 from penumbra.router.metrics import VariantCells
 
 if TYPE_CHECKING:
     from penumbra.router.dispatch.dispatch import Dispatch
 
 
-def _began(self: Observation, dispatch: "Dispatch", now: float) -> None:
+def _began(self: AnswerTiming, dispatch: "Dispatch", now: float) -> None:
     self._first_byte_at = now
     watch = dispatch.attempt.watch
     if watch is not None and dispatch.failover is None:
         watch.first_byte(dispatch.slice_name, now - self.started_at)
 
 
-def _nothing(self: Observation, dispatch: "Dispatch", now: float) -> None:
+def _nothing(self: AnswerTiming, dispatch: "Dispatch", now: float) -> None:
     del self, dispatch, now
 
 
@@ -37,9 +37,9 @@ def _not_counted(self: VariantCells, what: Reason | Outcome) -> None:
 
 
 if __name__ == "__main__":
-    Observation.began = _began  # type: ignore[method-assign]
-    Observation.streamed = _nothing  # type: ignore[method-assign]
-    Observation.ended = _nothing  # type: ignore[method-assign]
+    AnswerTiming.began = _began  # type: ignore[method-assign]
+    AnswerTiming.streamed = _nothing  # type: ignore[method-assign]
+    AnswerTiming.ended = _nothing  # type: ignore[method-assign]
     Attempt.ended = _ended  # type: ignore[method-assign]
     VariantCells.count_decision = _not_counted  # type: ignore[method-assign]
     main()

@@ -14,15 +14,15 @@ from pathlib import Path
 import uvloop
 
 from penumbra.router.flags.routing_table import Snapshot, Variant
-from penumbra.router.link.observation_outbox import Reporter
+from penumbra.router.link.observation_outbox import ObservationOutbox
 from penumbra.router.listening import bind
 from penumbra.router.shadow.comparator import Clocks, Comparator
-from penumbra.router.shadow.engine_checks import Attendance
+from penumbra.router.shadow.engine_checks import EngineChecks
 from penumbra.router.shadow.frame_server import FrameServer, nice
 from penumbra.router.shadow.scoring import Scorer
 from penumbra.router.shadow.server import _serve  # the shipped metrics endpoint
 from penumbra.router.shadow.settings import ShadowSettings
-from penumbra.router.shadow.watch_list import Watched
+from penumbra.router.shadow.watch_list import WatchList
 from penumbra.router.upstream.http import HttpUpstream
 from penumbra.router.upstream.port import Upstream
 
@@ -31,22 +31,22 @@ def _connect(model: str, variant: Variant, api_key: str | None) -> Upstream:
     return HttpUpstream(model, variant.url, api_key=api_key)
 
 
-async def _acknowledge(reporter: Reporter) -> None:
+async def _acknowledge(reporter: ObservationOutbox) -> None:
     while True:
         await asyncio.sleep(0.05)
         report = reporter.next_report()
         if report is not None:
-            reporter.acknowledge(report.incarnation, report.seq)
+            reporter.acknowledge(report.process_start_id, report.seq)
 
 
 async def _main(settings: ShadowSettings, snapshot: Snapshot) -> None:
     nice(settings.niceness)
     clocks = Clocks(time.monotonic, lambda: dt.datetime.now(dt.UTC).timestamp())
-    reporter = Reporter(settings.comparator_id, "bench")
-    watched = Watched(_connect, settings.bets)
+    reporter = ObservationOutbox(settings.comparator_id, "bench")
+    watched = WatchList(_connect, settings.bets)
     comparator = Comparator(settings, watched, reporter, clocks)
     scorer = Scorer(settings.deadlines.score_seconds, clocks.now)
-    attendance = Attendance(comparator, reporter, scorer)
+    attendance = EngineChecks(comparator, reporter, scorer)
     frames = FrameServer(settings.socket_path, comparator.offer, lambda: None)
     watched.apply(snapshot)
     attendance.changed()

@@ -12,7 +12,7 @@ from starlette.types import Message
 from penumbra.deployments.api.access import Access
 from penumbra.deployments.api.flag_routes import ERRORS
 from penumbra.deployments.api.flag_schemas import ErrorBody
-from penumbra.deployments.control.alert_handler import AlertDesk
+from penumbra.deployments.control.alert_handler import AlertHandler
 from penumbra.deployments.errors import RequestTooLarge
 from penumbra.deployments.history.alerts import AlertsView, Notification, Result
 
@@ -33,7 +33,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-def alerts_router(desk: AlertDesk, access: Access) -> APIRouter:
+def alerts_router(desk: AlertHandler, access: Access) -> APIRouter:
     """The webhook's route.
 
     Args:

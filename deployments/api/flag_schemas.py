@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from penumbra.deployments.control.controller import Applied
 from penumbra.deployments.gateways.link import Link
+from penumbra.deployments.history.changes import ChangeOutcome
 from penumbra.deployments.history.events import ConfigPayload, Event, FlagPayload, Kind
 from penumbra.deployments.history.state import State
 from penumbra.deployments.rollouts.payload import RolloutPayload
@@ -130,7 +130,7 @@ class ChangeView(BaseModel):
     """From its commit to the last acknowledgement; null unless every gateway acknowledged."""
 
     @classmethod
-    def of(cls, applied: Applied) -> Self:
+    def of(cls, applied: ChangeOutcome) -> Self:
         """The view of an outcome."""
         arrival = applied.arrival
         return cls(

@@ -13,7 +13,7 @@ from penumbra.deployments.api.rollout_schemas import (
 )
 from penumbra.deployments.api.rollout_views import rollback_view
 from penumbra.deployments.errors import NotFound
-from penumbra.deployments.evidence.guardrail_monitor import Course
+from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor
 from penumbra.deployments.evidence.judge import decided_by, evidence_of
 from penumbra.deployments.evidence.run_evidence import RunEvidence
 from penumbra.deployments.history.events import Event, Kind
@@ -82,7 +82,7 @@ def _explained(connection: sa.Connection, case: _Case) -> ExplainView:
     until = None if decided is None else decided.report
     reports = observation_tables.reports(connection, [before.record.run], until)
     evidence = refolded(before, reports)
-    course = _course(evidence, decided)
+    monitor = _course(evidence, decided)
     verdict, recomputed = _again(case, before, evidence)
     return ExplainView(
         model=before.spec.model,
@@ -97,11 +97,11 @@ def _explained(connection: sa.Connection, case: _Case) -> ExplainView:
         detail=decided.detail if decided else None,
         evidence=decided.evidence if decided else None,
         boundary=decided.boundary if decided else None,
-        path=_path(course, decided),
+        path=_path(monitor, decided),
         pairs=sum(evidence.pairs.values()),
         culprits=list(decided.culprits) if decided else [],
         suspect=decided.suspect if decided else None,
-        worst=[_worst(pair) for pair in evidence.tally.worst],
+        worst=[_worst(pair) for pair in evidence.totals.worst],
         times=_times_view(case, times),
         recomputed_verdict=verdict,
         recomputed_evidence=recomputed.evidence if recomputed else None,
@@ -122,16 +122,16 @@ def _again(
     return record.verdict, again
 
 
-def _course(evidence: RunEvidence, decided: Decided | None) -> Course | None:
+def _course(evidence: RunEvidence, decided: Decided | None) -> GuardrailMonitor | None:
     if decided is None or decided.signal not in set(Signal):
         return None
-    return evidence.courses.get(Signal(decided.signal))
+    return evidence.monitors.get(Signal(decided.signal))
 
 
-def _path(course: Course | None, decided: Decided | None) -> list[PathPoint]:
-    if course is None or decided is None:
+def _path(monitor: GuardrailMonitor | None, decided: Decided | None) -> list[PathPoint]:
+    if monitor is None or decided is None:
         return []
-    points = [PathPoint(count=count, evidence=value) for count, value in course.trail.points]
+    points = [PathPoint(count=count, evidence=value) for count, value in monitor.path.points]
     # After a quarantine it begins anew for the other slices, perhaps within the deciding report.
     while points and points[-1].evidence != decided.evidence:
         points.pop()

@@ -21,7 +21,7 @@ from penumbra.deployments.api.rollout_schemas import (
 )
 from penumbra.deployments.api.rollout_views import rollout_view, summary_view
 from penumbra.deployments.control.controller import Controller
-from penumbra.deployments.control.rollout_service import Kept, Rollouts
+from penumbra.deployments.control.rollout_service import ChangeResult, RolloutService
 from penumbra.deployments.history import operator_actions
 from penumbra.deployments.rollouts.record import Key, Rollout
 
@@ -30,7 +30,7 @@ Model = Annotated[str, Query(description="The model's public name.")]
 
 
 def rollouts_router(
-    rollouts: Rollouts, controller: Controller, access: Access, now: Now
+    rollouts: RolloutService, controller: Controller, access: Access, now: Now
 ) -> APIRouter:
     """All routes of rollouts.
 
@@ -49,7 +49,7 @@ def rollouts_router(
 
 
 def _add_views(
-    router: APIRouter, rollouts: Rollouts, controller: Controller, access: Access, now: Now
+    router: APIRouter, rollouts: RolloutService, controller: Controller, access: Access, now: Now
 ) -> None:
     @router.get("", dependencies=[viewer_of(access)])
     async def list_rollouts() -> RolloutsView:
@@ -78,7 +78,7 @@ def _add_views(
 
 
 def _add_apply(
-    router: APIRouter, rollouts: Rollouts, controller: Controller, access: Access, now: Now
+    router: APIRouter, rollouts: RolloutService, controller: Controller, access: Access, now: Now
 ) -> None:
     @router.put("")
     async def apply_rollout(
@@ -91,13 +91,13 @@ def _add_apply(
         name = uuid.uuid4().hex[:12]
 
         def make() -> Rollout:
-            return operator_actions.applied(controller.state, body.spec, body.reason, now(), name)
+            return operator_actions.apply(controller.state, body.spec, body.reason, now(), name)
 
         return _changed(rollouts, await rollouts.put(make, caller.actor, body.reason))
 
 
 def _add_verbs(
-    router: APIRouter, rollouts: Rollouts, controller: Controller, access: Access, now: Now
+    router: APIRouter, rollouts: RolloutService, controller: Controller, access: Access, now: Now
 ) -> None:
     Operator = Annotated[Caller, caller_of(access, Role.OPERATOR)]  # noqa: N806 - a type
 
@@ -109,7 +109,7 @@ def _add_verbs(
 
         def edit(rollout: Rollout) -> Rollout:
             findings = rollouts.bench.findings(rollout)
-            return operator_actions.promoted(controller.state, rollout, findings, now())
+            return operator_actions.promote(controller.state, rollout, findings, now())
 
         return await _edited(rollouts, (model, candidate), edit, caller, body)
 
@@ -121,7 +121,7 @@ def _add_verbs(
         return await _edited(
             rollouts,
             (model, candidate),
-            lambda one: operator_actions.held(one, body.reason),
+            lambda one: operator_actions.hold(one, body.reason),
             caller,
             body,
         )
@@ -134,7 +134,7 @@ def _add_verbs(
         return await _edited(
             rollouts,
             (model, candidate),
-            lambda one: operator_actions.resumed(one, body.reason),
+            lambda one: operator_actions.resume(one, body.reason),
             caller,
             body,
         )
@@ -147,14 +147,14 @@ def _add_verbs(
         return await _edited(
             rollouts,
             (model, candidate),
-            lambda one: operator_actions.taken_back(one, body.reason, now()),
+            lambda one: operator_actions.rollback(one, body.reason, now()),
             caller,
             body,
         )
 
 
 def _add_admin_verbs(
-    router: APIRouter, rollouts: Rollouts, controller: Controller, access: Access, now: Now
+    router: APIRouter, rollouts: RolloutService, controller: Controller, access: Access, now: Now
 ) -> None:
     Admin = Annotated[Caller, caller_of(access, Role.ADMIN)]  # noqa: N806 - a type
 
@@ -166,7 +166,7 @@ def _add_admin_verbs(
         return await _edited(
             rollouts,
             (model, candidate),
-            lambda one: operator_actions.rearmed(controller.state, one, body.reason, now()),
+            lambda one: operator_actions.rearm(controller.state, one, body.reason, now()),
             caller,
             body,
         )
@@ -179,14 +179,14 @@ def _add_admin_verbs(
         return await _edited(
             rollouts,
             (model, candidate),
-            lambda one: operator_actions.over(one, body.reason, now()),
+            lambda one: operator_actions.end(one, body.reason, now()),
             caller,
             body,
         )
 
 
 async def _edited(
-    rollouts: Rollouts,
+    rollouts: RolloutService,
     key: Key,
     edit: Callable[[Rollout], Rollout],
     caller: Caller,
@@ -195,7 +195,7 @@ async def _edited(
     return _changed(rollouts, await rollouts.change(key, edit, caller.actor, body.reason))
 
 
-def _changed(rollouts: Rollouts, kept: Kept) -> RolloutChangeView:
+def _changed(rollouts: RolloutService, kept: ChangeResult) -> RolloutChangeView:
     return RolloutChangeView(
         epoch=kept.epoch,
         changed=kept.is_changed,

@@ -65,7 +65,7 @@ class SignalView(BaseModel):
     slices: list[StreamView]
 
 
-class GateView(BaseModel):
+class AdvanceConditionView(BaseModel):
     """One condition of the next advance."""
 
     name: str
@@ -154,7 +154,7 @@ class RolloutView(RolloutSummary):
     spec: RolloutSpec
     slices: list[str]
     signals: list[SignalView]
-    gates: list[GateView]
+    gates: list[AdvanceConditionView]
     """Of the next advance; all met: it happens at the next tick."""
     next_stage: str | None
     instrument: InstrumentView

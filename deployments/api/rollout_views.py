@@ -10,8 +10,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from penumbra.deployments.api.rollout_schemas import (
+    AdvanceConditionView,
     DiagnosticsView,
-    GateView,
     InstrumentView,
     RollbackView,
     RolloutSummary,
@@ -19,14 +19,14 @@ from penumbra.deployments.api.rollout_schemas import (
     SignalView,
     StreamView,
 )
-from penumbra.deployments.evidence.guardrail_monitor import Course
+from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor
 from penumbra.deployments.evidence.run_evidence import RunEvidence
 from penumbra.deployments.history.config_effects import obstacle_of
 from penumbra.deployments.history.state import State
-from penumbra.deployments.rollouts.gates import gates
+from penumbra.deployments.rollouts.gates import advance_conditions
 from penumbra.deployments.rollouts.record import Phase, Rollout, stage_name
 from penumbra.deployments.rollouts.spec import Guardrail
-from penumbra.deployments.rollouts.transitions import next_step
+from penumbra.deployments.rollouts.transitions import next_stage_index
 from penumbra.deployments.store.observation_tables import RollbackTimes
 from penumbra.monitoring.stats.guard import StreamView as Stream
 
@@ -61,7 +61,7 @@ def rollout_view(
 ) -> Callable[[], RolloutView]:
     """Everything about one rollout as it is now; to be called in a thread, for it takes a while."""
     spec, record = rollout.spec, rollout.record
-    found = gates(spec, record, evidence.findings(), now, obstacle_of(state, rollout))
+    found = advance_conditions(spec, record, evidence.findings(), now, obstacle_of(state, rollout))
     summary = summary_view(rollout, evidence).model_dump()
     signals = [_guardrail_view(one, evidence) for one in spec.guardrails]
     instrument, diagnostics = _instrument_view(evidence), _diagnostics_view(evidence)
@@ -73,7 +73,9 @@ def rollout_view(
         slices=list(record.slices),
         signals=[view() for view in signals],
         gates=[
-            GateView(name=one.name, is_met=one.is_met, found=one.found, wanted=one.wanted)
+            AdvanceConditionView(
+                name=one.name, is_met=one.is_met, found=one.found, wanted=one.wanted
+            )
             for one in found
         ],
         next_stage=_next_stage(rollout),
@@ -112,18 +114,18 @@ def rollback_view(
 def _next_stage(rollout: Rollout) -> str | None:
     if rollout.record.phase not in {Phase.SHADOW, Phase.LIVE}:
         return None
-    step = next_step(rollout.spec, rollout.record)
-    if step is None:
+    index = next_stage_index(rollout.spec, rollout.record)
+    if index is None:
         return None
-    if step == rollout.record.step:
+    if index == rollout.record.stage_index:
         return Phase.PROMOTED.value
-    return stage_name(rollout.spec, step)
+    return stage_name(rollout.spec, index)
 
 
 def _guardrail_view(guardrail: Guardrail, evidence: RunEvidence) -> Callable[[], SignalView]:
-    course = evidence.courses.get(guardrail.signal)
-    if course is not None:
-        return _course_view(course)
+    monitor = evidence.monitors.get(guardrail.signal)
+    if monitor is not None:
+        return _course_view(monitor)
     # The only course that is not open from the start is the one that is being calibrated.
     calibration = evidence.calibration
     reading = f"{calibration.count} of {calibration.wanted} pairs" if calibration else None
@@ -143,19 +145,19 @@ def _guardrail_view(guardrail: Guardrail, evidence: RunEvidence) -> Callable[[],
     return lambda: view
 
 
-def _course_view(course: Course) -> Callable[[], SignalView]:
-    tripped = course.tripped
-    culprits = [*course.quarantined, *(tripped.culprits if tripped else ())]
-    evidence, boundary = course.evidence, course.boundary
-    aggregate = course.guard.aggregate()
-    slices = {name: course.guard.slice(name) for name in course.spec.tolerances}
+def _course_view(monitor: GuardrailMonitor) -> Callable[[], SignalView]:
+    tripped = monitor.tripped
+    culprits = [*monitor.quarantined, *(tripped.culprits if tripped else ())]
+    evidence, boundary = monitor.evidence, monitor.boundary
+    aggregate = monitor.guard.aggregate()
+    slices = {name: monitor.guard.slice(name) for name in monitor.spec.tolerances}
     return lambda: SignalView(
-        signal=course.signal.value,
-        action=course.action,
-        alpha=course.spec.alpha,
+        signal=monitor.signal.value,
+        action=monitor.action,
+        alpha=monitor.spec.alpha,
         evidence=evidence,
         boundary=boundary,
-        proof_boundary=1.0 / course.spec.alpha_promotion,
+        proof_boundary=1.0 / monitor.spec.alpha_promotion,
         is_tripped=tripped is not None,
         culprits=list(dict.fromkeys(culprits)),
         calibrating=None,
@@ -181,27 +183,27 @@ def _stream_view(name: str | None, stream: Stream) -> StreamView:
 
 def _instrument_view(evidence: RunEvidence) -> Callable[[], InstrumentView]:
     last = max(evidence.self_tests.values(), key=lambda test: test.at, default=None)
-    broken, courses = evidence.broken, [_course_view(course) for course in evidence.aa.values()]
+    broken, monitors = evidence.broken, [_course_view(monitor) for monitor in evidence.aa.values()]
     return lambda: InstrumentView(
         is_ok=broken is None,
         detail=broken,
-        aa=[view() for view in courses],
+        aa=[view() for view in monitors],
         last_self_test_at=None if last is None else datetime.fromtimestamp(last.at, UTC),
         last_self_test_gap=None if last is None else last.largest_gap,
     )
 
 
 def _diagnostics_view(evidence: RunEvidence) -> DiagnosticsView:
-    tally = evidence.tally
+    totals = evidence.totals
     return DiagnosticsView(
-        kl=tally.mean("kl"),
-        agreement=tally.mean("agreement"),
-        divergence=tally.mean("divergence"),
-        engine_seconds=float(tally.sums["engine_seconds"]),
-        missing_ratio=tally.missing_ratio,
-        repeats=tally.repeats,
-        sheds=dict(tally.sheds),
-        failed_checks=dict(tally.failed),
+        kl=totals.mean("kl"),
+        agreement=totals.mean("agreement"),
+        divergence=totals.mean("divergence"),
+        engine_seconds=float(totals.sums["engine_seconds"]),
+        missing_ratio=totals.missing_ratio,
+        repeats=totals.repeats,
+        sheds=dict(totals.sheds),
+        failed_checks=dict(totals.failed),
     )
 
 

@@ -4,7 +4,7 @@ Each firing of an alert -- a fingerprint and a start -- acts at most once, howev
 by whichever of several Alertmanagers, and whatever was restarted in between. So an operator may
 re-arm a rollout while its alert still fires; only a new firing rolls it back again.
 
-Reading order: AlertDesk.take, AlertDesk.
+Reading order: AlertHandler.take, AlertHandler.
 """
 
 import asyncio
@@ -14,12 +14,12 @@ from datetime import datetime
 
 from penumbra.deployments.actors import ALERTMANAGER
 from penumbra.deployments.control.controller import Change, Controller
-from penumbra.deployments.control.rollout_service import Rollouts
+from penumbra.deployments.control.rollout_service import RolloutService
 from penumbra.deployments.errors import DeploymentsError
 from penumbra.deployments.history.alerts import Alert, AlertOutcome, Result, ways_to
 from penumbra.deployments.history.events import Kind
 from penumbra.deployments.rollouts.record import WATCHED, Key, Phase, Rollout
-from penumbra.deployments.rollouts.transitions import Did, Step, rolled_back
+from penumbra.deployments.rollouts.transitions import DecisionStep, StepKind, roll_back
 from penumbra.deployments.store.alert_tables import deal_with, is_dealt_with
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot
 
@@ -29,7 +29,7 @@ Found = tuple[Result, str, int | None]
 """Result, detail, epoch."""
 
 
-class AlertDesk:
+class AlertHandler:
     """Acts on alerts, one at a time.
 
     Args:
@@ -39,7 +39,7 @@ class AlertDesk:
     """
 
     def __init__(
-        self, rollouts: Rollouts, controller: Controller, now: Callable[[], datetime]
+        self, rollouts: RolloutService, controller: Controller, now: Callable[[], datetime]
     ) -> None:
         self._rollouts = rollouts
         self._controller = controller
@@ -112,8 +112,8 @@ class AlertDesk:
         def edit(one: Rollout) -> Rollout:
             if one.record.phase not in WATCHED:
                 return one  # the guard, or somebody, was quicker
-            step = Step(Did.ROLLBACK, f"by an alert: {alert.reason}")
-            record, _ = rolled_back(one.record, self._now(), step)
+            step = DecisionStep(StepKind.ROLLBACK, f"by an alert: {alert.reason}")
+            record, _ = roll_back(one.record, self._now(), step)
             return one.model_copy(update={"record": record})
 
         kept = await self._rollouts.change(key, edit, ALERTMANAGER, alert.reason)

@@ -15,22 +15,22 @@ from typing import TypeVar
 from penumbra.deployments.errors import Conflict, FlagRefused, NotFound, StoreUnavailable
 from penumbra.deployments.gateways.publisher import Arrival, Delivery, Publisher
 from penumbra.deployments.history import config_effects
-from penumbra.deployments.history.changes import Applied, Change, Clocks, Edit
+from penumbra.deployments.history.changes import Change, ChangeOutcome, Clocks, Edit
 from penumbra.deployments.history.events import ConfigPayload, Draft, Event, FlagPayload, Kind
 from penumbra.deployments.history.state import EMPTY, State, fold
 from penumbra.deployments.metrics.control_metrics import ControlMetrics, Series
 from penumbra.deployments.metrics.flag_series import feedback_series, flag_series, link_series
 from penumbra.deployments.rollouts.record import Phase
-from penumbra.deployments.store.observation_tables import Beside
+from penumbra.deployments.store.observation_tables import CommitExtras
 from penumbra.deployments.store.store import Store
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot
 from penumbra.router.flags.validate import FlagInvalid, validate_flag
 
 T = TypeVar("T")
 
-_NOTHING = Beside()
+_NOTHING = CommitExtras()
 
-__all__ = ["Applied", "Change", "Clocks", "Controller", "Edit"]
+__all__ = ["Change", "ChangeOutcome", "Clocks", "Controller", "Edit"]
 
 
 class Controller:
@@ -70,7 +70,7 @@ class Controller:
         async with self._lock:
             await self._catch_up()
 
-    async def apply(self, change: Change) -> Applied:
+    async def apply(self, change: Change) -> ChangeOutcome:
         """Make a change; when this returns, it is durable.
 
         Raises:
@@ -88,7 +88,7 @@ class Controller:
                 durable_at, delivery = await self.commit(drafts)
             epoch = self.state.epoch
         arrival = await self._arrival(epoch, delivery)
-        return Applied(epoch, bool(drafts), arrival, durable_at - began)
+        return ChangeOutcome(epoch, bool(drafts), arrival, durable_at - began)
 
     async def configure(self, payload: ConfigPayload, actor: str) -> bool:
         """Take over a configuration; whether it differs from the one before.
@@ -100,7 +100,7 @@ class Controller:
             if _structure(payload.models) == _structure(self.state.models):
                 return False
             await self.commit(
-                config_effects.configured(self.state, payload, actor, self._clocks.now())
+                config_effects.apply_config(self.state, payload, actor, self._clocks.now())
             )
             return True
 
@@ -171,7 +171,7 @@ class Controller:
         now, state = self._clocks.now(), self.state
         drafts = [
             config_effects.draft_of(
-                state, config_effects.ended(rollout, now, reason), actor, reason
+                state, config_effects.end_rollout(rollout, now, reason), actor, reason
             )
             for rollout in state.rollouts.values()
             if rollout.spec.model == name and rollout.record.phase is not Phase.OFF
@@ -203,7 +203,7 @@ class Controller:
             yield
 
     async def commit(
-        self, drafts: Sequence[Draft], beside: Beside = _NOTHING
+        self, drafts: Sequence[Draft], beside: CommitExtras = _NOTHING
     ) -> tuple[float, Delivery | None]:
         """Store events and what goes with them in one transaction, and tell the gateways.
 
@@ -253,7 +253,7 @@ class Controller:
 
     def _take(self, events: Sequence[Event]) -> None:
         self.state = fold(events, self.state)
-        self.metrics.chronicle.take(events)
+        self.metrics.history_counters.take(events)
         self.is_behind = False
 
     async def _series(self) -> list[Series]:

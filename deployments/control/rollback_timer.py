@@ -17,7 +17,7 @@ from penumbra.monitoring.tracing.tracer import Tracer
 log = logging.getLogger(__name__)
 
 
-class Stopwatch:
+class RollbackTimer:
     """Waits for acknowledgements, and stores when they came; delays nothing.
 
     Args:

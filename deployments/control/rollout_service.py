@@ -6,7 +6,7 @@ is known and the other is not. Reports that arrive while another commit is under
 Should a commit fail, nobody knows whether it happened: evidence is folded anew from the store
 before anything else is decided.
 
-Reading order: Rollouts.take, Rollouts.tick, Rollouts.change.
+Reading order: RolloutService.take, RolloutService.tick, RolloutService.change.
 """
 
 import asyncio
@@ -15,16 +15,21 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from penumbra.deployments.control.controller import Clocks, Controller
-from penumbra.deployments.control.rollback_timer import Stopwatch
+from penumbra.deployments.control.rollback_timer import RollbackTimer
 from penumbra.deployments.errors import NotFound
-from penumbra.deployments.evidence.judge import Bench, counted, name_of, runs_to_keep
-from penumbra.deployments.gateways.feedback_relay import AlreadyJudged, Judgement
+from penumbra.deployments.evidence.judge import (
+    EvidenceBook,
+    name_of,
+    report_of_feedback,
+    runs_to_keep,
+)
+from penumbra.deployments.gateways.feedback_relay import AlreadyJudged, UserFeedback
 from penumbra.deployments.history.config_effects import draft_of
 from penumbra.deployments.history.events import Draft
 from penumbra.deployments.rollouts.payload import RolloutPayload, takes_away
 from penumbra.deployments.rollouts.record import Key, Phase, Rollout
 from penumbra.deployments.store import observation_tables
-from penumbra.deployments.store.observation_tables import Beside
+from penumbra.deployments.store.observation_tables import CommitExtras
 from penumbra.deployments.store.store import Store
 from penumbra.monitoring.observations import Report
 
@@ -42,7 +47,7 @@ class _Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class ChangeResult:
     """What came of an operator's change."""
 
     rollout: Rollout
@@ -50,7 +55,7 @@ class Kept:
     is_changed: bool
 
 
-class Rollouts:
+class RolloutService:
     """All rollouts of one control process.
 
     Args:
@@ -66,22 +71,22 @@ class Rollouts:
         controller: Controller,
         clocks: Clocks,
         acknowledge_seconds: float,
-        incarnation: str,
+        process_start_id: str,
         feedback_days: int = 30,
     ) -> None:
         self._controller = controller
         self._clocks = clocks
-        self._incarnation = incarnation
+        self._process_start_id = process_start_id
         self._feedback_kept = timedelta(days=feedback_days)
         self._pruned_at = clocks.now()
-        self._bench = Bench(clocks.now)
+        self._book = EvidenceBook(clocks.now)
         self._is_behind = True
         """The store may hold more than the evidence: not started yet, or a commit failed."""
         self._pending: list[_Waiting] = []
         self._last: dict[tuple[str, str], int] = {}
         """(source, incarnation) -> the last report that was stored since the evidence was read."""
         self._judgements = 0
-        self.stopwatch = Stopwatch(controller, clocks, acknowledge_seconds)
+        self.rollback_timer = RollbackTimer(controller, clocks, acknowledge_seconds)
 
     @property
     def waiting(self) -> int:
@@ -89,9 +94,9 @@ class Rollouts:
         return len(self._pending)
 
     @property
-    def bench(self) -> Bench:
+    def bench(self) -> EvidenceBook:
         """The evidence, to look at."""
-        return self._bench
+        return self._book
 
     async def start(self) -> None:
         """Delete what is of no use any more, and fold the stored reports.
@@ -102,7 +107,7 @@ class Rollouts:
         async with self._controller.writing():
             await self._prune()
             await self._catch_up()
-            await self.stopwatch.load()
+            await self.rollback_timer.load()
 
     async def take(self, report: Report) -> None:
         """Take a report; when this returns it is durable, and so is what it causes.
@@ -123,7 +128,7 @@ class Rollouts:
             self._pending = [one for one in self._pending if one is not waiting]
         await waiting.done
 
-    async def judge(self, judgement: Judgement) -> None:
+    async def judge(self, judgement: UserFeedback) -> None:
         """Take a user's judgement: stored, and counted if its variant is under a rollout.
 
         Raises:
@@ -144,7 +149,9 @@ class Rollouts:
             if found is not None:
                 raise AlreadyJudged(f"request {judgement.request_id} was judged differently before")
             self._judgements += 1
-            report = counted(judgement, self._controller.state, self._incarnation, self._judgements)
+            report = report_of_feedback(
+                judgement, self._controller.state, self._process_start_id, self._judgements
+            )
             await self._store([report], [judgement])
             self._controller.metrics.count_judgement(judgement)
 
@@ -156,13 +163,13 @@ class Rollouts:
         """
         async with self._controller.writing():
             await self._catch_up()
-            drafts = self._bench.reconsider(self._controller.state)
+            drafts = self._book.reconsider(self._controller.state)
             if drafts:
-                await self._commit(drafts, Beside())
+                await self._commit(drafts, CommitExtras())
             if self._clocks.now() - self._pruned_at >= timedelta(seconds=PRUNE_SECONDS):
                 await self._prune()
 
-    async def change(self, key: Key, edit: Edit, actor: str, reason: str) -> Kept:
+    async def change(self, key: Key, edit: Edit, actor: str, reason: str) -> ChangeResult:
         """An operator changes a rollout.
 
         Args:
@@ -180,7 +187,7 @@ class Rollouts:
             await self._catch_up()
             return await self._edited(edit(self.rollout(key)), actor, reason)
 
-    async def put(self, make: Callable[[], Rollout], actor: str, reason: str) -> Kept:
+    async def put(self, make: Callable[[], Rollout], actor: str, reason: str) -> ChangeResult:
         """An operator makes a rollout, or replaces one; else as `change`."""
         async with self._controller.writing():
             await self._catch_up()
@@ -203,7 +210,7 @@ class Rollouts:
 
     async def close(self) -> None:
         """Wait for the times of the last rollbacks."""
-        await self.stopwatch.close()
+        await self.rollback_timer.close()
 
     async def _take_pending(self) -> None:
         batch, self._pending = self._pending, []
@@ -229,7 +236,7 @@ class Rollouts:
         doubtful = [
             report
             for report in named.values()
-            if report.seq <= self._last.get((report.source, report.incarnation), report.seq)
+            if report.seq <= self._last.get((report.source, report.process_start_id), report.seq)
         ]
         stored: set[Name] = set()
         if doubtful:
@@ -238,31 +245,31 @@ class Rollouts:
             )
         return [report for name, report in named.items() if name not in stored]
 
-    async def _store(self, reports: Sequence[Report], judgements: Sequence[Judgement]) -> None:
+    async def _store(self, reports: Sequence[Report], judgements: Sequence[UserFeedback]) -> None:
         # From the first fold on the evidence is ahead of the store.
         self._is_behind = True
-        drafts = self._bench.hear(self._controller.state, reports)
-        await self._commit(drafts, Beside(reports, judgements))
+        drafts = self._book.hear(self._controller.state, reports)
+        await self._commit(drafts, CommitExtras(reports, judgements))
         for report in reports:
-            self._last[report.source, report.incarnation] = report.seq
+            self._last[report.source, report.process_start_id] = report.seq
         self._is_behind = False
 
-    async def _edited(self, rollout: Rollout, actor: str, reason: str) -> Kept:
+    async def _edited(self, rollout: Rollout, actor: str, reason: str) -> ChangeResult:
         state = self._controller.state
         is_changed = rollout != state.rollouts.get(rollout.key)
         if is_changed:
-            await self._commit([draft_of(state, rollout, actor, reason)], Beside())
-        return Kept(self.rollout(rollout.key), self._controller.state.epoch, is_changed)
+            await self._commit([draft_of(state, rollout, actor, reason)], CommitExtras())
+        return ChangeResult(self.rollout(rollout.key), self._controller.state.epoch, is_changed)
 
-    async def _commit(self, drafts: Sequence[Draft], beside: Beside) -> None:
+    async def _commit(self, drafts: Sequence[Draft], beside: CommitExtras) -> None:
         first, began = self._controller.state.epoch + 1, self._clocks.monotonic()
         durable_at, delivery = await self._controller.commit(drafts, beside)
         for epoch, draft in enumerate(drafts, start=first):
             payload = draft.payload
             if isinstance(payload, RolloutPayload) and delivery is not None:
-                context = self.stopwatch.note(epoch, draft.actor, payload, (began, durable_at))
+                context = self.rollback_timer.note(epoch, draft.actor, payload, (began, durable_at))
                 if takes_away(payload):
-                    self.stopwatch.start(epoch, payload, durable_at, delivery, context)
+                    self.rollback_timer.start(epoch, payload, durable_at, delivery, context)
 
     async def _catch_up(self) -> None:
         if not self._is_behind:
@@ -272,7 +279,7 @@ class Rollouts:
         self._last = {}
 
         def fold(store: Store) -> None:
-            store.look(lambda c: self._bench.begin(rollouts, observation_tables.reports(c, runs)))
+            store.look(lambda c: self._book.begin(rollouts, observation_tables.reports(c, runs)))
 
         await self._controller.write(fold)
         self._is_behind = False

@@ -12,7 +12,7 @@ from penumbra.deployments.rollouts.payload import RolloutPayload, takes_away
 from penumbra.deployments.rollouts.record import Verdict
 from penumbra.deployments.store.observation_tables import RollbackTimes
 from penumbra.monitoring.tracing.context import TraceContext
-from penumbra.monitoring.tracing.span import Happening, Span, SpanKind
+from penumbra.monitoring.tracing.span import Span, SpanEvent, SpanKind
 from penumbra.monitoring.tracing.tracer import Tracer, unix_ns
 
 _UNDECIDED = "undecided"
@@ -106,7 +106,7 @@ def trace_rollback(
             began_ns=unix_ns(began),
             ended_ns=unix_ns(max(began, ended)),
             attributes=about,
-            happenings=(Happening("durable", unix_ns(times.durable_at)),),
+            happenings=(SpanEvent("durable", unix_ns(times.durable_at)),),
         )
     )
 

@@ -7,7 +7,7 @@ import msgspec
 from penumbra.monitoring.signals.calibration import Calibration, calibrate
 
 
-class Calibrating:
+class CalibrationBuffer:
     """Gathers values until there are enough of them.
 
     Args:
@@ -42,7 +42,7 @@ class Calibrating:
         return {"wanted": self.wanted, "values": self._values, "aa": self._aa}
 
     @classmethod
-    def restore(cls, dumped: dict[str, Any]) -> "Calibrating":
+    def restore(cls, dumped: dict[str, Any]) -> "CalibrationBuffer":
         """Goes on where `dump` was."""
         gathered = cls(dumped["wanted"])
         gathered._values = {name: list(values) for name, values in dumped["values"].items()}
@@ -50,7 +50,7 @@ class Calibrating:
         return gathered
 
 
-def recorded(calibration: Calibration) -> dict[str, Any]:
+def to_record(calibration: Calibration) -> dict[str, Any]:
     """What goes into the record: JSON types only."""
     built: dict[str, Any] = msgspec.to_builtins(calibration)
     return built

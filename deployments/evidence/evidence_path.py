@@ -5,7 +5,7 @@ from typing import Any
 POINTS = 200
 
 
-class Trail:
+class EvidencePath:
     """(count, evidence) at even distances that grow with the path."""
 
     def __init__(self) -> None:
@@ -34,9 +34,9 @@ class Trail:
         return {"points": [list(point) for point in self.points], "stride": self._stride}
 
     @classmethod
-    def restore(cls, dumped: dict[str, Any]) -> "Trail":
+    def restore(cls, dumped: dict[str, Any]) -> "EvidencePath":
         """Goes on where `dump` was."""
-        trail = cls()
-        trail.points = [(count, evidence) for count, evidence in dumped["points"]]
-        trail._stride = dumped["stride"]
-        return trail
+        path = cls()
+        path.points = [(count, evidence) for count, evidence in dumped["points"]]
+        path._stride = dumped["stride"]
+        return path

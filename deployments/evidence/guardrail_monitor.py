@@ -3,14 +3,14 @@
 After a quarantine the slices that are out of traffic are bet on no more, and a fresh guard watches
 the rest: its promise holds anew for them. What slices have proven stays with the first guard.
 
-Reading order: Course.observe, Course.count_up.
+Reading order: GuardrailMonitor.observe, GuardrailMonitor.count_up.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from penumbra.deployments.evidence.evidence_path import Trail
+from penumbra.deployments.evidence.evidence_path import EvidencePath
 from penumbra.deployments.rollouts.findings import Tripped
 from penumbra.deployments.rollouts.spec import SAFETY, Action, Guardrail, RolloutSpec
 from penumbra.monitoring.observations import Signal
@@ -47,7 +47,7 @@ def guard_spec(
     )
 
 
-class Course:
+class GuardrailMonitor:
     """One guardrail over one run.
 
     Args:
@@ -62,7 +62,7 @@ class Course:
         self.spec = spec
         self.guard = Guard(spec)
         """Has seen everything: proofs and intervals."""
-        self.trail = Trail()
+        self.path = EvidencePath()
         self.count = 0
         self.tripped: Tripped | None = None
         """Latched; with `quarantine` only once naming slices was not enough."""
@@ -104,7 +104,7 @@ class Course:
         return {
             "guard": self.guard.dump(),
             "watch": None if self._watch is self.guard else self._watch.dump(),
-            "trail": self.trail.dump(),
+            "trail": self.path.dump(),
             "count": self.count,
             "tripped": None if self.tripped is None else asdict(self.tripped),
             "quarantined": {name: asdict(one) for name, one in self.quarantined.items()},
@@ -114,7 +114,7 @@ class Course:
     def load(self, dumped: dict[str, Any]) -> None:
         """Go on where `dump` was; this course is fresh and of the same spec."""
         self.guard = Guard.restore(self.spec, dumped["guard"])
-        self.trail = Trail.restore(dumped["trail"])
+        self.path = EvidencePath.restore(dumped["trail"])
         self.count = dumped["count"]
         self.tripped = None if dumped["tripped"] is None else _tripped(dumped["tripped"])
         self.quarantined = {name: _tripped(one) for name, one in dumped["quarantined"].items()}
@@ -129,7 +129,7 @@ class Course:
         if not self._watch.is_tripped:
             return
         tripped = self._found()
-        self.trail.end(self.count, tripped.evidence)
+        self.path.end(self.count, tripped.evidence)
         named = [name for name in tripped.culprits if name not in self.quarantined]
         out = len(self.quarantined) + len(named)
         if self.action != "quarantine" or not named or out > MOST_SLICES * len(self._seen):
@@ -151,7 +151,7 @@ class Course:
         self._seen.setdefault(slice_name)
         self.count += count
         if self.tripped is None:
-            self.trail.add(self.count, self._watch.evidence)
+            self.path.add(self.count, self._watch.evidence)
             self._settle()
 
     def _found(self) -> Tripped:

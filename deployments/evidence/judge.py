@@ -1,6 +1,6 @@
 """From reports to events: folds, decides, and says what is to be stored. Pure but for the evidence.
 
-Reading order: Bench.hear, Bench.reconsider.
+Reading order: EvidenceBook.hear, EvidenceBook.reconsider.
 """
 
 from collections.abc import Callable, Iterable
@@ -8,21 +8,21 @@ from datetime import datetime
 
 from penumbra.deployments.actors import GUARD
 from penumbra.deployments.evidence.run_evidence import RunEvidence
-from penumbra.deployments.gateways.feedback_relay import Judgement
+from penumbra.deployments.gateways.feedback_relay import UserFeedback
 from penumbra.deployments.history.config_effects import draft_of, obstacle_of
 from penumbra.deployments.history.events import Draft, Event
-from penumbra.deployments.history.state import State, step
+from penumbra.deployments.history.state import State, apply_event
 from penumbra.deployments.rollouts.decide import decide
 from penumbra.deployments.rollouts.findings import Findings
 from penumbra.deployments.rollouts.payload import Decided, RolloutPayload
 from penumbra.deployments.rollouts.record import WATCHED, Key, Phase, Rollout
-from penumbra.deployments.rollouts.transitions import Did, Step, summary
+from penumbra.deployments.rollouts.transitions import DecisionStep, StepKind, summary
 from penumbra.monitoring.observations import Counts, Report, Run, RunReport, Signal
 
 FEEDBACK = "feedback"
 """Source of the reports that carry judgements."""
 
-_AWAY = {Did.ROLLBACK: "rollback", Did.QUARANTINE: "quarantine"}
+_AWAY = {StepKind.ROLLBACK: "rollback", StepKind.QUARANTINE: "quarantine"}
 
 
 def evidence_of(rollout: Rollout) -> RunEvidence:
@@ -43,10 +43,12 @@ def runs_to_keep(rollouts: Iterable[Rollout], events: Iterable[Event]) -> list[s
 
 def name_of(report: Report) -> tuple[str, str, int]:
     """What a report is known by."""
-    return report.source, report.incarnation, report.seq
+    return report.source, report.process_start_id, report.seq
 
 
-def counted(judgement: Judgement, state: State, incarnation: str, seq: int) -> Report:
+def report_of_feedback(
+    judgement: UserFeedback, state: State, process_start_id: str, seq: int
+) -> Report:
     """The report by which a user's judgement counts, if its variant is under a rollout."""
     rollout = state.rollouts.get((judgement.model, judgement.variant))
     runs: tuple[RunReport, ...] = ()
@@ -55,10 +57,10 @@ def counted(judgement: Judgement, state: State, incarnation: str, seq: int) -> R
         ones = int(judgement.is_negative)
         counts = Counts(judgement.slice, Signal.FEEDBACK, 1 - ones, ones)
         runs = (RunReport(run, counts=(counts,)),)
-    return Report(FEEDBACK, incarnation, seq, runs)
+    return Report(FEEDBACK, process_start_id, seq, runs)
 
 
-class Bench:
+class EvidenceBook:
     """All rollouts of a state, with their evidence.
 
     Args:
@@ -132,11 +134,14 @@ class Bench:
         after = rollout.model_copy(update={"record": record})
         decided = None if report is None else decided_by(steps, evidence, findings, name_of(report))
         draft = draft_of(state, after, GUARD, summary(steps), decided)
-        return step(state, Event.of(draft, state.epoch + 1, now)), [draft]
+        return apply_event(state, Event.of(draft, state.epoch + 1, now)), [draft]
 
 
 def decided_by(
-    steps: Iterable[Step], evidence: RunEvidence, findings: Findings, report: tuple[str, str, int]
+    steps: Iterable[DecisionStep],
+    evidence: RunEvidence,
+    findings: Findings,
+    report: tuple[str, str, int],
 ) -> Decided | None:
     """What is kept of a decision that took traffic away; None: it did not.
 

@@ -12,11 +12,15 @@ from typing import Any
 
 import msgspec
 
-from penumbra.deployments.evidence.calibration_buffer import Calibrating, from_record, recorded
-from penumbra.deployments.evidence.guardrail_monitor import Course, alpha_of, guard_spec
-from penumbra.deployments.evidence.run_totals import Tally
-from penumbra.deployments.evidence.seen_clusters import Bets
-from penumbra.deployments.rollouts.findings import Findings, Hard, Tripped
+from penumbra.deployments.evidence.calibration_buffer import (
+    CalibrationBuffer,
+    from_record,
+    to_record,
+)
+from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor, alpha_of, guard_spec
+from penumbra.deployments.evidence.run_totals import RunTotals
+from penumbra.deployments.evidence.seen_clusters import SeenClusters
+from penumbra.deployments.rollouts.findings import Findings, HardFailure, Tripped
 from penumbra.deployments.rollouts.spec import QUALITY, Calibrate, Guardrail, RolloutSpec
 from penumbra.monitoring.observations import Arm, Counts, Pair, RunReport, SelfTest, Signal, Trip
 from penumbra.monitoring.signals.calibration import Calibration
@@ -38,26 +42,26 @@ class RunEvidence:
         self.spec = spec
         self.run = run
         self.slices = slices
-        self.courses: dict[Signal, Course] = {}
+        self.monitors: dict[Signal, GuardrailMonitor] = {}
         """By signal; displacement's is missing while its tolerance is being read."""
-        self.aa: dict[Signal, Course] = {}
+        self.aa: dict[Signal, GuardrailMonitor] = {}
         """The baseline against itself."""
-        self.tally = Tally()
+        self.totals = RunTotals()
         self.fingerprints: dict[str, str] = {}
         self.changed: str | None = None
-        self.hard: Hard | None = None
+        self.hard: HardFailure | None = None
         self.self_tests: dict[str, SelfTest] = {}
         """Who tested -> the last one."""
         self.observed_at = 0.0
         """Unix seconds of the last thing observed that has a time."""
         self.pairs: dict[str, int] = {}
         """Slice -> candidate pairs that were bet on."""
-        self.calibration: Calibrating | None = None
+        self.calibration: CalibrationBuffer | None = None
         self.calibrated: dict[str, Any] | None = None
-        self._bets = {arm: Bets() for arm in Arm}
+        self._clusters = {arm: SeenClusters() for arm in Arm}
         for guardrail in spec.guardrails:
             if isinstance(guardrail.tolerance, Calibrate):
-                self.calibration = Calibrating(guardrail.tolerance.calibrate)
+                self.calibration = CalibrationBuffer(guardrail.tolerance.calibrate)
             else:
                 self._open(guardrail, guardrail.tolerance, guardrail.slices)
         self._open_aa()
@@ -87,7 +91,7 @@ class RunEvidence:
         for counts in report.counts:
             self._count(counts)
         for shed in report.sheds:
-            self.tally.shed(shed)
+            self.totals.shed(shed)
 
     def _change(self, fingerprints: Mapping[str, str]) -> str | None:
         for variant, digest in sorted(fingerprints.items()):
@@ -101,20 +105,20 @@ class RunEvidence:
         if trip.signal == "fingerprint":
             self.changed = self.changed or trip.detail
         elif self.hard is None:
-            self.hard = Hard(trip.signal, trip.detail)
+            self.hard = HardFailure(trip.signal, trip.detail)
 
     def _pair(self, pair: Pair) -> None:
         self._saw(pair.at)
-        is_fresh = self._bets[pair.arm].take(pair.cluster, pair.session)
+        is_fresh = self._clusters[pair.arm].take(pair.cluster, pair.session)
         if pair.arm is Arm.BASELINE:
             if is_fresh:
                 self._pair_aa(pair)
             return
-        self.tally.add(pair)
+        self.totals.add(pair)
         if pair.not_finite and self.hard is None:
-            self.hard = Hard("not_finite", f"a log-probability in {pair.request_id}")
+            self.hard = HardFailure("not_finite", f"a log-probability in {pair.request_id}")
         if not is_fresh:
-            self.tally.repeats += 1
+            self.totals.repeats += 1
             return
         self._observe(Signal.FAILURE, pair.slice, float(pair.missing is not None))
         if self.broken is not None:
@@ -149,15 +153,15 @@ class RunEvidence:
                 self.aa[signal].observe(pair.slice, float(value))
 
     def _observe(self, signal: Signal, slice_name: str, value: float | None) -> None:
-        course = self.courses.get(signal)
-        if course is not None and value is not None:
-            course.observe(slice_name, float(value))
+        monitor = self.monitors.get(signal)
+        if monitor is not None and value is not None:
+            monitor.observe(slice_name, float(value))
 
     def _count(self, counts: Counts) -> None:
-        course = self.courses.get(counts.signal)
+        monitor = self.monitors.get(counts.signal)
         # A pair's signals come as pairs: each is one bet.
-        if course is not None and counts.signal not in QUALITY:
-            course.count_up(counts.slice, counts.zeros, counts.ones)
+        if monitor is not None and counts.signal not in QUALITY:
+            monitor.count_up(counts.slice, counts.zeros, counts.ones)
 
     def _saw(self, at: float) -> None:
         self.observed_at = max(self.observed_at, at)
@@ -167,9 +171,9 @@ class RunEvidence:
     @property
     def broken(self) -> str | None:
         """Why the instrument cannot be trusted; None: it can."""
-        for course in self.aa.values():
-            if course.tripped is not None:
-                return f"the baseline differs from itself in {course.signal.value}"
+        for monitor in self.aa.values():
+            if monitor.tripped is not None:
+                return f"the baseline differs from itself in {monitor.signal.value}"
         for source, test in self.self_tests.items():
             if not test.is_ok:
                 return f"the self-test of {source} failed: {test.detail}"
@@ -178,9 +182,9 @@ class RunEvidence:
     def findings(self) -> Findings:
         """All that `decide` needs to know."""
         quarantined: dict[str, Tripped] = {}
-        for course in self.courses.values():
-            quarantined |= course.quarantined
-        proving = [course for signal, course in self.courses.items() if signal in QUALITY]
+        for monitor in self.monitors.values():
+            quarantined |= monitor.quarantined
+        proving = [monitor for signal, monitor in self.monitors.items() if signal in QUALITY]
         is_complete = self.calibration is None
         return Findings(
             run=self.run,
@@ -189,26 +193,26 @@ class RunEvidence:
             proven=tuple(
                 name
                 for name in self.slices
-                if is_complete and all(self._is_proven(course, name) for course in proving)
+                if is_complete and all(self._is_proven(monitor, name) for monitor in proving)
             ),
             is_aggregate_proven=is_complete
-            and all(course.guard.aggregate().is_proven for course in proving),
+            and all(monitor.guard.aggregate().is_proven for monitor in proving),
             hard=self.hard,
             tripped=tuple(
-                course.tripped for course in self.courses.values() if course.tripped is not None
+                monitor.tripped for monitor in self.monitors.values() if monitor.tripped is not None
             ),
             quarantined=quarantined,
             broken=self.broken,
-            missing_ratio=self.tally.missing_ratio,
+            missing_ratio=self.totals.missing_ratio,
             fingerprints=dict(self.fingerprints),
             changed=self.changed,
             calibration=self.calibrated,
         )
 
-    def _is_proven(self, course: Course, slice_name: str) -> bool:
+    def _is_proven(self, monitor: GuardrailMonitor, slice_name: str) -> bool:
         if self.pairs.get(slice_name, 0) < self.spec.gates.slice_pairs:
             return False
-        return course.guard.slice(slice_name).is_proven
+        return monitor.guard.slice(slice_name).is_proven
 
     # Beginning, leaving off, going on
 
@@ -216,7 +220,7 @@ class RunEvidence:
         tolerances = {name: slices.get(name, default) for name in self.slices}
         alpha = alpha_of(self.spec, guardrail)
         spec = guard_spec(self.spec, guardrail.signal, tolerances, default, alpha)
-        self.courses[guardrail.signal] = Course(guardrail.signal, guardrail.action, spec)
+        self.monitors[guardrail.signal] = GuardrailMonitor(guardrail.signal, guardrail.action, spec)
 
     def _open_aa(self) -> None:
         harm = self.spec.guardrail(Signal.HARM)
@@ -228,23 +232,23 @@ class RunEvidence:
             own = dict.fromkeys(self.slices, tolerance)
             # Its own alpha: it takes no traffic away.
             spec = guard_spec(self.spec, signal, own, tolerance, AA_ALPHA / len(tolerances))
-            self.aa[signal] = Course(signal, "hold", spec)
+            self.aa[signal] = GuardrailMonitor(signal, "hold", spec)
 
     def _calibrated(self, result: Calibration | None) -> None:
         guardrail = self.spec.guardrail(Signal.DISPLACEMENT)
         if guardrail is None or result is None:
             return
         read = {name: one.tolerance for name, one in result.slices.items()}
-        self.calibrated, self.calibration = recorded(result), None
+        self.calibrated, self.calibration = to_record(result), None
         self._open(guardrail, result.default.tolerance, read | guardrail.slices)
 
     def dump(self) -> dict[str, Any]:
         """JSON-able; `restore` goes on from it."""
         return {
             "run": self.run,
-            "courses": {signal.value: course.dump() for signal, course in self.courses.items()},
-            "aa": {signal.value: course.dump() for signal, course in self.aa.items()},
-            "tally": self.tally.dump(),
+            "courses": {signal.value: monitor.dump() for signal, monitor in self.monitors.items()},
+            "aa": {signal.value: monitor.dump() for signal, monitor in self.aa.items()},
+            "tally": self.totals.dump(),
             "fingerprints": self.fingerprints,
             "changed": self.changed,
             "hard": None if self.hard is None else asdict(self.hard),
@@ -253,7 +257,7 @@ class RunEvidence:
             "pairs": self.pairs,
             "calibration": None if self.calibration is None else self.calibration.dump(),
             "calibrated": self.calibrated,
-            "bets": {arm.value: bets.dump() for arm, bets in self._bets.items()},
+            "bets": {arm.value: clusters.dump() for arm, clusters in self._clusters.items()},
         }
 
     @classmethod
@@ -265,14 +269,14 @@ class RunEvidence:
         if dumped["calibrated"] is not None:
             evidence._calibrated(from_record(dumped["calibrated"]))
         elif dumped["calibration"] is not None:
-            evidence.calibration = Calibrating.restore(dumped["calibration"])
-        for courses, name in ((evidence.courses, "courses"), (evidence.aa, "aa")):
+            evidence.calibration = CalibrationBuffer.restore(dumped["calibration"])
+        for monitors, name in ((evidence.monitors, "courses"), (evidence.aa, "aa")):
             for signal, one in dumped[name].items():
-                courses[Signal(signal)].load(one)
-        evidence.tally = Tally.restore(dumped["tally"])
+                monitors[Signal(signal)].load(one)
+        evidence.totals = RunTotals.restore(dumped["tally"])
         evidence.fingerprints, evidence.pairs = dict(dumped["fingerprints"]), dict(dumped["pairs"])
         evidence.changed, evidence.observed_at = dumped["changed"], dumped["observed_at"]
-        evidence.hard = None if dumped["hard"] is None else Hard(**dumped["hard"])
+        evidence.hard = None if dumped["hard"] is None else HardFailure(**dumped["hard"])
         evidence.self_tests = msgspec.convert(dumped["self_tests"], dict[str, SelfTest])
-        evidence._bets = {arm: Bets.restore(dumped["bets"][arm.value]) for arm in Arm}
+        evidence._clusters = {arm: SeenClusters.restore(dumped["bets"][arm.value]) for arm in Arm}
         return evidence

@@ -10,7 +10,7 @@ from penumbra.monitoring.observations import Pair, Shed
 WORST = 20
 
 
-class Tally:
+class RunTotals:
     """Sums over the candidate pairs of a run."""
 
     def __init__(self) -> None:
@@ -78,15 +78,15 @@ class Tally:
         }
 
     @classmethod
-    def restore(cls, dumped: dict[str, Any]) -> "Tally":
+    def restore(cls, dumped: dict[str, Any]) -> "RunTotals":
         """Goes on where `dump` was."""
-        tally = cls()
-        tally.sums = Counter(dumped["sums"])
-        tally.asked, tally.missing = dumped["asked"], dumped["missing"]
-        tally.repeats = dumped["repeats"]
-        tally.sheds, tally.failed = Counter(dumped["sheds"]), Counter(dumped["failed"])
-        tally.worst = msgspec.convert(dumped["worst"], list[Pair])
-        return tally
+        totals = cls()
+        totals.sums = Counter(dumped["sums"])
+        totals.asked, totals.missing = dumped["asked"], dumped["missing"]
+        totals.repeats = dumped["repeats"]
+        totals.sheds, totals.failed = Counter(dumped["sheds"]), Counter(dumped["failed"])
+        totals.worst = msgspec.convert(dumped["worst"], list[Pair])
+        return totals
 
 
 def badness(pair: Pair) -> float:

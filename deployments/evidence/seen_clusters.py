@@ -6,7 +6,7 @@ REMEMBERED = 250_000
 """Prompts, and sessions. The oldest are forgotten; the horizon of a run is far below."""
 
 
-class Bets:
+class SeenClusters:
     """What has been bet on."""
 
     def __init__(self) -> None:
@@ -32,12 +32,12 @@ class Bets:
         return {"clusters": list(self._clusters), "sessions": list(self._sessions)}
 
     @classmethod
-    def restore(cls, dumped: dict[str, Any]) -> "Bets":
+    def restore(cls, dumped: dict[str, Any]) -> "SeenClusters":
         """Goes on where `dump` was."""
-        bets = cls()
-        bets._clusters = dict.fromkeys(dumped["clusters"])
-        bets._sessions = dict.fromkeys(dumped["sessions"])
-        return bets
+        clusters = cls()
+        clusters._clusters = dict.fromkeys(dumped["clusters"])
+        clusters._sessions = dict.fromkeys(dumped["sessions"])
+        return clusters
 
 
 def _remember(seen: dict[int, None], value: int) -> None:

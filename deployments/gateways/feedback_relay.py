@@ -5,7 +5,7 @@ answered. If that is another one, all others are asked. A request is judged once
 again is the same one (a client may retry), a different one is refused -- what was counted as
 evidence cannot be taken back.
 
-Reading order: Judgement, FeedbackRelay.take.
+Reading order: UserFeedback, FeedbackRelay.take.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class AlreadyJudged(Conflict):
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class UserFeedback:
     """One row of the table `feedback`; (tenant, request_id) is its identity."""
 
     request_id: str
@@ -68,7 +68,7 @@ class FeedbackRelay:
     """
 
     def __init__(self, links: Callable[[], Iterable[Link]]) -> None:
-        self.on_judgement: Callable[[Judgement], Awaitable[None]] = _refuse
+        self.on_judgement: Callable[[UserFeedback], Awaitable[None]] = _refuse
         """Makes a judgement durable and counts it. Does nothing if it is there already; raises
         AlreadyJudged if another one is, StoreUnavailable if it cannot be stored now."""
         self._links = links
@@ -140,8 +140,8 @@ class FeedbackRelay:
                 del self._sought[key]
 
 
-def _judgement(feedback: Feedback, attribution: Attribution) -> Judgement:
-    return Judgement(
+def _judgement(feedback: Feedback, attribution: Attribution) -> UserFeedback:
+    return UserFeedback(
         request_id=feedback.request_id,
         tenant=feedback.tenant,
         model=attribution.model,
@@ -158,5 +158,5 @@ def _answer(link: Link, done: FeedbackDone) -> None:
     link.say((FeedbackDone, done.nonce), encode(done))
 
 
-async def _refuse(judgement: Judgement) -> None:
+async def _refuse(judgement: UserFeedback) -> None:
     raise Conflict(f"nobody keeps judgements here (model {judgement.model})")

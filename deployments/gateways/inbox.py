@@ -4,7 +4,7 @@ Reports are taken one after another for each process, in a task of its own: whoe
 link must go on hearing acknowledgements while a report is being made durable, for a rollback that
 the report causes waits for them.
 
-Reading order: Desk.open, Desk.heard.
+Reading order: LinkInbox.open, LinkInbox.heard.
 """
 
 import asyncio
@@ -16,20 +16,20 @@ from dataclasses import dataclass, field
 
 from penumbra.deployments.gateways.feedback_relay import FeedbackRelay
 from penumbra.deployments.gateways.link import Link
-from penumbra.deployments.gateways.liveness import Guardianship
+from penumbra.deployments.gateways.liveness import GuardLiveness
 from penumbra.monitoring.observations import Report
 from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.link.messages import (
     Beat,
     Feedback,
     Found,
+    LeaseGrant,
     LinkError,
     Probe,
     Renew,
     Stored,
     encode,
 )
-from penumbra.router.link.messages import Lease as Grant
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class _Visit:
     probes: dict[int, float] = field(default_factory=dict)
 
 
-class Desk:
+class LinkInbox:
     """Hears gateways or comparators.
 
     Args:
@@ -62,7 +62,7 @@ class Desk:
 
     def __init__(
         self,
-        guardianship: Guardianship,
+        liveness: GuardLiveness,
         now: Callable[[], float],
         *,
         is_for_comparators: bool = False,
@@ -71,7 +71,7 @@ class Desk:
         """Makes a report durable before it returns; raises if it cannot now."""
         self.snapshot = Snapshot(epoch=0, models={})
         """The newest routing table."""
-        self._guardianship = guardianship
+        self._liveness = liveness
         self._now = now
         self._is_for_comparators = is_for_comparators
         self._visits: dict[Link, _Visit] = {}
@@ -89,7 +89,7 @@ class Desk:
         visit = self._visits.pop(link, None)
         self.feedback.gone(link)
         for report in visit.reports if visit else ():
-            self._guardianship.stored((link, report.incarnation, report.seq))
+            self._liveness.stored((link, report.process_start_id, report.seq))
 
     async def _serve(self, link: Link, visit: _Visit) -> None:
         async with asyncio.TaskGroup() as group:
@@ -110,7 +110,7 @@ class Desk:
             case Beat(nonce=nonce) if self._is_for_comparators:
                 asked_at = visit.probes.pop(nonce, None)
                 if asked_at is not None:
-                    self._guardianship.beat(link.hello.host, asked_at)
+                    self._liveness.beat(link.hello.host, asked_at)
             case Report():
                 self._queue(link, visit, message)
             case Feedback():
@@ -121,9 +121,9 @@ class Desk:
                 raise LinkError(f"{type(message).__name__} was not asked for")
 
     def _renew(self, link: Link, nonce: int) -> None:
-        seconds = self._guardianship.grant(self.snapshot, link.hello.host, self._now())
-        grant = Grant(nonce, seconds, self._guardianship.lease_seconds)
-        link.say(Grant, encode(grant))
+        seconds = self._liveness.grant(self.snapshot, link.hello.host, self._now())
+        grant = LeaseGrant(nonce, seconds, self._liveness.lease_seconds)
+        link.say(LeaseGrant, encode(grant))
 
     # Reports
 
@@ -132,7 +132,7 @@ class Desk:
             raise LinkError("more reports than may be unacknowledged")
         visit.reports.append(report)
         visit.has_report.set()
-        self._guardianship.arrived((link, report.incarnation, report.seq), self._now())
+        self._liveness.arrived((link, report.process_start_id, report.seq), self._now())
 
     async def _take_reports(self, link: Link, visit: _Visit) -> None:
         while True:
@@ -144,8 +144,8 @@ class Desk:
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             visit.reports.popleft()
-            self._guardianship.stored((link, report.incarnation, report.seq))
-            link.say(Stored, encode(Stored(report.incarnation, report.seq)))
+            self._liveness.stored((link, report.process_start_id, report.seq))
+            link.say(Stored, encode(Stored(report.process_start_id, report.seq)))
 
     async def _is_taken(self, report: Report) -> bool:
         # Not interrupted by the end of the connection: half a change would be left.
@@ -174,7 +174,7 @@ class Desk:
             if len(visit.probes) > _PROBES_REMEMBERED:
                 del visit.probes[next(iter(visit.probes))]
             link.say(Probe, encode(Probe(nonce)))
-            await asyncio.sleep(self._guardianship.period_seconds)
+            await asyncio.sleep(self._liveness.period_seconds)
 
 
 async def _refuse(report: Report) -> None:

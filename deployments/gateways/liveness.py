@@ -25,7 +25,7 @@ OLDEST_SECONDS = 86_400.0
 _NEVER = float("-inf")
 
 
-class Guardianship:
+class GuardLiveness:
     """The signs of life of one control process and its comparators.
 
     Args:

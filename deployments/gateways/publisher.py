@@ -11,11 +11,11 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from penumbra.deployments.gateways.inbox import Desk
+from penumbra.deployments.gateways.inbox import LinkInbox
 from penumbra.deployments.gateways.link import Channel, Link, LinkClosed
 from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.link.messages import (
-    Applied,
+    EpochApplied,
     FromGateway,
     Hello,
     LinkError,
@@ -125,7 +125,7 @@ class Publisher:
         self,
         store: str,
         now: Callable[[], float],
-        desk: Desk | None = None,
+        desk: LinkInbox | None = None,
         follower: "Publisher | None" = None,
     ) -> None:
         self._store = store
@@ -212,7 +212,7 @@ class Publisher:
 
     def _heard(self, link: Link, message: FromGateway) -> None:
         match message:
-            case Applied(epoch=epoch):
+            case EpochApplied(epoch=epoch):
                 link.epoch, link.refusal = epoch, None
                 for delivery in self._deliveries:
                     delivery.answered(link, epoch, self._now())

@@ -9,12 +9,12 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from penumbra.deployments.errors import DeploymentsError
-from penumbra.deployments.gateways.liveness import Guardianship
+from penumbra.deployments.gateways.liveness import GuardLiveness
 
 log = logging.getLogger(__name__)
 
 
-class Heart:
+class ControlTick:
     """The control process's tick.
 
     Args:
@@ -25,13 +25,13 @@ class Heart:
 
     def __init__(
         self,
-        guardianship: Guardianship,
+        liveness: GuardLiveness,
         prove_store: Callable[[], Awaitable[None]],
         now: Callable[[], float],
     ) -> None:
         self.on_tick: Callable[[], Awaitable[None]] = _do_nothing
         """What the guard has to do regularly; raises if it could not."""
-        self._guardianship = guardianship
+        self._liveness = liveness
         self._prove_store = prove_store
         self._now = now
         self._is_well = True
@@ -40,7 +40,7 @@ class Heart:
         """Beat until cancelled."""
         while True:
             await self.beat()
-            await asyncio.sleep(self._guardianship.period_seconds)
+            await asyncio.sleep(self._liveness.period_seconds)
 
     async def beat(self) -> None:
         """Beat once; a failure is logged, once for each time that things go wrong."""
@@ -56,7 +56,7 @@ class Heart:
             log.exception("guard_not_alive")
             self._is_well = False
         else:
-            self._guardianship.ticked(began)
+            self._liveness.ticked(began)
             self._is_well = True
 
 

@@ -26,7 +26,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
+class ChangeOutcome:
     """What came of a change."""
 
     epoch: int

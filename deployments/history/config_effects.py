@@ -4,7 +4,7 @@ from datetime import datetime
 
 from penumbra.deployments.errors import Conflict
 from penumbra.deployments.history.events import ConfigPayload, Draft, Event, Kind
-from penumbra.deployments.history.state import State, fold, step
+from penumbra.deployments.history.state import State, apply_event, fold
 from penumbra.deployments.rollouts.payload import Decided, RolloutPayload
 from penumbra.deployments.rollouts.record import (
     SERVING,
@@ -14,7 +14,7 @@ from penumbra.deployments.rollouts.record import (
     flag_after,
     slices_of,
 )
-from penumbra.deployments.rollouts.transitions import changed, next_step, restarted
+from penumbra.deployments.rollouts.transitions import next_stage_index, replace_fields, restart
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot
 
 _WHOLE = 100.0
@@ -35,7 +35,7 @@ def draft_of(
     is_serving = record.phase in SERVING
     if is_serving != (record.outside is not None):
         # Kept for exactly as long as the model's quarantine is this rollout's.
-        record = changed(record, outside=flag.quarantined if is_serving else None)
+        record = replace_fields(record, outside=flag.quarantined if is_serving else None)
         rollout = rollout.model_copy(update={"record": record})
     return Draft(
         kind=Kind.ROLLOUT,
@@ -52,7 +52,7 @@ def draft_of(
     )
 
 
-def configured(state: State, payload: ConfigPayload, actor: str, now: datetime) -> list[Draft]:
+def apply_config(state: State, payload: ConfigPayload, actor: str, now: datetime) -> list[Draft]:
     """The events by which a configuration is taken over: itself, and what it does to rollouts.
 
     A rollout whose candidate is gone (or is the baseline now) ends. One whose model has other
@@ -60,14 +60,14 @@ def configured(state: State, payload: ConfigPayload, actor: str, now: datetime) 
     """
     reason = "the configuration file changed" if state.epoch else "first start"
     draft = Draft(kind=Kind.CONFIG, actor=actor, reason=reason, model=None, payload=payload)
-    drafts, after = [draft], step(state, Event.of(draft, state.epoch + 1, now))
+    drafts, after = [draft], apply_event(state, Event.of(draft, state.epoch + 1, now))
     for rollout in state.rollouts.values():
         adapted = _adapted(state, rollout, after.models.get(rollout.spec.model), now)
         if adapted is None:
             continue
         draft = draft_of(after, adapted, actor, adapted.record.cause)
         drafts.append(draft)
-        after = step(after, Event.of(draft, after.epoch + 1, now))
+        after = apply_event(after, Event.of(draft, after.epoch + 1, now))
     return drafts
 
 
@@ -85,8 +85,8 @@ def obstacle_of(state: State, rollout: Rollout) -> str | None:
     flag = state.flags[model]
     if flag.killed:
         return "the kill switch is on"
-    step = next_step(rollout.spec, rollout.record)
-    wanted = 0.0 if step is None else rollout.spec.shares[step]
+    index = next_stage_index(rollout.spec, rollout.record)
+    wanted = 0.0 if index is None else rollout.spec.shares[index]
     taken = sum(
         share
         for name, share in flag.split.items()
@@ -99,14 +99,14 @@ def obstacle_of(state: State, rollout: Rollout) -> str | None:
 
 def flags_after(state: State, payload: ConfigPayload, now: datetime) -> dict[str, Flag]:
     """The flags once a configuration is taken over."""
-    drafts = configured(state, payload, "configuration", now)
+    drafts = apply_config(state, payload, "configuration", now)
     events = (Event.of(one, state.epoch + number, now) for number, one in enumerate(drafts, 1))
     return dict(fold(events, state).flags)
 
 
-def ended(rollout: Rollout, now: datetime, cause: str) -> Rollout:
+def end_rollout(rollout: Rollout, now: datetime, cause: str) -> Rollout:
     """Over: nothing is compared any more, and the candidate's share is gone."""
-    record = changed(rollout.record, phase=Phase.OFF, since=now, cause=cause)
+    record = replace_fields(rollout.record, phase=Phase.OFF, since=now, cause=cause)
     return rollout.model_copy(update={"record": record})
 
 
@@ -143,11 +143,13 @@ def _adapted(
     if record.phase is Phase.OFF:
         return None
     if model is None or spec.candidate not in model.variants or spec.candidate == model.baseline:
-        return ended(rollout, now, f"the configuration has no candidate {spec.candidate} any more")
+        return end_rollout(
+            rollout, now, f"the configuration has no candidate {spec.candidate} any more"
+        )
     old = state.models.get(spec.model)
     is_same = old is not None and old.baseline == model.baseline and old.slices == model.slices
     if is_same or record.phase not in WATCHED:
         return None
     cause = "evidence begins anew: the model's slices or baseline changed"
-    fresh = changed(restarted(record, now, cause), slices=slices_of(model))
+    fresh = replace_fields(restart(record, now, cause), slices=slices_of(model))
     return rollout.model_copy(update={"record": fresh})

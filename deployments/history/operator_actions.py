@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from penumbra.deployments.errors import Conflict, NotFound, RolloutRefused
-from penumbra.deployments.history.config_effects import ended, obstacle_of
+from penumbra.deployments.history.config_effects import end_rollout, obstacle_of
 from penumbra.deployments.history.state import State
 from penumbra.deployments.rollouts.findings import Findings
-from penumbra.deployments.rollouts.gates import gates
+from penumbra.deployments.rollouts.gates import advance_conditions
 from penumbra.deployments.rollouts.record import (
     WATCHED,
-    Held,
+    Hold,
     Phase,
     Rollout,
     RolloutRecord,
@@ -18,12 +18,12 @@ from penumbra.deployments.rollouts.record import (
 )
 from penumbra.deployments.rollouts.spec import RolloutSpec
 from penumbra.deployments.rollouts.transitions import (
-    Did,
-    Step,
-    advanced,
-    changed,
-    restarted,
-    rolled_back,
+    DecisionStep,
+    StepKind,
+    advance,
+    replace_fields,
+    restart,
+    roll_back,
 )
 from penumbra.router.flags.routing_table import ModelSnapshot
 from penumbra.router.flags.rule_checks import one_of, problem
@@ -32,7 +32,7 @@ WAIVED = frozenset({"time"})
 """Gates that a person may open."""
 
 
-def applied(state: State, spec: RolloutSpec, reason: str, now: datetime, name: str) -> Rollout:
+def apply(state: State, spec: RolloutSpec, reason: str, now: datetime, name: str) -> Rollout:
     """A rollout that begins, or begins anew with another spec; the same one if nothing changes.
 
     One that was rolled back stays so: the new spec waits for the re-arming.
@@ -64,14 +64,16 @@ def applied(state: State, spec: RolloutSpec, reason: str, now: datetime, name: s
     if old.spec == spec and old.record.phase is not Phase.OFF:
         return old
     if old.record.phase is Phase.ROLLED_BACK:
-        return Rollout(spec=spec, record=changed(old.record, step=0, run=old.record.next_run))
-    record = changed(restarted(old.record, now, reason), slices=slices_of(model))
+        return Rollout(
+            spec=spec, record=replace_fields(old.record, stage_index=0, run=old.record.next_run)
+        )
+    record = replace_fields(restart(old.record, now, reason), slices=slices_of(model))
     if old.record.phase is Phase.OFF:
-        record = changed(record, held=None)
+        record = replace_fields(record, held=None)
     return Rollout(spec=spec, record=record)
 
 
-def promoted(state: State, rollout: Rollout, findings: Findings, now: datetime) -> Rollout:
+def promote(state: State, rollout: Rollout, findings: Findings, now: datetime) -> Rollout:
     """One stage on, without waiting for the stage's time to be over.
 
     Raises:
@@ -80,28 +82,28 @@ def promoted(state: State, rollout: Rollout, findings: Findings, now: datetime) 
     obstacle = obstacle_of(state, rollout)
     shut = [
         f"{gate.name}: found {gate.found}, wanted {gate.wanted}"
-        for gate in gates(rollout.spec, rollout.record, findings, now, obstacle)
+        for gate in advance_conditions(rollout.spec, rollout.record, findings, now, obstacle)
         if not gate.is_met and gate.name not in WAIVED
     ]
     if shut:
         raise Conflict(f"{_name(rollout)} cannot advance yet: {'; '.join(shut)}")
-    record, steps = advanced(rollout.spec, rollout.record, now)
+    record, steps = advance(rollout.spec, rollout.record, now)
     if not steps or rollout.record.phase not in WATCHED:
         raise Conflict(f"{_name(rollout)} is {rollout.stage}: there is no next stage")
     return rollout.model_copy(update={"record": record})
 
 
-def held(rollout: Rollout, reason: str) -> Rollout:
+def hold(rollout: Rollout, reason: str) -> Rollout:
     """It keeps its share and advances no more.
 
     Raises:
         Conflict: It runs no more.
     """
     _require_watched(rollout)
-    return _with(rollout, held=Held(by="operator", cause=reason), cause=f"held: {reason}")
+    return _with(rollout, held=Hold(by="operator", cause=reason), cause=f"held: {reason}")
 
 
-def resumed(rollout: Rollout, reason: str) -> Rollout:
+def resume(rollout: Rollout, reason: str) -> Rollout:
     """It may advance again.
 
     Raises:
@@ -113,18 +115,20 @@ def resumed(rollout: Rollout, reason: str) -> Rollout:
     return _with(rollout, held=None, cause=f"resumed: {reason}")
 
 
-def taken_back(rollout: Rollout, reason: str, now: datetime) -> Rollout:
+def rollback(rollout: Rollout, reason: str, now: datetime) -> Rollout:
     """Everybody gets the baseline, until it is re-armed.
 
     Raises:
         Conflict: It runs no more.
     """
     _require_watched(rollout)
-    record, _ = rolled_back(rollout.record, now, Step(Did.ROLLBACK, f"by hand: {reason}"))
+    record, _ = roll_back(
+        rollout.record, now, DecisionStep(StepKind.ROLLBACK, f"by hand: {reason}")
+    )
     return rollout.model_copy(update={"record": record})
 
 
-def rearmed(state: State, rollout: Rollout, reason: str, now: datetime) -> Rollout:
+def rearm(state: State, rollout: Rollout, reason: str, now: datetime) -> Rollout:
     """Shadow again, with fresh evidence and a fresh alpha.
 
     Raises:
@@ -132,14 +136,14 @@ def rearmed(state: State, rollout: Rollout, reason: str, now: datetime) -> Rollo
     """
     if rollout.record.phase is not Phase.ROLLED_BACK:
         raise Conflict(f"{_name(rollout)} is {rollout.stage}, wanted one that was rolled back")
-    record = restarted(rollout.record, now, f"re-armed: {reason}")
+    record = restart(rollout.record, now, f"re-armed: {reason}")
     model = state.models.get(rollout.spec.model)
     if model is not None:
-        record = changed(record, slices=slices_of(model))
-    return rollout.model_copy(update={"record": changed(record, held=None)})
+        record = replace_fields(record, slices=slices_of(model))
+    return rollout.model_copy(update={"record": replace_fields(record, held=None)})
 
 
-def over(rollout: Rollout, reason: str, now: datetime) -> Rollout:
+def end(rollout: Rollout, reason: str, now: datetime) -> Rollout:
     """It ends: nothing is compared any more, and the candidate's share is gone.
 
     Raises:
@@ -147,7 +151,7 @@ def over(rollout: Rollout, reason: str, now: datetime) -> Rollout:
     """
     if rollout.record.phase is Phase.OFF:
         raise Conflict(f"{_name(rollout)} has ended already")
-    return ended(rollout, now, f"ended: {reason}")
+    return end_rollout(rollout, now, f"ended: {reason}")
 
 
 def _require_watched(rollout: Rollout) -> None:
@@ -160,7 +164,7 @@ def _name(rollout: Rollout) -> str:
 
 
 def _with(rollout: Rollout, **update: object) -> Rollout:
-    return rollout.model_copy(update={"record": changed(rollout.record, **update)})
+    return rollout.model_copy(update={"record": replace_fields(rollout.record, **update)})
 
 
 def _problems(spec: RolloutSpec, model: ModelSnapshot) -> Iterator[str]:

@@ -38,11 +38,11 @@ def fold(events: Iterable[Event], state: State = EMPTY) -> State:
         ValueError: An epoch is missing, or an event belongs to a model that no event configured.
     """
     for event in events:
-        state = step(state, event)
+        state = apply_event(state, event)
     return state
 
 
-def step(state: State, event: Event) -> State:
+def apply_event(state: State, event: Event) -> State:
     """The state after one more event.
 
     Raises:

@@ -14,9 +14,9 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from penumbra.deployments.gateways.feedback_relay import Judgement
+from penumbra.deployments.gateways.feedback_relay import UserFeedback
 from penumbra.deployments.gateways.publisher import Arrival, Delivery
-from penumbra.deployments.metrics.history_counters import Chronicle
+from penumbra.deployments.metrics.history_counters import HistoryCounters
 from penumbra.deployments.store.observation_tables import RollbackTimes
 from penumbra.monitoring.metrics.build_info import build_labels
 from penumbra.monitoring.metrics.exposition import samples
@@ -40,7 +40,7 @@ class ControlMetrics:
     """The metrics of one control process."""
 
     def __init__(self) -> None:
-        self.chronicle = Chronicle()
+        self.history_counters = HistoryCounters()
         """To be told of every event, once."""
         self.store_failures = 0
         """Changes that the store did not take."""
@@ -70,7 +70,7 @@ class ControlMetrics:
             raise ValueError(f"found the result {result!r}, wanted one of {[*self.alerts]}")
         self.alerts[result] += 1
 
-    def count_judgement(self, judgement: Judgement) -> None:
+    def count_judgement(self, judgement: UserFeedback) -> None:
         """A user's judgement was stored."""
         who = judgement.model, judgement.variant, judgement.slice
         self.feedback[(*who, not judgement.is_negative)] += 1
@@ -130,7 +130,7 @@ class ControlMetrics:
             delivery.when_over(self._arrived_late)
 
     def _counted(self) -> Iterator[Series]:
-        kinds = self.chronicle.kinds
+        kinds = self.history_counters.kinds
         yield control.CONTROL_CHANGES, {(kind,): kinds[kind] for kind in labels.KIND.values}
         yield control.STORE_FAILURES, {(): self.store_failures}
         yield control.INCOMPLETE, {(): self._incomplete}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from penumbra.deployments.config.replica_addresses import read_engines
-from penumbra.deployments.metrics.process_registry import Roll, Seen
+from penumbra.deployments.metrics.process_registry import ProcessEntry, ProcessRegistry
 from penumbra.monitoring.telemetry import engine, labels
 from penumbra.monitoring.telemetry.metric import Process
 from penumbra.router.flags.routing_table import ModelSnapshot
@@ -68,12 +68,12 @@ class Discovery:
     def __init__(
         self,
         own_address: str,
-        roll: Roll,
+        roll: ProcessRegistry,
         models: Callable[[], Mapping[str, ModelSnapshot]],
         replicas: Path | None,
     ) -> None:
         self._own_address = own_address
-        self._roll = roll
+        self._registry = roll
         self._models = models
         self._replicas = replicas
 
@@ -87,7 +87,7 @@ class Discovery:
         if own.startswith(":"):
             own = joined(asked_at.strip("[]"), int(own[1:]))
         control = Target(own, Process.CONTROL.value, Process.CONTROL.value)
-        processes = [_of_process(seen) for seen in self._roll.present()]
+        processes = [_of_process(seen) for seen in self._registry.present()]
         unique = _with_unique_names([control, *processes, *self._engines()])
         return sorted(unique, key=lambda target: (target.kind, target.process))
 
@@ -110,7 +110,7 @@ class Discovery:
                     )
 
 
-def _of_process(seen: Seen) -> Target:
+def _of_process(seen: ProcessEntry) -> Target:
     # Other machines have a gateway-0 too. That this does not depend on who else is connected keeps
     # a process's series together.
     name = f"{seen.name}@{seen.machine}" if seen.machine else seen.name

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
 from penumbra.deployments.gateways.link import Link
-from penumbra.deployments.gateways.liveness import Guardianship
+from penumbra.deployments.gateways.liveness import GuardLiveness
 from penumbra.deployments.history.state import State
 from penumbra.deployments.metrics.control_metrics import FeedbackKey, Series
 from penumbra.deployments.rollouts.record import WATCHED, Rollout, slices_of
@@ -101,12 +101,12 @@ def link_series(links: Iterable[Link], epoch: int) -> Iterator[Series]:
 
 
 def guard_series(
-    guardianship: Guardianship, snapshot: Snapshot, hosts: Iterable[str], now: float
+    liveness: GuardLiveness, snapshot: Snapshot, hosts: Iterable[str], now: float
 ) -> Iterator[Series]:
-    """Whether each model's guard is alive; see `Guardianship.ages`."""
-    ages = guardianship.ages(snapshot, hosts, now)
+    """Whether each model's guard is alive; see `GuardLiveness.ages`."""
+    ages = liveness.ages(snapshot, hosts, now)
     yield control.GUARD_AGE, {(name,): age for name, age in ages.items()}
-    yield control.GUARD_LEASE, {(): guardianship.lease_seconds}
+    yield control.GUARD_LEASE, {(): liveness.lease_seconds}
 
 
 def _share(flag: Flag, variant: str) -> float:

@@ -13,7 +13,7 @@ from penumbra.deployments.rollouts.change_text import change_of
 from penumbra.deployments.rollouts.payload import RolloutPayload
 
 
-class Chronicle:
+class HistoryCounters:
     """The counts of one store's history."""
 
     def __init__(self) -> None:

@@ -1,4 +1,7 @@
-"""Ends of intervals for those who ask every second: worked out in a thread, kept while they hold.
+"""Caches confidence bounds for readers that ask every second.
+
+A thread computes changed ones; the others are kept as long as they hold.
+
 
 Both ends of one stream take milliseconds, and depend on its observations alone. So each stream is
 worked out anew only when it has got some; and between two the thread rests for as long as it
@@ -32,7 +35,7 @@ def interval_of(stream: StreamView) -> Interval:
     return stream.lower, stream.upper
 
 
-class Ends:
+class IntervalCache:
     """The intervals of many streams.
 
     Args:

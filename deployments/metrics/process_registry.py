@@ -31,7 +31,7 @@ _LARGEST_PORT = 65_535
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ProcessEntry:
     """One process."""
 
     kind: Process
@@ -42,7 +42,7 @@ class Seen:
     """`HOST:PORT` of its metrics."""
 
 
-class Roll:
+class ProcessRegistry:
     """Remembers the processes of both kinds.
 
     Args:
@@ -53,8 +53,8 @@ class Roll:
     def __init__(self, now: Callable[[], float], machine: str = "") -> None:
         self._now = now
         self._machine = machine or platform.node()
-        self._connected: dict[Seen, Link] = {}
-        self._until: dict[Seen, float] = {}
+        self._connected: dict[ProcessEntry, Link] = {}
+        self._until: dict[ProcessEntry, float] = {}
         """Lost -> until when it is listed."""
 
     def came(self, kind: Process, link: Link) -> None:
@@ -76,13 +76,13 @@ class Roll:
         while len(self._until) > MOST_LOST:
             del self._until[next(iter(self._until))]
 
-    def present(self) -> list[Seen]:
+    def present(self) -> list[ProcessEntry]:
         """All, those first that connected last."""
         now = self._now()
         self._until = {seen: until for seen, until in self._until.items() if until > now}
         return [*reversed(self._connected), *reversed(self._until)]
 
-    def _seen(self, kind: Process, link: Link) -> Seen | None:
+    def _seen(self, kind: Process, link: Link) -> ProcessEntry | None:
         hello = link.hello
         if not hello.metrics:
             return None
@@ -102,7 +102,7 @@ class Roll:
             )
             return None
         machine = "" if hello.host == self._machine else hello.host
-        return Seen(kind, hello.gateway, machine, address)
+        return ProcessEntry(kind, hello.gateway, machine, address)
 
 
 def _address(told: str, peer: str) -> tuple[str, str]:

@@ -4,20 +4,20 @@ A logarithm of 0 is no number: evidence that has sunk to 0 has no sample, nor ha
 observations a mean or an interval. Evidence is exposed for as long as it is kept, so also after a
 rollback, where it shows why; not once the rollout is off.
 
-Reading order: ExportedRollouts.series.
+Reading order: RolloutSeries.series.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from math import log
 from typing import NamedTuple
 
-from penumbra.deployments.evidence.guardrail_monitor import Course, alpha_of
-from penumbra.deployments.evidence.judge import Bench
+from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor, alpha_of
+from penumbra.deployments.evidence.judge import EvidenceBook
 from penumbra.deployments.evidence.run_evidence import RunEvidence
 from penumbra.deployments.history.state import State
 from penumbra.deployments.metrics.control_metrics import Series
-from penumbra.deployments.metrics.history_counters import Chronicle
-from penumbra.deployments.metrics.interval_cache import Ends, Name
+from penumbra.deployments.metrics.history_counters import HistoryCounters
+from penumbra.deployments.metrics.interval_cache import IntervalCache, Name
 from penumbra.deployments.rollouts.record import WATCHED, Key, Phase, Rollout
 from penumbra.monitoring.stats.guard import StreamView
 from penumbra.monitoring.telemetry import control, labels
@@ -50,7 +50,7 @@ class _Streams(NamedTuple):
     """Of the baseline against itself; empty for signals that are not of pairs."""
 
 
-class ExportedRollouts:
+class RolloutSeries:
     """All rollouts of one control process.
 
     Args:
@@ -58,20 +58,20 @@ class ExportedRollouts:
         ends: Where intervals come from.
     """
 
-    def __init__(self, bench: Bench, ends: Ends) -> None:
-        self._bench = bench
+    def __init__(self, bench: EvidenceBook, ends: IntervalCache) -> None:
+        self._book = bench
         self._ends = ends
 
-    async def series(self, state: State, chronicle: Chronicle) -> list[Series]:
+    async def series(self, state: State, history_counters: HistoryCounters) -> list[Series]:
         """Everything, as it is now; waits for intervals at most `WAIT_SECONDS`."""
         rollouts = list(state.rollouts.values())
         kept = [
-            (rollout, self._bench.evidence(rollout))
+            (rollout, self._book.evidence(rollout))
             for rollout in rollouts
             if rollout.record.phase is not Phase.OFF
         ]
         streams = [one for rollout, evidence in kept for one in _streams(rollout, evidence)]
-        found = [*_standing(rollouts), *_history(rollouts, chronicle), *_guardrails(kept)]
+        found = [*_standing(rollouts), *_history(rollouts, history_counters), *_guardrails(kept)]
         found.extend(_instrument(kept))
         found.extend(_observed(streams))
         # Last: from here on things may change, and all of the above is of one moment.
@@ -129,9 +129,9 @@ def _slice_state(rollout: Rollout, name: str) -> str:
     return "proven" if name in rollout.record.proven else "undecided"
 
 
-def _history(rollouts: Iterable[Rollout], chronicle: Chronicle) -> Iterator[Series]:
+def _history(rollouts: Iterable[Rollout], history_counters: HistoryCounters) -> Iterator[Series]:
     keys = [rollout.key for rollout in rollouts]
-    changes, rollbacks = chronicle.changes, chronicle.rollbacks
+    changes, rollbacks = history_counters.changes, history_counters.rollbacks
     yield (
         control.CHANGES,
         {(*key, change): changes[*key, change] for key in keys for change in labels.CHANGE.values},
@@ -140,7 +140,7 @@ def _history(rollouts: Iterable[Rollout], chronicle: Chronicle) -> Iterator[Seri
         control.ROLLBACKS,
         {(*key, actor): rollbacks[*key, actor] for key in keys for actor in labels.ACTOR.values},
     )
-    yield control.LAST_ROLLBACK, dict(chronicle.last_rollback)
+    yield control.LAST_ROLLBACK, dict(history_counters.last_rollback)
 
 
 def _guardrails(kept: Iterable[tuple[Rollout, RunEvidence]]) -> Iterator[Series]:
@@ -150,14 +150,14 @@ def _guardrails(kept: Iterable[tuple[Rollout, RunEvidence]]) -> Iterator[Series]
     for rollout, evidence in kept:
         for guardrail in rollout.spec.guardrails:
             labelled = (*rollout.key, guardrail.signal.value)
-            course = evidence.courses.get(guardrail.signal)
-            tripped[labelled] = float(course is not None and course.tripped is not None)
-            if course is None:
+            monitor = evidence.monitors.get(guardrail.signal)
+            tripped[labelled] = float(monitor is not None and monitor.tripped is not None)
+            if monitor is None:
                 # Its tolerance is being read: nothing is bet on yet.
                 boundaries[labelled] = -log(alpha_of(rollout.spec, guardrail))
                 continue
-            boundaries[labelled] = log(course.boundary)
-            _put_log(evidences, labelled, course.evidence)
+            boundaries[labelled] = log(monitor.boundary)
+            _put_log(evidences, labelled, monitor.evidence)
     yield control.GUARDRAIL_EVIDENCE, evidences
     yield control.GUARDRAIL_BOUNDARY, boundaries
     yield control.GUARDRAIL_TRIPPED, tripped
@@ -191,17 +191,17 @@ def _instrument(kept: Iterable[tuple[Rollout, RunEvidence]]) -> Iterator[Series]
 def _streams(rollout: Rollout, evidence: RunEvidence) -> Iterator[_Streams]:
     for guardrail in rollout.spec.guardrails:
         signal = guardrail.signal
-        course, aa = evidence.courses.get(signal), evidence.aa.get(signal)
+        monitor, aa = evidence.monitors.get(signal), evidence.aa.get(signal)
         yield _Streams(
-            rollout.key, evidence.run, signal.value, _views(course), _views(aa) if aa else {}
+            rollout.key, evidence.run, signal.value, _views(monitor), _views(aa) if aa else {}
         )
 
 
-def _views(course: Course | None) -> dict[str, StreamView]:
-    if course is None:
+def _views(monitor: GuardrailMonitor | None) -> dict[str, StreamView]:
+    if monitor is None:
         return {}
-    views = {name: course.guard.slice(name) for name in course.spec.tolerances}
-    return views | {labels.AGGREGATE: course.guard.aggregate()}
+    views = {name: monitor.guard.slice(name) for name in monitor.spec.tolerances}
+    return views | {labels.AGGREGATE: monitor.guard.aggregate()}
 
 
 def _observed(all_streams: Iterable[_Streams]) -> Iterator[Series]:

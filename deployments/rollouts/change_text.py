@@ -42,7 +42,7 @@ def _within_phase(before: Rollout, after: Rollout) -> str:
         return "quarantined"
     if new.phase is Phase.PROMOTED and old.phase is not Phase.PROMOTED:
         return "promoted"
-    if new.step > old.step:
+    if new.stage_index > old.stage_index:
         return "advanced"
     if (new.held is None) != (old.held is None):
         return "held" if new.held else "resumed"

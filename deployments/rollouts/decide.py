@@ -17,17 +17,17 @@ Reading order: decide; gates.py; moves.py.
 from datetime import datetime
 
 from penumbra.deployments.rollouts.findings import Findings, Tripped
-from penumbra.deployments.rollouts.gates import gates, required_slices
-from penumbra.deployments.rollouts.record import WATCHED, Held, RolloutRecord, Verdict, joined
+from penumbra.deployments.rollouts.gates import advance_conditions, required_slices
+from penumbra.deployments.rollouts.record import WATCHED, Hold, RolloutRecord, Verdict, join_names
 from penumbra.deployments.rollouts.spec import QUALITY, RolloutSpec
 from penumbra.deployments.rollouts.transitions import (
     Decision,
-    Did,
-    Step,
-    advanced,
-    changed,
-    restarted,
-    rolled_back,
+    DecisionStep,
+    StepKind,
+    advance,
+    replace_fields,
+    restart,
+    roll_back,
     summary,
 )
 
@@ -52,34 +52,45 @@ def decide(
     """
     if findings.run != record.run or record.phase not in WATCHED:
         return record, ()
-    ended = _ended(record, findings, now)
+    ended = _take_out_of_service(record, findings, now)
     if ended is not None:
         return ended
-    steps: list[Step] = []
-    for move in (_instrument, _answers, _quarantine, _facts, _proofs, _verdict):
+    steps: list[DecisionStep] = []
+    for move in (
+        _freeze_or_unfreeze,
+        _apply_holds,
+        _quarantine_slices,
+        _record_builds,
+        _release_slices,
+        _reach_verdict,
+    ):
         record, taken = move(spec, record, findings)
         steps.extend(taken)
     record, advance = _advance(spec, record, findings, now, obstacle)
     steps.extend(advance)
     if steps:
-        record = changed(record, cause=summary(steps))
+        record = replace_fields(record, cause=summary(steps))
     return record, tuple(steps)
 
 
-def _ended(record: RolloutRecord, findings: Findings, now: datetime) -> Decision | None:
+def _take_out_of_service(
+    record: RolloutRecord, findings: Findings, now: datetime
+) -> Decision | None:
     if findings.hard is not None:
         hard = findings.hard
-        return rolled_back(record, now, Step(Did.ROLLBACK, f"{hard.signal}: {hard.detail}"))
+        return roll_back(
+            record, now, DecisionStep(StepKind.ROLLBACK, f"{hard.signal}: {hard.detail}")
+        )
     others = [one for one in _takes_away(findings) if one.signal not in QUALITY]
     if others:
-        return rolled_back(record, now, _rollback(others[0]))
+        return roll_back(record, now, _rollback(others[0]))
     if findings.changed is not None:
         cause = f"evidence begins anew: {findings.changed}"
-        return restarted(record, now, cause), (Step(Did.RESET, cause),)
+        return restart(record, now, cause), (DecisionStep(StepKind.RESET, cause),)
     if findings.broken is None:
         quality = _takes_away(findings)
         if quality:
-            return rolled_back(record, now, _rollback(quality[0]))
+            return roll_back(record, now, _rollback(quality[0]))
     return None
 
 
@@ -88,8 +99,8 @@ def _takes_away(findings: Findings) -> list[Tripped]:
     return [one for one in findings.tripped if one.action in {"rollback", "quarantine"}]
 
 
-def _rollback(tripped: Tripped) -> Step:
-    return Step(Did.ROLLBACK, f"{_words(tripped)}", tripped)
+def _rollback(tripped: Tripped) -> DecisionStep:
+    return DecisionStep(StepKind.ROLLBACK, f"{_words(tripped)}", tripped)
 
 
 def _words(tripped: Tripped) -> str:
@@ -98,86 +109,90 @@ def _words(tripped: Tripped) -> str:
     return f"{text} ({where})" if where else text
 
 
-def _instrument(
+def _freeze_or_unfreeze(
     spec: RolloutSpec, record: RolloutRecord, findings: Findings
-) -> tuple[RolloutRecord, list[Step]]:
+) -> tuple[RolloutRecord, list[DecisionStep]]:
     del spec
     if findings.broken is not None and record.frozen is None:
-        after = changed(record, frozen=findings.broken, verdict=Verdict.ERROR)
-        return after, [Step(Did.FREEZE, f"promotion frozen: {findings.broken}")]
+        after = replace_fields(record, frozen=findings.broken, verdict=Verdict.ERROR)
+        return after, [DecisionStep(StepKind.FREEZE, f"promotion frozen: {findings.broken}")]
     if findings.broken is None and record.frozen is not None:
         verdict = Verdict.PASS if record.is_passed else None
-        after = changed(record, frozen=None, verdict=verdict)
-        return after, [Step(Did.UNFREEZE, "the instrument works again")]
+        after = replace_fields(record, frozen=None, verdict=verdict)
+        return after, [DecisionStep(StepKind.UNFREEZE, "the instrument works again")]
     return record, []
 
 
-def _answers(
+def _apply_holds(
     spec: RolloutSpec, record: RolloutRecord, findings: Findings
-) -> tuple[RolloutRecord, list[Step]]:
+) -> tuple[RolloutRecord, list[DecisionStep]]:
     del spec
     steps = []
     for one in findings.tripped:
         is_void = record.frozen is not None and one.signal in QUALITY
         if one.action not in {"hold", "alert"} or one.signal in record.answered or is_void:
             continue
-        record = changed(record, answered=(*record.answered, one.signal))
+        record = replace_fields(record, answered=(*record.answered, one.signal))
         if one.action == "alert":
-            steps.append(Step(Did.ALERT, f"alert: {_words(one)}", one))
+            steps.append(DecisionStep(StepKind.ALERT, f"alert: {_words(one)}", one))
             continue
-        steps.append(Step(Did.HOLD, f"held: {_words(one)}", one))
-        record = changed(record, held=record.held or Held(by="guard", cause=_words(one)))
+        steps.append(DecisionStep(StepKind.HOLD, f"held: {_words(one)}", one))
+        record = replace_fields(record, held=record.held or Hold(by="guard", cause=_words(one)))
     return record, steps
 
 
-def _quarantine(
+def _quarantine_slices(
     spec: RolloutSpec, record: RolloutRecord, findings: Findings
-) -> tuple[RolloutRecord, list[Step]]:
+) -> tuple[RolloutRecord, list[DecisionStep]]:
     del spec
     fresh = [name for name in findings.quarantined if name not in record.quarantined]
     if not fresh or record.frozen is not None:
         return record, []
-    record = changed(
+    record = replace_fields(
         record,
         quarantined=(*record.quarantined, *fresh),
         proven=tuple(name for name in record.proven if name not in fresh),
     )
     by_guardrail = {findings.quarantined[name].signal: findings.quarantined[name] for name in fresh}
     return record, [
-        Step(Did.QUARANTINE, f"quarantined {', '.join(one.culprits)}: {_words(one)}", one)
+        DecisionStep(
+            StepKind.QUARANTINE, f"quarantined {', '.join(one.culprits)}: {_words(one)}", one
+        )
         for one in by_guardrail.values()
     ]
 
 
-def _facts(
+def _record_builds(
     spec: RolloutSpec, record: RolloutRecord, findings: Findings
-) -> tuple[RolloutRecord, list[Step]]:
+) -> tuple[RolloutRecord, list[DecisionStep]]:
     del spec
     steps = []
     if dict(findings.fingerprints) != record.fingerprints:
-        record = changed(record, fingerprints=dict(findings.fingerprints))
-        steps.append(Step(Did.IDENTIFY, "the builds were identified"))
+        record = replace_fields(record, fingerprints=dict(findings.fingerprints))
+        steps.append(DecisionStep(StepKind.IDENTIFY, "the builds were identified"))
     if findings.calibration is not None and record.calibration is None:
-        record = changed(record, calibration=dict(findings.calibration))
-        steps.append(Step(Did.CALIBRATE, "the tolerance of displacement was read and frozen"))
+        record = replace_fields(record, calibration=dict(findings.calibration))
+        steps.append(
+            DecisionStep(StepKind.CALIBRATE, "the tolerance of displacement was read and frozen")
+        )
     return record, steps
 
 
-def _proofs(
+def _release_slices(
     spec: RolloutSpec, record: RolloutRecord, findings: Findings
-) -> tuple[RolloutRecord, list[Step]]:
+) -> tuple[RolloutRecord, list[DecisionStep]]:
     is_late = findings.pairs >= spec.gates.horizon and not record.is_passed
     known = {*record.proven, *record.quarantined}
     fresh = [name for name in findings.proven if name not in known]
     if not fresh or record.frozen is not None or is_late:
         return record, []
-    record = changed(record, proven=joined(record.proven, fresh))
-    return record, [Step(Did.RELEASE, f"within tolerance: {', '.join(fresh)}")]
+    record = replace_fields(record, proven=join_names(record.proven, fresh))
+    return record, [DecisionStep(StepKind.RELEASE, f"within tolerance: {', '.join(fresh)}")]
 
 
-def _verdict(
+def _reach_verdict(
     spec: RolloutSpec, record: RolloutRecord, findings: Findings
-) -> tuple[RolloutRecord, list[Step]]:
+) -> tuple[RolloutRecord, list[DecisionStep]]:
     if record.verdict is not None:
         return record, []
     required = required_slices(spec, record, findings)
@@ -187,19 +202,21 @@ def _verdict(
     is_proven = bool(record.proven) and set(required) <= set(record.proven)
     is_late = findings.pairs >= spec.gates.horizon
     if is_proven and not is_late and (findings.is_aggregate_proven or not is_whole):
-        record = changed(record, verdict=Verdict.PASS, is_passed=True)
-        return record, [Step(Did.PASS, f"validated within tolerance on {', '.join(record.proven)}")]
+        record = replace_fields(record, verdict=Verdict.PASS, is_passed=True)
+        return record, [
+            DecisionStep(StepKind.PASS, f"validated within tolerance on {', '.join(record.proven)}")
+        ]
     if not is_late:
         return record, []
     cause = f"undecided after {findings.pairs} pairs"
-    record = changed(record, verdict=Verdict.INCONCLUSIVE)
+    record = replace_fields(record, verdict=Verdict.INCONCLUSIVE)
     if HORIZON not in record.answered:
-        record = changed(
+        record = replace_fields(
             record,
             answered=(*record.answered, HORIZON),
-            held=record.held or Held(by="guard", cause=cause),
+            held=record.held or Hold(by="guard", cause=cause),
         )
-    return record, [Step(Did.INCONCLUSIVE, f"inconclusive: {cause}")]
+    return record, [DecisionStep(StepKind.INCONCLUSIVE, f"inconclusive: {cause}")]
 
 
 def _advance(
@@ -209,6 +226,6 @@ def _advance(
     now: datetime,
     obstacle: str | None,
 ) -> Decision:
-    if not all(gate.is_met for gate in gates(spec, record, findings, now, obstacle)):
+    if not all(gate.is_met for gate in advance_conditions(spec, record, findings, now, obstacle)):
         return record, ()
-    return advanced(spec, record, now)
+    return advance(spec, record, now)

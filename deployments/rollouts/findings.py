@@ -21,7 +21,7 @@ class Tripped:
 
 
 @dataclass(frozen=True, slots=True)
-class Hard:
+class HardFailure:
     """Something that no statistic is needed for."""
 
     signal: str
@@ -41,7 +41,7 @@ class Findings:
     proven: tuple[str, ...] = ()
     """Slices within tolerance by every quality signal, with enough pairs."""
     is_aggregate_proven: bool = False
-    hard: Hard | None = None
+    hard: HardFailure | None = None
     tripped: tuple[Tripped, ...] = ()
     quarantined: Mapping[str, Tripped] = field(default_factory=dict)
     """Slice -> the guardrail that found it beyond tolerance."""

@@ -9,7 +9,7 @@ from penumbra.deployments.rollouts.spec import RolloutSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class AdvanceCondition:
     """One condition of an advance."""
 
     name: str
@@ -18,13 +18,13 @@ class Gate:
     wanted: str
 
 
-def gates(
+def advance_conditions(
     spec: RolloutSpec,
     record: RolloutRecord,
     findings: Findings,
     now: datetime,
     obstacle: str | None = None,
-) -> tuple[Gate, ...]:
+) -> tuple[AdvanceCondition, ...]:
     """What the next advance needs, met or not."""
     elapsed = (now - record.since).total_seconds()
     wanted = spec.gates
@@ -33,29 +33,33 @@ def gates(
     verdict = record.verdict.value if record.verdict else "undecided"
     slices = ", ".join(required) if required else "any slice"
     return (
-        Gate(
+        AdvanceCondition(
             "slices",
             not missing and bool(record.proven),
             f"proven: {', '.join(record.proven) or 'none'}",
             f"proven: {slices}",
         ),
-        Gate("verdict", record.verdict is Verdict.PASS, verdict, "pass"),
-        Gate("pairs", findings.pairs >= wanted.pairs, f"{findings.pairs}", f"{wanted.pairs}"),
-        Gate(
+        AdvanceCondition("verdict", record.verdict is Verdict.PASS, verdict, "pass"),
+        AdvanceCondition(
+            "pairs", findings.pairs >= wanted.pairs, f"{findings.pairs}", f"{wanted.pairs}"
+        ),
+        AdvanceCondition(
             "missing",
             findings.missing_ratio <= wanted.missing_ratio,
             f"{findings.missing_ratio:.2%}",
             f"at most {wanted.missing_ratio:.2%}",
         ),
-        Gate(
+        AdvanceCondition(
             "time",
             elapsed >= wanted.stage_seconds,
             f"{max(0.0, elapsed):.0f} s in the stage",
             f"{wanted.stage_seconds:g} s",
         ),
-        Gate("held", record.held is None, record.held.cause if record.held else "no", "no"),
-        Gate("instrument", record.frozen is None, record.frozen or "works", "works"),
-        Gate("flag", obstacle is None, obstacle or "has room", "has room"),
+        AdvanceCondition(
+            "held", record.held is None, record.held.cause if record.held else "no", "no"
+        ),
+        AdvanceCondition("instrument", record.frozen is None, record.frozen or "works", "works"),
+        AdvanceCondition("flag", obstacle is None, obstacle or "has room", "has room"),
     )
 
 

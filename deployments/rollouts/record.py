@@ -55,7 +55,7 @@ class Verdict(StrEnum):
     """The instrument is broken; what it showed counts for nothing."""
 
 
-class Held(BaseModel):
+class Hold(BaseModel):
     """Why a rollout does not advance although it might."""
 
     model_config = _STRICT
@@ -67,10 +67,11 @@ class Held(BaseModel):
 class RolloutRecord(BaseModel):
     """Where one rollout stands."""
 
-    model_config = _STRICT
+    # `stage_index` is stored as `step`: stores of before have it by that name.
+    model_config = _STRICT | ConfigDict(serialize_by_alias=True, validate_by_name=True)
 
     phase: Phase
-    step: int = Field(default=0, ge=0)
+    stage_index: int = Field(default=0, ge=0, alias="step")
     """Index of the stage in the spec; 0 is shadow."""
     since: datetime
     """When the stage began."""
@@ -80,7 +81,7 @@ class RolloutRecord(BaseModel):
     """Every slice of the model, as it was when the run began."""
     cause: str
     """Of the last change."""
-    held: Held | None = None
+    held: Hold | None = None
     frozen: str | None = None
     """Why nothing is promoted: the instrument is broken."""
     verdict: Verdict | None = None
@@ -125,19 +126,19 @@ class Rollout(BaseModel):
     def share(self) -> float:
         """Percent of live traffic that the stage stands for."""
         is_serving = self.record.phase in SERVING
-        return self.spec.shares[self.record.step] if is_serving else 0.0
+        return self.spec.shares[self.record.stage_index] if is_serving else 0.0
 
     @property
     def stage(self) -> str:
         """The stage in a word: `shadow`, `5`, `promoted`, `rolled_back`, `off`."""
         if self.record.phase is Phase.LIVE:
-            return stage_name(self.spec, self.record.step)
+            return stage_name(self.spec, self.record.stage_index)
         return self.record.phase.value
 
 
-def stage_name(spec: RolloutSpec, step: int) -> str:
+def stage_name(spec: RolloutSpec, index: int) -> str:
     """`shadow`, `1`, `5`, ..."""
-    stage = spec.stages[step]
+    stage = spec.stages[index]
     return SHADOW if stage == SHADOW else f"{stage:g}"
 
 
@@ -155,7 +156,7 @@ def flag_after(flag: Flag, before: Rollout | None, after: Rollout) -> Flag:
     candidate = after.spec.candidate
     quarantined = _quarantined(flag, before, after)
     if after.record.phase is Phase.ROLLED_BACK:
-        blocked = joined(flag.blocked, (candidate,))
+        blocked = join_names(flag.blocked, (candidate,))
         return flag.model_copy(update={"blocked": blocked, "quarantined": quarantined})
     split = {name: share for name, share in flag.split.items() if name != candidate}
     if after.share > 0:
@@ -217,6 +218,6 @@ def watches_of(model: ModelSnapshot, rollouts: Iterable[Rollout]) -> tuple[Watch
     return tuple(watch for watch in watches if watch is not None)
 
 
-def joined(names: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
+def join_names(names: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
     """Both, each name once, in order."""
     return tuple(dict.fromkeys((*names, *others)))

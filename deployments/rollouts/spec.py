@@ -1,6 +1,6 @@
 """What a rollout is to do, as an operator declares it in YAML. Frozen, strict, pure.
 
-Reading order: RolloutSpec, Guardrail, Gates, Mirror.
+Reading order: RolloutSpec, Guardrail, AdvanceRules, MirrorRates.
 """
 
 from collections.abc import Iterator
@@ -77,7 +77,7 @@ class Guardrail(BaseModel):
             yield "found action quarantine for failure, wanted rollback, hold or alert"
 
 
-class Gates(BaseModel):
+class AdvanceRules(BaseModel):
     """What an advance needs besides the verdict."""
 
     model_config = _STRICT
@@ -94,7 +94,7 @@ class Gates(BaseModel):
     """Largest share of pairs without a usable score that an advance tolerates."""
 
 
-class Mirror(BaseModel):
+class MirrorRates(BaseModel):
     """Which requests are compared."""
 
     model_config = _STRICT
@@ -135,8 +135,8 @@ class RolloutSpec(BaseModel):
     candidate: str = Field(pattern=NAME)
     stages: tuple[Literal["shadow"] | float, ...] = ("shadow", 1.0, 5.0, 25.0, 50.0, 100.0)
     """`shadow`, then percents of everybody, rising."""
-    gates: Gates = Gates()
-    mirror: Mirror = Mirror()
+    gates: AdvanceRules = AdvanceRules()
+    mirror: MirrorRates = MirrorRates()
     alpha: float = Field(default=0.01, gt=0, le=0.5)
     """Bound on the probability of a false rollback within the horizon."""
     promotion_alpha: float = Field(default=0.05, gt=0, le=0.5)

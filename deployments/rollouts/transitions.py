@@ -10,7 +10,7 @@ from penumbra.deployments.rollouts.record import Phase, RolloutRecord, Verdict, 
 from penumbra.deployments.rollouts.spec import RolloutSpec
 
 
-class Did(StrEnum):
+class StepKind(StrEnum):
     """What a decision did."""
 
     ROLLBACK = "rollback"
@@ -30,52 +30,52 @@ class Did(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class DecisionStep:
     """One thing that was decided, and why."""
 
-    did: Did
+    did: StepKind
     cause: str
     tripped: Tripped | None = None
 
 
-Decision = tuple[RolloutRecord, tuple[Step, ...]]
+Decision = tuple[RolloutRecord, tuple[DecisionStep, ...]]
 
 
-def summary(steps: Sequence[Step]) -> str:
+def summary(steps: Sequence[DecisionStep]) -> str:
     """What was decided, in words."""
     return "; ".join(step.cause for step in steps)
 
 
-def next_step(spec: RolloutSpec, record: RolloutRecord) -> int | None:
+def next_stage_index(spec: RolloutSpec, record: RolloutRecord) -> int | None:
     """The stage that an advance leads to; the last one again is promotion; None: nowhere."""
     if record.phase is Phase.PROMOTED or len(spec.stages) == 1:
         return None
-    return min(record.step + 1, len(spec.stages) - 1)
+    return min(record.stage_index + 1, len(spec.stages) - 1)
 
 
-def advanced(spec: RolloutSpec, record: RolloutRecord, now: datetime) -> Decision:
+def advance(spec: RolloutSpec, record: RolloutRecord, now: datetime) -> Decision:
     """One stage on, whatever the gates say."""
-    step = next_step(spec, record)
-    if step is None:
+    index = next_stage_index(spec, record)
+    if index is None:
         return record, ()
-    if step == record.step:
+    if index == record.stage_index:
         cause = "through all stages"
-        after = changed(record, phase=Phase.PROMOTED, since=now, cause=cause)
-        return after, (Step(Did.PROMOTE, cause),)
-    cause = f"stage {stage_name(spec, record.step)} → {stage_name(spec, step)}"
-    after = changed(record, phase=Phase.LIVE, step=step, since=now, cause=cause)
-    return after, (Step(Did.ADVANCE, cause),)
+        after = replace_fields(record, phase=Phase.PROMOTED, since=now, cause=cause)
+        return after, (DecisionStep(StepKind.PROMOTE, cause),)
+    cause = f"stage {stage_name(spec, record.stage_index)} → {stage_name(spec, index)}"
+    after = replace_fields(record, phase=Phase.LIVE, stage_index=index, since=now, cause=cause)
+    return after, (DecisionStep(StepKind.ADVANCE, cause),)
 
 
-def rolled_back(record: RolloutRecord, now: datetime, step: Step) -> Decision:
+def roll_back(record: RolloutRecord, now: datetime, step: DecisionStep) -> Decision:
     """Out of service."""
-    after = changed(
+    after = replace_fields(
         record, phase=Phase.ROLLED_BACK, since=now, verdict=Verdict.FAIL, cause=step.cause
     )
     return after, (step,)
 
 
-def restarted(record: RolloutRecord, now: datetime, cause: str) -> RolloutRecord:
+def restart(record: RolloutRecord, now: datetime, cause: str) -> RolloutRecord:
     """Shadow again, with a fresh run and a fresh alpha; an operator's hold stays."""
     is_operators = record.held is not None and record.held.by == "operator"
     return RolloutRecord(
@@ -88,6 +88,6 @@ def restarted(record: RolloutRecord, now: datetime, cause: str) -> RolloutRecord
     )
 
 
-def changed(record: RolloutRecord, **update: object) -> RolloutRecord:
+def replace_fields(record: RolloutRecord, **update: object) -> RolloutRecord:
     """A copy with some fields replaced."""
     return record.model_copy(update=update)

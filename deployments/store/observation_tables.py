@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from penumbra.deployments.gateways.feedback_relay import Judgement
+from penumbra.deployments.gateways.feedback_relay import UserFeedback
 from penumbra.monitoring.observations import Report
 
 _metadata = sa.MetaData()
@@ -57,17 +57,17 @@ _ROLLBACKS = sa.Table(
 
 _encode = msgspec.json.Encoder().encode
 _report = msgspec.json.Decoder(Report)
-_judgement = msgspec.json.Decoder(Judgement)
+_judgement = msgspec.json.Decoder(UserFeedback)
 
 _PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class CommitExtras:
     """What is stored in one transaction with events, or with none."""
 
     reports: Sequence[Report] = ()
-    judgements: Sequence[Judgement] = ()
+    judgements: Sequence[UserFeedback] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class RollbackTimes:
     gateways: int
 
 
-def insert(connection: sa.Connection, beside: Beside, at: datetime) -> None:
+def insert(connection: sa.Connection, beside: CommitExtras, at: datetime) -> None:
     """Store reports and judgements.
 
     Raises:
@@ -94,7 +94,7 @@ def insert(connection: sa.Connection, beside: Beside, at: datetime) -> None:
     for report in beside.reports:
         row = {
             "source": report.source,
-            "incarnation": report.incarnation,
+            "incarnation": report.process_start_id,
             "seq": report.seq,
             "at": at.isoformat(),
             "payload": _encode(report).decode(),
@@ -129,7 +129,7 @@ def reports(
     for payload in connection.execute(query).scalars():
         report = _report.decode(payload)
         yield report
-        if (report.source, report.incarnation, report.seq) == until:
+        if (report.source, report.process_start_id, report.seq) == until:
             return
 
 
@@ -137,7 +137,7 @@ def known(connection: sa.Connection, wanted: Iterable[Report]) -> set[tuple[str,
     """Those of some reports that are stored, by (source, incarnation, seq)."""
     found = set()
     for report in wanted:
-        name = (report.source, report.incarnation, report.seq)
+        name = (report.source, report.process_start_id, report.seq)
         query = sa.select(_REPORTS.c.id).where(
             _REPORTS.c.source == name[0],
             _REPORTS.c.incarnation == name[1],
@@ -148,7 +148,7 @@ def known(connection: sa.Connection, wanted: Iterable[Report]) -> set[tuple[str,
     return found
 
 
-def judgement(connection: sa.Connection, tenant: str, request_id: str) -> Judgement | None:
+def judgement(connection: sa.Connection, tenant: str, request_id: str) -> UserFeedback | None:
     """The judgement of a request, if there is one."""
     query = sa.select(_FEEDBACK.c.judgement).where(
         _FEEDBACK.c.tenant == tenant, _FEEDBACK.c.request_id == request_id
@@ -185,7 +185,7 @@ def prune(connection: sa.Connection, keep: Sequence[str], feedback_before: datet
     connection.execute(sa.delete(_FEEDBACK).where(_FEEDBACK.c.at < feedback_before.isoformat()))
 
 
-def _feedback(one: Judgement, at: datetime) -> dict[str, Any]:
+def _feedback(one: UserFeedback, at: datetime) -> dict[str, Any]:
     return {
         "tenant": one.tenant,
         "request_id": one.request_id,

@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from penumbra.deployments.errors import Conflict, StoreUnavailable
 from penumbra.deployments.history.events import Draft, Event, Kind
 from penumbra.deployments.store import migrations, observation_tables
-from penumbra.deployments.store.observation_tables import Beside
+from penumbra.deployments.store.observation_tables import CommitExtras
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ _EVENTS = sa.Table(
     sa.Column("payload", sa.Text),
 )
 _IDENTITY = sa.Table("identity", _metadata, sa.Column("store", sa.String, primary_key=True))
-_NOTHING = Beside()
+_NOTHING = CommitExtras()
 _PAGE = 50
 _COLUMNS = ("epoch", "at", "actor", "reason", "kind", "model")
 
@@ -110,7 +110,7 @@ class Store:
         drafts: Sequence[Draft],
         expected_epoch: int,
         at: datetime,
-        beside: Beside = _NOTHING,
+        beside: CommitExtras = _NOTHING,
     ) -> list[Event]:
         """Store all of `drafts` and what goes with them, or none; when this returns it is durable.
 

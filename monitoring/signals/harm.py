@@ -23,7 +23,7 @@ from penumbra.monitoring.signals.scripts import NONE
 from penumbra.monitoring.signals.writing import writing
 
 __all__ = [
-    "Answer", "Check", "Expectations", "Judgement", "accuse", "checks", "expectations", "harm",
+    "Answer", "Check", "Expectations", "HarmResult", "accuse", "checks", "expectations", "harm",
     "judge", "read_answer",
 ]  # fmt: skip
 
@@ -67,7 +67,7 @@ class Check(StrEnum):
     """It is several times as long or short as the other build's, and that is the unusual one."""
 
 
-class Judgement(msgspec.Struct, frozen=True):
+class HarmResult(msgspec.Struct, frozen=True):
     """What came of two builds' answers to one request."""
 
     harm: int
@@ -77,7 +77,7 @@ class Judgement(msgspec.Struct, frozen=True):
     failed_baseline: tuple[str, ...]
 
 
-def judge(wanted: Expectations, candidate: Answer | None, baseline: Answer | None) -> Judgement:
+def judge(wanted: Expectations, candidate: Answer | None, baseline: Answer | None) -> HarmResult:
     """Compare two builds' answers to one request by every check.
 
     Args:
@@ -89,7 +89,7 @@ def judge(wanted: Expectations, candidate: Answer | None, baseline: Answer | Non
     if candidate is not None and baseline is not None:
         accused, accused_baseline = accuse(wanted, candidate, baseline)
         failed, failed_baseline = failed | accused, failed_baseline | accused_baseline
-    return Judgement(
+    return HarmResult(
         harm=harm(failed, failed_baseline),
         failed=tuple(sorted(map(str, failed))),
         failed_baseline=tuple(sorted(map(str, failed_baseline))),

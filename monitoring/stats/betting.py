@@ -5,7 +5,7 @@ a stream is the sum of the logarithms of its factors; sums can be added in any o
 several processes contribute to one stream.
 
 Source: betting martingales (arXiv 2010.09686); the grid is a discretised universal portfolio.
-Reading order: bets_against, Tally.
+Reading order: bets_against, BetSums.
 """
 
 from bisect import bisect_left
@@ -56,7 +56,7 @@ def bin_bounds(index: int) -> tuple[float, float]:
 
 
 @dataclass(slots=True)
-class Tally:
+class BetSums:
     """Observations of one stream, summed up. Adding tallies is commutative.
 
     It is associative up to the rounding of float addition: the order in which parts are added may
@@ -73,7 +73,7 @@ class Tally:
     bins: dict[int, int] = field(default_factory=dict)
     """Bin -> observations in it."""
 
-    def add(self, other: "Tally") -> None:
+    def add(self, other: "BetSums") -> None:
         """Add another tally to this one."""
         self.count += other.count
         self.total += other.total
@@ -103,7 +103,7 @@ class Table:
         self._against = bets_against(tolerance, low)
         self._for = bets_for(tolerance, high)
 
-    def tally(self, value: float, times: int = 1) -> Tally:
+    def tally(self, value: float, times: int = 1) -> BetSums:
         """What an observation, or several equal ones, come to.
 
         Raises:
@@ -112,7 +112,7 @@ class Table:
         if not self._low <= value <= self._high:
             raise ValueError(f"found the observation {value}, wanted {self._low} to {self._high}")
         gap = value - self.tolerance
-        return Tally(
+        return BetSums(
             times,
             value * times,
             log_factors(self._against, gap, times),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from penumbra.monitoring.stats.betting import Table, Tally
+from penumbra.monitoring.stats.betting import BetSums, Table
 from penumbra.monitoring.stats.stream import Stream, StreamView
 from penumbra.monitoring.stats.wealth import START
 
@@ -64,7 +64,7 @@ class Sums:
     __slots__ = ("_spec", "_tables", "tallies")
 
     def __init__(self, spec: GuardSpec) -> None:
-        self.tallies: dict[str, Tally] = {}
+        self.tallies: dict[str, BetSums] = {}
         self._spec = spec
         self._tables: dict[float, Table] = {}
 
@@ -84,9 +84,9 @@ class Sums:
         if times:
             self.put(slice_name, table.tally(value, times))
 
-    def put(self, slice_name: str, tally: Tally) -> None:
+    def put(self, slice_name: str, tally: BetSums) -> None:
         """Add to one slice."""
-        self.tallies.setdefault(slice_name, Tally()).add(tally)
+        self.tallies.setdefault(slice_name, BetSums()).add(tally)
 
     def merge(self, other: "Sums") -> None:
         """Add another batch."""
@@ -149,7 +149,7 @@ class Guard:
 
     def fold(self, sums: Sums) -> None:
         """Bet on a batch that another process has summed up."""
-        total = Tally()
+        total = BetSums()
         for slice_name, tally in sorted(sums.tallies.items()):
             table = self._tables.get(slice_name, self._default)
             self._take(slice_name, table.tolerance, tally)
@@ -219,7 +219,7 @@ class Guard:
             stream.load(dumped["slices"][name])
         return guard
 
-    def _take(self, slice_name: str, tolerance: float, tally: Tally) -> None:
+    def _take(self, slice_name: str, tolerance: float, tally: BetSums) -> None:
         stream = self._streams.get(slice_name)
         if stream is not None:
             stream.take(tally)

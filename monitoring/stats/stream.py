@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from penumbra.monitoring.stats.betting import Tally
+from penumbra.monitoring.stats.betting import BetSums
 from penumbra.monitoring.stats.intervals import lower_end, upper_end
-from penumbra.monitoring.stats.wealth import Evidence, Proof
+from penumbra.monitoring.stats.wealth import EProcess, Proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +56,11 @@ class Stream:
 
     def __init__(self, horizon: float, low: float, high: float, alpha: float) -> None:
         self._low, self._high, self._alpha = low, high, alpha
-        self.evidence = Evidence(horizon)
+        self.evidence = EProcess(horizon)
         self.proof = Proof()
-        self.seen = Tally()
+        self.seen = BetSums()
 
-    def take(self, tally: Tally) -> None:
+    def take(self, tally: BetSums) -> None:
         """Bet on a batch."""
         self.evidence.take(tally)
         self.proof.take(tally)

@@ -1,15 +1,15 @@
 """What bets have come to: the restarting e-process, and the plain one that proves. Pure.
 
-Reading order: Evidence, Proof.
+Reading order: EProcess, Proof.
 """
 
 from collections.abc import Sequence
 from math import exp, fsum, log
 
-from penumbra.monitoring.stats.betting import BETS, Tally
+from penumbra.monitoring.stats.betting import BETS, BetSums
 
 CAP = 1e200
-"""Evidence is held below this; every boundary is far beneath."""
+"""EProcess is held below this; every boundary is far beneath."""
 START = 0.5
 """Wealth at n = 0; what is missing to 1 flows in evenly over the horizon."""
 _LARGEST_EXPONENT = 460.0
@@ -20,7 +20,7 @@ def inflow_of(horizon: float) -> float:
     return (1.0 - START) / horizon
 
 
-class Evidence:
+class EProcess:
     """Restarting e-process of one stream: S <- (S + gamma n) exp(sum of log factors), S = 1/2 at 0.
 
     H0: the mean of each observation, given the past, is at most the tolerance. Under H0,
@@ -38,7 +38,7 @@ class Evidence:
         self._inflow = inflow_of(horizon)
         self.wealth = [START] * BETS
 
-    def take(self, tally: Tally) -> None:
+    def take(self, tally: BetSums) -> None:
         """Bet on a batch; one of a single observation is the finest there is."""
         inflow = self._inflow * tally.count
         for index, sum_of_logs in enumerate(tally.against):
@@ -63,7 +63,7 @@ class Proof:
     def __init__(self) -> None:
         self.logs = [0.0] * BETS
 
-    def take(self, tally: Tally) -> None:
+    def take(self, tally: BetSums) -> None:
         """Bet on a batch."""
         for index, sum_of_logs in enumerate(tally.favour):
             self.logs[index] += sum_of_logs

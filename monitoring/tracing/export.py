@@ -211,7 +211,7 @@ def _watched(exporter: Any, exported: _Exported) -> Any:
     """An exporter that says what became of each batch."""
     from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-    class Watched(SpanExporter):
+    class CountingExporter(SpanExporter):
         def export(self, spans: Sequence["ReadableSpan"]) -> SpanExportResult:
             result: SpanExportResult = SpanExportResult.FAILURE
             try:
@@ -226,7 +226,7 @@ def _watched(exporter: Any, exported: _Exported) -> Any:
         def force_flush(self, timeout_millis: int = 30_000) -> bool:
             return bool(exporter.force_flush(timeout_millis))
 
-    return Watched()
+    return CountingExporter()
 
 
 def _identity(service: str, instance: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ class SpanKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
+class SpanEvent:
     """An event within a span."""
 
     name: str
@@ -37,6 +37,6 @@ class Span:
     began_ns: int
     ended_ns: int
     attributes: Mapping[str, Any]
-    happenings: tuple[Happening, ...] = ()
+    happenings: tuple[SpanEvent, ...] = ()
     links: tuple[TraceContext, ...] = ()
     is_error: bool = False

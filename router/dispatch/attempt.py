@@ -44,7 +44,7 @@ class AttemptWatch(Protocol):
         """It completed a stream, with so long between two pieces on average."""
 
 
-class Gate:
+class TrafficGate:
     """Whether a variant of a model is in service, whichever routing table one has in hand.
 
     A request keeps the table that it was decided by, and may come to a candidate a while later, if
@@ -84,7 +84,7 @@ class Attempt:
         self.cells = cells
         self.watch = watch
         """Looks on for a rollout; None unless there is one."""
-        self.gate = Gate()
+        self.gate = TrafficGate()
         """Shared by all attempts at the variant."""
 
     def begin(self, request: UpstreamRequest, receiver: Receiver) -> Stream:

@@ -14,11 +14,11 @@ from typing import Protocol
 from penumbra.monitoring.vocabulary import Outcome
 from penumbra.router.dispatch.attempt import Attempt, Client
 from penumbra.router.dispatch.plan import Plan
-from penumbra.router.dispatch.relay import Answering
-from penumbra.router.dispatch.response_buffer import Held
-from penumbra.router.dispatch.stream_resumer import Resumption, is_continuable
+from penumbra.router.dispatch.relay import ResponseRelay
+from penumbra.router.dispatch.response_buffer import ResponseBuffer
+from penumbra.router.dispatch.stream_resumer import StreamResumer, is_continuable
 from penumbra.router.errors import error_body, upstream_error
-from penumbra.router.mirror.token_tap import Tap
+from penumbra.router.mirror.token_tap import TokenTap
 from penumbra.router.settings import LimitSettings
 from penumbra.router.upstream.port import UpstreamRequest
 
@@ -32,7 +32,7 @@ class Timed(Protocol):
         """The deadline has passed."""
 
 
-class Dispatch(Answering):
+class Dispatch(ResponseRelay):
     """Drives one request. The receiver of its attempts' answers.
 
     Args:
@@ -58,12 +58,12 @@ class Dispatch(Answering):
         super().__init__(plan, attempts[plan.attempts[0]], request, client, limits, clock)
         self._attempts = attempts
         self._index = 0
-        self._resumption: Resumption | None = None
+        self._resumption: StreamResumer | None = None
         self._is_client_slow = False
         self.failover: Outcome | None = None
         """How the first attempt failed, if another one answers."""
 
-    def tap(self, tap: Tap) -> None:
+    def tap(self, tap: TokenTap) -> None:
         """Ask for token ids as well; the client takes them out of what it gets."""
         self._tap = tap
 
@@ -144,7 +144,7 @@ class Dispatch(Answering):
                 stream.abort()
         self._stream = None
 
-    # The upstream's side: `Answering`, and how it fails
+    # The upstream's side: `ResponseRelay`, and how it fails
 
     def on_fail(self, outcome: Outcome, detail: str) -> None:
         """See `Receiver`."""
@@ -207,10 +207,10 @@ class Dispatch(Answering):
 
     def _resume_stream(self, kept: list[bytes]) -> None:
         baseline = self._attempts[self._plan.baseline]
-        self._held = Held()
+        self._held = ResponseBuffer()
         self._progressed_at = -math.inf
         self.deadline = self._clock() + self._limits.first_byte_seconds
-        self._resumption = Resumption(self, baseline, self._request, b"".join(kept), self._clock)
+        self._resumption = StreamResumer(self, baseline, self._request, b"".join(kept), self._clock)
         if self._is_client_slow:
             self._resumption.pause()
         self._resumption.start()

@@ -1,10 +1,10 @@
 """What happens in a gateway to a candidate's requests when it is taken out of service.
 
 Nothing starts at it any more: every attempt, of whatever routing table, looks at its variant's
-`Gate`, and that shuts before the table is acknowledged. What is under way ends by itself, or moves
-to the baseline, as the rollout's `in_flight` says.
+`TrafficGate`, and that shuts before the table is acknowledged. What is under way ends by itself, or
+moves to the baseline, as the rollout's `in_flight` says.
 
-Reading order: Gates.apply, move.
+Reading order: TrafficGates.apply, move.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping
 
-from penumbra.router.dispatch.attempt import Gate
+from penumbra.router.dispatch.attempt import TrafficGate
 from penumbra.router.dispatch.dispatch import Dispatch
 from penumbra.router.flags.routing_table import ModelSnapshot
 
@@ -22,7 +22,7 @@ _AT_ONCE = 8
 """Dispatches that are moved in one turn of the event loop: each has its stream to read again."""
 
 
-class Gates:
+class TrafficGates:
     """The gates of all variants that this process has ever known.
 
     Args:
@@ -31,18 +31,18 @@ class Gates:
 
     def __init__(self, is_guarded: Callable[[str], bool] = lambda _: True) -> None:
         self._is_guarded = is_guarded
-        self._gates: dict[tuple[str, str], Gate] = {}
+        self._gates: dict[tuple[str, str], TrafficGate] = {}
         self._policies: dict[tuple[str, str], str] = {}
 
-    def of(self, model: str, variant: str) -> Gate:
+    def of(self, model: str, variant: str) -> TrafficGate:
         """The gate of one variant."""
         gate = self._gates.get((model, variant))
         if gate is None:
-            gate = Gate(functools.partial(self._is_guarded, model))
+            gate = TrafficGate(functools.partial(self._is_guarded, model))
             self._gates[model, variant] = gate
         return gate
 
-    def apply(self, models: Mapping[str, ModelSnapshot]) -> set[Gate]:
+    def apply(self, models: Mapping[str, ModelSnapshot]) -> set[TrafficGate]:
         """Shut and open them as the table says that is in force from now on.
 
         Returns:
@@ -74,7 +74,7 @@ def _policy(model: ModelSnapshot | None, variant: str) -> str | None:
     return next((watch.in_flight for watch in watches if watch.candidate == variant), None)
 
 
-def move(dispatches: Iterable[Dispatch], gates: set[Gate]) -> None:
+def move(dispatches: Iterable[Dispatch], gates: set[TrafficGate]) -> None:
     """Move what is under way at these variants to the baseline, a few in each turn of the loop."""
     affected = [dispatch for dispatch in dispatches if dispatch.attempt.gate in gates]
     if affected:

@@ -19,7 +19,7 @@ from penumbra.monitoring.stats.rolling_quantile import RollingQuantile
 from penumbra.monitoring.vocabulary import FAILURES, Outcome
 from penumbra.router.dispatch.attempt import AttemptWatch
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Watch
-from penumbra.router.link.observation_outbox import Reporter
+from penumbra.router.link.observation_outbox import ObservationOutbox
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class CandidateWatch:
         if outcome in _ENDED_BY_OTHERS:
             return
         is_failure = outcome in FAILURES
-        self._guard.reporter.count(self.run, slice_name, Signal.FAILURE, is_one=is_failure)
+        self._guard.outbox.count(self.run, slice_name, Signal.FAILURE, is_one=is_failure)
         if self._failures is None or self.is_tripped:
             return
         if self._failures.observe(is_failure):
@@ -120,7 +120,7 @@ class CandidateWatch:
         p90 = baseline.p90(slice_name, self._guard.clocks.monotonic())
         if p90 is not None:
             is_late = seconds > self._factor * p90
-            self._guard.reporter.count(self.run, slice_name, signal, is_one=is_late)
+            self._guard.outbox.count(self.run, slice_name, signal, is_one=is_late)
 
 
 class LocalGuard:
@@ -132,8 +132,10 @@ class LocalGuard:
         on_trip: Called when a candidate was taken out of service: `guarded` tells so from now on.
     """
 
-    def __init__(self, reporter: Reporter, clocks: Clocks, on_trip: Callable[[], None]) -> None:
-        self.reporter = reporter
+    def __init__(
+        self, outbox: ObservationOutbox, clocks: Clocks, on_trip: Callable[[], None]
+    ) -> None:
+        self.outbox = outbox
         self.clocks = clocks
         self._on_trip = on_trip
         self._baselines: dict[str, BaselineWatch] = {}
@@ -187,5 +189,5 @@ class LocalGuard:
         key = (run.model, run.candidate)
         self.trips[key] = self.trips.get(key, 0) + 1
         detail = "more attempts failed in one gateway than the tolerance allows"
-        self.reporter.trip(run, Trip(Signal.FAILURE, detail, self.clocks.unix()))
+        self.outbox.trip(run, Trip(Signal.FAILURE, detail, self.clocks.unix()))
         self._on_trip()

@@ -3,8 +3,8 @@
 Until the client has seen anything the answer is held: a whole body until it is complete, a stream
 until its first event is sound. From then on pieces are passed on as they come, never parsed, and
 kept by reference so that a stream which breaks off can be continued. What becomes of an answer that
-fails is for `penumbra.router.dispatch.dispatch` to say, which is the one kind of `Answering` there
-is: one object, so that a token costs one call.
+fails is for `penumbra.router.dispatch.dispatch` to say, which is the one kind of `ResponseRelay`
+there is: one object, so that a token costs one call.
 """
 
 import math
@@ -17,12 +17,12 @@ from penumbra.router.dispatch.attempt import Attempt, Client
 from penumbra.router.dispatch.continuation import KINDS
 from penumbra.router.dispatch.plan import Plan
 from penumbra.router.dispatch.response_buffer import (
-    Held,
+    ResponseBuffer,
     first_event_fault,
     whole_fault,
     whole_outcome,
 )
-from penumbra.router.mirror.token_tap import Tap
+from penumbra.router.mirror.token_tap import TokenTap
 from penumbra.router.settings import LimitSettings
 from penumbra.router.upstream.port import Headers, Stream, UpstreamRequest
 
@@ -30,7 +30,7 @@ KEEP_LIMIT_BYTES = 4 * 1024 * 1024
 """A stream longer than this can no longer be continued."""
 
 
-class Answering(ABC):
+class ResponseRelay(ABC):
     """Takes one attempt's answer after the other, until one is the client's.
 
     Args:
@@ -64,7 +64,7 @@ class Answering(ABC):
         self._limits = limits
         self._clock = clock
         self._stream: Stream | None = None
-        self._tap: Tap | None = None
+        self._tap: TokenTap | None = None
         self.deadline = math.inf
         """When `expire` is due, unless there was progress; monotonic seconds."""
         self._progressed_at = -math.inf
@@ -76,7 +76,7 @@ class Answering(ABC):
             self._tap.restart()
         self.status = 0
         self.headers: Headers = []
-        self._held = Held()
+        self._held = ResponseBuffer()
         self._is_event_stream = False
         self._relay = False
         self._kept: list[bytes] | None = [] if self._request.path in KINDS else None
@@ -158,7 +158,7 @@ class Answering(ABC):
                 return False
         return sse.first_event_is_sound(held) is not None or self._held.is_over_limit
 
-    def _relay_events(self, held: Held) -> None:
+    def _relay_events(self, held: ResponseBuffer) -> None:
         length = sse.complete_length(held.data)
         if self._relay and self._kept is not None and sse.has_error_event(held.data[:length]):
             self._abort_attempt()

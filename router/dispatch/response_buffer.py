@@ -3,7 +3,7 @@
 A whole body is held until it is complete, a stream until its first event is sound; afterwards what
 is held is the beginning of an event. Off the byte path: whole events are never held.
 
-Reading order: Held, first_event_fault, whole_fault.
+Reading order: ResponseBuffer, first_event_fault, whole_fault.
 """
 
 from penumbra.monitoring.vocabulary import Outcome
@@ -15,7 +15,7 @@ _PROXY_STATUSES = frozenset({502, 503})
 """What a proxy says when it could not hand the request over; after a 504 the engine may have it."""
 
 
-class Held:
+class ResponseBuffer:
     """Bytes that wait to be passed on; joined only when somebody must look at them."""
 
     __slots__ = ("_pieces", "length")

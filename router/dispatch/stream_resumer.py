@@ -44,7 +44,7 @@ def is_continuable(request: UpstreamRequest, sent: bytes) -> bool:
     return not (progress.is_done or progress.finish_reason)
 
 
-class Resumption:
+class StreamResumer:
     """The rest of one stream, from the baseline. The receiver of its answer.
 
     Args:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from penumbra.monitoring.vocabulary import Reason
 from penumbra.router.flags.bucketing import Line, intervals, position, salt
-from penumbra.router.flags.request_features import Features
+from penumbra.router.flags.request_features import RequestFeatures
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Rule, Snapshot
 from penumbra.router.flags.slices import CompiledSlices, Condition, Headers, compile_match
 
@@ -49,7 +49,7 @@ class Context:
     targeting_key: str
     slice: str
     request_id: str
-    features: Features
+    features: RequestFeatures
     pin: str | None = None
     """The variant that the request asks for (`x-penumbra-variant`)."""
     may_pin: bool = False

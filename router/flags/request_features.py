@@ -40,7 +40,7 @@ _CODE_WORDS = ("import ", "class ", "public ", "private ", "static ", "select ",
 """Text that holds code has one of these or such punctuation in it; most prompts have neither."""
 
 
-class Features:
+class RequestFeatures:
     """The features of one request. Each is computed at most once, on first use.
 
     The shape of the body tells chat, completions, responses and embeddings apart.
@@ -66,7 +66,7 @@ class Features:
 
     @classmethod
     def of(cls, body: object) -> Self:
-        """Features of a body that is decoded already."""
+        """RequestFeatures of a body that is decoded already."""
         return cls(lambda: body)
 
     @property

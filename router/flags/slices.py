@@ -7,7 +7,7 @@ conditions that a rule really has.
 from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
-from penumbra.router.flags.request_features import Features
+from penumbra.router.flags.request_features import RequestFeatures
 from penumbra.router.flags.routing_table import Match, SliceRule
 
 OTHER = "other"
@@ -21,7 +21,7 @@ class Headers(Protocol):
         """The value of one header, None if it was not sent."""
 
 
-Condition = Callable[[Features, str, Headers, str], bool]
+Condition = Callable[[RequestFeatures, str, Headers, str], bool]
 """Whether (features, tenant, headers in lower case, slice) match."""
 
 
@@ -39,7 +39,7 @@ def slice_of(
     slices: CompiledSlices,
     tenant: str,
     headers: Headers,
-    features: Features,
+    features: RequestFeatures,
     named: str | None = None,
     quarantined: Collection[str] = (),
 ) -> str:
@@ -64,7 +64,7 @@ def slice_of(
 
 
 def _slice_by_rules(
-    slices: CompiledSlices, tenant: str, headers: Headers, features: Features
+    slices: CompiledSlices, tenant: str, headers: Headers, features: RequestFeatures
 ) -> str:
     for name, condition in slices.rules:
         if condition(features, tenant, headers, ""):
@@ -80,7 +80,7 @@ def compile_match(match: Match) -> Condition:
     if len(conditions) == 1:
         return conditions[0]
 
-    def all_hold(features: Features, tenant: str, headers: Headers, slice_name: str) -> bool:
+    def all_hold(features: RequestFeatures, tenant: str, headers: Headers, slice_name: str) -> bool:
         for condition in conditions:  # noqa: SIM110 - a generator costs as much as the conditions
             if not condition(features, tenant, headers, slice_name):
                 return False
@@ -89,7 +89,7 @@ def compile_match(match: Match) -> Condition:
     return all_hold
 
 
-def _always(features: Features, tenant: str, headers: Headers, slice_name: str) -> bool:
+def _always(features: RequestFeatures, tenant: str, headers: Headers, slice_name: str) -> bool:
     del features, tenant, headers, slice_name
     return True
 

@@ -6,7 +6,7 @@ another one began or ended, nor of streams that the client slowed down.
 
 from typing import TYPE_CHECKING
 
-from penumbra.router.mirror.session import Ending
+from penumbra.router.mirror.session import AnswerTimes
 
 if TYPE_CHECKING:
     from penumbra.router.dispatch.dispatch import Dispatch
@@ -15,7 +15,7 @@ _PACED_PIECES = 4
 """A stream of fewer pieces tells nothing of the time between two."""
 
 
-class Observation:
+class AnswerTiming:
     """One answer under way; monotonic seconds."""
 
     __slots__ = ("_first_byte_at", "pieces", "started_at", "trace_id", "was_paused")
@@ -60,6 +60,6 @@ class Observation:
         cells = dispatch.attempt.cells.of(dispatch.slice_name)
         cells.duration.observe(now - self.started_at, self.trace_id)
 
-    def ending(self, variant: str, now: float) -> Ending:
+    def ending(self, variant: str, now: float) -> AnswerTimes:
         """The times for a comparison of the answer."""
-        return Ending(variant, self.started_at, self._first_byte_at, now)
+        return AnswerTimes(variant, self.started_at, self._first_byte_at, now)

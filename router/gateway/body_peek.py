@@ -27,7 +27,7 @@ _DISGUISES = (b"\\u006", b"\\u007")
 _ABSENT = msgspec.Raw()
 
 
-class Peek(msgspec.Struct):
+class BodyPeek(msgspec.Struct):
     """The fields of a request body that the gateway looks at; all others are skipped."""
 
     model: Any = None
@@ -64,10 +64,10 @@ class Peek(msgspec.Struct):
 
 _raw_fields = operator.attrgetter(*request_features.FIELDS)
 _decode_any = msgspec.json.Decoder().decode
-_decode = msgspec.json.Decoder(Peek).decode
+_decode = msgspec.json.Decoder(BodyPeek).decode
 
 
-def read_request(body: bytes) -> Peek:
+def read_request(body: bytes) -> BodyPeek:
     """Read the routing fields of a request body.
 
     Raises:

@@ -213,7 +213,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if isinstance(cycle, Exchange):
             self._begin_turn(cycle)
         else:
-            self._gateway.outbox.flush()
+            self._gateway.writes.flush()
             super()._start_asgi_task(cycle, app)
 
     def exchange_complete(self, exchange: Exchange) -> None:
@@ -223,7 +223,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if exchange.keep_alive:
             self.on_response_complete()
         elif exchange.is_read:
-            self._gateway.outbox.flush()
+            self._gateway.writes.flush()
             self.transport.close()
         else:
             self._linger()
@@ -264,7 +264,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _send_refusal(self, error: GatewayError) -> None:
         self._gateway.metrics.errors.cell(error.reported_code).value += 1
-        self._gateway.outbox.flush()
+        self._gateway.writes.flush()
         request_id = self._gateway.next_request_id()
         self.transport.write(last_answer(error.status, error.body, request_id))
         self._linger()
@@ -276,7 +276,7 @@ class GatewayProtocol(HttpToolsProtocol):
         """
         if self.transport.is_closing():
             return
-        self._gateway.outbox.flush()
+        self._gateway.writes.flush()
         self._discarded_bytes = 0
         self.deadline = self._gateway.now() + _LINGER_SECONDS
         self.flow.resume_reading()

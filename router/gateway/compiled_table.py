@@ -12,7 +12,7 @@ from penumbra.router.flags.evaluate import CompiledModel, Decision
 from penumbra.router.flags.routing_table import ModelSnapshot
 from penumbra.router.link.messages import Attribution
 from penumbra.router.mirror.selection import compile_mirror
-from penumbra.router.mirror.session import Tapped
+from penumbra.router.mirror.session import MirrorSession
 from penumbra.router.upstream.port import UpstreamRequest
 
 
@@ -88,7 +88,7 @@ class Routed:
     decision: Decision
     plan: Plan
     request: UpstreamRequest
-    tapped: Tapped | None = None
+    tapped: MirrorSession | None = None
     """If it is mirrored."""
 
     def answer_lines(self, variant: str, failover: Outcome | None) -> bytes:

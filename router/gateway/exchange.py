@@ -8,7 +8,7 @@ ASGI.
 from typing import TYPE_CHECKING
 
 from penumbra.router.errors import GatewayError, RequestTooLarge, UnsupportedEncoding
-from penumbra.router.gateway.answer_timing import Observation
+from penumbra.router.gateway.answer_timing import AnswerTiming
 from penumbra.router.gateway.api_keys import Caller
 from penumbra.router.gateway.headers import CONTINUE, JSON, answer_head, is_valid_request_id
 from penumbra.router.gateway.request_trace import (
@@ -17,7 +17,7 @@ from penumbra.router.gateway.request_trace import (
     RequestTrace,
     trace_request,
 )
-from penumbra.router.mirror.session import ShedReason, Tapped
+from penumbra.router.mirror.session import MirrorSession, ShedReason
 from penumbra.router.upstream.port import Headers
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ class Exchange:
         self._error: GatewayError | None = None
         self._dispatch: Dispatch | None = None
         self._routed: Routed | None = None
-        self._tapped: Tapped | None = None
-        self._observation = Observation()
+        self._tapped: MirrorSession | None = None
+        self._observation = AnswerTiming()
         self.trace: RequestTrace | None = None  # only if the request is sampled
         self._is_body_complete = False
         self._is_turn = False
@@ -118,7 +118,7 @@ class Exchange:
         elif self._is_body_complete:
             self._run()
         elif self._awaits_continue:
-            self._gateway.outbox.write(self._connection.transport, CONTINUE)
+            self._gateway.writes.write(self._connection.transport, CONTINUE)
 
     def reject(self, error: GatewayError) -> None:
         """Answer with an error, when it is this request's turn."""
@@ -167,13 +167,13 @@ class Exchange:
             if status >= 400:
                 self._tapped.tap.lose(ShedReason.ERROR)
         head = self._head(status, headers, len(body))
-        self._gateway.outbox.write(self._connection.transport, head + body)
+        self._gateway.writes.write(self._connection.transport, head + body)
         self._complete()
 
     def send_head(self, status: int, headers: Headers) -> None:
         """The head of an answer of unknown length: chunked, or ended by closing for HTTP/1.0."""
         self._begin_answer()
-        self._gateway.outbox.flush()
+        self._gateway.writes.flush()
         self._connection.transport.write(self._head(status, headers, None))
 
     def send_piece(self, data: bytes) -> None:
@@ -218,7 +218,7 @@ class Exchange:
         body = error.body
         headers = [*JSON, *error.headers]
         answer = self._head(error.status, headers, len(body)) + body
-        self._gateway.outbox.write(self._connection.transport, answer)
+        self._gateway.writes.write(self._connection.transport, answer)
         self._complete(error.reported_code)
 
     def _head(self, status: int, headers: Headers, length: int | None) -> bytes:
@@ -263,7 +263,7 @@ class Exchange:
         if self.trace is not None:
             self.trace.finish(self, dispatch, error)
 
-    def _hand_over(self, tapped: Tapped, dispatch: "Dispatch") -> None:
+    def _hand_over(self, tapped: MirrorSession, dispatch: "Dispatch") -> None:
         self._tapped = None
         if dispatch.is_continued:
             tapped.tap.lose(ShedReason.CONTINUED)
@@ -272,7 +272,7 @@ class Exchange:
 
     def _release(self, dispatch: "Dispatch") -> None:
         self._gateway.timed.discard(dispatch)
-        self._gateway.outbox.in_flight -= 1
+        self._gateway.writes.in_flight -= 1
         if self.caller is not None:
             self.caller.tenant.leave()
 

@@ -17,7 +17,7 @@ from penumbra.monitoring.vocabulary import role_of
 from penumbra.router.dispatch.attempt import Attempt
 from penumbra.router.dispatch.continuation import KINDS
 from penumbra.router.dispatch.dispatch import Dispatch, Timed
-from penumbra.router.dispatch.gates import Gates, move
+from penumbra.router.dispatch.gates import TrafficGates, move
 from penumbra.router.dispatch.local_guard import Clocks, LocalGuard
 from penumbra.router.errors import GatewayError, ModelNotFound, PinNotAllowed, UnknownVariant
 from penumbra.router.flags.evaluate import (
@@ -29,24 +29,24 @@ from penumbra.router.flags.evaluate import (
     evaluate,
     targeting_key,
 )
-from penumbra.router.flags.request_features import Features
+from penumbra.router.flags.request_features import RequestFeatures
 from penumbra.router.flags.routing_table import Snapshot, Variant
 from penumbra.router.flags.slices import slice_of
 from penumbra.router.gateway.api_keys import Caller, KeyRing
-from penumbra.router.gateway.body_peek import Peek, read_request
+from penumbra.router.gateway.body_peek import BodyPeek, read_request
 from penumbra.router.gateway.compiled_table import Model, Routed
 from penumbra.router.gateway.exchange import Exchange
 from penumbra.router.gateway.gauges import declare_gauges
 from penumbra.router.gateway.headers import TextHeaders, upstream_headers
-from penumbra.router.link.feedback import FeedbackDesk, Served
+from penumbra.router.link.feedback import FeedbackSubmitter, Served
 from penumbra.router.link.lease import Lease
-from penumbra.router.link.observation_outbox import Reporter
+from penumbra.router.link.observation_outbox import ObservationOutbox
 from penumbra.router.metrics import GatewayMetrics
-from penumbra.router.mirror.comparator_client import Handover
+from penumbra.router.mirror.comparator_client import ComparatorClient
 from penumbra.router.mirror.selection import hash64, session_hash
-from penumbra.router.mirror.session import Facts, Mirroring
+from penumbra.router.mirror.session import MirrorSessions, RequestFacts
 from penumbra.router.settings import GatewaySettings
-from penumbra.router.upstream.batched_writes import Outbox
+from penumbra.router.upstream.batched_writes import BatchedWrites
 from penumbra.router.upstream.http import HttpUpstream
 from penumbra.router.upstream.port import Upstream, UpstreamRequest
 
@@ -81,22 +81,26 @@ class Gateway:
         self.keys = KeyRing(settings.keys, settings.processes)
         self.metrics = GatewayMetrics()
         self.timed: set[Timed] = set()
-        self.outbox = Outbox()
+        self.writes = BatchedWrites()
         self.lease = Lease(is_needed=settings.control_url is not None)
-        self.reporter = Reporter(settings.gateway_id, secrets.token_hex(8))
+        self.observations = ObservationOutbox(settings.gateway_id, secrets.token_hex(8))
         # What trips here is out of service at once: the same table, less that candidate.
-        self.local_guard = LocalGuard(self.reporter, Clocks(now), lambda: self.apply(self.snapshot))
+        self.local_guard = LocalGuard(
+            self.observations, Clocks(now), lambda: self.apply(self.snapshot)
+        )
         # Nobody could keep what users think of an answer without a control process.
         self.served = Served() if settings.control_url is not None else None
-        self.feedback = FeedbackDesk(self.served or Served())
-        self.mirroring = Mirroring(Handover(settings.shadow_socket), self.reporter, self.metrics)
+        self.feedback = FeedbackSubmitter(self.served or Served())
+        self.mirroring = MirrorSessions(
+            ComparatorClient(settings.shadow_socket), self.observations, self.metrics
+        )
         self.is_draining = False
         self.is_controlled: Callable[[], bool] = lambda: False
         """Whether the link to the control process is up."""
         self._patient_until = now() + _LINK_PATIENCE_SECONDS if settings.control_url else now()
         self._make_upstream = make_upstream or self._http_upstream
         self._upstreams: dict[tuple[str, Variant], Upstream] = {}
-        self._gates = Gates(lambda model: self.lease.is_fresh(model, self.now()))
+        self._gates = TrafficGates(lambda model: self.lease.is_fresh(model, self.now()))
         self._models: dict[str, Model] = {}
         self._id_prefix = secrets.token_hex(8).encode()
         self._id_counter = itertools.count()
@@ -204,11 +208,11 @@ class Gateway:
                 routed.tapped = self.mirroring.begin(runs, model.mirror.baseline, request, facts)
         return routed
 
-    def _context(self, exchange: Exchange, caller: Caller, peek: Peek, model: Model) -> Context:
+    def _context(self, exchange: Exchange, caller: Caller, peek: BodyPeek, model: Model) -> Context:
         raw = exchange.headers
         headers = TextHeaders(raw)
         tenant = caller.tenant.name
-        features = Features(peek.parts, len(exchange.body))
+        features = RequestFeatures(peek.parts, len(exchange.body))
         named = _text(raw.get(b"x-penumbra-slice"))
         return Context(
             model=peek.model,
@@ -243,7 +247,7 @@ class Gateway:
         if routed.tapped is not None:
             dispatch.tap(routed.tapped.tap)
         self.timed.add(dispatch)
-        self.outbox.in_flight += 1
+        self.writes.in_flight += 1
         return dispatch
 
     async def sweep(self) -> None:
@@ -273,13 +277,13 @@ class Gateway:
             api_key=api_key,
             connect_seconds=self.limits.connect_seconds,
             connections=self.limits.upstream_connections,
-            outbox=self.outbox,
+            writes=self.writes,
         )
 
 
-def _facts(exchange: Exchange, caller: Caller, peek: Peek, routed: Routed) -> Facts:
+def _facts(exchange: Exchange, caller: Caller, peek: BodyPeek, routed: Routed) -> RequestFacts:
     prompt = bytes(peek.messages or peek.prompt)
-    return Facts(
+    return RequestFacts(
         request_id=exchange.request_id,
         model=peek.model,
         slice_name=routed.plan.slice_name,

@@ -27,13 +27,13 @@ def _declare_traffic(gateway: "Gateway") -> None:
 
 def _declare_evidence(gateway: "Gateway") -> None:
     cells = gateway.metrics.cells
-    handover = gateway.mirroring.handover
-    cells.read(of.COMPARATOR_CONNECTED, lambda: handover.is_connected)
-    cells.read(of.MIRROR_BUFFER, lambda: handover.buffered_bytes)
-    cells.read(of.MIRROR_LOST, lambda: handover.lost)
+    comparator_client = gateway.mirroring.comparator_client
+    cells.read(of.COMPARATOR_CONNECTED, lambda: comparator_client.is_connected)
+    cells.read(of.MIRROR_BUFFER, lambda: comparator_client.buffered_bytes)
+    cells.read(of.MIRROR_LOST, lambda: comparator_client.lost)
     cells.read_by(
         of.LEASE, lambda: {(model,): left for model, left in gateway.lease_seconds.items()}
     )
-    cells.read(of.OBSERVATIONS_DROPPED, lambda: gateway.reporter.dropped)
+    cells.read(of.OBSERVATIONS_DROPPED, lambda: gateway.observations.dropped)
     cells.read(of.CONTROL_CONNECTED, lambda: gateway.is_controlled())
     cells.read_by(of.LOCAL_TRIPS, lambda: gateway.local_guard.trips)

@@ -18,7 +18,7 @@ import msgspec
 
 from penumbra.monitoring.tracing import semconv
 from penumbra.monitoring.tracing.context import TRACEPARENT, TRACESTATE, TraceContext
-from penumbra.monitoring.tracing.span import Happening, Span, SpanKind
+from penumbra.monitoring.tracing.span import Span, SpanEvent, SpanKind
 from penumbra.monitoring.tracing.tracer import Tracer
 from penumbra.monitoring.vocabulary import FAILURES, Outcome, role_of
 from penumbra.router.dispatch.attempt import Attempt, AttemptWatch
@@ -26,7 +26,7 @@ from penumbra.router.upstream.port import Receiver, Scores, Stream, Upstream, Up
 
 if TYPE_CHECKING:
     from penumbra.router.dispatch.dispatch import Dispatch
-    from penumbra.router.gateway.answer_timing import Observation
+    from penumbra.router.gateway.answer_timing import AnswerTiming
     from penumbra.router.gateway.compiled_table import Routed
     from penumbra.router.gateway.exchange import Exchange
 
@@ -69,7 +69,7 @@ _decode_answer = msgspec.json.Decoder(_Answer).decode
 
 
 def trace_request(
-    tracer: Tracer, exchange: "Exchange", observation: "Observation"
+    tracer: Tracer, exchange: "Exchange", observation: "AnswerTiming"
 ) -> "RequestTrace | None":
     """Begin the trace of a request that was read; None if it is not sampled.
 
@@ -125,7 +125,7 @@ class RequestTrace:
         tracer: Tracer,
         context: TraceContext,
         parent: TraceContext | None,
-        observation: "Observation",
+        observation: "AnswerTiming",
     ) -> None:
         self._tracer = tracer
         self._observation = observation
@@ -226,9 +226,9 @@ class RequestTrace:
                 about["penumbra.failover"] = dispatch.failover.value
         return about
 
-    def _happenings(self, ns: Clock) -> Iterator[Happening]:
+    def _happenings(self, ns: Clock) -> Iterator[SpanEvent]:
         if self._routed is not None:
-            yield Happening(
+            yield SpanEvent(
                 semconv.FLAG_EVALUATION, ns(self._observation.started_at), _decision(self._routed)
             )
         for before, after in itertools.pairwise(self._tries):
@@ -236,9 +236,9 @@ class RequestTrace:
                 continue
             about = {"penumbra.from_variant": before.variant, "penumbra.outcome": before.outcome}
             name = "continuation" if after.is_continuation else "failover"
-            yield Happening(name, ns(after.began_at), about)
+            yield SpanEvent(name, ns(after.began_at), about)
         if self._answered_at is not None:
-            yield Happening("first_byte", ns(self._answered_at))
+            yield SpanEvent("first_byte", ns(self._answered_at))
 
     def _attempt_span(self, one: _Try, operation: str, ns: Clock) -> Span:
         outcome = one.outcome or Outcome.OK

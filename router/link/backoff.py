@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Backoff:
     """How patient the link is; and its clock and dice, so that a test can bring its own."""
 
     open_seconds: float = 5.0
@@ -17,7 +17,7 @@ class Pace:
     first_retry_seconds: float = 0.05
     longest_retry_seconds: float = 2.0
     now: Callable[[], float] = time.monotonic
-    dice: Callable[[], float] = random.random
+    jitter: Callable[[], float] = random.random
     """Uniform in [0, 1)."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
@@ -25,4 +25,4 @@ class Pace:
         """How long to wait after so many failures in a row: doubling, with full jitter."""
         doubled = self.first_retry_seconds * float(2 ** min(failures, 16))
         longest = min(self.longest_retry_seconds, doubled)
-        return longest * (0.5 + 0.5 * self.dice())
+        return longest * (0.5 + 0.5 * self.jitter())

@@ -19,18 +19,19 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, WebSocketE
 from websockets.frames import CloseCode
 
 from penumbra.router.flags.routing_table import Snapshot
-from penumbra.router.link.backoff import Pace
-from penumbra.router.link.feedback import FeedbackDesk
+from penumbra.router.link.backoff import Backoff
+from penumbra.router.link.feedback import FeedbackSubmitter
 from penumbra.router.link.lease import Lease
 from penumbra.router.link.messages import (
     COMPARATOR_PATH,
     PATH,
-    Applied,
     Beat,
+    EpochApplied,
     Feedback,
     FeedbackDone,
     Found,
     Hello,
+    LeaseGrant,
     LinkError,
     Probe,
     Push,
@@ -41,8 +42,7 @@ from penumbra.router.link.messages import (
     from_control,
     link_url,
 )
-from penumbra.router.link.messages import Lease as Grant
-from penumbra.router.link.observation_outbox import Reporter
+from penumbra.router.link.observation_outbox import ObservationOutbox
 
 log = logging.getLogger(__name__)
 
@@ -53,11 +53,11 @@ _LARGEST_MESSAGE_BYTES = 16 * 1024 * 1024
 class Duties:
     """What the link carries besides routing tables."""
 
-    reporter: Reporter | None = None
+    outbox: ObservationOutbox | None = None
     """Observations to send."""
     lease: Lease | None = None
     """Leases to renew."""
-    feedback: FeedbackDesk | None = None
+    feedback: FeedbackSubmitter | None = None
     """Users' judgements to pass on."""
     is_comparing: Callable[[], bool] | None = None
     """Given: this end is a comparator; it gives a sign of life when asked, while this holds and it
@@ -91,7 +91,7 @@ class ControlLink:
         token: str,
         process_id: str,
         on_snapshot: Callable[[Snapshot], None],
-        pace: Pace | None = None,
+        pace: Backoff | None = None,
         duties: Duties | None = None,
     ) -> None:
         self._duties = duties or Duties()
@@ -99,14 +99,14 @@ class ControlLink:
         self._token = token
         self._process_id = process_id
         self._on_snapshot = on_snapshot
-        self._pace = pace or Pace()
+        self._pace = pace or Backoff()
         self._has_observations = asyncio.Event()
         self._must_renew = asyncio.Event()
         self._is_current = asyncio.Event()
         """Set while the newest table that came over this connection is in force."""
         self._was_acknowledged = asyncio.Event()
-        if self._duties.reporter is not None:
-            self._duties.reporter.on_news = self._has_observations.set
+        if self._duties.outbox is not None:
+            self._duties.outbox.on_news = self._has_observations.set
         self._store = ""
         self._failures = 0
         self.last_epoch = 0
@@ -135,10 +135,10 @@ class ControlLink:
 
     async def tell_the_rest(self, seconds: float) -> None:
         """Wait until all that was observed is acknowledged, at most so long."""
-        reporter = self._duties.reporter
+        outbox = self._duties.outbox
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while reporter is not None and not reporter.is_empty and self.is_connected:
+                while outbox is not None and not outbox.is_empty and self.is_connected:
                     self._was_acknowledged.clear()
                     await self._was_acknowledged.wait()
 
@@ -173,15 +173,15 @@ class ControlLink:
 
     def _chores(self, socket: ClientConnection) -> list[Coroutine[Any, Any, None]]:
         chores = []
-        if self._duties.reporter is not None:
-            chores.append(self._send_reports(socket, self._duties.reporter))
+        if self._duties.outbox is not None:
+            chores.append(self._send_reports(socket, self._duties.outbox))
         if self._duties.lease is not None:
             chores.append(self._renew(socket, self._duties.lease))
         if self._duties.feedback is not None:
             chores.append(self._send_feedback(socket, self._duties.feedback))
         return chores
 
-    async def _send_feedback(self, socket: ClientConnection, desk: FeedbackDesk) -> None:
+    async def _send_feedback(self, socket: ClientConnection, desk: FeedbackSubmitter) -> None:
         waiting: asyncio.Queue[Feedback] = asyncio.Queue()  # bounded by the desk
         desk.send = waiting.put_nowait
         try:
@@ -190,10 +190,10 @@ class ControlLink:
         finally:
             desk.send = None
 
-    async def _send_reports(self, socket: ClientConnection, reporter: Reporter) -> None:
-        reporter.rewind()
+    async def _send_reports(self, socket: ClientConnection, outbox: ObservationOutbox) -> None:
+        outbox.rewind()
         while True:
-            report = reporter.next_report()
+            report = outbox.next_report()
             if report is not None:
                 await socket.send(encode(report))
             else:
@@ -220,17 +220,19 @@ class ControlLink:
                 if answer is not None:
                     await socket.send(encode(answer))
 
-    def _heard(self, message: Grant | Stored | Probe | Seek | FeedbackDone) -> Beat | Found | None:
+    def _heard(
+        self, message: LeaseGrant | Stored | Probe | Seek | FeedbackDone
+    ) -> Beat | Found | None:
         duties = self._duties
         match message:
             case Seek() if duties.feedback is not None:
                 return duties.feedback.found(message)
             case FeedbackDone() if duties.feedback is not None:
                 duties.feedback.done(message)
-            case Grant() if duties.lease is not None:
+            case LeaseGrant() if duties.lease is not None:
                 duties.lease.answered(message)
-            case Stored(incarnation=incarnation, seq=seq) if duties.reporter is not None:
-                duties.reporter.acknowledge(incarnation, seq)
+            case Stored(process_start_id=process_start_id, seq=seq) if duties.outbox is not None:
+                duties.outbox.acknowledge(process_start_id, seq)
                 self._was_acknowledged.set()
             case Probe(nonce=nonce) if duties.is_comparing is not None:
                 is_alive = duties.is_comparing() and self._is_current.is_set()
@@ -241,7 +243,7 @@ class ControlLink:
 
     async def _take_push(self, socket: ClientConnection, push: Push) -> None:
         taken = self._take(push)
-        if isinstance(taken, Applied):
+        if isinstance(taken, EpochApplied):
             self._is_current.set()
         else:
             self._is_current.clear()
@@ -255,7 +257,7 @@ class ControlLink:
             self._failures = 0
             log.info("control_link_up", extra={"epoch": self.last_epoch})
 
-    def _take(self, push: Push) -> Applied | Refused:
+    def _take(self, push: Push) -> EpochApplied | Refused:
         try:
             table = push.table()
         except ValueError as error:
@@ -268,7 +270,7 @@ class ControlLink:
             except Exception as error:  # noqa: BLE001 - whatever is wrong with it, serve on with the last
                 return self._refuse(table.epoch, f"{type(error).__name__}: {error}")
             self._store, self.last_epoch = push.store, table.epoch
-        return Applied(table.epoch)
+        return EpochApplied(table.epoch)
 
     def _refuse(self, epoch: int, detail: str) -> Refused:
         log.error("snapshot_refused", extra={"epoch": epoch, "detail": detail})

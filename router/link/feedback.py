@@ -7,7 +7,7 @@ At least one of thumb, score and escalated is wanted. Each gateway process remem
 last requests; a judgement that comes to another one is passed through the control process. It is
 answered when it is durable.
 
-Reading order: FeedbackBody, Served, FeedbackDesk.submit.
+Reading order: FeedbackBody, Served, FeedbackSubmitter.submit.
 """
 
 import asyncio
@@ -117,7 +117,7 @@ class Served:
         return found[0] if found is not None and found[1] == tenant else None
 
 
-class FeedbackDesk:
+class FeedbackSubmitter:
     """One gateway process's part in taking judgements.
 
     Args:

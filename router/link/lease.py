@@ -11,8 +11,7 @@ unset: a fixed table, benchmarks): there every model counts as guarded.
 import itertools
 from collections.abc import Mapping
 
-from penumbra.router.link.messages import Lease as Grant
-from penumbra.router.link.messages import Renew
+from penumbra.router.link.messages import LeaseGrant, Renew
 
 FIRST_PERIOD_SECONDS = 0.5
 """How often to ask until something was granted."""
@@ -56,7 +55,7 @@ class Lease:
             del self._asked[next(iter(self._asked))]
         return Renew(nonce)
 
-    def answered(self, grant: Grant) -> None:
+    def answered(self, grant: LeaseGrant) -> None:
         """The answer to a question; one that nobody asked, or asked too long ago, is ignored."""
         asked_at = self._asked.pop(grant.nonce, None)
         if asked_at is None:

@@ -3,10 +3,10 @@
     gateway                              control
        | -- Hello(gateway, pid, epoch) --> |
        | <-- Push(store, snapshot) ------- |   at once, then for every new epoch
-       | -- Applied(epoch) --------------> |   the snapshot is in force
+       | -- EpochApplied(epoch) --------------> |   the snapshot is in force
        | -- Refused(epoch, detail) ------> |   ... or it is not, and the last one stays
        | -- Renew(nonce) ----------------> |   a few times within a lease
-       | <-- Lease(nonce, seconds, ...) -- |   counted from when the Renew was sent
+       | <-- LeaseGrant(nonce, seconds, ...) -- |   counted from when the Renew was sent
        | -- Report(source, seq, runs) ---> |   observations (penumbra.monitoring.observations)
        | <-- Stored(incarnation, seq) ---- |   they are durable
        | -- Feedback(nonce, id, ...) ----> |   a user's judgement of an answer
@@ -58,7 +58,7 @@ class Hello(msgspec.Struct, frozen=True, tag="hello", forbid_unknown_fields=True
     has none, or is older than this field."""
 
 
-class Applied(msgspec.Struct, frozen=True, tag="applied", forbid_unknown_fields=True):
+class EpochApplied(msgspec.Struct, frozen=True, tag="applied", forbid_unknown_fields=True):
     """From now on every request is decided by this epoch (or a later one)."""
 
     epoch: int
@@ -93,7 +93,7 @@ class Renew(msgspec.Struct, frozen=True, tag="renew", forbid_unknown_fields=True
     nonce: int
 
 
-class Lease(msgspec.Struct, frozen=True, tag="lease", forbid_unknown_fields=True):
+class LeaseGrant(msgspec.Struct, frozen=True, tag="lease", forbid_unknown_fields=True):
     """For how long candidates may go on getting live traffic."""
 
     nonce: int
@@ -118,7 +118,7 @@ class Beat(msgspec.Struct, frozen=True, tag="beat", forbid_unknown_fields=True):
 class Stored(msgspec.Struct, frozen=True, tag="stored", forbid_unknown_fields=True):
     """All reports of this incarnation up to this one are durable."""
 
-    incarnation: str
+    process_start_id: str = msgspec.field(name="incarnation")
     seq: int
 
 
@@ -172,8 +172,8 @@ class FeedbackDone(msgspec.Struct, frozen=True, tag="feedback_done", forbid_unkn
     """Why it was not stored: a code of `penumbra.router.errors.STATUS`."""
 
 
-FromGateway = Hello | Applied | Refused | Renew | Beat | Report | Feedback | Found
-FromControl = Push | Lease | Probe | Stored | Seek | FeedbackDone
+FromGateway = Hello | EpochApplied | Refused | Renew | Beat | Report | Feedback | Found
+FromControl = Push | LeaseGrant | Probe | Stored | Seek | FeedbackDone
 
 _from_gateway: msgspec.json.Decoder[FromGateway] = msgspec.json.Decoder(FromGateway)
 _from_control: msgspec.json.Decoder[FromControl] = msgspec.json.Decoder(FromControl)

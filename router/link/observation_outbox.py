@@ -7,7 +7,7 @@ control process, which knows it by (source, incarnation, seq), counts one that w
 The reporter never waits and never grows without bound: past the limit the newest pair is dropped,
 counted, and told as shed, so that whoever judges knows that it is missing.
 
-Reading order: Reporter.pair, Reporter.next_report, Reporter.acknowledge.
+Reading order: ObservationOutbox.pair, ObservationOutbox.next_report, ObservationOutbox.acknowledge.
 """
 
 import math
@@ -78,7 +78,7 @@ class _Gathered:
         return report
 
 
-class Reporter:
+class ObservationOutbox:
     """Observations on their way from one process to the control process.
 
     Args:
@@ -87,9 +87,9 @@ class Reporter:
         limit: How many pairs may wait.
     """
 
-    def __init__(self, source: str, incarnation: str, limit: int = LIMIT) -> None:
+    def __init__(self, source: str, process_start_id: str, limit: int = LIMIT) -> None:
         self.source = source
-        self.incarnation = incarnation
+        self.process_start_id = process_start_id
         self.dropped = 0
         """Observations that were lost because too many were waiting."""
         self.on_news: Callable[[], None] = _nobody
@@ -180,16 +180,18 @@ class Reporter:
             if not self._waiting:
                 return None
             self._seq += 1
-            self._unacknowledged = Report(self.source, self.incarnation, self._seq, self._take())
+            self._unacknowledged = Report(
+                self.source, self.process_start_id, self._seq, self._take()
+            )
         elif self._is_sent:
             return None
         self._is_sent = True
         return self._unacknowledged
 
-    def acknowledge(self, incarnation: str, seq: int) -> None:
+    def acknowledge(self, process_start_id: str, seq: int) -> None:
         """The control process has made all reports up to `seq` durable."""
         report = self._unacknowledged
-        if report is None or incarnation != self.incarnation or seq < report.seq:
+        if report is None or process_start_id != self.process_start_id or seq < report.seq:
             return
         self._unacknowledged = None
         self._tell_news()

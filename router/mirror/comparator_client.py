@@ -8,7 +8,7 @@ asked before a request is tapped, so what could not be handed over costs its eng
 Whether there is room is judged by what waits already, never by the size of what comes: a limit that
 long answers meet first would make the traffic that is compared look shorter than it is.
 
-Reading order: Handover.refusal, Handover.offer, Handover.run.
+Reading order: ComparatorClient.refusal, ComparatorClient.offer, ComparatorClient.run.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from collections import deque
 from pathlib import Path
 from typing import cast
 
-from penumbra.router.mirror.frame import LARGEST_FRAME_BYTES, Mirrored, frame
+from penumbra.router.mirror.frame import LARGEST_FRAME_BYTES, MirrorFrame, frame
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
 
 
-class Handover(asyncio.Protocol):
+class ComparatorClient(asyncio.Protocol):
     """Hands mirrored requests over.
 
     Args:
@@ -43,7 +43,7 @@ class Handover(asyncio.Protocol):
         self._path = path
         self._limit = buffer_bytes
         self._transport: asyncio.WriteTransport | None = None
-        self._waiting: deque[Mirrored] = deque()
+        self._waiting: deque[MirrorFrame] = deque()
         self._waiting_bytes = 0
         self._flushing: asyncio.TimerHandle | asyncio.Handle | None = None
         self._ended = asyncio.Event()
@@ -69,7 +69,7 @@ class Handover(asyncio.Protocol):
             return NO_COMPARATOR
         return BUFFER_FULL if self.buffered_bytes >= self._limit else None
 
-    def offer(self, mirrored: Mirrored) -> str | None:
+    def offer(self, mirrored: MirrorFrame) -> str | None:
         """Hand over one request; never waits, never raises.
 
         Returns:

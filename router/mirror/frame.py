@@ -1,6 +1,6 @@
 """A mirrored request on its way from a gateway to the comparator: a frame on a local socket. Pure.
 
-A frame is its length (4 bytes, big-endian) and a msgpack array of `Mirrored`'s fields.
+A frame is its length (4 bytes, big-endian) and a msgpack array of `MirrorFrame`'s fields.
 """
 
 import msgspec
@@ -9,7 +9,7 @@ LENGTH_BYTES = 4
 LARGEST_FRAME_BYTES = 32 * 1024 * 1024
 
 
-class Mirrored(msgspec.Struct, frozen=True, array_like=True):
+class MirrorFrame(msgspec.Struct, frozen=True, array_like=True):
     """What the client asked, and the whole answer that it got."""
 
     request_id: str
@@ -41,16 +41,16 @@ class Mirrored(msgspec.Struct, frozen=True, array_like=True):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Mirrored)
+_decoder = msgspec.msgpack.Decoder(MirrorFrame)
 
 
-def frame(mirrored: Mirrored) -> bytes:
+def frame(mirrored: MirrorFrame) -> bytes:
     """The frame of one mirrored request."""
     body = _encoder.encode(mirrored)
     return len(body).to_bytes(LENGTH_BYTES, "big") + body
 
 
-def read_frame(body: bytes) -> Mirrored:
+def read_frame(body: bytes) -> MirrorFrame:
     """What a frame carries, its length left out.
 
     Raises:

@@ -4,7 +4,7 @@ The decision is a hash of the request id and the run: the same in every process,
 anything of the answer is known, and independent of who gets which variant. Another run chooses
 other requests.
 
-Reading order: Mirror.chosen, Mirroring, compile_mirror.
+Reading order: MirrorSelection.chosen, Mirroring, compile_mirror.
 """
 
 from collections.abc import Iterable
@@ -37,7 +37,7 @@ class _Chooser:
         return limit > 0 and hash64(self._stem + request_id) < limit
 
 
-class Mirror:
+class MirrorSelection:
     """The watches of one model that mirror anything, ready to be asked."""
 
     __slots__ = ("_choosers", "baseline")
@@ -61,12 +61,12 @@ class Mirror:
         )
 
 
-def compile_mirror(name: str, model: ModelSnapshot) -> Mirror | None:
+def compile_mirror(name: str, model: ModelSnapshot) -> MirrorSelection | None:
     """What decides for a model's requests; None if none of them is mirrored."""
     watches = model.watches
     if not any(watch.mirror > 0 or any(watch.mirror_slices.values()) for watch in watches):
         return None
-    return Mirror(name, model)
+    return MirrorSelection(name, model)
 
 
 def comparable(runs: Iterable[Run], baseline: str, answered_by: str) -> tuple[Run, ...]:

@@ -5,7 +5,7 @@ again in `penumbra.router.mirror.token_tap`, what carries it away in
 `penumbra.router.mirror.comparator_client`. Whatever goes wrong here is counted by its reason and
 costs the client nothing.
 
-Reading order: Mirroring.begin, Mirroring.end.
+Reading order: MirrorSessions.begin, MirrorSessions.end.
 """
 
 import logging
@@ -15,12 +15,12 @@ from enum import StrEnum
 from penumbra.monitoring.logs import trace_field
 from penumbra.monitoring.observations import Run
 from penumbra.router import sse
-from penumbra.router.link.observation_outbox import Reporter
+from penumbra.router.link.observation_outbox import ObservationOutbox
 from penumbra.router.metrics import GatewayMetrics
-from penumbra.router.mirror.comparator_client import Handover
-from penumbra.router.mirror.frame import Mirrored
+from penumbra.router.mirror.comparator_client import ComparatorClient
+from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.mirror.selection import comparable
-from penumbra.router.mirror.token_tap import Tap, tap_body
+from penumbra.router.mirror.token_tap import TokenTap, tap_body
 from penumbra.router.upstream.port import UpstreamRequest
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class ShedReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class RequestFacts:
     """What a mirrored request is known as."""
 
     request_id: bytes
@@ -66,19 +66,19 @@ class Facts:
 
 
 @dataclass(slots=True)
-class Tapped:
+class MirrorSession:
     """A mirrored request under way."""
 
-    tap: Tap
+    tap: TokenTap
     runs: tuple[Run, ...]
     baseline: str
-    facts: Facts
+    facts: RequestFacts
     request: UpstreamRequest
     """As the client sent it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class AnswerTimes:
     """How its answer went; monotonic seconds."""
 
     variant: str
@@ -88,17 +88,22 @@ class Ending:
     ended_at: float
 
 
-class Mirroring:
+class MirrorSessions:
     """All mirrored requests of one gateway process."""
 
-    def __init__(self, handover: Handover, reporter: Reporter, metrics: GatewayMetrics) -> None:
-        self.handover = handover
-        self._reporter = reporter
+    def __init__(
+        self,
+        comparator_client: ComparatorClient,
+        outbox: ObservationOutbox,
+        metrics: GatewayMetrics,
+    ) -> None:
+        self.comparator_client = comparator_client
+        self._outbox = outbox
         self._metrics = metrics
 
     def begin(
-        self, runs: tuple[Run, ...], baseline: str, request: UpstreamRequest, facts: Facts
-    ) -> Tapped | None:
+        self, runs: tuple[Run, ...], baseline: str, request: UpstreamRequest, facts: RequestFacts
+    ) -> MirrorSession | None:
         """Take on a request that was chosen, before anybody has answered it.
 
         Args:
@@ -117,9 +122,9 @@ class Mirroring:
             return None
 
     def _begin(
-        self, runs: tuple[Run, ...], baseline: str, request: UpstreamRequest, facts: Facts
-    ) -> Tapped | None:
-        refusal = self.handover.refusal()
+        self, runs: tuple[Run, ...], baseline: str, request: UpstreamRequest, facts: RequestFacts
+    ) -> MirrorSession | None:
+        refusal = self.comparator_client.refusal()
         if refusal is not None:
             self._shed(runs, facts, ShedReason(refusal))
             return None
@@ -127,16 +132,16 @@ class Mirroring:
         if body is None:
             self._shed(runs, facts, ShedReason.NOT_TAPPABLE)
             return None
-        return Tapped(Tap(request, body), runs, baseline, facts, request)
+        return MirrorSession(TokenTap(request, body), runs, baseline, facts, request)
 
-    def end(self, tapped: Tapped, ending: Ending) -> None:
+    def end(self, tapped: MirrorSession, ending: AnswerTimes) -> None:
         """The client has its last byte, or will get no more: hand over what is to be compared."""
         try:
             self._end(tapped, ending)
         except Exception as error:  # noqa: BLE001 - whoever calls has an answer to finish
             self._fault(tapped.runs, tapped.facts, error)
 
-    def _end(self, tapped: Tapped, ending: Ending) -> None:
+    def _end(self, tapped: MirrorSession, ending: AnswerTimes) -> None:
         facts, lost = tapped.facts, tapped.tap.lost
         if lost is not None:
             self._shed(tapped.runs, facts, ShedReason(lost))
@@ -148,12 +153,12 @@ class Mirroring:
         if runs:
             self._hand_over(runs, tapped, ending)
 
-    def _hand_over(self, runs: tuple[Run, ...], tapped: Tapped, ending: Ending) -> None:
+    def _hand_over(self, runs: tuple[Run, ...], tapped: MirrorSession, ending: AnswerTimes) -> None:
         facts, answer = tapped.facts, tapped.tap.answer
         if sse.ERROR_MARK in answer and sse.has_error_event(answer):
             self._shed(runs, facts, ShedReason.ERROR)
             return
-        mirrored = Mirrored(
+        mirrored = MirrorFrame(
             request_id=facts.request_id.decode("latin-1"),
             model=facts.model,
             variant=ending.variant,
@@ -171,7 +176,7 @@ class Mirroring:
             total_seconds=ending.ended_at - ending.started_at,
             trace=facts.trace,
         )
-        refusal = self.handover.offer(mirrored)
+        refusal = self.comparator_client.offer(mirrored)
         if refusal is not None:
             self._shed(runs, facts, ShedReason(refusal))
             return
@@ -179,14 +184,14 @@ class Mirroring:
             cell = self._metrics.mirrored.cell(facts.model, run.candidate, facts.slice_name)
             cell.value += 1
 
-    def _fault(self, runs: tuple[Run, ...], facts: Facts, error: Exception) -> None:
+    def _fault(self, runs: tuple[Run, ...], facts: RequestFacts, error: Exception) -> None:
         # Its type only: the text could quote what was mirrored.
         log.error(
             "mirroring_failed", extra={"error": type(error).__name__, **trace_field(facts.trace)}
         )
         self._shed(runs, facts, ShedReason.FAULT)
 
-    def _shed(self, runs: tuple[Run, ...], facts: Facts, reason: ShedReason) -> None:
+    def _shed(self, runs: tuple[Run, ...], facts: RequestFacts, reason: ShedReason) -> None:
         for run in runs:
             self._metrics.mirror_sheds.cell(facts.model, run.candidate, reason.value).value += 1
-            self._reporter.shed(run, facts.slice_name, reason.value)
+            self._outbox.shed(run, facts.slice_name, reason.value)

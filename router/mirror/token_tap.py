@@ -17,7 +17,7 @@ nothing that a model or a user writes can look like it (a Hypothesis test tries)
 
 Requests for which token ids change more than that are not tapped: see `tap_body`.
 
-Reading order: tap_body, Tap, strip.
+Reading order: tap_body, TokenTap, strip.
 """
 
 import re
@@ -118,7 +118,7 @@ def _events(data: bytes) -> list[bytes]:
     return [*(event + b"\n\n" for event in events), rest]
 
 
-class Tap:
+class TokenTap:
     """What is tapped of one request's answer: kept as the engine sent it, stripped for the client.
 
     Args:

@@ -80,7 +80,7 @@ def has_headroom(
     return True
 
 
-class Purse:
+class EngineBudget:
     """Engine seconds to spend: refilled steadily, a minute's worth at most.
 
     What a comparison will cost is known only afterwards, so one may begin while anything is left,

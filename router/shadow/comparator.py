@@ -18,18 +18,18 @@ from penumbra.monitoring.observations import Pair, Run
 from penumbra.monitoring.signals.lengths import UsualLengths
 from penumbra.monitoring.telemetry import comparator as of
 from penumbra.monitoring.tracing.tracer import Tracer
-from penumbra.router.mirror.frame import Mirrored
-from penumbra.router.shadow.admission import Gauges, Purse, has_headroom
+from penumbra.router.mirror.frame import MirrorFrame
+from penumbra.router.shadow.admission import EngineBudget, Gauges, has_headroom
 from penumbra.router.shadow.comparison import Case, Comparison, Finding, read_case
 from penumbra.router.shadow.generation import Generator
 from penumbra.router.shadow.metrics import ShadowMetrics
-from penumbra.router.shadow.ordered_results import InOrder, Slot
-from penumbra.router.shadow.queue import Intake, ShedReason
+from penumbra.router.shadow.ordered_results import OrderedResults, Slot
+from penumbra.router.shadow.queue import MirrorQueue, ShedReason
 from penumbra.router.shadow.reporting import Reporting
 from penumbra.router.shadow.scoring import Scorer
 from penumbra.router.shadow.settings import ShadowSettings
 from penumbra.router.shadow.tracing import trace_comparison
-from penumbra.router.shadow.watch_list import Watched, WatchedModel, WatchedRun
+from penumbra.router.shadow.watch_list import WatchedModel, WatchedRun, WatchList
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +66,8 @@ class Comparator:
     def __init__(
         self,
         settings: ShadowSettings,
-        watched: Watched,
-        reporter: Reporting,
+        watched: WatchList,
+        outbox: Reporting,
         clocks: Clocks,
         tracer: Tracer | None = None,
     ) -> None:
@@ -75,8 +75,8 @@ class Comparator:
         self.watched = watched
         self.clocks = clocks
         self.metrics = ShadowMetrics()
-        self.purse = Purse(settings.budget, clocks.now())
-        self.intake = Intake(settings.limits, self._shed_all, clocks.now)
+        self.budget = EngineBudget(settings.budget, clocks.now())
+        self.queue = MirrorQueue(settings.limits, self._shed_all, clocks.now)
         self.gauges: dict[tuple[str, str], tuple[Gauges, float]] = {}
         """(model, variant) -> the engine's gauges, and when they were read."""
         self.context_tokens: dict[str, int] = {}
@@ -90,14 +90,14 @@ class Comparator:
         self.last_look = clocks.now()
         """When the queue was looked at last: how it is known that this process compares."""
         self._tracer = tracer
-        self._reporter = reporter
-        self._order: InOrder[Pairs] = InOrder(self._deliver)
+        self._outbox = outbox
+        self._order: OrderedResults[Pairs] = OrderedResults(self._deliver)
         self._scorer = Scorer(settings.deadlines.score_seconds, clocks.now)
         self._generator = Generator(settings.deadlines.generate_seconds, clocks.now)
         self._wake = asyncio.Event()
         self._declare_gauges()
 
-    def offer(self, mirrored: Mirrored, size_bytes: int) -> None:
+    def offer(self, mirrored: MirrorFrame, size_bytes: int) -> None:
         """Take a mirrored request, or shed it."""
         self.metrics.received.value += 1
         candidates = tuple(run.run.candidate for run in self._eligible(mirrored))
@@ -105,7 +105,7 @@ class Comparator:
             return
         if candidates != mirrored.candidates:  # the others are shed, and must not be again
             mirrored = msgspec.structs.replace(mirrored, candidates=candidates)
-        if self.intake.put(mirrored, size_bytes):
+        if self.queue.put(mirrored, size_bytes):
             self._wake.set()
 
     async def run(self) -> None:
@@ -117,21 +117,21 @@ class Comparator:
                     self._look(group)
                     await self._wait()
         finally:
-            self.intake.clear(ShedReason.STOPPING)
+            self.queue.clear(ShedReason.STOPPING)
 
     async def _wait(self) -> None:
         # Also without news: room appears, requests age, and being alive must be seen.
         try:
-            async with asyncio.timeout(_TICK_SECONDS if self.intake.items else 1.0):
+            async with asyncio.timeout(_TICK_SECONDS if self.queue.items else 1.0):
                 await self._wake.wait()
         except TimeoutError:
             pass
 
     def _look(self, group: asyncio.TaskGroup) -> None:
         self.last_look = self.clocks.now()
-        self.intake.shed_old()
+        self.queue.shed_old()
         while sum(self.running.values()) < self.settings.limits.in_flight:
-            mirrored = self.intake.take(self._obstacle)
+            mirrored = self.queue.take(self._obstacle)
             if mirrored is None:
                 return
             self._admit(mirrored, group)
@@ -140,7 +140,7 @@ class Comparator:
         model = self.watched.models.get(name)
         if model is None:
             return None  # nothing will be compared; admission sheds it
-        if not self.purse.is_open(self.clocks.now()):
+        if not self.budget.is_open(self.clocks.now()):
             return ShedReason.BUDGET
         known = [self.fresh_gauges(name, variant) for variant in model.upstreams]
         if not has_headroom(known, self.settings.headroom, self.running.get(name, 0)):
@@ -153,7 +153,7 @@ class Comparator:
         is_stale = self.clocks.now() - at > self.settings.headroom.stale_seconds
         return None if is_stale else gauges
 
-    def _admit(self, mirrored: Mirrored, group: asyncio.TaskGroup) -> None:
+    def _admit(self, mirrored: MirrorFrame, group: asyncio.TaskGroup) -> None:
         runs = self._eligible(mirrored)
         model = self.watched.models.get(mirrored.model)
         if not runs or model is None:
@@ -166,7 +166,7 @@ class Comparator:
         group.create_task(self._compare(mirrored, model, runs, slots))
 
     async def _compare(
-        self, mirrored: Mirrored, model: WatchedModel, runs: list[WatchedRun], slots: Slots
+        self, mirrored: MirrorFrame, model: WatchedModel, runs: list[WatchedRun], slots: Slots
     ) -> None:
         try:
             case = read_case(mirrored, self.context_tokens.get(model.name))
@@ -195,9 +195,9 @@ class Comparator:
             self._wake.set()
 
     def _settle(
-        self, mirrored: Mirrored, runs: list[WatchedRun], finding: Finding, slots: Slots
+        self, mirrored: MirrorFrame, runs: list[WatchedRun], finding: Finding, slots: Slots
     ) -> None:
-        self.purse.charge(finding.engine_seconds)
+        self.budget.charge(finding.engine_seconds)
         self.metrics.took(mirrored.model, self.clocks.now() - mirrored.answered_at)
         count = sum(map(len, finding.pairs.values()))
         at = self.clocks.wall()
@@ -219,7 +219,7 @@ class Comparator:
         assert isinstance(run, Run)  # noqa: S101 - the order's keys are runs
         for pair in pairs:
             self.metrics.count_pair(run.model, run.candidate, pair)
-            self._reporter.pair(run, pair)
+            self._outbox.pair(run, pair)
 
     def _with_usual_length(self, case: Case, baseline: str) -> Case:
         mirrored = case.mirrored
@@ -237,7 +237,7 @@ class Comparator:
 
     # Who is shed
 
-    def _eligible(self, mirrored: Mirrored) -> list[WatchedRun]:
+    def _eligible(self, mirrored: MirrorFrame) -> list[WatchedRun]:
         """The runs that it may count in; for the others it is shed."""
         model = self.watched.models.get(mirrored.model)
         found = []
@@ -253,7 +253,7 @@ class Comparator:
                 self._shed(mirrored, [run], repeats)
         return found
 
-    def _shed_all(self, mirrored: Mirrored, reason: ShedReason) -> None:
+    def _shed_all(self, mirrored: MirrorFrame, reason: ShedReason) -> None:
         model = self.watched.models.get(mirrored.model)
         runs = (
             [model.runs[name] for name in mirrored.candidates if name in model.runs]
@@ -262,17 +262,17 @@ class Comparator:
         )
         self._shed(mirrored, runs, reason)
 
-    def _shed(self, mirrored: Mirrored, runs: Sequence[WatchedRun], reason: ShedReason) -> None:
+    def _shed(self, mirrored: MirrorFrame, runs: Sequence[WatchedRun], reason: ShedReason) -> None:
         for run in runs:
             self.metrics.shed(mirrored.model, reason)
-            self._reporter.shed(run.run, mirrored.slice, reason.value)
+            self._outbox.shed(run.run, mirrored.slice, reason.value)
 
     def _declare_gauges(self) -> None:
         cells = self.metrics.cells
-        cells.read(of.QUEUE_ITEMS, lambda: self.intake.items)
-        cells.read(of.QUEUE_BYTES, lambda: self.intake.bytes)
+        cells.read(of.QUEUE_ITEMS, lambda: self.queue.items)
+        cells.read(of.QUEUE_BYTES, lambda: self.queue.bytes)
         cells.read(of.IN_FLIGHT, lambda: sum(self.running.values()))
-        cells.read(of.BUDGET, lambda: self.purse.balance(self.clocks.now()))
+        cells.read(of.BUDGET, lambda: self.budget.balance(self.clocks.now()))
 
 
 def _log_fault(error: Exception, trace: str) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from penumbra.monitoring.observations import Arm, Pair
 from penumbra.monitoring.signals.answer import Answer, read_answer
 from penumbra.monitoring.signals.harm import Expectations, expectations
-from penumbra.router.mirror.frame import Mirrored
+from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.shadow.generation import (
     Generated,
     Generator,
@@ -42,7 +42,7 @@ _AGAIN = " again"
 class Case:
     """A mirrored request that can be compared."""
 
-    mirrored: Mirrored
+    mirrored: MirrorFrame
     body: dict[str, Any]
     answer: Answer
     expected: Expectations
@@ -56,7 +56,7 @@ class Case:
         return len(self.token_ids) - self.start
 
 
-def read_case(mirrored: Mirrored, context_tokens: int | None) -> Case | ShedReason:
+def read_case(mirrored: MirrorFrame, context_tokens: int | None) -> Case | ShedReason:
     """What is compared, or why nothing can be.
 
     Args:

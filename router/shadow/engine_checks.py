@@ -28,7 +28,7 @@ _LOOK_SECONDS = 1.0
 _OK = 200
 
 
-class Attendance:
+class EngineChecks:
     """The loops of one comparator.
 
     Args:
@@ -37,10 +37,10 @@ class Attendance:
         score: Scores for self-tests.
     """
 
-    def __init__(self, comparator: Comparator, reporter: Reporting, scorer: Scorer) -> None:
+    def __init__(self, comparator: Comparator, outbox: Reporting, scorer: Scorer) -> None:
         self._comparator = comparator
         self._settings = comparator.settings
-        self._reporter = reporter
+        self._outbox = outbox
         self._scorer = scorer
         self._clocks = comparator.clocks
         self._changed = asyncio.Event()
@@ -131,7 +131,7 @@ class Attendance:
             if bad + 1 == self._settings.health.failures:
                 detail = f"{bad + 1} bad answers of its health check in a row"
                 log.warning("candidate_unhealthy", extra={"candidate": run.candidate})
-                self._reporter.trip(run, Trip(UNHEALTHY, detail, self._clocks.wall()))
+                self._outbox.trip(run, Trip(UNHEALTHY, detail, self._clocks.wall()))
 
     # Identity
 
@@ -160,7 +160,7 @@ class Attendance:
                 concerned = name in (model.baseline, candidate)
                 if concerned and self._digests.get((run.run, name)) != digest:
                     self._digests[run.run, name] = digest
-                    self._reporter.fingerprint(run.run, name, digest)
+                    self._outbox.fingerprint(run.run, name, digest)
 
     async def _context(self, upstream: Upstream) -> int | None:
         try:
@@ -195,14 +195,14 @@ class Attendance:
             settings,
             self._clocks.wall,
         )
-        self._comparator.purse.charge(seconds)
+        self._comparator.budget.charge(seconds)
         pause = settings.seconds if test.is_ok else settings.retry_seconds
         self._tests[model.name] = (runs, self._clocks.now() + pause)
         self._comparator.metrics.tested(model.name, test)
         report = log.info if test.is_ok else log.error
         report("self_test", extra={"model": model.name, "detail": test.detail})
         for run in runs:
-            self._reporter.self_test(run, test)
+            self._outbox.self_test(run, test)
 
     def _builds(self) -> Iterator[tuple[WatchedModel, str, Upstream]]:
         for model in list(self._comparator.watched.models.values()):

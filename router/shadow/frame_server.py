@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from penumbra.router.mirror.frame import LARGEST_FRAME_BYTES, LENGTH_BYTES, Mirrored, read_frame
+from penumbra.router.mirror.frame import LARGEST_FRAME_BYTES, LENGTH_BYTES, MirrorFrame, read_frame
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class FrameServer:
     def __init__(
         self,
         path: Path,
-        on_frame: Callable[[Mirrored, int], None],
+        on_frame: Callable[[MirrorFrame, int], None],
         on_malformed: Callable[[], None],
         connections: int = 64,
     ) -> None:

@@ -30,7 +30,7 @@ class Slot(Generic[ResultT]):
         self._flush()
 
 
-class InOrder(Generic[ResultT]):
+class OrderedResults(Generic[ResultT]):
     """Queues of results, one for each key, each first in first out.
 
     Args:

@@ -13,7 +13,7 @@ from penumbra.monitoring.observations import Arm, Pair
 from penumbra.monitoring.signals.answer import Answer
 from penumbra.monitoring.signals.displacement import compare
 from penumbra.monitoring.signals.harm import Expectations, judge
-from penumbra.router.mirror.frame import Mirrored
+from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.shadow.scored import Scored
 
 
@@ -47,7 +47,9 @@ class Sides:
     """The tokens are the candidate's: it answered the client."""
 
 
-def pair_of(mirrored: Mirrored, expected: Expectations, tokens: int, sides: Sides) -> Pair | None:
+def pair_of(
+    mirrored: MirrorFrame, expected: Expectations, tokens: int, sides: Sides
+) -> Pair | None:
     """The pair, without what it cost and when; None if the baseline gave no score.
 
     Args:

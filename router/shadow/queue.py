@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from enum import StrEnum
 
-from penumbra.router.mirror.frame import Mirrored
+from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.shadow.settings import QueueLimits
 
 
@@ -44,10 +44,10 @@ class ShedReason(StrEnum):
     """The comparator itself failed; see its log."""
 
 
-_Lane = deque[tuple[Mirrored, int]]
+_Lane = deque[tuple[MirrorFrame, int]]
 
 
-class Intake:
+class MirrorQueue:
     """First in, first out for each model; the models take turns.
 
     Args:
@@ -59,7 +59,7 @@ class Intake:
     def __init__(
         self,
         limits: QueueLimits,
-        on_shed: Callable[[Mirrored, ShedReason], None],
+        on_shed: Callable[[MirrorFrame, ShedReason], None],
         now: Callable[[], float],
     ) -> None:
         self._limits = limits
@@ -70,7 +70,7 @@ class Intake:
         self.items = 0
         self.bytes = 0
 
-    def put(self, mirrored: Mirrored, size_bytes: int) -> bool:
+    def put(self, mirrored: MirrorFrame, size_bytes: int) -> bool:
         """Queue a request; whether it was taken."""
         if self.items >= self._limits.items:
             self._on_shed(mirrored, ShedReason.QUEUE_ITEMS)
@@ -83,7 +83,7 @@ class Intake:
         self.bytes += size_bytes
         return True
 
-    def take(self, obstacle: Callable[[str], ShedReason | None]) -> Mirrored | None:
+    def take(self, obstacle: Callable[[str], ShedReason | None]) -> MirrorFrame | None:
         """The oldest request of the first model in turn that may start; None if there is none.
 
         Args:
@@ -124,7 +124,7 @@ class Intake:
         self._lanes.clear()
         self._obstacles.clear()
 
-    def _pop(self, lane: _Lane) -> Mirrored:
+    def _pop(self, lane: _Lane) -> MirrorFrame:
         mirrored, size_bytes = lane.popleft()
         self.items -= 1
         self.bytes -= size_bytes

@@ -16,15 +16,15 @@ from penumbra.monitoring.telemetry import comparator as of
 from penumbra.monitoring.tracing.tracer import Tracer
 from penumbra.router.flags.routing_table import Snapshot, Variant
 from penumbra.router.link.client import ControlLink, Duties
-from penumbra.router.link.observation_outbox import Reporter
+from penumbra.router.link.observation_outbox import ObservationOutbox
 from penumbra.router.listening import announced, bind
 from penumbra.router.shadow.asgi import build_internal_app
 from penumbra.router.shadow.comparator import Clocks, Comparator
-from penumbra.router.shadow.engine_checks import Attendance
+from penumbra.router.shadow.engine_checks import EngineChecks
 from penumbra.router.shadow.frame_server import FrameServer, nice
 from penumbra.router.shadow.scoring import Scorer
 from penumbra.router.shadow.settings import ShadowSettings
-from penumbra.router.shadow.watch_list import Connect, Watched
+from penumbra.router.shadow.watch_list import Connect, WatchList
 from penumbra.router.upstream.http import HttpUpstream
 from penumbra.router.upstream.port import Upstream
 
@@ -61,20 +61,20 @@ async def run_comparator(
     stop = _stopped_by_signals()
     nice(settings.niceness)
     clocks = Clocks(time.monotonic, lambda: dt.datetime.now(dt.UTC).timestamp())
-    reporter = Reporter(settings.comparator_id, secrets.token_hex(8))
-    watched = Watched(_connector(settings), settings.bets)
-    comparator = Comparator(settings, watched, reporter, clocks, tracer)
-    attendance = Attendance(
-        comparator, reporter, Scorer(settings.deadlines.score_seconds, clocks.now)
+    outbox = ObservationOutbox(settings.comparator_id, secrets.token_hex(8))
+    watched = WatchList(_connector(settings), settings.bets)
+    comparator = Comparator(settings, watched, outbox, clocks, tracer)
+    engine_checks = EngineChecks(
+        comparator, outbox, Scorer(settings.deadlines.score_seconds, clocks.now)
     )
 
     def apply(snapshot: Snapshot) -> None:
         watched.apply(snapshot)
-        attendance.changed()
+        engine_checks.changed()
 
     internal = _internal_socket(settings)
     duties = Duties(
-        reporter=reporter,
+        outbox=outbox,
         is_comparing=lambda: clocks.now() - comparator.last_look < _ALIVE_SECONDS,
         machine=settings.machine,
         metrics=_announced(settings, internal),
@@ -82,7 +82,7 @@ async def run_comparator(
     link = ControlLink(
         settings.control_url, control_token or "", settings.comparator_id, apply, duties=duties
     )
-    _expose_link(comparator, reporter, link)
+    _expose_link(comparator, outbox, link)
     frames = FrameServer(
         settings.socket_path,
         comparator.offer,
@@ -91,7 +91,7 @@ async def run_comparator(
     )
     async with asyncio.TaskGroup() as group:
         linked = group.create_task(link.run())
-        work = [group.create_task(part.run()) for part in (frames, comparator, attendance)]
+        work = [group.create_task(part.run()) for part in (frames, comparator, engine_checks)]
         if internal is not None:
             work.append(group.create_task(_serve(comparator, internal)))
         log.info("comparator_started", extra={"port": settings.internal_port})
@@ -100,7 +100,7 @@ async def run_comparator(
         for task in work:
             task.cancel()
         await asyncio.wait(work)
-        await _tell_the_rest(reporter)
+        await _tell_the_rest(outbox)
         linked.cancel()
     watched.close()
     log.info("comparator_stopped")
@@ -113,17 +113,17 @@ def _stopped_by_signals() -> asyncio.Event:
     return stop
 
 
-async def _tell_the_rest(reporter: Reporter) -> None:
+async def _tell_the_rest(outbox: ObservationOutbox) -> None:
     # What does not arrive in time is lost, which is no worse than a crash.
     for _ in range(round(_LAST_REPORT_SECONDS / _LOOK_SECONDS)):
-        if reporter.is_empty:
+        if outbox.is_empty:
             return
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-def _expose_link(comparator: Comparator, reporter: Reporter, link: ControlLink) -> None:
+def _expose_link(comparator: Comparator, outbox: ObservationOutbox, link: ControlLink) -> None:
     cells = comparator.metrics.cells
-    cells.read(of.OBSERVATIONS_DROPPED, lambda: reporter.dropped)
+    cells.read(of.OBSERVATIONS_DROPPED, lambda: outbox.dropped)
     cells.read(of.CONTROL_CONNECTED, lambda: link.is_connected)
 
 

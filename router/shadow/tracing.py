@@ -10,12 +10,12 @@ from penumbra.monitoring.observations import Arm, Pair
 from penumbra.monitoring.tracing.context import TraceContext, read_traceparent
 from penumbra.monitoring.tracing.span import Span, SpanKind
 from penumbra.monitoring.tracing.tracer import Tracer
-from penumbra.router.mirror.frame import Mirrored
+from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.shadow.comparison import Finding, Turn
 
 
 def trace_comparison(
-    tracer: Tracer | None, mirrored: Mirrored, finding: Finding, began: float
+    tracer: Tracer | None, mirrored: MirrorFrame, finding: Finding, began: float
 ) -> None:
     """Record what a comparison came to.
 
@@ -79,7 +79,7 @@ def _turn_span(
     )
 
 
-def _about(mirrored: Mirrored, candidate: str, finding: Finding) -> dict[str, Any]:
+def _about(mirrored: MirrorFrame, candidate: str, finding: Finding) -> dict[str, Any]:
     about: dict[str, Any] = {
         "penumbra.model": mirrored.model,
         "penumbra.candidate": candidate,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from penumbra.monitoring.observations import Run
 from penumbra.router.flags.bucketing import TOTAL, position, salt
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Variant, Watch
-from penumbra.router.mirror.frame import Mirrored
+from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.shadow.queue import ShedReason
 from penumbra.router.shadow.recent_keys import RecentKeys
 from penumbra.router.upstream.http import HttpUpstream
@@ -35,7 +35,7 @@ class WatchedRun:
         self._prompts = RecentKeys(bets)
         self._sessions = RecentKeys(bets)
 
-    def repeats(self, mirrored: Mirrored) -> ShedReason | None:
+    def repeats(self, mirrored: MirrorFrame) -> ShedReason | None:
         """Whether the prompt has had its bet or the session its turn."""
         if mirrored.prompt_hash in self._prompts:
             return ShedReason.REPEATED_PROMPT
@@ -43,7 +43,7 @@ class WatchedRun:
             return ShedReason.REPEATED_SESSION
         return None
 
-    def note(self, mirrored: Mirrored) -> None:
+    def note(self, mirrored: MirrorFrame) -> None:
         """The prompt has its bet and the session its turn now."""
         self._prompts.add(mirrored.prompt_hash)
         if mirrored.session:
@@ -74,7 +74,7 @@ class WatchedModel:
         return {name: self.upstreams[name] for name in self.runs}
 
 
-class Watched:
+class WatchList:
     """All watched models, kept up to date from the routing tables.
 
     Args:

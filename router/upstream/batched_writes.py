@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 _FEW = 4
 
 
-class Outbox:
+class BatchedWrites:
     """The queued writes of one event loop."""
 
     __slots__ = ("_queue", "in_flight")

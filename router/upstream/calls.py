@@ -1,6 +1,6 @@
 """What a variant is asked off the byte path: score, health, fingerprint, and whole answers.
 
-`fetch` turns the push port into an awaitable answer. `UpstreamProbe` builds three of the port's
+`fetch` turns the push port into an awaitable answer. `UpstreamCalls` builds three of the port's
 four methods on the fourth, in vLLM's dialect of the OpenAI API, so every implementation shares
 them.
 """
@@ -165,7 +165,7 @@ def _scores(
         raise UpstreamError(Outcome.GARBAGE, str(error)) from error
 
 
-class UpstreamProbe:
+class UpstreamCalls:
     """`score`, `health` and `fingerprint` over `stream`."""
 
     def __init__(self, model: str) -> None:

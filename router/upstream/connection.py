@@ -11,7 +11,7 @@ from typing import Protocol, cast
 import httptools
 
 from penumbra.monitoring.vocabulary import Outcome
-from penumbra.router.upstream.batched_writes import Outbox
+from penumbra.router.upstream.batched_writes import BatchedWrites
 from penumbra.router.upstream.port import Headers, Receiver
 
 log = logging.getLogger(__name__)
@@ -126,9 +126,9 @@ class Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, pool: Pool, outbox: Outbox) -> None:
+    def __init__(self, pool: Pool, writes: BatchedWrites) -> None:
         self._pool = pool
-        self._outbox = outbox
+        self._writes = writes
         self._exchange: UpstreamExchange | None = None
         self._parser = cast("_ResponseParser", httptools.HttpResponseParser(self))
         self._headers: Headers = []
@@ -153,7 +153,7 @@ class Connection(asyncio.Protocol):
         # Also a connection that its last answer's slow reader left paused.
         self.set_paused(is_paused=exchange.is_paused)
         for piece in exchange.wire:
-            self._outbox.write(self.transport, piece)
+            self._writes.write(self.transport, piece)
 
     def set_paused(self, *, is_paused: bool) -> None:
         """Read on, or not."""

@@ -13,7 +13,7 @@ from typing import Any
 import mmh3
 
 from penumbra.monitoring.vocabulary import Outcome
-from penumbra.router.upstream.calls import UpstreamProbe
+from penumbra.router.upstream.calls import UpstreamCalls
 from penumbra.router.upstream.port import Headers, Receiver, UpstreamRequest
 
 JSON: Headers = [(b"content-type", b"application/json")]
@@ -98,7 +98,7 @@ class FakeStream:
             asyncio.get_running_loop().call_soon(self._advance)
 
 
-class FakeUpstream(UpstreamProbe):
+class FakeUpstream(UpstreamCalls):
     """A variant in memory.
 
     Args:

@@ -8,15 +8,15 @@ from collections import deque
 from urllib.parse import urlsplit
 
 from penumbra.monitoring.vocabulary import Outcome
-from penumbra.router.upstream.batched_writes import Outbox
-from penumbra.router.upstream.calls import UpstreamProbe
+from penumbra.router.upstream.batched_writes import BatchedWrites
+from penumbra.router.upstream.calls import UpstreamCalls
 from penumbra.router.upstream.connection import Connection, UpstreamExchange
 from penumbra.router.upstream.port import Receiver, Stream, UpstreamRequest
 
 _JOIN_LIMIT_BYTES = 64 * 1024
 
 
-class HttpUpstream(UpstreamProbe):
+class HttpUpstream(UpstreamCalls):
     """A variant that answers at a URL.
 
     Args:
@@ -25,7 +25,7 @@ class HttpUpstream(UpstreamProbe):
         api_key: Sent as bearer token, where the server wants one.
         connect_seconds: Limit for opening a connection.
         connections: Open connections at most, busy and idle.
-        outbox: Where small requests are queued.
+        writes: Where small requests are queued.
 
     Raises:
         ValueError: `url` is not an absolute http URL.
@@ -39,7 +39,7 @@ class HttpUpstream(UpstreamProbe):
         api_key: str | None = None,
         connect_seconds: float = 2.0,
         connections: int = 4096,
-        outbox: Outbox | None = None,
+        writes: BatchedWrites | None = None,
     ) -> None:
         super().__init__(model)
         parts = urlsplit(url)
@@ -52,7 +52,7 @@ class HttpUpstream(UpstreamProbe):
         self._fixed = f" HTTP/1.1\r\nhost: {parts.netloc}\r\n{authorization}".encode("latin-1")
         self._connect_seconds = connect_seconds
         self._limit = connections
-        self._outbox = outbox or Outbox()
+        self._writes = writes or BatchedWrites()
         self._idle: deque[Connection] = deque()
         self._open: set[Connection] = set()
         self._pending: set[Connection] = set()
@@ -95,7 +95,7 @@ class HttpUpstream(UpstreamProbe):
         if self.open_connections >= self._limit:
             exchange.fail(Outcome.REFUSED, "connection limit reached")
             return
-        connection = Connection(self, self._outbox)
+        connection = Connection(self, self._writes)
         self._pending.add(connection)
         try:
             async with asyncio.timeout(self._connect_seconds):

@@ -60,9 +60,9 @@ def board(console: Console, *, is_plain: bool) -> Iterator[Observer]:
         is_plain: Lines instead of a live table.
     """
     if is_plain:
-        yield PlainBoard(console).observe
+        yield PlainView(console).observe
         return
-    table = LiveBoard()
+    table = LiveView()
     with Live(console=console, get_renderable=table.render, refresh_per_second=4) as live:
         yield _until_ready(table, live)
 
@@ -82,7 +82,7 @@ def summary(state: RunState) -> str:
     )
 
 
-class PlainBoard:
+class PlainView:
     """One line for every change of a phase, and a reminder while something takes long."""
 
     def __init__(self, console: Console) -> None:
@@ -119,7 +119,7 @@ class PlainBoard:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-class LiveBoard:
+class LiveView:
     """The table; it is drawn several times a second, and so only reads the last state."""
 
     def __init__(self) -> None:
@@ -147,9 +147,9 @@ class LiveBoard:
         return table
 
 
-def _until_ready(table: LiveBoard, live: Live) -> Observer:
+def _until_ready(table: LiveView, live: Live) -> Observer:
     """Live until everything is ready; then lines, so that later events scroll by."""
-    plain: PlainBoard | None = None
+    plain: PlainView | None = None
 
     def observe(state: RunState) -> None:
         nonlocal plain
@@ -160,7 +160,7 @@ def _until_ready(table: LiveBoard, live: Live) -> Observer:
         if state.is_ready:
             live.refresh()
             live.stop()
-            plain = PlainBoard(live.console)
+            plain = PlainView(live.console)
             plain.skip(state)
             live.console.print(summary(state), markup=False, highlight=False, soft_wrap=True)
 

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from penumbra.deployments.config.spec import PenumbraSpec
-from penumbra.serve.demo.traffic import MODEL, Tally
+from penumbra.serve.demo.traffic import MODEL, TrafficCounts
 from penumbra.serve.hosting.plan import app_name
 from penumbra.serve.supervisor.folder import StateFolder
 
@@ -85,7 +85,7 @@ class Operator:
             raise DemoFailed(f"`penumbra {' '.join(command)}` failed: {output}")
         return json.loads(output)
 
-    def report(self, name: str, tally: Tally) -> None:
+    def report(self, name: str, tally: TrafficCounts) -> None:
         """What the clients have seen."""
         answered = ", ".join(f"{who} {count}" for who, count in sorted(tally.by_variant.items()))
         self.console.print(
@@ -109,7 +109,7 @@ class Operator:
         return process.returncode or 0, output.decode()
 
 
-def require_no_errors(name: str, tally: Tally) -> None:
+def require_no_errors(name: str, tally: TrafficCounts) -> None:
     """Check that no client has seen an error.
 
     Raises:

@@ -8,7 +8,7 @@ import signal
 from penumbra.serve.demo.commands import DemoFailed, Operator, require_no_errors
 from penumbra.serve.demo.prepare import BASELINE
 from penumbra.serve.demo.replicas import replica_pids
-from penumbra.serve.demo.traffic import MODEL, Tally, Traffic
+from penumbra.serve.demo.traffic import MODEL, Traffic, TrafficCounts
 
 PHASE_SECONDS = 4.0
 
@@ -30,7 +30,7 @@ async def flip_flags(operator: Operator, traffic: Traffic) -> list[str]:
         DemoFailed: A client saw an error, or a share is not what its flag says.
     """
     operator.say("Flags are flipped under traffic.")
-    phases: list[tuple[str, Tally]] = []
+    phases: list[tuple[str, TrafficCounts]] = []
     traffic.next_tally()
     for name, command in _STEPS:
         if command:
@@ -50,7 +50,7 @@ async def flip_flags(operator: Operator, traffic: Traffic) -> list[str]:
     ]
 
 
-async def _phase(operator: Operator, traffic: Traffic, name: str) -> tuple[str, Tally]:
+async def _phase(operator: Operator, traffic: Traffic, name: str) -> tuple[str, TrafficCounts]:
     await asyncio.sleep(PHASE_SECONDS)
     tally = traffic.next_tally()
     operator.report(name, tally)
@@ -67,14 +67,14 @@ def _kill_replica(operator: Operator, application: str) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _check(phases: list[tuple[str, Tally]]) -> None:
+def _check(phases: list[tuple[str, TrafficCounts]]) -> None:
     for name, tally in phases:
         require_no_errors(name, tally)
         if name in (_EVERYBODY, _KILLED) and set(tally.by_variant) - {BASELINE}:
             raise DemoFailed(f"a candidate answered during: {name}")
 
 
-def _row(name: str, tally: Tally) -> str:
+def _row(name: str, tally: TrafficCounts) -> str:
     total = max(1, sum(tally.by_variant.values()))
     answered = ", ".join(
         f"{who} {count} ({count / total:.0%})" for who, count in sorted(tally.by_variant.items())

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from penumbra.serve.demo.commands import DemoFailed, Operator, require_no_errors
-from penumbra.serve.demo.traffic import MODEL, Tally, Traffic
+from penumbra.serve.demo.traffic import MODEL, Traffic, TrafficCounts
 
 EXAMPLES = Path("deployments") / "examples" / "rollouts"
 GOOD, BAD = "int8", "int2"
@@ -37,11 +37,11 @@ class Act:
 
     name: str
     seconds: float
-    tally: Tally
+    tally: TrafficCounts
     outcome: str
 
 
-class Rollouts:
+class RolloutStory:
     """The acts with rollouts, in order, under traffic that flows already.
 
     Args:

@@ -26,7 +26,7 @@ from penumbra.serve.demo.commands import ROOT, DemoFailed, Operator
 from penumbra.serve.demo.comparison import compare_builds, wait_for
 from penumbra.serve.demo.flips import flip_flags
 from penumbra.serve.demo.prepare import prepare
-from penumbra.serve.demo.rollouts import GOOD, Rollouts
+from penumbra.serve.demo.rollouts import GOOD, RolloutStory
 from penumbra.serve.demo.traffic import MODEL, Traffic
 from penumbra.serve.errors import ServeError
 from penumbra.serve.supervisor.state import STATE_FILE, read_running
@@ -49,7 +49,7 @@ async def tell(operator: Operator) -> str:
     async with traffic.flowing():
         flags = await flip_flags(operator, traffic)
         await wait_for(operator, GOOD)
-        rollouts = await Rollouts(operator, traffic).play()
+        rollouts = await RolloutStory(operator, traffic).play()
     builds = await compare_builds(operator)
     return "\n".join(["# What the demo did", "", *flags, "", *rollouts, "", *builds, ""])
 

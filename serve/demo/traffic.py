@@ -46,7 +46,7 @@ class Reply:
 
 
 @dataclass(slots=True)
-class Tally:
+class TrafficCounts:
     """What a run of traffic came to."""
 
     requests: int = 0
@@ -99,11 +99,11 @@ class Traffic:
         self._clients = clients
         self._tasks = _endless_tasks(seed, slices)
         self._numbers = itertools.count()
-        self.tally = Tally()
+        self.tally = TrafficCounts()
 
-    def next_tally(self) -> Tally:
+    def next_tally(self) -> TrafficCounts:
         """Start a new tally; returns the one that ends."""
-        ended, self.tally = self.tally, Tally()
+        ended, self.tally = self.tally, TrafficCounts()
         return ended
 
     @asynccontextmanager

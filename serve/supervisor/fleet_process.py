@@ -11,7 +11,7 @@ from penumbra.serve.hosting.events import VariantEvent, VariantState
 from penumbra.serve.hosting.plan import FleetPlan
 from penumbra.serve.hosting.warmup import warm_up
 from penumbra.serve.supervisor.folder import tail
-from penumbra.serve.supervisor.process import Keeper, Program
+from penumbra.serve.supervisor.process import Program, SupervisedProcess
 from penumbra.serve.supervisor.state import Phase, VariantRecord
 
 _MESSAGE_CHARACTERS = 2000
@@ -19,7 +19,7 @@ _MESSAGE_CHARACTERS = 2000
 _log = logging.getLogger(__name__)
 
 
-class FleetKeeper(Keeper):
+class FleetProcess(SupervisedProcess):
     """Supervises `python -m penumbra.serve.hosting`, which tells what becomes of each variant.
 
     Args:

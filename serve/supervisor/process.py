@@ -41,7 +41,7 @@ class Program:
     """From SIGTERM to SIGKILL."""
 
 
-class Keeper:
+class SupervisedProcess:
     """One supervised process.
 
     Args:

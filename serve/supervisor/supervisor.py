@@ -22,11 +22,11 @@ from penumbra.serve.processes import (
     start_time_of,
 )
 from penumbra.serve.supervisor.external import watch_external
-from penumbra.serve.supervisor.fleet_process import FleetKeeper
+from penumbra.serve.supervisor.fleet_process import FleetProcess
 from penumbra.serve.supervisor.folder import StateFolder
 from penumbra.serve.supervisor.layout import Layout, gateway_url, lay_out
 from penumbra.serve.supervisor.preflight import check
-from penumbra.serve.supervisor.process import Keeper
+from penumbra.serve.supervisor.process import SupervisedProcess
 from penumbra.serve.supervisor.replicas_file import ReplicasFile
 from penumbra.serve.supervisor.state import RunState, VariantRecord, write_state
 
@@ -93,14 +93,16 @@ class Supervisor:
         self._variants: dict[str, VariantRecord] = {
             app_name(record.model, record.variant): record for record in layout.variants
         }
-        self._gateways = [Keeper(program, self._changed) for program in layout.gateways]
-        self._control = Keeper(layout.control, self._changed)
+        self._gateways = [SupervisedProcess(program, self._changed) for program in layout.gateways]
+        self._control = SupervisedProcess(layout.control, self._changed)
         self._fleet = None
         if layout.plan is not None and layout.fleet is not None:
-            self._fleet = FleetKeeper(
+            self._fleet = FleetProcess(
                 layout.fleet, layout.plan, self._variants, self._changed, sweep=self._sweep
             )
-        self._comparator = Keeper(layout.comparator, self._changed) if layout.comparator else None
+        self._comparator = (
+            SupervisedProcess(layout.comparator, self._changed) if layout.comparator else None
+        )
         self._keepers = [
             *self._gateways,
             self._control,

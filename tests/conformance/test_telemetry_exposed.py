@@ -16,14 +16,14 @@ from penumbra.monitoring.telemetry.registry import BY_NAME, METRICS
 from penumbra.monitoring.vocabulary import Outcome, Reason, role_of
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Variant
 from penumbra.router.gateway.gateway import Gateway
-from penumbra.router.link.observation_outbox import Reporter
+from penumbra.router.link.observation_outbox import ObservationOutbox
 from penumbra.router.mirror.session import ShedReason as MirrorShed
 from penumbra.router.settings import GatewaySettings
 from penumbra.router.shadow.comparator import Clocks, Comparator
 from penumbra.router.shadow.queue import ShedReason
 from penumbra.router.shadow.server import _expose_link
 from penumbra.router.shadow.settings import ShadowSettings
-from penumbra.router.shadow.watch_list import Watched
+from penumbra.router.shadow.watch_list import WatchList
 
 DOCS = Path(__file__).parents[2] / "docs"
 TABLE = Snapshot(
@@ -61,9 +61,9 @@ def gateway_families() -> dict[str, Family]:
 
 def comparator_families(folder: Path) -> dict[str, Family]:
     settings = ShadowSettings(control_url="http://127.0.0.1:9", socket_path=folder / "s")
-    reporter = Reporter("comparator-0", "x")
+    reporter = ObservationOutbox("comparator-0", "x")
     clocks = Clocks(lambda: 0.0, lambda: 0.0)
-    comparator = Comparator(settings, Watched(lambda *_: None, 10), reporter, clocks)  # type: ignore[arg-type, return-value]
+    comparator = Comparator(settings, WatchList(lambda *_: None, 10), reporter, clocks)  # type: ignore[arg-type, return-value]
     metrics = comparator.metrics
 
     class Link:

@@ -13,7 +13,7 @@ import pytest
 from penumbra.deployments.config.rollout_loader import load_rollout
 from penumbra.deployments.rollouts.spec import RolloutSpec
 from penumbra.serve.demo.tasks import SLICES
-from penumbra.serve.demo.traffic import Tally, Traffic
+from penumbra.serve.demo.traffic import Traffic, TrafficCounts
 from tests.e2e.conftest import TWIN
 from tests.support.installation import Installation
 
@@ -70,7 +70,7 @@ async def run(
     seconds: float,
     seed: int,
     slices: tuple[str, ...] = SLICES,
-) -> tuple[View, Tally]:
+) -> tuple[View, TrafficCounts]:
     """Compare fresh prompts until the rollout is as wanted, or stopped, or the time is over."""
     traffic = Traffic(url, CLIENTS, seed, slices)
     await admin.apply(spec)

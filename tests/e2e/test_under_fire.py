@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from penumbra.router.flags.evaluate import Context, evaluate
-from penumbra.router.flags.request_features import Features
+from penumbra.router.flags.request_features import RequestFeatures
 from penumbra.router.flags.routing_table import Snapshot
 from penumbra.serve.demo.tasks import SLICES, make_tasks
 from penumbra.serve.demo.traffic import streamed_text
@@ -82,7 +82,7 @@ async def ask_short(http: httpx.AsyncClient, user: str, number: int) -> Answered
 
 
 def decided(snapshot: Snapshot, user: str) -> str:
-    context = Context("demo", "anonymous", {}, user, "other", "id", Features(dict))
+    context = Context("demo", "anonymous", {}, user, "other", "id", RequestFeatures(dict))
     return evaluate(snapshot, context).variant
 
 

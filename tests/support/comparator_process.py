@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from penumbra.monitoring.observations import Pair, Report
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Variant, Watch
 from penumbra.router.link.messages import Stored, encode, from_gateway, push_of
-from penumbra.router.mirror.frame import Mirrored, frame
+from penumbra.router.mirror.frame import MirrorFrame, frame
 
 ROOT = Path(__file__).parents[2]
 WAIT_SECONDS = 15.0
@@ -41,7 +41,7 @@ class Control:
             async for text in socket:
                 message = from_gateway(text)
                 if isinstance(message, Report):
-                    await socket.send(encode(Stored(message.incarnation, message.seq)))
+                    await socket.send(encode(Stored(message.process_start_id, message.seq)))
                     async with self.changed:
                         self.reports.append(message)
                         self.changed.notify_all()
@@ -104,7 +104,7 @@ class Process:
             while sample not in await self.get("/metrics"):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
 
-    async def hand_over(self, *requests: Mirrored) -> asyncio.StreamWriter:
+    async def hand_over(self, *requests: MirrorFrame) -> asyncio.StreamWriter:
         """Send frames as a gateway does; the connection stays open."""
         _, writer = await asyncio.open_unix_connection(self.socket_path)
         for request in requests:

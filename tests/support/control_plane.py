@@ -16,11 +16,11 @@ from penumbra.deployments.gateways.link import LinkClosed
 from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.deployments.history.events import ConfigPayload, Draft, Event, Kind
 from penumbra.deployments.history.flag_edits import set_split
-from penumbra.deployments.store.observation_tables import Beside
+from penumbra.deployments.store.observation_tables import CommitExtras
 from penumbra.deployments.store.store import Store
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot
 from penumbra.router.link.messages import (
-    Applied,
+    EpochApplied,
     FromControl,
     Hello,
     Push,
@@ -101,7 +101,7 @@ class FakeGateway:
         if self._refuses:
             self.say(encode(Refused(table.epoch, "no room")))
         elif self._answers:
-            self.say(encode(Applied(table.epoch)))
+            self.say(encode(EpochApplied(table.epoch)))
 
     async def receive(self) -> str:
         text = await self._said.get()
@@ -132,7 +132,7 @@ class FlakyStore(Store):
         drafts: Sequence[Draft],
         expected_epoch: int,
         at: datetime,
-        beside: Beside = Beside(),  # noqa: B008 - immutable
+        beside: CommitExtras = CommitExtras(),  # noqa: B008 - immutable
     ) -> list[Event]:
         if self.failures and not self.loses_answers:
             raise self.failures.pop()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from penumbra.deployments.gateways.feedback_relay import Judgement
+from penumbra.deployments.gateways.feedback_relay import UserFeedback
 from penumbra.deployments.rollouts.record import slices_of
 from penumbra.monitoring.observations import Counts, Run, SelfTest, Signal
 from tests.support.rollouts import aa_pairs, pair, pairs
@@ -90,5 +90,5 @@ def _calibrated() -> dict[str, Any]:
     }
 
 
-def judgement(request: str, variant: str, *, is_up: bool) -> Judgement:
-    return Judgement(request, "acme", "demo", variant, SLICES[0], is_up, None, False, {})
+def judgement(request: str, variant: str, *, is_up: bool) -> UserFeedback:
+    return UserFeedback(request, "acme", "demo", variant, SLICES[0], is_up, None, False, {})

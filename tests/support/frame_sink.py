@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import Self
 
-from penumbra.router.mirror.frame import LENGTH_BYTES, Mirrored, read_frame
+from penumbra.router.mirror.frame import LENGTH_BYTES, MirrorFrame, read_frame
 
 
 class FrameSink:
@@ -23,7 +23,7 @@ class FrameSink:
         self.path = path
         self.connections = 0
         """How many a gateway has made so far."""
-        self._frames: list[Mirrored] = []
+        self._frames: list[MirrorFrame] = []
         self._changed = threading.Condition()
         self._listener: socket.socket | None = None
         self._open: list[socket.socket] = []
@@ -66,17 +66,17 @@ class FrameSink:
         with self._changed:
             self._frames.clear()
 
-    def wait_for(self, count: int, timeout: float = 5.0) -> list[Mirrored]:
+    def wait_for(self, count: int, timeout: float = 5.0) -> list[MirrorFrame]:
         """The first `count` mirrored requests, once they are there."""
         with self._changed:
             arrived = self._changed.wait_for(lambda: len(self._frames) >= count, timeout)
             assert arrived, f"{len(self._frames)} frames came, wanted {count}"
             return self._frames[:count]
 
-    def frame_of(self, request_id: str, timeout: float = 5.0) -> Mirrored:
+    def frame_of(self, request_id: str, timeout: float = 5.0) -> MirrorFrame:
         """The mirrored request with this id, once it is there."""
 
-        def found() -> Mirrored | None:
+        def found() -> MirrorFrame | None:
             return next((each for each in self._frames if each.request_id == request_id), None)
 
         with self._changed:

@@ -15,10 +15,10 @@ from fastapi import FastAPI
 
 from penumbra.deployments.api.access import Access
 from penumbra.deployments.api.link_route import link_router
-from penumbra.deployments.gateways.inbox import Desk
-from penumbra.deployments.gateways.liveness import Guardianship
+from penumbra.deployments.gateways.inbox import LinkInbox
+from penumbra.deployments.gateways.liveness import GuardLiveness
 from penumbra.deployments.gateways.publisher import Publisher
-from penumbra.deployments.gateways.tick import Heart
+from penumbra.deployments.gateways.tick import ControlTick
 from penumbra.deployments.store.store import Store
 from penumbra.monitoring.observations import Report
 from penumbra.router.flags.routing_table import Snapshot
@@ -32,10 +32,10 @@ async def _take(report: Report) -> None:
 
 async def _serve(port: int, table: Snapshot, lease_seconds: float, folder: Path) -> None:
     store = Store(f"sqlite:///{folder / 'guard.db'}")
-    guardianship = Guardianship(lease_seconds)
+    liveness = GuardLiveness(lease_seconds)
     desks = (
-        Desk(guardianship, time.monotonic),
-        Desk(guardianship, time.monotonic, is_for_comparators=True),
+        LinkInbox(liveness, time.monotonic),
+        LinkInbox(liveness, time.monotonic, is_for_comparators=True),
     )
     for desk in desks:
         desk.on_report = _take
@@ -55,7 +55,7 @@ async def _serve(port: int, table: Snapshot, lease_seconds: float, folder: Path)
     async def links() -> dict[str, int]:
         return {"gateways": len(gateways.links), "comparators": len(comparators.links)}
 
-    beating = asyncio.create_task(Heart(guardianship, prove, time.monotonic).run())
+    beating = asyncio.create_task(ControlTick(liveness, prove, time.monotonic).run())
     config = uvicorn.Config(
         app, port=port, ws="websockets-sansio", lifespan="off", log_level="warning"
     )

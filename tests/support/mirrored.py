@@ -1,11 +1,11 @@
-"""Mirrored requests as a gateway would hand them over."""
+"""MirrorFrame requests as a gateway would hand them over."""
 
 import json
 from typing import Any
 
 import mmh3
 
-from penumbra.router.mirror.frame import Mirrored
+from penumbra.router.mirror.frame import MirrorFrame
 
 PROMPT_IDS = (10, 11, 12, 13)
 ANSWER_IDS = (20, 21, 22, 23, 24)
@@ -28,7 +28,7 @@ def answer_bytes(
     ).encode()
 
 
-def mirrored(request_id: str = "req-1", **changes: Any) -> Mirrored:
+def mirrored(request_id: str = "req-1", **changes: Any) -> MirrorFrame:
     """A chat request that the baseline answered; each request id has a prompt of its own."""
     body = {"model": "demo", "messages": [{"role": "user", "content": f"Hello {request_id}"}]}
     fields: dict[str, Any] = {
@@ -48,4 +48,4 @@ def mirrored(request_id: str = "req-1", **changes: Any) -> Mirrored:
         "first_byte_seconds": 0.01,
         "total_seconds": 0.1,
     }
-    return Mirrored(**{**fields, **changes})
+    return MirrorFrame(**{**fields, **changes})

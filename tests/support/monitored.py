@@ -26,7 +26,7 @@ import yaml
 
 from penumbra.deployments.config.rollout_loader import load_rollout
 from penumbra.serve.demo.tasks import SLICES
-from penumbra.serve.demo.traffic import Tally, Traffic
+from penumbra.serve.demo.traffic import Traffic, TrafficCounts
 from tests.support.cable import Cable
 from tests.support.control_process import ADMIN, ALERT, GATEWAY, ControlProcess, external
 from tests.support.gateway_process import ROOT, GatewayProcess, eventually, free_port
@@ -69,7 +69,7 @@ class Story:
     """The good build is through all stages, and nothing is asked."""
     ended_at: float = 0.0
     """Unix seconds."""
-    tallies: list[Tally] = field(default_factory=list)
+    tallies: list[TrafficCounts] = field(default_factory=list)
     guard: Stop | None = None
     second_line: Stop | None = None
     views: dict[str, Any] = field(default_factory=dict)

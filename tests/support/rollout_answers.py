@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from penumbra.deployments.api.rollout_schemas import (
+    AdvanceConditionView,
     DiagnosticsView,
     ExplainView,
-    GateView,
     InstrumentView,
     PathPoint,
     RollbackView,
@@ -99,8 +99,8 @@ def view(signals: list[SignalView] | None = None, **more: Any) -> dict[str, Any]
         "slices": ["facts", "sort", "other"],
         "signals": signals if signals is not None else [displacement()],
         "gates": [
-            GateView(name="pairs", is_met=True, found="400", wanted="300"),
-            GateView(
+            AdvanceConditionView(name="pairs", is_met=True, found="400", wanted="300"),
+            AdvanceConditionView(
                 name="slices", is_met=False, found="proven: sort", wanted="proven: facts, sort"
             ),
         ],

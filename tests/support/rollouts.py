@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from penumbra.deployments.rollouts.spec import Gates, Guardrail, RolloutSpec
+from penumbra.deployments.rollouts.spec import AdvanceRules, Guardrail, RolloutSpec
 from penumbra.monitoring.observations import Arm, Pair, Report, Run, RunReport, Signal
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -17,7 +17,7 @@ def rollout_spec(**changes: Any) -> RolloutSpec:
         "model": "demo",
         "candidate": "int8",
         "stages": ("shadow", 10.0, 100.0),
-        "gates": Gates(pairs=20, slice_pairs=20, stage_seconds=60.0, horizon=1000),
+        "gates": AdvanceRules(pairs=20, slice_pairs=20, stage_seconds=60.0, horizon=1000),
         "guardrails": (
             Guardrail(signal=Signal.DISPLACEMENT, tolerance=0.2, action="rollback", share=0.5),
             Guardrail(signal=Signal.FAILURE, tolerance=0.01, action="rollback", share=0.5),
@@ -57,14 +57,14 @@ def aa_pairs(count: int, displacement: float, *, start: int = 1) -> tuple[Pair, 
 class Reporting:
     """One process that reports: numbers its reports."""
 
-    def __init__(self, source: str = "comparator", incarnation: str = "life-1") -> None:
+    def __init__(self, source: str = "comparator", process_start_id: str = "life-1") -> None:
         self._source = source
-        self._incarnation = incarnation
+        self._process_start_id = process_start_id
         self._seq = itertools.count(1)
 
     def report(self, *runs: RunReport) -> Report:
         """The next report."""
-        return Report(self._source, self._incarnation, next(self._seq), runs)
+        return Report(self._source, self._process_start_id, next(self._seq), runs)
 
     def of_pairs(self, run: str, observed: Sequence[Pair]) -> Report:
         """The next report, of pairs of int8."""

@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from penumbra.router.flags.evaluate import Context
-from penumbra.router.flags.request_features import Features
+from penumbra.router.flags.request_features import RequestFeatures
 from penumbra.router.flags.routing_table import (
     Flag,
     Match,
@@ -45,9 +45,9 @@ def snapshot(flag: Flag | None = None, epoch: int = 1) -> Snapshot:
     return Snapshot(epoch=epoch, models={"demo": model(flag)})
 
 
-def chat(text: str, **fields: Any) -> Features:
-    """Features of a chat request with one user message."""
-    return Features.of({"messages": [{"role": "user", "content": text}], **fields})
+def chat(text: str, **fields: Any) -> RequestFeatures:
+    """RequestFeatures of a chat request with one user message."""
+    return RequestFeatures.of({"messages": [{"role": "user", "content": text}], **fields})
 
 
 def context(key: str = "alice", **fields: Any) -> Context:
@@ -154,7 +154,7 @@ def contexts(draw: st.DrawFn) -> Context:
             st.dictionaries(st.sampled_from(["x-team", "x-tier"]), st.sampled_from("abc"))
         ),
         slice=draw(st.sampled_from(SLICE_NAMES)),
-        features=Features.of(draw(bodies)),
+        features=RequestFeatures.of(draw(bodies)),
         pin=draw(st.none() | st.sampled_from([*VARIANTS, "nosuch", ""])),
         may_pin=draw(st.booleans()),
         is_lease_fresh=draw(st.booleans()),

@@ -10,11 +10,11 @@ from typing import Any
 
 from penumbra.monitoring.observations import Pair, Run, SelfTest, Trip
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Variant, Watch
-from penumbra.router.mirror.frame import Mirrored
+from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.shadow.admission import Gauges
 from penumbra.router.shadow.comparator import Clocks, Comparator
 from penumbra.router.shadow.settings import ShadowSettings
-from penumbra.router.shadow.watch_list import Watched
+from penumbra.router.shadow.watch_list import WatchList
 from penumbra.router.upstream.fake import (
     Body,
     End,
@@ -139,7 +139,7 @@ class Bench:
         self.time = Time()
         told = {"control_url": "http://127.0.0.1:9", "socket_path": Path("unused"), **settings}
         self.settings = ShadowSettings.model_validate(told)
-        self.watched = Watched(self._connect, self.settings.bets)
+        self.watched = WatchList(self._connect, self.settings.bets)
         clocks = Clocks(self.time.now, lambda: 1_800_000_000.0 + self.time.seconds)
         self.comparator = Comparator(self.settings, self.watched, self.reports, clocks)
         self.apply(1, *watches)
@@ -189,7 +189,7 @@ async def until(is_true: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-async def compare(bench: Bench, *requests: Mirrored, expected: int = 1) -> None:
+async def compare(bench: Bench, *requests: MirrorFrame, expected: int = 1) -> None:
     """Offer mirrored requests and wait for so many pairs and sheds together."""
     async with running(bench):
         for request in requests:

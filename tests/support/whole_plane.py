@@ -17,7 +17,7 @@ from penumbra.deployments.api.app import build_api
 from penumbra.deployments.api.rollout_routes import rollouts_router
 from penumbra.deployments.config.spec import ControlSpec, PenumbraSpec
 from penumbra.deployments.gateways.publisher import Publisher
-from penumbra.deployments.server import Plane, open_plane
+from penumbra.deployments.server import ControlPlane, open_plane
 from penumbra.monitoring.observations import Counts, Pair, Run, RunReport
 from penumbra.router.link.messages import Beat, Probe, encode
 from tests.support.control_plane import FakeGateway, payload, turns
@@ -66,7 +66,7 @@ class Scraped:
 class WholePlane:
     """A started control process."""
 
-    parts: Plane
+    parts: ControlPlane
     client: httpx.AsyncClient
     attending: list[asyncio.Task[None]] = field(default_factory=list)
     reporting: Reporting = field(default_factory=Reporting)

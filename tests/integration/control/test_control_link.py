@@ -9,13 +9,13 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
 from penumbra.router.flags.routing_table import Snapshot
-from penumbra.router.link.backoff import Pace
+from penumbra.router.link.backoff import Backoff
 from penumbra.router.link.client import ControlLink
-from penumbra.router.link.messages import PATH, Applied, Hello, encode, from_gateway, push_of
+from penumbra.router.link.messages import PATH, EpochApplied, Hello, encode, from_gateway, push_of
 from tests.support.control_process import GATEWAY, ControlProcess
 from tests.support.routing_tables import snapshot
 
-QUICK = Pace(
+QUICK = Backoff(
     open_seconds=2.0, ping_seconds=0.5, first_retry_seconds=0.01, longest_retry_seconds=0.1
 )
 
@@ -23,7 +23,7 @@ QUICK = Pace(
 class Gateway:
     """A link with nothing behind it."""
 
-    def __init__(self, url: str, token: str = GATEWAY, pace: Pace = QUICK) -> None:
+    def __init__(self, url: str, token: str = GATEWAY, pace: Backoff = QUICK) -> None:
         self.tables: list[Snapshot] = []
         self.link = ControlLink(url, token, "gateway-0", self._apply, pace)
         self._changed = asyncio.Event()
@@ -113,7 +113,7 @@ async def test_a_wrong_token_brings_no_table_and_no_end(
         tries.release()
         await asyncio.sleep(0.01)
 
-    gateway = Gateway(control.url, "not-the-gateways-token", Pace(sleep=count))
+    gateway = Gateway(control.url, "not-the-gateways-token", Backoff(sleep=count))
     async with running(gateway):
         for _ in range(3):
             await tries.acquire()
@@ -153,5 +153,5 @@ async def test_what_control_says_amiss_ends_the_connection_not_the_link() -> Non
         port = server.sockets[0].getsockname()[1]
         async with running(Gateway(f"http://127.0.0.1:{port}")) as gateway:
             await gateway.epoch(3)
-            assert await heard.get() == Applied(3)
+            assert await heard.get() == EpochApplied(3)
             assert gateway.link.connected_since is not None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from penumbra.router.flags.evaluate import Context, evaluate
-from penumbra.router.flags.request_features import Features
+from penumbra.router.flags.request_features import RequestFeatures
 from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.flags.slices import CompiledSlices, slice_of
 from tests.support.behaviours import engine
@@ -195,7 +195,7 @@ def _flip(control: ControlProcess, dice: random.Random, times: int) -> None:
 
 
 def _context(user: str, body: dict[str, Any], table: Snapshot) -> Context:
-    features = Features.of(body)
+    features = RequestFeatures.of(body)
     rules = CompiledSlices(table.models["demo"].slices)
     return Context(
         model="demo",

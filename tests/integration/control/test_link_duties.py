@@ -12,22 +12,23 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from penumbra.monitoring.observations import Pair, Report, Run
 from penumbra.router.flags.routing_table import Snapshot
-from penumbra.router.link.backoff import Pace
+from penumbra.router.link.backoff import Backoff
 from penumbra.router.link.client import ControlLink, Duties
-from penumbra.router.link.feedback import FeedbackBody, FeedbackDesk, Served
+from penumbra.router.link.feedback import FeedbackBody, FeedbackSubmitter, Served
 from penumbra.router.link.lease import Lease
 from penumbra.router.link.messages import (
     COMPARATOR_PATH,
     PATH,
-    Applied,
     Attribution,
     Beat,
+    EpochApplied,
     Feedback,
     FeedbackDone,
     Found,
     FromControl,
     FromGateway,
     Hello,
+    LeaseGrant,
     Probe,
     Refused,
     Renew,
@@ -37,8 +38,7 @@ from penumbra.router.link.messages import (
     from_gateway,
     push_of,
 )
-from penumbra.router.link.messages import Lease as Grant
-from penumbra.router.link.observation_outbox import Reporter
+from penumbra.router.link.observation_outbox import ObservationOutbox
 from tests.support.routing_tables import snapshot
 
 Said = TypeVar("Said")
@@ -47,7 +47,7 @@ RUN = Run("demo", "int8", "run-1")
 INT8 = Attribution("demo", "int8", "facts")
 UNUSABLE = 13
 """An epoch that no process here can put into force."""
-QUICK = Pace(first_retry_seconds=0.01, longest_retry_seconds=0.05)
+QUICK = Backoff(first_retry_seconds=0.01, longest_retry_seconds=0.05)
 
 
 class Control:
@@ -116,36 +116,36 @@ def clusters(report: Report) -> list[int]:
 
 
 async def test_an_observation_is_sent_at_once_and_the_next_ones_with_the_acknowledgement() -> None:
-    reporter = Reporter("me", "life-1")
-    async with linked(Duties(reporter=reporter)) as control:
-        reporter.pair(RUN, pair(1))
+    outbox = ObservationOutbox("me", "life-1")
+    async with linked(Duties(outbox=outbox)) as control:
+        outbox.pair(RUN, pair(1))
         first = await control.hear(Report)
         assert clusters(first) == [1]
         for number in (2, 3):
-            reporter.pair(RUN, pair(number))
+            outbox.pair(RUN, pair(number))
         await control.say(Stored("life-1", first.seq))
         second = await control.hear(Report)
         assert (second.seq, clusters(second)) == (2, [2, 3])
 
 
 async def test_what_was_not_acknowledged_comes_again_over_the_next_connection() -> None:
-    reporter = Reporter("me", "life-1")
-    async with linked(Duties(reporter=reporter)) as control:
-        reporter.pair(RUN, pair(1))
+    outbox = ObservationOutbox("me", "life-1")
+    async with linked(Duties(outbox=outbox)) as control:
+        outbox.pair(RUN, pair(1))
         first = await control.hear(Report)
         await control.hang_up()
         await control.hear(Hello)
         assert await control.hear(Report) == first
         await control.say(Stored("life-1", first.seq))
-        reporter.pair(RUN, pair(2))
+        outbox.pair(RUN, pair(2))
         assert clusters(await control.hear(Report)) == [2]
 
 
 async def test_what_was_observed_while_the_link_was_down_is_not_lost() -> None:
-    reporter = Reporter("me", "life-1")
+    outbox = ObservationOutbox("me", "life-1")
     for number in range(3):
-        reporter.pair(RUN, pair(number))
-    async with linked(Duties(reporter=reporter)) as control:
+        outbox.pair(RUN, pair(number))
+    async with linked(Duties(outbox=outbox)) as control:
         assert clusters(await control.hear(Report)) == [0, 1, 2]
 
 
@@ -155,7 +155,7 @@ async def test_a_lease_is_asked_for_at_once_and_again_and_again() -> None:
         renewals = [await control.hear(Renew) for _ in range(3)]
         assert len({renewal.nonce for renewal in renewals}) == 3
         assert not lease.is_fresh("demo", QUICK.now())
-        await control.say(Grant(renewals[-1].nonce, {"demo": 60.0}, 1.0))
+        await control.say(LeaseGrant(renewals[-1].nonce, {"demo": 60.0}, 1.0))
         await control.hear(Renew)
         assert lease.is_fresh("demo", QUICK.now())
         assert lease.period_seconds == 0.25
@@ -168,7 +168,7 @@ async def test_a_new_table_asks_for_a_lease_at_once() -> None:
             async with asyncio.timeout(1.0):
                 while True:
                     asked = await control.hear(Renew)
-                    await control.say(Grant(asked.nonce, {"demo": 60.0}, 3600.0))
+                    await control.say(LeaseGrant(asked.nonce, {"demo": 60.0}, 3600.0))
         # Else the next question would be a quarter of an hour away.
         await control.connections[-1].send(push_of("store", snapshot(epoch=2)))
         await control.hear(Renew)
@@ -179,7 +179,7 @@ async def test_a_gateway_that_cannot_take_the_newest_table_has_no_lease() -> Non
     lease = Lease()
     async with linked(Duties(lease=lease)) as control:
         asked = await control.hear(Renew)
-        await control.say(Grant(asked.nonce, {"demo": 60.0}, 3600.0))
+        await control.say(LeaseGrant(asked.nonce, {"demo": 60.0}, 3600.0))
         await control.connections[-1].send(push_of("store", snapshot(epoch=UNUSABLE)))
         await control.hear(Refused)
         assert not lease.is_fresh("demo", QUICK.now())
@@ -187,7 +187,7 @@ async def test_a_gateway_that_cannot_take_the_newest_table_has_no_lease() -> Non
             assert not isinstance(control.heard.get_nowait(), Renew)
         await control.connections[-1].send(push_of("store", snapshot(epoch=14)))
         asked = await control.hear(Renew)
-        await control.say(Grant(asked.nonce, {"demo": 60.0}, 3600.0))
+        await control.say(LeaseGrant(asked.nonce, {"demo": 60.0}, 3600.0))
         await control.connections[-1].send(push_of("store", snapshot(epoch=15)))
         await control.hear(Renew)
         assert lease.is_fresh("demo", QUICK.now())
@@ -199,7 +199,7 @@ async def test_a_comparator_that_cannot_take_the_newest_table_gives_no_sign_of_l
         await control.hear(Refused)
         await control.say(Probe(7))
         await control.connections[-1].send(push_of("store", snapshot(epoch=14)))
-        assert await control.hear(object) == Applied(14)
+        assert await control.hear(object) == EpochApplied(14)
         await control.say(Probe(8))
         assert await control.hear(object) == Beat(8)
 
@@ -210,20 +210,20 @@ async def test_no_lease_is_asked_for_before_the_newest_table_is_in_force() -> No
         await control.hear(Renew)
         await control.hang_up()
         await control.hear(Hello)
-        assert await control.hear(object) == Applied(1)
+        assert await control.hear(object) == EpochApplied(1)
         await control.hear(Renew)
 
 
 @pytest.mark.parametrize("is_comparing", [True, False])
 async def test_a_comparator_says_that_it_compares_only_while_it_does(is_comparing: bool) -> None:
-    duties = Duties(reporter=Reporter("me", "life-1"), is_comparing=lambda: is_comparing)
+    duties = Duties(outbox=ObservationOutbox("me", "life-1"), is_comparing=lambda: is_comparing)
     async with linked(duties) as control:
         assert control.paths == [COMPARATOR_PATH]
-        await control.hear(Applied)
+        await control.hear(EpochApplied)
         await control.say(Probe(7))
         await control.connections[-1].send(push_of("store", snapshot(epoch=2)))
         heard = [await control.hear(object)]
-        while heard[-1] != Applied(2):
+        while heard[-1] != EpochApplied(2):
             heard.append(await control.hear(object))
         assert (Beat(7) in heard) is is_comparing
 
@@ -231,7 +231,7 @@ async def test_a_comparator_says_that_it_compares_only_while_it_does(is_comparin
 async def test_a_judgement_makes_its_way_and_back() -> None:
     served = Served()
     served.remember(b"req-1", (INT8, "acme"))
-    desk = FeedbackDesk(served)
+    desk = FeedbackSubmitter(served)
     async with linked(Duties(feedback=desk)) as control:
         assert control.paths == [PATH]
         judging = asyncio.create_task(desk.submit("acme", FeedbackBody("req-1", thumb="up")))
@@ -245,16 +245,16 @@ async def test_a_judgement_makes_its_way_and_back() -> None:
 
 
 async def test_the_end_waits_for_what_is_still_to_be_told() -> None:
-    reporter = Reporter("me", "life-1")
-    async with ends(Duties(reporter=reporter)) as (link, control):
-        reporter.pair(RUN, pair(1))
+    outbox = ObservationOutbox("me", "life-1")
+    async with ends(Duties(outbox=outbox)) as (link, control):
+        outbox.pair(RUN, pair(1))
         ending = asyncio.create_task(link.tell_the_rest(5.0))
         report = await control.hear(Report)
         assert not ending.done()
         await control.say(Stored("life-1", report.seq))
         async with asyncio.timeout(5):
             await ending
-        assert reporter.is_empty
+        assert outbox.is_empty
 
 
 async def test_two_containers_that_share_no_host_name_are_one_machine_if_they_are_told_so() -> None:

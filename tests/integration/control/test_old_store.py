@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from penumbra.deployments.control.alert_handler import AlertDesk
+from penumbra.deployments.control.alert_handler import AlertHandler
 from penumbra.deployments.history.alerts import Alert, Result
 from penumbra.deployments.rollouts.record import Phase
 from penumbra.monitoring.observations import Run
@@ -31,7 +31,7 @@ RUN = Run("demo", "int8", ANSWERS["/rollouts/int8?model=demo"]["run"])
 async def plane(tmp_path: Path) -> AsyncIterator[WholePlane]:
     shutil.copy(OLD / "penumbra.db", tmp_path)
     async with whole_plane(tmp_path) as opened:
-        opened.reporting = Reporting(incarnation="after-the-move")
+        opened.reporting = Reporting(process_start_id="after-the-move")
         yield opened
 
 
@@ -66,7 +66,7 @@ async def test_alert_of_an_old_store_is_not_acted_on_again(plane: WholePlane) ->
             "fingerprint": "0123456789abcdef",
         }
     )
-    handler = AlertDesk(plane.parts.rollouts, plane.parts.controller, lambda: datetime.now(UTC))
+    handler = AlertHandler(plane.parts.rollouts, plane.parts.controller, lambda: datetime.now(UTC))
     outcome = await handler.take(fired)
     assert outcome.result is Result.ALREADY_ACTED
     assert "dealt with before" in outcome.detail

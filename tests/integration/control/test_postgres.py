@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from penumbra.deployments.control.controller import Clocks, Controller
-from penumbra.deployments.control.rollout_service import Rollouts
+from penumbra.deployments.control.rollout_service import RolloutService
 from penumbra.deployments.errors import Conflict, StoreUnavailable
 from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.deployments.history import operator_actions
@@ -61,7 +61,7 @@ async def test_reports_roll_back_and_their_evidence_survives(server: PostgresSer
     await one.configure(payload(), "configuration")
     rollouts = await rollouts_of(one)
     await rollouts.put(
-        lambda: operator_actions.applied(one.state, rollout_spec(), "try", NOW, "run"), "ann", "try"
+        lambda: operator_actions.apply(one.state, rollout_spec(), "try", NOW, "run"), "ann", "try"
     )
     run = rollouts.rollout(("demo", "int8")).record.run
     reporting = Reporting()
@@ -84,9 +84,9 @@ async def test_reports_roll_back_and_their_evidence_survives(server: PostgresSer
     again.close()
 
 
-async def rollouts_of(plane: Controller) -> Rollouts:
+async def rollouts_of(plane: Controller) -> RolloutService:
     clocks = Clocks(lambda: datetime.now(UTC), time.monotonic)
-    rollouts = Rollouts(plane, clocks, 1.0, "life")
+    rollouts = RolloutService(plane, clocks, 1.0, "life")
     await rollouts.start()
     return rollouts
 

@@ -15,8 +15,8 @@ from websockets.sync.client import ClientConnection, connect
 from penumbra.monitoring.observations import Pair, Report
 from penumbra.router.link.messages import (
     COMPARATOR_PATH,
-    Applied,
     Beat,
+    EpochApplied,
     Hello,
     Probe,
     Push,
@@ -70,7 +70,7 @@ class Comparator:
                 table = message.table()
                 watches = table.models["demo"].watches
                 self.run = watches[0].run if watches else self.run
-                self.send(encode(Applied(table.epoch)))
+                self.send(encode(EpochApplied(table.epoch)))
             case _:
                 pass
         return message

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from penumbra.router.flags.evaluate import Context, compile_model, evaluate
-from penumbra.router.flags.request_features import Features
+from penumbra.router.flags.request_features import RequestFeatures
 from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.flags.slices import slice_of
 from tests.support.control_process import ADMIN, GATEWAY, ControlProcess, external
@@ -184,7 +184,7 @@ def request_number(number: int) -> tuple[dict[str, str], bytes]:
 def replayed(item: Observed, table: Snapshot) -> tuple[str, str]:
     """Variant and reason by the table alone, as anybody can compute them later."""
     compiled = compile_model("demo", table.models["demo"])
-    features = Features.of(json.loads(item.body))
+    features = RequestFeatures.of(json.loads(item.body))
     context = Context(
         model="demo",
         tenant="anonymous",

@@ -1,4 +1,4 @@
-"""Mirrored requests: what the client gets, what the comparator gets, and what neither does."""
+"""MirrorFrame requests: what the client gets, what the comparator gets, and what neither does."""
 
 import itertools
 import json
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from penumbra.router.flags.routing_table import ModelSnapshot
-from penumbra.router.mirror.frame import Mirrored
+from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.mirror.selection import compile_mirror, hash64
 from tests.integration.gateway.conftest import EPOCH, model
 from tests.support.behaviours import (
@@ -133,7 +133,7 @@ def test_the_comparator_gets_the_request_and_the_engines_answer(
         response = gateway.post(CHAT, body, headers)
     frame = sink.frame_of("r-77")
     prompt = json.dumps(body["messages"]).encode()
-    assert frame == Mirrored(
+    assert frame == MirrorFrame(
         request_id="r-77",
         model="demo",
         variant="full",
@@ -338,6 +338,6 @@ def test_frames_stay_whole_under_many_requests_at_once(
     assert len({_ids_of(sink.frame_of(each)) for each in ids}) == 1
 
 
-def _ids_of(frame: Mirrored) -> tuple[int, ...]:
+def _ids_of(frame: MirrorFrame) -> tuple[int, ...]:
     found = re.findall(rb'"token_ids":\[([0-9,]*)\]', frame.answer)
     return tuple(itertools.chain.from_iterable(map(int, each.split(b",")) for each in found))

@@ -157,7 +157,7 @@ async def test_a_killed_comparators_socket_is_taken_over(tmp_path: Path) -> None
             writer = await second.hand_over(mirrored("r", answered_at=now()))
             await installation.control.until(lambda told: len(told.pairs) == 1)
             writer.close()
-    assert len({report.incarnation for report in installation.control.reports}) == 2
+    assert len({report.process_start_id for report in installation.control.reports}) == 2
 
 
 async def test_a_second_comparator_on_one_socket_is_refused_by_name(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from penumbra.deployments.history.flag_edits import (
 )
 from penumbra.deployments.history.state import fold
 from penumbra.router.flags.routing_table import Flag, Pin, Variant
-from penumbra.router.link.messages import Applied, LinkError, encode
+from penumbra.router.link.messages import EpochApplied, LinkError, encode
 from tests.support.control_plane import (
     FakeGateway,
     HangingGateway,
@@ -93,7 +93,7 @@ async def test_a_gateway_that_connects_gets_the_newest_table(tmp_path: Path) -> 
         assert [table.epoch for table in late.tables] == [3]
 
 
-@pytest.mark.parametrize("text", ["{}", "not JSON", encode(Applied(1))])
+@pytest.mark.parametrize("text", ["{}", "not JSON", encode(EpochApplied(1))])
 async def test_a_link_that_does_not_begin_with_a_hello_is_cut(tmp_path: Path, text: str) -> None:
     async with control_plane(tmp_path) as plane:
         gateway = FakeGateway("odd")
@@ -263,7 +263,7 @@ async def test_an_acknowledgement_that_comes_late_is_missed_once_and_measured_al
         applied = await plane.controller.apply(split_change(1))
         assert applied.arrival.acknowledged == 0
         assert await _counted(plane) == (1.0, 0.0)
-        gateway.say(encode(Applied(applied.epoch)))
+        gateway.say(encode(EpochApplied(applied.epoch)))
         await turns()
         assert await _counted(plane) == (1.0, 1.0)
 
@@ -285,9 +285,9 @@ async def test_changes_are_counted_once_whatever_happened_to_the_commit(tmp_path
             await plane.controller.apply(split_change(1))
         plane.store.loses_answers = False
         await plane.controller.apply(split_change(2))
-        assert plane.controller.metrics.chronicle.kinds == {"config": 1, "split": 2}
+        assert plane.controller.metrics.history_counters.kinds == {"config": 1, "split": 2}
     async with control_plane(tmp_path) as plane:
-        assert plane.controller.metrics.chronicle.kinds == {"config": 1, "split": 2}
+        assert plane.controller.metrics.history_counters.kinds == {"config": 1, "split": 2}
 
 
 async def _counted(plane: Plane) -> tuple[float, float]:

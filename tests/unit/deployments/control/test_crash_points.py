@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penumbra.deployments.control.controller import Clocks, Controller
-from penumbra.deployments.control.rollout_service import Rollouts
+from penumbra.deployments.control.rollout_service import RolloutService
 from penumbra.deployments.errors import StoreUnavailable
 from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.deployments.history import operator_actions
@@ -55,7 +55,7 @@ class Process:
         self.controller = Controller(
             self.store, Publisher(self.store.identity, clocks.monotonic), clocks, 1.0
         )
-        self.rollouts = Rollouts(self.controller, clocks, 1.0, "life")
+        self.rollouts = RolloutService(self.controller, clocks, 1.0, "life")
 
     async def start(self) -> "Process":
         await self.controller.start()
@@ -98,7 +98,7 @@ async def begin(folder: Path) -> Process:
     (folder / "penumbra.db").write_bytes(empty_store())
     process = await Process(folder).start()
     await process.rollouts.put(
-        lambda: operator_actions.applied(process.controller.state, SPEC, "try", NOW, "run"),
+        lambda: operator_actions.apply(process.controller.state, SPEC, "try", NOW, "run"),
         "ann",
         "try",
     )
@@ -197,12 +197,12 @@ class Source:
         self.begin()
 
     def begin(self) -> None:
-        self.incarnation, self.seq = f"life-{next(self.lives)}", count(1)
+        self.process_start_id, self.seq = f"life-{next(self.lives)}", count(1)
 
     def report(self, start: int, value: float) -> Report:
         observed = pairs(4, value, start=start)
         return Report(
-            self.name, self.incarnation, next(self.seq), (RunReport(RUN, pairs=observed),)
+            self.name, self.process_start_id, next(self.seq), (RunReport(RUN, pairs=observed),)
         )
 
 
@@ -227,7 +227,7 @@ async def with_dying_sources(
                     source.begin()
                     break
             else:
-                acknowledged.add((report.source, report.incarnation, report.seq))
+                acknowledged.add((report.source, report.process_start_id, report.seq))
             if deaths[number % len(deaths)] == 2:
                 source.begin()
         await process.die()
@@ -249,12 +249,12 @@ def test_whoever_dies_what_was_acknowledged_counts_and_no_prompt_counts_twice(
     values: list[float], fates: list[int], deaths: list[int]
 ) -> None:
     async def both() -> None:
-        found, acknowledged, stored, bets = await with_dying_sources(values, fates, deaths)
-        names = [(report.source, report.incarnation, report.seq) for report in stored]
+        found, acknowledged, stored, clusters = await with_dying_sources(values, fates, deaths)
+        names = [(report.source, report.process_start_id, report.seq) for report in stored]
         assert acknowledged <= set(names)
         assert len(names) == len(set(names))
         prompts = {one.cluster for report in stored for run in report.runs for one in run.pairs}
-        assert bets == len(prompts)
+        assert clusters == len(prompts)
         assert found == (await in_peace(stored))[0]
 
     asyncio.run(both())

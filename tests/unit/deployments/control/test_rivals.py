@@ -9,10 +9,10 @@ from penumbra.deployments.errors import Conflict
 from penumbra.deployments.history import operator_actions
 from penumbra.deployments.history.config_effects import draft_of, obstacle_of
 from penumbra.deployments.history.events import Draft, Event, FlagPayload, Kind
-from penumbra.deployments.history.state import EMPTY, State, step
+from penumbra.deployments.history.state import EMPTY, State, apply_event
 from penumbra.deployments.rollouts.findings import Findings
-from penumbra.deployments.rollouts.record import Held, Phase, Rollout
-from penumbra.deployments.rollouts.transitions import changed
+from penumbra.deployments.rollouts.record import Hold, Phase, Rollout
+from penumbra.deployments.rollouts.transitions import replace_fields
 from penumbra.router.flags.routing_table import Flag
 from penumbra.router.flags.validate import flag_problems
 from tests.support.control_plane import payload
@@ -31,22 +31,22 @@ class Story:
         self.happens(CONFIG)
 
     def happens(self, draft: Draft) -> None:
-        self.state = step(self.state, Event.of(draft, self.state.epoch + 1, NOW))
+        self.state = apply_event(self.state, Event.of(draft, self.state.epoch + 1, NOW))
 
     def becomes(self, rollout: Rollout) -> None:
         self.happens(draft_of(self.state, rollout, "ann", "why"))
 
     def applies(self, candidate: str) -> None:
         spec = rollout_spec(candidate=candidate)
-        self.becomes(operator_actions.applied(self.state, spec, "why", NOW, candidate))
+        self.becomes(operator_actions.apply(self.state, spec, "why", NOW, candidate))
 
     def goes(self, candidate: str, **update: Any) -> None:
         rollout = self.state.rollouts["demo", candidate]
-        record = changed(rollout.record, **update)
+        record = replace_fields(rollout.record, **update)
         self.becomes(rollout.model_copy(update={"record": record}))
 
     def goes_live(self, candidate: str, *proven: str, at: int = 1) -> None:
-        self.goes(candidate, phase=Phase.LIVE, step=at, proven=proven)
+        self.goes(candidate, phase=Phase.LIVE, stage_index=at, proven=proven)
 
     def is_edited(self, **update: Any) -> None:
         after = self.flag.model_copy(update=update)
@@ -65,13 +65,13 @@ class Story:
 
 def back_in_shadow(story: Story) -> None:
     rollout = story.state.rollouts[INT8]
-    story.becomes(operator_actions.taken_back(rollout, "why", NOW))
+    story.becomes(operator_actions.rollback(rollout, "why", NOW))
     story.goes_live("int4", "other")
-    story.becomes(operator_actions.rearmed(story.state, story.state.rollouts[INT8], "why", NOW))
+    story.becomes(operator_actions.rearm(story.state, story.state.rollouts[INT8], "why", NOW))
 
 
 def ended_and_applied_again(story: Story) -> None:
-    story.becomes(operator_actions.over(story.state.rollouts[INT8], "why", NOW))
+    story.becomes(operator_actions.end(story.state.rollouts[INT8], "why", NOW))
     story.goes_live("int4", "other")
     story.applies("int8")
 
@@ -93,9 +93,9 @@ def test_a_quarantine_made_by_hand_outlasts_the_rollouts_before_and_after_it() -
     story = Story()
     story.applies("int8")
     story.goes_live("int8", "json", "other")
-    story.becomes(operator_actions.taken_back(story.state.rollouts[INT8], "why", NOW))
+    story.becomes(operator_actions.rollback(story.state.rollouts[INT8], "why", NOW))
     story.is_edited(quarantined=("json",))
-    story.becomes(operator_actions.rearmed(story.state, story.state.rollouts[INT8], "why", NOW))
+    story.becomes(operator_actions.rearm(story.state, story.state.rollouts[INT8], "why", NOW))
     assert story.flag.quarantined == ("json",)
     story.goes_live("int8", "json", "other")
     assert "json" in story.flag.quarantined
@@ -106,7 +106,7 @@ def test_what_a_stage_gives_leaves_the_flag_valid() -> None:
     for candidate in ("int8", "int4"):
         story.applies(candidate)
     story.goes_live("int8", "json", "other", at=1)
-    story.becomes(operator_actions.taken_back(story.state.rollouts[INT8], "why", NOW))
+    story.becomes(operator_actions.rollback(story.state.rollouts[INT8], "why", NOW))
     assert story.flag.split == {"int8": 10.0}  # its answers say GUARD
     story.goes_live("int4", "other", at=2)
     assert story.flag.split == {"int4": 100.0}
@@ -126,7 +126,7 @@ def test_a_share_given_by_hand_is_room_that_a_stage_has_not() -> None:
     assert "60" in obstacle
     findings = Findings(run=rollout.record.run, pairs=20, seen=("other",), proven=("other",))
     with pytest.raises(Conflict, match="60"):
-        operator_actions.promoted(story.state, rollout, findings, NOW + timedelta(days=1))
+        operator_actions.promote(story.state, rollout, findings, NOW + timedelta(days=1))
 
 
 def test_nothing_advances_while_the_flag_is_killed() -> None:
@@ -141,7 +141,7 @@ def test_nothing_advances_while_the_flag_is_killed() -> None:
 def test_a_rollout_that_was_held_when_it_ended_begins_unheld() -> None:
     story = Story()
     story.applies("int8")
-    story.goes("int8", held=Held(by="operator", cause="wait"))
-    story.becomes(operator_actions.over(story.state.rollouts[INT8], "why", NOW))
+    story.goes("int8", held=Hold(by="operator", cause="wait"))
+    story.becomes(operator_actions.end(story.state.rollouts[INT8], "why", NOW))
     story.applies("int8")
     assert story.state.rollouts[INT8].record.held is None

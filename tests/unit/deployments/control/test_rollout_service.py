@@ -10,15 +10,15 @@ import sqlalchemy as sa
 
 from penumbra.deployments.api.rollback_explanation import explain, last_rollback
 from penumbra.deployments.control.controller import Clocks
-from penumbra.deployments.control.rollout_service import PRUNE_SECONDS, Rollouts
+from penumbra.deployments.control.rollout_service import PRUNE_SECONDS, RolloutService
 from penumbra.deployments.errors import Conflict, StoreUnavailable
-from penumbra.deployments.gateways.feedback_relay import AlreadyJudged, Judgement
+from penumbra.deployments.gateways.feedback_relay import AlreadyJudged, UserFeedback
 from penumbra.deployments.history import operator_actions
 from penumbra.deployments.history.events import Event
 from penumbra.deployments.history.state import fold
 from penumbra.deployments.rollouts.record import Phase, Rollout
 from penumbra.deployments.rollouts.spec import Guardrail, RolloutSpec
-from penumbra.deployments.store.observation_tables import Beside, reports
+from penumbra.deployments.store.observation_tables import CommitExtras, reports
 from penumbra.monitoring.observations import RunReport, Signal
 from penumbra.router.flags.routing_table import Flag
 from tests.support.control_plane import FakeGateway, Plane, control_plane, split_change
@@ -33,7 +33,7 @@ class Desk:
     """A control plane with rollouts, and a clock that the test moves."""
 
     plane: Plane
-    rollouts: Rollouts = field(init=False)
+    rollouts: RolloutService = field(init=False)
     now: datetime = NOW
 
     def __post_init__(self) -> None:
@@ -42,7 +42,7 @@ class Desk:
     async def apply(self, spec: RolloutSpec | None = None) -> Rollout:
         state = self.plane.controller
         kept = await self.rollouts.put(
-            lambda: operator_actions.applied(
+            lambda: operator_actions.apply(
                 state.state, spec or rollout_spec(), "try", self.now, "run"
             ),
             "ann",
@@ -63,14 +63,14 @@ class Desk:
     def flag(self) -> Flag:
         return self.plane.controller.state.models["demo"].flag
 
-    def fresh(self) -> Rollouts:
+    def fresh(self) -> RolloutService:
         """As after a restart of the process: nothing but the store."""
         return _rollouts(self.plane, lambda: self.now)
 
 
-def _rollouts(plane: Plane, now: Callable[[], datetime]) -> Rollouts:
+def _rollouts(plane: Plane, now: Callable[[], datetime]) -> RolloutService:
     clock = asyncio.get_running_loop().time
-    return Rollouts(plane.controller, Clocks(now, clock), 1.0, "incarnation")
+    return RolloutService(plane.controller, Clocks(now, clock), 1.0, "incarnation")
 
 
 @asynccontextmanager
@@ -196,7 +196,7 @@ async def test_only_rearming_ends_a_rollback_and_it_begins_afresh(tmp_path: Path
         state = it.plane.controller
         await it.rollouts.change(
             KEY,
-            lambda one: operator_actions.rearmed(state.state, one, "fixed", it.now),
+            lambda one: operator_actions.rearm(state.state, one, "fixed", it.now),
             "ann",
             "fixed",
         )
@@ -221,13 +221,13 @@ async def test_a_judgement_is_stored_counted_and_final(tmp_path: Path) -> None:
             Guardrail(signal=Signal.FEEDBACK, tolerance=0.2, action="hold"),
         )
         await it.apply(rollout_spec(guardrails=guardrails))
-        judged = Judgement("r1", "t", "demo", "int8", "other", False, None, False, {})
+        judged = UserFeedback("r1", "t", "demo", "int8", "other", False, None, False, {})
         await it.rollouts.judge(judged)
         await it.rollouts.judge(judged)
-        assert it.rollouts.bench.evidence(it.rollout).courses[Signal.FEEDBACK].count == 1
+        assert it.rollouts.bench.evidence(it.rollout).monitors[Signal.FEEDBACK].count == 1
         with pytest.raises(AlreadyJudged):
             await it.rollouts.judge(
-                Judgement("r1", "t", "demo", "int8", "other", True, None, False, {})
+                UserFeedback("r1", "t", "demo", "int8", "other", True, None, False, {})
             )
 
 
@@ -282,7 +282,7 @@ async def test_reports_are_read_in_one_query_however_many_there_are(tmp_path: Pa
     async with desk(tmp_path) as it:
         reporting = Reporting()
         many = [reporting.of_pairs(RUNS[number % 2], ()) for number in range(1200)]
-        it.plane.store.append([], it.plane.controller.state.epoch, it.now, Beside(many))
+        it.plane.store.append([], it.plane.controller.state.epoch, it.now, CommitExtras(many))
         queries: list[str] = []
 
         def read(connection: sa.Connection) -> list[int]:

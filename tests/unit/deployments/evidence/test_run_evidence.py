@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penumbra.deployments.evidence.evidence_path import POINTS, Trail
+from penumbra.deployments.evidence.evidence_path import POINTS, EvidencePath
 from penumbra.deployments.evidence.run_evidence import RunEvidence
 from penumbra.deployments.evidence.run_totals import WORST
-from penumbra.deployments.rollouts.spec import Calibrate, Gates, Guardrail
+from penumbra.deployments.rollouts.spec import AdvanceRules, Calibrate, Guardrail
 from penumbra.monitoring.observations import (
     Arm,
     Counts,
@@ -25,7 +25,7 @@ from tests.support.rollouts import aa_pairs, pair, pairs, rollout_spec
 SLICES = ("json", "other")
 RUN = Run("demo", "int8", "run-1")
 SPEC = rollout_spec(
-    gates=Gates(pairs=5, slice_pairs=5, stage_seconds=0.0, horizon=1000),
+    gates=AdvanceRules(pairs=5, slice_pairs=5, stage_seconds=0.0, horizon=1000),
     guardrails=(
         Guardrail(
             signal=Signal.DISPLACEMENT,
@@ -106,27 +106,27 @@ def test_a_prompt_and_a_session_have_one_bet_each() -> None:
         report(pair(1), pair(1, arm=Arm.BASELINE)),
     )
     assert evidence.findings().pairs == 2
-    assert evidence.tally.repeats == 3
+    assert evidence.totals.repeats == 3
     assert evidence.aa[Signal.DISPLACEMENT].count == 1
 
 
 def test_the_first_pairs_only_calibrate_and_harm_counts_meanwhile() -> None:
     evidence = evidence_of(report(*pairs(19, 0.02)))
-    assert Signal.DISPLACEMENT not in evidence.courses
+    assert Signal.DISPLACEMENT not in evidence.monitors
     assert evidence.findings().calibration is None
     evidence.fold("c", report(pair(20, 0.02, harm=0), *pairs(5, 0.02, start=21)))
     calibration = evidence.findings().calibration
     assert calibration is not None
     assert calibration["default"]["pairs"] == 20
     assert calibration["default"]["tolerance"] == pytest.approx(0.026)
-    assert evidence.courses[Signal.DISPLACEMENT].count == 5
-    assert evidence.courses[Signal.HARM].count == 1
+    assert evidence.monitors[Signal.DISPLACEMENT].count == 5
+    assert evidence.monitors[Signal.HARM].count == 1
 
 
 def test_a_missing_candidate_is_harm_and_a_failure() -> None:
     evidence = evidence_of(report(pair(1, missing="answer: timeout", displacement=None, harm=1)))
-    assert evidence.courses[Signal.HARM].guard.aggregate().mean == 1.0
-    assert evidence.courses[Signal.FAILURE].guard.aggregate().mean == 1.0
+    assert evidence.monitors[Signal.HARM].guard.aggregate().mean == 1.0
+    assert evidence.monitors[Signal.FAILURE].guard.aggregate().mean == 1.0
     assert evidence.findings().missing_ratio == 1.0
 
 
@@ -146,7 +146,7 @@ def test_a_missing_score_is_no_harm_of_a_request_that_nobody_was_to_answer() -> 
             for n in range(1, 1000)
         )
     )
-    harm = evidence.courses[Signal.HARM].guard.aggregate()
+    harm = evidence.monitors[Signal.HARM].guard.aggregate()
     assert (harm.count, harm.mean) == (99, 0.0)
 
 
@@ -156,7 +156,7 @@ def test_a_missing_score_is_displacement_if_it_is_said_so() -> None:
     )
     evidence = RunEvidence(rollout_spec(guardrails=(worst,)), "run-1", SLICES)
     evidence.fold("c", report(pair(1, missing="score: timeout", displacement=None)))
-    assert evidence.courses[Signal.DISPLACEMENT].guard.aggregate().mean == 1.0
+    assert evidence.monitors[Signal.DISPLACEMENT].guard.aggregate().mean == 1.0
 
 
 def test_a_guardrail_is_latched_by_the_observation_that_decides() -> None:
@@ -164,7 +164,7 @@ def test_a_guardrail_is_latched_by_the_observation_that_decides() -> None:
     spec = rollout_spec()
     evidence = RunEvidence(spec, "run-1", SLICES)
     evidence.fold("c", report(*pairs(20, 0.9), *pairs(400, 0.0, start=100)))
-    tripped = evidence.courses[Signal.DISPLACEMENT].tripped
+    tripped = evidence.monitors[Signal.DISPLACEMENT].tripped
     assert tripped is not None
     assert tripped.evidence >= tripped.boundary
     assert tripped.suspect == "other"
@@ -200,8 +200,8 @@ def test_a_slice_beyond_tolerance_is_quarantined_and_the_others_are_judged_afres
     findings = evidence.findings()
     assert set(findings.quarantined) == {"json"}
     assert findings.tripped == ()
-    course = evidence.courses[Signal.DISPLACEMENT]
-    assert course.evidence < course.boundary
+    monitor = evidence.monitors[Signal.DISPLACEMENT]
+    assert monitor.evidence < monitor.boundary
     worse = [report(pair(50_000 + n, 0.9, slice="other")) for n in range(60)]
     for one in worse:
         evidence.fold("c", one)
@@ -223,17 +223,17 @@ def test_a_number_that_is_none_trips_at_once_and_a_new_build_ends_the_run() -> N
 
 def test_the_worst_pairs_are_kept_and_no_more() -> None:
     evidence = evidence_of(report(*(pair(n, n / 1000) for n in range(1, 101))))
-    worst = [one.request_id for one in evidence.tally.worst]
+    worst = [one.request_id for one in evidence.totals.worst]
     assert worst == [f"r{n}" for n in range(100, 100 - WORST, -1)]
 
 
 @given(st.integers(1, 5000), st.integers(1, 7))
 @settings(max_examples=30, deadline=None)
 def test_a_trail_keeps_few_points_over_its_whole_length(length: int, step: int) -> None:
-    trail = Trail()
+    path = EvidencePath()
     for count in range(step, length + 1, step):
-        trail.add(count, float(count))
-    counts = [count for count, _ in trail.points]
+        path.add(count, float(count))
+    counts = [count for count, _ in path.points]
     assert len(counts) < POINTS
     assert counts == sorted(counts)
     if length >= step:

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from penumbra.deployments.errors import StoreUnavailable
-from penumbra.deployments.gateways.feedback_relay import AlreadyJudged, Judgement
-from penumbra.deployments.gateways.inbox import Desk
-from penumbra.deployments.gateways.liveness import Guardianship
+from penumbra.deployments.gateways.feedback_relay import AlreadyJudged, UserFeedback
+from penumbra.deployments.gateways.inbox import LinkInbox
+from penumbra.deployments.gateways.liveness import GuardLiveness
 from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.monitoring.observations import Report
 from penumbra.router.flags.routing_table import Snapshot, Watch
@@ -20,6 +20,7 @@ from penumbra.router.link.messages import (
     FeedbackDone,
     Found,
     FromGateway,
+    LeaseGrant,
     LinkError,
     Probe,
     Renew,
@@ -27,7 +28,6 @@ from penumbra.router.link.messages import (
     Stored,
     encode,
 )
-from penumbra.router.link.messages import Lease as Grant
 from tests.support.control_plane import FakeGateway
 from tests.support.routing_tables import model
 
@@ -52,9 +52,9 @@ class Plane:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.guardianship = Guardianship(10.0)
-        self.desk = Desk(self.guardianship, self.clock)
-        self.comparators_desk = Desk(self.guardianship, self.clock, is_for_comparators=True)
+        self.liveness = GuardLiveness(10.0)
+        self.desk = LinkInbox(self.liveness, self.clock)
+        self.comparators_desk = LinkInbox(self.liveness, self.clock, is_for_comparators=True)
         self.comparators = Publisher("store", self.clock, self.comparators_desk)
         self.gateways = Publisher("store", self.clock, self.desk, follower=self.comparators)
         self.attending: dict[str, asyncio.Task[None]] = {}
@@ -99,9 +99,9 @@ async def test_a_renewal_is_answered_with_what_is_left_of_each_model() -> None:
     async with running() as plane:
         gateway = await plane.connect("gateway-0")
         plane.clock.seconds = 100.0
-        plane.guardianship.ticked(97.0)
+        plane.liveness.ticked(97.0)
         say(gateway, Renew(7))
-        assert await gateway.hear(Grant) == Grant(7, {"demo": 7.0, "mirrored": 0.0}, 10.0)
+        assert await gateway.hear(LeaseGrant) == LeaseGrant(7, {"demo": 7.0, "mirrored": 0.0}, 10.0)
 
 
 async def test_a_comparators_answer_counts_from_when_it_was_asked() -> None:
@@ -111,21 +111,21 @@ async def test_a_comparators_answer_counts_from_when_it_was_asked() -> None:
         comparator = await plane.connect("comparator-0", is_comparator=True)
         probe = await comparator.hear(Probe)
         plane.clock.seconds = 104.0
-        plane.guardianship.ticked(104.0)
+        plane.liveness.ticked(104.0)
         say(comparator, Beat(probe.nonce))
         # Said in order: once this is stored, the beat has been heard.
         await stored_by(plane, comparator)
         say(gateway, Renew(1))
-        assert (await gateway.hear(Grant)).seconds == {"demo": 10.0, "mirrored": 6.0}
+        assert (await gateway.hear(LeaseGrant)).seconds == {"demo": 10.0, "mirrored": 6.0}
 
 
 async def test_a_beat_that_nobody_asked_for_proves_nothing() -> None:
     async with running() as plane:
         comparator = await plane.connect("comparator-0", is_comparator=True)
-        plane.guardianship.ticked(0.0)
+        plane.liveness.ticked(0.0)
         say(comparator, Beat(999))
         await stored_by(plane, comparator)
-        assert plane.guardianship.grant(TABLE, HOST, 0.0)["mirrored"] == 0.0
+        assert plane.liveness.grant(TABLE, HOST, 0.0)["mirrored"] == 0.0
 
 
 async def stored_by(plane: Plane, comparator: FakeGateway) -> None:
@@ -156,16 +156,16 @@ async def test_a_report_is_acknowledged_only_when_it_is_durable() -> None:
             await is_durable.wait()
 
         plane.desk.on_report = take
-        plane.guardianship.ticked(0.0)
+        plane.liveness.ticked(0.0)
         gateway = await plane.connect("gateway-0")
         say(gateway, report(1))
         say(gateway, Renew(1))
-        assert (await gateway.hear(Grant)).seconds["demo"] == 10.0
+        assert (await gateway.hear(LeaseGrant)).seconds["demo"] == 10.0
         # While it is on its way to the disk the link is heard, and the lease runs down.
         plane.clock.seconds = 4.0
-        plane.guardianship.ticked(4.0)
+        plane.liveness.ticked(4.0)
         say(gateway, Renew(2))
-        assert (await gateway.hear(Grant)).seconds["demo"] == 6.0
+        assert (await gateway.hear(LeaseGrant)).seconds["demo"] == 6.0
         assert not [one for one in gateway.heard if isinstance(one, Stored)]
         is_durable.set()
         assert await gateway.hear(Stored) == Stored("life-1", 1)
@@ -180,18 +180,18 @@ async def test_a_report_that_cannot_be_stored_is_tried_again_and_meanwhile_lease
         tries: list[float] = []
 
         async def take(one: Report) -> None:
-            tries.append(plane.guardianship.grant(TABLE, HOST, 20.0)["demo"])
+            tries.append(plane.liveness.grant(TABLE, HOST, 20.0)["demo"])
             if len(tries) < 3:
                 raise StoreUnavailable("full")
 
         plane.desk.on_report = take
         gateway = await plane.connect("gateway-0")
         plane.clock.seconds = 10.0
-        plane.guardianship.ticked(20.0)
+        plane.liveness.ticked(20.0)
         say(gateway, report(1))
         assert await gateway.hear(Stored) == Stored("life-1", 1)
         assert tries == [0.0, 0.0, 0.0]
-        assert plane.guardianship.grant(TABLE, HOST, 20.0)["demo"] == 10.0
+        assert plane.liveness.grant(TABLE, HOST, 20.0)["demo"] == 10.0
 
 
 async def test_reports_are_taken_in_order_and_a_flood_is_cut_off() -> None:
@@ -243,7 +243,7 @@ def feedback(nonce: int, attribution: Attribution | None, **fields: object) -> F
 
 @asynccontextmanager
 async def judged(
-    keep: Callable[[Judgement], Awaitable[None]],
+    keep: Callable[[UserFeedback], Awaitable[None]],
 ) -> AsyncIterator[tuple[Plane, list[FakeGateway]]]:
     async with running() as plane:
         plane.desk.feedback.on_judgement = keep
@@ -251,9 +251,9 @@ async def judged(
 
 
 async def test_a_judgement_is_confirmed_when_it_is_durable() -> None:
-    kept: list[Judgement] = []
+    kept: list[UserFeedback] = []
 
-    async def keep(judgement: Judgement) -> None:
+    async def keep(judgement: UserFeedback) -> None:
         kept.append(judgement)
 
     async with judged(keep) as (_, [gateway, *_]):
@@ -279,14 +279,14 @@ async def test_a_judgement_is_confirmed_when_it_is_durable() -> None:
 def test_who_is_not_content(
     thumb: bool | None, score: float | None, is_escalated: bool, is_negative: bool
 ) -> None:
-    judgement = Judgement("r", "t", "demo", "int8", "other", thumb, score, is_escalated, {})
+    judgement = UserFeedback("r", "t", "demo", "int8", "other", thumb, score, is_escalated, {})
     assert judgement.is_negative is is_negative
 
 
 async def test_the_gateway_that_served_the_request_is_found() -> None:
-    kept: list[Judgement] = []
+    kept: list[UserFeedback] = []
 
-    async def keep(judgement: Judgement) -> None:
+    async def keep(judgement: UserFeedback) -> None:
         kept.append(judgement)
 
     async with judged(keep) as (_, [asking, other, server]):
@@ -300,7 +300,7 @@ async def test_the_gateway_that_served_the_request_is_found() -> None:
 
 
 async def test_a_request_that_nobody_remembers_is_not_found() -> None:
-    async def keep(judgement: Judgement) -> None:
+    async def keep(judgement: UserFeedback) -> None:
         raise AssertionError(judgement)
 
     async with judged(keep) as (_, [asking, other, leaving]):
@@ -316,7 +316,7 @@ async def test_a_gateway_that_does_not_answer_makes_it_unsure(
 ) -> None:
     monkeypatch.setattr("penumbra.deployments.gateways.feedback_relay.SEEK_SECONDS", 0.01)
 
-    async def keep(judgement: Judgement) -> None:
+    async def keep(judgement: UserFeedback) -> None:
         raise AssertionError(judgement)
 
     async with judged(keep) as (_, [asking, *_]):
@@ -333,7 +333,7 @@ async def test_a_gateway_that_does_not_answer_makes_it_unsure(
     ],
 )
 async def test_what_cannot_be_kept_is_told(error: Exception, code: str) -> None:
-    async def keep(judgement: Judgement) -> None:
+    async def keep(judgement: UserFeedback) -> None:
         raise error
 
     async with judged(keep) as (_, [gateway, *_]):
@@ -345,9 +345,9 @@ async def test_a_link_that_ends_leaves_nothing_behind() -> None:
     async with running() as plane:
         gateway = await plane.connect("gateway-0")
         plane.clock.seconds = 0.0
-        plane.guardianship.ticked(9.0)
+        plane.liveness.ticked(9.0)
         say(gateway, report(1))  # refused for ever: nobody takes reports here
         with suppress(LinkError):
             gateway.leave()
             await plane.attending["gateway-0"]
-        assert plane.guardianship.grant(TABLE, HOST, 9.0)["demo"] == 10.0
+        assert plane.liveness.grant(TABLE, HOST, 9.0)["demo"] == 10.0

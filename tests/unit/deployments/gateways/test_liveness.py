@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penumbra.deployments.gateways.liveness import OLDEST_SECONDS, Guardianship, needs_comparator
+from penumbra.deployments.gateways.liveness import OLDEST_SECONDS, GuardLiveness, needs_comparator
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Watch
 from tests.support.routing_tables import model
 
@@ -19,50 +19,50 @@ MIRRORED = Snapshot(epoch=1, models={"demo": watched(mirror=1.0), "plain": model
 
 
 def test_nothing_is_granted_before_the_first_tick() -> None:
-    assert Guardianship(10.0).grant(PLAIN, HOST, 0.0) == {"demo": 0.0}
+    assert GuardLiveness(10.0).grant(PLAIN, HOST, 0.0) == {"demo": 0.0}
 
 
 def test_a_lease_is_what_is_left_since_the_last_tick_began() -> None:
-    guardianship = Guardianship(10.0)
-    guardianship.ticked(100.0)
-    assert guardianship.grant(PLAIN, HOST, 103.0) == {"demo": 7.0}
-    assert guardianship.grant(PLAIN, HOST, 110.0) == {"demo": 0.0}
-    assert guardianship.grant(PLAIN, HOST, 500.0) == {"demo": 0.0}
+    liveness = GuardLiveness(10.0)
+    liveness.ticked(100.0)
+    assert liveness.grant(PLAIN, HOST, 103.0) == {"demo": 7.0}
+    assert liveness.grant(PLAIN, HOST, 110.0) == {"demo": 0.0}
+    assert liveness.grant(PLAIN, HOST, 500.0) == {"demo": 0.0}
 
 
 def test_a_mirrored_model_needs_the_comparator_of_the_gateways_machine() -> None:
-    guardianship = Guardianship(10.0)
-    guardianship.ticked(100.0)
-    assert guardianship.grant(MIRRORED, HOST, 100.0) == {"demo": 0.0, "plain": 10.0}
-    guardianship.beat("machine-2", 100.0)
-    assert guardianship.grant(MIRRORED, HOST, 100.0)["demo"] == 0.0
-    guardianship.beat(HOST, 98.0)
-    assert guardianship.grant(MIRRORED, HOST, 100.0)["demo"] == 8.0
+    liveness = GuardLiveness(10.0)
+    liveness.ticked(100.0)
+    assert liveness.grant(MIRRORED, HOST, 100.0) == {"demo": 0.0, "plain": 10.0}
+    liveness.beat("machine-2", 100.0)
+    assert liveness.grant(MIRRORED, HOST, 100.0)["demo"] == 0.0
+    liveness.beat(HOST, 98.0)
+    assert liveness.grant(MIRRORED, HOST, 100.0)["demo"] == 8.0
 
 
 def test_a_comparator_that_falls_silent_ends_only_what_it_guards() -> None:
-    guardianship = Guardianship(10.0)
-    guardianship.beat(HOST, 100.0)
-    guardianship.ticked(109.0)
-    assert guardianship.grant(MIRRORED, HOST, 110.0) == {"demo": 0.0, "plain": 9.0}
+    liveness = GuardLiveness(10.0)
+    liveness.beat(HOST, 100.0)
+    liveness.ticked(109.0)
+    assert liveness.grant(MIRRORED, HOST, 110.0) == {"demo": 0.0, "plain": 9.0}
 
 
 def test_a_report_that_cannot_be_stored_ends_the_leases() -> None:
-    guardianship = Guardianship(10.0)
-    guardianship.arrived("report", 100.0)
-    guardianship.ticked(106.0)
-    assert guardianship.grant(PLAIN, HOST, 106.0) == {"demo": 4.0}
-    guardianship.stored("report")
-    assert guardianship.grant(PLAIN, HOST, 106.0) == {"demo": 10.0}
+    liveness = GuardLiveness(10.0)
+    liveness.arrived("report", 100.0)
+    liveness.ticked(106.0)
+    assert liveness.grant(PLAIN, HOST, 106.0) == {"demo": 4.0}
+    liveness.stored("report")
+    assert liveness.grant(PLAIN, HOST, 106.0) == {"demo": 10.0}
 
 
 def test_signs_of_life_that_arrive_late_take_nothing_back() -> None:
-    guardianship = Guardianship(10.0)
-    guardianship.ticked(105.0)
-    guardianship.ticked(100.0)
-    guardianship.beat(HOST, 105.0)
-    guardianship.beat(HOST, 100.0)
-    assert guardianship.grant(MIRRORED, HOST, 105.0) == {"demo": 10.0, "plain": 10.0}
+    liveness = GuardLiveness(10.0)
+    liveness.ticked(105.0)
+    liveness.ticked(100.0)
+    liveness.beat(HOST, 105.0)
+    liveness.beat(HOST, 100.0)
+    assert liveness.grant(MIRRORED, HOST, 105.0) == {"demo": 10.0, "plain": 10.0}
 
 
 @pytest.mark.parametrize(
@@ -85,45 +85,45 @@ def test_who_mirrors_nothing_needs_no_comparator(fields: dict[str, object], want
 def test_a_lease_ends_within_its_length_of_the_oldest_sign_of_life(
     signs: list[tuple[str, float]], now: float
 ) -> None:
-    guardianship = Guardianship(10.0)
+    liveness = GuardLiveness(10.0)
     for kind, at in sorted(signs, key=lambda sign: sign[1]):
         match kind:
             case "tick":
-                guardianship.ticked(at)
+                liveness.ticked(at)
             case "beat":
-                guardianship.beat(HOST, at)
+                liveness.beat(HOST, at)
             case _:
-                guardianship.beat("another", at)
+                liveness.beat("another", at)
     ticked = max((at for kind, at in signs if kind == "tick"), default=float("-inf"))
     beaten = max((at for kind, at in signs if kind == "beat"), default=float("-inf"))
-    granted = guardianship.grant(MIRRORED, HOST, now)
+    granted = liveness.grant(MIRRORED, HOST, now)
     assert now + granted["plain"] <= max(now, ticked + 10.0) + 1e-9
     assert now + granted["demo"] <= max(now, min(ticked, beaten) + 10.0) + 1e-9
 
 
 def test_the_age_of_a_guard_is_what_its_lease_has_lost_on_the_worst_machine() -> None:
-    guardianship = Guardianship(10.0)
-    guardianship.ticked(100.0)
-    guardianship.beat(HOST, 99.0)
-    guardianship.beat("machine-2", 97.0)
+    liveness = GuardLiveness(10.0)
+    liveness.ticked(100.0)
+    liveness.beat(HOST, 99.0)
+    liveness.beat("machine-2", 97.0)
     hosts = [HOST, "machine-2"]
-    assert guardianship.ages(MIRRORED, hosts, 101.0) == {"demo": 4.0, "plain": 1.0}
-    left = min(guardianship.grant(MIRRORED, host, 101.0)["demo"] for host in hosts)
+    assert liveness.ages(MIRRORED, hosts, 101.0) == {"demo": 4.0, "plain": 1.0}
+    left = min(liveness.grant(MIRRORED, host, 101.0)["demo"] for host in hosts)
     assert left == 10.0 - 4.0
     # Nobody is served where no gateway is: no comparator is needed.
-    assert guardianship.ages(MIRRORED, [], 101.0) == {"demo": 1.0, "plain": 1.0}
+    assert liveness.ages(MIRRORED, [], 101.0) == {"demo": 1.0, "plain": 1.0}
 
 
 def test_the_age_goes_on_growing_once_the_lease_is_over_up_to_a_day() -> None:
-    guardianship = Guardianship(10.0)
-    assert guardianship.ages(PLAIN, [HOST], 5.0) == {"demo": OLDEST_SECONDS}
-    guardianship.ticked(100.0)
-    assert guardianship.ages(PLAIN, [HOST], 150.0) == {"demo": 50.0}
-    assert guardianship.ages(MIRRORED, [HOST], 150.0) == {"demo": OLDEST_SECONDS, "plain": 50.0}
+    liveness = GuardLiveness(10.0)
+    assert liveness.ages(PLAIN, [HOST], 5.0) == {"demo": OLDEST_SECONDS}
+    liveness.ticked(100.0)
+    assert liveness.ages(PLAIN, [HOST], 150.0) == {"demo": 50.0}
+    assert liveness.ages(MIRRORED, [HOST], 150.0) == {"demo": OLDEST_SECONDS, "plain": 50.0}
 
 
 def test_a_report_that_waits_ages_the_guard() -> None:
-    guardianship = Guardianship(10.0)
-    guardianship.arrived("report", 100.0)
-    guardianship.ticked(106.0)
-    assert guardianship.ages(PLAIN, [HOST], 107.0) == {"demo": 7.0}
+    liveness = GuardLiveness(10.0)
+    liveness.arrived("report", 100.0)
+    liveness.ticked(106.0)
+    assert liveness.ages(PLAIN, [HOST], 107.0) == {"demo": 7.0}

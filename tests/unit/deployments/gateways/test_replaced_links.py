@@ -2,14 +2,13 @@
 
 import asyncio
 
-from penumbra.deployments.gateways.inbox import Desk
+from penumbra.deployments.gateways.inbox import LinkInbox
 from penumbra.deployments.gateways.link import Link
-from penumbra.deployments.gateways.liveness import Guardianship
+from penumbra.deployments.gateways.liveness import GuardLiveness
 from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.monitoring.observations import Report
 from penumbra.router.flags.routing_table import Snapshot
-from penumbra.router.link.messages import Hello, Renew, encode
-from penumbra.router.link.messages import Lease as Grant
+from penumbra.router.link.messages import Hello, LeaseGrant, Renew, encode
 from tests.support.control_plane import FakeGateway
 from tests.support.routing_tables import model
 
@@ -19,8 +18,8 @@ TABLE = Snapshot(epoch=1, models={"demo": model()})
 
 async def test_a_connection_that_ends_late_does_not_vouch_for_the_report_on_the_next_one() -> None:
     # The process connected again and sent its report once more before the old link was given up.
-    guardianship = Guardianship(10.0)
-    desk = Desk(guardianship, lambda: 100.0)
+    liveness = GuardLiveness(10.0)
+    desk = LinkInbox(liveness, lambda: 100.0)
     report = Report("gateway-0", "life-1", 1, ())
     hello = Hello("gateway-0", 1, "", 0, HOST)
     old, new = (Link(hello, FakeGateway("gateway-0"), 100.0) for _ in range(2))
@@ -29,12 +28,10 @@ async def test_a_connection_that_ends_late_does_not_vouch_for_the_report_on_the_
         serving.append(desk.open(link))
         desk.heard(link, report)
     desk.close(old)
-    guardianship.ticked(109.0)
-    assert guardianship.grant(Snapshot(epoch=1, models={"demo": model()}), HOST, 109.0) == {
-        "demo": 1.0
-    }
+    liveness.ticked(109.0)
+    assert liveness.grant(Snapshot(epoch=1, models={"demo": model()}), HOST, 109.0) == {"demo": 1.0}
     desk.close(new)
-    assert guardianship.grant(Snapshot(epoch=1, models={"demo": model()}), HOST, 109.0) == {
+    assert liveness.grant(Snapshot(epoch=1, models={"demo": model()}), HOST, 109.0) == {
         "demo": 10.0
     }
     for task in serving:
@@ -61,9 +58,9 @@ async def test_processes_of_two_machines_are_two_whatever_they_are_called() -> N
 
 
 async def test_a_link_that_gets_no_tables_any_more_gets_no_lease_either() -> None:
-    guardianship = Guardianship(10.0)
-    guardianship.ticked(1.0)
-    publisher = Publisher("store", lambda: 1.0, Desk(guardianship, lambda: 1.0))
+    liveness = GuardLiveness(10.0)
+    liveness.ticked(1.0)
+    publisher = Publisher("store", lambda: 1.0, LinkInbox(liveness, lambda: 1.0))
     ends = [FakeGateway("gateway-0") for _ in range(2)]
     attending = []
     for end in ends:
@@ -76,6 +73,6 @@ async def test_a_link_that_gets_no_tables_any_more_gets_no_lease_either() -> Non
         await attending[0]
     assert old.heard == []
     new.say(encode(Renew(2)))
-    assert (await new.hear(Grant)).nonce == 2
+    assert (await new.hear(LeaseGrant)).nonce == 2
     new.leave()
     await attending[1]

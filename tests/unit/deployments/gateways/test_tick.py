@@ -3,8 +3,8 @@ import logging
 import pytest
 
 from penumbra.deployments.errors import StoreUnavailable
-from penumbra.deployments.gateways.liveness import Guardianship
-from penumbra.deployments.gateways.tick import Heart
+from penumbra.deployments.gateways.liveness import GuardLiveness
+from penumbra.deployments.gateways.tick import ControlTick
 from penumbra.router.flags.routing_table import Snapshot
 from tests.support.routing_tables import model
 
@@ -19,8 +19,8 @@ class Patient:
         self.store_error: Exception | None = None
         self.tick_error: Exception | None = None
         self.done: list[str] = []
-        self.guardianship = Guardianship(10.0)
-        self.heart = Heart(self.guardianship, self._prove, lambda: self.now)
+        self.liveness = GuardLiveness(10.0)
+        self.heart = ControlTick(self.liveness, self._prove, lambda: self.now)
         self.heart.on_tick = self._tick
 
     async def _prove(self) -> None:
@@ -35,7 +35,7 @@ class Patient:
         self.now += 3.0  # it takes its time
 
     def lease(self) -> float:
-        return self.guardianship.grant(TABLE, "", self.now)["demo"]
+        return self.liveness.grant(TABLE, "", self.now)["demo"]
 
 
 async def test_a_beat_is_a_tick_and_a_durable_write_and_counts_from_its_beginning() -> None:

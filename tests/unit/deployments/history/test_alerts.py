@@ -15,9 +15,9 @@ import pytest
 from penumbra.deployments.api.access import Access, Role
 from penumbra.deployments.api.alert_routes import LARGEST_BODY_BYTES, alerts_router
 from penumbra.deployments.api.app import build_api
-from penumbra.deployments.control.alert_handler import AlertDesk
+from penumbra.deployments.control.alert_handler import AlertHandler
 from penumbra.deployments.control.controller import Change, Clocks
-from penumbra.deployments.control.rollout_service import Rollouts
+from penumbra.deployments.control.rollout_service import RolloutService
 from penumbra.deployments.errors import StoreUnavailable
 from penumbra.deployments.history import operator_actions
 from penumbra.deployments.history.alerts import Alert, Result
@@ -43,17 +43,17 @@ class Webhook:
 
     plane: Plane
     now: datetime = NOW
-    rollouts: Rollouts = field(init=False)
-    desk: AlertDesk = field(init=False)
+    rollouts: RolloutService = field(init=False)
+    desk: AlertHandler = field(init=False)
     client: httpx.AsyncClient = field(init=False)
 
     async def start(self, alert_token: str | None = ALERTS) -> None:
         """Also as after a restart of the process: nothing but the store."""
         clocks = Clocks(lambda: self.now, asyncio.get_running_loop().time)
         controller = self.plane.controller
-        self.rollouts = Rollouts(controller, clocks, 1.0, "incarnation")
+        self.rollouts = RolloutService(controller, clocks, 1.0, "incarnation")
         await self.rollouts.start()
-        self.desk = AlertDesk(self.rollouts, controller, clocks.now)
+        self.desk = AlertHandler(self.rollouts, controller, clocks.now)
         access = Access(TOKENS, "gateway-token", alert_token)
         app = build_api(controller, self.plane.publisher, access)
         app.include_router(alerts_router(self.desk, access))
@@ -83,14 +83,14 @@ class Webhook:
     async def roll_out(self) -> Rollout:
         def make() -> Rollout:
             state = self.plane.controller.state
-            return operator_actions.applied(state, rollout_spec(), "try", self.now, "run")
+            return operator_actions.apply(state, rollout_spec(), "try", self.now, "run")
 
         return (await self.rollouts.put(make, "ann", "try")).rollout
 
     async def rearm(self) -> None:
         state = self.plane.controller.state
         await self.rollouts.change(
-            KEY, lambda one: operator_actions.rearmed(state, one, "fixed", self.now), "ann", "fixed"
+            KEY, lambda one: operator_actions.rearm(state, one, "fixed", self.now), "ann", "fixed"
         )
 
     @property
@@ -125,7 +125,7 @@ async def opened(folder: Path) -> AsyncIterator[Webhook]:
         await made.rollouts.close()
 
 
-# Rollouts
+# RolloutService
 
 
 async def test_a_firing_alert_rolls_back_and_is_in_the_history(webhook: Webhook) -> None:
@@ -178,7 +178,7 @@ async def test_a_firing_after_the_guards_own_rollback_does_not_undo_a_re_arming(
 ) -> None:
     await webhook.roll_out()
     await webhook.rollouts.change(
-        KEY, lambda one: operator_actions.taken_back(one, "worse", NOW), "guard", "worse"
+        KEY, lambda one: operator_actions.rollback(one, "worse", NOW), "guard", "worse"
     )
     epoch = webhook.epoch
     assert await webhook.bring(alert()) == ["already_acted"]
@@ -287,7 +287,7 @@ async def test_a_candidate_that_nobody_gets_is_acted_upon_once_somebody_does(
 async def test_a_rollout_that_has_ended_leaves_it_to_the_flag(webhook: Webhook) -> None:
     await webhook.roll_out()
     await webhook.rollouts.change(
-        KEY, lambda one: operator_actions.over(one, "done", NOW), "ann", "done"
+        KEY, lambda one: operator_actions.end(one, "done", NOW), "ann", "done"
     )
     pin = Pin(kind="tenant", subject="acme", variant="int8")
     edits = {"demo": add_pin(pin)}

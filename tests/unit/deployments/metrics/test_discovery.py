@@ -20,7 +20,7 @@ from penumbra.deployments.metrics.process_registry import (
     ENDED_SECONDS,
     LOST_SECONDS,
     MOST_LOST,
-    Roll,
+    ProcessRegistry,
 )
 from penumbra.monitoring.telemetry import engine, labels
 from penumbra.monitoring.telemetry.metric import Process
@@ -36,7 +36,7 @@ class Room:
 
     def __init__(self, own: str = "127.0.0.1:8090", replicas: Path | None = None) -> None:
         self.now = 1000.0
-        self.roll = Roll(lambda: self.now, HERE)
+        self.roll = ProcessRegistry(lambda: self.now, HERE)
         self.models: dict[str, ModelSnapshot] = {}
         self.discovery = Discovery(own, self.roll, lambda: self.models, replicas)
 

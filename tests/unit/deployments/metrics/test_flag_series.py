@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from penumbra.deployments.gateways.link import Link
-from penumbra.deployments.gateways.liveness import OLDEST_SECONDS, Guardianship
+from penumbra.deployments.gateways.liveness import OLDEST_SECONDS, GuardLiveness
 from penumbra.deployments.history.state import State
 from penumbra.deployments.metrics.control_metrics import Series
 from penumbra.deployments.metrics.flag_series import (
@@ -107,11 +107,11 @@ def test_gateways_of_one_name_are_told_apart_by_their_machines() -> None:
 
 def test_a_guard_that_never_lived_has_the_greatest_age_there_is() -> None:
     snapshot = Snapshot(epoch=1, models={"demo": model()})
-    guardianship = Guardianship(10.0)
-    series = list(guard_series(guardianship, snapshot, ["m1"], 5.0))
+    liveness = GuardLiveness(10.0)
+    series = list(guard_series(liveness, snapshot, ["m1"], 5.0))
     assert values(series, control.GUARD_AGE) == {("demo",): OLDEST_SECONDS}
-    guardianship.ticked(2.0)
-    series = list(guard_series(guardianship, snapshot, ["m1"], 5.0))
+    liveness.ticked(2.0)
+    series = list(guard_series(liveness, snapshot, ["m1"], 5.0))
     assert values(series, control.GUARD_AGE) == {("demo",): 3.0}
     assert values(series, control.GUARD_LEASE) == {(): 10.0}
 

@@ -7,47 +7,47 @@ import pytest
 
 from penumbra.deployments.actors import actor_class
 from penumbra.deployments.history.events import Event, FlagPayload, Kind
-from penumbra.deployments.metrics.history_counters import Chronicle
+from penumbra.deployments.metrics.history_counters import HistoryCounters
 from penumbra.deployments.rollouts.change_text import change_of
 from penumbra.deployments.rollouts.payload import RolloutPayload
-from penumbra.deployments.rollouts.record import Held, Phase, Rollout, RolloutRecord, Verdict
-from penumbra.deployments.rollouts.transitions import changed, restarted
+from penumbra.deployments.rollouts.record import Hold, Phase, Rollout, RolloutRecord, Verdict
+from penumbra.deployments.rollouts.transitions import replace_fields, restart
 from penumbra.monitoring.telemetry import labels
 from penumbra.router.flags.routing_table import Flag
 from tests.support.rollouts import NOW, rollout_spec
 
 RECORD = RolloutRecord(
-    phase=Phase.LIVE, step=1, since=NOW, run="r-1", slices=("json", "other"), cause="c"
+    phase=Phase.LIVE, stage_index=1, since=NOW, run="r-1", slices=("json", "other"), cause="c"
 )
-HELD = Held(by="operator", cause="wait")
+HELD = Hold(by="operator", cause="wait")
 
 
 def rollout(record: RolloutRecord = RECORD, **changes: Any) -> Rollout:
-    return Rollout(spec=rollout_spec(), record=changed(record, **changes))
+    return Rollout(spec=rollout_spec(), record=replace_fields(record, **changes))
 
 
 def payload(before: Rollout | None, after: Rollout) -> RolloutPayload:
     return RolloutPayload(before=before, after=after, flag_before=Flag(), flag_after=Flag())
 
 
-OFF = rollout(phase=Phase.OFF, step=0)
+OFF = rollout(phase=Phase.OFF, stage_index=0)
 BACK = rollout(phase=Phase.ROLLED_BACK, verdict=Verdict.FAIL)
-SHADOW = rollout(phase=Phase.SHADOW, step=0)
-PROMOTED = rollout(phase=Phase.PROMOTED, step=2)
-FRESH = rollout(restarted(RECORD, NOW, "anew"))
+SHADOW = rollout(phase=Phase.SHADOW, stage_index=0)
+PROMOTED = rollout(phase=Phase.PROMOTED, stage_index=2)
+FRESH = rollout(restart(RECORD, NOW, "anew"))
 OTHER_SPEC = Rollout(spec=rollout_spec(alpha=0.02), record=RECORD)
 STORY: list[tuple[str, Rollout | None, Rollout]] = [
     ("applied", None, SHADOW),
     ("applied", OFF, FRESH),
     ("applied", rollout(), OTHER_SPEC),
-    ("applied", BACK, Rollout(spec=OTHER_SPEC.spec, record=changed(BACK.record, run="r-2"))),
+    ("applied", BACK, Rollout(spec=OTHER_SPEC.spec, record=replace_fields(BACK.record, run="r-2"))),
     ("advanced", SHADOW, rollout()),
-    ("advanced", rollout(), rollout(step=2)),
-    ("promoted", rollout(step=2), PROMOTED),
+    ("advanced", rollout(), rollout(stage_index=2)),
+    ("promoted", rollout(stage_index=2), PROMOTED),
     ("held", rollout(), rollout(held=HELD)),
     ("resumed", rollout(held=HELD), rollout()),
     ("quarantined", rollout(), rollout(quarantined=("json",))),
-    ("quarantined", rollout(), rollout(quarantined=("json",), step=2)),
+    ("quarantined", rollout(), rollout(quarantined=("json",), stage_index=2)),
     ("rolled_back", rollout(held=HELD), BACK),
     ("rolled_back", rollout(), rollout(phase=Phase.ROLLED_BACK, quarantined=("json",))),
     ("rearmed", BACK, FRESH),
@@ -81,7 +81,7 @@ def test_who_decided_is_told_without_a_name() -> None:
 
 
 def test_each_event_is_counted_by_kind_and_by_what_became_of_its_rollout() -> None:
-    chronicle = Chronicle()
+    history_counters = HistoryCounters()
     stories = [
         ("ann", payload(None, SHADOW)),
         ("guard", payload(SHADOW, rollout())),
@@ -100,12 +100,12 @@ def test_each_event_is_counted_by_kind_and_by_what_became_of_its_rollout() -> No
     kill = Event(
         kind=Kind.KILL, actor="ann", reason="r", model="demo", payload=flag, epoch=6, at=NOW
     )
-    chronicle.take(events[:2])
-    chronicle.take([*events[2:], kill])
-    assert chronicle.kinds == {"rollout": 5, "kill": 1}
+    history_counters.take(events[:2])
+    history_counters.take([*events[2:], kill])
+    assert history_counters.kinds == {"rollout": 5, "kill": 1}
     key = ("demo", "int8")
-    assert chronicle.changes == {
+    assert history_counters.changes == {
         (*key, "applied"): 1, (*key, "advanced"): 1, (*key, "rolled_back"): 2, (*key, "rearmed"): 1,
     }  # fmt: skip
-    assert chronicle.rollbacks == {(*key, "guard"): 1, (*key, "alertmanager"): 1}
-    assert chronicle.last_rollback == {key: NOW.timestamp() + 5}
+    assert history_counters.rollbacks == {(*key, "guard"): 1, (*key, "alertmanager"): 1}
+    assert history_counters.last_rollback == {key: NOW.timestamp() + 5}

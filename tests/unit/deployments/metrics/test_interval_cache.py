@@ -1,4 +1,4 @@
-"""Ends of intervals for those who ask often."""
+"""IntervalCache of intervals for those who ask often."""
 
 import asyncio
 import threading
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from penumbra.deployments.metrics.interval_cache import Ends, Interval, interval_of
+from penumbra.deployments.metrics.interval_cache import Interval, IntervalCache, interval_of
 from penumbra.monitoring.stats.guard import Guard, GuardSpec, StreamView
 
 NAME = ("demo", "int8", "r-1", "harm", "other")
@@ -38,14 +38,16 @@ def work() -> Work:
 
 
 @pytest.fixture
-async def ends(work: Work) -> AsyncIterator[Ends]:
-    made = Ends(work)
+async def ends(work: Work) -> AsyncIterator[IntervalCache]:
+    made = IntervalCache(work)
     yield made
     work.may_go_on.set()
     await made.close()
 
 
-async def test_ends_are_exact_and_worked_out_in_another_thread(ends: Ends, work: Work) -> None:
+async def test_ends_are_exact_and_worked_out_in_another_thread(
+    ends: IntervalCache, work: Work
+) -> None:
     observed = guard()
     for value in (0.0, 1.0, 0.0, -1.0, 0.3):
         observed.observe("other", value)
@@ -56,7 +58,9 @@ async def test_ends_are_exact_and_worked_out_in_another_thread(ends: Ends, work:
     assert threading.get_ident() not in work.threads
 
 
-async def test_what_has_not_changed_is_not_worked_out_again(ends: Ends, work: Work) -> None:
+async def test_what_has_not_changed_is_not_worked_out_again(
+    ends: IntervalCache, work: Work
+) -> None:
     observed = guard()
     observed.observe("other", 1.0)
     for _ in range(3):
@@ -67,7 +71,9 @@ async def test_what_has_not_changed_is_not_worked_out_again(ends: Ends, work: Wo
     assert [stream.count for stream in work.streams] == [1, 2]
 
 
-async def test_who_asks_is_not_held_up_and_gets_the_last_known_ends(ends: Ends, work: Work) -> None:
+async def test_who_asks_is_not_held_up_and_gets_the_last_known_ends(
+    ends: IntervalCache, work: Work
+) -> None:
     observed = guard()
     observed.observe("other", 1.0)
     first = observed.slice("other")
@@ -85,7 +91,7 @@ async def test_who_asks_is_not_held_up_and_gets_the_last_known_ends(ends: Ends, 
     assert [stream.count for stream in work.streams] == [1, 2, 51]
 
 
-async def test_who_waits_longest_is_next(ends: Ends, work: Work) -> None:
+async def test_who_waits_longest_is_next(ends: IntervalCache, work: Work) -> None:
     observed = {(name,): guard() for name in "abcd"}
     for one in observed.values():
         one.observe("other", 1.0)
@@ -99,7 +105,7 @@ async def test_who_waits_longest_is_next(ends: Ends, work: Work) -> None:
     assert [stream.count for stream in work.streams] == [2, 1, 1, 2]
 
 
-async def test_streams_that_are_over_are_forgotten(ends: Ends) -> None:
+async def test_streams_that_are_over_are_forgotten(ends: IntervalCache) -> None:
     observed = guard()
     observed.observe("other", 1.0)
     await ends.settle({NAME: observed.slice("other")}, 10.0)
@@ -117,7 +123,7 @@ async def test_a_failure_is_logged_and_the_next_scrape_begins_again(
             raise failures.pop()
         return interval_of(stream)
 
-    ends, observed = Ends(fails_once), guard()
+    ends, observed = IntervalCache(fails_once), guard()
     observed.observe("other", 1.0)
     await ends.settle({NAME: observed.slice("other")}, 10.0)
     assert ends.of(NAME) is None
@@ -127,7 +133,7 @@ async def test_a_failure_is_logged_and_the_next_scrape_begins_again(
 
 
 async def test_leaving_off_ends_the_work() -> None:
-    ends, observed = Ends(), guard()
+    ends, observed = IntervalCache(), guard()
     observed.observe("other", 1.0)
     await ends.settle({(str(n),): observed.slice("other") for n in range(500)}, 0.001)
     await ends.close()

@@ -6,13 +6,13 @@ from datetime import timedelta
 from math import inf, isfinite, log
 from typing import Any
 
-from penumbra.deployments.evidence.judge import Bench
+from penumbra.deployments.evidence.judge import EvidenceBook
 from penumbra.deployments.history.state import State
 from penumbra.deployments.metrics.control_metrics import Series
-from penumbra.deployments.metrics.history_counters import Chronicle
-from penumbra.deployments.metrics.interval_cache import Ends, Interval, interval_of
-from penumbra.deployments.metrics.rollout_series import ExportedRollouts
-from penumbra.deployments.rollouts.record import Held, Phase, Rollout, RolloutRecord
+from penumbra.deployments.metrics.history_counters import HistoryCounters
+from penumbra.deployments.metrics.interval_cache import Interval, IntervalCache, interval_of
+from penumbra.deployments.metrics.rollout_series import RolloutSeries
+from penumbra.deployments.rollouts.record import Hold, Phase, Rollout, RolloutRecord
 from penumbra.deployments.rollouts.spec import Guardrail
 from penumbra.monitoring.observations import Counts, Pair, Run, RunReport, SelfTest, Signal
 from penumbra.monitoring.stats.guard import StreamView
@@ -29,21 +29,21 @@ RUN = Run("demo", "int8", "r-1")
 class Exposing:
     """One rollout, its evidence, and what is exposed of it."""
 
-    def __init__(self, ends: Ends | None = None, spec: Any = None, **record: Any) -> None:
+    def __init__(self, ends: IntervalCache | None = None, spec: Any = None, **record: Any) -> None:
         fields = {"phase": Phase.SHADOW, "since": NOW, "run": "r-1", "slices": SLICES, "cause": "c"}
         given = RolloutRecord.model_validate(fields | record)
         self.rollout = Rollout(spec=spec or rollout_spec(), record=given)
         self.state = State(rollouts={KEY: self.rollout})
-        self.bench = Bench(lambda: NOW)
-        self.ends = ends or Ends()
-        self.exported = ExportedRollouts(self.bench, self.ends)
+        self.bench = EvidenceBook(lambda: NOW)
+        self.ends = ends or IntervalCache()
+        self.exported = RolloutSeries(self.bench, self.ends)
 
     def observe(self, some: Iterable[Pair] = (), **more: Any) -> None:
         report = RunReport(RUN, pairs=tuple(some), **more)
         self.bench.evidence(self.rollout).fold("c", report)
 
     async def scrape(self) -> dict[str, Mapping[tuple[str, ...], float]]:
-        found: list[Series] = await self.exported.series(self.state, Chronicle())
+        found: list[Series] = await self.exported.series(self.state, HistoryCounters())
         return {metric.name: values for metric, values in found}
 
 
@@ -68,8 +68,8 @@ async def test_a_stream_without_observations_has_evidence_but_no_mean_and_no_int
 async def test_evidence_that_has_sunk_to_zero_has_no_sample() -> None:
     it = Exposing()
     it.observe(pairs(5, 0.0))
-    course = it.bench.evidence(it.rollout).courses[Signal.DISPLACEMENT]
-    for stream in course.guard._streams.values():
+    monitor = it.bench.evidence(it.rollout).monitors[Signal.DISPLACEMENT]
+    for stream in monitor.guard._streams.values():
         stream.evidence.wealth = [0.0] * len(stream.evidence.wealth)
         stream.proof.logs = [-inf] * len(stream.proof.logs)
         stream.proof.logs[0] = -1e6
@@ -94,12 +94,12 @@ async def test_what_quarantine_leaves_is_what_the_guardrail_says() -> None:
     for number in range(1, 200):
         name = SLICES[number % 2]
         it.observe([pair(number, 0.9 if name == "json" else 0.0, slice=name)])
-    course = it.bench.evidence(it.rollout).courses[Signal.DISPLACEMENT]
-    assert [*course.quarantined] == ["json"]
+    monitor = it.bench.evidence(it.rollout).monitors[Signal.DISPLACEMENT]
+    assert [*monitor.quarantined] == ["json"]
     found = await it.scrape()
-    assert of(found, control.GUARDRAIL_EVIDENCE) == {"displacement": log(course.evidence)}
+    assert of(found, control.GUARDRAIL_EVIDENCE) == {"displacement": log(monitor.evidence)}
     assert of(found, control.GUARDRAIL_TRIPPED) == {"displacement": 0.0}
-    assert course.evidence < course.boundary < course.guard.evidence
+    assert monitor.evidence < monitor.boundary < monitor.guard.evidence
 
 
 async def test_a_rollout_that_is_off_has_a_state_and_no_evidence() -> None:
@@ -120,7 +120,7 @@ async def test_after_a_rollback_the_evidence_stays_and_the_instrument_says_nothi
 
 
 async def test_hold_freeze_and_a_broken_instrument_are_exposed() -> None:
-    held = Held(by="guard", cause="ttft")
+    held = Hold(by="guard", cause="ttft")
     since = NOW + timedelta(hours=1)
     it = Exposing(held=held, frozen="broken", since=since, quarantined=("json",))
     test = SelfTest(is_ok=False, largest_gap=1.0, detail="far off", at=1.0)
@@ -145,7 +145,7 @@ async def test_intervals_are_of_the_same_moment_as_the_means_and_converge() -> N
         threads.add(threading.get_ident())
         return interval_of(stream)
 
-    it = Exposing(Ends(work_out))
+    it = Exposing(IntervalCache(work_out))
     it.observe(pairs(10, 0.1))
     # Nothing is known yet, and nobody waits for it longer than a scrape may take.
     assert of(await it.scrape(), control.LOWER) == {}
@@ -153,7 +153,7 @@ async def test_intervals_are_of_the_same_moment_as_the_means_and_converge() -> N
     while it.ends.is_behind:
         await it.scrape()
     lower = of(await it.scrape(), control.LOWER)
-    guard = it.bench.evidence(it.rollout).courses[Signal.DISPLACEMENT].guard
+    guard = it.bench.evidence(it.rollout).monitors[Signal.DISPLACEMENT].guard
     assert lower["displacement", "other"] == guard.slice("other").lower
     assert lower["displacement", AGGREGATE] == guard.aggregate().lower
     assert set(lower) == set(of(await it.scrape(), control.MEAN))

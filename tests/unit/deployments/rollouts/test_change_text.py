@@ -6,7 +6,7 @@ import pytest
 
 from penumbra.deployments.rollouts.change_text import change_of, sentence
 from penumbra.deployments.rollouts.payload import Decided, RolloutPayload
-from penumbra.deployments.rollouts.record import Held, Phase, Rollout, RolloutRecord
+from penumbra.deployments.rollouts.record import Hold, Phase, Rollout, RolloutRecord
 from penumbra.monitoring.telemetry.labels import CHANGE
 from penumbra.router.flags.routing_table import Flag
 from tests.support.rollouts import NOW, rollout_spec
@@ -42,19 +42,19 @@ def decided(**fields: Any) -> Decided:
     return Decided(**(told | fields))
 
 
-LIVE = at(Phase.LIVE, step=1)
-BACK = at(Phase.ROLLED_BACK, step=1, cause="not_finite: NaN")
-HELD = at(Phase.LIVE, step=1, held=Held(by="operator", cause="wait"))
+LIVE = at(Phase.LIVE, stage_index=1)
+BACK = at(Phase.ROLLED_BACK, stage_index=1, cause="not_finite: NaN")
+HELD = at(Phase.LIVE, stage_index=1, held=Hold(by="operator", cause="wait"))
 
 CASES = [
     ("applied", None, at(Phase.SHADOW)),
     ("applied", at(Phase.OFF), at(Phase.SHADOW, run="r-2")),
     ("advanced", at(Phase.SHADOW), LIVE),
-    ("advanced", LIVE, at(Phase.LIVE, step=2)),
-    ("promoted", at(Phase.LIVE, step=2), at(Phase.PROMOTED, step=2)),
+    ("advanced", LIVE, at(Phase.LIVE, stage_index=2)),
+    ("promoted", at(Phase.LIVE, stage_index=2), at(Phase.PROMOTED, stage_index=2)),
     ("held", LIVE, HELD),
     ("resumed", HELD, LIVE),
-    ("quarantined", LIVE, at(Phase.LIVE, step=1, quarantined=("facts",))),
+    ("quarantined", LIVE, at(Phase.LIVE, stage_index=1, quarantined=("facts",))),
     ("rolled_back", LIVE, BACK),
     ("rearmed", BACK, at(Phase.SHADOW, run="r-2")),
     ("restarted", LIVE, at(Phase.SHADOW, run="r-2")),
@@ -103,7 +103,7 @@ def test_a_person_is_named() -> None:
 
 
 def test_lost_slices_are_named() -> None:
-    after = at(Phase.LIVE, step=1, quarantined=("facts",))
+    after = at(Phase.LIVE, stage_index=1, quarantined=("facts",))
     found = decided(action="quarantine")
     assert sentence(payload(LIVE, after, found), "guard") == (
         "int2 of demo lost the slices facts at 10 %:"

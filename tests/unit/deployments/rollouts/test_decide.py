@@ -13,19 +13,19 @@ from penumbra.deployments.history import operator_actions
 from penumbra.deployments.history.config_effects import draft_of
 from penumbra.deployments.history.state import EMPTY, State
 from penumbra.deployments.rollouts.decide import decide
-from penumbra.deployments.rollouts.findings import Findings, Hard, Tripped
+from penumbra.deployments.rollouts.findings import Findings, HardFailure, Tripped
 from penumbra.deployments.rollouts.payload import RolloutPayload
 from penumbra.deployments.rollouts.record import (
     SERVING,
     WATCHED,
-    Held,
+    Hold,
     Phase,
     Rollout,
     RolloutRecord,
     Verdict,
     flag_after,
 )
-from penumbra.deployments.rollouts.transitions import Did
+from penumbra.deployments.rollouts.transitions import StepKind
 from penumbra.router.flags.routing_table import Flag
 from tests.support.rollouts import NOW, rollout_spec
 
@@ -46,8 +46,8 @@ def tripped(signal: str = "displacement", action: str = "rollback") -> Tripped:
 
 def test_advances_when_everything_is_there() -> None:
     record, steps = decide(SPEC, RECORD, PROVEN, LATER)
-    assert (record.phase, record.step, record.verdict) == (Phase.LIVE, 1, Verdict.PASS)
-    assert [step.did for step in steps] == [Did.RELEASE, Did.PASS, Did.ADVANCE]
+    assert (record.phase, record.stage_index, record.verdict) == (Phase.LIVE, 1, Verdict.PASS)
+    assert [step.did for step in steps] == [StepKind.RELEASE, StepKind.PASS, StepKind.ADVANCE]
 
 
 @pytest.mark.parametrize(
@@ -67,11 +67,11 @@ def test_advances_when_everything_is_there() -> None:
 )
 def test_does_not_advance_when_anything_is_missing(findings: Findings, seconds: float) -> None:
     record, _ = decide(SPEC, RECORD, findings, NOW + timedelta(seconds=seconds))
-    assert (record.phase, record.step) == (Phase.SHADOW, 0)
+    assert (record.phase, record.stage_index) == (Phase.SHADOW, 0)
 
 
 def test_a_held_rollout_and_one_with_a_live_rival_do_not_advance() -> None:
-    held = RECORD.model_copy(update={"held": Held(by="operator", cause="wait")})
+    held = RECORD.model_copy(update={"held": Hold(by="operator", cause="wait")})
     assert decide(SPEC, held, PROVEN, LATER)[0].phase is Phase.SHADOW
     assert decide(SPEC, RECORD, PROVEN, LATER, "int4")[0].phase is Phase.SHADOW
 
@@ -82,7 +82,7 @@ def test_undecided_at_the_horizon_is_inconclusive_and_held() -> None:
     assert record.verdict is Verdict.INCONCLUSIVE
     assert record.held is not None
     # Proofs that come later do not turn it into a pass, nor does resuming.
-    record = operator_actions.resumed(Rollout(spec=SPEC, record=record), "on").record
+    record = operator_actions.resume(Rollout(spec=SPEC, record=record), "on").record
     record, _ = decide(SPEC, record, replace(PROVEN, pairs=GATES.horizon + 1), LATER)
     assert (record.verdict, record.phase) == (Verdict.INCONCLUSIVE, Phase.SHADOW)
 
@@ -91,10 +91,10 @@ def test_a_broken_instrument_freezes_quality_but_not_failures() -> None:
     broken = replace(PROVEN, broken="self-test", tripped=(tripped(),))
     record, steps = decide(SPEC, RECORD, broken, LATER)
     assert (record.phase, record.verdict) == (Phase.SHADOW, Verdict.ERROR)
-    assert [step.did for step in steps] == [Did.FREEZE]
+    assert [step.did for step in steps] == [StepKind.FREEZE]
     failing = replace(broken, tripped=(tripped("failure"),))
     assert decide(SPEC, record, failing, LATER)[0].phase is Phase.ROLLED_BACK
-    hard = replace(broken, hard=Hard("not_finite", "NaN"))
+    hard = replace(broken, hard=HardFailure("not_finite", "NaN"))
     assert decide(SPEC, record, hard, LATER)[0].phase is Phase.ROLLED_BACK
     works, _ = decide(SPEC, record, replace(PROVEN, proven=()), LATER)
     assert (works.frozen, works.verdict) == (None, None)
@@ -104,8 +104,8 @@ def test_hold_and_alert_have_their_say_once() -> None:
     findings = replace(PROVEN, tripped=(tripped("ttft", "hold"), tripped("tpot", "alert")))
     record, steps = decide(SPEC, RECORD, findings, NOW)
     assert record.held is not None
-    assert {Did.HOLD, Did.ALERT} <= {step.did for step in steps}
-    record = operator_actions.resumed(Rollout(spec=SPEC, record=record), "on").record
+    assert {StepKind.HOLD, StepKind.ALERT} <= {step.did for step in steps}
+    record = operator_actions.resume(Rollout(spec=SPEC, record=record), "on").record
     assert decide(SPEC, record, findings, NOW) == (record, ())
 
 
@@ -124,10 +124,10 @@ def test_a_quarantined_slice_stays_on_the_baseline_while_the_others_go_on() -> N
 
 
 def test_a_changed_build_restarts_the_run_from_any_stage() -> None:
-    live = RECORD.model_copy(update={"phase": Phase.LIVE, "step": 2, "proven": SLICES})
+    live = RECORD.model_copy(update={"phase": Phase.LIVE, "stage_index": 2, "proven": SLICES})
     record, steps = decide(SPEC, live, replace(PROVEN, changed="int8 is b now, was a"), LATER)
     assert (record.phase, record.run, record.proven) == (Phase.SHADOW, "run-2", ())
-    assert [step.did for step in steps] == [Did.RESET]
+    assert [step.did for step in steps] == [StepKind.RESET]
 
 
 FINDINGS = st.builds(
@@ -137,7 +137,7 @@ FINDINGS = st.builds(
     seen=st.sampled_from([(), ("json",), SLICES]),
     proven=st.sampled_from([(), ("json",), SLICES]),
     is_aggregate_proven=st.booleans(),
-    hard=st.sampled_from([None, None, None, Hard("not_finite", "r1")]),
+    hard=st.sampled_from([None, None, None, HardFailure("not_finite", "r1")]),
     tripped=st.sampled_from(
         [
             (),
@@ -187,9 +187,11 @@ class Course(RuleBasedStateMachine):
         assert bool(steps) == (record != before)
         if before.phase not in WATCHED:
             assert record == before
-        if (record.phase, record.step) != (before.phase, before.step) and (record.phase in SERVING):
+        if (record.phase, record.stage_index) != (before.phase, before.stage_index) and (
+            record.phase in SERVING
+        ):
             elapsed = (self.now - before.since).total_seconds()
-            assert record.step - before.step in {0, 1}
+            assert record.stage_index - before.stage_index in {0, 1}
             assert record.verdict is Verdict.PASS
             assert record.proven
             assert findings.pairs >= GATES.pairs
@@ -203,17 +205,20 @@ class Course(RuleBasedStateMachine):
         # Deciding again on the same things changes nothing more, but for one more stage in time.
         if record.phase is before.phase and record.run == before.run:
             again, more = decide(SPEC, record, findings, self.now, rival)
-            assert {step.did for step in more} <= {Did.ADVANCE, Did.PROMOTE}, (again, more)
+            assert {step.did for step in more} <= {StepKind.ADVANCE, StepKind.PROMOTE}, (
+                again,
+                more,
+            )
         self.become(self.rollout.model_copy(update={"record": record}))
 
     @rule(verb=st.sampled_from(["hold", "resume", "rollback", "rearm"]))
     def somebody_acts(self, verb: str) -> None:
         before = self.rollout.record
         acts = {
-            "hold": lambda: operator_actions.held(self.rollout, "why"),
-            "resume": lambda: operator_actions.resumed(self.rollout, "why"),
-            "rollback": lambda: operator_actions.taken_back(self.rollout, "why", self.now),
-            "rearm": lambda: operator_actions.rearmed(EMPTY, self.rollout, "why", self.now),
+            "hold": lambda: operator_actions.hold(self.rollout, "why"),
+            "resume": lambda: operator_actions.resume(self.rollout, "why"),
+            "rollback": lambda: operator_actions.rollback(self.rollout, "why", self.now),
+            "rearm": lambda: operator_actions.rearm(EMPTY, self.rollout, "why", self.now),
         }
         try:
             after = acts[verb]()
@@ -231,7 +236,7 @@ class Course(RuleBasedStateMachine):
         record = self.rollout.record
         findings = replace(findings, run=record.run)
         try:
-            after = operator_actions.promoted(self.state, self.rollout, findings, self.now)
+            after = operator_actions.promote(self.state, self.rollout, findings, self.now)
         except Conflict:
             return
         assert record.verdict is Verdict.PASS

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from penumbra.deployments.rollouts.record import Phase, Rollout, RolloutRecord, watch_of
-from penumbra.deployments.rollouts.spec import Gates, Guardrail
+from penumbra.deployments.rollouts.spec import AdvanceRules, Guardrail
 from penumbra.monitoring.observations import Signal
 from penumbra.router.flags.routing_table import Watch
 from tests.support.rollouts import NOW, rollout_spec
@@ -51,4 +51,4 @@ def test_a_stage_is_a_share_that_a_flag_can_give(share: float) -> None:
 
 def test_the_horizon_is_within_what_is_remembered_of_prompts() -> None:
     with pytest.raises(ValidationError, match="250000"):
-        Gates(horizon=250_001)
+        AdvanceRules(horizon=250_001)

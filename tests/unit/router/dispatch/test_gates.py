@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from penumbra.monitoring.vocabulary import Outcome
-from penumbra.router.dispatch.attempt import Attempt, Gate
+from penumbra.router.dispatch.attempt import Attempt, TrafficGate
 from penumbra.router.dispatch.dispatch import Dispatch
-from penumbra.router.dispatch.gates import Gates, move
+from penumbra.router.dispatch.gates import TrafficGates, move
 from penumbra.router.dispatch.plan import Plan
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Variant, Watch
 from penumbra.router.metrics import GatewayMetrics
@@ -51,7 +51,7 @@ class Stage:
     def __init__(self, baseline: Script | None = None) -> None:
         self.metrics = GatewayMetrics()
         self.is_guarded = True
-        self.gates = Gates(lambda _: self.is_guarded)
+        self.gates = TrafficGates(lambda _: self.is_guarded)
         self.attempts: dict[str, Attempt] = {}
         self.upstreams: dict[str, FakeUpstream] = {}
         self.scripts: dict[str, Script | None] = {"full": baseline, "int8": None}
@@ -108,14 +108,14 @@ async def _until(condition: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("flag", [{"blocked": ("int8",)}, {"killed": True}])
 def test_a_blocked_or_killed_candidate_is_shut_and_the_baseline_never(flag: dict[str, Any]) -> None:
-    gates = Gates()
+    gates = TrafficGates()
     full, int8 = gates.of("demo", "full"), gates.of("demo", "int8")
     assert gates.apply({"demo": model(**flag)}) == {int8}
     assert (full.is_shut, int8.is_shut) == (False, True)
 
 
 def test_a_candidate_that_is_gone_from_the_table_is_shut() -> None:
-    gates = Gates()
+    gates = TrafficGates()
     gone, other = gates.of("demo", "int2"), gates.of("other", "int8")
     gates.apply({"demo": model()})
     assert gone.is_shut
@@ -123,7 +123,7 @@ def test_a_candidate_that_is_gone_from_the_table_is_shut() -> None:
 
 
 def test_a_gate_is_one_object_and_opens_again() -> None:
-    gates = Gates()
+    gates = TrafficGates()
     gate = gates.of("demo", "int8")
     gates.apply({"demo": model(blocked=("int8",))})
     assert gates.of("demo", "int8") is gate
@@ -132,7 +132,7 @@ def test_a_gate_is_one_object_and_opens_again() -> None:
 
 
 def test_requests_move_once_and_only_where_the_rollout_says_so() -> None:
-    gates = Gates()
+    gates = TrafficGates()
     gate = gates.of("demo", "int8")
     assert gates.apply({"demo": model(in_flight="finish", blocked=("int8",))}) == set()
     gates.apply({"demo": model()})
@@ -306,7 +306,7 @@ async def test_the_baselines_own_requests_stay_where_they_are() -> None:
     dispatch, _ = stage.dispatch(("full", "full"))
     dispatch.start()
     assert not dispatch.leave_candidate()
-    move([dispatch], {Gate()})
+    move([dispatch], {TrafficGate()})
     assert not stage.upstreams["full"].streams[0].is_aborted
 
 

@@ -6,7 +6,7 @@ from penumbra.monitoring.observations import Counts, Run, RunReport, Signal
 from penumbra.monitoring.vocabulary import Outcome
 from penumbra.router.dispatch.local_guard import Clocks, LocalGuard
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Snapshot, Watch
-from penumbra.router.link.observation_outbox import Reporter
+from penumbra.router.link.observation_outbox import ObservationOutbox
 from tests.support.routing_tables import model
 
 RUN = Run("demo", "int8", "run-1")
@@ -19,9 +19,9 @@ class Scene:
     def __init__(self) -> None:
         self.now = 0.0
         self.trips = 0
-        self.reporter = Reporter("gateway-0", "life-1")
+        self.outbox = ObservationOutbox("gateway-0", "life-1")
         clocks = Clocks(lambda: self.now, lambda: 1_000.0)
-        self.guard = LocalGuard(self.reporter, clocks, self._tripped)
+        self.guard = LocalGuard(self.outbox, clocks, self._tripped)
 
     def _tripped(self) -> None:
         self.trips += 1
@@ -57,7 +57,7 @@ class Scene:
         return self.guard.guarded("demo", self.model)
 
     def reported(self) -> RunReport:
-        report = self.reporter.next_report()
+        report = self.outbox.next_report()
         assert report is not None
         [run] = report.runs
         return run
@@ -91,7 +91,7 @@ def test_every_attempt_is_counted_by_slice(scene: Scene) -> None:
 @pytest.mark.parametrize("outcome", [Outcome.CLIENT_GONE, Outcome.ROLLED_BACK])
 def test_what_others_ended_is_not_counted(scene: Scene, outcome: Outcome) -> None:
     scene.end(outcome, 100)
-    assert scene.reporter.is_empty
+    assert scene.outbox.is_empty
 
 
 def test_a_candidate_that_fails_is_out_of_service_at_once(scene: Scene) -> None:
@@ -135,7 +135,7 @@ def test_a_run_that_goes_on_keeps_what_was_seen(scene: Scene) -> None:
 def test_latency_is_not_judged_without_enough_of_the_baseline(scene: Scene) -> None:
     scene.baseline_takes(1.0, times=ENOUGH - 1)
     scene.candidate_takes(100.0)
-    assert scene.reporter.is_empty
+    assert scene.outbox.is_empty
 
 
 def test_an_answer_beyond_the_factor_is_late(scene: Scene) -> None:
@@ -165,7 +165,7 @@ def test_what_the_baseline_took_long_ago_counts_no_more(scene: Scene) -> None:
     scene.baseline_takes(1.0)
     scene.now = 1_000.0
     scene.candidate_takes(100.0)
-    assert scene.reporter.is_empty
+    assert scene.outbox.is_empty
 
 
 def test_without_an_alpha_of_its_own_a_gateway_counts_and_does_not_trip() -> None:

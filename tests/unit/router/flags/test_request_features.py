@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penumbra.monitoring.signals.scripts import SCRIPTS, dominant_script
-from penumbra.router.flags.request_features import CODE_CHARS, FIELDS, SCRIPT_CHARS, Features
+from penumbra.router.flags.request_features import CODE_CHARS, FIELDS, SCRIPT_CHARS, RequestFeatures
 from tests.support.routing_tables import chat
 
 json_values = st.recursive(
@@ -24,7 +24,7 @@ json_values = st.recursive(
 
 @given(json_values | st.dictionaries(st.sampled_from(FIELDS), json_values))
 def test_features_are_total(body: Any) -> None:
-    features = Features.of(body)
+    features = RequestFeatures.of(body)
     assert isinstance(features.json_mode, bool)
     assert isinstance(features.tools, bool)
     assert isinstance(features.code, bool)
@@ -37,7 +37,7 @@ def test_a_body_that_cannot_be_decoded_has_no_features() -> None:
     def load() -> Any:
         raise ValueError("not JSON")
 
-    features = Features(load)
+    features = RequestFeatures(load)
     assert (features.prompt_chars, features.text, features.tools) == (0, "", False)
 
 
@@ -48,7 +48,7 @@ def test_the_body_is_decoded_at_most_once() -> None:
         calls.append(1)
         return {"prompt": "hello"}
 
-    features = Features(load)
+    features = RequestFeatures(load)
     assert features.text == features.text == "hello"
     assert features.prompt_chars == 5
     assert calls == [1]
@@ -81,8 +81,8 @@ TOOL_CALL = {"role": "assistant", "content": None, "tool_calls": []}
 def test_text_and_characters_of_every_kind_of_request(
     body: dict[str, Any], text: str, chars: int
 ) -> None:
-    assert Features.of(body).text == text
-    assert Features.of(body).prompt_chars == chars
+    assert RequestFeatures.of(body).text == text
+    assert RequestFeatures.of(body).prompt_chars == chars
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_text_and_characters_of_every_kind_of_request(
     ],
 )
 def test_json_mode(fields: dict[str, Any], expected: bool) -> None:
-    assert Features.of(fields).json_mode is expected
+    assert RequestFeatures.of(fields).json_mode is expected
 
 
 @pytest.mark.parametrize(

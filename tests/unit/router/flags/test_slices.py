@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from penumbra.router.flags.request_features import Features
+from penumbra.router.flags.request_features import RequestFeatures
 from penumbra.router.flags.routing_table import Match, SliceRule
 from penumbra.router.flags.slices import CompiledSlices, compile_match, slice_of
 from tests.support.routing_tables import chat
@@ -52,7 +52,7 @@ def test_rules_that_ask_nothing_of_the_body_never_decode_it() -> None:
         raise AssertionError("decoded")
 
     slices = CompiledSlices((SliceRule(name="vip", match=Match(tenants=("acme",))),))
-    assert slice_of(slices, "globex", {}, Features(load)) == "other"
+    assert slice_of(slices, "globex", {}, RequestFeatures(load)) == "other"
 
 
 @pytest.mark.parametrize(

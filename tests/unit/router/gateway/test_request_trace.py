@@ -16,11 +16,11 @@ from penumbra.monitoring.vocabulary import Outcome, Reason
 from penumbra.router.dispatch.dispatch import Dispatch
 from penumbra.router.flags.evaluate import Decision
 from penumbra.router.flags.routing_table import Variant
-from penumbra.router.gateway.answer_timing import Observation
+from penumbra.router.gateway.answer_timing import AnswerTiming
 from penumbra.router.gateway.compiled_table import Routed
 from penumbra.router.gateway.gateway import Gateway
 from penumbra.router.gateway.request_trace import CLIENT_GONE, RequestTrace, trace_request
-from penumbra.router.mirror.token_tap import FIELD, Tap, tap_body
+from penumbra.router.mirror.token_tap import FIELD, TokenTap, tap_body
 from penumbra.router.settings import GatewaySettings
 from penumbra.router.upstream.calls import fetch_json, json_request
 from penumbra.router.upstream.fake import FakeUpstream, Hang, Script, events, whole
@@ -73,7 +73,7 @@ class Traced:
         self.tracer = Tracer(1.0, self.spans.append, lambda: float(next(self.ticks)), lambda: 0)
         headers = {b"traceparent": TRACEPARENT, b"tracestate": b"v=1"}
         self.exchange: Any = SimpleNamespace(headers=headers, path=CHAT, request_id=b"r1")
-        self.observation = Observation()
+        self.observation = AnswerTiming()
         trace = trace_request(self.tracer, self.exchange, self.observation)
         assert trace is not None
         self.trace: RequestTrace = trace
@@ -158,7 +158,7 @@ async def test_a_server_that_refuses_a_tap_is_no_failover() -> None:
     traced = Traced(candidate=[whole(refusal, 400), whole(GOOD)])
     body = tap_body(traced.request.body)
     assert body is not None
-    traced.dispatch.tap(Tap(traced.request, body))
+    traced.dispatch.tap(TokenTap(traced.request, body))
     traced.dispatch.start()
     await traced.client.over.wait()
     root, attempts = traced.end()
@@ -208,7 +208,7 @@ async def test_what_else_an_upstream_is_asked_goes_past_the_trace() -> None:
 def test_a_request_that_is_not_sampled_keeps_its_headers() -> None:
     headers = {b"traceparent": TRACEPARENT[:-1] + b"0", b"tracestate": b"v=1"}
     exchange: Any = SimpleNamespace(headers=dict(headers))
-    observation = Observation()
+    observation = AnswerTiming()
     tracer = Tracer(1.0, pytest.fail, lambda: 0.0, lambda: 0)
     assert trace_request(tracer, exchange, observation) is None
     assert exchange.headers == headers

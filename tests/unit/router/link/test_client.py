@@ -4,10 +4,10 @@ from hypothesis import strategies as st
 
 from penumbra.monitoring.observations import Counts, Pair, Report, Run, RunReport, Signal
 from penumbra.router.flags.routing_table import Flag, Snapshot
-from penumbra.router.link.backoff import Pace
+from penumbra.router.link.backoff import Backoff
 from penumbra.router.link.client import ControlLink
 from penumbra.router.link.messages import (
-    Applied,
+    EpochApplied,
     Hello,
     LinkError,
     Refused,
@@ -42,7 +42,7 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
 
 @given(st.integers(0, 100), st.floats(0, 1, exclude_max=True))
 def test_retries_are_jittered_and_bounded(failures: int, roll: float) -> None:
-    pace = Pace(first_retry_seconds=0.1, longest_retry_seconds=2.0, dice=lambda: roll)
+    pace = Backoff(first_retry_seconds=0.1, longest_retry_seconds=2.0, jitter=lambda: roll)
     assert 0.05 <= pace.retry_seconds(failures) <= 2.0
     assert pace.retry_seconds(failures) <= pace.retry_seconds(failures + 1)
 
@@ -53,8 +53,8 @@ def test_a_table_survives_the_link(flag: Flag) -> None:
     assert (push.store, push.table()) == ("store", snapshot(flag, epoch=7))
 
 
-@pytest.mark.parametrize("message", [Hello("g", 1, "s", 2), Applied(3), Refused(4, "why")])
-def test_what_a_gateway_says_is_understood(message: Hello | Applied | Refused) -> None:
+@pytest.mark.parametrize("message", [Hello("g", 1, "s", 2), EpochApplied(3), Refused(4, "why")])
+def test_what_a_gateway_says_is_understood(message: Hello | EpochApplied | Refused) -> None:
     assert from_gateway(encode(message)) == message
 
 
@@ -93,7 +93,7 @@ class Receiver:
         self.epochs.append(table.epoch)
 
 
-def deliver(link: ControlLink, epoch: int, store: str = "store") -> Applied | Refused:
+def deliver(link: ControlLink, epoch: int, store: str = "store") -> EpochApplied | Refused:
     return link._take(from_control(push_of(store, snapshot(epoch=epoch))))
 
 
@@ -108,15 +108,15 @@ def link(receiver: Receiver) -> ControlLink:
 
 
 def test_a_newer_epoch_is_put_into_force(link: ControlLink, receiver: Receiver) -> None:
-    assert deliver(link, 1) == Applied(1)
-    assert deliver(link, 5) == Applied(5)
+    assert deliver(link, 1) == EpochApplied(1)
+    assert deliver(link, 5) == EpochApplied(5)
     assert receiver.epochs == [1, 5]
     assert link.last_epoch == 5
 
 
 def test_the_same_epoch_again_is_acknowledged_only(link: ControlLink, receiver: Receiver) -> None:
     deliver(link, 2)
-    assert deliver(link, 2) == Applied(2)
+    assert deliver(link, 2) == EpochApplied(2)
     assert receiver.epochs == [2]
 
 
@@ -130,7 +130,7 @@ def test_an_older_epoch_of_the_same_store_is_refused(link: ControlLink, receiver
 
 def test_another_store_begins_anew(link: ControlLink, receiver: Receiver) -> None:
     deliver(link, 9)
-    assert deliver(link, 1, store="other") == Applied(1)
+    assert deliver(link, 1, store="other") == EpochApplied(1)
     assert receiver.epochs == [9, 1]
 
 
@@ -142,7 +142,7 @@ def test_a_table_that_cannot_be_applied_leaves_the_last_one(
     assert deliver(link, 2) == Refused(2, "RuntimeError: cannot")
     assert link.last_epoch == 1
     receiver.is_broken = False
-    assert deliver(link, 2) == Applied(2)
+    assert deliver(link, 2) == EpochApplied(2)
 
 
 def test_what_is_no_table_is_refused(link: ControlLink, receiver: Receiver) -> None:

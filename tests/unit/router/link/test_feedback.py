@@ -11,7 +11,7 @@ from penumbra.router.errors import (
     GatewayError,
     RequestNotFound,
 )
-from penumbra.router.link.feedback import FeedbackBody, FeedbackDesk, Served, read_feedback
+from penumbra.router.link.feedback import FeedbackBody, FeedbackSubmitter, Served, read_feedback
 from penumbra.router.link.messages import Attribution, Feedback, FeedbackDone, Found, Seek
 
 INT8 = Attribution("demo", "int8", "facts")
@@ -106,7 +106,7 @@ def test_the_last_requests_are_remembered_and_no_more_than_the_limit() -> None:
 class Control:
     """The other end: answers every judgement in one way."""
 
-    def __init__(self, desk: FeedbackDesk, **answer: Any) -> None:
+    def __init__(self, desk: FeedbackSubmitter, **answer: Any) -> None:
         self.heard: list[Feedback] = []
         self._desk = desk
         self._answer = answer
@@ -121,7 +121,7 @@ class Control:
 async def test_a_judgement_is_passed_on_with_who_served_it() -> None:
     served = Served()
     served.remember(b"req-1", (INT8, "acme"))
-    desk = FeedbackDesk(served)
+    desk = FeedbackSubmitter(served)
     control = Control(desk, attribution=INT8)
     assert await desk.submit("acme", THUMB) == INT8
     [heard] = control.heard
@@ -131,7 +131,7 @@ async def test_a_judgement_is_passed_on_with_who_served_it() -> None:
 
 
 async def test_a_request_that_was_served_elsewhere_is_passed_on_without() -> None:
-    desk = FeedbackDesk(Served())
+    desk = FeedbackSubmitter(Served())
     control = Control(desk, attribution=INT8)
     assert await desk.submit("acme", THUMB) == INT8
     assert control.heard[0].attribution is None
@@ -148,7 +148,7 @@ async def test_a_request_that_was_served_elsewhere_is_passed_on_without() -> Non
 async def test_what_comes_of_it_is_told(
     answer: dict[str, Any], error: type[GatewayError], status: int
 ) -> None:
-    desk = FeedbackDesk(Served())
+    desk = FeedbackSubmitter(Served())
     Control(desk, **answer)
     with pytest.raises(error) as refused:
         await desk.submit("acme", THUMB)
@@ -157,14 +157,14 @@ async def test_what_comes_of_it_is_told(
 
 async def test_without_a_link_nothing_is_promised() -> None:
     with pytest.raises(ControlUnavailable):
-        await FeedbackDesk(Served()).submit("acme", THUMB)
+        await FeedbackSubmitter(Served()).submit("acme", THUMB)
 
 
 async def test_an_answer_that_does_not_come_is_not_waited_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("penumbra.router.link.feedback.ANSWER_SECONDS", 0.01)
-    desk = FeedbackDesk(Served())
+    desk = FeedbackSubmitter(Served())
     desk.send = lambda feedback: None
     with pytest.raises(ControlUnavailable):
         await desk.submit("acme", THUMB)
@@ -173,7 +173,7 @@ async def test_an_answer_that_does_not_come_is_not_waited_for_long(
 
 async def test_too_many_at_once_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("penumbra.router.link.feedback.IN_FLIGHT", 1)
-    desk = FeedbackDesk(Served())
+    desk = FeedbackSubmitter(Served())
     desk.send = lambda feedback: None
     waiting = asyncio.create_task(desk.submit("acme", THUMB))
     await asyncio.sleep(0)
@@ -186,6 +186,6 @@ async def test_too_many_at_once_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
 def test_another_process_is_told_what_is_remembered_here() -> None:
     served = Served()
     served.remember(b"req-1", (INT8, "acme"))
-    desk = FeedbackDesk(served)
+    desk = FeedbackSubmitter(served)
     assert desk.found(Seek(4, "req-1", "acme")) == Found(4, INT8)
     assert desk.found(Seek(5, "req-1", "other")) == Found(5, None)

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penumbra.router.link.lease import FIRST_PERIOD_SECONDS, Lease
-from penumbra.router.link.messages import Lease as Grant
+from penumbra.router.link.messages import LeaseGrant
 
 
 def test_before_the_first_grant_nothing_is_fresh() -> None:
@@ -18,7 +18,7 @@ def test_a_lease_counts_from_when_it_was_asked_for() -> None:
     lease = Lease()
     question = lease.ask(100.0)
     # However late the answer is read, it grants nothing beyond 110.
-    lease.answered(Grant(question.nonce, {"demo": 10.0}, 10.0))
+    lease.answered(LeaseGrant(question.nonce, {"demo": 10.0}, 10.0))
     assert lease.is_fresh("demo", 109.9)
     assert not lease.is_fresh("demo", 110.0)
     assert lease.left_seconds("demo", 104.0) == 6.0
@@ -27,7 +27,7 @@ def test_a_lease_counts_from_when_it_was_asked_for() -> None:
 
 def test_only_the_models_that_were_named_are_fresh() -> None:
     lease = Lease()
-    lease.answered(Grant(lease.ask(0.0).nonce, {"demo": 10.0, "dead": 0.0}, 10.0))
+    lease.answered(LeaseGrant(lease.ask(0.0).nonce, {"demo": 10.0, "dead": 0.0}, 10.0))
     assert lease.is_fresh("demo", 0.0)
     assert not lease.is_fresh("dead", 0.0)
     assert not lease.is_fresh("unknown", 0.0)
@@ -35,16 +35,16 @@ def test_only_the_models_that_were_named_are_fresh() -> None:
 
 def test_a_model_that_is_not_granted_any_more_is_not_fresh() -> None:
     lease = Lease()
-    lease.answered(Grant(lease.ask(0.0).nonce, {"demo": 10.0}, 10.0))
-    lease.answered(Grant(lease.ask(1.0).nonce, {}, 10.0))
+    lease.answered(LeaseGrant(lease.ask(0.0).nonce, {"demo": 10.0}, 10.0))
+    lease.answered(LeaseGrant(lease.ask(1.0).nonce, {}, 10.0))
     assert not lease.is_fresh("demo", 1.0)
 
 
 def test_an_answer_that_was_overtaken_changes_nothing() -> None:
     lease = Lease()
     early, late = lease.ask(0.0), lease.ask(5.0)
-    lease.answered(Grant(late.nonce, {"demo": 10.0}, 10.0))
-    lease.answered(Grant(early.nonce, {}, 10.0))
+    lease.answered(LeaseGrant(late.nonce, {"demo": 10.0}, 10.0))
+    lease.answered(LeaseGrant(early.nonce, {}, 10.0))
     assert lease.is_fresh("demo", 14.9)
 
 
@@ -52,26 +52,26 @@ def test_an_answer_that_was_overtaken_changes_nothing() -> None:
 def test_an_answer_to_what_nobody_asked_grants_nothing(nonce: int) -> None:
     lease = Lease()
     lease.ask(0.0)
-    lease.answered(Grant(nonce, {"demo": 10.0}, 10.0))
+    lease.answered(LeaseGrant(nonce, {"demo": 10.0}, 10.0))
     assert not lease.is_fresh("demo", 0.0)
 
 
 def test_what_was_revoked_is_not_fresh_whatever_is_still_on_its_way() -> None:
     lease = Lease()
-    lease.answered(Grant(lease.ask(0.0).nonce, {"demo": 10.0}, 10.0))
+    lease.answered(LeaseGrant(lease.ask(0.0).nonce, {"demo": 10.0}, 10.0))
     asked = lease.ask(1.0)
     lease.revoke()
-    lease.answered(Grant(asked.nonce, {"demo": 10.0}, 10.0))
+    lease.answered(LeaseGrant(asked.nonce, {"demo": 10.0}, 10.0))
     assert not lease.is_fresh("demo", 1.0)
-    lease.answered(Grant(lease.ask(2.0).nonce, {"demo": 10.0}, 10.0))
+    lease.answered(LeaseGrant(lease.ask(2.0).nonce, {"demo": 10.0}, 10.0))
     assert lease.is_fresh("demo", 2.0)
 
 
 def test_the_same_answer_twice_counts_once() -> None:
     lease = Lease()
-    grant = Grant(lease.ask(0.0).nonce, {"demo": 10.0}, 10.0)
+    grant = LeaseGrant(lease.ask(0.0).nonce, {"demo": 10.0}, 10.0)
     lease.answered(grant)
-    lease.answered(Grant(lease.ask(1.0).nonce, {}, 10.0))
+    lease.answered(LeaseGrant(lease.ask(1.0).nonce, {}, 10.0))
     lease.answered(grant)
     assert not lease.is_fresh("demo", 1.0)
 
@@ -79,7 +79,7 @@ def test_the_same_answer_twice_counts_once() -> None:
 def test_the_period_follows_the_lease() -> None:
     lease = Lease()
     assert lease.period_seconds == FIRST_PERIOD_SECONDS
-    lease.answered(Grant(lease.ask(0.0).nonce, {"demo": 3.0}, 10.0))
+    lease.answered(LeaseGrant(lease.ask(0.0).nonce, {"demo": 3.0}, 10.0))
     assert lease.period_seconds == 2.5
 
 
@@ -88,7 +88,7 @@ def test_questions_without_answers_are_forgotten() -> None:
     first = lease.ask(0.0)
     for second in range(1, 100):
         lease.ask(float(second))
-    lease.answered(Grant(first.nonce, {"demo": 1e6}, 10.0))
+    lease.answered(LeaseGrant(first.nonce, {"demo": 1e6}, 10.0))
     assert not lease.is_fresh("demo", 100.0)
 
 
@@ -98,7 +98,7 @@ def test_no_order_of_answers_makes_a_lease_longer_than_the_newest_one_granted(
 ) -> None:
     lease = Lease()
     asked.sort()
-    grants = [Grant(lease.ask(at).nonce, {"demo": seconds}, 10.0) for at, seconds in asked]
+    grants = [LeaseGrant(lease.ask(at).nonce, {"demo": seconds}, 10.0) for at, seconds in asked]
     for grant in data.draw(st.permutations(grants)):
         lease.answered(grant)
     until = max((at + seconds for at, seconds in asked), default=0.0)

@@ -21,7 +21,7 @@ from penumbra.router.link.observation_outbox import (
     PAIRS_A_REPORT,
     RARE_LIMIT,
     UNREPORTED,
-    Reporter,
+    ObservationOutbox,
 )
 
 RUN = Run("demo", "int8", "run-1")
@@ -32,11 +32,11 @@ def pair(number: int) -> Pair:
     return Pair(request_id=f"req-{number}", slice="facts", cluster=number)
 
 
-def reporter(limit: int = 100) -> Reporter:
-    return Reporter("gateway-0", "life-1", limit)
+def outbox(limit: int = 100) -> ObservationOutbox:
+    return ObservationOutbox("gateway-0", "life-1", limit)
 
 
-def next_report(of: Reporter) -> Report:
+def next_report(of: ObservationOutbox) -> Report:
     report = of.next_report()
     assert report is not None
     return report
@@ -44,17 +44,17 @@ def next_report(of: Reporter) -> Report:
 
 def test_the_first_observation_can_be_sent_at_once() -> None:
     told: list[int] = []
-    source = reporter()
+    source = outbox()
     source.on_news = lambda: told.append(1)
     source.pair(RUN, pair(1))
     assert told == [1]
     report = next_report(source)
-    assert (report.source, report.incarnation, report.seq) == ("gateway-0", "life-1", 1)
+    assert (report.source, report.process_start_id, report.seq) == ("gateway-0", "life-1", 1)
     assert report.runs[0].pairs == (pair(1),)
 
 
 def test_what_is_observed_while_a_report_is_on_its_way_is_the_next_one() -> None:
-    source = reporter()
+    source = outbox()
     source.pair(RUN, pair(1))
     first = next_report(source)
     for number in range(2, 5):
@@ -67,7 +67,7 @@ def test_what_is_observed_while_a_report_is_on_its_way_is_the_next_one() -> None
 
 
 def test_after_a_broken_connection_the_same_report_is_sent_again() -> None:
-    source = reporter()
+    source = outbox()
     source.pair(RUN, pair(1))
     first = next_report(source)
     source.pair(RUN, pair(2))
@@ -77,7 +77,7 @@ def test_after_a_broken_connection_the_same_report_is_sent_again() -> None:
 
 
 def test_nothing_to_tell_is_no_report() -> None:
-    source = reporter()
+    source = outbox()
     assert source.next_report() is None
     assert source.is_empty
     source.shed(RUN, "facts", "busy")
@@ -88,16 +88,16 @@ def test_nothing_to_tell_is_no_report() -> None:
 
 
 @pytest.mark.parametrize(("incarnation", "seq"), [("life-0", 1), ("life-1", 0)])
-def test_the_acknowledgement_of_another_report_is_none(incarnation: str, seq: int) -> None:
-    source = reporter()
+def test_the_acknowledgement_of_another_report_is_none(process_start_id: str, seq: int) -> None:
+    source = outbox()
     source.pair(RUN, pair(1))
     next_report(source)
-    source.acknowledge(incarnation, seq)
+    source.acknowledge(process_start_id, seq)
     assert not source.is_empty
 
 
 def test_everything_is_told_of_the_run_that_it_belongs_to() -> None:
-    source = reporter()
+    source = outbox()
     for is_one in (True, False, False):
         source.count(RUN, "facts", Signal.FAILURE, is_one=is_one)
     source.count(OTHER, "facts", Signal.FAILURE, is_one=True)
@@ -118,7 +118,7 @@ def test_everything_is_told_of_the_run_that_it_belongs_to() -> None:
 
 
 def test_over_the_limit_the_newest_pair_is_dropped_and_told_as_shed() -> None:
-    source = reporter(limit=2)
+    source = outbox(limit=2)
     for number in range(4):
         source.pair(RUN, pair(number))
     assert source.dropped == 2
@@ -128,7 +128,7 @@ def test_over_the_limit_the_newest_pair_is_dropped_and_told_as_shed() -> None:
 
 
 def test_however_many_pairs_wait_a_trip_and_a_self_test_are_told() -> None:
-    source = reporter(limit=2)
+    source = outbox(limit=2)
     for number in range(4):
         source.pair(RUN, pair(number))
     source.trip(RUN, Trip("unhealthy", "why", 1.0))
@@ -139,7 +139,7 @@ def test_however_many_pairs_wait_a_trip_and_a_self_test_are_told() -> None:
 
 
 def test_of_too_many_trips_the_first_are_told_and_of_self_tests_the_last() -> None:
-    source = reporter()
+    source = outbox()
     for number in range(RARE_LIMIT + 1):
         source.trip(RUN, Trip("unhealthy", "", float(number)))
         source.self_test(RUN, SelfTest(True, 0.0, "", float(number)))
@@ -151,7 +151,7 @@ def test_of_too_many_trips_the_first_are_told_and_of_self_tests_the_last() -> No
 
 def test_nobody_is_told_of_news_while_a_report_is_on_its_way() -> None:
     told: list[int] = []
-    source = reporter()
+    source = outbox()
     source.on_news = lambda: told.append(1)
     source.pair(RUN, pair(1))
     first = next_report(source)
@@ -163,7 +163,7 @@ def test_nobody_is_told_of_news_while_a_report_is_on_its_way() -> None:
 
 
 def test_a_report_makes_room_for_new_pairs() -> None:
-    source = reporter(limit=2)
+    source = outbox(limit=2)
     for number in range(2):
         source.pair(RUN, pair(number))
     next_report(source)
@@ -173,7 +173,7 @@ def test_a_report_makes_room_for_new_pairs() -> None:
 
 def test_a_long_backlog_goes_out_in_bounded_reports_in_order() -> None:
     total = 2 * PAIRS_A_REPORT + 1
-    source = reporter(limit=total)
+    source = outbox(limit=total)
     for number in range(total):
         source.pair(RUN, pair(number))
     source.trip(OTHER, Trip("failure", "why", 1.0))
@@ -187,7 +187,7 @@ def test_a_long_backlog_goes_out_in_bounded_reports_in_order() -> None:
 
 
 def test_figures_that_are_not_finite_survive_the_link() -> None:
-    source = reporter()
+    source = outbox()
     bad = msgspec.structs.replace(
         pair(1), displacement=math.nan, kl=math.inf, agreement=0.5, not_finite=True
     )
@@ -209,7 +209,7 @@ class Ledger:
         self.ones = 0
 
     def take(self, report: Report) -> None:
-        key = (report.source, report.incarnation, report.seq)
+        key = (report.source, report.process_start_id, report.seq)
         if key in self.known:
             return
         self.known.add(key)
@@ -222,27 +222,27 @@ class Source:
     """A process that observes, behind a link that breaks at will."""
 
     def __init__(self) -> None:
-        self.reporter, self.ledger = reporter(limit=1000), Ledger()
+        self.outbox, self.ledger = outbox(limit=1000), Ledger()
         self.pairs = self.ones = 0
 
     def pair(self) -> None:
-        self.reporter.pair(RUN, pair(self.pairs))
+        self.outbox.pair(RUN, pair(self.pairs))
         self.pairs += 1
 
     def count(self) -> None:
-        self.reporter.count(RUN, "facts", Signal.TTFT, is_one=True)
+        self.outbox.count(RUN, "facts", Signal.TTFT, is_one=True)
         self.ones += 1
 
     def reconnect(self) -> None:
-        self.reporter.rewind()
+        self.outbox.rewind()
 
     def send(self) -> None:
         report = self.send_and_lose_the_answer()
         if report is not None:
-            self.reporter.acknowledge(report.incarnation, report.seq)
+            self.outbox.acknowledge(report.process_start_id, report.seq)
 
     def send_and_lose_the_answer(self) -> Report | None:
-        report = self.reporter.next_report()
+        report = self.outbox.next_report()
         if report is not None:
             self.ledger.take(report)
         return report
@@ -259,7 +259,7 @@ def test_whatever_breaks_each_observation_is_counted_once_and_pairs_keep_their_o
     for event in events:
         getattr(source, event)()
     source.reconnect()
-    while not source.reporter.is_empty:
+    while not source.outbox.is_empty:
         source.send()
     assert source.ledger.pairs == list(range(source.pairs))
     assert source.ledger.ones == source.ones

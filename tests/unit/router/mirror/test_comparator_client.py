@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from penumbra.router.mirror.comparator_client import Handover
-from penumbra.router.mirror.frame import LENGTH_BYTES, Mirrored, read_frame
+from penumbra.router.mirror.comparator_client import ComparatorClient
+from penumbra.router.mirror.frame import LENGTH_BYTES, MirrorFrame, read_frame
 
 
 class MemoryTransport(asyncio.WriteTransport):
@@ -26,7 +26,7 @@ class MemoryTransport(asyncio.WriteTransport):
     def is_closing(self) -> bool:
         return False
 
-    def frames(self) -> list[Mirrored]:
+    def frames(self) -> list[MirrorFrame]:
         data, found = b"".join(self.writes), []
         while data:
             end = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "big")
@@ -35,8 +35,8 @@ class MemoryTransport(asyncio.WriteTransport):
         return found
 
 
-def mirrored(number: int = 0, answer: bytes = b"{}") -> Mirrored:
-    return Mirrored(
+def mirrored(number: int = 0, answer: bytes = b"{}") -> MirrorFrame:
+    return MirrorFrame(
         request_id=f"r-{number}",
         model="demo",
         variant="full",
@@ -55,15 +55,15 @@ def mirrored(number: int = 0, answer: bytes = b"{}") -> Mirrored:
     )
 
 
-def connected(transport: MemoryTransport, limit: int = 1_000) -> Handover:
-    handover = Handover(None, limit)
-    handover.connection_made(transport)
-    return handover
+def connected(transport: MemoryTransport, limit: int = 1_000) -> ComparatorClient:
+    comparator_client = ComparatorClient(None, limit)
+    comparator_client.connection_made(transport)
+    return comparator_client
 
 
-async def _written(handover: Handover) -> None:
+async def _written(comparator_client: ComparatorClient) -> None:
     for _ in range(200):
-        if not handover._waiting:
+        if not comparator_client._waiting:
             return
         await asyncio.sleep(0.001)
     raise AssertionError("it was never written")
@@ -71,66 +71,70 @@ async def _written(handover: Handover) -> None:
 
 async def test_nothing_is_encoded_or_written_while_the_request_is_under_way() -> None:
     transport = MemoryTransport()
-    handover = connected(transport)
-    assert handover.offer(mirrored()) is None
+    comparator_client = connected(transport)
+    assert comparator_client.offer(mirrored()) is None
     await asyncio.sleep(0)
     assert transport.writes == []
-    assert handover.buffered_bytes == 4
-    await _written(handover)
+    assert comparator_client.buffered_bytes == 4
+    await _written(comparator_client)
     assert transport.frames() == [mirrored()]
 
 
 async def test_what_comes_within_a_moment_is_one_write() -> None:
     transport = MemoryTransport()
-    handover = connected(transport)
+    comparator_client = connected(transport)
     for number in range(50):
-        handover.offer(mirrored(number))
-    await _written(handover)
+        comparator_client.offer(mirrored(number))
+    await _written(comparator_client)
     assert len(transport.writes) == 1
     assert transport.frames() == [mirrored(number) for number in range(50)]
 
 
 async def test_large_ones_are_encoded_over_several_turns() -> None:
     transport = MemoryTransport()
-    handover = connected(transport, 100_000_000)
+    comparator_client = connected(transport, 100_000_000)
     for number in range(8):
-        handover.offer(mirrored(number, b"x" * 600_000))
-    await _written(handover)
+        comparator_client.offer(mirrored(number, b"x" * 600_000))
+    await _written(comparator_client)
     assert len(transport.writes) == 4
     assert [each.request_id for each in transport.frames()] == [f"r-{n}" for n in range(8)]
 
 
 async def test_a_full_buffer_sheds_whatever_the_size_of_what_comes() -> None:
     transport = MemoryTransport(is_hanging=True)
-    handover = connected(transport, limit=1_000)
-    assert handover.offer(mirrored(1, b"x" * 5_000)) is None  # there was room when it came
-    assert handover.refusal() == "buffer_full"
-    assert handover.offer(mirrored(2)) == "buffer_full"
-    await _written(handover)
-    assert handover.refusal() == "buffer_full"  # written, and not taken
+    comparator_client = connected(transport, limit=1_000)
+    assert comparator_client.offer(mirrored(1, b"x" * 5_000)) is None  # there was room when it came
+    assert comparator_client.refusal() == "buffer_full"
+    assert comparator_client.offer(mirrored(2)) == "buffer_full"
+    await _written(comparator_client)
+    assert comparator_client.refusal() == "buffer_full"  # written, and not taken
     assert [each.request_id for each in transport.frames()] == ["r-1"]
 
 
 async def test_a_frame_that_no_comparator_would_read_is_shed() -> None:
-    handover = connected(MemoryTransport(), 10**9)
-    assert handover.offer(mirrored(answer=bytes(20 * 1024 * 1024))) == "too_large"
+    comparator_client = connected(MemoryTransport(), 10**9)
+    assert comparator_client.offer(mirrored(answer=bytes(20 * 1024 * 1024))) == "too_large"
 
 
 async def test_without_a_comparator_there_is_nothing_to_offer() -> None:
-    assert Handover(None).refusal() == "no_comparator"
-    assert Handover(None).offer(mirrored()) == "no_comparator"
-    await Handover(None).run()  # there is no socket to keep
+    assert ComparatorClient(None).refusal() == "no_comparator"
+    assert ComparatorClient(None).offer(mirrored()) == "no_comparator"
+    await ComparatorClient(None).run()  # there is no socket to keep
 
 
 @pytest.mark.parametrize("error", [None, ConnectionResetError()])
 async def test_what_waited_for_a_comparator_that_died_is_counted(error: Exception | None) -> None:
-    handover = connected(MemoryTransport())
+    comparator_client = connected(MemoryTransport())
     for number in range(3):
-        handover.offer(mirrored(number))
-    handover.connection_lost(error)
-    assert (handover.lost, handover.buffered_bytes, handover.is_connected) == (3, 0, False)
+        comparator_client.offer(mirrored(number))
+    comparator_client.connection_lost(error)
+    assert (
+        comparator_client.lost,
+        comparator_client.buffered_bytes,
+        comparator_client.is_connected,
+    ) == (3, 0, False)
     again = MemoryTransport()
-    handover.connection_made(again)
-    handover.offer(mirrored(9))
-    await _written(handover)
+    comparator_client.connection_made(again)
+    comparator_client.offer(mirrored(9))
+    await _written(comparator_client)
     assert [each.request_id for each in again.frames()] == ["r-9"]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from penumbra.monitoring.observations import Run
 from penumbra.router.flags.routing_table import ModelSnapshot, Variant, Watch
 from penumbra.router.mirror.selection import (
-    Mirror,
+    MirrorSelection,
     comparable,
     compile_mirror,
     hash64,
@@ -18,7 +18,7 @@ VARIANTS = {name: Variant(url=f"http://{name}.test") for name in ("full", "int8"
 INT8, INT4 = Run("demo", "int8", "run-a"), Run("demo", "int4", "run-b")
 
 
-def mirror(*watches: Watch) -> Mirror:
+def mirror(*watches: Watch) -> MirrorSelection:
     found = compile_mirror("demo", _model(*watches))
     assert found is not None
     return found
@@ -32,7 +32,7 @@ def _watch(candidate: str = "int8", run: str = "run-a", **more: object) -> Watch
     return Watch.model_validate({"candidate": candidate, "run": run, "mirror": 1.0, **more})
 
 
-def _share(found: Mirror, slice_name: str = "other", count: int = 20_000) -> float:
+def _share(found: MirrorSelection, slice_name: str = "other", count: int = 20_000) -> float:
     ids = (b"req-%d" % number for number in range(count))
     return sum(bool(found.chosen(each, slice_name, "full")) for each in ids) / count
 

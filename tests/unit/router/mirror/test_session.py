@@ -1,21 +1,21 @@
-"""Mirroring a request must not be felt by it, whatever goes wrong."""
+"""MirrorSessions a request must not be felt by it, whatever goes wrong."""
 
 import pytest
 
 from penumbra.monitoring.observations import Run
-from penumbra.router.link.observation_outbox import Reporter
+from penumbra.router.link.observation_outbox import ObservationOutbox
 from penumbra.router.metrics import GatewayMetrics
-from penumbra.router.mirror.comparator_client import Handover
-from penumbra.router.mirror.frame import Mirrored
-from penumbra.router.mirror.session import Ending, Facts, Mirroring
+from penumbra.router.mirror.comparator_client import ComparatorClient
+from penumbra.router.mirror.frame import MirrorFrame
+from penumbra.router.mirror.session import AnswerTimes, MirrorSessions, RequestFacts
 from penumbra.router.upstream.port import UpstreamRequest
 
 RUN = Run("demo", "int8", "run-1")
-FACTS = Facts(b"req-1", "demo", "other", epoch=1, prompt_hash=1, session=0)
+FACTS = RequestFacts(b"req-1", "demo", "other", epoch=1, prompt_hash=1, session=0)
 REQUEST = UpstreamRequest(b"/v1/chat/completions", b"", b'{"model":"demo","messages":["SECRET"]}')
 
 
-class BrokenHandover(Handover):
+class BrokenHandover(ComparatorClient):
     """Fails as no handover should."""
 
     def __init__(self, *, is_broken_at_once: bool) -> None:
@@ -27,7 +27,7 @@ class BrokenHandover(Handover):
             raise RuntimeError("SECRET")
         return None
 
-    def offer(self, mirrored: Mirrored) -> str | None:
+    def offer(self, mirrored: MirrorFrame) -> str | None:
         raise RuntimeError("SECRET")
 
 
@@ -35,16 +35,16 @@ class BrokenHandover(Handover):
 def test_a_fault_is_counted_and_costs_the_client_nothing(
     caplog: pytest.LogCaptureFixture, is_broken_at_once: bool
 ) -> None:
-    reporter, metrics = Reporter("me", "life-1"), GatewayMetrics()
-    handover = BrokenHandover(is_broken_at_once=is_broken_at_once)
-    mirroring = Mirroring(handover, reporter, metrics)
+    outbox, metrics = ObservationOutbox("me", "life-1"), GatewayMetrics()
+    comparator_client = BrokenHandover(is_broken_at_once=is_broken_at_once)
+    mirroring = MirrorSessions(comparator_client, outbox, metrics)
     tapped = mirroring.begin((RUN,), "full", REQUEST, FACTS)
     assert (tapped is None) is is_broken_at_once
     if tapped is not None:
         tapped.tap.whole(b"{}")
-        mirroring.end(tapped, Ending("full", 0.0, 0.5, 1.0))
+        mirroring.end(tapped, AnswerTimes("full", 0.0, 0.5, 1.0))
     assert metrics.mirror_sheds.cell("demo", "int8", "fault").value == 1
-    report = reporter.next_report()
+    report = outbox.next_report()
     assert report is not None
     [run] = report.runs
     assert [(shed.reason, shed.count) for shed in run.sheds] == [("fault", 1)]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penumbra.router.mirror.token_tap import Tap, strip, tap_body
+from penumbra.router.mirror.token_tap import TokenTap, strip, tap_body
 from penumbra.router.upstream.port import UpstreamRequest
 from tests.support.engine_wire import DONE, Engine, encode, event
 from tests.support.requests import CHAT, COMPLETIONS, MESSAGES, dumps, request_for
@@ -211,13 +211,13 @@ def test_only_a_refusal_that_speaks_of_the_tap_withdraws_it(
 )
 def test_a_tapped_answer_must_not_be_compressed(sent: bytes, wanted: bytes | None) -> None:
     # Token ids cannot be taken out of bytes that cannot be read.
-    tap = Tap(UpstreamRequest(b"/v1/completions", sent, b"{}"), b"{}")
+    tap = TokenTap(UpstreamRequest(b"/v1/completions", sent, b"{}"), b"{}")
     assert tap.request is not None
     assert tap.request.headers == (sent if wanted is None else wanted)
 
 
-def _tap(**more: Any) -> Tap:
+def _tap(**more: Any) -> TokenTap:
     body = dumps({"model": "demo", "messages": MESSAGES})
     tapped = tap_body(body)
     assert tapped is not None
-    return Tap(UpstreamRequest(CHAT.encode(), b"", body), tapped, **more)
+    return TokenTap(UpstreamRequest(CHAT.encode(), b"", body), tapped, **more)

@@ -1,6 +1,6 @@
 import pytest
 
-from penumbra.router.shadow.admission import Gauges, Purse, has_headroom, read_gauges
+from penumbra.router.shadow.admission import EngineBudget, Gauges, has_headroom, read_gauges
 from penumbra.router.shadow.settings import Budget, HeadroomSettings
 
 VLLM = """\
@@ -53,24 +53,24 @@ def test_headroom_is_that_of_the_busiest_engine(
 
 
 def test_the_purse_closes_at_nothing_and_debts_are_waited_off() -> None:
-    purse = Purse(Budget(engine_seconds_per_minute=6.0), now=100.0)
-    assert purse.is_open(100.0)
-    purse.charge(7.0)
-    assert purse.balance(100.0) == pytest.approx(-1.0)
-    assert not purse.is_open(109.9)
-    assert purse.is_open(110.1)
-    assert purse.spent == 7.0
+    budget = EngineBudget(Budget(engine_seconds_per_minute=6.0), now=100.0)
+    assert budget.is_open(100.0)
+    budget.charge(7.0)
+    assert budget.balance(100.0) == pytest.approx(-1.0)
+    assert not budget.is_open(109.9)
+    assert budget.is_open(110.1)
+    assert budget.spent == 7.0
 
 
 def test_the_purse_saves_one_minute_at_most() -> None:
-    purse = Purse(Budget(engine_seconds_per_minute=6.0), now=0.0)
-    assert purse.balance(1_000_000.0) == pytest.approx(6.0)
+    budget = EngineBudget(Budget(engine_seconds_per_minute=6.0), now=0.0)
+    assert budget.balance(1_000_000.0) == pytest.approx(6.0)
 
 
 def test_over_an_hour_the_purse_spends_its_budget_and_no_more() -> None:
-    purse = Purse(Budget(engine_seconds_per_minute=30.0), now=0.0)
+    budget = EngineBudget(Budget(engine_seconds_per_minute=30.0), now=0.0)
     for second in range(3600):
-        while purse.is_open(float(second)):
-            purse.charge(0.7)
+        while budget.is_open(float(second)):
+            budget.charge(0.7)
     # The hour's budget, the first minute's saving, and the last debt.
-    assert purse.spent == pytest.approx(30.0 * 60 + 30.0, abs=1.5)
+    assert budget.spent == pytest.approx(30.0 * 60 + 30.0, abs=1.5)

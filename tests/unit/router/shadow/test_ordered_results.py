@@ -3,7 +3,7 @@ from collections.abc import Hashable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penumbra.router.shadow.ordered_results import InOrder
+from penumbra.router.shadow.ordered_results import OrderedResults
 
 
 class Delivered:
@@ -17,7 +17,7 @@ class Delivered:
 @given(st.permutations(range(8)), st.sets(st.integers(0, 7)))
 def test_results_come_in_the_order_of_admission(order: list[int], without: set[int]) -> None:
     delivered = Delivered()
-    in_order: InOrder[int] = InOrder(delivered)
+    in_order: OrderedResults[int] = OrderedResults(delivered)
     slots = [in_order.open("run") for _ in range(8)]
     for number in order:
         slots[number].close(None if number in without else number)
@@ -27,7 +27,7 @@ def test_results_come_in_the_order_of_admission(order: list[int], without: set[i
 
 def test_a_result_waits_for_those_before_it() -> None:
     delivered = Delivered()
-    in_order: InOrder[int] = InOrder(delivered)
+    in_order: OrderedResults[int] = OrderedResults(delivered)
     first, second = in_order.open("run"), in_order.open("run")
     second.close(2)
     assert delivered.results == []
@@ -37,7 +37,7 @@ def test_a_result_waits_for_those_before_it() -> None:
 
 def test_keys_do_not_wait_for_each_other() -> None:
     delivered = Delivered()
-    in_order: InOrder[int] = InOrder(delivered)
+    in_order: OrderedResults[int] = OrderedResults(delivered)
     in_order.open("slow")
     in_order.open("quick").close(1)
     assert delivered.results == [("quick", 1)]
@@ -45,7 +45,7 @@ def test_keys_do_not_wait_for_each_other() -> None:
 
 def test_only_the_first_close_counts() -> None:
     delivered = Delivered()
-    in_order: InOrder[int] = InOrder(delivered)
+    in_order: OrderedResults[int] = OrderedResults(delivered)
     slot = in_order.open("run")
     slot.close(1)
     slot.close(2)

@@ -2,8 +2,8 @@ import random
 
 import pytest
 
-from penumbra.router.mirror.frame import Mirrored
-from penumbra.router.shadow.queue import Intake, ShedReason
+from penumbra.router.mirror.frame import MirrorFrame
+from penumbra.router.shadow.queue import MirrorQueue, ShedReason
 from penumbra.router.shadow.settings import QueueLimits
 from tests.support.mirrored import mirrored
 
@@ -22,16 +22,16 @@ class Queue:
     def __init__(self, **limits: float) -> None:
         self.clock = Clock()
         self.shed: list[tuple[str, ShedReason]] = []
-        self.intake = Intake(QueueLimits.model_validate(limits), self._note, self.clock)
+        self.queue = MirrorQueue(QueueLimits.model_validate(limits), self._note, self.clock)
 
-    def _note(self, request: Mirrored, reason: ShedReason) -> None:
+    def _note(self, request: MirrorFrame, reason: ShedReason) -> None:
         self.shed.append((request.request_id, reason))
 
     def put(self, name: str, size: int = 1, model: str = "demo") -> bool:
-        return self.intake.put(mirrored(name, model=model, answered_at=self.clock.now), size)
+        return self.queue.put(mirrored(name, model=model, answered_at=self.clock.now), size)
 
     def take(self, obstacle: ShedReason | None = None) -> str | None:
-        taken = self.intake.take(lambda model: obstacle)
+        taken = self.queue.take(lambda model: obstacle)
         return taken.request_id if taken else None
 
 
@@ -40,7 +40,7 @@ def test_first_in_first_out() -> None:
     for name in "abc":
         queue.put(name)
     assert [queue.take() for _ in range(4)] == ["a", "b", "c", None]
-    assert (queue.intake.items, queue.intake.bytes) == (0, 0)
+    assert (queue.queue.items, queue.queue.bytes) == (0, 0)
 
 
 def test_the_newest_is_shed_when_too_many_wait() -> None:
@@ -93,7 +93,7 @@ def test_what_grows_too_old_is_shed_with_what_kept_it(
     queue.clock.now += 4
     queue.put("young")
     queue.clock.now += 2
-    queue.intake.shed_old()
+    queue.queue.shed_old()
     assert queue.shed == [("old", reason)]
     assert queue.take() == "young"
 
@@ -110,16 +110,16 @@ def test_one_models_engines_do_not_hold_up_another_model() -> None:
     queue = Queue()
     queue.put("a1", model="a")
     queue.put("b1", model="b")
-    taken = queue.intake.take(lambda model: ShedReason.BUSY if model == "a" else None)
+    taken = queue.queue.take(lambda model: ShedReason.BUSY if model == "a" else None)
     assert taken is not None
     assert taken.request_id == "b1"
-    assert queue.intake.items == 1
+    assert queue.queue.items == 1
 
 
 def test_clear_sheds_everything() -> None:
     queue = Queue()
     queue.put("a", 5)
     queue.put("b", 5, model="other")
-    queue.intake.clear(ShedReason.STOPPING)
+    queue.queue.clear(ShedReason.STOPPING)
     assert queue.shed == [("a", ShedReason.STOPPING), ("b", ShedReason.STOPPING)]
-    assert (queue.intake.items, queue.intake.bytes) == (0, 0)
+    assert (queue.queue.items, queue.queue.bytes) == (0, 0)

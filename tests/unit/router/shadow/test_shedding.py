@@ -105,7 +105,7 @@ async def test_busy_engines_are_left_alone_and_the_request_is_shed_in_time() -> 
 
 async def test_a_spent_budget_stops_comparing_until_it_is_refilled() -> None:
     bench = Bench(watch(), budget={"engine_seconds_per_minute": 60})
-    bench.comparator.purse.charge(65)
+    bench.comparator.budget.charge(65)
     async with running(bench):
         bench.comparator.offer(mirrored("r", answered_at=bench.time.seconds), 100)
         await asyncio.sleep(0.02)
@@ -123,7 +123,7 @@ async def test_engines_that_tell_nothing_get_one_comparison_at_a_time() -> None:
         await until(lambda: bool(bench.builds["full"].scores))
         await asyncio.sleep(0.02)
         assert len(bench.builds["full"].scores) == 1
-        assert bench.comparator.intake.items == 2
+        assert bench.comparator.queue.items == 2
 
 
 @pytest.mark.parametrize(
@@ -199,5 +199,5 @@ async def test_what_a_comparison_took_is_charged_once() -> None:
     bench.comparator._scorer._now = lambda: 2000.0 + next(ticks)
     await compare(bench, mirrored(candidates=("int8", "int4")), expected=2)
     total = sum(pair.engine_seconds for pair in bench.pairs)
-    assert total == pytest.approx(bench.comparator.purse.spent)
+    assert total == pytest.approx(bench.comparator.budget.spent)
     assert total > 0

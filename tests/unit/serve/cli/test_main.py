@@ -12,7 +12,7 @@ from rich.console import Console
 from penumbra.serve.cli import report as reporting
 from penumbra.serve.cli.main import COMMANDS, main
 from penumbra.serve.cli.report import Health, collect
-from penumbra.serve.cli.startup_view import PlainBoard, summary
+from penumbra.serve.cli.startup_view import PlainView, summary
 from penumbra.serve.errors import EXIT_CODE, ServeError
 from penumbra.serve.processes import start_time_of
 from penumbra.serve.supervisor.state import (
@@ -176,7 +176,7 @@ def test_health_is_what_every_part_says(
 
 
 def test_plain_board_says_each_change_once(capsys: pytest.CaptureFixture[str]) -> None:
-    board = PlainBoard(Console(width=200))
+    board = PlainView(Console(width=200))
     for state in (
         running(Phase.LOADING, is_ready=False),
         running(Phase.LOADING, is_ready=False),

@@ -10,7 +10,7 @@ from penumbra.deployments.config.spec import EngineSpec
 from penumbra.serve.errors import ProcessFailed, VariantFailed, WarmUpFailed
 from penumbra.serve.hosting.plan import FleetPlan, host_variant
 from penumbra.serve.supervisor import fleet_process
-from penumbra.serve.supervisor.fleet_process import FleetKeeper
+from penumbra.serve.supervisor.fleet_process import FleetProcess
 from penumbra.serve.supervisor.process import Program
 from penumbra.serve.supervisor.state import Phase, VariantRecord
 
@@ -55,7 +55,7 @@ class Fleet:
             environment={},
             log=folder / "fleet.log",
         )
-        self.keeper = FleetKeeper(program, plan, self.records, self._on_change, sweep=lambda: None)
+        self.keeper = FleetProcess(program, plan, self.records, self._on_change, sweep=lambda: None)
 
     def phase(self, variant: str) -> Phase:
         return self.records[f"demo-{variant}"].phase

@@ -10,13 +10,13 @@ import pytest
 
 from penumbra.serve.errors import ProcessFailed
 from penumbra.serve.supervisor import process as keeping
-from penumbra.serve.supervisor.process import Keeper, Program, describe_exit
+from penumbra.serve.supervisor.process import Program, SupervisedProcess, describe_exit
 from penumbra.serve.supervisor.state import Phase
 
 WAIT = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); signal.pause()"
 
 
-class TestKeeper(Keeper):
+class TestKeeper(SupervisedProcess):
     """Ready as soon as it is started; remembers the phases."""
 
     __test__ = False
@@ -46,7 +46,7 @@ class NeverReadyKeeper(TestKeeper):
         await asyncio.Event().wait()
 
 
-async def stop(keeper: Keeper, task: "asyncio.Task[None]") -> None:
+async def stop(keeper: SupervisedProcess, task: "asyncio.Task[None]") -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await keeper.stop()
