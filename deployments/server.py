@@ -1,14 +1,13 @@
 """Runs the control process: opens the store, takes over the configuration, serves until told."""
 
 import asyncio
-import contextlib
 import functools
 import logging
 import signal
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,6 +49,7 @@ from penumbra.router.flags.routing_table import Flag
 from penumbra.router.flags.validate import flag_problems
 from penumbra.router.link.messages import COMPARATOR_PATH
 from penumbra.router.listening import announced, bind, joined, local_host
+from penumbra.router.uvicorn_server import UvicornServer
 
 log = logging.getLogger(__name__)
 
@@ -228,14 +228,6 @@ def require_fitting_flags(
             )
 
 
-class _Server(uvicorn.Server):
-    """A uvicorn server that leaves the signals to its process: it would end it by them."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 async def _serve(app: FastAPI, sock: socket.socket) -> None:
     config = uvicorn.Config(
         app,
@@ -251,7 +243,7 @@ async def _serve(app: FastAPI, sock: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    server = _Server(config)
+    server = UvicornServer(config)
 
     def stop() -> None:
         server.should_exit = True

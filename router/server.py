@@ -1,14 +1,12 @@
 """Runs one gateway process: two uvicorn servers, the control link, the sweep, and a clean end."""
 
 import asyncio
-import contextlib
 import functools
 import gc
 import logging
 import signal
 import socket
 import time
-from collections.abc import Iterator
 
 import uvicorn
 from starlette.applications import Starlette
@@ -20,20 +18,13 @@ from penumbra.router.gateway.gateway import Gateway
 from penumbra.router.link.client import ControlLink, Duties
 from penumbra.router.listening import BACKLOG, announced, bind
 from penumbra.router.settings import GatewaySettings
+from penumbra.router.uvicorn_server import UvicornServer
 
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 30
 _LAST_REPORT_SECONDS = 1.0
 _GC_THRESHOLD = 50_000
-
-
-class _Server(uvicorn.Server):
-    """A uvicorn server that leaves the signals to its process."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 async def run_gateway(
@@ -79,7 +70,7 @@ async def run_gateway(
     log.info("gateway_stopped")
 
 
-def _servers(gateway: Gateway) -> tuple[list[tuple[_Server, socket.socket]], str]:
+def _servers(gateway: Gateway) -> tuple[list[tuple[UvicornServer, socket.socket]], str]:
     """The servers with their sockets; and where this process's metrics are, if anywhere."""
     settings = gateway.settings
     public_socket = bind(settings.host, settings.port, "gateway.port", is_shared=True)
@@ -115,7 +106,7 @@ def _link(gateway: Gateway, control_token: str | None, metrics: str) -> ControlL
     return link
 
 
-def _server(app: Starlette, protocol: object) -> _Server:
+def _server(app: Starlette, protocol: object) -> UvicornServer:
     config = uvicorn.Config(
         app,
         loop="none",
@@ -129,7 +120,7 @@ def _server(app: Starlette, protocol: object) -> _Server:
         backlog=BACKLOG,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    return _Server(config)
+    return UvicornServer(config)
 
 
 def _address(sock: socket.socket) -> str:

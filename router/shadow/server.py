@@ -1,14 +1,12 @@
 """Runs one comparator process: the socket, the link, the comparisons, and a clean end."""
 
 import asyncio
-import contextlib
 import datetime as dt
 import logging
 import secrets
 import signal
 import socket
 import time
-from collections.abc import Iterator
 
 import uvicorn
 
@@ -27,6 +25,7 @@ from penumbra.router.shadow.settings import ShadowSettings
 from penumbra.router.shadow.watch_list import Connect, WatchList
 from penumbra.router.upstream.http import HttpUpstream
 from penumbra.router.upstream.port import Upstream
+from penumbra.router.uvicorn_server import UvicornServer
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +34,6 @@ _LOOK_SECONDS = 0.02
 _ALIVE_SECONDS = 5.0
 """A comparator that did not look at its queue for this long gives no sign of life."""
 _CONNECTIONS = 64
-
-
-class _Server(uvicorn.Server):
-    """A uvicorn server that leaves the signals to its process."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 async def run_comparator(
@@ -165,4 +156,4 @@ async def _serve(comparator: Comparator, sock: socket.socket) -> None:
         access_log=False,
         timeout_graceful_shutdown=1,
     )
-    await _Server(config).serve(sockets=[sock])
+    await UvicornServer(config).serve(sockets=[sock])

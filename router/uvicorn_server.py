@@ -1,0 +1,15 @@
+"""A uvicorn server whose process handles the signals itself."""
+
+import contextlib
+from collections.abc import Iterator
+
+import uvicorn
+
+
+class UvicornServer(uvicorn.Server):
+    """Serves until `should_exit` is set; installs no signal handlers, which would end the process."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the handlers of the process in place; see uvicorn."""
+        yield
