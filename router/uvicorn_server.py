@@ -7,7 +7,7 @@ import uvicorn
 
 
 class UvicornServer(uvicorn.Server):
-    """Serves until `should_exit` is set; installs no signal handlers, which would end the process."""
+    """Serves until `should_exit` is set and leaves signal handlers to its process."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
