@@ -1,4 +1,4 @@
-"""What the signals see of a build's mistakes: `python -m benchmarks.harm_on_demo --variant int2`.
+"""Measures how many of a build's mistakes the harm signals see, on a demo variant.
 
 Asks a demo variant held-out tasks, greedily, and holds its answers against the right ones as the
 comparator would hold a candidate's against the baseline's; and scores the right answers through the
@@ -47,7 +47,7 @@ class Build:
         return found["input_ids"]
 
     def answer(self, task: Task) -> Answer:
-        """What the build says, greedily."""
+        """The build's greedy answers."""
         prompt = self.prompt(task)
         with torch.no_grad():
             ids = self.model.generate(prompt, max_new_tokens=MOST_TOKENS, do_sample=False)
@@ -69,7 +69,7 @@ class Build:
 
 @dataclass
 class Seen:
-    """What came of one slice."""
+    """Counts of one slice."""
 
     wrong: int = 0
     wrong_and_harm: int = 0

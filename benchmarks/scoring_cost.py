@@ -1,4 +1,4 @@
-"""What scoring costs beside answering, and how far apart the builds are, on running engines.
+"""Measures the cost of scoring beside answering, and the builds' distance, on running engines.
 
 Asks the demo's held-out tasks of the baseline, then teacher-forces its own tokens through every
 build, and prints Markdown tables: cost of a score against a whole mirrored answer, against the
@@ -61,7 +61,7 @@ class Case:
 
 @dataclass
 class Timing:
-    """How long the requests of one kind took."""
+    """Seconds that the requests of one kind took."""
 
     seconds: float = 0.0
     answer_bytes: list[int] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What shadowing everything costs the clients: shadow 0 % beside 100 %, in turns, in one run.
+"""Measures what shadowing costs the clients: 0 % beside 100 %, in turns, in one run.
 
     python -m benchmarks.shadow_primary [--rounds 6] [--seconds 5] [--budget 30]
 
@@ -46,7 +46,7 @@ _WARMUP_SECONDS = 1.0
 
 @dataclass
 class Window:
-    """What the clients saw in one round."""
+    """Latencies and throughput of one round, as the clients saw them."""
 
     first: list[float]
     """Seconds from the request sent to the first byte of its answer's body."""

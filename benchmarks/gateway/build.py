@@ -1,4 +1,4 @@
-"""What a run needs before it can start: the C tools compiled, the peers installed.
+"""Prepares a run: compiles the C tools and installs the peers.
 
 Everything goes to `benchmarks/.build/`, once: a second run only checks that it is there.
 """

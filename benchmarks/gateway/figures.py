@@ -129,9 +129,9 @@ METRICS: tuple[Metric, ...] = (
 
 
 def noise(rounds: Sequence[Round]) -> str:
-    """How quiet the machine was, in words."""
+    """One sentence on how quiet the machine was."""
     foreign = metric("foreign_percent")
-    taken = spread(foreign.of(r, r) for one in rounds for r in one.values())
+    taken = spread(foreign.of(r, r) for figures in rounds for r in figures.values())
     if taken is None:
         return "not measured"
     text = f"others took {taken.median:.0f} % of the target's core (at most {taken.high:.0f} %)"
@@ -151,7 +151,7 @@ def spread(values: Iterable[float | None]) -> Spread | None:
 
 def over_rounds(which: Metric, target: str, rounds: Sequence[Round]) -> Spread | None:
     """One metric of one target."""
-    return spread(value(which, target, one) for one in rounds)
+    return spread(value(which, target, round_) for round_ in rounds)
 
 
 def value(which: Metric, target: str, one: Round) -> float | None:
@@ -165,7 +165,7 @@ def ratio(
     which: Metric, peers: Sequence[str], rounds: Sequence[Round], best: Best
 ) -> Spread | None:
     """Ours over the best of these peers, round by round."""
-    return spread(_ratio_in(which, peers, one, best) for one in rounds)
+    return spread(_ratio_in(which, peers, round_, best) for round_ in rounds)
 
 
 def _ratio_in(which: Metric, peers: Sequence[str], one: Round, best: Best) -> float | None:
@@ -196,8 +196,8 @@ def _judge(claim: str, measured: Spread | None, holds: Callable[[float], bool]) 
 
 def verdicts(rounds: Sequence[Round]) -> list[Verdict]:
     """The targets of the gateway, judged on the medians of this run's ratios."""
-    rust = sorted({r.target for one in rounds for r in one.values() if r.kind == "rust"})
-    ours = [one[OURS] for one in rounds if OURS in one]
+    rust = sorted({r.target for figures in rounds for r in figures.values() if r.kind == "rust"})
+    ours = [figures[OURS] for figures in rounds if OURS in figures]
     per_core, per_token = metric("requests_per_core"), metric("cpu_us_per_token")
     added = metric("added_p50_us_1")
     return [

@@ -51,7 +51,7 @@ class Running:
         return sum(time.clock_gettime((~pid << 3) | _CPU_CLOCK) for pid in self.pids())
 
     def memory(self) -> Memory:
-        """What the process and its descendants hold now."""
+        """Memory and CPU that the process and its descendants hold now."""
         pids = self.pids()
         rss = tuple(_field_mb(Path(f"/proc/{pid}/status"), "VmRSS:") for pid in pids)
         pss = sum(_field_mb(Path(f"/proc/{pid}/smaps_rollup"), "Pss:") for pid in pids)

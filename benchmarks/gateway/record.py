@@ -1,4 +1,4 @@
-"""What a run writes down: where it ran, and its files."""
+"""Writes a run's record: the machine, the figures and the files."""
 
 import json
 import os

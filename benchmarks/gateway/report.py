@@ -21,7 +21,7 @@ def markdown(
     verdicts: Sequence[Verdict],
 ) -> str:
     """Tables of figures and of ratios, the verdicts, and what is missing."""
-    names = list(dict.fromkeys(name for one in rounds for name in one))
+    names = list(dict.fromkeys(name for figures in rounds for name in figures))
     parts = [
         "# Gateway benchmark",
         "\n".join(f"- {key}: {text}" for key, text in environment.items()),
@@ -42,7 +42,7 @@ def _figures(names: Sequence[str], rounds: Sequence[Round]) -> list[list[str]]:
         [
             name,
             *(_cell(over_rounds(m, name, rounds), m.digits) for m in METRICS),
-            str(sum(one[name].errors for one in rounds if name in one)),
+            str(sum(figures[name].errors for figures in rounds if name in figures)),
         ]
         for name in names
     ]

@@ -77,7 +77,7 @@ def main() -> int:
     text = report.markdown(facts, rounds, missing, verdicts)
     data = {
         "environment": facts,
-        "rounds": [{n: r.model_dump() for n, r in one.items()} for one in rounds],
+        "rounds": [{n: r.model_dump() for n, r in figures.items()} for figures in rounds],
         "missing": missing,
         "verdicts": [v.model_dump() for v in verdicts],
     }
@@ -132,7 +132,9 @@ def _run(options: argparse.Namespace) -> tuple[list[Round], dict[str, str]]:
                 # Each round starts elsewhere, so that no target always follows the same neighbour.
                 turn = number * 3 % len(targets)
                 rounds.append(_round(bench, [*targets[turn:], *targets[:turn]], number, missing))
-    return [{t.name: one[t.name] for t in targets if t.name in one} for one in rounds], missing
+    return [
+        {t.name: figures[t.name] for t in targets if t.name in figures} for figures in rounds
+    ], missing
 
 
 def _round(bench: Bench, order: list[Target], number: int, missing: dict[str, str]) -> Round:

@@ -62,7 +62,7 @@ SCENARIOS: tuple[Scenario, ...] = (
 
 
 class Measurement(BaseModel):
-    """What one window showed. Times in microseconds unless they say otherwise."""
+    """Figures of one window. Times are microseconds unless the name says otherwise."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -1,4 +1,4 @@
-"""What is measured: how each target is started in front of the same two upstreams.
+"""The targets, and how each is started in front of the same two upstreams.
 
 Every peer gets its lightest setting that does the job: round robin or an even split over the two
 upstreams, no access log; its own defaults hold for the rest. Penumbra runs with everything on.
@@ -25,7 +25,7 @@ Kind = Literal["direct", "floor", "ours", "rust", "python"]
 
 @dataclass(frozen=True)
 class Site:
-    """Where a target is started."""
+    """The folder and the upstreams of one target."""
 
     work: Path
     """A folder for its configuration and log."""
@@ -39,7 +39,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Launch:
-    """How to start a target."""
+    """The command that starts a target, and its port."""
 
     command: list[str]
     port: int | None = None
@@ -64,14 +64,14 @@ class Target:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now."""
+    """A loopback port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def environment(extra: dict[str, str], home: Path) -> dict[str, str]:
-    """What a target sees of this process's environment: no proxies, no keys, no home."""
+    """The environment of a target: no proxies, no keys, a home of its own."""
     return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", **extra}
 
 

@@ -82,7 +82,11 @@ def _run(
 
 
 def _kind(results: Results, *, is_null: bool) -> Results:
-    return {one.name: results[one.name] for one in DISPLACEMENTS if one.is_null == is_null}
+    return {
+        scenario.name: results[scenario.name]
+        for scenario in DISPLACEMENTS
+        if scenario.is_null == is_null
+    }
 
 
 def _proofs(reps: int, seed: int) -> str:
@@ -103,9 +107,9 @@ def _failures(reps: int, seed: int) -> str:
 
 def _rows(results: Results) -> list[list[str]]:
     return [
-        [name, f"{100 * one.fired / one.reps:.1f} %", delay(one)]
+        [name, f"{100 * outcome.fired / outcome.reps:.1f} %", delay(outcome)]
         for name, of_rule in results.items()
-        for one in of_rule.values()
+        for outcome in of_rule.values()
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a count of events in so many repetitions says of a probability."""
+"""Bounds on a probability from a count of events in a number of repetitions."""
 
 from math import exp, lgamma, log
 

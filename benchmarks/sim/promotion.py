@@ -1,4 +1,4 @@
-"""How soon a stream is proven, how often falsely; and when the failure process trips."""
+"""Simulates promotion: time to proof, false proofs, and trips of the failure process."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ FAILURE_TOLERANCE, FAILURE_ALPHA = 0.005, 0.002
 
 @dataclass(frozen=True)
 class Candidate:
-    """What one stream's observations are like."""
+    """Distribution of one stream's observations."""
 
     name: str
     signal: str

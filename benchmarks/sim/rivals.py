@@ -41,7 +41,7 @@ class Rivals:
         self._failed = np.zeros(reps)
         weights = np.r_[np.full(SLICES, 0.5 / SLICES), 0.5]
         self._bars = -np.log(ALPHA * weights)[:, None]
-        self._quantiles = np.array([NormalDist().inv_cdf(1 - ALPHA * one) for one in weights])
+        self._quantiles = np.array([NormalDist().inv_cdf(1 - ALPHA * weight) for weight in weights])
         self._quantile = NormalDist().inv_cdf(1 - ALPHA)
 
     def observe(self, first: int, slices: Ints, values: Floats) -> None:

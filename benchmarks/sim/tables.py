@@ -34,7 +34,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def false_alarms(results: Results, has_rivals: bool = True) -> str:
-    """How often each rule rolled back a candidate within tolerance."""
+    """Table of false rollbacks: share of candidates within tolerance that each rule rolled back."""
     rivals = RULES if has_rivals else ()
     rows = []
     for name, of_rule in results.items():
@@ -78,7 +78,7 @@ def short_delays(results: Results) -> str:
 
 
 def broken_promises(nulls: Results, regressions: Results) -> list[str]:
-    """What is worse than it may be, in words."""
+    """Sentences on the figures that miss their limit."""
     broken = []
     for name, of_rule in nulls.items():
         shipped = of_rule[SHIPPED]

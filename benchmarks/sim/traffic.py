@@ -1,4 +1,4 @@
-"""What the simulated candidates do."""
+"""The simulated candidates and their traffic."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

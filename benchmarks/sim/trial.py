@@ -20,7 +20,7 @@ SHIPPED = "restarting e-process (shipped)"
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one rule in one scenario."""
+    """Outcome of one rule in one scenario."""
 
     reps: int
     fired: int

@@ -67,7 +67,7 @@ def _ask(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _choice(dashboard: Mapping[str, Any], choice: Mapping[str, str]) -> dict[str, str]:
     """What must be chosen; a variable that has All shows all there is."""
-    variables = {one["name"]: one for one in dashboard["templating"]["list"]}
+    variables = {variable["name"]: variable for variable in dashboard["templating"]["list"]}
     return {
         name: value
         for name, value in choice.items()

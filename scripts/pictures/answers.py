@@ -1,4 +1,4 @@
-"""What a Prometheus answers to every query of the dashboards, in a form that can be kept."""
+"""Records a Prometheus's answers to every query of the dashboards."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -70,7 +70,10 @@ def answers(
     panels: dict[str, dict[str, Result]] = {}
     for query in panel_queries(dashboard, choice, times):
         panels.setdefault(query.title, {})[query.ref] = prometheus.answer(query)
-    colors = {one["name"]: one["iconColor"] for one in dashboard["annotations"]["list"]}
+    colors = {
+        annotation["name"]: annotation["iconColor"]
+        for annotation in dashboard["annotations"]["list"]
+    }
     return {
         "choice": choice,
         "panels": panels,
@@ -83,15 +86,15 @@ def answers(
 
 
 def page_input(dashboard: Mapping[str, Any], kept: Mapping[str, Any]) -> Result:
-    """What the page needs to draw one dashboard.
+    """Data from which the page draws one dashboard.
 
     Raises:
         KeyError: The kept results lack a panel: they are of an older dashboard.
     """
     name = str(dashboard["uid"]).removeprefix("penumbra-")
     found = kept["dashboards"][name]
-    panels = [one for one in dashboard["panels"] if one["type"] != "row"]
-    if unknown := [one["title"] for one in panels if one["title"] not in found["panels"]]:
+    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    if unknown := [panel["title"] for panel in panels if panel["title"] not in found["panels"]]:
         raise KeyError(
             f"the kept results of {name} have no panel {unknown[0]!r}: they are of another version"
             " of the dashboard; ask Prometheus again"
@@ -111,7 +114,7 @@ def page_input(dashboard: Mapping[str, Any], kept: Mapping[str, Any]) -> Result:
 
 def _moments(series: Sequence[Result]) -> list[float]:
     """Each time once: a series says the same until the next change."""
-    return sorted({float(value) for one in series for _, value in one["values"]})
+    return sorted({float(value) for result in series for _, value in result["values"]})
 
 
 def _seconds(step: str) -> float:

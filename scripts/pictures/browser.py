@@ -42,7 +42,7 @@ class _Handler(SimpleHTTPRequestHandler):
         self.wfile.write(self._inputs[name])
 
     def do_POST(self) -> None:
-        """What the page has drawn and what went wrong."""
+        """Panels that the page has drawn, and its errors."""
         length = int(self.headers.get("Content-Length", 0))
         self._drawn.append(json.loads(self.rfile.read(length)))
         self.send_response(HTTPStatus.NO_CONTENT)
@@ -116,7 +116,9 @@ def take(inputs: Mapping[str, Any], out: Path, width: int, scale: float) -> list
 
 def height_of(dashboard: Mapping[str, Any]) -> int:
     """Of the page, CSS pixels; panels in collapsed rows are not drawn."""
-    places = [one["gridPos"] for one in dashboard["panels"] if not one.get("collapsed", False)]
+    places = [
+        panel["gridPos"] for panel in dashboard["panels"] if not panel.get("collapsed", False)
+    ]
     rows: int = max(place["y"] + place["h"] for place in places)
     return HEAD_PIXELS + rows * CELL_PIXELS
 
@@ -148,7 +150,7 @@ def _screenshot(
 
 
 def _check(dashboard: Mapping[str, Any], drawn: list[Any]) -> None:
-    wanted = sum(one["type"] != "row" for one in dashboard["panels"])
+    wanted = sum(panel["type"] != "row" for panel in dashboard["panels"])
     if not drawn:
         raise PictureFailed(f"{dashboard['title']}: the page did not say that it was drawn")
     last = drawn[-1]

@@ -1,4 +1,4 @@
-"""What the tests of continued streams share: the requests, and what their client must see."""
+"""Requests of the tests of continued streams, and the text that their client must see."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def stream_body(path: str, **more: Any) -> dict[str, Any]:
 
 
 def events_before(path: str, words: int) -> int:
-    """How many events an engine has sent when it has said so many words."""
+    """Number of events that an engine has sent after so many words."""
     return words + (path == CHAT)
 
 

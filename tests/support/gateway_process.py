@@ -192,7 +192,7 @@ def eventually(
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on."""
+    """A loopback port that is free."""
     chooser = random.Random()
     while True:
         port = chooser.choice(_PORTS)

@@ -42,7 +42,7 @@ def dumps(body: object) -> bytes:
 
 @dataclass
 class StreamView:
-    """What a client makes of a stream of chat or text completions."""
+    """The answer as a client assembles it from a stream of chat or text completions."""
 
     payloads: list[bytes]
     """The data of each event, in order."""

@@ -108,7 +108,7 @@ Behaviour = Callable[[Exchange], Awaitable[None]]
 
 
 class Owner(Protocol):
-    """What a connection needs of its server."""
+    """Interface of the server that a connection uses."""
 
     async def answer(self, exchange: Exchange) -> None: ...
     def adopt(self, connection: "Connection") -> None: ...

@@ -1,4 +1,4 @@
-"""What the kernel knows of a loopback connection: whether the other end has read what was sent."""
+"""Reads the kernel's state of a loopback connection: has the other end read what was sent?"""
 
 import socket
 import struct
