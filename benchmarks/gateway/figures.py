@@ -6,6 +6,7 @@ range of the rounds' ratios are reported, never a ratio of medians.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import comb
 from statistics import median
 from typing import Literal
 
@@ -172,6 +173,30 @@ def _ratio_in(which: Metric, peers: Sequence[str], one: Round, best: Best) -> fl
     ours = value(which, OURS, one)
     theirs = [v for peer in peers if (v := value(which, peer, one)) is not None and v > 0]
     return ours / best(theirs) if ours is not None and theirs else None
+
+
+def advantage(which: Metric, peer: str, rounds: Sequence[Round]) -> list[float]:
+    """Ours against a peer in each round, above 1 where ours is better; for figures above 0."""
+    ratios = (_ratio_in(which, [peer], round_, max) for round_ in rounds)
+    known = (found for found in ratios if found)
+    return [1 / found if which.name.startswith("cpu") else found for found in known]
+
+
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> Spread | None:
+    """The median and its confidence interval by order statistics, for any distribution.
+
+    The interval from the k-th lowest to the k-th highest value covers the median with probability
+    1 - 2 P(Binomial(n, 1/2) < k) (the sign test); the largest k that keeps the confidence is
+    taken. None below six values, where no k does.
+    """
+    ordered, count = sorted(values), len(values)
+    missed, rank = 0.0, 0
+    while missed + comb(count, rank) / 2**count <= (1 - confidence) / 2:
+        missed += comb(count, rank) / 2**count
+        rank += 1
+    if rank == 0:
+        return None
+    return Spread(median(ordered), ordered[rank - 1], ordered[-rank])
 
 
 Outcome = Literal["pass", "miss", "not judged"]

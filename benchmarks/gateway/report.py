@@ -9,9 +9,13 @@ from benchmarks.gateway.figures import (
     Round,
     Spread,
     Verdict,
+    advantage,
+    median_interval,
+    metric,
     over_rounds,
     ratio,
 )
+from benchmarks.gateway.targets import EARLIER
 
 
 def markdown(
@@ -21,7 +25,7 @@ def markdown(
     verdicts: Sequence[Verdict],
 ) -> str:
     """Tables of figures and of ratios, the verdicts, and what is missing."""
-    names = list(dict.fromkeys(name for figures in rounds for name in figures))
+    names = list(dict.fromkeys(name for results in rounds for name in results))
     parts = [
         "# Gateway benchmark",
         "\n".join(f"- {key}: {text}" for key, text in environment.items()),
@@ -32,6 +36,11 @@ def markdown(
         "## Verdicts",
         "\n".join(_verdict(v) for v in verdicts),
     ]
+    if EARLIER in names:
+        parts += [
+            f"## {OURS} against {EARLIER}: above 1 is better, median (its 95 % interval)",
+            "\n".join(_before_and_after(rounds)),
+        ]
     if missing:
         parts += ["## Not measured", "\n".join(f"- {n}: {why}" for n, why in missing.items())]
     return "\n\n".join(parts) + "\n"
@@ -42,7 +51,7 @@ def _figures(names: Sequence[str], rounds: Sequence[Round]) -> list[list[str]]:
         [
             name,
             *(_cell(over_rounds(m, name, rounds), m.digits) for m in METRICS),
-            str(sum(figures[name].errors for figures in rounds if name in figures)),
+            str(sum(results[name].errors for results in rounds if name in results)),
         ]
         for name in names
     ]
@@ -53,6 +62,15 @@ def _ratios(names: Sequence[str], rounds: Sequence[Round]) -> list[list[str]]:
         return [peer, *(_cell(_against(m, peer, rounds), 2) for m in METRICS)]
 
     return [row(peer) for peer in names if peer != OURS]
+
+
+def _before_and_after(rounds: Sequence[Round]) -> list[str]:
+    lines = []
+    for name in ("requests_per_core", "cpu_us_per_request", "cpu_us_per_token"):
+        which = metric(name)
+        values = advantage(which, EARLIER, rounds)
+        lines.append(f"- {which.label}: {_cell(median_interval(values), 3)}, {len(values)} rounds")
+    return lines
 
 
 def _against(which: Metric, peer: str, rounds: Sequence[Round]) -> Spread | None:

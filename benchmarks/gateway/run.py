@@ -30,12 +30,14 @@ from benchmarks.gateway.scenarios import (
     request_bytes,
 )
 from benchmarks.gateway.targets import (
+    EARLIER,
     KEY,
     OVERHEADS,
     TARGETS,
     Launch,
     Site,
     Target,
+    earlier,
     environment,
     free_port,
 )
@@ -77,7 +79,7 @@ def main() -> int:
     text = report.markdown(facts, rounds, missing, verdicts)
     data = {
         "environment": facts,
-        "rounds": [{n: r.model_dump() for n, r in figures.items()} for figures in rounds],
+        "rounds": [{n: r.model_dump() for n, r in results.items()} for results in rounds],
         "missing": missing,
         "verdicts": [v.model_dump() for v in verdicts],
     }
@@ -92,6 +94,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="four targets, one short round")
     parser.add_argument("--rounds", type=int, help="default 3")
     parser.add_argument("--targets", help="comma-separated; direct is always measured")
+    parser.add_argument(
+        "--against", type=Path, metavar="CHECKOUT", help="penumbra of another checkout, too"
+    )
     parser.add_argument("--overheads", action="store_true", help="penumbra with features off, too")
     parser.add_argument("--strict", action="store_true", help="fail when a verdict is not `pass`")
     parser.add_argument("--out", type=Path, default=BUILD / "bench-gateway.json", metavar="FILE")
@@ -101,16 +106,18 @@ def _options() -> argparse.Namespace:
 
 
 def _chosen(options: argparse.Namespace) -> list[Target]:
-    targets = [*TARGETS, *(OVERHEADS if options.overheads else ())]
+    before = [earlier(options.against)] if options.against else []
+    targets = [*TARGETS, *before, *(OVERHEADS if options.overheads else ())]
     wanted = options.targets.split(",") if options.targets else None
     if wanted is None and options.quick:
         wanted = [*_QUICK, *(t.name for t in OVERHEADS if options.overheads)]
     if wanted is None:
         return targets
     known = {t.name for t in (*TARGETS, *OVERHEADS)}
-    if unknown := set(wanted) - known:
+    wanted += [t.name for t in before]
+    if unknown := set(wanted) - known - {EARLIER}:
         raise MissingError(f"unknown targets {sorted(unknown)}; known: {sorted(known)}")
-    return [t for t in (*TARGETS, *OVERHEADS) if t.name in {DIRECT, *wanted}]
+    return [t for t in (*TARGETS, *before, *OVERHEADS) if t.name in {DIRECT, *wanted}]
 
 
 def _run(options: argparse.Namespace) -> tuple[list[Round], dict[str, str]]:
@@ -133,7 +140,7 @@ def _run(options: argparse.Namespace) -> tuple[list[Round], dict[str, str]]:
                 turn = number * 3 % len(targets)
                 rounds.append(_round(bench, [*targets[turn:], *targets[:turn]], number, missing))
     return [
-        {t.name: figures[t.name] for t in targets if t.name in figures} for figures in rounds
+        {t.name: results[t.name] for t in targets if t.name in results} for results in rounds
     ], missing
 
 

@@ -19,6 +19,7 @@ from benchmarks.gateway.build import ROOT, MissingError, ensure_nginx, ensure_ve
 
 KEY = "sk-penumbra-bench"
 MODEL = "bench"
+EARLIER = "penumbra before"
 
 Kind = Literal["direct", "floor", "ours", "rust", "python"]
 
@@ -134,10 +135,10 @@ _SLICES: list[dict[str, Any]] = [
 Without = Literal["", "auth", "slices", "split", "metrics"]
 
 
-def _penumbra(without: Without = "") -> Callable[[Site], Launch]:
+def _penumbra(without: Without = "", checkout: Path = ROOT) -> Callable[[Site], Launch]:
     def prepare(site: Site) -> Launch:
-        if not (ROOT / "router" / "__main__.py").exists():
-            raise MissingError("router/__main__.py does not exist")
+        if not (checkout / "router" / "__main__.py").exists():
+            raise MissingError(f"{checkout}/router/__main__.py does not exist")
         full, int8 = site.urls()
         model = {
             "baseline": "full",
@@ -155,9 +156,13 @@ def _penumbra(without: Without = "") -> Callable[[Site], Launch]:
         }
         config = site.work / "gateway.json"
         config.write_text(json.dumps(settings))
-        module = "benchmarks.gateway.bare" if without == "metrics" else "penumbra.router"
+        is_packaged = (checkout / "src" / "penumbra").exists()
+        module = "penumbra.router" if is_packaged else "router"
+        if without == "metrics":
+            module = "benchmarks.gateway.bare"
         command = [sys.executable, "-m", module, "--settings", str(config)]
-        return Launch(command, port, env={"PYTHONPATH": str(ROOT)})
+        path = os.pathsep.join((str(checkout / "src"), str(checkout)))
+        return Launch(command, port, env={"PYTHONPATH": path})
 
     return prepare
 
@@ -256,4 +261,9 @@ OVERHEADS: tuple[Target, ...] = (
     Target("penumbra without split", "ours", _penumbra("split")),
     Target("penumbra without metrics", "ours", _penumbra("metrics")),
 )
-"""What single features of penumbra cost."""
+"""Penumbra with single features off."""
+
+
+def earlier(checkout: Path) -> Target:
+    """Penumbra as another checkout of this repository has it, on this interpreter."""
+    return Target(EARLIER, "ours", _penumbra(checkout=checkout.resolve()))
