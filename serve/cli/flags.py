@@ -9,6 +9,7 @@ import yaml
 from rich.console import Console, RenderableType
 
 from penumbra.deployments.config import strict_yaml
+from penumbra.deployments.errors import ConfigInvalid
 from penumbra.serve.cli import flag_views
 from penumbra.serve.cli.admin_client import AdminError, flag_path
 from penumbra.serve.cli.options import AdminUrl, AsJson, Reason, admin_client
@@ -210,7 +211,7 @@ def _subject(tenant: str | None, key: str | None) -> dict[str, str]:
 def _read_flag(path: Path) -> dict[str, Any]:
     try:
         data = strict_yaml.parse(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, ConfigInvalid) as error:
         raise AdminError(f"{path}: {error}") from error
     if not isinstance(data, dict):
         raise AdminError(f"{path}: wanted a mapping")
