@@ -6,7 +6,7 @@ DeploymentsError
 ├── Unauthorized (401)          no token, or an unknown one
 ├── Forbidden (403)             the token's role may not do this
 ├── NotFound (404)              no such model, pin or epoch
-├── Conflict (409)              somebody else changed the flag first
+├── Conflict (409)              the flag was changed in the meantime
 │   └── AlreadyJudged (409)     a request got another judgement before (`feedback`)
 ├── RequestInvalid (400)        the request cannot be understood
 ├── RequestTooLarge (413)       the request's body is larger than is taken
@@ -109,9 +109,15 @@ class NotFound(DeploymentsError):
 
 
 class Conflict(DeploymentsError):
-    """Somebody else changed the flag first."""
+    """The flag was changed since the epoch that this change is based on."""
 
     code = "conflict"
+
+
+class AlreadyJudged(Conflict):
+    """The request has been judged differently before."""
+
+    code = "feedback_exists"
 
 
 class FlagRefused(DeploymentsError):

@@ -13,9 +13,9 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from penumbra.deployments.errors import Conflict, FlagRefused, NotFound, StoreUnavailable
-from penumbra.deployments.gateways.publisher import Arrival, Delivery, Publisher
+from penumbra.deployments.gateways.publisher import Delivery, Publisher
 from penumbra.deployments.history import config_effects
-from penumbra.deployments.history.changes import Change, ChangeOutcome, Clocks, Edit
+from penumbra.deployments.history.changes import Arrival, Change, ChangeOutcome, Clocks, Edit
 from penumbra.deployments.history.events import ConfigPayload, Draft, Event, FlagPayload, Kind
 from penumbra.deployments.history.state import EMPTY, State, fold
 from penumbra.deployments.metrics.control_metrics import ControlMetrics, Series

@@ -16,16 +16,16 @@ from datetime import timedelta
 
 from penumbra.deployments.control.controller import Clocks, Controller
 from penumbra.deployments.control.rollback_timer import RollbackTimer
-from penumbra.deployments.errors import NotFound
+from penumbra.deployments.errors import AlreadyJudged, NotFound
 from penumbra.deployments.evidence.judge import (
     EvidenceBook,
     name_of,
     report_of_feedback,
     runs_to_keep,
 )
-from penumbra.deployments.gateways.feedback_relay import AlreadyJudged, UserFeedback
 from penumbra.deployments.history.config_effects import draft_of
 from penumbra.deployments.history.events import Draft
+from penumbra.deployments.history.user_feedback import UserFeedback
 from penumbra.deployments.rollouts.payload import RolloutPayload, takes_away
 from penumbra.deployments.rollouts.record import Key, Phase, Rollout
 from penumbra.deployments.store import observation_tables

@@ -8,10 +8,10 @@ from datetime import datetime
 
 from penumbra.deployments.actors import GUARD
 from penumbra.deployments.evidence.run_evidence import RunEvidence
-from penumbra.deployments.gateways.feedback_relay import UserFeedback
 from penumbra.deployments.history.config_effects import draft_of, obstacle_of
 from penumbra.deployments.history.events import Draft, Event
 from penumbra.deployments.history.state import State, apply_event
+from penumbra.deployments.history.user_feedback import UserFeedback
 from penumbra.deployments.rollouts.decide import decide
 from penumbra.deployments.rollouts.findings import Findings
 from penumbra.deployments.rollouts.payload import Decided, RolloutPayload

@@ -1,9 +1,6 @@
 """One bet for each prompt and each session: exact, within a bounded memory. Pure."""
 
-from typing import Any
-
-REMEMBERED = 250_000
-"""Prompts, and sessions. The oldest are forgotten; the horizon of a run is far below."""
+from penumbra.deployments.rollouts.spec import REMEMBERED
 
 
 class SeenClusters:
@@ -26,18 +23,6 @@ class SeenClusters:
         if session:
             _remember(self._sessions, session)
         return True
-
-    def dump(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {"clusters": list(self._clusters), "sessions": list(self._sessions)}
-
-    @classmethod
-    def restore(cls, dumped: dict[str, Any]) -> "SeenClusters":
-        """Goes on where `dump` was."""
-        clusters = cls()
-        clusters._clusters = dict.fromkeys(dumped["clusters"])
-        clusters._sessions = dict.fromkeys(dumped["sessions"])
-        return clusters
 
 
 def _remember(seen: dict[int, None], value: int) -> None:

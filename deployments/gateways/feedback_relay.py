@@ -12,12 +12,10 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
 
-from penumbra.deployments.errors import Conflict, DeploymentsError
+from penumbra.deployments.errors import AlreadyJudged, Conflict, DeploymentsError
 from penumbra.deployments.gateways.link import Link
-from penumbra.router.link.feedback import CONTENT_SCORE
+from penumbra.deployments.history.user_feedback import UserFeedback
 from penumbra.router.link.messages import Attribution, Feedback, FeedbackDone, Found, Seek, encode
 
 log = logging.getLogger(__name__)
@@ -26,38 +24,6 @@ SEEK_SECONDS = 2.0
 """For how long the other gateways may look for a request."""
 IN_FLIGHT = 256
 """Judgements that are looked for and stored at once; more are refused, to be sent again."""
-
-
-class AlreadyJudged(Conflict):
-    """The request has been judged differently before."""
-
-    code = "feedback_exists"
-
-
-@dataclass(frozen=True, slots=True)
-class UserFeedback:
-    """One row of the table `feedback`; (tenant, request_id) is its identity."""
-
-    request_id: str
-    tenant: str
-    """Who made the request and judges its answer."""
-    model: str
-    variant: str
-    """Who answered."""
-    slice: str
-    thumb: bool | None
-    """True is up."""
-    score: float | None
-    """In [0, 1]."""
-    is_escalated: bool
-    metadata: dict[str, Any]
-    """Whatever the application wants to keep with it; never looked at."""
-
-    @property
-    def is_negative(self) -> bool:
-        """Whether the user was not content: counts as 1 for the signal `feedback`."""
-        is_scored_low = self.score is not None and self.score < CONTENT_SCORE
-        return self.thumb is False or is_scored_low or self.is_escalated
 
 
 class FeedbackRelay:

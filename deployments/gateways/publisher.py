@@ -9,10 +9,10 @@ comparators, whose acknowledgements nobody waits for.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from penumbra.deployments.gateways.inbox import LinkInbox
 from penumbra.deployments.gateways.link import Channel, Link, LinkClosed
+from penumbra.deployments.history.changes import Arrival
 from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.link.messages import (
     EpochApplied,
@@ -27,18 +27,6 @@ from penumbra.router.link.messages import (
 log = logging.getLogger(__name__)
 
 _HELLO_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """How far an epoch got within the time given."""
-
-    connected: int
-    """Gateways that it was sent to."""
-    acknowledged: int
-    """Those that have put it into force."""
-    seconds: float | None
-    """From the durable commit to the last acknowledgement; None unless there is one from all."""
 
 
 class Delivery:

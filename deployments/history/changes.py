@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from penumbra.deployments.gateways.publisher import Arrival
 from penumbra.deployments.history.events import Kind
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot
 
@@ -23,6 +22,18 @@ class Change:
     """Model -> edit; all are made, or none."""
     expected_epoch: int | None = None
     """Refuse if one of the models was changed after this epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """How far an epoch got within the time given."""
+
+    connected: int
+    """Gateways that it was sent to."""
+    acknowledged: int
+    """Those that have put it into force."""
+    seconds: float | None
+    """From the durable commit to the last acknowledgement; None unless there is one from all."""
 
 
 @dataclass(frozen=True, slots=True)

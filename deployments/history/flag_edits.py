@@ -1,7 +1,7 @@
 """The ways in which an operator changes one flag, each as a function of the flag. Pure."""
 
-from penumbra.deployments.control.controller import Edit
 from penumbra.deployments.errors import NotFound
+from penumbra.deployments.history.changes import Edit
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Pin
 
 

@@ -14,8 +14,9 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from penumbra.deployments.gateways.feedback_relay import UserFeedback
-from penumbra.deployments.gateways.publisher import Arrival, Delivery
+from penumbra.deployments.gateways.publisher import Delivery
+from penumbra.deployments.history.changes import Arrival
+from penumbra.deployments.history.user_feedback import UserFeedback
 from penumbra.deployments.metrics.history_counters import HistoryCounters
 from penumbra.deployments.store.observation_tables import RollbackTimes
 from penumbra.monitoring.metrics.build_info import build_labels

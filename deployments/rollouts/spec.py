@@ -8,7 +8,6 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from penumbra.deployments.evidence.seen_clusters import REMEMBERED
 from penumbra.monitoring.observations import Signal
 from penumbra.router.flags.bucketing import basis_points
 from penumbra.router.flags.routing_table import NAME
@@ -23,6 +22,8 @@ SAFETY = frozenset({"rollback", "quarantine"})
 QUALITY = frozenset({Signal.DISPLACEMENT, Signal.HARM})
 """Signals of pairs: what promotion is proved by, and what a broken instrument makes worthless."""
 LATENCY = frozenset({Signal.TTFT, Signal.TPOT})
+REMEMBERED = 250_000
+"""Prompts, and as many sessions, that a run remembers: the bound of the horizon."""
 
 
 class Calibrate(BaseModel):

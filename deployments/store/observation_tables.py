@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from penumbra.deployments.gateways.feedback_relay import UserFeedback
+from penumbra.deployments.history.user_feedback import UserFeedback
 from penumbra.monitoring.observations import Report
 
 _metadata = sa.MetaData()

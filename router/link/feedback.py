@@ -26,8 +26,6 @@ LARGEST_METADATA_BYTES = 4 * 1024
 DEEPEST_METADATA = 12
 """Objects and lists within each other: three processes read and write it, and each must be able
 to."""
-CONTENT_SCORE = 0.5
-"""A score below it says that the user was not content."""
 REMEMBERED = 100_000
 """Requests, at most, whose server one process remembers; at least half as many."""
 ANSWER_SECONDS = 5.0

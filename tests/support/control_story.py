@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from penumbra.deployments.gateways.feedback_relay import UserFeedback
+from penumbra.deployments.history.user_feedback import UserFeedback
 from penumbra.deployments.rollouts.record import slices_of
 from penumbra.monitoring.observations import Counts, Run, SelfTest, Signal
 from tests.support.rollouts import aa_pairs, pair, pairs

@@ -11,11 +11,11 @@ import sqlalchemy as sa
 from penumbra.deployments.api.rollback_explanation import explain, last_rollback
 from penumbra.deployments.control.controller import Clocks
 from penumbra.deployments.control.rollout_service import PRUNE_SECONDS, RolloutService
-from penumbra.deployments.errors import Conflict, StoreUnavailable
-from penumbra.deployments.gateways.feedback_relay import AlreadyJudged, UserFeedback
+from penumbra.deployments.errors import AlreadyJudged, Conflict, StoreUnavailable
 from penumbra.deployments.history import operator_actions
 from penumbra.deployments.history.events import Event
 from penumbra.deployments.history.state import fold
+from penumbra.deployments.history.user_feedback import UserFeedback
 from penumbra.deployments.rollouts.record import Phase, Rollout
 from penumbra.deployments.rollouts.spec import Guardrail, RolloutSpec
 from penumbra.deployments.store.observation_tables import CommitExtras, reports

@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from penumbra.deployments.errors import StoreUnavailable
-from penumbra.deployments.gateways.feedback_relay import AlreadyJudged, UserFeedback
+from penumbra.deployments.errors import AlreadyJudged, StoreUnavailable
 from penumbra.deployments.gateways.inbox import LinkInbox
 from penumbra.deployments.gateways.liveness import GuardLiveness
 from penumbra.deployments.gateways.publisher import Publisher
+from penumbra.deployments.history.user_feedback import UserFeedback
 from penumbra.monitoring.observations import Report
 from penumbra.router.flags.routing_table import Snapshot, Watch
 from penumbra.router.link.messages import (
