@@ -1,4 +1,4 @@
-"""Every way in which hosting and the command line can fail, each with a stable `code`.
+"""Errors of hosting and the command line, each with a stable `code`.
 
 ServeError
 ├── ConfigurationInvalid      the configuration asks for something this machine cannot give
@@ -8,6 +8,7 @@ ServeError
 ├── StateUnreadable           state.json is damaged
 ├── VariantFailed             an engine died while loading, or never became ready
 ├── WarmUpFailed              an engine loaded but does not answer as it must
+├── OutputUnusable            files cannot be written where they should go
 └── ProcessFailed             the control process or a gateway did not come up
 
 The command line prints `message` and exits with `EXIT_CODE[code]`.
@@ -19,6 +20,7 @@ EXIT_CODE: dict[str, int] = {
     "configuration_invalid": 2,
     "port_in_use": 2,
     "already_running": 2,
+    "output_unusable": 2,
     "not_running": 3,
     "state_unreadable": 1,
     "variant_failed": 1,
@@ -90,3 +92,9 @@ class ProcessFailed(ServeError):
     """The control process or a gateway process did not come up."""
 
     code: ClassVar[str] = "process_failed"
+
+
+class OutputUnusable(ServeError):
+    """A command cannot write its files where it was told to."""
+
+    code: ClassVar[str] = "output_unusable"

@@ -1,4 +1,7 @@
-"""Writes the dashboards as JSON: `penumbra dashboards --out DIR` calls it."""
+"""Generates the dashboards' JSON: `python -m penumbra.monitoring.dashboards`.
+
+Operators need no SDK: `penumbra dashboards --out DIR` copies what this writes.
+"""
 
 import argparse
 import json
@@ -9,10 +12,10 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from penumbra.monitoring.dashboards import engines, quality, rollout, traffic
 from penumbra.monitoring.dashboards.frame import drawn
+from penumbra.monitoring.package_files import RUNBOOKS
 
 BOARDS = (rollout.BOARD, quality.BOARD, traffic.BOARD, engines.BOARD)
 FOLDER = Path(__file__).with_name("json")
-RUNBOOKS = "https://penumbra.example.com/docs/runbooks"
 
 
 def text(dashboard: Dashboard) -> str:

@@ -1,4 +1,4 @@
-"""The `penumbra` command. Knows its sub-commands by name and imports one when it is run.
+"""The `penumbra` command: knows its sub-commands by name and imports one when it is run.
 
 `penumbra --help` therefore answers at once: it imports neither Ray nor vLLM nor the web stack.
 """
@@ -25,6 +25,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Bring a candidate from shadow to all traffic, safely.",
     ),
     "keys": ("penumbra.serve.cli.keys:app", "Make API keys."),
+    "dashboards": (
+        "penumbra.serve.cli.monitoring_files:dashboards",
+        "Write the Grafana dashboards into a folder.",
+    ),
+    "rules": (
+        "penumbra.serve.cli.monitoring_files:rules",
+        "Write the Prometheus rules and example configurations into a folder.",
+    ),
     "quantize": (
         "penumbra.serve.cli.quantize:quantize",
         "Make a quantized build of a model folder.",
@@ -72,7 +80,7 @@ app = typer.Typer(
 
 def _show_version(is_wanted: bool) -> None:
     if is_wanted:
-        typer.echo(f"penumbra {version('penumbra')}")
+        typer.echo(f"penumbra {version('penumbra-gateway')}")
         raise typer.Exit
 
 
