@@ -1,4 +1,4 @@
-"""Which build of Penumbra this is, for the `..._build_info` metrics."""
+"""Versions of Penumbra and Python, for the `..._build_info` metrics."""
 
 import functools
 import platform
@@ -12,7 +12,7 @@ UNKNOWN = "unknown"
 def build_labels() -> tuple[str, str]:
     """The values of the labels `version` and `python`."""
     try:
-        own = version("penumbra")
+        own = version("penumbra-gateway")
     except PackageNotFoundError:
         own = UNKNOWN
     return own, platform.python_version()

@@ -1,4 +1,4 @@
-"""`penumbra quantize`: a quantized build of a full-precision folder."""
+"""`penumbra quantize`: makes a quantized build of a full-precision model folder."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from penumbra.serve.errors import ConfigurationInvalid
 from penumbra.serve.quantization.convert import DEFAULT_GROUP_SIZE, quantize_folder
 from penumbra.serve.quantization.errors import QuantizationError
 from penumbra.serve.quantization.manifest import Manifest, content_sha256
@@ -33,6 +34,11 @@ def quantize(
             f"error: {error.message} \\[{error.code}]", style="red", highlight=False, soft_wrap=True
         )
         raise typer.Exit(2) from error
+    except ModuleNotFoundError as error:
+        raise ConfigurationInvalid(
+            f"`penumbra quantize` needs {error.name}: pip install 'penumbra-gateway[cpu]' or"
+            " 'penumbra-gateway[gpu]'"
+        ) from error
     size_bytes = sum(file.size_bytes for file in made.weights.values())
     typer.echo(f"{target}: {made.scheme}, {size_bytes} bytes of weights, {content_sha256(made)}")
 

