@@ -15,6 +15,7 @@ from penumbra.monitoring.tracing.tracer import Tracer
 from penumbra.router.gateway.client_protocol import GatewayProtocol
 from penumbra.router.gateway.cold_routes import build_internal_app, build_public_app
 from penumbra.router.gateway.gateway import Gateway
+from penumbra.router.gateway.gauges import declare_gauges
 from penumbra.router.link.client import ControlLink, Duties
 from penumbra.router.listening import BACKLOG, announced, bind
 from penumbra.router.settings import GatewaySettings
@@ -43,6 +44,8 @@ async def run_gateway(
     loop = asyncio.get_running_loop()
     gateway = Gateway(settings, time.monotonic, tracer=tracer)
     servers, metrics = _servers(gateway)
+    link = _link(gateway, control_token, metrics)
+    declare_gauges(gateway, link)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -52,7 +55,6 @@ async def run_gateway(
         serving = [group.create_task(server.serve(sockets=[sock])) for server, sock in servers]
         background = [group.create_task(gateway.sweep())]
         background.append(group.create_task(gateway.mirroring.comparator_client.run()))
-        link = _link(gateway, control_token, metrics)
         if link is not None:
             background.append(group.create_task(link.run()))
         await stop.wait()
@@ -95,15 +97,13 @@ def _link(gateway: Gateway, control_token: str | None, metrics: str) -> ControlL
         machine=settings.machine,
         metrics=metrics,
     )
-    link = ControlLink(
+    return ControlLink(
         settings.control_url,
         control_token or "",
         settings.gateway_id,
         gateway.apply,
         duties=duties,
     )
-    gateway.is_controlled = lambda: link.is_connected
-    return link
 
 
 def _server(app: Starlette, protocol: object) -> UvicornServer:

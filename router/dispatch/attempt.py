@@ -78,14 +78,13 @@ class Attempt:
         upstream: Upstream,
         cells: VariantCells,
         watch: AttemptWatch | None = None,
+        gate: TrafficGate | None = None,
     ) -> None:
         self.name = name
         self.upstream = upstream
         self.cells = cells
         self.watch = watch
-        """Looks on for a rollout; None unless there is one."""
-        self.gate = TrafficGate()
-        """Shared by all attempts at the variant."""
+        self.gate = gate or TrafficGate()
 
     def begin(self, request: UpstreamRequest, receiver: Receiver) -> Stream:
         """Send a request to it. Who asks has looked at the gate; this counts if not."""

@@ -44,7 +44,7 @@ class Dispatch(ResponseRelay):
         clock: Monotonic seconds.
     """
 
-    __slots__ = ("_attempts", "_index", "_is_client_slow", "_resumption", "failover")
+    __slots__ = ("_attempts", "_index", "_is_client_slow", "_resumer", "failover")
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Dispatch(ResponseRelay):
         super().__init__(plan, attempts[plan.attempts[0]], request, client, limits, clock)
         self._attempts = attempts
         self._index = 0
-        self._resumption: StreamResumer | None = None
+        self._resumer: StreamResumer | None = None
         self._is_client_slow = False
         self.failover: Outcome | None = None
         """How the first attempt failed, if another one answers."""
@@ -75,7 +75,7 @@ class Dispatch(ResponseRelay):
     @property
     def is_continued(self) -> bool:
         """Whether the stream broke off and another variant continued it."""
-        return self._resumption is not None
+        return self._resumer is not None
 
     @property
     def attempt(self) -> Attempt:
@@ -107,7 +107,7 @@ class Dispatch(ResponseRelay):
         """The client does not keep up."""
         self._is_client_slow = True
         self.deadline = self._clock() + self._limits.client_write_seconds
-        stream = self._resumption or self._stream
+        stream = self._resumer or self._stream
         if stream is not None:
             stream.pause()
 
@@ -116,7 +116,7 @@ class Dispatch(ResponseRelay):
         self._is_client_slow = False
         self._progressed_at = self._clock()
         self.deadline = self._progressed_at + self._limits.idle_seconds
-        stream = self._resumption or self._stream
+        stream = self._resumer or self._stream
         if stream is not None:
             stream.resume()
 
@@ -127,19 +127,19 @@ class Dispatch(ResponseRelay):
             self._client.break_off()
             return
         progressed_at = max(
-            self._progressed_at, self._resumption.progressed_at if self._resumption else -math.inf
+            self._progressed_at, self._resumer.progressed_at if self._resumer else -math.inf
         )
         due = progressed_at + self._limits.idle_seconds
         if due > now:
             self.deadline = due
             return
         self._abort_attempt()
-        if self._resumption is not None:
-            self._resumption.abort()
+        if self._resumer is not None:
+            self._resumer.abort()
         self.on_fail(Outcome.TIMEOUT, "no byte in time")
 
     def _stop(self) -> None:
-        for stream in (self._stream, self._resumption):
+        for stream in (self._stream, self._resumer):
             if stream is not None:
                 stream.abort()
         self._stream = None
@@ -153,9 +153,9 @@ class Dispatch(ResponseRelay):
         if not self._relay:
             self._fail(outcome)
             return
-        if self._resumption is None:
+        if self._resumer is None:
             self._attempt.ended(self._plan.slice_name, outcome)
-        if self._kept is not None and self._resumption is None:
+        if self._kept is not None and self._resumer is None:
             self._attempt.cells.count_failover(outcome)
             self._resume_stream(self._kept)
         else:
@@ -186,7 +186,7 @@ class Dispatch(ResponseRelay):
         """
         if self._stream is None:  # over meanwhile: whoever asks works through a list
             return False
-        if self._attempt.name == self._plan.baseline or self._resumption is not None:
+        if self._attempt.name == self._plan.baseline or self._resumer is not None:
             return False
         if not self._relay:
             if self._plan.following(self._index, Outcome.ROLLED_BACK) is None:
@@ -210,10 +210,10 @@ class Dispatch(ResponseRelay):
         self._held = ResponseBuffer()
         self._progressed_at = -math.inf
         self.deadline = self._clock() + self._limits.first_byte_seconds
-        self._resumption = StreamResumer(self, baseline, self._request, b"".join(kept), self._clock)
+        self._resumer = StreamResumer(self, baseline, self._request, b"".join(kept), self._clock)
         if self._is_client_slow:
-            self._resumption.pause()
-        self._resumption.start()
+            self._resumer.pause()
+        self._resumer.start()
 
     def send_event(self, event: bytes) -> None:
         """An event of the continuation."""

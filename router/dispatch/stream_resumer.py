@@ -7,7 +7,7 @@ decided in `penumbra.router.dispatch.continuation`.
 import asyncio
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -25,9 +25,6 @@ from penumbra.router.dispatch.continuation import (
 from penumbra.router.upstream.calls import UpstreamError, fetch_json, json_request
 from penumbra.router.upstream.port import Headers, Stream, UpstreamRequest
 
-if TYPE_CHECKING:
-    from penumbra.router.dispatch.dispatch import Dispatch
-
 _OK = 200
 _PROMPT_FIELDS = ("messages", "prompt", "continue_final_message", "add_generation_prompt")
 _TEMPLATE_FIELDS = ("model", "chat_template", "chat_template_kwargs", "add_special_tokens")
@@ -44,11 +41,28 @@ def is_continuable(request: UpstreamRequest, sent: bytes) -> bool:
     return not (progress.is_done or progress.finish_reason)
 
 
+class BrokenStream(Protocol):
+    """The stream that broke off: takes the rest of its events and the end."""
+
+    @property
+    def slice_name(self) -> str:
+        """The request's slice, for the attempt counters."""
+
+    def send_event(self, event: bytes) -> None:
+        """Send one event of the continuation to the client."""
+
+    def finish_resumed(self) -> None:
+        """End the answer: the continuation is complete."""
+
+    def give_up(self) -> None:
+        """Break the answer off: the stream cannot be completed."""
+
+
 class StreamResumer:
     """The rest of one stream, from the baseline. The receiver of its answer.
 
     Args:
-        dispatch: Whose client gets it.
+        broken: The stream to complete.
         baseline: Who is asked.
         request: The client's request.
         sent: The bytes of the stream that the client has, whole events only.
@@ -57,13 +71,13 @@ class StreamResumer:
 
     def __init__(
         self,
-        dispatch: "Dispatch",
+        broken: BrokenStream,
         baseline: Attempt,
         request: UpstreamRequest,
         sent: bytes,
         clock: Callable[[], float],
     ) -> None:
-        self._dispatch = dispatch
+        self._broken = broken
         self._baseline = baseline
         self._request = request
         self._sent = sent
@@ -142,8 +156,8 @@ class StreamResumer:
             return
         self._is_over = True
         for event in self._splice.closing_events(finish_reason=finish_reason, usage=usage):
-            self._dispatch.send_event(event)
-        self._dispatch.finish_resumed()
+            self._broken.send_event(event)
+        self._broken.finish_resumed()
 
     def _give_up(self) -> None:
         if self._is_over:
@@ -151,7 +165,7 @@ class StreamResumer:
         self._is_over = True
         if self._stream is not None:
             self._stream.abort()
-        self._dispatch.give_up()
+        self._broken.give_up()
 
     # The receiver of the baseline's answer
 
@@ -185,7 +199,7 @@ class StreamResumer:
             self._fail(Outcome.GARBAGE)
             return
         if event is not None:
-            self._dispatch.send_event(event)
+            self._broken.send_event(event)
 
     def on_end(self) -> None:
         """See `Receiver`: the end without `[DONE]`."""
@@ -202,5 +216,5 @@ class StreamResumer:
         self._give_up()
 
     def _ended(self, outcome: Outcome) -> None:
-        cells = self._baseline.cells.of(self._dispatch.slice_name)
+        cells = self._baseline.cells.of(self._broken.slice_name)
         cells.attempts[outcome].value += 1

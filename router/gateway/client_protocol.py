@@ -9,19 +9,18 @@ two HTTP parsers may read in two ways.
 import asyncio
 import logging
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from penumbra.router.errors import BadRequest, GatewayError, HeaderTooLarge, RequestTimeout
 from penumbra.router.gateway.exchange import Exchange
+from penumbra.router.gateway.gateway import Gateway
 from penumbra.router.gateway.head_checks import check_head
 from penumbra.router.gateway.headers import last_answer
 from penumbra.router.gateway.hot_routes import hot_path
-
-if TYPE_CHECKING:
-    from penumbra.router.gateway.gateway import Gateway
+from penumbra.router.gateway.request_reader import RequestReader
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ class GatewayProtocol(HttpToolsProtocol):
     # uvicorn's own cycle on other routes, an Exchange on the hot ones.
     cycle: Any
 
-    def __init__(self, gateway: "Gateway", **uvicorn_state: Any) -> None:
+    def __init__(self, gateway: Gateway, **uvicorn_state: Any) -> None:
         super().__init__(**uvicorn_state)
         self._gateway = gateway
         self._limits = gateway.limits
@@ -216,7 +215,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self._gateway.writes.flush()
             super()._start_asgi_task(cycle, app)
 
-    def exchange_complete(self, exchange: Exchange) -> None:
+    def exchange_complete(self, exchange: RequestReader) -> None:
         """An exchange has written all of its answer."""
         if self._turn is exchange:
             self._turn = None

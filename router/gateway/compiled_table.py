@@ -20,9 +20,9 @@ class Model:
     """One model of a table: its flag ready to evaluate, its variants ready to be tried."""
 
     __slots__ = (
+        "_attributions",
         "_lines",
         "_plans",
-        "_servers",
         "attempts",
         "compiled",
         "epoch",
@@ -47,7 +47,7 @@ class Model:
         self.mirror = compile_mirror(name, snapshot)
         self._lines: dict[tuple[str, str], bytes] = {}
         self._plans: dict[tuple[str, str, bool], Plan] = {}
-        self._servers: dict[tuple[str, str, str], tuple[Attribution, str]] = {}
+        self._attributions: dict[tuple[str, str, str], tuple[Attribution, str]] = {}
 
     def plan(self, decision: Decision, slice_name: str, *, is_lease_fresh: bool) -> Plan:
         """The plan for a decision; there are few, each is made once."""
@@ -58,13 +58,13 @@ class Model:
             self._plans[key] = found
         return found
 
-    def server(self, variant: str, slice_name: str, tenant: str) -> tuple[Attribution, str]:
+    def attribution(self, variant: str, slice_name: str, tenant: str) -> tuple[Attribution, str]:
         """Who answered, and which tenant had asked; one value for all such requests."""
         key = (variant, slice_name, tenant)
-        found = self._servers.get(key)
+        found = self._attributions.get(key)
         if found is None:
             found = Attribution(self.name, variant, slice_name), tenant
-            self._servers[key] = found
+            self._attributions[key] = found
         return found
 
     def answer_lines(self, variant: str, reason: str) -> bytes:
@@ -88,7 +88,7 @@ class Routed:
     decision: Decision
     plan: Plan
     request: UpstreamRequest
-    tapped: MirrorSession | None = None
+    mirror_session: MirrorSession | None = None
     """If it is mirrored."""
 
     def answer_lines(self, variant: str, failover: Outcome | None) -> bytes:

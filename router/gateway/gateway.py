@@ -14,37 +14,27 @@ from collections.abc import Callable
 
 from penumbra.monitoring.tracing.tracer import Tracer
 from penumbra.monitoring.vocabulary import role_of
-from penumbra.router.dispatch.attempt import Attempt
+from penumbra.router.dispatch.attempt import Attempt, Client
 from penumbra.router.dispatch.continuation import KINDS
 from penumbra.router.dispatch.dispatch import Dispatch, Timed
 from penumbra.router.dispatch.gates import TrafficGates, move
 from penumbra.router.dispatch.local_guard import Clocks, LocalGuard
-from penumbra.router.errors import GatewayError, ModelNotFound, PinNotAllowed, UnknownVariant
-from penumbra.router.flags.evaluate import (
-    CLIENT_ERRORS,
-    PIN_NOT_ALLOWED,
-    Context,
-    Decision,
-    compile_model,
-    evaluate,
-    targeting_key,
-)
-from penumbra.router.flags.request_features import RequestFeatures
+from penumbra.router.errors import ModelNotFound
+from penumbra.router.flags.evaluate import CLIENT_ERRORS, compile_model, evaluate
 from penumbra.router.flags.routing_table import Snapshot, Variant
-from penumbra.router.flags.slices import slice_of
 from penumbra.router.gateway.api_keys import Caller, KeyRing
-from penumbra.router.gateway.body_peek import BodyPeek, read_request
+from penumbra.router.gateway.body_peek import read_request
 from penumbra.router.gateway.compiled_table import Model, Routed
-from penumbra.router.gateway.exchange import Exchange
-from penumbra.router.gateway.gauges import declare_gauges
-from penumbra.router.gateway.headers import TextHeaders, upstream_headers
+from penumbra.router.gateway.headers import upstream_headers
+from penumbra.router.gateway.incoming_request import IncomingRequest
+from penumbra.router.gateway.request_context import build_context, build_facts, refused_decision
+from penumbra.router.gateway.request_trace import RequestTrace
 from penumbra.router.link.feedback import FeedbackSubmitter, Served
 from penumbra.router.link.lease import Lease
 from penumbra.router.link.observation_outbox import ObservationOutbox
 from penumbra.router.metrics import GatewayMetrics
 from penumbra.router.mirror.comparator_client import ComparatorClient
-from penumbra.router.mirror.selection import hash64, session_hash
-from penumbra.router.mirror.session import MirrorSessions, RequestFacts
+from penumbra.router.mirror.session import MirrorSessions
 from penumbra.router.settings import GatewaySettings
 from penumbra.router.upstream.batched_writes import BatchedWrites
 from penumbra.router.upstream.http import HttpUpstream
@@ -95,8 +85,6 @@ class Gateway:
             ComparatorClient(settings.shadow_socket), self.observations, self.metrics
         )
         self.is_draining = False
-        self.is_controlled: Callable[[], bool] = lambda: False
-        """Whether the link to the control process is up."""
         self._patient_until = now() + _LINK_PATIENCE_SECONDS if settings.control_url else now()
         self._make_upstream = make_upstream or self._http_upstream
         self._upstreams: dict[tuple[str, Variant], Upstream] = {}
@@ -104,7 +92,6 @@ class Gateway:
         self._models: dict[str, Model] = {}
         self._id_prefix = secrets.token_hex(8).encode()
         self._id_counter = itertools.count()
-        declare_gauges(self)
         self.apply(settings.snapshot)
 
     @property
@@ -154,8 +141,8 @@ class Gateway:
                 role = role_of(variant_name, model.baseline)
                 cells = self.metrics.variant(name, variant_name, role)
                 watch = self.local_guard.watch(name, model, variant_name)
-                attempt = attempts[variant_name] = Attempt(variant_name, upstream, cells, watch)
-                attempt.gate = self._gates.of(name, variant_name)
+                gate = self._gates.of(name, variant_name)
+                attempts[variant_name] = Attempt(variant_name, upstream, cells, watch, gate)
             models[name] = Model(name, snapshot.epoch, compile_model(name, model), model, attempts)
         retired = [self._upstreams[key] for key in self._upstreams.keys() - upstreams.keys()]
         self.snapshot, self._models, self._upstreams = snapshot, models, upstreams
@@ -179,73 +166,48 @@ class Gateway:
         """A request id that no other process makes."""
         return b"req-%b-%x" % (self._id_prefix, next(self._id_counter))
 
-    def route(self, exchange: Exchange, caller: Caller) -> Routed:
+    def route(self, request: IncomingRequest, caller: Caller, trace: RequestTrace | None) -> Routed:
         """Decide one request.
+
+        Args:
+            request: The request.
+            caller: The key that it came with.
+            trace: Its trace, if it is sampled.
 
         Raises:
             GatewayError: It cannot be served; says what the client is told.
         """
-        peek = read_request(exchange.body)
+        peek = read_request(request.body)
         model = self._models.get(peek.model)
         if model is None:
             known = ", ".join(sorted(self._models)) or "none"
             raise ModelNotFound(
                 f"the model {peek.model!r} is not served here; known: {known}", param="model"
             )
-        context = self._context(exchange, caller, peek, model)
+        is_lease_fresh = self.lease.is_fresh(peek.model, self.now())
+        context = build_context(request, caller, peek, model, is_lease_fresh=is_lease_fresh)
         decision = evaluate(model.compiled, context)
         if decision.error_code in CLIENT_ERRORS:
-            raise _refused_decision(decision, context, model)
+            raise refused_decision(decision, context, model)
         model.attempts[decision.variant].cells.count_decision(decision.reason)
-        order = model.plan(decision, context.slice, is_lease_fresh=context.is_lease_fresh)
-        headers = upstream_headers(exchange.headers, exchange.request_id)
-        request = UpstreamRequest(exchange.path, headers, exchange.body)
-        routed = Routed(model, decision, order, request)
-        if model.mirror is not None and exchange.path in KINDS:
-            runs = model.mirror.chosen(exchange.request_id, context.slice, decision.variant)
+        plan = model.plan(decision, context.slice, is_lease_fresh=is_lease_fresh)
+        headers = upstream_headers(request.headers, request.request_id)
+        sent = UpstreamRequest(request.path, headers, request.body)
+        routed = Routed(model, decision, plan, sent)
+        if model.mirror is not None and request.path in KINDS:
+            runs = model.mirror.chosen(request.request_id, context.slice, decision.variant)
             if runs:
-                facts = _facts(exchange, caller, peek, routed)
-                routed.tapped = self.mirroring.begin(runs, model.mirror.baseline, request, facts)
+                facts = build_facts(request, caller, peek, routed, trace)
+                session = self.mirroring.begin(runs, model.mirror.baseline, sent, facts)
+                routed.mirror_session = session
         return routed
 
-    def _context(self, exchange: Exchange, caller: Caller, peek: BodyPeek, model: Model) -> Context:
-        raw = exchange.headers
-        headers = TextHeaders(raw)
-        tenant = caller.tenant.name
-        features = RequestFeatures(peek.parts, len(exchange.body))
-        named = _text(raw.get(b"x-penumbra-slice"))
-        return Context(
-            model=peek.model,
-            tenant=tenant,
-            headers=headers,
-            targeting_key=targeting_key(
-                _text(raw.get(b"x-user-id")),
-                _text(raw.get(b"x-session-id")),
-                peek.user if isinstance(peek.user, str) else None,
-                caller.key_id,
-                peek.prompt_hash,
-            ),
-            slice=slice_of(
-                model.compiled.slices,
-                tenant,
-                headers,
-                features,
-                named,
-                model.snapshot.flag.quarantined,
-            ),
-            request_id=exchange.request_id.decode("latin-1"),
-            pin=_text(raw.get(b"x-penumbra-variant")),
-            may_pin=caller.may_pin,
-            features=features,
-            is_lease_fresh=self.lease.is_fresh(peek.model, self.now()),
-        )
-
-    def dispatch(self, routed: Routed, exchange: Exchange) -> Dispatch:
-        """The dispatch of a decided request, watched for its deadline."""
-        attempts = exchange.trace.routed(routed) if exchange.trace else routed.model.attempts
-        dispatch = Dispatch(routed.plan, attempts, routed.request, exchange, self.limits, self.now)
-        if routed.tapped is not None:
-            dispatch.tap(routed.tapped.tap)
+    def dispatch(self, routed: Routed, client: Client, trace: RequestTrace | None) -> Dispatch:
+        """Make the dispatch of a decided request and watch its deadline; the caller starts it."""
+        attempts = trace.route(routed) if trace is not None else routed.model.attempts
+        dispatch = Dispatch(routed.plan, attempts, routed.request, client, self.limits, self.now)
+        if routed.mirror_session is not None:
+            dispatch.tap(routed.mirror_session.tap)
         self.timed.add(dispatch)
         self.writes.in_flight += 1
         return dispatch
@@ -279,30 +241,3 @@ class Gateway:
             connections=self.limits.upstream_connections,
             writes=self.writes,
         )
-
-
-def _facts(exchange: Exchange, caller: Caller, peek: BodyPeek, routed: Routed) -> RequestFacts:
-    prompt = bytes(peek.messages or peek.prompt)
-    return RequestFacts(
-        request_id=exchange.request_id,
-        model=peek.model,
-        slice_name=routed.plan.slice_name,
-        epoch=routed.model.epoch,
-        prompt_hash=hash64(prompt),
-        session=session_hash(caller.tenant.name, exchange.headers.get(b"x-session-id")),
-        trace=exchange.trace.context.header if exchange.trace is not None else "",
-    )
-
-
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode("latin-1")
-
-
-def _refused_decision(decision: Decision, context: Context, model: Model) -> GatewayError:
-    if decision.error_code == PIN_NOT_ALLOWED:
-        return PinNotAllowed("this key may not choose a variant (may_pin)")
-    known = ", ".join(sorted(model.attempts))
-    return UnknownVariant(
-        f"x-penumbra-variant is {context.pin!r}, wanted one of: {known}",
-        param="x-penumbra-variant",
-    )

@@ -57,9 +57,9 @@ class Stage:
         self.scripts: dict[str, Script | None] = {"full": baseline, "int8": None}
         for name in ("full", "int8"):
             upstream = self.upstreams[name] = FakeUpstream("demo", self._answer(name))
-            attempt = Attempt(name, upstream, cells_of(self.metrics, name))
-            attempt.gate = self.gates.of("demo", name)
-            self.attempts[name] = attempt
+            gate = self.gates.of("demo", name)
+            cells = cells_of(self.metrics, name)
+            self.attempts[name] = Attempt(name, upstream, cells, gate=gate)
         self.gates.apply({"demo": model()})
 
     def _answer(self, name: str) -> Any:

@@ -4,8 +4,6 @@ import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -19,6 +17,7 @@ from penumbra.router.flags.routing_table import Variant
 from penumbra.router.gateway.answer_timing import AnswerTiming
 from penumbra.router.gateway.compiled_table import Routed
 from penumbra.router.gateway.gateway import Gateway
+from penumbra.router.gateway.incoming_request import IncomingRequest
 from penumbra.router.gateway.request_trace import CLIENT_GONE, RequestTrace, trace_request
 from penumbra.router.mirror.token_tap import FIELD, TokenTap, tap_body
 from penumbra.router.settings import GatewaySettings
@@ -72,9 +71,9 @@ class Traced:
         self.watch = model.attempts["int8"].watch = Watching()
         self.tracer = Tracer(1.0, self.spans.append, lambda: float(next(self.ticks)), lambda: 0)
         headers = {b"traceparent": TRACEPARENT, b"tracestate": b"v=1"}
-        self.exchange: Any = SimpleNamespace(headers=headers, path=CHAT, request_id=b"r1")
-        self.observation = AnswerTiming()
-        trace = trace_request(self.tracer, self.exchange, self.observation)
+        self.incoming = IncomingRequest(CHAT, headers, b"", b"r1")
+        self.timing = AnswerTiming()
+        trace = trace_request(self.tracer, self.incoming, self.timing)
         assert trace is not None
         self.trace: RequestTrace = trace
         decision = Decision("int8", Reason.SPLIT)
@@ -84,14 +83,14 @@ class Traced:
         routed = Routed(model, decision, plan, request)
         self.client = RecordingClient()
         self.dispatch = Dispatch(
-            plan, trace.routed(routed), request, self.client, gateway.limits, lambda: 0.0
+            plan, trace.route(routed), request, self.client, gateway.limits, lambda: 0.0
         )
         self.request = request
 
     def end(self, error: str | None = None) -> tuple[Span, list[Span]]:
         """Its span, and those of its attempts."""
-        self.trace.answered(self.client.status)
-        self.trace.finish(self.exchange, self.dispatch, error)
+        self.trace.answer(self.client.status)
+        self.trace.finish(self.dispatch, error)
         (root,) = [span for span in self.spans if span.kind is SpanKind.SERVER]
         attempts = [span for span in self.spans if span.parent == root.context]
         assert len(attempts) == len(self.spans) - 1
@@ -110,13 +109,13 @@ def outcomes(attempts: list[Span]) -> list[str]:
 
 
 def names(span: Span) -> list[str]:
-    return [one.name for one in span.happenings]
+    return [event.name for event in span.happenings]
 
 
 async def test_a_sampled_request_gives_its_context_up_to_its_attempts() -> None:
     traced = Traced(candidate=[whole(GOOD)])
-    assert traced.exchange.headers == {b"tracestate": b"v=1"}
-    assert traced.observation.trace_id == "0af7651916cd43dd8448eb211c80319c"
+    assert traced.incoming.headers == {b"tracestate": b"v=1"}
+    assert traced.timing.trace_id == "0af7651916cd43dd8448eb211c80319c"
     traced.dispatch.start()
     await traced.client.over.wait()
     root, (attempt,) = traced.end()
@@ -144,7 +143,7 @@ async def test_a_stream_that_a_rollback_moves_is_continued() -> None:
     traced = Traced(candidate=[begun], baseline=[events(chunk("b"))], is_stream=True)
     traced.dispatch.start()
     await traced.client.began.wait()
-    traced.trace.answered(200)
+    traced.trace.answer(200)
     assert traced.dispatch.leave_candidate()
     await traced.client.over.wait()
     root, attempts = traced.end()
@@ -207,9 +206,9 @@ async def test_what_else_an_upstream_is_asked_goes_past_the_trace() -> None:
 
 def test_a_request_that_is_not_sampled_keeps_its_headers() -> None:
     headers = {b"traceparent": TRACEPARENT[:-1] + b"0", b"tracestate": b"v=1"}
-    exchange: Any = SimpleNamespace(headers=dict(headers))
-    observation = AnswerTiming()
+    incoming = IncomingRequest(CHAT, dict(headers), b"", b"r1")
+    timing = AnswerTiming()
     tracer = Tracer(1.0, pytest.fail, lambda: 0.0, lambda: 0)
-    assert trace_request(tracer, exchange, observation) is None
-    assert exchange.headers == headers
-    assert observation.trace_id is None
+    assert trace_request(tracer, incoming, timing) is None
+    assert incoming.headers == headers
+    assert timing.trace_id is None

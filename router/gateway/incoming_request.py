@@ -1,0 +1,16 @@
+"""One request on a hot route, as it was read from its client."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingRequest:
+    """A request whose body is complete; everything that decides it except its caller."""
+
+    path: bytes
+    """Target in origin form, query included."""
+    headers: dict[bytes, bytes]
+    """Header values by name in lower case; tracing a request removes its trace context."""
+    body: bytes
+    request_id: bytes
+    """The client's own `x-request-id` if it is valid, else one of this process."""
