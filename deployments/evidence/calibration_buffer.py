@@ -37,25 +37,8 @@ class CalibrationBuffer:
         read = calibrate(self._values, self._aa, self.wanted)
         return read if isinstance(read, Calibration) else None
 
-    def dump(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {"wanted": self.wanted, "values": self._values, "aa": self._aa}
-
-    @classmethod
-    def restore(cls, dumped: dict[str, Any]) -> "CalibrationBuffer":
-        """Goes on where `dump` was."""
-        gathered = cls(dumped["wanted"])
-        gathered._values = {name: list(values) for name, values in dumped["values"].items()}
-        gathered._aa = {name: list(values) for name, values in dumped["aa"].items()}
-        return gathered
-
 
 def to_record(calibration: Calibration) -> dict[str, Any]:
     """What goes into the record: JSON types only."""
     built: dict[str, Any] = msgspec.to_builtins(calibration)
     return built
-
-
-def from_record(record: dict[str, Any]) -> Calibration:
-    """What a record holds."""
-    return msgspec.convert(record, Calibration)

@@ -1,7 +1,5 @@
 """The path that evidence took, in at most so many points however long it is. Pure."""
 
-from typing import Any
-
 POINTS = 200
 
 
@@ -28,15 +26,3 @@ class EvidencePath:
         if len(self.points) >= POINTS:
             self._stride *= 2
             self.points = self.points[1::2]
-
-    def dump(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {"points": [list(point) for point in self.points], "stride": self._stride}
-
-    @classmethod
-    def restore(cls, dumped: dict[str, Any]) -> "EvidencePath":
-        """Goes on where `dump` was."""
-        path = cls()
-        path.points = [(count, evidence) for count, evidence in dumped["points"]]
-        path._stride = dumped["stride"]
-        return path

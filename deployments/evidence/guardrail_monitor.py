@@ -7,8 +7,7 @@ Reading order: GuardrailMonitor.observe, GuardrailMonitor.count_up.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
 from penumbra.deployments.evidence.evidence_path import EvidencePath
 from penumbra.deployments.rollouts.findings import Tripped
@@ -99,31 +98,6 @@ class GuardrailMonitor:
             self._watch.fold(sums_of_counts(self._watch_spec, slice_name, zeros, ones))
         self._observed(slice_name, zeros + ones)
 
-    def dump(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {
-            "guard": self.guard.dump(),
-            "watch": None if self._watch is self.guard else self._watch.dump(),
-            "trail": self.path.dump(),
-            "count": self.count,
-            "tripped": None if self.tripped is None else asdict(self.tripped),
-            "quarantined": {name: asdict(one) for name, one in self.quarantined.items()},
-            "seen": list(self._seen),
-        }
-
-    def load(self, dumped: dict[str, Any]) -> None:
-        """Go on where `dump` was; this course is fresh and of the same spec."""
-        self.guard = Guard.restore(self.spec, dumped["guard"])
-        self.path = EvidencePath.restore(dumped["trail"])
-        self.count = dumped["count"]
-        self.tripped = None if dumped["tripped"] is None else _tripped(dumped["tripped"])
-        self.quarantined = {name: _tripped(one) for name, one in dumped["quarantined"].items()}
-        self._seen = dict.fromkeys(dumped["seen"])
-        self._watch = self.guard
-        if dumped["watch"] is not None:
-            self._watch_spec = self._spec_of_rest()
-            self._watch = Guard.restore(self._watch_spec, dumped["watch"])
-
     def _settle(self) -> None:
         # At once: what the rest of a report says must change neither evidence nor culprits.
         if not self._watch.is_tripped:
@@ -155,16 +129,11 @@ class GuardrailMonitor:
             self._settle()
 
     def _found(self) -> Tripped:
-        evidences = {name: self._watch.slice(name).evidence for name in self._watch_spec.tolerances}
         return Tripped(
             signal=self.signal.value,
             action=self.action,
             evidence=self._watch.evidence,
             boundary=self._watch.boundary,
             culprits=self._watch.culprits(),
-            suspect=max(evidences, key=lambda name: evidences[name], default=None),
+            suspect=self._watch.suspect(),
         )
-
-
-def _tripped(fields: dict[str, Any]) -> Tripped:
-    return Tripped(**{**fields, "culprits": tuple(fields["culprits"])})

@@ -7,16 +7,9 @@ Reading order: RunEvidence.fold, RunEvidence.findings.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
-import msgspec
-
-from penumbra.deployments.evidence.calibration_buffer import (
-    CalibrationBuffer,
-    from_record,
-    to_record,
-)
+from penumbra.deployments.evidence.calibration_buffer import CalibrationBuffer, to_record
 from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor, alpha_of, guard_spec
 from penumbra.deployments.evidence.run_totals import RunTotals
 from penumbra.deployments.evidence.seen_clusters import SeenClusters
@@ -241,42 +234,3 @@ class RunEvidence:
         read = {name: one.tolerance for name, one in result.slices.items()}
         self.calibrated, self.calibration = to_record(result), None
         self._open(guardrail, result.default.tolerance, read | guardrail.slices)
-
-    def dump(self) -> dict[str, Any]:
-        """JSON-able; `restore` goes on from it."""
-        return {
-            "run": self.run,
-            "courses": {signal.value: monitor.dump() for signal, monitor in self.monitors.items()},
-            "aa": {signal.value: monitor.dump() for signal, monitor in self.aa.items()},
-            "tally": self.totals.dump(),
-            "fingerprints": self.fingerprints,
-            "changed": self.changed,
-            "hard": None if self.hard is None else asdict(self.hard),
-            "self_tests": msgspec.to_builtins(self.self_tests),
-            "observed_at": self.observed_at,
-            "pairs": self.pairs,
-            "calibration": None if self.calibration is None else self.calibration.dump(),
-            "calibrated": self.calibrated,
-            "bets": {arm.value: clusters.dump() for arm, clusters in self._clusters.items()},
-        }
-
-    @classmethod
-    def restore(
-        cls, spec: RolloutSpec, slices: tuple[str, ...], dumped: dict[str, Any]
-    ) -> "RunEvidence":
-        """Goes on where `dump` was, bit for bit."""
-        evidence = cls(spec, dumped["run"], slices)
-        if dumped["calibrated"] is not None:
-            evidence._calibrated(from_record(dumped["calibrated"]))
-        elif dumped["calibration"] is not None:
-            evidence.calibration = CalibrationBuffer.restore(dumped["calibration"])
-        for monitors, name in ((evidence.monitors, "courses"), (evidence.aa, "aa")):
-            for signal, one in dumped[name].items():
-                monitors[Signal(signal)].load(one)
-        evidence.totals = RunTotals.restore(dumped["tally"])
-        evidence.fingerprints, evidence.pairs = dict(dumped["fingerprints"]), dict(dumped["pairs"])
-        evidence.changed, evidence.observed_at = dumped["changed"], dumped["observed_at"]
-        evidence.hard = None if dumped["hard"] is None else HardFailure(**dumped["hard"])
-        evidence.self_tests = msgspec.convert(dumped["self_tests"], dict[str, SelfTest])
-        evidence._clusters = {arm: SeenClusters.restore(dumped["bets"][arm.value]) for arm in Arm}
-        return evidence

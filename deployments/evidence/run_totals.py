@@ -1,9 +1,6 @@
 """What is reported of a run but never tested, and its worst pairs. Pure."""
 
 from collections import Counter
-from typing import Any
-
-import msgspec
 
 from penumbra.monitoring.observations import Pair, Shed
 
@@ -64,29 +61,6 @@ class RunTotals:
         self.worst.append(pair)
         self.worst.sort(key=badness, reverse=True)  # stable: of equals, the first stays first
         del self.worst[WORST:]
-
-    def dump(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {
-            "sums": dict(self.sums),
-            "asked": self.asked,
-            "missing": self.missing,
-            "repeats": self.repeats,
-            "sheds": dict(self.sheds),
-            "failed": dict(self.failed),
-            "worst": msgspec.to_builtins(self.worst),
-        }
-
-    @classmethod
-    def restore(cls, dumped: dict[str, Any]) -> "RunTotals":
-        """Goes on where `dump` was."""
-        totals = cls()
-        totals.sums = Counter(dumped["sums"])
-        totals.asked, totals.missing = dumped["asked"], dumped["missing"]
-        totals.repeats = dumped["repeats"]
-        totals.sheds, totals.failed = Counter(dumped["sheds"]), Counter(dumped["failed"])
-        totals.worst = msgspec.convert(dumped["worst"], list[Pair])
-        return totals
 
 
 def badness(pair: Pair) -> float:

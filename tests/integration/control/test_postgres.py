@@ -15,6 +15,7 @@ from penumbra.deployments.history.state import fold
 from penumbra.deployments.rollouts.record import Phase
 from penumbra.deployments.store.store import Store
 from tests.support.control_plane import payload, split_change
+from tests.support.evidence_state import state_of
 from tests.support.postgres import PostgresServer, find_binaries, postgres_server
 from tests.support.rollouts import NOW, Reporting, pairs, rollout_spec
 
@@ -72,14 +73,14 @@ async def test_reports_roll_back_and_their_evidence_survives(server: PostgresSer
     await rollouts.take(reporting.of_pairs(run, pairs(30, 0.9, start=100)))
     rolled_back = rollouts.rollout(("demo", "int8"))
     assert rolled_back.record.phase is Phase.ROLLED_BACK
-    evidence = rollouts.bench.evidence(rolled_back).dump()
+    evidence = state_of(rollouts.bench.evidence(rolled_back))
     await rollouts.close()
     one.close()
     again = controller(server)
     await again.start()
     rollouts = await rollouts_of(again)
     assert again.state.models["demo"].flag.blocked == ("int8",)
-    assert rollouts.bench.evidence(rollouts.rollout(("demo", "int8"))).dump() == evidence
+    assert state_of(rollouts.bench.evidence(rollouts.rollout(("demo", "int8")))) == evidence
     await rollouts.close()
     again.close()
 

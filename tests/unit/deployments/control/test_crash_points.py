@@ -27,6 +27,7 @@ from penumbra.deployments.store.observation_tables import reports as stored_repo
 from penumbra.monitoring.observations import Counts, Report, Run, RunReport, Signal
 from tests.support.control_plane import FlakyStore, payload, store_url
 from tests.support.control_plane import _empty_store as empty_store
+from tests.support.evidence_state import state_of
 from tests.support.rollouts import NOW, pairs, rollout_spec
 
 SPEC = rollout_spec(
@@ -71,8 +72,8 @@ class Process:
     def rollout(self) -> Rollout:
         return self.rollouts.rollout(("demo", "int8"))
 
-    def dump(self) -> dict[str, Any]:
-        return self.rollouts.bench.evidence(self.rollout).dump()
+    def evidence_state(self) -> Any:
+        return state_of(self.rollouts.bench.evidence(self.rollout))
 
 
 def reports_of(source: str, values: Sequence[float]) -> list[Report]:
@@ -122,7 +123,7 @@ async def in_peace(order: Sequence[Report]) -> tuple[dict[str, Any], Phase]:
         process = await begin(Path(name))
         for report in order:
             await process.rollouts.take(report)
-        found = process.dump(), process.rollout.record.phase
+        found = process.evidence_state(), process.rollout.record.phase
         await process.die()
         return found
 
@@ -150,7 +151,7 @@ async def under_fire(
             state.rollouts[RUN.model, RUN.candidate].record.phase is Phase.ROLLED_BACK
             for state in [fold(process.store.events())]
         )
-        found = process.dump(), process.rollout.record.phase, stored, rollbacks
+        found = process.evidence_state(), process.rollout.record.phase, stored, rollbacks
         await process.die()
         return found
 
@@ -234,7 +235,7 @@ async def with_dying_sources(
         process = await Process(folder).start()
         stored = list(process.store.look(lambda c: list(stored_reports(c, ["run-1"]))))
         evidence = process.rollouts.bench.evidence(process.rollout)
-        found = evidence.dump(), acknowledged, stored, sum(evidence.pairs.values())
+        found = state_of(evidence), acknowledged, stored, sum(evidence.pairs.values())
         await process.die()
         return found
 
