@@ -94,9 +94,31 @@ def test_prometheus_takes_the_rules(path: Path) -> None:
     check("promtool", "check", "rules", "--lint-fatal", path, folder=ROOT)
 
 
-@pytest.mark.parametrize("path", TEST_FILES, ids=lambda path: path.name)
-def test_rules_do_what_their_tests_say(path: Path) -> None:
-    check("promtool", "test", "rules", path, folder=ROOT)
+def groups_of(test_file: Path) -> list[str]:
+    """Names of the rule groups that a test file loads, in the order of its files."""
+    files = [test_file.parent / name for name in load(test_file)["rule_files"]]
+    return [group["name"] for file in files for group in load(file)["groups"]]
+
+
+# promtool evaluates groups in a random order unless it is given one, and Prometheus evaluates them
+# side by side: what a test expects has to hold whichever of two groups is first.
+ORDERED_TESTS = [
+    pytest.param(path, groups[::step], id=f"{path.name}-{'reversed' if step < 0 else 'in-order'}")
+    for path in TEST_FILES
+    for groups in [groups_of(path)]
+    for step in ((1, -1) if len(groups) > 1 else (1,))
+]
+
+
+@pytest.mark.parametrize(("path", "order"), ORDERED_TESTS)
+def test_rules_do_what_their_tests_say(path: Path, order: list[str], tmp_path: Path) -> None:
+    spec = load(path)
+    files = [str((path.parent / name).resolve()) for name in spec["rule_files"]]
+    copy = tmp_path / path.name
+    copy.write_text(
+        yaml.safe_dump({**spec, "rule_files": files, "group_eval_order": order}, sort_keys=False)
+    )
+    check("promtool", "test", "rules", copy, folder=ROOT)
 
 
 def test_prometheus_takes_the_example_and_finds_every_rule_file() -> None:
