@@ -1,7 +1,8 @@
 """Engines: use, saturation and errors of every replica, from vLLM's own metrics."""
 
 from penumbra.monitoring.dashboards import frame
-from penumbra.monitoring.dashboards.panels import ORANGE, TOKENS, About, Look, Query, chart
+from penumbra.monitoring.dashboards.options import ORANGE, TOKENS, About, Look, Query
+from penumbra.monitoring.dashboards.panels import chart
 from penumbra.monitoring.dashboards.promql import Scope, largest, per_second, quantile, total
 from penumbra.monitoring.telemetry import engine
 

@@ -8,7 +8,8 @@ from grafana_foundation_sdk.builders import stat, table, timeseries
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import dashboard
 
-from penumbra.monitoring.dashboards.panels import ORANGE, RED, SOURCE
+from penumbra.monitoring.dashboards.options import ORANGE, RED
+from penumbra.monitoring.dashboards.panels import SOURCE
 from penumbra.monitoring.dashboards.promql import Scope, largest
 from penumbra.monitoring.telemetry import control, gateway
 from penumbra.monitoring.telemetry.metric import Metric

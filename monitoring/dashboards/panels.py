@@ -1,7 +1,6 @@
-"""How panels are drawn: charts, numbers and tables, each with title, help, unit and legend."""
+"""Builds panels for Grafana: charts, numbers and tables, from options and queries."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 from grafana_foundation_sdk.builders import common as parts
@@ -10,35 +9,23 @@ from grafana_foundation_sdk.builders import prometheus, stat, table, timeseries
 from grafana_foundation_sdk.models import common, dashboard
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
+from penumbra.monitoring.dashboards.options import (
+    COUNT,
+    GREEN,
+    LABEL_WIDTHS,
+    LINES,
+    NONE,
+    SMALL,
+    About,
+    Column,
+    Look,
+    Query,
+    Steps,
+)
+
 SOURCE = common.DataSourceRef(type_val="prometheus", uid="${datasource}")
 RUNBOOKS = "${runbooks}"
 
-GREEN, ORANGE, RED, BLUE = "green", "orange", "red", "blue"
-GRAY, PALE_BLUE, PURPLE, YELLOW = "#8e8e8e", "super-light-blue", "purple", "yellow"
-
-SIGNAL_COLORS = {
-    f"/(^|: ){signal}/": color
-    for signal, color in {
-        "displacement": BLUE,
-        "harm": ORANGE,
-        "failure": RED,
-        "ttft": PURPLE,
-        "tpot": YELLOW,
-        "feedback": GREEN,
-    }.items()
-}
-"""A signal and its boundary have one colour."""
-NATS = "suffix:nats"
-TOKENS = "suffix:tokens/s"
-COUNT = "none"
-"""A number as it is: 1950, not 2 K."""
-SMALL = {"percentunit": 0.01, COUNT: 1, "reqps": 1, "cps": 1}
-"""Unit -> what an axis shows at least: where all is 0, Grafana would make it a hundred."""
-LABEL_WIDTHS = {"part": 220, "signal": 110, "verdict": 110, "phase": 110}
-"""Pixels of the columns of labels with long values."""
-Steps = tuple[tuple[float, str], ...]
-NONE: Steps = ()
-MUST_BE_ZERO: Steps = ((1, RED),)
 Properties = list[dashboard.DynamicConfigValue]
 P = TypeVar("P", timeseries.Panel, stat.Panel, table.Panel)
 Mappings = list[
@@ -46,71 +33,12 @@ Mappings = list[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class About:
-    """What every panel says of itself."""
-
-    title: str
-    help: str
-    """One or two sentences that say how to read it."""
-    runbook: str = ""
-    """Name of the page in docs/runbooks, without `penumbra-`, where an alert watches the same."""
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """One query and the legend of its series (in a table: the name of its column)."""
-
-    expr: str
-    legend: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """How a chart differs from plain lines from 0 upwards."""
-
-    minimum: float | None = 0
-    maximum: float | None = None
-    decimals: int | None = None
-    has_steps: bool = False
-    """For states: hold a value until the next one."""
-    is_stacked: bool = False
-    colors: Mapping[str, str] = field(default_factory=dict)
-    """By regular expression of the series' names."""
-    dashed: str = ""
-    """Regular expression of the series that are limits and not measurements."""
-    band: tuple[str, str] | None = None
-    """Names of the upper and the lower end of an interval: the space between is filled."""
-    limit: Steps = NONE
-    """Lines across the chart, by where they begin."""
-
-
-LINES = Look()
-STATES = Look(has_steps=True)
-SHARES = Look(maximum=1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """One query's column of a table."""
-
-    query: str
-    name: str
-    """Empty: the query is there for its labels."""
-    unit: str = COUNT
-    decimals: int | None = None
-    words: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """Text and colour by value."""
-    steps: Steps = NONE
-    """The cell is coloured from these values on."""
-
-
 def chart(
     about: About, queries: Sequence[Query], unit: str, look: Look = LINES, width: int = 12
 ) -> timeseries.Panel:
     """A time series panel."""
     panel = (
-        _described(timeseries.Panel(), about, width, 8)
+        _describe(timeseries.Panel(), about, width, 8)
         .unit(unit)
         .line_width(1)
         .fill_opacity(70 if look.is_stacked else 0)
@@ -134,10 +62,10 @@ def chart(
         panel.thresholds_style(
             parts.GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.DASHED)
         )
-    _drawn(panel, look)
+    _set_axes(panel, look)
     if look.maximum is None and unit in SMALL:
         panel.axis_soft_max(SMALL[unit])
-    _highlighted(panel, look)
+    _highlight(panel, look)
     return panel
 
 
@@ -151,7 +79,7 @@ def number(
 ) -> stat.Panel:
     """A panel of big numbers: each query's value now."""
     panel = (
-        _described(stat.Panel(), about, width, 4)
+        _describe(stat.Panel(), about, width, 4)
         .unit(unit)
         .thresholds(_steps(steps))
         .color_mode(common.BigValueColorMode.VALUE)
@@ -171,26 +99,26 @@ def rows(
 ) -> table.Panel:
     """A table of values now: one row for each combination of the labels `keys`."""
     panel = (
-        _described(table.Panel(), about, width, height)
+        _describe(table.Panel(), about, width, height)
         .unit(COUNT)
         .min_width(60)
         .cell_height(common.TableCellHeight.SM)
         .targets(
             [
-                _target(Query(one.query, one.name), index, is_now=True).format(
+                _target(Query(column.query, column.name), index, is_now=True).format(
                     PromQueryFormat.TABLE
                 )
-                for index, one in enumerate(columns)
+                for index, column in enumerate(columns)
             ]
         )
     )
-    shown = {_value(index, columns): one for index, one in enumerate(columns)}
-    order = [*keys, *(value for value, one in shown.items() if one.name)]
+    shown = {_value(index, columns): column for index, column in enumerate(columns)}
+    order = [*keys, *(value for value, column in shown.items() if column.name)]
     organize = {
         "excludeByName": {"Time": True}
-        | {name: True for name, one in shown.items() if not one.name},
+        | {name: True for name, column in shown.items() if not column.name},
         "indexByName": {name: index for index, name in enumerate(order)},
-        "renameByName": {name: one.name for name, one in shown.items() if one.name},
+        "renameByName": {name: column.name for name, column in shown.items() if column.name},
     }
     panel.transformations(
         [
@@ -198,16 +126,16 @@ def rows(
             dashboard.DataTransformerConfig(id_val="organize", options=organize),
         ]
     )
-    for one in columns:
-        if one.name:
-            panel.override_by_name(one.name, _cells(one))
+    for column in columns:
+        if column.name:
+            panel.override_by_name(column.name, _cell_properties(column))
     for key in keys:
         if key in LABEL_WIDTHS:
             panel.override_by_name(key, [_property("custom.width", LABEL_WIDTHS[key])])
     return panel
 
 
-def _described(panel: P, about: About, width: int, height: int) -> P:
+def _describe(panel: P, about: About, width: int, height: int) -> P:
     panel.title(about.title).description(about.help).datasource(SOURCE).span(width).height(height)
     if about.runbook:
         link = boards.DashboardLink(f"Runbook: {about.runbook}")
@@ -222,7 +150,7 @@ def _target(query: Query, index: int, is_now: bool = False) -> prometheus.Dataqu
     return target.instant() if is_now else target.range()
 
 
-def _drawn(panel: timeseries.Panel, look: Look) -> None:
+def _set_axes(panel: timeseries.Panel, look: Look) -> None:
     if look.minimum is not None:
         panel.min(look.minimum)
     if look.maximum is not None:
@@ -235,7 +163,7 @@ def _drawn(panel: timeseries.Panel, look: Look) -> None:
         panel.stacking(parts.StackingConfig().mode(common.StackingMode.NORMAL))
 
 
-def _highlighted(panel: timeseries.Panel, look: Look) -> None:
+def _highlight(panel: timeseries.Panel, look: Look) -> None:
     for pattern, color in look.colors.items():
         panel.override_by_regexp(
             pattern, [_property("color", {"mode": "fixed", "fixedColor": color})]
@@ -253,7 +181,7 @@ def _highlighted(panel: timeseries.Panel, look: Look) -> None:
         panel.override_by_name(lower, [_property("custom.fillOpacity", 0)])
 
 
-def _cells(column: Column) -> Properties:
+def _cell_properties(column: Column) -> Properties:
     properties = [_property("unit", column.unit)]
     if column.decimals is not None:
         properties.append(_property("decimals", column.decimals))

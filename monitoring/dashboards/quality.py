@@ -1,7 +1,7 @@
 """Quality drift: every signal with its anytime-valid interval, its tolerance and the A/A mean."""
 
 from penumbra.monitoring.dashboards import frame
-from penumbra.monitoring.dashboards.panels import (
+from penumbra.monitoring.dashboards.options import (
     BLUE,
     GREEN,
     ORANGE,
@@ -12,9 +12,8 @@ from penumbra.monitoring.dashboards.panels import (
     Column,
     Look,
     Query,
-    chart,
-    rows,
 )
+from penumbra.monitoring.dashboards.panels import chart, rows
 from penumbra.monitoring.dashboards.promql import largest, smallest
 from penumbra.monitoring.dashboards.quality_raw import raw
 from penumbra.monitoring.dashboards.quality_scope import IN, VARIABLES

@@ -1,17 +1,8 @@
 """Quality: what the comparator saw, before any statistics."""
 
 from penumbra.monitoring.dashboards import frame
-from penumbra.monitoring.dashboards.panels import (
-    BLUE,
-    GRAY,
-    GREEN,
-    RED,
-    About,
-    Look,
-    Query,
-    chart,
-    number,
-)
+from penumbra.monitoring.dashboards.options import BLUE, GRAY, GREEN, RED, About, Look, Query
+from penumbra.monitoring.dashboards.panels import chart, number
 from penumbra.monitoring.dashboards.promql import largest, mean, per_second, share, smallest
 from penumbra.monitoring.dashboards.quality_scope import IN
 from penumbra.monitoring.telemetry import comparator, control

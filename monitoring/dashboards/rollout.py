@@ -1,7 +1,7 @@
 """Rollout: what is running, the evidence against its boundary, the last rollback and why."""
 
 from penumbra.monitoring.dashboards import frame
-from penumbra.monitoring.dashboards.panels import (
+from penumbra.monitoring.dashboards.options import (
     BLUE,
     GRAY,
     GREEN,
@@ -13,10 +13,8 @@ from penumbra.monitoring.dashboards.panels import (
     Column,
     Look,
     Query,
-    chart,
-    number,
-    rows,
 )
+from penumbra.monitoring.dashboards.panels import chart, number, rows
 from penumbra.monitoring.dashboards.promql import largest, smallest, total
 from penumbra.monitoring.dashboards.rollout_control import control_plane
 from penumbra.monitoring.dashboards.rollout_evidence import evidence, proof

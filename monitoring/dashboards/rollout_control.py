@@ -1,7 +1,7 @@
 """Rollout: the control plane that decides, and what is connected to it."""
 
 from penumbra.monitoring.dashboards import frame
-from penumbra.monitoring.dashboards.panels import (
+from penumbra.monitoring.dashboards.options import (
     MUST_BE_ZERO,
     ORANGE,
     RED,
@@ -9,10 +9,8 @@ from penumbra.monitoring.dashboards.panels import (
     Column,
     Look,
     Query,
-    chart,
-    number,
-    rows,
 )
+from penumbra.monitoring.dashboards.panels import chart, number, rows
 from penumbra.monitoring.dashboards.promql import largest, smallest
 from penumbra.monitoring.dashboards.rollout_scope import IN, PAIR
 from penumbra.monitoring.telemetry import comparator, control, gateway

@@ -1,7 +1,7 @@
 """Rollout: the numbers that act, beside the boundaries at which they do."""
 
 from penumbra.monitoring.dashboards import frame
-from penumbra.monitoring.dashboards.panels import (
+from penumbra.monitoring.dashboards.options import (
     GREEN,
     NATS,
     RED,
@@ -11,9 +11,8 @@ from penumbra.monitoring.dashboards.panels import (
     Column,
     Look,
     Query,
-    chart,
-    rows,
 )
+from penumbra.monitoring.dashboards.panels import chart, rows
 from penumbra.monitoring.dashboards.promql import largest, smallest
 from penumbra.monitoring.dashboards.rollout_scope import IN, PAIR, YES_NO
 from penumbra.monitoring.telemetry import control

@@ -1,16 +1,8 @@
 """Rollout: rollbacks, their durations, and changes."""
 
 from penumbra.monitoring.dashboards import frame
-from penumbra.monitoring.dashboards.panels import (
-    ORANGE,
-    About,
-    Column,
-    Look,
-    Query,
-    chart,
-    number,
-    rows,
-)
+from penumbra.monitoring.dashboards.options import ORANGE, About, Column, Look, Query
+from penumbra.monitoring.dashboards.panels import chart, number, rows
 from penumbra.monitoring.dashboards.promql import largest, reached, total
 from penumbra.monitoring.dashboards.rollout_scope import IN, PAIR
 from penumbra.monitoring.telemetry import control, gateway

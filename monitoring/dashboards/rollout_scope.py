@@ -1,7 +1,7 @@
 """What the parts of the rollout dashboard share."""
 
 from penumbra.monitoring.dashboards import frame
-from penumbra.monitoring.dashboards.panels import ORANGE
+from penumbra.monitoring.dashboards.options import ORANGE
 from penumbra.monitoring.dashboards.promql import Scope
 
 VARIABLES = (frame.MODEL, frame.CANDIDATE, frame.STREAMS)

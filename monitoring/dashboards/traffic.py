@@ -1,7 +1,8 @@
 """Traffic and latency: rate, errors and duration of every variant, failover, shadow's cost."""
 
 from penumbra.monitoring.dashboards import frame
-from penumbra.monitoring.dashboards.panels import TOKENS, About, Look, Query, chart
+from penumbra.monitoring.dashboards.options import TOKENS, About, Look, Query
+from penumbra.monitoring.dashboards.panels import chart
 from penumbra.monitoring.dashboards.promql import per_second, quantile, share, total
 from penumbra.monitoring.dashboards.traffic_scope import IN, QUANTILES, VARIABLES
 from penumbra.monitoring.dashboards.traffic_shadow import shadow

@@ -1,7 +1,8 @@
 """Traffic: what shadow mirrors, sheds and compares, and what that costs."""
 
 from penumbra.monitoring.dashboards import frame
-from penumbra.monitoring.dashboards.panels import ORANGE, About, Look, Query, chart, number
+from penumbra.monitoring.dashboards.options import ORANGE, About, Look, Query
+from penumbra.monitoring.dashboards.panels import chart, number
 from penumbra.monitoring.dashboards.promql import mean, per_second, quantile
 from penumbra.monitoring.dashboards.traffic_scope import IN, QUANTILES
 from penumbra.monitoring.telemetry import comparator, gateway

@@ -247,6 +247,6 @@ def _resource(identity: Mapping[str, str]) -> "Resource":
 
 def _version() -> str:
     try:
-        return metadata.version("penumbra")
+        return metadata.version("penumbra-gateway")
     except metadata.PackageNotFoundError:
         return "unknown"
