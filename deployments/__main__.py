@@ -74,7 +74,7 @@ async def _reset(spec: PenumbraSpec, name: str, reason: str) -> int:
     if not reason.strip():
         return _complain("--reset-flag wants a --reason")
     if name not in spec.models:
-        raise NotFound(f"found no model {name!r}, wanted one of: {', '.join(spec.models)}")
+        raise NotFound.among("model", name, spec.models)
     controller = open_plane(spec).controller
     try:
         await controller.start()

@@ -16,7 +16,8 @@ DeploymentsError
 └── StoreUnavailable (503)      the store cannot be read or written; nothing was changed
 """
 
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import ClassVar, Self
 
 STATUS: dict[str, int] = {
     "config_invalid": 500,
@@ -106,6 +107,18 @@ class NotFound(DeploymentsError):
     """No such model, pin or epoch."""
 
     code = "not_found"
+
+    @classmethod
+    def among(cls, kind: str, name: str, known: Iterable[str]) -> Self:
+        """Builds the error for a name that is none of the known ones.
+
+        Args:
+            kind: The thing that has the name; also the field at fault: `model`.
+            name: The name that was given.
+            known: The names that would be right.
+        """
+        names = ", ".join(known) or "none"
+        return cls(f"found no {kind} {name!r}, wanted one of: {names}", param=kind)
 
 
 class Conflict(DeploymentsError):

@@ -1,5 +1,6 @@
 """Sockets of the processes that listen: bound before anything else starts, or not at all."""
 
+import ipaddress
 import socket
 
 BACKLOG = 2048
@@ -56,3 +57,13 @@ def joined(host: str, port: int) -> str:
 def local_host(host: str) -> str:
     """The host at which this machine's own processes reach a port that is bound to `host`."""
     return "127.0.0.1" if host in _EVERY_ADDRESS else host
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address reaches this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

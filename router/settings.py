@@ -3,7 +3,6 @@
 The flags and the routing table are not here: they come as a `Snapshot` from the control process.
 """
 
-import ipaddress
 import platform
 from pathlib import Path
 from typing import Self
@@ -11,6 +10,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from penumbra.router.flags.routing_table import Snapshot
+from penumbra.router.listening import is_loopback
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
@@ -101,19 +101,10 @@ class GatewaySettings(BaseModel):
 
     @model_validator(mode="after")
     def _open_gateway_stays_on_loopback(self) -> Self:
-        if self.keys or _is_loopback(self.host):
+        if self.keys or is_loopback(self.host):
             return self
         raise ValueError(
             f"gateway.host is {self.host!r} but no keys are configured: without keys the gateway"
             " binds a loopback address only (127.0.0.1, ::1 or localhost). Add a key"
             " (`penumbra keys new TENANT`) or bind loopback."
         )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

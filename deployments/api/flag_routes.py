@@ -243,9 +243,7 @@ async def _changed(
 
 def _model(models: Mapping[str, ModelSnapshot], name: str) -> ModelSnapshot:
     if name not in models:
-        raise NotFound(
-            f"found no model {name!r}, wanted one of: {', '.join(models)}", param="model"
-        )
+        raise NotFound.among("model", name, models)
     return models[name]
 
 

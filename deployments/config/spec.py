@@ -12,6 +12,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from penumbra.router.flags.routing_table import NAME, Flag, SliceRule
+from penumbra.router.listening import joined, local_host
 from penumbra.router.settings import KeySettings, LimitSettings
 from penumbra.router.shadow.settings import (
     Budget,
@@ -255,9 +256,4 @@ class PenumbraSpec(BaseModel):
     @property
     def control_url(self) -> str:
         """Base URL of the control process for this machine's processes."""
-        host = "127.0.0.1" if self.control.host in ("0.0.0.0", "::") else self.control.host  # noqa: S104
-        return (
-            f"http://[{host}]:{self.control.port}"
-            if ":" in host
-            else (f"http://{host}:{self.control.port}")
-        )
+        return f"http://{joined(local_host(self.control.host), self.control.port)}"

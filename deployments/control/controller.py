@@ -149,8 +149,7 @@ class Controller:
         for name, edit in change.edits.items():
             model = self.state.models.get(name)
             if model is None:
-                known = ", ".join(self.state.models) or "none"
-                raise NotFound(f"found no model {name!r}, wanted one of: {known}", param="model")
+                raise NotFound.among("model", name, self.state.models)
             self._require_unchanged(name, change.expected_epoch)
             after = _checked(name, model, edit(model.flag, model))
             config_effects.require_unguarded(self.state, name, model.flag, after)

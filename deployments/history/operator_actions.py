@@ -50,8 +50,7 @@ def apply(state: State, spec: RolloutSpec, reason: str, now: datetime, name: str
     """
     model = state.models.get(spec.model)
     if model is None:
-        known = ", ".join(state.models) or "none"
-        raise NotFound(f"found no model {spec.model!r}, wanted one of: {known}", param="model")
+        raise NotFound.among("model", spec.model, state.models)
     problems = tuple(_problems(spec, model))
     if problems:
         raise RolloutRefused("; ".join(problems), param="spec")

@@ -5,7 +5,6 @@ A process that died must not vanish from Prometheus's targets at once: its serie
 which it closes its link, and is kept only until Prometheus has asked again.
 """
 
-import ipaddress
 import logging
 import platform
 import re
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 
 from penumbra.deployments.gateways.link import Link
 from penumbra.monitoring.telemetry.metric import Process
-from penumbra.router.listening import joined
+from penumbra.router.listening import is_loopback, joined
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +86,8 @@ class ProcessRegistry:
         if not hello.metrics:
             return None
         address, problem = _address(hello.metrics, link.peer)
-        is_here = hello.host in ("", self._machine) or _is_loopback(link.peer)
-        if not problem and not is_here and _is_loopback(address.rpartition(":")[0]):
+        is_here = hello.host in ("", self._machine) or is_loopback(link.peer.strip("[]"))
+        if not problem and not is_here and is_loopback(address.rpartition(":")[0].strip("[]")):
             problem = "a loopback address of another machine: set metrics.host or metrics.announce"
         if problem:
             log.warning(
@@ -115,12 +114,3 @@ def _address(told: str, peer: str) -> tuple[str, str]:
     if not peer:
         return told, "a port without host, and the host is not known: set metrics.announce"
     return joined(peer, int(found[2])), ""
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
