@@ -135,7 +135,7 @@ class RunReport(msgspec.Struct, frozen=True, omit_defaults=True):
     """Variant -> digest, when it was read anew."""
 
 
-class Report(msgspec.Struct, frozen=True, tag="report", forbid_unknown_fields=True):
+class Report(msgspec.Struct, frozen=True, tag="report"):
     """One message of observations."""
 
     source: str

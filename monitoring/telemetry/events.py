@@ -45,6 +45,11 @@ EVENTS = (
     _event("control_link_up", "The control process is there.", "epoch"),
     _event("control_link_down", "The control process is away.", "error", "last_epoch"),
     _event("link_chore_failed", "A duty on the link failed."),
+    _event(
+        "link_message_unknown",
+        "A newer peer sent a message of an unknown type; it was ignored. Once a type and link.",
+        "peer", "message_type",
+    ),
     _event("upstream_key_missing", "A variant's key is not in the environment.", "variable"),
     _event("comparator_connected", "Mirrored requests can be handed over."),
     _event("comparator_lost", "They cannot any more; what waited is lost."),
@@ -66,7 +71,8 @@ EVENTS = (
     # The control process
     _event("control_started", "It serves.", "address", "epoch", "is_config_changed"),
     _event("control_stopped", "It has ended."),
-    _event("gateway_connected", "A gateway or comparator is there.", "gateway", "gateway_pid"),
+    _event("gateway_connected", "A gateway or comparator is there.",
+           "gateway", "gateway_pid", "link_version"),
     _event("gateway_gone", "It is away.", "gateway", "gateway_pid"),
     _event("gateway_link_broken", "A link ended by a fault.", "error"),
     _event("snapshot_unacknowledged", "Gateways did not answer in time.", "epoch", "gateways"),

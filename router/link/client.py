@@ -1,8 +1,8 @@
-"""The end of the link to the control process in a gateway or a comparator.
+"""Client of the link to the control process, in a gateway or a comparator.
 
 Newer routing tables come in; observations, and questions for the lease, go out. While the link is
-down the gateway serves on with its last table, for as long as it takes -- only its leases end; when
-it is back the newest table arrives at once, and what is not acknowledged is sent again.
+down the gateway serves on with its last table, however long that lasts; only its leases end. When
+the link is back the newest table arrives at once, and what is not acknowledged is sent again.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from penumbra.router.link.lease import Lease
 from penumbra.router.link.messages import (
     COMPARATOR_PATH,
     PATH,
+    VERSION,
     Beat,
     EpochApplied,
     Feedback,
@@ -38,11 +39,13 @@ from penumbra.router.link.messages import (
     Refused,
     Seek,
     Stored,
+    UnknownMessage,
     encode,
     from_control,
     link_url,
 )
 from penumbra.router.link.observation_outbox import ObservationOutbox
+from penumbra.router.link.unknown_messages import UnknownMessages
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +54,7 @@ _LARGEST_MESSAGE_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Duties:
-    """What the link carries besides routing tables."""
+    """The parts of a process that use the link, besides the one that takes routing tables."""
 
     outbox: ObservationOutbox | None = None
     """Observations to send."""
@@ -60,29 +63,30 @@ class Duties:
     feedback: FeedbackSubmitter | None = None
     """Users' judgements to pass on."""
     is_comparing: Callable[[], bool] | None = None
-    """Given: this end is a comparator; it gives a sign of life when asked, while this holds and it
-    has the newest table."""
+    """If given, this end is a comparator: when asked it gives a sign of life, provided that this
+    returns True and it has the newest table."""
     machine: str = field(default_factory=platform.node)
-    """What a comparator and the gateways that it guards have in common."""
-    metrics: str = ""  # as in `Hello`
+    """Name of the machine, the same for a comparator and the gateways that it guards."""
+    metrics: str = ""
+    """Address of this process's metrics, as in `Hello`."""
 
     @property
     def path(self) -> str:
-        """The link's path at the control process."""
+        """Path of the link at the control process."""
         return PATH if self.is_comparing is None else COMPARATOR_PATH
 
 
 class ControlLink:
-    """Keeps one gateway process, or a comparator, in touch with the control process.
+    """Keeps one gateway process, or a comparator, connected with the control process.
 
     Args:
         url: Base URL of the control process (http, https, ws or wss).
         token: The gateways' bearer token.
         process_id: Name of this process.
         on_snapshot: Puts a table into force; when it returns, every further request is decided by
-            it. May raise, then the last table stays and the control process is told why.
-        pace: Timing.
-        duties: What else goes over the link.
+            it. May raise: then the last table stays and the control process is told why.
+        backoff: Timing.
+        duties: The other users of the link.
     """
 
     def __init__(
@@ -91,7 +95,7 @@ class ControlLink:
         token: str,
         process_id: str,
         on_snapshot: Callable[[Snapshot], None],
-        pace: Backoff | None = None,
+        backoff: Backoff | None = None,
         duties: Duties | None = None,
     ) -> None:
         self._duties = duties or Duties()
@@ -99,20 +103,17 @@ class ControlLink:
         self._token = token
         self._process_id = process_id
         self._on_snapshot = on_snapshot
-        self._pace = pace or Backoff()
-        self._has_observations = asyncio.Event()
+        self._backoff = backoff or Backoff()
         self._must_renew = asyncio.Event()
         self._is_current = asyncio.Event()
         """Set while the newest table that came over this connection is in force."""
         self._was_acknowledged = asyncio.Event()
-        if self._duties.outbox is not None:
-            self._duties.outbox.on_news = self._has_observations.set
         self._store = ""
         self._failures = 0
         self.last_epoch = 0
-        """The newest epoch that was put into force through the link; 0 before the first."""
+        """Newest epoch that was put into force through the link; 0 before the first."""
         self.connected_since: float | None = None
-        """By the pace's clock; None while the link is down."""
+        """Seconds by the backoff's clock; None while the link is down."""
 
     @property
     def is_connected(self) -> bool:
@@ -130,11 +131,11 @@ class ControlLink:
                 self._report(f"{type(error).__name__}: {error}", is_refusal=refused)
             finally:
                 self.connected_since = None
-            await self._pace.sleep(self._pace.retry_seconds(self._failures))
+            await self._backoff.sleep(self._backoff.retry_seconds(self._failures))
             self._failures += 1
 
     async def tell_the_rest(self, seconds: float) -> None:
-        """Wait until all that was observed is acknowledged, at most so long."""
+        """Wait until all observations are acknowledged, at most so long, while the link is up."""
         outbox = self._duties.outbox
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -146,20 +147,20 @@ class ControlLink:
         async with connect(
             self._url,
             additional_headers={"authorization": f"Bearer {self._token}"},
-            open_timeout=self._pace.open_seconds,
-            ping_interval=self._pace.ping_seconds,
-            ping_timeout=self._pace.ping_seconds,
-            # Whoever did not answer a ping will not answer a close either.
-            close_timeout=self._pace.ping_seconds,
+            open_timeout=self._backoff.open_seconds,
+            ping_interval=self._backoff.ping_seconds,
+            ping_timeout=self._backoff.ping_seconds,
+            # A peer that did not answer a ping will not answer a close either.
+            close_timeout=self._backoff.ping_seconds,
             max_size=_LARGEST_MESSAGE_BYTES,
             compression=None,
             proxy=None,
         ) as socket:
             self._is_current.clear()
-            told = (self._store, self.last_epoch, self._duties.machine, self._duties.metrics)
-            hello = Hello(self._process_id, os.getpid(), *told)
-            await socket.send(encode(hello))
-            chores = [asyncio.create_task(_do(chore, socket)) for chore in self._chores(socket)]
+            await socket.send(encode(self._hello()))
+            senders = [
+                asyncio.create_task(_run(sender, socket)) for sender in self._senders(socket)
+            ]
             try:
                 await self._follow(socket)
             except asyncio.CancelledError:
@@ -167,28 +168,36 @@ class ControlLink:
                 await socket.close(CloseCode.GOING_AWAY)
                 raise
             finally:
-                for chore in chores:
-                    chore.cancel()
-                await asyncio.gather(*chores, return_exceptions=True)
+                for sender in senders:
+                    sender.cancel()
+                await asyncio.gather(*senders, return_exceptions=True)
 
-    def _chores(self, socket: ClientConnection) -> list[Coroutine[Any, Any, None]]:
-        chores = []
+    def _hello(self) -> Hello:
+        return Hello(
+            self._process_id,
+            os.getpid(),
+            self._store,
+            self.last_epoch,
+            self._duties.machine,
+            self._duties.metrics,
+            VERSION,
+        )
+
+    def _senders(self, socket: ClientConnection) -> list[Coroutine[Any, Any, None]]:
+        senders = []
         if self._duties.outbox is not None:
-            chores.append(self._send_reports(socket, self._duties.outbox))
+            senders.append(self._send_reports(socket, self._duties.outbox))
         if self._duties.lease is not None:
-            chores.append(self._renew(socket, self._duties.lease))
+            senders.append(self._renew(socket, self._duties.lease))
         if self._duties.feedback is not None:
-            chores.append(self._send_feedback(socket, self._duties.feedback))
-        return chores
+            senders.append(self._send_feedback(socket, self._duties.feedback))
+        return senders
 
-    async def _send_feedback(self, socket: ClientConnection, desk: FeedbackSubmitter) -> None:
-        waiting: asyncio.Queue[Feedback] = asyncio.Queue()  # bounded by the desk
-        desk.send = waiting.put_nowait
-        try:
+    async def _send_feedback(self, socket: ClientConnection, feedback: FeedbackSubmitter) -> None:
+        waiting: asyncio.Queue[Feedback] = asyncio.Queue()  # bounded by the submitter
+        with feedback.connected(waiting.put_nowait):
             while True:
                 await socket.send(encode(await waiting.get()))
-        finally:
-            desk.send = None
 
     async def _send_reports(self, socket: ClientConnection, outbox: ObservationOutbox) -> None:
         outbox.rewind()
@@ -197,30 +206,34 @@ class ControlLink:
             if report is not None:
                 await socket.send(encode(report))
             else:
-                self._has_observations.clear()
-                await self._has_observations.wait()
+                outbox.has_news.clear()
+                await outbox.has_news.wait()
 
     async def _renew(self, socket: ClientConnection, lease: Lease) -> None:
         while True:
-            # Whoever could not take a table over may have one with a candidate rolled back since.
+            # A process that could not take a table over may have one with a candidate that was
+            # rolled back since.
             await self._is_current.wait()
             self._must_renew.clear()
-            await socket.send(encode(lease.ask(self._pace.now())))
+            await socket.send(encode(lease.ask(self._backoff.now())))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(lease.period_seconds):
                     await self._must_renew.wait()
 
     async def _follow(self, socket: ClientConnection) -> None:
+        unknown = UnknownMessages("control")
         async for text in socket:
             message = from_control(text)
-            if isinstance(message, Push):
+            if isinstance(message, UnknownMessage):
+                unknown.note(message)
+            elif isinstance(message, Push):
                 await self._take_push(socket, message)
             else:
-                answer = self._heard(message)
+                answer = self._hear(message)
                 if answer is not None:
                     await socket.send(encode(answer))
 
-    def _heard(
+    def _hear(
         self, message: LeaseGrant | Stored | Probe | Seek | FeedbackDone
     ) -> Beat | Found | None:
         duties = self._duties
@@ -253,7 +266,7 @@ class ControlLink:
         # The table may have a model that no lease was granted for yet.
         self._must_renew.set()
         if self.connected_since is None:
-            self.connected_since = self._pace.now()
+            self.connected_since = self._backoff.now()
             self._failures = 0
             log.info("control_link_up", extra={"epoch": self.last_epoch})
 
@@ -267,7 +280,7 @@ class ControlLink:
         if push.store != self._store or table.epoch > self.last_epoch:
             try:
                 self._on_snapshot(table)
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with it, serve on with the last
+            except Exception as error:  # noqa: BLE001 - whatever is wrong, serve on with the last
                 return self._refuse(table.epoch, f"{type(error).__name__}: {error}")
             self._store, self.last_epoch = push.store, table.epoch
         return EpochApplied(table.epoch)
@@ -277,17 +290,17 @@ class ControlLink:
         return Refused(epoch, detail)
 
     def _report(self, error: str, *, is_refusal: bool) -> None:
-        # Said once per outage, not once per attempt; but a refusal is the operator's to mend.
+        # Logged once per outage, not once per attempt; but a refusal is the operator's to mend.
         if self._failures == 0 or is_refusal:
             log.warning("control_link_down", extra={"error": error, "last_epoch": self.last_epoch})
 
 
-async def _do(chore: Coroutine[Any, Any, None], socket: ClientConnection) -> None:
+async def _run(sender: Coroutine[Any, Any, None], socket: ClientConnection) -> None:
     try:
-        await chore
+        await sender
     except ConnectionClosed:
-        return  # whoever reads from the connection says so
+        return  # the reader of the connection reports it
     except Exception:
         log.exception("link_chore_failed")
-        # A link that does half of its duty is worse than none: that one ends the leases.
+        # A link that does half of its duty is worse than none, because none ends the leases.
         await socket.close()

@@ -11,8 +11,9 @@ Reading order: FeedbackBody, Served, FeedbackSubmitter.submit.
 """
 
 import asyncio
+import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -123,11 +124,28 @@ class FeedbackSubmitter:
     """
 
     def __init__(self, served: Served) -> None:
-        self.send: Callable[[Feedback], None] | None = None
-        """Passes a judgement to the control process; None while it cannot be reached."""
+        self._send: Callable[[Feedback], None] | None = None
         self._served = served
         self._nonces = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[FeedbackDone]] = {}
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether judgements can be passed to the control process now."""
+        return self._send is not None
+
+    @contextlib.contextmanager
+    def connected(self, send: Callable[[Feedback], None]) -> Iterator[None]:
+        """Take judgements for as long as the block runs; outside of it they are refused.
+
+        Args:
+            send: Passes a judgement to the control process; must not wait.
+        """
+        self._send = send
+        try:
+            yield
+        finally:
+            self._send = None
 
     async def submit(self, tenant: str, body: FeedbackBody) -> Attribution:
         """Hand a judgement over; when this returns it is durable.
@@ -140,12 +158,12 @@ class FeedbackSubmitter:
             FeedbackExists: It was judged differently before.
             ControlUnavailable: It could not be stored now.
         """
-        if self.send is None or len(self._waiting) >= IN_FLIGHT:
+        if self._send is None or len(self._waiting) >= IN_FLIGHT:
             raise ControlUnavailable("feedback cannot be stored now; send it again")
         nonce = next(self._nonces)
         answer = self._waiting[nonce] = asyncio.get_running_loop().create_future()
         try:
-            self.send(self._message(nonce, tenant, body))
+            self._send(self._message(nonce, tenant, body))
             async with asyncio.timeout(ANSWER_SECONDS):
                 done = await answer
         except TimeoutError:

@@ -1,32 +1,48 @@
-"""What a gateway and the control process say to each other on the link; shared by both ends.
+"""Messages between a gateway, or a comparator, and the control process. Both ends use this module.
 
-    gateway                              control
-       | -- Hello(gateway, pid, epoch) --> |
-       | <-- Push(store, snapshot) ------- |   at once, then for every new epoch
-       | -- EpochApplied(epoch) --------------> |   the snapshot is in force
-       | -- Refused(epoch, detail) ------> |   ... or it is not, and the last one stays
-       | -- Renew(nonce) ----------------> |   a few times within a lease
-       | <-- LeaseGrant(nonce, seconds, ...) -- |   counted from when the Renew was sent
-       | -- Report(source, seq, runs) ---> |   observations (penumbra.monitoring.observations)
-       | <-- Stored(incarnation, seq) ---- |   they are durable
-       | -- Feedback(nonce, id, ...) ----> |   a user's judgement of an answer
-       | <-- Seek(nonce, id) ------------- |   to the other gateways, if this one did not serve it
-       | -- Found(nonce, attribution) ---> |
-       | <-- FeedbackDone(nonce, ...) ---- |   it is durable, or nobody knows the request
+    gateway                                  control process
+       | -- Hello(gateway, pid, epoch) ------> |
+       | <-- Push(store, snapshot) ----------- |   at once, then for every new epoch
+       | -- EpochApplied(epoch) -------------> |   the snapshot is in force
+       | -- Refused(epoch, detail) ----------> |   ... or it is not, and the last one stays
+       | -- Renew(nonce) --------------------> |   a few times within a lease
+       | <-- LeaseGrant(nonce, seconds, ...) - |   counted from when the Renew was sent
+       | -- Report(source, seq, runs) -------> |   observations (penumbra.monitoring.observations)
+       | <-- Stored(incarnation, seq) -------- |   the observations are durable
+       | -- Feedback(nonce, id, ...) --------> |   a user's judgement of an answer
+       | <-- Seek(nonce, id) ----------------- |   another gateway's user judged this request
+       | -- Found(nonce, attribution) -------> |
+       | <-- FeedbackDone(nonce, ...) -------- |   it is durable, or no gateway knows the request
 
-A comparator speaks the same on its own path; it neither renews nor passes feedback, but is asked
+A comparator speaks the same on its own path. It neither renews nor passes feedback, but is asked
 for signs of life:
 
-    comparator                           control
-       | <-- Probe(nonce) ---------------- |   a few times within a lease
-       | -- Beat(nonce) -----------------> |   it was alive when the Probe was sent
+    comparator                               control process
+       | <-- Probe(nonce) -------------------- |   a few times within a lease
+       | -- Beat(nonce) ---------------------> |   it was alive when the Probe was sent
 
-Whoever needs a sign of life asks for it, and counts from when it asked: an answer that was stuck in
-a buffer proves nothing about later. One JSON object in each WebSocket text message, told apart by
-`type`. Unknown fields are errors.
+A sign of life is asked for, and counts from when it was asked for: an answer that was stuck in a
+buffer proves nothing about later. A message is one JSON object in one WebSocket text message; the
+field `type` tells messages apart.
+
+**Versions.** The two ends may be of different versions, so what is added later must not break the
+link:
+
+- A field that the reader does not know is ignored, at every level. A new field therefore has a
+  default, which is what an older peer means by leaving it out.
+- A message of a `type` that the reader does not know is ignored and logged (`UnknownMessage`).
+- Malformed JSON, a missing field without a default, a value of the wrong kind, and a message of the
+  other direction end the connection (`LinkError`).
+- `Hello.version` is the version of these messages. It is raised only for a change that the rules
+  above do not cover, such as a new value of an enumeration.
+- The routing table in a `Push` is an exception: a gateway refuses a table with a field that it does
+  not know, because it would decide differently from the other gateways. Fields that have their
+  default value are not sent, so only a table that uses the new field is refused. A default must
+  therefore never change.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, get_args
 
 import msgspec
 
@@ -35,16 +51,22 @@ from penumbra.router.flags.routing_table import Snapshot
 
 PATH = "/gateway/v1/link"
 COMPARATOR_PATH = "/comparator/v1/link"
+VERSION = 1
+"""Version of the messages that this process sends."""
 
 
 class LinkError(ValueError):
-    """The other end said something that is no message of the link."""
+    """The peer sent something that is no message of the link, or that it may not send now."""
 
     code = "link_protocol"
 
 
-class Hello(msgspec.Struct, frozen=True, tag="hello", forbid_unknown_fields=True):
-    """The gateway's first message."""
+class Hello(msgspec.Struct, frozen=True, tag="hello", omit_defaults=True):
+    """The first message of a gateway or a comparator.
+
+    Fields that have their default value are not sent: a control process of before `version` refuses
+    a `hello` with a field that it does not know.
+    """
 
     gateway: str
     pid: int
@@ -54,24 +76,26 @@ class Hello(msgspec.Struct, frozen=True, tag="hello", forbid_unknown_fields=True
     host: str = ""
     """The machine (or pod): a comparator guards the gateways of its own."""
     metrics: str = ""
-    """Where its /metrics is: `HOST:PORT`; `:PORT` at the address that it connects from; empty if it
-    has none, or is older than this field."""
+    """Address of its /metrics: `HOST:PORT`; `:PORT` at the address that it connects from; empty if
+    it has none, or is older than this field."""
+    version: int = 1
+    """Version of the messages that it sends (`VERSION`); 1 if it is older than this field."""
 
 
-class EpochApplied(msgspec.Struct, frozen=True, tag="applied", forbid_unknown_fields=True):
-    """From now on every request is decided by this epoch (or a later one)."""
+class EpochApplied(msgspec.Struct, frozen=True, tag="applied"):
+    """Tells that every further request is decided by this epoch (or a later one)."""
 
     epoch: int
 
 
-class Refused(msgspec.Struct, frozen=True, tag="refused", forbid_unknown_fields=True):
-    """The epoch was not put into force."""
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """Tells that the epoch was not put into force, and why."""
 
     epoch: int
     detail: str
 
 
-class Push(msgspec.Struct, frozen=True, tag="snapshot", forbid_unknown_fields=True):
+class Push(msgspec.Struct, frozen=True, tag="snapshot"):
     """The routing table of the newest epoch."""
 
     store: str
@@ -79,64 +103,64 @@ class Push(msgspec.Struct, frozen=True, tag="snapshot", forbid_unknown_fields=Tr
     snapshot: msgspec.Raw
 
     def table(self) -> Snapshot:
-        """The routing table.
+        """Read the routing table.
 
         Raises:
-            ValueError: It is none (pydantic's `ValidationError`).
+            ValueError: It is no routing table (pydantic's `ValidationError`).
         """
         return Snapshot.model_validate_json(bytes(self.snapshot))
 
 
-class Renew(msgspec.Struct, frozen=True, tag="renew", forbid_unknown_fields=True):
-    """Is the guard alive? The gateway counts the lease from when it asked."""
+class Renew(msgspec.Struct, frozen=True, tag="renew"):
+    """Asks whether the guard is alive. The gateway counts the lease from when it asked."""
 
     nonce: int
 
 
-class LeaseGrant(msgspec.Struct, frozen=True, tag="lease", forbid_unknown_fields=True):
-    """For how long candidates may go on getting live traffic."""
+class LeaseGrant(msgspec.Struct, frozen=True, tag="lease"):
+    """The answer to a `Renew`: for how long candidates may go on getting live traffic."""
 
     nonce: int
     seconds: dict[str, float]
     """Model -> seconds from when the `Renew` was sent; 0 for one that has no live guard."""
     full_seconds: float
-    """What a model gets whose guard is alive this very moment."""
+    """Seconds for a model whose guard is alive at this very moment."""
 
 
-class Probe(msgspec.Struct, frozen=True, tag="probe", forbid_unknown_fields=True):
-    """Is the comparator alive, and does it compare?"""
-
-    nonce: int
-
-
-class Beat(msgspec.Struct, frozen=True, tag="beat", forbid_unknown_fields=True):
-    """The answer to a `Probe`: it does."""
+class Probe(msgspec.Struct, frozen=True, tag="probe"):
+    """Asks whether the comparator is alive and compares."""
 
     nonce: int
 
 
-class Stored(msgspec.Struct, frozen=True, tag="stored", forbid_unknown_fields=True):
-    """All reports of this incarnation up to this one are durable."""
+class Beat(msgspec.Struct, frozen=True, tag="beat"):
+    """The answer to a `Probe`: the comparator is alive and compares."""
+
+    nonce: int
+
+
+class Stored(msgspec.Struct, frozen=True, tag="stored"):
+    """Tells that all reports of this process start up to this one are durable."""
 
     process_start_id: str = msgspec.field(name="incarnation")
     seq: int
 
 
-class Attribution(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Who served a request."""
+class Attribution(msgspec.Struct, frozen=True):
+    """The variant that served a request, with its model and slice."""
 
     model: str
     variant: str
     slice: str
 
 
-class Feedback(msgspec.Struct, frozen=True, tag="feedback", forbid_unknown_fields=True):
+class Feedback(msgspec.Struct, frozen=True, tag="feedback"):
     """A user's judgement of one answer."""
 
     nonce: int
     request_id: str
     tenant: str
-    """Who judges; only the tenant that made the request may."""
+    """The tenant that judges; only the one that made the request may."""
     attribution: Attribution | None
     """None if another gateway process served it."""
     thumb: bool | None = None
@@ -147,22 +171,22 @@ class Feedback(msgspec.Struct, frozen=True, tag="feedback", forbid_unknown_field
     metadata: dict[str, Any] = {}
 
 
-class Seek(msgspec.Struct, frozen=True, tag="seek", forbid_unknown_fields=True):
-    """Who served this request?"""
+class Seek(msgspec.Struct, frozen=True, tag="seek"):
+    """Asks a gateway which variant served this request."""
 
     nonce: int
     request_id: str
     tenant: str
 
 
-class Found(msgspec.Struct, frozen=True, tag="found", forbid_unknown_fields=True):
-    """The answer to a `Seek`; None: not this process."""
+class Found(msgspec.Struct, frozen=True, tag="found"):
+    """The answer to a `Seek`; the attribution is None if another process served the request."""
 
     nonce: int
     attribution: Attribution | None
 
 
-class FeedbackDone(msgspec.Struct, frozen=True, tag="feedback_done", forbid_unknown_fields=True):
+class FeedbackDone(msgspec.Struct, frozen=True, tag="feedback_done"):
     """The answer to a `Feedback`."""
 
     nonce: int
@@ -172,51 +196,85 @@ class FeedbackDone(msgspec.Struct, frozen=True, tag="feedback_done", forbid_unkn
     """Why it was not stored: a code of `penumbra.router.errors.STATUS`."""
 
 
+@dataclass(frozen=True, slots=True)
+class UnknownMessage:
+    """A well-formed message of a type that a newer peer knows and this process does not."""
+
+    type: str
+
+
 FromGateway = Hello | EpochApplied | Refused | Renew | Beat | Report | Feedback | Found
 FromControl = Push | LeaseGrant | Probe | Stored | Seek | FeedbackDone
 
-_from_gateway: msgspec.json.Decoder[FromGateway] = msgspec.json.Decoder(FromGateway)
-_from_control: msgspec.json.Decoder[FromControl] = msgspec.json.Decoder(FromControl)
+_read_from_gateway: msgspec.json.Decoder[FromGateway] = msgspec.json.Decoder(FromGateway)
+_read_from_control: msgspec.json.Decoder[FromControl] = msgspec.json.Decoder(FromControl)
 _encode = msgspec.json.Encoder().encode
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+class _Typed(msgspec.Struct):
+    """The one field that every message has."""
+
+    type: str
+
+
+_read_type = msgspec.json.Decoder(_Typed).decode
+_KNOWN_TYPES = frozenset(
+    kind.__struct_config__.tag for kind in (*get_args(FromGateway), *get_args(FromControl))
+)
 
 
 def push_of(store: str, snapshot: Snapshot) -> str:
-    """The message that carries a snapshot, encoded: once an epoch, however many gateways."""
-    raw = msgspec.Raw(snapshot.model_dump_json().encode())
+    """Encode the message that carries a snapshot: once an epoch, however many gateways there are.
+
+    Fields at their default value are left out, so that an older gateway takes a table that does not
+    use what it does not know.
+    """
+    raw = msgspec.Raw(snapshot.model_dump_json(exclude_defaults=True).encode())
     return encode(Push(store=store, snapshot=raw))
 
 
 def encode(message: FromGateway | FromControl) -> str:
-    """The text of a message."""
+    """Encode a message as JSON text."""
     return _encode(message).decode()
 
 
-def from_gateway(text: str | bytes) -> FromGateway:
-    """Read what a gateway said.
+def from_gateway(text: str | bytes) -> FromGateway | UnknownMessage:
+    """Read a message of a gateway or a comparator.
 
     Raises:
         LinkError: It is no message of a gateway.
     """
     try:
-        return _from_gateway.decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise LinkError(f"no message of a gateway: {error}") from error
+        return _read_from_gateway.decode(text)
+    except _UNREADABLE as error:
+        return _unknown(text, "a gateway", error)
 
 
-def from_control(text: str | bytes) -> FromControl:
-    """Read what the control process said.
+def from_control(text: str | bytes) -> FromControl | UnknownMessage:
+    """Read a message of the control process.
 
     Raises:
         LinkError: It is no message of the control process.
     """
     try:
-        return _from_control.decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise LinkError(f"no message of the control process: {error}") from error
+        return _read_from_control.decode(text)
+    except _UNREADABLE as error:
+        return _unknown(text, "the control process", error)
+
+
+def _unknown(text: str | bytes, sender: str, error: Exception) -> UnknownMessage:
+    try:
+        name = _read_type(text).type
+    except _UNREADABLE:
+        name = None
+    if name is None or name in _KNOWN_TYPES:
+        raise LinkError(f"no message of {sender}: {error}") from error
+    return UnknownMessage(name)
 
 
 def link_url(url: str, path: str = PATH) -> str:
-    """The WebSocket address of the link for a base URL of the control process.
+    """Make the WebSocket address of the link from a base URL of the control process.
 
     Raises:
         ValueError: The scheme is none of http, https, ws, wss.

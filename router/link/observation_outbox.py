@@ -10,10 +10,10 @@ counted, and told as shed, so that whoever judges knows that it is missing.
 Reading order: ObservationOutbox.pair, ObservationOutbox.next_report, ObservationOutbox.acknowledge.
 """
 
+import asyncio
 import math
 import sys
 from collections import deque
-from collections.abc import Callable
 from itertools import islice
 
 import msgspec
@@ -92,8 +92,9 @@ class ObservationOutbox:
         self.process_start_id = process_start_id
         self.dropped = 0
         """Observations that were lost because too many were waiting."""
-        self.on_news: Callable[[], None] = _nobody
-        """Called when `next_report` may have something to give; never while one is on its way."""
+        self.has_news = asyncio.Event()
+        """Set when `next_report` may have a report to give; never while one is on its way. The
+        sender clears it before it waits."""
         self._limit = limit
         self._waiting: dict[Run, _Gathered] = {}
         self._waiting_count = 0
@@ -156,7 +157,7 @@ class ObservationOutbox:
 
     def _tell_news(self) -> None:
         if self._unacknowledged is None:
-            self.on_news()
+            self.has_news.set()
 
     # How it travels
 
@@ -232,7 +233,3 @@ def _finite_pair(pair: Pair) -> Pair:
     if not math.isfinite(pair.engine_seconds):
         changes["engine_seconds"] = 0.0
     return msgspec.structs.replace(pair, **changes) if changes else pair
-
-
-def _nobody() -> None:
-    """Nobody is told."""

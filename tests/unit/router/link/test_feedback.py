@@ -80,7 +80,7 @@ def test_what_is_no_judgement_is_refused(raw: bytes) -> None:
     assert refused.value.status == 400
 
 
-def test_who_served_a_request_is_remembered() -> None:
+def test_the_server_of_a_request_is_remembered() -> None:
     served = Served()
     served.remember(b"req-1", (INT8, "acme"))
     assert served.find("req-1", "acme") == INT8
@@ -88,7 +88,7 @@ def test_who_served_a_request_is_remembered() -> None:
     assert served.find("ρεκ", "acme") is None
 
 
-def test_another_tenants_request_is_nobodys() -> None:
+def test_another_tenants_request_is_not_found() -> None:
     served = Served()
     served.remember(b"req-1", (INT8, "acme"))
     assert served.find("req-1", "other") is None
@@ -98,7 +98,7 @@ def test_the_last_requests_are_remembered_and_no_more_than_the_limit() -> None:
     served = Served(limit=10)
     for number in range(1000):
         served.remember(b"%d" % number, (INT8, "acme"))
-        remembered = [one for one in range(number + 1) if served.find(str(one), "acme")]
+        remembered = [earlier for earlier in range(number + 1) if served.find(str(earlier), "acme")]
         assert remembered == list(range(number + 1 - len(remembered), number + 1))
         assert min(number + 1, 5) <= len(remembered) <= 10
 
@@ -106,24 +106,26 @@ def test_the_last_requests_are_remembered_and_no_more_than_the_limit() -> None:
 class Control:
     """The other end: answers every judgement in one way."""
 
-    def __init__(self, desk: FeedbackSubmitter, **answer: Any) -> None:
+    def __init__(self, submitter: FeedbackSubmitter, **answer: Any) -> None:
         self.heard: list[Feedback] = []
-        self._desk = desk
+        self._submitter = submitter
         self._answer = answer
-        desk.send = self.take
 
     def take(self, feedback: Feedback) -> None:
         self.heard.append(feedback)
         done = FeedbackDone(feedback.nonce, **self._answer)
-        asyncio.get_running_loop().call_soon(self._desk.done, done)
+        asyncio.get_running_loop().call_soon(self._submitter.done, done)
+
+    async def submit(self) -> Attribution:
+        with self._submitter.connected(self.take):
+            return await self._submitter.submit("acme", THUMB)
 
 
 async def test_a_judgement_is_passed_on_with_who_served_it() -> None:
     served = Served()
     served.remember(b"req-1", (INT8, "acme"))
-    desk = FeedbackSubmitter(served)
-    control = Control(desk, attribution=INT8)
-    assert await desk.submit("acme", THUMB) == INT8
+    control = Control(FeedbackSubmitter(served), attribution=INT8)
+    assert await control.submit() == INT8
     [heard] = control.heard
     assert (heard.request_id, heard.tenant, heard.attribution) == ("req-1", "acme", INT8)
     assert (heard.thumb, heard.score, heard.is_escalated) == (False, None, False)
@@ -131,9 +133,8 @@ async def test_a_judgement_is_passed_on_with_who_served_it() -> None:
 
 
 async def test_a_request_that_was_served_elsewhere_is_passed_on_without() -> None:
-    desk = FeedbackSubmitter(Served())
-    control = Control(desk, attribution=INT8)
-    assert await desk.submit("acme", THUMB) == INT8
+    control = Control(FeedbackSubmitter(Served()), attribution=INT8)
+    assert await control.submit() == INT8
     assert control.heard[0].attribution is None
 
 
@@ -148,10 +149,9 @@ async def test_a_request_that_was_served_elsewhere_is_passed_on_without() -> Non
 async def test_what_comes_of_it_is_told(
     answer: dict[str, Any], error: type[GatewayError], status: int
 ) -> None:
-    desk = FeedbackSubmitter(Served())
-    Control(desk, **answer)
+    control = Control(FeedbackSubmitter(Served()), **answer)
     with pytest.raises(error) as refused:
-        await desk.submit("acme", THUMB)
+        await control.submit()
     assert refused.value.status == status
 
 
@@ -164,28 +164,36 @@ async def test_an_answer_that_does_not_come_is_not_waited_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("penumbra.router.link.feedback.ANSWER_SECONDS", 0.01)
-    desk = FeedbackSubmitter(Served())
-    desk.send = lambda feedback: None
-    with pytest.raises(ControlUnavailable):
-        await desk.submit("acme", THUMB)
-    desk.done(FeedbackDone(1, INT8))  # too late, and no harm
+    submitter = FeedbackSubmitter(Served())
+    with submitter.connected(lambda feedback: None), pytest.raises(ControlUnavailable):
+        await submitter.submit("acme", THUMB)
+    submitter.done(FeedbackDone(1, INT8))  # too late, and no harm
 
 
 async def test_too_many_at_once_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("penumbra.router.link.feedback.IN_FLIGHT", 1)
-    desk = FeedbackSubmitter(Served())
-    desk.send = lambda feedback: None
-    waiting = asyncio.create_task(desk.submit("acme", THUMB))
-    await asyncio.sleep(0)
+    submitter = FeedbackSubmitter(Served())
+    with submitter.connected(lambda feedback: None):
+        waiting = asyncio.create_task(submitter.submit("acme", THUMB))
+        await asyncio.sleep(0)
+        with pytest.raises(ControlUnavailable):
+            await submitter.submit("acme", THUMB)
+        submitter.done(FeedbackDone(1, INT8))
+        assert await waiting == INT8
+
+
+async def test_a_link_that_broke_takes_no_more_judgements() -> None:
+    submitter = FeedbackSubmitter(Served())
+    control = Control(submitter, attribution=INT8)
+    assert await control.submit() == INT8
     with pytest.raises(ControlUnavailable):
-        await desk.submit("acme", THUMB)
-    desk.done(FeedbackDone(1, INT8))
-    assert await waiting == INT8
+        await submitter.submit("acme", THUMB)
+    assert len(control.heard) == 1
 
 
 def test_another_process_is_told_what_is_remembered_here() -> None:
     served = Served()
     served.remember(b"req-1", (INT8, "acme"))
-    desk = FeedbackSubmitter(served)
-    assert desk.found(Seek(4, "req-1", "acme")) == Found(4, INT8)
-    assert desk.found(Seek(5, "req-1", "other")) == Found(5, None)
+    submitter = FeedbackSubmitter(served)
+    assert submitter.found(Seek(4, "req-1", "acme")) == Found(4, INT8)
+    assert submitter.found(Seek(5, "req-1", "other")) == Found(5, None)
