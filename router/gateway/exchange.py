@@ -19,7 +19,8 @@ from penumbra.router.gateway.request_trace import (
     RequestTrace,
     trace_request,
 )
-from penumbra.router.mirror.session import MirrorSession, ShedReason
+from penumbra.router.mirror.session import MirrorSession
+from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.upstream.port import Headers
 
 

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import cast
 
 from penumbra.router.mirror.frame import LARGEST_FRAME_BYTES, MirrorFrame, frame
+from penumbra.router.mirror.shed_reason import ShedReason
 
 log = logging.getLogger(__name__)
 
 BUFFER_BYTES = 16 * 1024 * 1024
-NO_COMPARATOR = "no_comparator"
-BUFFER_FULL = "buffer_full"
 _GATHER_SECONDS = 0.005
 _TURN_BYTES = 1024 * 1024
 """What is encoded in one turn of the event loop: about a millisecond."""
@@ -63,13 +62,13 @@ class ComparatorClient(asyncio.Protocol):
         written = self._transport.get_write_buffer_size() if self._transport is not None else 0
         return self._waiting_bytes + written
 
-    def refusal(self) -> str | None:
+    def refusal(self) -> ShedReason | None:
         """Why nothing can be handed over now; None if it can."""
         if self._transport is None:
-            return NO_COMPARATOR
-        return BUFFER_FULL if self.buffered_bytes >= self._limit else None
+            return ShedReason.NO_COMPARATOR
+        return ShedReason.BUFFER_FULL if self.buffered_bytes >= self._limit else None
 
-    def offer(self, mirrored: MirrorFrame) -> str | None:
+    def offer(self, mirrored: MirrorFrame) -> ShedReason | None:
         """Hand over one request; never waits, never raises.
 
         Returns:
@@ -80,7 +79,7 @@ class ComparatorClient(asyncio.Protocol):
             return refusal
         size = len(mirrored.body) + len(mirrored.answer)
         if size > LARGEST_FRAME_BYTES // 2:
-            return "too_large"
+            return ShedReason.TOO_LARGE
         self._waiting.append(mirrored)
         self._waiting_bytes += size
         if self._flushing is None:

@@ -10,7 +10,6 @@ Reading order: MirrorSessions.begin, MirrorSessions.end.
 
 import logging
 from dataclasses import dataclass
-from enum import StrEnum
 
 from penumbra.monitoring.logs import trace_field
 from penumbra.monitoring.observations import Run
@@ -20,35 +19,11 @@ from penumbra.router.metrics import GatewayMetrics
 from penumbra.router.mirror.comparator_client import ComparatorClient
 from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.mirror.selection import comparable
+from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.mirror.token_tap import TokenTap, tap_body
 from penumbra.router.upstream.port import UpstreamRequest
 
 log = logging.getLogger(__name__)
-
-
-class ShedReason(StrEnum):
-    """Why a request that was chosen was not handed over. A closed set: it labels a metric.
-
-    What a candidate failed at is counted elsewhere, as a failure of the candidate.
-    """
-
-    NO_COMPARATOR = "no_comparator"
-    BUFFER_FULL = "buffer_full"
-    NOT_TAPPABLE = "not_tappable"
-    """The client has its own wish about token ids, or one that they would interfere with."""
-    REFUSED = "refused"
-    """The server does not take the field that asks for token ids."""
-    TOO_LARGE = "too_large"
-    ERROR = "error"
-    """The answer is an error of the engine's or of the gateway's."""
-    BROKEN_OFF = "broken_off"
-    CONTINUED = "continued"
-    """Two variants answered, each a part."""
-    CLIENT_GONE = "client_gone"
-    OTHER_VARIANT = "other_variant"
-    """In the end a variant answered that the run does not compare."""
-    FAULT = "fault"
-    """The gateway itself failed at it; see its log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +101,7 @@ class MirrorSessions:
     ) -> MirrorSession | None:
         refusal = self.comparator_client.refusal()
         if refusal is not None:
-            self._shed(runs, facts, ShedReason(refusal))
+            self._shed(runs, facts, refusal)
             return None
         body = tap_body(request.body)
         if body is None:
@@ -144,7 +119,7 @@ class MirrorSessions:
     def _end(self, tapped: MirrorSession, ending: AnswerTimes) -> None:
         facts, lost = tapped.facts, tapped.tap.lost
         if lost is not None:
-            self._shed(tapped.runs, facts, ShedReason(lost))
+            self._shed(tapped.runs, facts, lost)
             return
         runs = comparable(tapped.runs, tapped.baseline, ending.variant)
         others = tuple(run for run in tapped.runs if run not in runs)
@@ -178,7 +153,7 @@ class MirrorSessions:
         )
         refusal = self.comparator_client.offer(mirrored)
         if refusal is not None:
-            self._shed(runs, facts, ShedReason(refusal))
+            self._shed(runs, facts, refusal)
             return
         for run in runs:
             cell = self._metrics.mirrored.cell(facts.model, run.candidate, facts.slice_name)

@@ -25,6 +25,7 @@ from typing import Any
 
 import msgspec
 
+from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.upstream.port import UpstreamRequest
 
 KEEP_LIMIT_BYTES = 4 * 1024 * 1024
@@ -136,7 +137,7 @@ class TokenTap:
         headers = _ENCODINGS.sub(b"", request.headers)
         self.request: UpstreamRequest | None = UpstreamRequest(request.path, headers, body)
         """What to send in place of the client's request; None: no longer anything."""
-        self.lost: str | None = None
+        self.lost: ShedReason | None = None
         """Why there is nothing to hand over; None while there is."""
         self._keep_limit = keep_limit_bytes
         self._kept: list[bytes] = []
@@ -158,10 +159,10 @@ class TokenTap:
         if self.request is None or not 400 <= status < 500 or FIELD not in body:
             return False
         self.request = None
-        self.lose("refused")
+        self.lose(ShedReason.REFUSED)
         return True
 
-    def lose(self, reason: str) -> None:
+    def lose(self, reason: ShedReason) -> None:
         """The answer is not one to be compared; the first reason counts."""
         if self.lost is None:
             self.lost = reason
@@ -198,7 +199,7 @@ class TokenTap:
         self._kept.append(data)
         self._kept_bytes += len(data)
         if self._kept_bytes > self._keep_limit:
-            self.lose("too_large")
+            self.lose(ShedReason.TOO_LARGE)
 
     def _strip_part(self, data: bytes) -> bytes:
         """Strip bytes that may end anywhere: of an answer too large to be held."""

@@ -19,12 +19,13 @@ from penumbra.monitoring.signals.lengths import UsualLengths
 from penumbra.monitoring.telemetry import comparator as of
 from penumbra.monitoring.tracing.tracer import Tracer
 from penumbra.router.mirror.frame import MirrorFrame
+from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.shadow.admission import EngineBudget, Gauges, has_headroom
 from penumbra.router.shadow.comparison import Case, Comparison, Finding, read_case
 from penumbra.router.shadow.generation import Generator
 from penumbra.router.shadow.metrics import ShadowMetrics
 from penumbra.router.shadow.ordered_results import OrderedResults, Slot
-from penumbra.router.shadow.queue import MirrorQueue, ShedReason
+from penumbra.router.shadow.queue import MirrorQueue
 from penumbra.router.shadow.reporting import Reporting
 from penumbra.router.shadow.scoring import Scorer
 from penumbra.router.shadow.settings import ShadowSettings

@@ -19,6 +19,7 @@ from penumbra.monitoring.observations import Arm, Pair
 from penumbra.monitoring.signals.answer import Answer, read_answer
 from penumbra.monitoring.signals.harm import Expectations, expectations
 from penumbra.router.mirror.frame import MirrorFrame
+from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.shadow.generation import (
     Generated,
     Generator,
@@ -28,7 +29,6 @@ from penumbra.router.shadow.generation import (
     shadow_request,
 )
 from penumbra.router.shadow.pairs import Answered, Seen, Sides, pair_of
-from penumbra.router.shadow.queue import ShedReason
 from penumbra.router.shadow.scored import Scored
 from penumbra.router.shadow.scoring import Scorer
 from penumbra.router.shadow.watch_list import WatchedModel, WatchedRun

@@ -9,7 +9,7 @@ from penumbra.monitoring.metrics.cells import CellCollector
 from penumbra.monitoring.metrics.exposition import Exposed, expose
 from penumbra.monitoring.observations import Arm, Pair, SelfTest
 from penumbra.monitoring.telemetry import comparator as of
-from penumbra.router.shadow.queue import ShedReason
+from penumbra.router.mirror.shed_reason import ShedReason
 
 _DIRECTIONS = {-1: "better", 0: "same", 1: "worse"}
 

@@ -8,41 +8,10 @@ most one frame over the limit. The oldest go first, and are shed by age alone.
 
 from collections import deque
 from collections.abc import Callable
-from enum import StrEnum
 
 from penumbra.router.mirror.frame import MirrorFrame
+from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.shadow.settings import QueueLimits
-
-
-class ShedReason(StrEnum):
-    """Why a mirrored request was not compared. A closed set: the values label a metric."""
-
-    QUEUE_ITEMS = "queue_items"
-    QUEUE_BYTES = "queue_bytes"
-    BUSY = "busy"
-    """It grew too old while an engine had no room."""
-    BUDGET = "budget"
-    """It grew too old while the budget was spent."""
-    AGE = "age"
-    """It grew too old while all comparisons that may run at once were running."""
-    NOT_WATCHED = "not_watched"
-    """No rollout watches its candidate any more, or it was decided before this one began."""
-    REPEATED_PROMPT = "repeated_prompt"
-    REPEATED_SESSION = "repeated_session"
-    UNREADABLE = "unreadable"
-    """The answer is none, or came without token ids."""
-    NOT_TEXT = "not_text"
-    """The prompt holds more than text, which token ids do not carry."""
-    TOO_LONG = "too_long"
-    """The prompt alone fills the context."""
-    BASELINE_SCORE = "baseline_score"
-    """The baseline gave no score: nothing to compare with, and no evidence either way."""
-    OTHER_ARM = "other_arm"
-    """Another candidate answered it."""
-    STOPPING = "stopping"
-    FAULT = "fault"
-    """The comparator itself failed; see its log."""
-
 
 _Lane = deque[tuple[MirrorFrame, int]]
 

@@ -8,7 +8,7 @@ from penumbra.monitoring.observations import Run
 from penumbra.router.flags.bucketing import TOTAL, position, salt
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Variant, Watch
 from penumbra.router.mirror.frame import MirrorFrame
-from penumbra.router.shadow.queue import ShedReason
+from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.shadow.recent_keys import RecentKeys
 from penumbra.router.upstream.http import HttpUpstream
 from penumbra.router.upstream.port import Upstream

@@ -17,10 +17,9 @@ from penumbra.monitoring.vocabulary import Outcome, Reason, role_of
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Variant
 from penumbra.router.gateway.gateway import Gateway
 from penumbra.router.link.observation_outbox import ObservationOutbox
-from penumbra.router.mirror.session import ShedReason as MirrorShed
+from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.settings import GatewaySettings
 from penumbra.router.shadow.comparator import Clocks, Comparator
-from penumbra.router.shadow.queue import ShedReason
 from penumbra.router.shadow.server import _expose_link
 from penumbra.router.shadow.settings import ShadowSettings
 from penumbra.router.shadow.watch_list import WatchList
@@ -54,7 +53,7 @@ def gateway_families() -> dict[str, Family]:
         cells.count_failover(Outcome.DIED)
     metrics.errors.cell("model_not_found").value += 1
     metrics.mirrored.cell("demo", "int8", "other").value += 1
-    metrics.mirror_sheds.cell("demo", "int8", MirrorShed.ERROR.value).value += 1
+    metrics.mirror_sheds.cell("demo", "int8", ShedReason.ERROR.value).value += 1
     gateway.local_guard.trips["demo", "int8"] = 1
     return exposed(metrics.cells)
 

@@ -8,8 +8,7 @@ import pytest
 from penumbra.monitoring.telemetry import engine
 from penumbra.monitoring.telemetry.metric import Kind, Metric, Process, Unit
 from penumbra.monitoring.telemetry.registry import BY_NAME, METRICS, MOST_SERIES, most_series
-from penumbra.router.mirror.session import ShedReason as MirrorShed
-from penumbra.router.shadow.queue import ShedReason
+from penumbra.router.mirror.shed_reason import COMPARATOR_REASONS, GATEWAY_REASONS, ShedReason
 
 _ABBREVIATED = re.compile(r"_(s|ms|us|ns|sec|secs|b|kb|mb|gb|pct|percent)(_|$)")
 
@@ -47,11 +46,17 @@ def test_series_of_a_process_stay_within_the_budget(process: Process) -> None:
     assert 0 < most_series(process) <= MOST_SERIES
 
 
-@pytest.mark.parametrize(("name", "enum"), [("mirror", MirrorShed), ("shadow", ShedReason)])
-def test_reasons_of_sheds_are_those_of_the_code(name: str, enum: type) -> None:
+@pytest.mark.parametrize(
+    ("name", "counted"), [("mirror", GATEWAY_REASONS), ("shadow", COMPARATOR_REASONS)]
+)
+def test_reasons_of_sheds_are_those_of_the_code(name: str, counted: frozenset[ShedReason]) -> None:
     metric = BY_NAME[f"penumbra_{name}_sheds_total"]
     reasons = next(label.values for label in metric.labels if label.name == "reason")
-    assert set(reasons) == {one.value for one in enum}
+    assert set(reasons) == {reason.value for reason in counted}
+
+
+def test_each_reason_of_a_shed_is_counted_by_a_process() -> None:
+    assert set(ShedReason) == GATEWAY_REASONS | COMPARATOR_REASONS
 
 
 def test_engine_metrics_have_names_of_their_own() -> None:

@@ -8,6 +8,7 @@ from penumbra.router.metrics import GatewayMetrics
 from penumbra.router.mirror.comparator_client import ComparatorClient
 from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.mirror.session import AnswerTimes, MirrorSessions, RequestFacts
+from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.upstream.port import UpstreamRequest
 
 RUN = Run("demo", "int8", "run-1")
@@ -22,12 +23,12 @@ class BrokenHandover(ComparatorClient):
         super().__init__(None)
         self._is_broken_at_once = is_broken_at_once
 
-    def refusal(self) -> str | None:
+    def refusal(self) -> ShedReason | None:
         if self._is_broken_at_once:
             raise RuntimeError("SECRET")
         return None
 
-    def offer(self, mirrored: MirrorFrame) -> str | None:
+    def offer(self, mirrored: MirrorFrame) -> ShedReason | None:
         raise RuntimeError("SECRET")
 
 

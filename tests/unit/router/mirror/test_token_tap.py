@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.mirror.token_tap import TokenTap, strip, tap_body
 from penumbra.router.upstream.port import UpstreamRequest
 from tests.support.engine_wire import DONE, Engine, encode, event
@@ -175,8 +176,8 @@ def test_what_a_failed_attempt_said_is_forgotten() -> None:
 
 def test_the_first_reason_to_lose_an_answer_counts() -> None:
     tap = _tap()
-    tap.lose("error")
-    tap.lose("client_gone")
+    tap.lose(ShedReason.ERROR)
+    tap.lose(ShedReason.CLIENT_GONE)
     tap.feed(DONE)
     assert (tap.lost, tap.answer) == ("error", b"")
 

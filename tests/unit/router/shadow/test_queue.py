@@ -3,7 +3,8 @@ import random
 import pytest
 
 from penumbra.router.mirror.frame import MirrorFrame
-from penumbra.router.shadow.queue import MirrorQueue, ShedReason
+from penumbra.router.mirror.shed_reason import ShedReason
+from penumbra.router.shadow.queue import MirrorQueue
 from penumbra.router.shadow.settings import QueueLimits
 from tests.support.mirrored import mirrored
 
