@@ -1,4 +1,4 @@
-"""What the entry points of the processes share: settings are read, or it is said what is wrong."""
+"""Command line of the process entry points: reads the settings file or reports its errors."""
 
 import argparse
 import sys
@@ -13,21 +13,21 @@ SettingsT = TypeVar("SettingsT", bound=BaseModel)
 
 
 class SettingsUnreadable(ValueError):
-    """The settings cannot be read; says where and why."""
+    """The settings cannot be read; the message names the file, the place and the reason."""
 
     code = "settings_unreadable"
 
 
 def read_settings(kind: type[SettingsT], program: str, description: str | None) -> SettingsT:
-    """The settings in the file that `--settings` names.
+    """Read the settings from the file that `--settings` names.
 
     Args:
-        kind: What the file holds, as JSON.
-        program: For the help text, as is `description`.
-        description: What the program does.
+        kind: Model of the settings; the file holds it as JSON.
+        program: Command, for the help text.
+        description: Description of the program, for the help text.
 
     Raises:
-        SettingsUnreadable: There is no such file, or its content is wrong.
+        SettingsUnreadable: The file is missing or its content is wrong.
     """
     parser = argparse.ArgumentParser(prog=program, description=description)
     parser.add_argument("--settings", type=Path, required=True, help=f"{kind.__name__} as JSON")
@@ -45,6 +45,6 @@ def read_settings(kind: type[SettingsT], program: str, description: str | None) 
 
 
 def complain(message: str) -> int:
-    """Say why the process cannot run; its exit status."""
+    """Print why the process cannot run; returns its exit status, 2."""
     print(message, file=sys.stderr)  # noqa: T201 -- read by a person, before logs are set up
     return 2

@@ -1,4 +1,4 @@
-"""Every way in which a request can fail in the gateway, and what the client is told.
+"""Errors of a request in the gateway, with the status and the body that the client gets.
 
 GatewayError
 ├── BadRequest (400)            the request cannot be understood
@@ -8,7 +8,7 @@ GatewayError
 ├── PinNotAllowed (403)
 ├── ModelNotFound (404)
 ├── RouteNotFound (404), MethodNotAllowed (405)
-├── RequestNotFound (404)       feedback to a request that nobody remembers
+├── RequestNotFound (404)       feedback to a request that no gateway remembers
 ├── FeedbackExists (409)        feedback that contradicts an earlier one
 ├── RequestTimeout (408)        the client is too slow
 ├── RequestTooLarge (413), HeaderTooLarge (431)
@@ -73,7 +73,14 @@ def error_body(message: str, code: str, param: str | None = None) -> bytes:
 
 
 class GatewayError(Exception):
-    """A request that ends here, with what the client is told."""
+    """An error of the gateway's own, sent to the client in place of an answer.
+
+    Args:
+        message: Text for the client.
+        code: A key of `STATUS`, if it is more exact than the class's own.
+        param: The field of the request that is wrong.
+        headers: Header lines added to the answer.
+    """
 
     code: ClassVar[str]
 
@@ -151,7 +158,7 @@ class RequestNotFound(GatewayError):
 
 
 class FeedbackExists(GatewayError):
-    """The request has been judged differently before."""
+    """The request has other feedback already, which this contradicts."""
 
     code = "feedback_exists"
 
@@ -181,11 +188,11 @@ class HeaderTooLarge(GatewayError):
 
 
 class RateLimited(GatewayError):
-    """The tenant is over its concurrency or rate.
+    """The tenant is over its concurrency or its rate.
 
     Args:
-        message: What is exceeded.
-        retry_after_seconds: When to try again; at least one second is told.
+        message: The limit that is exceeded.
+        retry_after_seconds: Time until a retry can succeed; the header says at least 1 second.
     """
 
     code = "rate_limit_exceeded"
@@ -196,13 +203,13 @@ class RateLimited(GatewayError):
 
 
 class UpstreamGarbage(GatewayError):
-    """The variant's answer is not one."""
+    """The variant's answer cannot be used."""
 
     code = "upstream_garbage"
 
 
 class UpstreamUnavailable(GatewayError):
-    """No variant that may answer could be reached."""
+    """None of the variants that may answer can be reached."""
 
     code = "upstream_unavailable"
 
@@ -211,7 +218,7 @@ class UpstreamUnavailable(GatewayError):
 
 
 class ControlUnavailable(GatewayError):
-    """What needs the control process cannot be done now."""
+    """The control process, which the request needs, cannot be reached now."""
 
     code = "control_unavailable"
 
@@ -226,7 +233,7 @@ class UpstreamTimeout(GatewayError):
 
 
 def upstream_error(outcome: Outcome) -> GatewayError:
-    """What the client is told when the last attempt ended so, before it had seen anything."""
+    """The error for a client that has seen nothing when the last attempt failed with `outcome`."""
     if outcome is Outcome.TIMEOUT:
         return UpstreamTimeout("the model did not begin its answer in time")
     if outcome in (Outcome.REFUSED, Outcome.ROLLED_BACK):

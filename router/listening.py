@@ -1,4 +1,4 @@
-"""Sockets of the processes that listen: bound before anything else starts, or not at all."""
+"""Listening sockets and addresses of a process; sockets are bound before anything else starts."""
 
 import ipaddress
 import socket
@@ -8,16 +8,16 @@ _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - to compare with
 
 
 def bind(host: str, port: int, setting: str, *, is_shared: bool = False) -> socket.socket:
-    """A listening TCP socket.
+    """Bind a listening TCP socket.
 
     Args:
         host: Address to bind.
-        port: 0: any that is free.
-        setting: Where the port comes from, for whoever has to change it.
+        port: Port to bind; 0 takes any that is free.
+        setting: Name of the setting that the port comes from, for the error message.
         is_shared: Whether other processes may listen on the same port (SO_REUSEPORT).
 
     Raises:
-        OSError: It cannot be bound; the message names the address and the setting.
+        OSError: The port cannot be bound; the message names the address and the setting.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
@@ -37,12 +37,15 @@ def bind(host: str, port: int, setting: str, *, is_shared: bool = False) -> sock
 
 
 def announced(host: str, port: int, announce: str | None = None) -> str:
-    """Where others reach a bound port: `HOST:PORT`, or `:PORT` if only they can tell the host.
+    """Address at which other machines reach a bound port.
 
     Args:
         host: Address that is bound.
         port: Port that is bound.
-        announce: Host to name instead.
+        announce: Host to name instead of it.
+
+    Returns:
+        `HOST:PORT`; or `:PORT` if every address is bound, when only the reader can tell the host.
     """
     if announce is None and host in _EVERY_ADDRESS:
         return f":{port}"
@@ -50,12 +53,12 @@ def announced(host: str, port: int, announce: str | None = None) -> str:
 
 
 def joined(host: str, port: int) -> str:
-    """`HOST:PORT`, an IPv6 address in brackets."""
+    """Join host and port to `HOST:PORT`, an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def local_host(host: str) -> str:
-    """The host at which this machine's own processes reach a port that is bound to `host`."""
+    """Host at which processes of this machine reach a port that is bound to `host`."""
     return "127.0.0.1" if host in _EVERY_ADDRESS else host
 
 

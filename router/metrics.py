@@ -1,4 +1,7 @@
-"""Counts what a gateway process does; `monitoring.telemetry.gateway` describes each metric."""
+"""Counters and histograms of a gateway process, one cell for each label set.
+
+`penumbra.monitoring.telemetry.gateway` describes each metric.
+"""
 
 from prometheus_client import CollectorRegistry
 
@@ -33,7 +36,7 @@ class SliceCells:
 
 
 class VariantCells:
-    """The cells of one variant of one model, each bound once."""
+    """The cells of one variant of one model, each looked up once."""
 
     __slots__ = ("_decisions", "_labels", "_metrics", "_slices", "post_rollback_starts")
 
@@ -52,7 +55,7 @@ class VariantCells:
         return cells
 
     def count_decision(self, reason: Reason) -> None:
-        """The flag chose this variant."""
+        """Count a decision for this variant."""
         cell = self._decisions.get(reason)
         if cell is None:
             labels = (*self._labels, reason.value)
@@ -60,7 +63,7 @@ class VariantCells:
         cell.value += 1
 
     def count_failover(self, outcome: Outcome) -> None:
-        """This variant failed and another one took over."""
+        """Count a failure of this variant after which another one took over."""
         model, variant, _ = self._labels
         self._metrics.failovers.cell(model, variant, outcome.value).value += 1
 
@@ -92,5 +95,5 @@ class GatewayMetrics:
         return VariantCells(self, model, variant, role.value)
 
     def expose(self, accept: str | None) -> Exposed:
-        """The exposition in the form that a scraper accepts."""
+        """Render all metrics in the form that the scraper accepts."""
         return expose(self._registry, accept)

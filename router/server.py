@@ -1,4 +1,4 @@
-"""Runs one gateway process: two uvicorn servers, the control link, the sweep, and a clean end."""
+"""Composition of one gateway process: two HTTP servers, the control link and background tasks."""
 
 import asyncio
 import functools
@@ -34,17 +34,17 @@ async def run_gateway(
     """Serve until SIGTERM or SIGINT, then finish what is in flight.
 
     Args:
-        settings: What to serve.
+        settings: Settings of the process.
         control_token: Bearer token for the control process.
-        tracer: Of sampled requests.
+        tracer: Tracer of sampled requests; None traces none.
 
     Raises:
         OSError: A port cannot be bound; the message names it and the setting.
     """
     loop = asyncio.get_running_loop()
     gateway = Gateway(settings, time.monotonic, tracer=tracer)
-    servers, metrics = _servers(gateway)
-    link = _link(gateway, control_token, metrics)
+    servers, metrics = _build_servers(gateway)
+    link = _build_link(gateway, control_token, metrics)
     declare_gauges(gateway, link)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -59,9 +59,9 @@ async def run_gateway(
             background.append(group.create_task(link.run()))
         await stop.wait()
         log.info("gateway_draining")
-        gateway.is_draining = True
+        gateway.drain()
         for (server, _), task in zip(servers, serving, strict=True):
-            # The internal port last: it tells until the end that this process is draining.
+            # The internal port closes last: until then it reports that this process is draining.
             server.should_exit = True
             await task
         if link is not None:
@@ -72,21 +72,21 @@ async def run_gateway(
     log.info("gateway_stopped")
 
 
-def _servers(gateway: Gateway) -> tuple[list[tuple[UvicornServer, socket.socket]], str]:
-    """The servers with their sockets; and where this process's metrics are, if anywhere."""
+def _build_servers(gateway: Gateway) -> tuple[list[tuple[UvicornServer, socket.socket]], str]:
+    """The servers with their sockets, and the address of this process's metrics (may be empty)."""
     settings = gateway.settings
     public_socket = bind(settings.host, settings.port, "gateway.port", is_shared=True)
-    public = _server(build_public_app(gateway), functools.partial(GatewayProtocol, gateway))
+    public = _build_server(build_public_app(gateway), functools.partial(GatewayProtocol, gateway))
     servers = [(public, public_socket)]
     if settings.internal_port is None:
         return servers, ""
     host = settings.internal_host
     sock = bind(host, settings.internal_port, "metrics.host, gateway.internal_port")
-    servers.append((_server(build_internal_app(gateway), "httptools"), sock))
+    servers.append((_build_server(build_internal_app(gateway), "httptools"), sock))
     return servers, announced(host, sock.getsockname()[1], settings.announce)
 
 
-def _link(gateway: Gateway, control_token: str | None, metrics: str) -> ControlLink | None:
+def _build_link(gateway: Gateway, control_token: str | None, metrics: str) -> ControlLink | None:
     settings = gateway.settings
     if settings.control_url is None:
         return None
@@ -106,7 +106,7 @@ def _link(gateway: Gateway, control_token: str | None, metrics: str) -> ControlL
     )
 
 
-def _server(app: Starlette, protocol: object) -> UvicornServer:
+def _build_server(app: Starlette, protocol: object) -> UvicornServer:
     config = uvicorn.Config(
         app,
         loop="none",
@@ -129,8 +129,8 @@ def _address(sock: socket.socket) -> str:
 
 
 def _tune_collector() -> None:
-    # What was made at start lives for ever, and the byte path makes few cycles: look at garbage
-    # rarely, and never at what start-up left.
+    # Objects made at start live for ever, and the byte path makes few cycles: collect rarely, and
+    # never look at the objects of the start.
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD, 20, 20)

@@ -1,6 +1,6 @@
 """Settings of a gateway process: frozen, read once at start, passed down.
 
-The flags and the routing table are not here: they come as a `Snapshot` from the control process.
+The flags and the routing table come as a `Snapshot` from the control process.
 """
 
 import platform
@@ -23,7 +23,7 @@ class TenantLimits(BaseModel):
     concurrency: int | None = Field(default=None, ge=1)
     """Requests in flight at once."""
     requests_per_minute: int | None = Field(default=None, ge=1)
-    """Token bucket: this many a minute, bursts up to a sixth of it."""
+    """Token bucket: requests a minute; a burst may hold a sixth of it."""
 
 
 class KeySettings(BaseModel):
@@ -40,7 +40,7 @@ class KeySettings(BaseModel):
 
 
 class LimitSettings(BaseModel):
-    """What a client may send, and how slowly; and how long an upstream may keep it waiting."""
+    """Limits on the size and the time of requests, and on the time of answers."""
 
     model_config = _STRICT
 
@@ -52,13 +52,13 @@ class LimitSettings(BaseModel):
     body_seconds: float = Field(default=60.0, gt=0)
     """From the end of the head to the end of the body."""
     client_write_seconds: float = Field(default=60.0, gt=0)
-    """For how long a client may not read what was sent to it."""
+    """Longest time in which a client reads nothing of what was sent to it."""
     keep_alive_seconds: float = Field(default=75.0, gt=0)
     connect_seconds: float = Field(default=2.0, gt=0)
     first_byte_seconds: float = Field(default=120.0, gt=0)
-    """From the request handed to an upstream to the first byte of its answer."""
+    """From the request sent to an upstream to the first byte of its answer."""
     candidate_first_byte_seconds: float = Field(default=30.0, gt=0)
-    """The same for a candidate; past it the baseline is asked."""
+    """The same for a candidate; after it the baseline is asked."""
     idle_seconds: float = Field(default=60.0, gt=0)
     """Between two pieces of one answer."""
     upstream_connections: int = Field(default=4096, ge=1)
@@ -80,13 +80,13 @@ class GatewaySettings(BaseModel):
     internal_port: int | None = Field(default=None, ge=0, le=65535)
     """Port of this one process: /metrics, /health, /ready, /debug/snapshot."""
     internal_host: str = Field(default="127.0.0.1", min_length=1)
-    """Address that the internal port is bound to. What is there asks for no key."""
+    """Address that the internal port is bound to. Its routes ask for no key."""
     announce: str | None = Field(default=None, min_length=1)
-    """Host under which Prometheus reaches the internal port; by default `internal_host`, and if
-    that is every address, the one from which this process connects to the control process."""
+    """Host at which Prometheus reaches the internal port. By default it is `internal_host`; if that
+    is every address, the address from which this process connects to the control process."""
     gateway_id: str = "gateway-0"
     processes: int = Field(default=1, ge=1, le=64)
-    """How many share the port: tenant limits are divided by it."""
+    """Gateway processes that share the port; tenant limits are divided by it."""
     keys: tuple[KeySettings, ...] = ()
     limits: LimitSettings = LimitSettings()
     control_url: str | None = None
@@ -94,10 +94,10 @@ class GatewaySettings(BaseModel):
     shadow_socket: Path | None = None
     """Unix socket of the comparator of this machine; None mirrors nothing."""
     machine: str = Field(default_factory=platform.node, min_length=1)
-    """Name of the machine, the same for its comparator and all its gateways: by default the host
-    name. Containers that share the socket but no host name are given one."""
+    """Name of the machine, the same for its comparator and all its gateways; by default the host
+    name. Containers that share the socket but no host name need one set."""
     snapshot: Snapshot
-    """The routing table to start with, until the control process has sent a newer one."""
+    """Routing table until the control process has sent a newer one."""
 
     @model_validator(mode="after")
     def _open_gateway_stays_on_loopback(self) -> Self:

@@ -1,4 +1,4 @@
-"""Server-sent events as bytes: where they end, and whether one is sound. Pure."""
+"""Server-sent events as bytes: finds their ends, reads their data, checks them for errors. Pure."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,20 +6,20 @@ from typing import Any
 import msgspec
 
 ERROR_MARK = b'"error"'
-"""In every event that reports an error; in others only if a whole JSON string is the word. So its
-absence from a piece of a stream tells, without parsing, that the piece reports none."""
+"""Bytes that every event with an error holds. Other events hold them only if a whole JSON string is
+this word, so a piece of a stream without them reports no error and needs no parsing."""
 
 DONE = b"data: [DONE]\n\n"
 
 
 def complete_length(data: bytes) -> int:
-    """Length of the part of `data` that ends with a whole event; 0 if it holds none."""
+    """Length of the whole events at the start of `data`; 0 if there is none."""
     line_feeds, returns = data.rfind(b"\n\n"), data.rfind(b"\r\n\r\n")
     return max(line_feeds + 2 if line_feeds >= 0 else 0, returns + 4 if returns >= 0 else 0)
 
 
 def payloads(data: bytes) -> Iterator[bytes]:
-    """The `data` of each event in `data`, comments and events without data left out."""
+    """Yield the data of each event in `data`; comments and events without data are left out."""
     for event in data.replace(b"\r\n", b"\n").split(b"\n\n"):
         lines = [line[5:].lstrip() for line in event.split(b"\n") if line.startswith(b"data:")]
         if lines:
@@ -27,13 +27,13 @@ def payloads(data: bytes) -> Iterator[bytes]:
 
 
 def ends_with_done(tail: bytes) -> bool:
-    """Whether the last event of a stream is the one that says that it is complete."""
+    """Whether the last event of a stream is `[DONE]`, which says that it is complete."""
     found = list(payloads(tail))
     return bool(found) and found[-1] == b"[DONE]"
 
 
 def read_object(payload: bytes) -> dict[str, Any] | None:
-    """The JSON object of one event's data; None if it is no object."""
+    """Decode the JSON object of one event's data; None if it is no object."""
     try:
         value = msgspec.json.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -51,15 +51,15 @@ def has_error_event(data: bytes) -> bool:
 
 
 def is_error(value: dict[str, Any]) -> bool:
-    """Whether an object is an engine's error: OpenAI's form, or vLLM's older one."""
+    """Whether an object is an engine's error, in OpenAI's form or vLLM's older one."""
     return bool(value.get("error")) or value.get("object") == "error"
 
 
 def first_event_is_sound(data: bytes) -> bool | None:
-    """Whether the first event with data is a JSON object without an error; `[DONE]` is none.
+    """Whether the first event with data is a JSON object without an error; `[DONE]` is not.
 
     Returns:
-        None while no whole event with data is there.
+        None while there is no whole event with data.
     """
     for payload in payloads(data[: complete_length(data)]):
         value = read_object(payload)

@@ -11,5 +11,5 @@ class UvicornServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the handlers of the process in place; see uvicorn."""
+        """Leave the signal handlers of the process in place; called by uvicorn."""
         yield

@@ -4,32 +4,27 @@
 `/metrics` does nothing; what a rollout watches is still told. For the benchmark only.
 """
 
-from typing import TYPE_CHECKING
-
 from penumbra.monitoring.vocabulary import Outcome, Reason
 from penumbra.router.__main__ import main
 from penumbra.router.dispatch.attempt import Attempt
-from penumbra.router.gateway.answer_timing import AnswerTiming
+from penumbra.router.gateway.answer_timing import Answered, AnswerTiming
 from penumbra.router.metrics import VariantCells
 
-if TYPE_CHECKING:
-    from penumbra.router.dispatch.dispatch import Dispatch
 
-
-def _began(self: AnswerTiming, dispatch: "Dispatch", now: float) -> None:
+def _begin(self: AnswerTiming, answered: Answered, now: float) -> None:
     self._first_byte_at = now
-    watch = dispatch.attempt.watch
-    if watch is not None and dispatch.failover is None:
-        watch.first_byte(dispatch.slice_name, now - self.started_at)
+    watch = answered.attempt.watch
+    if watch is not None and answered.failover is None:
+        watch.record_first_byte(answered.slice_name, now - self.started_at)
 
 
-def _nothing(self: AnswerTiming, dispatch: "Dispatch", now: float) -> None:
-    del self, dispatch, now
+def _nothing(self: AnswerTiming, answered: Answered, now: float) -> None:
+    del self, answered, now
 
 
-def _ended(self: Attempt, slice_name: str, outcome: Outcome) -> None:
+def _record_end(self: Attempt, slice_name: str, outcome: Outcome) -> None:
     if self.watch is not None:
-        self.watch.ended(slice_name, outcome)
+        self.watch.record_end(slice_name, outcome)
 
 
 def _not_counted(self: VariantCells, what: Reason | Outcome) -> None:
@@ -37,9 +32,9 @@ def _not_counted(self: VariantCells, what: Reason | Outcome) -> None:
 
 
 if __name__ == "__main__":
-    AnswerTiming.began = _began  # type: ignore[method-assign]
-    AnswerTiming.streamed = _nothing  # type: ignore[method-assign]
-    AnswerTiming.ended = _nothing  # type: ignore[method-assign]
-    Attempt.ended = _ended  # type: ignore[method-assign]
+    AnswerTiming.begin = _begin  # type: ignore[method-assign]
+    AnswerTiming.complete_stream = _nothing  # type: ignore[method-assign]
+    AnswerTiming.end = _nothing  # type: ignore[method-assign]
+    Attempt.record_end = _record_end  # type: ignore[method-assign]
     VariantCells.count_decision = _not_counted  # type: ignore[method-assign]
     main()

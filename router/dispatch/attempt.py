@@ -1,4 +1,4 @@
-"""The two parties of a dispatch: the client that wants an answer, a variant that may give it."""
+"""Interfaces between a dispatch, its client and one variant."""
 
 from collections.abc import Callable, Collection
 from typing import Protocol
@@ -13,42 +13,42 @@ class Client(Protocol):
     """The client's side of one request."""
 
     def send_whole(self, status: int, headers: Headers, body: bytes) -> None:
-        """A complete answer."""
+        """Send a complete answer."""
 
     def send_head(self, status: int, headers: Headers) -> None:
-        """The head of an answer of unknown length."""
+        """Send the head of an answer of unknown length."""
 
     def send_piece(self, data: bytes) -> None:
-        """A piece of it, not empty."""
+        """Send a piece of it, not empty."""
 
     def finish(self) -> None:
-        """The answer is complete."""
+        """End the answer: it is complete."""
 
     def break_off(self) -> None:
-        """The answer cannot be completed: close the connection."""
+        """Close the connection: the answer cannot be completed."""
 
     def send_error(self, error: GatewayError) -> None:
-        """An error of the gateway's own, in place of an answer."""
+        """Send an error of the gateway's own in place of an answer."""
 
 
 class AttemptWatch(Protocol):
-    """Looks on while a variant answers."""
+    """Observer of one variant's attempts, for a rollout."""
 
-    def ended(self, slice_name: str, outcome: Outcome) -> None:
-        """An attempt at the variant is over."""
+    def record_end(self, slice_name: str, outcome: Outcome) -> None:
+        """Note the outcome of an attempt at the variant."""
 
-    def first_byte(self, slice_name: str, seconds: float) -> None:
-        """It began its answer, asked first, after so long."""
+    def record_first_byte(self, slice_name: str, seconds: float) -> None:
+        """Note the time to the first byte of an answer, given as the first attempt."""
 
-    def piece(self, slice_name: str, seconds: float) -> None:
-        """It completed a stream, with so long between two pieces on average."""
+    def record_pace(self, slice_name: str, seconds: float) -> None:
+        """Note the mean time between two pieces of a complete stream."""
 
 
 class TrafficGate:
-    """Whether a variant of a model is in service, whichever routing table one has in hand.
+    """Whether a variant of a model is in service, shared by all routing tables of the process.
 
-    A request keeps the table that it was decided by, and may come to a candidate a while later, if
-    that stands in for a baseline which is away; what the guard says holds at once for all.
+    A request keeps the table that it was decided by and may try a candidate a while later, when
+    that stands in for an unavailable baseline. A closed gate holds for such a request at once.
 
     Args:
         is_guarded: Whether candidates of the model may get live traffic now: the lease.
@@ -68,7 +68,15 @@ class TrafficGate:
 
 
 class Attempt:
-    """What is known of a variant when it is tried."""
+    """A variant as requests try it: its upstream, counters, watch and gate.
+
+    Args:
+        name: Name of the variant.
+        upstream: The variant's upstream.
+        cells: Its counters.
+        watch: Observer for a rollout, if there is one.
+        gate: Gate shared by all attempts at the variant; None: one that is always open.
+    """
 
     __slots__ = ("cells", "gate", "name", "upstream", "watch")
 
@@ -87,13 +95,13 @@ class Attempt:
         self.gate = gate or TrafficGate()
 
     def begin(self, request: UpstreamRequest, receiver: Receiver) -> Stream:
-        """Send a request to it. Who asks has looked at the gate; this counts if not."""
+        """Send a request. The caller has asked the gate; a start behind a shut gate is counted."""
         if self.gate.is_shut:
             self.cells.post_rollback_starts.value += 1
         return self.upstream.stream(request, receiver)
 
-    def ended(self, slice_name: str, outcome: Outcome) -> None:
-        """An attempt at it is over."""
+    def record_end(self, slice_name: str, outcome: Outcome) -> None:
+        """Count the outcome of an attempt and tell the watch."""
         self.cells.of(slice_name).attempts[outcome].value += 1
         if self.watch is not None:
-            self.watch.ended(slice_name, outcome)
+            self.watch.record_end(slice_name, outcome)

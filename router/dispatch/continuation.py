@@ -1,12 +1,14 @@
-"""A stream that broke off, continued by another build from the text that the client already has.
+"""Continuation of a broken stream by another build, from the text that the client has. Pure.
 
-Pure: from the request's body and the bytes sent so far, `continuation_of` makes the request that
-asks for the rest, and `Splice` makes its events look like the rest of the same stream. Continued
-are streamed chat and text completions of one choice. Not continued, because the state of the lost
-engine cannot be rebuilt from text: `n` > 1, tools and structured output (the grammar would start
-anew in mid-answer), logprobs and echo (rows of the lost half would be missing or doubled),
-reasoning content, several prompts or token-id prompts, and `/v1/responses` (its events are numbered
-and repeat the whole answer at the end).
+From the request's body and the bytes sent so far, `read_progress` and `continuation_body` make the
+request for the rest, and `Splice` makes its events the rest of the same stream. Streamed chat and
+text completions of one choice are continued. Others are not, because the state of the lost engine
+cannot be rebuilt from text: `n` > 1, tools and structured output (the grammar would start anew in
+mid-answer), logprobs and echo (rows of the lost half would be missing or doubled), reasoning
+content, several prompts or token-id prompts, and `/v1/responses` (its events are numbered and
+repeat the whole answer at the end).
+
+Reading order: check_continuable, read_progress, continuation_body, Splice.
 """
 
 from dataclasses import dataclass, field
@@ -34,7 +36,7 @@ class CannotContinueError(Exception):
 
 @dataclass(slots=True)
 class Progress:
-    """What the client has of a stream."""
+    """The part of a stream that the client has."""
 
     head: dict[str, Any] = field(default_factory=dict)
     """`id`, `created` and `model` of its events."""
@@ -42,8 +44,8 @@ class Progress:
     content_events: int = 0
     """Events that carried a token: as many as tokens, or fewer if the engine merged some."""
     silent_events: int = 0
-    """Tokens since then without text yet, as the first of a character that takes two. The
-    continuation makes them again."""
+    """Tokens since the last content event without text, as the first token of a character that
+    takes two. The continuation makes them again."""
     has_role: bool = False
     finish_reason: str | None = None
     has_usage: bool = False
@@ -51,10 +53,10 @@ class Progress:
 
 
 def check_continuable(kind: Kind, body: dict[str, Any]) -> None:
-    """Refuse what cannot be continued.
+    """Refuse a request whose stream cannot be continued.
 
     Raises:
-        CannotContinueError: With the field that rules it out.
+        CannotContinueError: Names the field that rules it out.
     """
     if body.get("n") not in (None, 1):
         raise CannotContinueError("n is greater than 1")
@@ -62,7 +64,7 @@ def check_continuable(kind: Kind, body: dict[str, Any]) -> None:
         value = body.get(name)
         if name == "response_format" and isinstance(value, dict) and value.get("type") == "text":
             continue
-        # 0 asks for something: vLLM then gives the chosen token's log-probability.
+        # 0 is a wish too: vLLM then gives the chosen token's log-probability.
         if value is not None and value is not False and value not in ([], {}):
             raise CannotContinueError(f"{name} is set")
     if kind == "completions" and not isinstance(body.get("prompt"), str):
@@ -72,10 +74,10 @@ def check_continuable(kind: Kind, body: dict[str, Any]) -> None:
 
 
 def read_progress(kind: Kind, sent: bytes) -> Progress:
-    """Read back what was sent, whole events only.
+    """Read the progress from the bytes sent, whole events only.
 
     Raises:
-        CannotContinueError: It holds something that text alone cannot continue.
+        CannotContinueError: The bytes hold something that text alone cannot continue.
     """
     progress = Progress()
     pieces: list[str] = []
@@ -124,7 +126,7 @@ def wants_usage(body: dict[str, Any]) -> bool:
 
 
 def continuation_body(kind: Kind, body: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """The request for the rest of the stream."""
+    """Make the body of the request for the rest of the stream."""
     rest = dict(body)
     for name in _LIMITS:
         if isinstance(rest.get(name), int):
@@ -141,7 +143,11 @@ def is_exhausted(rest: dict[str, Any]) -> bool:
 
 
 def extended_prompt(kind: Kind, body: dict[str, Any], text: str) -> dict[str, Any]:
-    """The prompt fields of `body` with `text` as the answer's beginning."""
+    """The prompt fields of `body` with `text` as the beginning of the answer.
+
+    Raises:
+        CannotContinueError: The body asks to continue a message that is not one string.
+    """
     if kind == "completions":
         return {"prompt": body["prompt"] + text}
     messages = list(body["messages"])
@@ -165,9 +171,9 @@ class Splice:
     """Makes the continuation's events the rest of the first stream.
 
     Args:
-        kind: Which API.
-        progress: What the client has.
-        prompt_tokens: Tokens of the client's own prompt, where known; used to put usage right.
+        kind: The API of the stream.
+        progress: The part of the stream that the client has.
+        prompt_tokens: Tokens of the client's own prompt, where known; corrects the usage.
     """
 
     def __init__(self, kind: Kind, progress: Progress, prompt_tokens: int | None) -> None:
@@ -176,7 +182,7 @@ class Splice:
         self._prompt_tokens = prompt_tokens
 
     def rewrite(self, payload: bytes) -> bytes | None:
-        """One event of the continuation as the client gets it; None if it gets none.
+        """Rewrite one event of the continuation for the client; None if it must not get it.
 
         Raises:
             CannotContinueError: The event is no JSON object, or an error.
@@ -201,7 +207,7 @@ class Splice:
         return not has_news
 
     def usage(self, usage: dict[str, Any]) -> dict[str, Any]:
-        """Usage of the whole answer from the usage of its second part."""
+        """Make the usage of the whole answer from the usage of its second part."""
         asked = int(usage.get("prompt_tokens") or 0)
         own = self._prompt_tokens
         if own is None:
@@ -219,7 +225,7 @@ class Splice:
     def closing_events(
         self, *, finish_reason: str | None, usage: dict[str, Any] | None
     ) -> list[bytes]:
-        """What is still owed when the text is complete: finish reason, usage, `[DONE]`."""
+        """Events still missing when the text is complete: finish reason, usage, `[DONE]`."""
         chunk = "chat.completion.chunk" if self._kind == "chat" else "text_completion"
         base = {**self._progress.head, "object": chunk}
         events = []

@@ -1,10 +1,9 @@
 """One request through its attempts: try, fail over, continue.
 
-`Dispatch` receives an upstream's answer and drives the client. How an answer is held and relayed is
-in `penumbra.router.dispatch.relay`; what fails before the client has seen anything of it is
-replaced by the next attempt of the plan, and a stream that breaks off later is continued.
-
-Nothing here waits: every method is a callback of the event loop.
+`Dispatch` receives an upstream's answer and drives the client; its base, `ResponseRelay`
+(`penumbra.router.dispatch.relay`), buffers and relays the answer. An attempt that fails before the
+client has seen anything is replaced by the next attempt of the plan, and a stream that breaks off
+later is continued. Every method is a callback of the event loop and none waits.
 """
 
 import math
@@ -24,22 +23,22 @@ from penumbra.router.upstream.port import UpstreamRequest
 
 
 class Timed(Protocol):
-    """Something with a deadline."""
+    """An object with a deadline, which the gateway's sweep watches."""
 
     deadline: float
 
     def expire(self, now: float) -> None:
-        """The deadline has passed."""
+        """Act on the deadline, which has passed."""
 
 
 class Dispatch(ResponseRelay):
-    """Drives one request. The receiver of its attempts' answers.
+    """One request through its attempts. The receiver of their answers.
 
     Args:
-        plan: What to try.
-        attempts: The variants by name.
-        request: What they are sent.
-        client: Who gets the answer.
+        plan: The order of the attempts.
+        attempts: The attempts by variant name.
+        request: The request that every attempt sends.
+        client: The client that gets the answer.
         limits: Time limits.
         clock: Monotonic seconds.
     """
@@ -64,7 +63,7 @@ class Dispatch(ResponseRelay):
         """How the first attempt failed, if another one answers."""
 
     def tap(self, tap: TokenTap) -> None:
-        """Ask for token ids as well; the client takes them out of what it gets."""
+        """Ask for token ids as well; the client side removes them from the answer."""
         self._tap = tap
 
     @property
@@ -79,16 +78,16 @@ class Dispatch(ResponseRelay):
 
     @property
     def attempt(self) -> Attempt:
-        """The variant whose answer the client gets, or would get now."""
+        """The attempt whose answer the client gets, or would get now."""
         return self._attempt
 
     def start(self) -> None:
-        """Try the variant whose turn it is."""
+        """Begin the attempt whose turn it is."""
         attempt = self._attempt = self._attempts[self._plan.attempts[self._index]]
         is_baseline = attempt.name == self._plan.baseline
         if not (is_baseline or attempt.gate.admits(self._plan.slice_name)):
-            # Taken out of service since the request was decided.
-            self._pass_over(Outcome.ROLLED_BACK)
+            # The candidate was taken out of service after the request was decided.
+            self._try_next(Outcome.ROLLED_BACK)
             return
         limits = self._limits
         seconds = limits.first_byte_seconds if is_baseline else limits.candidate_first_byte_seconds
@@ -99,12 +98,12 @@ class Dispatch(ResponseRelay):
     # The client's side
 
     def abort(self) -> None:
-        """The client is gone: stop the engine."""
-        self._attempt.ended(self._plan.slice_name, Outcome.CLIENT_GONE)
+        """Stop the engine: the client is gone."""
+        self._attempt.record_end(self._plan.slice_name, Outcome.CLIENT_GONE)
         self._stop()
 
     def pause(self) -> None:
-        """The client does not keep up."""
+        """Pause the upstream: the client does not keep up."""
         self._is_client_slow = True
         self.deadline = self._clock() + self._limits.client_write_seconds
         stream = self._resumer or self._stream
@@ -112,7 +111,7 @@ class Dispatch(ResponseRelay):
             stream.pause()
 
     def resume(self) -> None:
-        """The client has caught up."""
+        """Resume the upstream: the client has caught up."""
         self._is_client_slow = False
         self._progressed_at = self._clock()
         self.deadline = self._progressed_at + self._limits.idle_seconds
@@ -121,7 +120,7 @@ class Dispatch(ResponseRelay):
             stream.resume()
 
     def expire(self, now: float) -> None:
-        """The deadline has passed: extend it after progress, else end what hangs."""
+        """Extend the deadline after progress, else end what hangs."""
         if self._is_client_slow:
             self.abort()
             self._client.break_off()
@@ -144,29 +143,29 @@ class Dispatch(ResponseRelay):
                 stream.abort()
         self._stream = None
 
-    # The upstream's side: `ResponseRelay`, and how it fails
+    # The upstream's side: failures (answers are in `ResponseRelay`)
 
     def on_fail(self, outcome: Outcome, detail: str) -> None:
         """See `Receiver`."""
         del detail
         self._stream = None
-        if not self._relay:
+        if not self._is_relaying:
             self._fail(outcome)
             return
         if self._resumer is None:
-            self._attempt.ended(self._plan.slice_name, outcome)
-        if self._kept is not None and self._resumer is None:
+            self._attempt.record_end(self._plan.slice_name, outcome)
+        if self._sent is not None and self._resumer is None:
             self._attempt.cells.count_failover(outcome)
-            self._resume_stream(self._kept)
+            self._resume_stream(self._sent)
         else:
             self.give_up()
 
     def _fail(self, outcome: Outcome) -> None:
-        """Nothing of this attempt was seen by the client: go on with the next one, if any."""
-        self._attempt.ended(self._plan.slice_name, outcome)
-        self._pass_over(outcome)
+        """Go on with the next attempt, if any: the client has seen nothing of this one."""
+        self._attempt.record_end(self._plan.slice_name, outcome)
+        self._try_next(outcome)
 
-    def _pass_over(self, outcome: Outcome) -> None:
+    def _try_next(self, outcome: Outcome) -> None:
         following = self._plan.following(self._index, outcome)
         if following is None:
             self._client.send_error(upstream_error(outcome))
@@ -178,53 +177,53 @@ class Dispatch(ResponseRelay):
         self.start()
 
     def leave_candidate(self) -> bool:
-        """The candidate was rolled back: let the baseline answer, or go on with its stream.
+        """Let the baseline answer, or continue the stream, of a candidate that was rolled back.
 
         Returns:
             False if the request stays where it is: it is over, or the baseline has it already, or
-            could not continue what the client has seen. No answer is broken off for a rollback.
+            the baseline cannot continue what the client has seen. A rollback breaks off no answer.
         """
-        if self._stream is None:  # over meanwhile: whoever asks works through a list
+        if self._stream is None:  # ended since `move` made its list
             return False
         if self._attempt.name == self._plan.baseline or self._resumer is not None:
             return False
-        if not self._relay:
+        if not self._is_relaying:
             if self._plan.following(self._index, Outcome.ROLLED_BACK) is None:
                 return False
             self._abort_attempt()
             self._fail(Outcome.ROLLED_BACK)
             return True
-        kept = self._kept
-        if kept is None or not is_continuable(self._request, b"".join(kept)):
+        sent = self._sent
+        if sent is None or not is_continuable(self._request, b"".join(sent)):
             return False
         self._abort_attempt()
-        self._attempt.ended(self._plan.slice_name, Outcome.ROLLED_BACK)
+        self._attempt.record_end(self._plan.slice_name, Outcome.ROLLED_BACK)
         self._attempt.cells.count_failover(Outcome.ROLLED_BACK)
-        self._resume_stream(kept)
+        self._resume_stream(sent)
         return True
 
     # A stream that broke off
 
-    def _resume_stream(self, kept: list[bytes]) -> None:
+    def _resume_stream(self, sent: list[bytes]) -> None:
         baseline = self._attempts[self._plan.baseline]
-        self._held = ResponseBuffer()
+        self._buffer = ResponseBuffer()
         self._progressed_at = -math.inf
         self.deadline = self._clock() + self._limits.first_byte_seconds
-        self._resumer = StreamResumer(self, baseline, self._request, b"".join(kept), self._clock)
+        self._resumer = StreamResumer(self, baseline, self._request, b"".join(sent), self._clock)
         if self._is_client_slow:
             self._resumer.pause()
         self._resumer.start()
 
     def send_event(self, event: bytes) -> None:
-        """An event of the continuation."""
+        """Send an event of the continuation to the client."""
         self._client.send_piece(event)
 
     def finish_resumed(self) -> None:
-        """The continuation is complete."""
+        """End the answer: the continuation is complete."""
         self._client.finish()
 
     def give_up(self) -> None:
-        """The stream cannot be completed: say so in it, and close."""
+        """Send an error event and close: the stream cannot be completed."""
         if self._is_event_stream:
             message = "the answer broke off and could not be continued"
             self._client.send_piece(b"data: " + error_body(message, "upstream_died") + b"\n\n")

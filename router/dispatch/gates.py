@@ -1,8 +1,8 @@
-"""What happens in a gateway to a candidate's requests when it is taken out of service.
+"""Gates of all variants, and the move of a candidate's requests when it is taken out of service.
 
-Nothing starts at it any more: every attempt, of whatever routing table, looks at its variant's
-`TrafficGate`, and that shuts before the table is acknowledged. What is under way ends by itself, or
-moves to the baseline, as the rollout's `in_flight` says.
+No attempt starts at such a candidate: every attempt, of any routing table, asks its variant's
+`TrafficGate`, which shuts before the table is acknowledged. Requests under way end by themselves or
+move to the baseline, as the rollout's `in_flight` says.
 
 Reading order: TrafficGates.apply, move.
 """
@@ -19,11 +19,11 @@ from penumbra.router.flags.routing_table import ModelSnapshot
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 8
-"""Dispatches that are moved in one turn of the event loop: each has its stream to read again."""
+"""Dispatches moved in one turn of the event loop; each must read its stream again."""
 
 
 class TrafficGates:
-    """The gates of all variants that this process has ever known.
+    """The gates of all variants that this process has known.
 
     Args:
         is_guarded: Model -> whether its candidates may get live traffic now.
@@ -43,10 +43,10 @@ class TrafficGates:
         return gate
 
     def apply(self, models: Mapping[str, ModelSnapshot]) -> set[TrafficGate]:
-        """Shut and open them as the table says that is in force from now on.
+        """Shut and open the gates as the table in force from now on says.
 
         Returns:
-            Those that were shut just now and whose requests under way are to move.
+            Gates shut by this call whose requests under way must move.
         """
         moving = set()
         for (name, variant), gate in self._gates.items():
@@ -75,7 +75,7 @@ def _policy(model: ModelSnapshot | None, variant: str) -> str | None:
 
 
 def move(dispatches: Iterable[Dispatch], gates: set[TrafficGate]) -> None:
-    """Move what is under way at these variants to the baseline, a few in each turn of the loop."""
+    """Move requests under way at these variants to the baseline, a few in each loop turn."""
     affected = [dispatch for dispatch in dispatches if dispatch.attempt.gate in gates]
     if affected:
         asyncio.get_running_loop().call_soon(_move_some, affected)

@@ -1,9 +1,9 @@
-"""What a gateway observes by itself of candidates under a rollout, and when it acts on its own.
+"""The guard of one gateway: watches candidates under a rollout and takes failing ones out.
 
-Every candidate attempt feeds the run's failure process; when that trips, the candidate is out of
-service in this gateway at once, before anybody else knows, until the run changes. First byte and
-pace of every live candidate answer are compared with the baseline's recent p90. Requests of models
-without a watch pay nothing for it but the question whether there is one.
+Every candidate attempt feeds the run's failure process. When that trips, the candidate is out of
+service in this gateway at once, before the control process knows, until the run changes. First byte
+and pace of every live candidate answer are compared with the baseline's recent p90. Requests of
+models without a watch cost one look for a watch.
 
 Reading order: LocalGuard.apply, CandidateWatch, BaselineWatch.
 """
@@ -28,14 +28,14 @@ _ENDED_BY_OTHERS = frozenset({Outcome.CLIENT_GONE, Outcome.ROLLED_BACK})
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """Time, as the guard is told it."""
+    """The clocks of the guard, in seconds."""
 
     monotonic: Callable[[], float]
     unix: Callable[[], float] = lambda: datetime.now(UTC).timestamp()
 
 
 class _Latency:
-    """One figure of the baseline's recent answers: of each slice, and of all together."""
+    """One latency of the baseline's recent answers: by slice, and over all slices."""
 
     __slots__ = ("_all", "_slices")
 
@@ -51,14 +51,14 @@ class _Latency:
         found.add(seconds, now)
 
     def p90(self, slice_name: str, now: float) -> float | None:
-        """The slice's, if it has had enough requests; else that of all, if they have; else none."""
+        """The slice's p90 if it has enough requests, else that of all slices, else None."""
         found = self._slices.get(slice_name)
         own = found.value(now) if found is not None else None
         return own if own is not None else self._all.value(now)
 
 
 class BaselineWatch:
-    """Keeps what candidates of one model are compared with."""
+    """Latencies of one model's baseline, which its candidates are compared with."""
 
     __slots__ = ("_now", "per_piece", "to_first_byte")
 
@@ -67,20 +67,20 @@ class BaselineWatch:
         self.to_first_byte = _Latency()
         self.per_piece = _Latency()
 
-    def ended(self, slice_name: str, outcome: Outcome) -> None:
-        """See AttemptWatch. The baseline is judged by nobody here."""
+    def record_end(self, slice_name: str, outcome: Outcome) -> None:
+        """See AttemptWatch. The baseline's outcomes are not judged."""
 
-    def first_byte(self, slice_name: str, seconds: float) -> None:
+    def record_first_byte(self, slice_name: str, seconds: float) -> None:
         """See AttemptWatch."""
         self.to_first_byte.add(slice_name, seconds, self._now())
 
-    def piece(self, slice_name: str, seconds: float) -> None:
+    def record_pace(self, slice_name: str, seconds: float) -> None:
         """See AttemptWatch."""
         self.per_piece.add(slice_name, seconds, self._now())
 
 
 class CandidateWatch:
-    """One run of one candidate, as this gateway sees it."""
+    """Observations of one run of one candidate in this gateway."""
 
     def __init__(
         self, run: Run, watch: Watch, baseline: BaselineWatch, guard: "LocalGuard"
@@ -96,8 +96,8 @@ class CandidateWatch:
         self._baseline = baseline
         self._guard = guard
 
-    def ended(self, slice_name: str, outcome: Outcome) -> None:
-        """See AttemptWatch. What others ended says nothing of the candidate."""
+    def record_end(self, slice_name: str, outcome: Outcome) -> None:
+        """See AttemptWatch. An end by the client or by a rollback says nothing of the candidate."""
         if outcome in _ENDED_BY_OTHERS:
             return
         is_failure = outcome in FAILURES
@@ -106,13 +106,13 @@ class CandidateWatch:
             return
         if self._failures.observe(is_failure):
             self.is_tripped = True
-            self._guard.tripped(self.run)
+            self._guard.trip(self.run)
 
-    def first_byte(self, slice_name: str, seconds: float) -> None:
+    def record_first_byte(self, slice_name: str, seconds: float) -> None:
         """See AttemptWatch."""
         self._compare(Signal.TTFT, self._baseline.to_first_byte, slice_name, seconds)
 
-    def piece(self, slice_name: str, seconds: float) -> None:
+    def record_pace(self, slice_name: str, seconds: float) -> None:
         """See AttemptWatch."""
         self._compare(Signal.TPOT, self._baseline.per_piece, slice_name, seconds)
 
@@ -127,9 +127,9 @@ class LocalGuard:
     """All watches of one gateway process.
 
     Args:
-        reporter: Gets what is observed.
-        clocks: Time.
-        on_trip: Called when a candidate was taken out of service: `guarded` tells so from now on.
+        outbox: Gets the observations.
+        clocks: Clocks.
+        on_trip: Called when a candidate has tripped: `block_tripped` blocks it from now on.
     """
 
     def __init__(
@@ -141,10 +141,10 @@ class LocalGuard:
         self._baselines: dict[str, BaselineWatch] = {}
         self._candidates: dict[tuple[str, str], CandidateWatch] = {}
         self.trips: dict[tuple[str, ...], int] = {}
-        """(model, candidate) -> how often this process took it out of service."""
+        """(model, candidate) -> times that this process took it out of service."""
 
     def apply(self, snapshot: Snapshot) -> None:
-        """Watch what this table wants watched; a run that goes on keeps what was seen of it."""
+        """Watch the candidates that this table names; a run that goes on keeps its observations."""
         watched = {name: model for name, model in snapshot.models.items() if model.watches}
         self._baselines = {
             name: self._baselines.get(name) or BaselineWatch(self.clocks.monotonic)
@@ -164,13 +164,13 @@ class LocalGuard:
         return CandidateWatch(run, watch, self._baselines[model], self)
 
     def watch(self, name: str, model: ModelSnapshot, variant: str) -> AttemptWatch | None:
-        """Who looks on when this variant answers; None: nobody."""
+        """The watch of this variant; None if it has none."""
         if variant == model.baseline:
             return self._baselines.get(name)
         return self._candidates.get((name, variant))
 
-    def guarded(self, name: str, model: ModelSnapshot) -> ModelSnapshot:
-        """The model with the candidates blocked that are out of service here."""
+    def block_tripped(self, name: str, model: ModelSnapshot) -> ModelSnapshot:
+        """Block the candidates of the model that have tripped in this gateway."""
         flag = model.flag
         tripped = [
             watch.candidate
@@ -183,8 +183,8 @@ class LocalGuard:
         blocked = flag.model_copy(update={"blocked": (*flag.blocked, *tripped)})
         return model.model_copy(update={"flag": blocked})
 
-    def tripped(self, run: Run) -> None:
-        """The run's failure process has reached its boundary."""
+    def trip(self, run: Run) -> None:
+        """Take a candidate out of service: its failure process has reached its boundary."""
         log.warning("candidate_tripped", extra={"model": run.model, "candidate": run.candidate})
         key = (run.model, run.candidate)
         self.trips[key] = self.trips.get(key, 0) + 1

@@ -1,8 +1,8 @@
-"""From a decision to what is tried, in which order. Pure.
+"""The plan of a request: the variants to try, in order, from a decision. Pure.
 
 A candidate that fails before the client has seen anything is replaced by the baseline. The baseline
-is asked once more if it refused the connection; then a candidate answers in its place only if its
-own flag lets it have live traffic, and the guard does not object.
+is asked once more if it refused the connection. Then a candidate answers in its place, but only if
+its own flag gives it live traffic and the guard does not object.
 """
 
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ class Plan:
     attempts: tuple[str, ...]
     baseline: str
     slice_name: str = ""
-    """The request's slice: what is observed is counted by it."""
+    """The request's slice, by which its observations are counted."""
 
     def following(self, index: int, outcome: Outcome) -> int | None:
-        """The attempt after attempt `index` ended with `outcome`; None if there is none.
+        """Index of the attempt after attempt `index` ended with `outcome`; None if there is none.
 
-        Only a refusal moves on from the baseline: whatever else it did, it may have done the work,
-        or would do the same again.
+        Only a refusal moves on from the baseline: after any other failure it may have done the
+        work, or would fail in the same way again.
         """
         if self.attempts[index] == self.baseline:
             has_next = outcome is Outcome.REFUSED and index + 1 < len(self.attempts)
@@ -48,7 +48,7 @@ def plan(
 def live_candidates(model: ModelSnapshot, slice_name: str) -> tuple[str, ...]:
     """The candidate that may stand in for the baseline: the one with the largest live share.
 
-    Shares of targeting rules do not count: they were given to some, not to everybody.
+    Shares of targeting rules do not count: such a rule holds for a part of the callers only.
     """
     flag = model.flag
     if flag.killed or slice_name in flag.quarantined:

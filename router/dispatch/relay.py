@@ -1,10 +1,10 @@
-"""An answer on its way from a variant to the client: held, judged, relayed. The byte path.
+"""Relay of an answer from a variant to the client. The byte path.
 
-Until the client has seen anything the answer is held: a whole body until it is complete, a stream
-until its first event is sound. From then on pieces are passed on as they come, never parsed, and
-kept by reference so that a stream which breaks off can be continued. What becomes of an answer that
-fails is for `penumbra.router.dispatch.dispatch` to say, which is the one kind of `ResponseRelay`
-there is: one object, so that a token costs one call.
+Before the client has seen anything the answer is buffered: a whole body until it is complete, a
+stream until its first event is sound. From then on pieces are passed on as they come and never
+parsed; references to them are kept, so that a stream which breaks off can be continued. `Dispatch`
+(`penumbra.router.dispatch.dispatch`) is the only subclass of `ResponseRelay` and decides what
+follows a failed answer; both are one object, so that a token costs one call.
 """
 
 import math
@@ -26,26 +26,26 @@ from penumbra.router.mirror.token_tap import TokenTap
 from penumbra.router.settings import LimitSettings
 from penumbra.router.upstream.port import Headers, Stream, UpstreamRequest
 
-KEEP_LIMIT_BYTES = 4 * 1024 * 1024
-"""A stream longer than this can no longer be continued."""
+CONTINUABLE_BYTES = 4 * 1024 * 1024
+"""Most bytes of a stream that are remembered; a longer stream cannot be continued."""
 
 
 class ResponseRelay(ABC):
-    """Takes one attempt's answer after the other, until one is the client's.
+    """Receives the answers of one attempt after the other, until one goes to the client.
 
     Args:
-        plan: What is tried.
-        attempt: The variant that is tried first.
-        request: What it is sent.
-        client: Who gets the answer.
+        plan: The order of the attempts.
+        attempt: The first attempt.
+        request: The request that every attempt sends.
+        client: The client that gets the answer.
         limits: Time limits.
         clock: Monotonic seconds.
     """
 
     __slots__ = (
-        "_attempt", "_client", "_clock", "_held", "_is_event_stream", "_kept", "_kept_bytes",
-        "_limits", "_plan", "_progressed_at", "_relay", "_request", "_stream", "_tap", "deadline",
-        "headers", "status",
+        "_attempt", "_buffer", "_client", "_clock", "_is_event_stream", "_is_relaying", "_limits",
+        "_plan", "_progressed_at", "_request", "_sent", "_sent_bytes", "_stream", "_tap",
+        "deadline", "headers", "status",
     )  # fmt: skip
 
     def __init__(
@@ -71,21 +71,21 @@ class ResponseRelay(ABC):
         self._reset()
 
     def _reset(self) -> None:
-        """Another attempt begins."""
+        """Forget the last attempt's answer before another one begins."""
         if self._tap is not None:
             self._tap.restart()
         self.status = 0
         self.headers: Headers = []
-        self._held = ResponseBuffer()
+        self._buffer = ResponseBuffer()
         self._is_event_stream = False
-        self._relay = False
-        self._kept: list[bytes] | None = [] if self._request.path in KINDS else None
-        self._kept_bytes = 0
+        self._is_relaying = False
+        self._sent: list[bytes] | None = [] if self._request.path in KINDS else None
+        self._sent_bytes = 0
 
     @property
     def whole_body(self) -> bytes:
         """The body of an answer that the client gets whole; empty if it is or was relayed."""
-        return b"" if self._relay else self._held.data
+        return b"" if self._is_relaying else self._buffer.data
 
     @abstractmethod
     def start(self) -> None:
@@ -97,7 +97,7 @@ class ResponseRelay(ABC):
 
     @abstractmethod
     def _fail(self, outcome: Outcome) -> None:
-        """Nothing of this attempt was seen by the client: go on with the next one, if any."""
+        """Go on with the next attempt, if any: the client has seen nothing of this one."""
 
     def _abort_attempt(self) -> None:
         if self._stream is not None:
@@ -119,87 +119,93 @@ class ResponseRelay(ABC):
         )
 
     def on_body(self, data: bytes) -> None:
-        """See `Receiver`. The hot path: one call for each token of a stream."""
+        """See `Receiver`. Runs once for each token of a stream."""
         self._progressed_at = self._clock()
         if (
-            self._relay
-            and not self._held.length
+            self._is_relaying
+            and not self._buffer.length
             and data.endswith(b"\n\n")
             and sse.ERROR_MARK not in data
         ):
-            if self._kept is not None:
-                self._keep(self._kept, data)
+            if self._sent is not None:
+                self._record_sent(self._sent, data)
             self._client.send_piece(data)
             return
         self._on_unusual_body(data)
 
-    def _keep(self, kept: list[bytes], data: bytes) -> None:
-        kept.append(data)
-        self._kept_bytes += len(data)
-        if self._kept_bytes > KEEP_LIMIT_BYTES:
-            self._kept = None
+    def _record_sent(self, sent: list[bytes], data: bytes) -> None:
+        sent.append(data)
+        self._sent_bytes += len(data)
+        if self._sent_bytes > CONTINUABLE_BYTES:
+            self._sent = None
 
     def _on_unusual_body(self, data: bytes) -> None:
-        held = self._held
-        ends_event = held.add(data)
+        buffer = self._buffer
+        ends_event = buffer.add(data)
         if not self._is_event_stream:
-            if self._relay or held.is_over_limit:
-                self._relay_held(held.length)
-        elif (ends_event or held.is_over_limit) and (self._relay or self._admits(held.data)):
-            self._relay_events(held)
+            if self._is_relaying or buffer.is_over_limit:
+                self._relay_buffered(buffer.length)
+        elif (ends_event or buffer.is_over_limit) and (
+            self._is_relaying or self._admits(buffer.data)
+        ):
+            self._relay_events(buffer)
 
-    def _admits(self, held: bytes) -> bool:
-        """Whether the stream may begin, now; a candidate's that is broken is given up."""
+    def _admits(self, events: bytes) -> bool:
+        """Whether the stream may begin now; fails a candidate whose first event is broken."""
         if self._attempt.name != self._plan.baseline:
-            fault = first_event_fault(held)
+            fault = first_event_fault(events)
             if fault is not None:
                 self._abort_attempt()
                 self._fail(fault)
                 return False
-        return sse.first_event_is_sound(held) is not None or self._held.is_over_limit
+        return sse.first_event_is_sound(events) is not None or self._buffer.is_over_limit
 
-    def _relay_events(self, held: ResponseBuffer) -> None:
-        length = sse.complete_length(held.data)
-        if self._relay and self._kept is not None and sse.has_error_event(held.data[:length]):
+    def _relay_events(self, buffer: ResponseBuffer) -> None:
+        length = sse.complete_length(buffer.data)
+        if (
+            self._is_relaying
+            and self._sent is not None
+            and sse.has_error_event(buffer.data[:length])
+        ):
             self._abort_attempt()
             self.on_fail(Outcome.DIED, "an error event within the stream")
         elif length:
-            self._relay_held(length)
-        elif held.is_over_limit:
+            self._relay_buffered(length)
+        elif buffer.is_over_limit:
             self._abort_attempt()
             self.on_fail(Outcome.GARBAGE, "an event larger than the limit")
 
-    def _relay_held(self, length: int) -> None:
-        """Send the first `length` of the held bytes; the rest stays held."""
-        if not self._relay:
-            self._relay = True
+    def _relay_buffered(self, length: int) -> None:
+        """Send the first `length` buffered bytes; the rest stays buffered."""
+        if not self._is_relaying:
+            self._is_relaying = True
             self._client.send_head(self.status, self.headers)
-        piece = self._held.take(length)
+        piece = self._buffer.take(length)
         if piece:
-            if self._kept is not None:
-                self._keep(self._kept, piece)
+            if self._sent is not None:
+                self._record_sent(self._sent, piece)
             self._client.send_piece(piece)
 
     def on_end(self) -> None:
         """See `Receiver`."""
         self._stream = None
-        if self._relay:
+        if self._is_relaying:
             self._end_relay()
         else:
-            self._end_whole(self._held.data)
+            self._end_whole(self._buffer.data)
 
     def _end_relay(self) -> None:
-        kept, held = self._kept, self._held
+        sent, buffer = self._sent, self._buffer
         if (
             self._is_event_stream
-            and kept is not None
-            and not sse.ends_with_done(b"".join([*kept[-4:], held.data]))
+            and sent is not None
+            and not sse.ends_with_done(b"".join([*sent[-4:], buffer.data]))
         ):
             self.on_fail(Outcome.DIED, "the stream ended without [DONE]")
             return
-        if held.length:
-            self._relay_held(held.length)
-        self._attempt.ended(self._plan.slice_name, Outcome.OK)
+        if buffer.length:
+            self._relay_buffered(buffer.length)
+        self._attempt.record_end(self._plan.slice_name, Outcome.OK)
         self._client.finish()
 
     def _end_whole(self, body: bytes) -> None:
@@ -215,5 +221,5 @@ class ResponseRelay(ABC):
         if fault is not None:
             self._fail(fault)
             return
-        self._attempt.ended(self._plan.slice_name, whole_outcome(status))
+        self._attempt.record_end(self._plan.slice_name, whole_outcome(status))
         self._client.send_whole(status, self.headers, body)

@@ -1,7 +1,7 @@
-"""The part of an answer that its client has not got yet, and what can be told from it. Pure.
+"""Buffer for the part of an answer that its client has not got yet, and checks of it. Pure.
 
-A whole body is held until it is complete, a stream until its first event is sound; afterwards what
-is held is the beginning of an event. Off the byte path: whole events are never held.
+A whole body is buffered until it is complete, a stream until its first event is sound. Later the
+buffer holds the beginning of an event. It is off the byte path: whole events pass it by.
 
 Reading order: ResponseBuffer, first_event_fault, whole_fault.
 """
@@ -9,24 +9,24 @@ Reading order: ResponseBuffer, first_event_fault, whole_fault.
 from penumbra.monitoring.vocabulary import Outcome
 from penumbra.router import sse
 
-HOLD_LIMIT_BYTES = 8 * 1024 * 1024
-"""A whole body above this is passed on as it comes, and can no longer be replaced."""
+BUFFER_LIMIT_BYTES = 8 * 1024 * 1024
+"""A whole body above this size is passed on as it comes and can no longer be replaced."""
 _PROXY_STATUSES = frozenset({502, 503})
-"""What a proxy says when it could not hand the request over; after a 504 the engine may have it."""
+"""Statuses of a proxy that did not reach the engine; with a 504 the engine may have the request."""
 
 
 class ResponseBuffer:
-    """Bytes that wait to be passed on; joined only when somebody must look at them."""
+    """Bytes that wait to be passed on; joined only when they must be read."""
 
     __slots__ = ("_pieces", "length")
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
         self.length = 0
-        """Bytes; 0 if nothing is held."""
+        """Bytes in the buffer."""
 
     def add(self, data: bytes) -> bool:
-        """Hold a piece; whether an event ends in it."""
+        """Append a piece; returns whether an event ends in it."""
         tail = self._pieces[-1][-3:] if self._pieces else b""
         self._pieces.append(data)
         self.length += len(data)
@@ -34,18 +34,18 @@ class ResponseBuffer:
 
     @property
     def is_over_limit(self) -> bool:
-        """Whether more is held than may be."""
-        return self.length > HOLD_LIMIT_BYTES
+        """Whether the buffer is over `BUFFER_LIMIT_BYTES`."""
+        return self.length > BUFFER_LIMIT_BYTES
 
     @property
     def data(self) -> bytes:
-        """All that is held."""
+        """All bytes in the buffer."""
         if len(self._pieces) != 1:
             self._pieces = [b"".join(self._pieces)]
         return self._pieces[0]
 
     def take(self, length: int) -> bytes:
-        """The first so many bytes, which are held no longer."""
+        """Remove and return the first `length` bytes."""
         data = self.data
         rest = data[length:]
         self._pieces = [rest] if rest else []
@@ -53,24 +53,24 @@ class ResponseBuffer:
         return data[:length]
 
 
-def first_event_fault(held: bytes) -> Outcome | None:
-    """Why a stream must not begin with the first of these events; None unless it is broken."""
-    if sse.first_event_is_sound(held) is not False:
+def first_event_fault(events: bytes) -> Outcome | None:
+    """The fault of a stream's first event; None unless the event is broken."""
+    if sse.first_event_is_sound(events) is not False:
         return None
-    return Outcome.SERVER_ERROR if sse.has_error_event(held) else Outcome.GARBAGE
+    return Outcome.SERVER_ERROR if sse.has_error_event(events) else Outcome.GARBAGE
 
 
 def whole_fault(
     status: int, body: bytes, *, is_event_stream: bool, is_candidate: bool
 ) -> Outcome | None:
-    """Why a whole answer is not one for the client; None: it is.
+    """The fault for which a whole answer must not go to the client; None if it may.
 
     Args:
         status: Its status.
         body: Its body.
-        is_event_stream: It says that it is a stream, and ended before a sound event.
-        is_candidate: A candidate gave it. The baseline's answers are passed on whatever they are,
-            but for a proxy's word that it was never asked.
+        is_event_stream: Whether its head names a stream, which then ended before a sound event.
+        is_candidate: Whether a candidate gave it. Every answer of the baseline is passed on, except
+            a proxy's statement that the baseline was never asked.
     """
     if status >= 400 and not sse.is_engine_error(body):
         # Written by a proxy in between or by a server that lacks the route, not by the engine.
@@ -82,7 +82,7 @@ def whole_fault(
 
 
 def whole_outcome(status: int) -> Outcome:
-    """How an attempt ended whose whole answer the client gets."""
+    """The outcome of an attempt whose whole answer the client gets."""
     if status < 400:
         return Outcome.OK
     return Outcome.CLIENT_ERROR if status < 500 else Outcome.SERVER_ERROR

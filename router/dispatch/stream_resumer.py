@@ -1,7 +1,7 @@
-"""Carries out a continuation: counts tokens where they are needed, asks, splices the rest in.
+"""Carries out a continuation: counts tokens if needed, asks the baseline, splices the rest in.
 
-Off the hot path; it runs once for a stream that broke off. What may be continued, and how, is
-decided in `penumbra.router.dispatch.continuation`.
+It runs once for a stream that broke off, off the hot path. The decisions (what may be continued,
+and with which request) are in `penumbra.router.dispatch.continuation`.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ _TEMPLATE_FIELDS = ("model", "chat_template", "chat_template_kwargs", "add_speci
 
 
 def is_continuable(request: UpstreamRequest, sent: bytes) -> bool:
-    """Whether a stream could be continued that the client has so much of, and is not over yet."""
+    """Whether a stream of which the client has `sent` can be continued and is not over yet."""
     try:
         kind = KINDS[request.path]
         continuation.check_continuable(kind, msgspec.json.decode(request.body))
@@ -59,11 +59,11 @@ class BrokenStream(Protocol):
 
 
 class StreamResumer:
-    """The rest of one stream, from the baseline. The receiver of its answer.
+    """Completes one stream from the baseline. The receiver of the baseline's answer.
 
     Args:
         broken: The stream to complete.
-        baseline: Who is asked.
+        baseline: The attempt that is asked for the rest.
         request: The client's request.
         sent: The bytes of the stream that the client has, whole events only.
         clock: Monotonic seconds.
@@ -90,14 +90,14 @@ class StreamResumer:
         self._is_over = False
         self._clock = clock
         self.progressed_at = -math.inf
-        """When something last came; monotonic seconds."""
+        """Time of the last bytes; monotonic seconds."""
 
     def start(self) -> None:
-        """Begin; never raises."""
+        """Begin the continuation; never raises."""
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def abort(self) -> None:
-        """The client is gone, or the time is over."""
+        """Stop: the client is gone, or the time is over."""
         self._is_over = True
         if self._task is not None:
             self._task.cancel()
@@ -105,13 +105,13 @@ class StreamResumer:
             self._stream.abort()
 
     def pause(self) -> None:
-        """The client does not keep up."""
+        """Pause the upstream: the client does not keep up."""
         self._is_paused = True
         if self._stream is not None:
             self._stream.pause()
 
     def resume(self) -> None:
-        """The client has caught up."""
+        """Resume the upstream: the client has caught up."""
         self._is_paused = False
         if self._stream is not None:
             self._stream.resume()
@@ -188,7 +188,7 @@ class StreamResumer:
 
     def _pass_on(self, payload: bytes) -> None:
         if payload == b"[DONE]":
-            self._ended(Outcome.OK)
+            self._count_end(Outcome.OK)
             if self._stream is not None:
                 self._stream.abort()
             self._close(None, None)
@@ -212,9 +212,9 @@ class StreamResumer:
 
     def _fail(self, outcome: Outcome) -> None:
         if not self._is_over:
-            self._ended(outcome)
+            self._count_end(outcome)
         self._give_up()
 
-    def _ended(self, outcome: Outcome) -> None:
+    def _count_end(self, outcome: Outcome) -> None:
         cells = self._baseline.cells.of(self._broken.slice_name)
         cells.attempts[outcome].value += 1

@@ -58,7 +58,7 @@ class AnswerTiming:
         cells.requests.value += 1
         cells.time_to_first_byte.observe(seconds, self.trace_id)
         if attempt.watch is not None and answered.failover is None:
-            attempt.watch.first_byte(answered.slice_name, seconds)
+            attempt.watch.record_first_byte(answered.slice_name, seconds)
 
     def complete_stream(self, answered: Answered, now: float) -> None:
         """Record the pace of a complete stream."""
@@ -71,7 +71,7 @@ class AnswerTiming:
             seconds = (now - self._first_byte_at) / (self.pieces - 1)
             cells.time_per_output_token.observe(seconds, self.trace_id)
             if attempt.watch is not None:
-                attempt.watch.piece(slice_name, seconds)
+                attempt.watch.record_pace(slice_name, seconds)
 
     def end(self, answered: Answered, now: float) -> None:
         """Record the duration: the client has the last byte, or will get no more."""

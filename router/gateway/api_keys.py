@@ -1,6 +1,7 @@
-"""Who calls: API keys, known by digest only, and the limits of their tenants.
+"""API keys, known by digest only, and the limits of their tenants.
 
-Limits hold for this process's share (limit / processes), so no request waits for a shared counter.
+Each process enforces its share of a limit (limit / processes), so no request waits for a shared
+counter.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ _BURST_FRACTION = 6.0
 
 
 class Tenant:
-    """The limits of one tenant and what it uses of them now."""
+    """The limits of one tenant and its present use of them."""
 
     __slots__ = ("_burst", "_capacity", "_rate", "_refilled_at", "_tokens", "in_flight", "name")
 
@@ -29,13 +30,13 @@ class Tenant:
         self._refilled_at = 0.0
 
     def enter(self, now: float) -> None:
-        """Admit one request; pair it with one `leave`.
+        """Admit one request; the caller pairs it with one `leave`.
 
         Args:
             now: Monotonic seconds.
 
         Raises:
-            RateLimited: Over the concurrency or the rate; nothing is used up then.
+            RateLimited: Over the concurrency or the rate; nothing is counted then.
         """
         if self._capacity is not None and self.in_flight >= self._capacity:
             raise RateLimited(
@@ -48,7 +49,7 @@ class Tenant:
         self.in_flight += 1
 
     def leave(self) -> None:
-        """The request is over."""
+        """Count the end of one admitted request."""
         self.in_flight -= 1
 
     def _take(self, now: float, rate: float) -> None:
@@ -68,7 +69,7 @@ def _share(limit: int | None, processes: int) -> int | None:
 
 
 class Caller:
-    """One API key: its tenant and what it may do."""
+    """One API key: its tenant and its rights."""
 
     __slots__ = ("key_id", "may_pin", "tenant")
 
@@ -79,13 +80,13 @@ class Caller:
 
 
 class KeyRing:
-    """All keys. Without any, every caller is the tenant `anonymous`, who may pin."""
+    """All API keys. Without any, every caller is the tenant `anonymous` and may pin."""
 
     def __init__(self, keys: Iterable[KeySettings], processes: int) -> None:
         tenants: dict[str, Tenant] = {}
         self._callers: dict[bytes, Caller] = {}
         for key in keys:
-            # Keys of one tenant share its limits; those of its first key hold.
+            # Keys of one tenant share its limits; the limits of its first key count.
             tenant = tenants.setdefault(key.tenant, Tenant(key.tenant, key.limits, processes))
             caller = Caller(key.sha256[:12], tenant, may_pin=key.may_pin)
             self._callers[bytes.fromhex(key.sha256)] = caller
@@ -93,12 +94,12 @@ class KeyRing:
         self._anonymous = None if self._callers else anonymous
 
     def identify(self, authorization: bytes | None) -> Caller:
-        """Who sent this `authorization` header.
+        """Find the caller that an `authorization` header names.
 
-        The digest is looked up, not the key, so the look-up's timing tells nothing of a key.
+        The digest is looked up, not the key, so the time of the look-up tells nothing about a key.
 
         Raises:
-            InvalidKey: Keys are configured and this is none of them.
+            InvalidKey: Keys are configured and the header holds none of them.
         """
         if self._anonymous is not None:
             return self._anonymous

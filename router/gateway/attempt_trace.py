@@ -195,18 +195,18 @@ class _TracedWatch:
         self._variant = variant
         self._watch = watch
 
-    def ended(self, slice_name: str, outcome: Outcome) -> None:
+    def record_end(self, slice_name: str, outcome: Outcome) -> None:
         """See `AttemptWatch`."""
         self._traces.end(self._variant, outcome)
         if self._watch is not None:
-            self._watch.ended(slice_name, outcome)
+            self._watch.record_end(slice_name, outcome)
 
-    def first_byte(self, slice_name: str, seconds: float) -> None:
+    def record_first_byte(self, slice_name: str, seconds: float) -> None:
         """See `AttemptWatch`."""
         if self._watch is not None:
-            self._watch.first_byte(slice_name, seconds)
+            self._watch.record_first_byte(slice_name, seconds)
 
-    def piece(self, slice_name: str, seconds: float) -> None:
+    def record_pace(self, slice_name: str, seconds: float) -> None:
         """See `AttemptWatch`."""
         if self._watch is not None:
-            self._watch.piece(slice_name, seconds)
+            self._watch.record_pace(slice_name, seconds)

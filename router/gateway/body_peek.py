@@ -1,7 +1,7 @@
-"""One request body, parsed once: the few fields that route it; the bytes stay as they came.
+"""The fields of a request body that route it, read in one parse; the bytes stay as they came.
 
-`read_request` scans the body a single time; prompts and tools are kept as undecoded slices of it
-and decoded only if a slice rule asks. Unknown fields are skipped and reach the engine untouched.
+`read_request` scans the body once. Prompts and tools stay undecoded slices of it, decoded only if a
+slice rule asks for them. Unknown fields are skipped and reach the engine untouched.
 """
 
 import json
@@ -19,10 +19,10 @@ _ROUTING_FIELDS = ("model", "stream", "n", "user")
 _MARKS = tuple(
     (f'"{name}"'.encode(), re.compile(rf'"{name}"[ \t\r\n]*:'.encode())) for name in _ROUTING_FIELDS
 )
-"""A name in quotes, and as a key: `"role": "user"` beside `"user": ...` is no duplicate."""
+"""Each name in quotes, and as a key: `"role": "user"` and `"user": ...` are no duplicates."""
 
 _DISGUISES = (b"\\u006", b"\\u007")
-"""Escapes of ASCII letters, which no encoder writes: a name may hide behind them."""
+"""Escapes of ASCII letters. No encoder writes them, so they may disguise a field name."""
 
 _ABSENT = msgspec.Raw()
 
@@ -47,16 +47,16 @@ class BodyPeek(msgspec.Struct):
     guided_grammar: msgspec.Raw = _ABSENT
 
     def prompt_hash(self) -> str:
-        """Hash of the prompt as it was written, 128 bits in hex."""
+        """Hash of the prompt's bytes in the body, 128 bits in hex; empty without a prompt."""
         raw = self.messages or self.prompt or self.input
         return f"{mmh3.hash128(bytes(raw)):032x}" if raw else ""
 
     def parts(self) -> dict[str, Any]:
-        """The fields that slice rules look at, decoded.
+        """Decode the fields that slice rules look at.
 
         Raises:
-            msgspec.DecodeError, UnicodeDecodeError: One of them is not valid JSON; the scan that
-                skipped it does not look into strings. The engine refuses such a body.
+            msgspec.DecodeError, UnicodeDecodeError: A field is not valid JSON. The first scan
+                does not look into strings; the engine refuses such a body.
         """
         raws = zip(request_features.FIELDS, _raw_fields(self), strict=True)
         return {name: _decode_any(raw) for name, raw in raws if raw is not _ABSENT}
@@ -71,7 +71,7 @@ def read_request(body: bytes) -> BodyPeek:
     """Read the routing fields of a request body.
 
     Raises:
-        BadRequest: Not a JSON object, no `model`, or a routing field that appears twice.
+        BadRequest: The body is no JSON object, has no `model`, or repeats a routing field.
     """
     try:
         peek = _decode(body)
@@ -98,7 +98,7 @@ def _may_repeat(body: bytes) -> bool:
 
 
 def _refuse_duplicates(body: bytes) -> None:
-    # Two readers of one body may each take another one of two equal keys; so neither shall.
+    # Two parsers may each take a different one of two equal keys, so such a body is refused.
     # The name may also stand inside tools or a schema, hence the full parse.
     seen: list[list[str]] = []
 

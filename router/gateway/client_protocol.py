@@ -1,9 +1,9 @@
 """One client connection: uvicorn's llhttp protocol, with the hot routes taken out of ASGI.
 
-Requests on hot routes become `Exchange`s, answered from callbacks; everything else falls through
-to the ASGI application. One port, one parser, pipelining answered in order. What uvicorn leaves to
-a proxy in front is done here: limits on the size of a head and on slow clients, and refusal of what
-two HTTP parsers may read in two ways.
+A request on a hot route becomes an `Exchange`, answered from callbacks; all others go to the ASGI
+application. There is one port and one parser, and pipelined requests are answered in order. This
+file also does what uvicorn leaves to a proxy in front: it limits the size of a head, cuts slow
+clients, and refuses heads that two HTTP parsers may read in two ways.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     Args:
         gateway: The process that it belongs to.
-        **uvicorn_state: What uvicorn gives its protocols.
+        **uvicorn_state: Arguments of uvicorn's own protocol.
     """
 
     # uvicorn's own cycle on other routes, an Exchange on the hot ones.
@@ -92,7 +92,7 @@ class GatewayProtocol(HttpToolsProtocol):
             cause = error.__context__
             if isinstance(cause, GatewayError):
                 return cause
-            # Not the client's fault: one of our own callbacks raised.
+            # The client is not at fault: a callback of the gateway raised.
             log.error("request_callback_failed", exc_info=cause)
             self.transport.abort()
         except httptools.HttpParserUpgrade:
@@ -118,7 +118,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self.deadline = self._gateway.now() + self._patience_seconds()
 
     def expire(self, now: float) -> None:
-        """The deadline has passed: the client is too slow, or idle."""
+        """End what the client is too slow for; close an idle connection."""
         self.deadline = math.inf
         is_over = self._discarded_bytes is not None or self.transport.is_closing()
         if is_over or self.flow.write_paused:
@@ -135,18 +135,18 @@ class GatewayProtocol(HttpToolsProtocol):
     # llhttp's callbacks
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """Begin a request."""
         super().on_message_begin()
         self._in_head = True
         if self._turn is None:
             self.deadline = self._gateway.now() + self._limits.header_seconds
 
     def on_headers_complete(self) -> None:
-        """The head is there.
+        """Start the exchange of a complete head, or pass it on to ASGI.
 
         Raises:
-            GatewayError: Nothing on this connection can be understood from here on; raising stops
-                the parser, so that nothing behind it is executed.
+            GatewayError: The connection cannot be read on. Raising stops the parser, so that
+                nothing behind this head is executed.
         """
         self._in_head = False
         headers = dict(self.headers)
@@ -162,7 +162,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.cycle = exchange
         is_idle = previous is None or previous.response_complete
         if not is_idle:
-            # Read on for a while: only then is it seen that the client has gone.
+            # Read on for a while: a closed connection shows only while it is read.
             if len(self.pipeline) >= _PIPELINE_LENGTH:
                 self.flow.pause_reading()
             self.pipeline.appendleft((exchange, self.app))  # type: ignore[arg-type]
@@ -173,14 +173,14 @@ class GatewayProtocol(HttpToolsProtocol):
             self._begin_turn(exchange)
 
     def on_body(self, body: bytes) -> None:
-        """A piece of a request's body."""
+        """Take a piece of a request's body."""
         if isinstance(self.cycle, Exchange):
             self.cycle.receive(body)
         else:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """A request is complete."""
+        """Close the body of a complete request."""
         if isinstance(self.cycle, Exchange):
             self.deadline = math.inf
             self.cycle.complete_body()
@@ -208,7 +208,7 @@ class GatewayProtocol(HttpToolsProtocol):
         exchange.take_turn()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        """See HttpToolsProtocol: also called for the next one in the pipeline."""
+        """See HttpToolsProtocol: also called for the next request in the pipeline."""
         if isinstance(cycle, Exchange):
             self._begin_turn(cycle)
         else:
@@ -216,7 +216,7 @@ class GatewayProtocol(HttpToolsProtocol):
             super()._start_asgi_task(cycle, app)
 
     def exchange_complete(self, exchange: RequestReader) -> None:
-        """An exchange has written all of its answer."""
+        """Go on after an exchange that has written all of its answer."""
         if self._turn is exchange:
             self._turn = None
         if exchange.keep_alive:
@@ -228,7 +228,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self._linger()
 
     def on_response_complete(self) -> None:
-        """See HttpToolsProtocol; the keep-alive limit is kept with all other deadlines."""
+        """See HttpToolsProtocol; the keep-alive limit is one of this connection's deadlines."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -242,7 +242,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self.deadline = self._gateway.now() + self._patience_seconds()
 
     def _patience_seconds(self) -> float:
-        """For how long a client may do nothing, now that it has its answers."""
+        """Longest time in which a client that has its answers may do nothing."""
         if self.flow.write_paused:
             return self._limits.client_write_seconds
         return self._limits.header_seconds if self._in_head else self._limits.keep_alive_seconds
@@ -250,7 +250,7 @@ class GatewayProtocol(HttpToolsProtocol):
     # The end
 
     def _refuse(self, error: GatewayError) -> None:
-        """What came cannot be read on: answer what was asked before, then this, then close."""
+        """Stop reading: answer earlier requests, then send the error, then close."""
         self._is_unreadable = True
         cycle = self.cycle
         if isinstance(cycle, Exchange) and not cycle.is_read and not cycle.response_complete:

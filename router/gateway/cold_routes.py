@@ -1,4 +1,4 @@
-"""What is off the hot routes: model list, health, readiness, metrics, and errors for the rest."""
+"""Routes that the gateway answers itself: models, health, readiness, metrics and feedback."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -26,7 +26,7 @@ _NOT_ALLOWED = 405
 
 
 def build_public_app(gateway: Gateway) -> Starlette:
-    """The ASGI application behind the hot routes, on the shared port."""
+    """Build the ASGI application of the shared port, for everything but the hot routes."""
     routes = [
         Route("/v1/models", _keyed(gateway, list_models)),
         Route("/v1/models/{model:path}", _keyed(gateway, show_model)),
@@ -39,7 +39,7 @@ def build_public_app(gateway: Gateway) -> Starlette:
 
 
 def build_internal_app(gateway: Gateway) -> Starlette:
-    """The ASGI application of one process's own loopback port; no keys."""
+    """Build the ASGI application of one process's own internal port; it asks for no key."""
     routes = [
         *_open_routes(),
         Route("/metrics", show_metrics),
@@ -63,13 +63,13 @@ def _application(gateway: Gateway, routes: list[Route]) -> Starlette:
 
 
 async def list_models(request: Request) -> Response:
-    """GET /v1/models."""
+    """GET /v1/models: all models."""
     models = _gateway(request).snapshot.models
     return _json(request, {"object": "list", "data": [_card(name) for name in models]})
 
 
 async def show_model(request: Request) -> Response:
-    """GET /v1/models/{model}."""
+    """GET /v1/models/{model}: one model."""
     name = request.path_params["model"]
     models = _gateway(request).snapshot.models
     if name not in models:
@@ -88,10 +88,10 @@ async def show_health(request: Request) -> Response:
 
 
 async def show_readiness(request: Request) -> Response:
-    """GET /ready: it has a routing table and takes requests."""
+    """GET /ready: the process has a routing table and takes requests."""
     gateway = _gateway(request)
     is_ready = gateway.is_ready
-    told = {
+    state = {
         "status": "ready"
         if is_ready
         else "draining"
@@ -99,7 +99,7 @@ async def show_readiness(request: Request) -> Response:
         else "waiting for flags",
         "epoch": gateway.snapshot.epoch,
     }
-    return _json(request, told, status=200 if is_ready else 503)
+    return _json(request, state, status=200 if is_ready else 503)
 
 
 async def show_metrics(request: Request) -> Response:
@@ -115,7 +115,7 @@ async def show_snapshot(request: Request) -> Response:
 
 
 async def take_feedback(request: Request) -> Response:
-    """POST /v1/feedback: what a user thought of an answer; see `penumbra.router.link.feedback`."""
+    """POST /v1/feedback: a user's judgement of an answer (`penumbra.router.link.feedback`)."""
     gateway = _gateway(request)
     caller = gateway.keys.identify(_authorization(request))
     body = feedback.read_feedback(await _small_body(request))
@@ -142,7 +142,7 @@ async def _small_body(request: Request) -> bytes:
 
 
 async def _refuse_method(request: Request) -> Response:
-    # POST on these paths never gets here: the protocol answers it.
+    # POST on the hot paths never comes here: the protocol answers it.
     raise HTTPException(_NOT_ALLOWED, headers={"allow": "POST"})
 
 
@@ -166,10 +166,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
         raise error
     path = request.url.path
     if error.status_code == _NOT_ALLOWED:
-        told: GatewayError = MethodNotAllowed(f"{request.method} is not allowed on {path}")
+        refusal: GatewayError = MethodNotAllowed(f"{request.method} is not allowed on {path}")
     else:
-        told = RouteNotFound(f"there is nothing at {path}")
-    return _error_response(request, told, dict(error.headers or {}))
+        refusal = RouteNotFound(f"there is nothing at {path}")
+    return _error_response(request, refusal, dict(error.headers or {}))
 
 
 async def _gateway_error(request: Request, error: Exception) -> Response:

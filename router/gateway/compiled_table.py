@@ -1,6 +1,7 @@
-"""What a gateway makes of a routing table, once for each epoch; and of one request by it.
+"""The routing table compiled for requests, once for each epoch, and one request routed by it.
 
-Everything that many requests share is made on first use and kept: plans, header lines, who served.
+Values that many requests share (plans, header lines, attributions) are made on first use and
+cached.
 """
 
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class Model:
         self._attributions: dict[tuple[str, str, str], tuple[Attribution, str]] = {}
 
     def plan(self, decision: Decision, slice_name: str, *, is_lease_fresh: bool) -> Plan:
-        """The plan for a decision; there are few, each is made once."""
+        """The plan for a decision; there are few plans, and each is made once."""
         key = (decision.variant, slice_name, is_lease_fresh)
         found = self._plans.get(key)
         if found is None:
@@ -59,7 +60,7 @@ class Model:
         return found
 
     def attribution(self, variant: str, slice_name: str, tenant: str) -> tuple[Attribution, str]:
-        """Who answered, and which tenant had asked; one value for all such requests."""
+        """The attribution of an answer and the tenant that asked; shared by all such requests."""
         key = (variant, slice_name, tenant)
         found = self._attributions.get(key)
         if found is None:
@@ -68,7 +69,7 @@ class Model:
         return found
 
     def answer_lines(self, variant: str, reason: str) -> bytes:
-        """The header lines that say who answered and why."""
+        """The header lines that name the variant that answered, the reason and the epoch."""
         lines = self._lines.get((variant, reason))
         if lines is None:
             text = (
@@ -89,9 +90,9 @@ class Routed:
     plan: Plan
     request: UpstreamRequest
     mirror_session: MirrorSession | None = None
-    """If it is mirrored."""
+    """The mirroring of the request; None if it is not mirrored."""
 
     def answer_lines(self, variant: str, failover: Outcome | None) -> bytes:
-        """The `x-penumbra-*` header lines of the answer."""
+        """The `x-penumbra-*` header lines of the answer by `variant`."""
         lines = self.model.answer_lines(variant, self.decision.reason.value)
         return lines + f"x-penumbra-failover: {failover}\r\n".encode() if failover else lines

@@ -1,7 +1,7 @@
-"""One gateway process: the routing table in force, the upstreams, and what every request needs.
+"""One gateway process: the routing table in force, the upstreams, and the services of a request.
 
-`apply` swaps a new epoch in with one assignment; a request reads the table once and keeps it, so
-a change never splits one request's decision. Reading order: Gateway.route, Gateway.dispatch, then
+`apply` swaps a new epoch in with one assignment. A request reads the table once and keeps it, so a
+change never splits one request's decision. Reading order: Gateway.route, Gateway.dispatch, then
 `penumbra.router.gateway.compiled_table`.
 """
 
@@ -44,17 +44,17 @@ log = logging.getLogger(__name__)
 
 _LINK_PATIENCE_SECONDS = 5.0
 SWEEP_SECONDS = 0.1
-"""How often deadlines are looked at: a limit holds to within this."""
+"""Interval between two looks at the deadlines: a limit is exact to within this."""
 
 
 class Gateway:
     """The state of one gateway process.
 
     Args:
-        settings: What it was told at start.
+        settings: Settings of the process.
         now: Monotonic clock, seconds.
-        make_upstream: (model, variant) -> Upstream; the HTTP one unless a test says otherwise.
-        tracer: Of sampled requests; None: none is.
+        make_upstream: (model, variant) -> Upstream; `HttpUpstream` by default.
+        tracer: Tracer of sampled requests; None traces none.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class Gateway:
         self.writes = BatchedWrites()
         self.lease = Lease(is_needed=settings.control_url is not None)
         self.observations = ObservationOutbox(settings.gateway_id, secrets.token_hex(8))
-        # What trips here is out of service at once: the same table, less that candidate.
+        # A candidate that trips is out of service at once: the same table again, without it.
         self.local_guard = LocalGuard(
             self.observations, Clocks(now), lambda: self.apply(self.snapshot)
         )
-        # Nobody could keep what users think of an answer without a control process.
+        # Without a control process there is no place to store feedback.
         self.served = Served() if settings.control_url is not None else None
         self.feedback = FeedbackSubmitter(self.served or Served())
         self.mirroring = MirrorSessions(
@@ -98,8 +98,8 @@ class Gateway:
     def is_ready(self) -> bool:
         """Whether requests should come here.
 
-        A fresh process gives the control process a moment to send the flags in force; without it
-        the baseline answers all the same.
+        A new process waits a moment for the flags in force from the control process. Requests that
+        come before are answered by the baseline all the same.
         """
         if self.is_draining or not self.snapshot.models:
             return False
@@ -120,7 +120,7 @@ class Gateway:
 
     @property
     def lease_seconds(self) -> dict[str, float]:
-        """Model -> for how much longer its candidates may get live traffic; empty if unguarded."""
+        """Model -> seconds for which its candidates may get live traffic; empty if unguarded."""
         now, models = self.now(), self._models if self.lease.is_needed else ()
         return {name: self.lease.left_seconds(name, now) for name in models}
 
@@ -133,8 +133,8 @@ class Gateway:
         upstreams = self._upstreams_of(snapshot)
         models: dict[str, Model] = {}
         self.local_guard.apply(snapshot)
-        for name, told in snapshot.models.items():
-            model = self.local_guard.guarded(name, told)
+        for name, pushed in snapshot.models.items():
+            model = self.local_guard.block_tripped(name, pushed)
             attempts: dict[str, Attempt] = {}
             for variant_name, variant in model.variants.items():
                 upstream = upstreams[name, variant]
@@ -163,7 +163,7 @@ class Gateway:
         return {key: self._upstreams.get(key) or self._make_upstream(*key) for key in keys}
 
     def next_request_id(self) -> bytes:
-        """A request id that no other process makes."""
+        """Make a request id that no other process makes."""
         return b"req-%b-%x" % (self._id_prefix, next(self._id_counter))
 
     def route(self, request: IncomingRequest, caller: Caller, trace: RequestTrace | None) -> Routed:
@@ -175,7 +175,7 @@ class Gateway:
             trace: Its trace, if it is sampled.
 
         Raises:
-            GatewayError: It cannot be served; says what the client is told.
+            GatewayError: The request cannot be served; the error is for the client.
         """
         peek = read_request(request.body)
         model = self._models.get(peek.model)
@@ -213,7 +213,7 @@ class Gateway:
         return dispatch
 
     async def sweep(self) -> None:
-        """Expire what is over its deadline, for ever."""
+        """Expire all that is over its deadline, every `SWEEP_SECONDS`, until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             now = self.now()
@@ -223,8 +223,12 @@ class Gateway:
                 except Exception:
                     log.exception("expire_failed")
 
+    def drain(self) -> None:
+        """Report from now on that no new requests should come here."""
+        self.is_draining = True
+
     def close(self) -> None:
-        """Close pooled connections."""
+        """Close the pooled connections of all upstreams."""
         for upstream in self._upstreams.values():
             if isinstance(upstream, HttpUpstream):
                 upstream.close()

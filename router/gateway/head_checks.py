@@ -1,7 +1,7 @@
 """Refuses request heads that two HTTP parsers in a row might read in two ways. Pure.
 
 llhttp, which has parsed the head, already refuses conflicting lengths, bare line feeds, spaces
-before colons and broken chunks; this is the rest.
+before colons and broken chunks. The checks here are the remaining ones.
 """
 
 from penumbra.router.errors import BadRequest
@@ -20,7 +20,7 @@ def check_head(target: bytes, version: str, headers: Headers, by_name: dict[byte
         by_name: The same by name; where a name repeats, its last line.
 
     Raises:
-        BadRequest: Says what is ambiguous.
+        BadRequest: The head is ambiguous; the message says in which way.
     """
     if version not in ("1.1", "1.0"):
         raise BadRequest(f"HTTP/{version} is not spoken here, only HTTP/1.1 and HTTP/1.0")

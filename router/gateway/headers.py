@@ -1,4 +1,4 @@
-"""HTTP heads as bytes: which headers travel on, in which direction. Pure."""
+"""HTTP heads as bytes: keeps the end-to-end headers of a request and of an answer. Pure."""
 
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
@@ -20,7 +20,7 @@ _NOT_DOWNSTREAM = _HOP_BY_HOP | {b"content-length", b"x-request-id", b"server", 
 _PRIVATE = b"x-penumbra-"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 JSON: Headers = [(b"content-type", b"application/json")]
-"""The header lines of an answer of the gateway's own."""
+"""Header lines of an answer of the gateway's own."""
 _ID_LENGTH = 128
 _STATUS_LINES = {
     status: b"HTTP/1.1 %d %b\r\n" % (status, _phrase)
@@ -40,7 +40,7 @@ def is_valid_request_id(value: bytes) -> bool:
 
 
 def upstream_headers(headers: dict[bytes, bytes], request_id: bytes) -> bytes:
-    """The client's header lines as an upstream gets them, the request id added."""
+    """Make an upstream's header lines from the client's headers, with the request id added."""
     dropped = _NOT_UPSTREAM
     nominated = headers.get(b"connection")
     if nominated is not None:
@@ -55,7 +55,7 @@ def upstream_headers(headers: dict[bytes, bytes], request_id: bytes) -> bytes:
 
 
 def answer_head(status: int, headers: Headers, end: bytes) -> bytes:
-    """The head of an answer: status line, the upstream's end-to-end headers, then `end`."""
+    """Make the head of an answer: status line, the upstream's end-to-end headers, then `end`."""
     dropped = _NOT_DOWNSTREAM
     for name, value in headers:
         if name == b"connection":
@@ -71,7 +71,7 @@ def answer_head(status: int, headers: Headers, end: bytes) -> bytes:
 
 
 def last_answer(status: int, body: bytes, request_id: bytes) -> bytes:
-    """A whole JSON answer that ends the connection, for a request that could not be read."""
+    """Make a whole JSON answer that ends the connection, for a request that cannot be read."""
     end = b"x-request-id: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
     return answer_head(status, JSON, end % (request_id, len(body))) + body
 
@@ -82,7 +82,7 @@ def _nominated(connection: bytes) -> frozenset[bytes]:
 
 
 class TextHeaders(Mapping[str, str]):
-    """Header lines as text, decoded only when asked for; names in lower case."""
+    """Header values as text, decoded on access; names in lower case."""
 
     __slots__ = ("_headers",)
 
@@ -93,7 +93,7 @@ class TextHeaders(Mapping[str, str]):
         return self._headers[name.encode("latin-1")].decode("latin-1")
 
     def get(self, name: str, default: Any = None) -> Any:
-        """See Mapping; without its exception for each header that is not there."""
+        """See Mapping; a missing header costs no exception."""
         value = self._headers.get(name.encode("latin-1"))
         return default if value is None else value.decode("latin-1")
 

@@ -1,4 +1,4 @@
-"""The hot routes: those whose requests go to a variant. Pure."""
+"""The hot routes: paths whose POST requests go to a variant. Pure."""
 
 import httptools
 
@@ -12,11 +12,11 @@ HOT_PATHS = frozenset(
         b"/detokenize",
     }
 )
-"""POST on these is answered by a variant; everything else by the gateway itself."""
+"""A variant answers POST on these paths; the gateway itself answers everything else."""
 
 
 def hot_path(target: bytes) -> bytes | None:
-    """A request target in origin form, query included, if its path is a hot one."""
+    """The request target in origin form, query included, if its path is hot; else None."""
     if target in HOT_PATHS:
         return target
     try:

@@ -10,7 +10,7 @@ from penumbra.monitoring.vocabulary import Outcome
 from penumbra.router.dispatch.attempt import Attempt
 from penumbra.router.dispatch.dispatch import Dispatch
 from penumbra.router.dispatch.plan import Plan
-from penumbra.router.dispatch.response_buffer import HOLD_LIMIT_BYTES
+from penumbra.router.dispatch.response_buffer import BUFFER_LIMIT_BYTES
 from penumbra.router.errors import GatewayError
 from penumbra.router.metrics import GatewayMetrics
 from penumbra.router.settings import LimitSettings
@@ -417,15 +417,15 @@ async def test_a_slow_client_pauses_the_upstream_and_is_cut_in_the_end() -> None
 
 
 async def test_a_huge_body_is_passed_on_as_it_comes() -> None:
-    piece = b"x" * (HOLD_LIMIT_BYTES // 2)
+    piece = b"x" * (BUFFER_LIMIT_BYTES // 2)
     run = Run([[Head(), Body(piece), Body(piece), Body(b"yz"), Body(b"!"), End()]])
     client = await run.to_end()
-    assert len(client.body) == HOLD_LIMIT_BYTES + 3
+    assert len(client.body) == BUFFER_LIMIT_BYTES + 3
     assert client.body.endswith(b"yz!")
 
 
 async def test_a_huge_body_that_breaks_off_closes_the_connection() -> None:
-    piece = b"x" * (HOLD_LIMIT_BYTES + 1)
+    piece = b"x" * (BUFFER_LIMIT_BYTES + 1)
     run = Run([[Head(), Body(piece), Fail(Outcome.DIED)]])
     client = await run.to_end()
     assert client.is_broken

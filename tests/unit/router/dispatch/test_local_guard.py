@@ -36,7 +36,7 @@ class Scene:
         watch = self.guard.watch("demo", self.model, "int8")
         assert watch is not None
         for _ in range(times):
-            watch.ended("facts", outcome)
+            watch.record_end("facts", outcome)
 
     def baseline_takes(
         self, seconds: float, slice_name: str = "facts", times: int = ENOUGH
@@ -44,17 +44,17 @@ class Scene:
         watch = self.guard.watch("demo", self.model, "full")
         assert watch is not None
         for _ in range(times):
-            watch.first_byte(slice_name, seconds)
-            watch.piece(slice_name, seconds)
+            watch.record_first_byte(slice_name, seconds)
+            watch.record_pace(slice_name, seconds)
 
     def candidate_takes(self, seconds: float, slice_name: str = "facts") -> None:
         watch = self.guard.watch("demo", self.model, "int8")
         assert watch is not None
-        watch.first_byte(slice_name, seconds)
-        watch.piece(slice_name, seconds)
+        watch.record_first_byte(slice_name, seconds)
+        watch.record_pace(slice_name, seconds)
 
     def guarded(self) -> ModelSnapshot:
-        return self.guard.guarded("demo", self.model)
+        return self.guard.block_tripped("demo", self.model)
 
     def reported(self) -> RunReport:
         report = self.outbox.next_report()
@@ -76,7 +76,7 @@ def test_nobody_looks_on_where_nothing_is_watched() -> None:
     scene.guard.apply(Snapshot(epoch=1, models={"demo": plain}))
     assert scene.guard.watch("demo", plain, "full") is None
     assert scene.guard.watch("demo", plain, "int8") is None
-    assert scene.guard.guarded("demo", plain) is plain
+    assert scene.guard.block_tripped("demo", plain) is plain
 
 
 def test_every_attempt_is_counted_by_slice(scene: Scene) -> None:

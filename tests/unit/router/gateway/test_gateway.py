@@ -30,7 +30,7 @@ def test_a_table_that_cannot_be_put_into_force_changes_nothing() -> None:
     gateway = Gateway(GatewaySettings(snapshot=table(1)), lambda: 0.0, connect)
     attempt = gateway._models["demo"].attempts["int8"]
     for _ in range(20):
-        attempt.ended("facts", Outcome.SERVER_ERROR)
+        attempt.record_end("facts", Outcome.SERVER_ERROR)
     assert gateway._models["demo"].snapshot.flag.blocked == ("int8",)
     with pytest.raises(ValueError, match="no such thing"):
         gateway.apply(table(2, run="run-2", url="ftp://nowhere"))

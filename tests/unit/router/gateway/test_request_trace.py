@@ -37,13 +37,13 @@ class Watching:
     def __init__(self) -> None:
         self.told: list[tuple[str, str]] = []
 
-    def ended(self, slice_name: str, outcome: Outcome) -> None:
+    def record_end(self, slice_name: str, outcome: Outcome) -> None:
         self.told.append(("ended", outcome.value))
 
-    def first_byte(self, slice_name: str, seconds: float) -> None:
+    def record_first_byte(self, slice_name: str, seconds: float) -> None:
         self.told.append(("first_byte", slice_name))
 
-    def piece(self, slice_name: str, seconds: float) -> None:
+    def record_pace(self, slice_name: str, seconds: float) -> None:
         self.told.append(("piece", slice_name))
 
 
@@ -191,8 +191,8 @@ async def test_the_variants_own_watch_is_told_what_it_would_have_been() -> None:
     await traced.client.over.wait()
     watch = traced.dispatch.attempt.watch
     assert watch is not None
-    watch.first_byte("other", 0.1)
-    watch.piece("other", 0.1)
+    watch.record_first_byte("other", 0.1)
+    watch.record_pace("other", 0.1)
     assert traced.watch.told == [("ended", "ok"), ("first_byte", "other"), ("piece", "other")]
 
 
