@@ -15,6 +15,7 @@ from penumbra.monitoring.telemetry.page import page
 from penumbra.monitoring.telemetry.registry import BY_NAME, METRICS
 from penumbra.monitoring.vocabulary import Outcome, Reason, role_of
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Variant
+from penumbra.router.gateway.gauges import declare_gauges
 from penumbra.router.gateway.gateway import Gateway
 from penumbra.router.link.observation_outbox import ObservationOutbox
 from penumbra.router.mirror.shed_reason import ShedReason
@@ -45,6 +46,7 @@ def exposed(cells: CellCollector) -> dict[str, Family]:
 def gateway_families() -> dict[str, Family]:
     settings = GatewaySettings(snapshot=TABLE, control_url="http://127.0.0.1:9")
     gateway = Gateway(settings, lambda: 0.0)
+    declare_gauges(gateway, None)
     metrics = gateway.metrics
     for name in ("full", "int8"):
         cells = metrics.variant("demo", name, role_of(name, "full"))
