@@ -1,1 +1,1 @@
-"""What is measured and how it is judged. Knows no HTTP and no Ray."""
+"""Signals, statistics, metrics, traces, dashboards and alert rules. Knows no HTTP and no Ray."""

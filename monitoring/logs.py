@@ -24,10 +24,10 @@ class JsonFormatter(logging.Formatter):
     """Formats a record as one JSON object.
 
     Args:
-        process: Who writes.
+        process: Name of the process.
         sees_content: Whether prompts and answers pass through the process. The text of an exception
-            may quote what it could not handle, so of one in such a process only its type and place
-            are written; an operating system's error quotes nothing.
+            may quote what it could not handle, so in such a process only the type and the place of
+            an exception are written. An error of the operating system quotes nothing.
     """
 
     def __init__(self, process: str, *, sees_content: bool = False) -> None:
@@ -36,7 +36,7 @@ class JsonFormatter(logging.Formatter):
         self._sees_content = sees_content
 
     def format(self, record: logging.LogRecord) -> str:
-        """See logging.Formatter."""
+        """One JSON line for a record."""
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line: dict[str, Any] = {
             "at": at,
@@ -60,16 +60,16 @@ class JsonFormatter(logging.Formatter):
 
 
 def trace_field(traceparent: str) -> dict[str, str]:
-    """The field `trace_id` for what is logged of a traced request; none for one that is not."""
+    """The field `trace_id` for log lines about a request; no field if it is not traced."""
     found = read_traceparent(traceparent.encode("latin-1"))
     return {} if found is None else {"trace_id": found.trace_hex}
 
 
 def configure_logs(process: str, level: str = "INFO", *, sees_content: bool = False) -> None:
-    """Send everything to standard error as JSON lines; call once, at the entry point.
+    """Send all log records to standard error as JSON lines; call once, at the entry point.
 
     Args:
-        process: Who writes, e.g. `gateway-0`.
+        process: Name of the process, e.g. `gateway-0`.
         level: Least severe level that is written.
         sees_content: See `JsonFormatter`.
     """

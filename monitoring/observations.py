@@ -1,7 +1,8 @@
-"""What is observed of a candidate, and how it travels to whoever judges it. Pure.
+"""Observations of a candidate and the messages that carry them to the control process. Pure.
 
 A *report* carries observations from one process to the control process. It is made durable before
-it is acknowledged, and known by (source, incarnation, seq), so one that is sent twice counts once.
+it is acknowledged. (source, process_start_id, seq) identifies it, so a report that is sent twice
+counts once.
 
 Reading order: Run, Pair, Counts, Report.
 """
@@ -17,7 +18,7 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Signal(StrEnum):
-    """What a guardrail may watch. All are larger for worse. The values are stored and exported."""
+    """Signals that a guardrail may watch; larger is worse. The values are stored and exported."""
 
     DISPLACEMENT = "displacement"
     """Per pair, [0, 1]: mean over response tokens of max(0, 1 - q/p); total variation, expected."""
@@ -34,7 +35,7 @@ class Signal(StrEnum):
 
 
 class Arm(StrEnum):
-    """What a pair compares with the baseline."""
+    """The build that a pair compares with the baseline."""
 
     CANDIDATE = "candidate"
     BASELINE = "baseline"
@@ -42,7 +43,7 @@ class Arm(StrEnum):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One course of evidence: nothing of another run is ever counted into it."""
+    """One run of a rollout; evidence of another run is never counted into it."""
 
     model: str
     candidate: str
@@ -81,7 +82,7 @@ class Pair(msgspec.Struct, frozen=True, omit_defaults=True):
     not_finite: bool = False
     """A log-probability of the candidate was NaN or infinite: trips at once."""
     engine_seconds: float = 0.0
-    """What it cost: time in which engines worked for it, as seen from outside."""
+    """Cost: time for which engines worked on it, as seen from outside."""
     at: float = 0.0
     """When the last part of it was observed; Unix seconds."""
 
@@ -96,7 +97,7 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 class Trip(msgspec.Struct, frozen=True):
-    """A process has taken the candidate out of service by itself."""
+    """Notice that a process has taken the candidate out of service by itself."""
 
     signal: str
     """A `Signal`, or `not_finite`, `unhealthy`, `fingerprint`."""
@@ -105,7 +106,7 @@ class Trip(msgspec.Struct, frozen=True):
 
 
 class SelfTest(msgspec.Struct, frozen=True):
-    """The baseline scored against itself."""
+    """Result of scoring the baseline against itself."""
 
     is_ok: bool
     largest_gap: float
@@ -115,7 +116,7 @@ class SelfTest(msgspec.Struct, frozen=True):
 
 
 class Shed(msgspec.Struct, frozen=True):
-    """Mirrored requests that were not compared, and why."""
+    """Number of mirrored requests that were not compared, for one reason."""
 
     slice: str
     reason: str
@@ -123,7 +124,7 @@ class Shed(msgspec.Struct, frozen=True):
 
 
 class RunReport(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What one report says of one run."""
+    """The observations of one run in a report."""
 
     run: Run
     pairs: tuple[Pair, ...] = ()
@@ -139,9 +140,9 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     """One message of observations."""
 
     source: str
-    """Which process: a gateway's or a comparator's id."""
+    """Id of the gateway or the comparator."""
     process_start_id: str = msgspec.field(name="incarnation")
-    """Which life of it."""
+    """Random id of this process start."""
     seq: int
-    """1, 2, 3, ... within an incarnation."""
+    """1, 2, 3, ... within a process start."""
     runs: tuple[RunReport, ...]

@@ -1,4 +1,4 @@
-"""The words that every package shares: who answered, why, and how it went.
+"""Words that all packages share: reasons, roles and outcomes.
 
 Pure. The values are on the wire (headers, metrics, events); renaming one is a breaking change.
 """
@@ -7,14 +7,14 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why a request got its variant, in order of precedence: an earlier one beats a later one."""
+    """Reasons for which a request got its variant; an earlier one precedes a later one."""
 
     GUARD = "GUARD"
     """The guard took the chosen candidate out of service (rolled back)."""
     LEASE_EXPIRED = "LEASE_EXPIRED"
     """No fresh heartbeat of the guard: no live candidate share."""
     KILL_SWITCH = "KILL_SWITCH"
-    """An operator sent everybody to the baseline."""
+    """An operator sent all traffic to the baseline."""
     QUARANTINE = "QUARANTINE"
     """The request's slice is pinned to the baseline."""
     PIN = "PIN"
@@ -30,19 +30,19 @@ class Reason(StrEnum):
 
 
 class Role(StrEnum):
-    """What a variant is to its model."""
+    """Role of a variant in its model."""
 
     BASELINE = "baseline"
     CANDIDATE = "candidate"
 
 
 def role_of(variant: str, baseline: str) -> Role:
-    """The role of a variant of a model whose baseline is so called."""
+    """The role of a variant in a model with this baseline."""
     return Role.BASELINE if variant == baseline else Role.CANDIDATE
 
 
 class Outcome(StrEnum):
-    """How one attempt at an upstream ended."""
+    """Outcome of one attempt at an upstream."""
 
     OK = "ok"
     REFUSED = "refused"

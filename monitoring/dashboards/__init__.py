@@ -4,6 +4,6 @@ Nothing that runs in production imports this package: it needs Grafana's SDK, of
 Metrics and labels come from `penumbra.monitoring.telemetry`: a name that does not exist cannot be
 asked for.
 
-Reading order: promql (queries), panels (how they are drawn), frame (what all dashboards share),
-then rollout, quality, traffic, engines.
+Reading order: promql (queries), options and panels (one panel), frame (one dashboard), then
+rollout, quality, traffic, engines.
 """

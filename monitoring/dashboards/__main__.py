@@ -11,25 +11,25 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from penumbra.monitoring.dashboards import engines, quality, rollout, traffic
-from penumbra.monitoring.dashboards.frame import drawn
+from penumbra.monitoring.dashboards.frame import draw
 from penumbra.monitoring.package_files import RUNBOOKS
 
 BOARDS = (rollout.BOARD, quality.BOARD, traffic.BOARD, engines.BOARD)
 FOLDER = Path(__file__).with_name("json")
 
 
-def text(dashboard: Dashboard) -> str:
-    """JSON, the same bytes for the same dashboard."""
+def render(dashboard: Dashboard) -> str:
+    """A dashboard as JSON, the same bytes for the same dashboard."""
     return json.dumps(dashboard, cls=JSONEncoder, indent=2, ensure_ascii=False) + "\n"
 
 
-def files(runbooks: str = RUNBOOKS) -> dict[str, str]:
-    """Content by file name."""
-    return {f"{board.name}.json": text(drawn(board, runbooks)) for board in BOARDS}
+def render_all(runbooks: str = RUNBOOKS) -> dict[str, str]:
+    """All dashboards as JSON, by file name."""
+    return {f"{board.name}.json": render(draw(board, runbooks)) for board in BOARDS}
 
 
 def main() -> None:
-    """Writes them."""
+    """Write the files of all dashboards."""
     parser = argparse.ArgumentParser(
         prog="python -m penumbra.monitoring.dashboards", description=__doc__
     )
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder for the JSON files")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for name, content in files(arguments.runbooks.rstrip("/")).items():
+    for name, content in render_all(arguments.runbooks.rstrip("/")).items():
         (arguments.out / name).write_text(content, encoding="utf-8")
 
 

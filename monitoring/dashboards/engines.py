@@ -1,4 +1,4 @@
-"""Engines: use, saturation and errors of every replica, from vLLM's own metrics."""
+"""Engines dashboard: use, saturation and errors of every replica, from vLLM's own metrics."""
 
 from penumbra.monitoring.dashboards import frame
 from penumbra.monitoring.dashboards.options import ORANGE, TOKENS, About, Look, Query
@@ -7,7 +7,7 @@ from penumbra.monitoring.dashboards.promql import Scope, largest, per_second, qu
 from penumbra.monitoring.telemetry import engine
 
 VARIABLES = (frame.MODEL, frame.VARIANT)
-IN = Scope(tuple(one.name for one in VARIABLES))
+IN = Scope(tuple(variable.name for variable in VARIABLES))
 BY = "model, variant, replica"
 LEGEND = "{{variant}} {{replica}}"
 

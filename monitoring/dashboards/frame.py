@@ -1,4 +1,4 @@
-"""What the four dashboards have in common: variables, annotations, links, rows."""
+"""Parts that all four dashboards share: variables, annotations, links, rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from penumbra.monitoring.telemetry.metric import Metric
 
 TAG = "penumbra"
 ALL = ".+"
-"""What Grafana puts in for "All"."""
+"""Value that Grafana puts in for the choice "All"."""
 Panel = timeseries.Panel | stat.Panel | table.Panel
 
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A choice of label values, read from a metric that always has them."""
+    """A drop-down list of label values, read from a metric that always has them."""
 
     name: str
     metric: Metric
@@ -32,8 +32,8 @@ class Variable:
     @property
     def query(self) -> str:
         """`label_values(...)`, narrowed by the chosen models."""
-        narrowed = "" if self.name == "model" else '{model=~"$model"}'
-        return f"label_values({self.metric.name}{narrowed}, {self.name})"
+        models = "" if self.name == "model" else '{model=~"$model"}'
+        return f"label_values({self.metric.name}{models}, {self.name})"
 
 
 MODEL = Variable("model", control.VARIANT_INFO)
@@ -59,18 +59,18 @@ class Board:
     """One dashboard before it is drawn."""
 
     name: str
-    """Of its file; its uid is `penumbra-<name>`."""
+    """File name without suffix; the uid is `penumbra-<name>`."""
     title: str
     description: str
     variables: Sequence[Variable]
     rows: Sequence[Row]
 
 
-def drawn(board: Board, runbooks: str) -> dashboard.Dashboard:
-    """The dashboard as Grafana reads it.
+def draw(board: Board, runbooks: str) -> dashboard.Dashboard:
+    """Build the dashboard that Grafana reads.
 
     Args:
-        board: What is on it.
+        board: Its variables and rows.
         runbooks: URL of the folder with docs/runbooks, without a slash at its end.
     """
     builder = (
@@ -86,7 +86,7 @@ def drawn(board: Board, runbooks: str) -> dashboard.Dashboard:
         .variables(
             [
                 boards.DatasourceVariable("datasource").label("Prometheus").type("prometheus"),
-                *(_variable(one) for one in board.variables),
+                *(_variable(variable) for variable in board.variables),
                 boards.ConstantVariable("runbooks").value(runbooks),
             ]
         )
@@ -100,31 +100,31 @@ def drawn(board: Board, runbooks: str) -> dashboard.Dashboard:
         )
     )
     for row in board.rows:
-        _add(builder, row)
-    return _numbered(builder.build())
+        _add_row(builder, row)
+    return _number_panels(builder.build())
 
 
-def _variable(one: Variable) -> boards.QueryVariable:
+def _variable(variable: Variable) -> boards.QueryVariable:
     builder = (
-        boards.QueryVariable(one.name)
-        .label(one.name.capitalize())
+        boards.QueryVariable(variable.name)
+        .label(variable.name.capitalize())
         .datasource(SOURCE)
-        .query(one.query)
-        .definition(one.query)
+        .query(variable.query)
+        .definition(variable.query)
         .refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(dashboard.VariableSort.ALPHABETICAL_ASC)
-        .multi(one.is_many)
-        .include_all(one.is_many)
+        .multi(variable.is_many)
+        .include_all(variable.is_many)
     )
-    if one.is_many:
+    if variable.is_many:
         everything = dashboard.VariableOption(selected=True, text=["All"], value=["$__all"])
         builder.all_value(ALL).current(everything)
     return builder
 
 
 def _annotations(board: Board) -> list[Builder[dashboard.AnnotationQuery]]:
-    """The series' values are the times, so a mark sits where the change was, not its scrape."""
-    scope = Scope(tuple(one.name for one in board.variables))
+    """Marks of changes; a series' value is the time of the change, which its scrape is not."""
+    scope = Scope(tuple(variable.name for variable in board.variables))
     began = largest("model, candidate", scope.pick(control.SINCE))
     phase = largest("model, candidate, phase", f"{scope.pick(control.PHASE)} == 1")
     rolled_back = largest("model, candidate", scope.pick(control.LAST_ROLLBACK))
@@ -154,7 +154,7 @@ def _mark(name: str, color: str, title: str, expr: str) -> boards.AnnotationQuer
     )
 
 
-def _add(builder: boards.Dashboard, row: Row) -> None:
+def _add_row(builder: boards.Dashboard, row: Row) -> None:
     heading = boards.Row(row.title)
     if not row.is_collapsed:
         builder.with_row(heading)
@@ -166,11 +166,11 @@ def _add(builder: boards.Dashboard, row: Row) -> None:
     builder.with_row(heading.collapsed(True))
 
 
-def _numbered(board: dashboard.Dashboard) -> dashboard.Dashboard:
+def _number_panels(board: dashboard.Dashboard) -> dashboard.Dashboard:
     number = 0
     for panel in board.panels or []:
         inside = panel.panels if isinstance(panel, dashboard.RowPanel) else []
-        for one in (panel, *inside):
+        for numbered in (panel, *inside):
             number += 1
-            one.id_val = number
+            numbered.id_val = number
     return board

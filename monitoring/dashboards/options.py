@@ -21,9 +21,9 @@ SIGNAL_COLORS = {
 NATS = "suffix:nats"
 TOKENS = "suffix:tokens/s"
 COUNT = "none"
-"""A number as it is: 1950, not 2 K."""
+"""Unit of plain numbers: 1950, not 2 K."""
 SMALL = {"percentunit": 0.01, COUNT: 1, "reqps": 1, "cps": 1}
-"""Unit -> what an axis shows at least: where all is 0, Grafana would make it a hundred."""
+"""Unit -> least end of the axis: where all values are 0, Grafana would choose a hundred."""
 LABEL_WIDTHS = {"part": 220, "signal": 110, "verdict": 110, "phase": 110}
 """Pixels of the columns of labels with long values."""
 Steps = tuple[tuple[float, str], ...]

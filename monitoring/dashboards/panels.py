@@ -228,5 +228,5 @@ def _ref(index: int) -> str:
 
 
 def _value(index: int, columns: Sequence[Column]) -> str:
-    """What Grafana calls the values of a query in table form."""
+    """The name that Grafana gives the values of a query in table form."""
     return f"Value #{_ref(index)}" if len(columns) > 1 else "Value"

@@ -1,4 +1,4 @@
-"""PromQL from the registry's metrics. Pure."""
+"""Builds PromQL queries from the registry's metrics. Pure."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ ENGINE_LABELS = ("model", "variant", "replica")
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The variables of one dashboard; they narrow every metric that has a label of their name."""
+    """The variables of one dashboard, which narrow every metric that has a label of that name."""
 
     variables: tuple[str, ...]
 
@@ -33,7 +33,7 @@ class Scope:
         if (metric.kind is Kind.HISTOGRAM) != bool(part):
             raise ValueError(f"{metric.name} is a {metric.kind}; part {part!r} does not fit it")
         known = metric.label_names if isinstance(metric, Metric) else ENGINE_LABELS
-        named = {_label(one) for one in matchers}
+        named = {_label(matcher) for matcher in matchers}
         if unknown := named - set(known):
             raise ValueError(f"{metric.name} has the labels {known}, not {sorted(unknown)}")
         narrowed = [
@@ -45,12 +45,12 @@ class Scope:
 
 
 def largest(by: str, selector: str) -> str:
-    """One series for each `by`, however many processes say the same."""
+    """The maximum over processes: one series for each `by` of a value that all of them tell."""
     return f"max by ({by}) ({selector})"
 
 
 def smallest(by: str, selector: str) -> str:
-    """The same for what is as good as its worst process."""
+    """The minimum over processes, for a state that is only as good as its worst process."""
     return f"min by ({by}) ({selector})"
 
 
@@ -65,27 +65,27 @@ def per_second(by: str, selector: str) -> str:
 
 
 def reached(by: str, selector: str) -> str:
-    """Where counters of rare events stood at most within the dashboard's range.
+    """The highest values of counters of rare events within the dashboard's range.
 
-    An increase would miss a series' first event: it is born at 1.
+    An increase would miss a series' first event, because the series begins at 1.
     """
     return total(by, f"max_over_time({selector}[{RANGE}])")
 
 
 def quantile(scope: Scope, metric: Metric | EngineMetric, at: float, by: str) -> str:
-    """A quantile of a histogram in the window; nothing, not NaN, where nothing was observed."""
+    """A quantile of a histogram in the window; no series (instead of NaN) without observations."""
     buckets = per_second(f"le, {by}", scope.pick(metric, part="bucket"))
     count = per_second(by, scope.pick(metric, part="count"))
     return f"histogram_quantile({at:g}, {buckets}) and on ({by}) ({count} > 0)"
 
 
 def mean(by: str, sums: str, counts: str) -> str:
-    """The mean of a histogram's observations in the window, never since the process began."""
+    """The mean of a histogram's observations in the window."""
     return f"{per_second(by, sums)} / ({per_second(by, counts)} > 0)"
 
 
 def share(by: str, part: str, whole: str) -> str:
-    """The share of events of one kind; 0 where there were none of it, nothing without any."""
+    """The share of one kind among all events: 0 if none was of it, no series without events."""
     everything = per_second(by, whole)
     return f"({per_second(by, part)} or {everything} * 0) / ({everything} > 0)"
 

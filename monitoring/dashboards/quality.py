@@ -1,4 +1,4 @@
-"""Quality drift: every signal with its anytime-valid interval, its tolerance and the A/A mean."""
+"""Quality dashboard: signals with anytime-valid intervals, tolerances and A/A means."""
 
 from penumbra.monitoring.dashboards import frame
 from penumbra.monitoring.dashboards.options import (
@@ -196,7 +196,7 @@ def _guards() -> frame.Row:
 
 
 def _each_slice() -> frame.Row:
-    """Repeated by Grafana for every chosen slice."""
+    """A row of panels that Grafana repeats for every chosen slice."""
     panels = [
         _band(f"{signal.capitalize()} on $slice", signal, ('slice=~"$slice"',), 24)
         for signal in ("displacement", "harm")

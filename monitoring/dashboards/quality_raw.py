@@ -1,4 +1,4 @@
-"""Quality: what the comparator saw, before any statistics."""
+"""Quality dashboard: raw measurements of the comparator, before any statistics."""
 
 from penumbra.monitoring.dashboards import frame
 from penumbra.monitoring.dashboards.options import BLUE, GRAY, GREEN, RED, About, Look, Query

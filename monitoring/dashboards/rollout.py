@@ -1,4 +1,4 @@
-"""Rollout: what is running, the evidence against its boundary, the last rollback and why."""
+"""Rollout dashboard: running rollouts, evidence against boundaries, the last rollback."""
 
 from penumbra.monitoring.dashboards import frame
 from penumbra.monitoring.dashboards.options import (
@@ -154,7 +154,7 @@ def _now() -> frame.Row:
 
 
 def _state(metric: Metric, label: str, by: str = PAIR) -> str:
-    """The series of a state metric that says what holds now."""
+    """The series of a state metric whose state holds now."""
     return largest(f"{by}, {label}", f"{IN.pick(metric)} == 1")
 
 

@@ -1,4 +1,4 @@
-"""Rollout: the control plane that decides, and what is connected to it."""
+"""Rollout dashboard: the control process and the processes connected to it."""
 
 from penumbra.monitoring.dashboards import frame
 from penumbra.monitoring.dashboards.options import (

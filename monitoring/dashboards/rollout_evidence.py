@@ -1,4 +1,4 @@
-"""Rollout: the numbers that act, beside the boundaries at which they do."""
+"""Rollout dashboard: evidence and proofs, each beside the boundary at which it takes effect."""
 
 from penumbra.monitoring.dashboards import frame
 from penumbra.monitoring.dashboards.options import (

@@ -1,4 +1,4 @@
-"""Rollout: rollbacks, their durations, and changes."""
+"""Rollout dashboard: rollbacks, their durations, and changes."""
 
 from penumbra.monitoring.dashboards import frame
 from penumbra.monitoring.dashboards.options import ORANGE, About, Column, Look, Query
@@ -10,7 +10,7 @@ from penumbra.monitoring.telemetry.metric import Metric
 
 
 def rollbacks() -> frame.Row:
-    """The row of what happened."""
+    """The row of rollbacks and changes."""
     took = control.ROLLBACK_SECONDS
     return frame.Row(
         "Rollbacks and changes",

@@ -1,4 +1,4 @@
-"""Traffic and latency: rate, errors and duration of every variant, failover, shadow's cost."""
+"""Traffic dashboard: rate, errors and duration of every variant, failover, shadow's cost."""
 
 from penumbra.monitoring.dashboards import frame
 from penumbra.monitoring.dashboards.options import TOKENS, About, Look, Query

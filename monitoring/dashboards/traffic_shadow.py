@@ -1,4 +1,4 @@
-"""Traffic: what shadow mirrors, sheds and compares, and what that costs."""
+"""Traffic dashboard: requests that shadow mirrors, sheds and compares, and their cost."""
 
 from penumbra.monitoring.dashboards import frame
 from penumbra.monitoring.dashboards.options import ORANGE, About, Look, Query
@@ -10,7 +10,7 @@ from penumbra.monitoring.telemetry.metric import Metric
 
 
 def shadow() -> frame.Row:
-    """The last row."""
+    """The row of shadow traffic, the last one."""
     return frame.Row(
         "Shadow and its cost",
         [

@@ -1,1 +1,1 @@
-"""Cells that count without a lock, the Prometheus exposition, and the build labels."""
+"""Metrics of a process: cells that count without a lock, the exposition, the build labels."""

@@ -56,7 +56,7 @@ CellT = TypeVar("CellT", Counter, Histogram)
 
 
 class Family(Generic[CellT]):
-    """All cells of one metric, by label values. Bind a cell once and keep it."""
+    """All cells of one metric, by label values. Callers take a cell once and keep it."""
 
     def __init__(self, metric: Definition, make: Callable[[], CellT]) -> None:
         self.metric = metric
@@ -86,30 +86,30 @@ class CellCollector(Collector):
         self._read: list[tuple[Definition, Callable[[], Labelled]]] = []
 
     def counter(self, metric: Definition) -> Family[Counter]:
-        """A counter family."""
-        family = Family(_required(metric, Kind.COUNTER), Counter)
+        """Add a family of counters."""
+        family = Family(_require_kind(metric, Kind.COUNTER), Counter)
         self._counters.append(family)
         return family
 
     def histogram(self, metric: Definition) -> Family[Histogram]:
-        """A histogram family over the metric's buckets."""
-        buckets = _required(metric, Kind.HISTOGRAM).buckets
+        """Add a family of histograms over the metric's buckets."""
+        buckets = _require_kind(metric, Kind.HISTOGRAM).buckets
         family = Family(metric, lambda: Histogram(buckets))
         self._histograms.append(family)
         return family
 
     def read(self, metric: Definition, read: Callable[[], float]) -> None:
-        """A gauge, or a counter that somebody else keeps, read when scraped."""
+        """Add a gauge, or a counter kept elsewhere, that is read when scraped."""
         self.read_by(metric, lambda: {(): read()})
 
     def read_by(self, metric: Definition, read: Callable[[], Labelled]) -> None:
-        """The same for each of the label values that are there when it is scraped."""
+        """Add a labelled metric that is read when scraped, with the label values it has then."""
         if metric.kind is Kind.HISTOGRAM:
             raise ValueError(f"{metric.name} is a histogram")
         self._read.append((metric, read))
 
     def collect(self) -> Iterator[Metric]:
-        """See prometheus_client's Collector."""
+        """Turn all cells into samples; prometheus_client calls it for each scrape."""
         for counters in self._counters:
             values = {labels: counter.value for labels, counter in counters.cells.items()}
             yield samples(counters.metric, values)
@@ -119,7 +119,7 @@ class CellCollector(Collector):
             yield samples(metric, read())
 
 
-def _required(metric: Definition, kind: Kind) -> Definition:
+def _require_kind(metric: Definition, kind: Kind) -> Definition:
     if metric.kind is not kind:
         raise ValueError(f"{metric.name} is a {metric.kind}, not a {kind}")
     return metric
@@ -127,7 +127,7 @@ def _required(metric: Definition, kind: Kind) -> Definition:
 
 def _histogram_samples(family: Family[Histogram]) -> HistogramMetricFamily:
     metric = family.metric
-    told = HistogramMetricFamily(metric.name, metric.help, labels=metric.label_names)
+    exposed = HistogramMetricFamily(metric.name, metric.help, labels=metric.label_names)
     for values, cell in family.cells.items():
         bounds = [*(repr(bound) for bound in cell.buckets), "+Inf"]
         traced = cell.exemplars or {}
@@ -138,5 +138,5 @@ def _histogram_samples(family: Family[Histogram]) -> HistogramMetricFamily:
                 buckets.append((bound, count, Exemplar({"trace_id": trace_id}, value)))
             else:
                 buckets.append((bound, count))
-        told.add_metric(values, buckets, sum_value=cell.total)
-    return told
+        exposed.add_metric(values, buckets, sum_value=cell.total)
+    return exposed

@@ -1,4 +1,4 @@
-"""From the registry's definitions to what prometheus-client writes, and that as a response."""
+"""Turns metrics into prometheus-client's samples and a registry into a response to a scrape."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,11 +44,12 @@ class Exposed:
 
 
 def expose(registry: CollectorRegistry, accept: str | None) -> Exposed:
-    """What a registry has to say.
+    """Write all metrics of a registry.
 
     Args:
-        registry: Of one process.
-        accept: The scraper's Accept header: OpenMetrics, which carries exemplars, if it names that.
+        registry: The metrics of one process.
+        accept: The scraper's Accept header. The response is OpenMetrics, which carries exemplars,
+            if the header names it.
     """
     encode, content_type = choose_encoder(accept or "")
     return Exposed(encode(registry), content_type)

@@ -1,1 +1,1 @@
-"""What is computed for each mirrored pair: displacement and its kin, and the harm checks. Pure."""
+"""Signals of a mirrored pair: displacement and related figures, and the harm checks. Pure."""

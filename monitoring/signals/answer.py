@@ -1,4 +1,4 @@
-"""An engine's answer, read back from its bytes: chat or text completion, whole or streamed. Pure.
+"""Reads an engine's answer from its bytes: chat or text completion, whole or streamed. Pure.
 
 One set of shapes reads all four forms, since their fields do not clash. Fields that are not looked
 at are skipped without being decoded. Nothing here raises, whatever the bytes are.
@@ -19,7 +19,7 @@ class ToolCall(msgspec.Struct, frozen=True):
 
     name: str
     arguments: str
-    """As written: JSON if all is well."""
+    """As the engine wrote them; JSON if the engine made no mistake."""
 
 
 class Choice(msgspec.Struct, frozen=True):

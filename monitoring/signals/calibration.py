@@ -1,10 +1,10 @@
 """Reads the tolerance of displacement from the first pairs of a run. Pure.
 
-How far apart two builds are that do the same work depends on the model and the slice, so no figure
-fits them all. What is read here is the level that the candidate began with; from then on the guard
-watches that it stays there. It is no proof that the candidate is good: one that was bad from its
-first pair is calibrated on its own damage. No tolerance is larger than `most`, so that the worst of
-those is over it at once; harm, which is measured against the baseline, judges the rest.
+The distance between two builds that do the same work depends on the model and the slice, so no
+fixed figure fits all. The tolerance is read from the level that the candidate began with; from then
+on the guard watches that it stays there. This is no proof that the candidate is good: one that was
+bad from its first pair is calibrated on its own damage. No tolerance is larger than `most`, so that
+the worst of those exceed it at once; harm, which is measured against the baseline, judges the rest.
 """
 
 import math
@@ -22,7 +22,7 @@ MOST = 0.25
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """One tolerance, and what it was read from."""
+    """One tolerance and the figures that it was read from."""
 
     pairs: int
     mean: float
@@ -33,7 +33,7 @@ class Reading(msgspec.Struct, frozen=True):
     """Their mean; 0 without any."""
     tolerance: float
     is_capped: bool = False
-    """The rule made more of it than may be."""
+    """Whether the rule gave more than the largest tolerance."""
 
 
 class Calibration(msgspec.Struct, frozen=True, tag="calibrated"):

@@ -1,4 +1,4 @@
-"""Whether fenced code in an answer parses: Python and JSON, the two that can be told here. Pure."""
+"""Detects fenced code that does not parse, in Python and JSON. Pure."""
 
 import ast
 import re

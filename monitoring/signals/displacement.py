@@ -1,4 +1,4 @@
-"""How far two builds of a model are apart on tokens that one of them chose. Pure.
+"""Distance between two builds of a model on tokens that one of them chose. Pure.
 
 Both builds are given the same response tokens and asked for their log-probabilities. With x drawn
 from p, the build that answered, and q the other one, the mean of max(0, 1 - q(x)/p(x)) is the total
@@ -12,17 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 LARGEST_LOG_RATIO = 20.0
-"""ln r is taken as no more than this: e^20 in one token already says all that a mean can."""
+"""Upper limit of ln r: e^20 in one token already dominates any mean."""
 LEAST_LOG_RATIO = -10_000.0
-"""And as no less: vLLM writes -9999 for the logarithm of zero."""
+"""Lower limit of ln r: vLLM writes -9999 for the logarithm of zero."""
 
 
 @dataclass(frozen=True, slots=True)
 class Displacement:
-    """What two builds' scores of one answer say. Only `displacement` is ever tested.
+    """Figures from two builds' scores of one answer. Only `displacement` is ever tested.
 
     The figures are None if there are no tokens, or if a log-probability was not finite: then there
-    is nothing to average, and what is missing is for the caller to report.
+    is nothing to average, and the caller reports what is missing.
     """
 
     tokens: int

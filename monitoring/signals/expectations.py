@@ -1,4 +1,4 @@
-"""What a request wants of its answer, as far as that can be checked without knowing it. Pure."""
+"""Reads from a request the properties that any right answer must have. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,11 +10,11 @@ from penumbra.monitoring.signals.scripts import NONE
 from penumbra.monitoring.signals.writing import may_want_another, writing
 
 COMPLETIONS_LIMIT_TOKENS = 16
-"""What the completions API generates at most if the request does not say."""
+"""Default limit of the completions API."""
 
 
 class Expectations(msgspec.Struct, frozen=True):
-    """What is expected of an answer. The defaults expect nothing but some text."""
+    """Properties that an answer must have. The defaults expect nothing but some text."""
 
     choices: int = 1
     limit_tokens: int | None = None
@@ -29,8 +29,8 @@ class Expectations(msgspec.Struct, frozen=True):
     writing: str = NONE
     """What `writing` calls the last user text; `none` if the answer may be in any."""
     usual_chars: float | None = None
-    """How long such answers usually are (`lengths.UsualLengths`). Not in the request: whoever keeps
-    count fills it in, and without it length drift is not checked."""
+    """Usual characters of such answers (`lengths.UsualLengths`). The request does not say it: the
+    caller, who counts, fills it in. Without it length drift is not checked."""
 
 
 def expectations(path: str, body: bytes) -> Expectations:

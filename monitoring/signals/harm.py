@@ -1,9 +1,9 @@
-"""Whether an answer is broken, and which of two builds' answers is the worse. Pure.
+"""Harm checks: whether an answer is broken, and which of two builds' answers is worse. Pure.
 
-No check knows the right answer; each finds a way of being wrong that shows by itself, or beside the
-other build's answer to the same request. What a check mistakes for harm it mistakes in both builds
-alike, and every rule that looks at both accuses by what the answers are and never by whose they
-are. So between equal builds harm has mean zero, whatever the checks are worth.
+No check knows the right answer. Each finds a fault that shows in the answer itself, or beside the
+other build's answer to the same request. A check that mistakes something for harm does so in both
+builds alike, and a rule that compares two answers treats both the same. So between equal builds
+harm has mean zero, however good or bad the checks are.
 
 Reading order: answer.read_answer, expectations.expectations, checks, accuse, judge.
 """
@@ -35,7 +35,7 @@ _UNPARSED_CALLS = ("<tool_call>", "[TOOL_CALLS]", "<|python_tag|>", "<function="
 
 
 class Check(StrEnum):
-    """What can be wrong with an answer. The values are stored and exported."""
+    """Faults of an answer. The values are stored and exported."""
 
     NO_ANSWER = "no_answer"
     """There is none, or nothing that could be read as one."""
@@ -68,7 +68,7 @@ class Check(StrEnum):
 
 
 class HarmResult(msgspec.Struct, frozen=True):
-    """What came of two builds' answers to one request."""
+    """Result of comparing two builds' answers to one request."""
 
     harm: int
     """-1, 0 or 1: whether the candidate's answer failed less whether the baseline's did."""
@@ -82,8 +82,8 @@ def judge(wanted: Expectations, candidate: Answer | None, baseline: Answer | Non
 
     Args:
         wanted: What the request wants.
-        candidate: None if the candidate gave no answer: that is a failed check.
-        baseline: The same of the baseline.
+        candidate: The candidate's answer. None if it gave none, which is a failed check.
+        baseline: The baseline's answer, likewise.
     """
     failed, failed_baseline = checks(wanted, candidate), checks(wanted, baseline)
     if candidate is not None and baseline is not None:
@@ -176,16 +176,16 @@ def _has_valid_arguments(call: ToolCall, schema: bytes | None) -> bool:
 
 
 def accuse(
-    wanted: Expectations, one: Answer, other: Answer
+    wanted: Expectations, answer: Answer, other: Answer
 ) -> tuple[frozenset[str], frozenset[str]]:
     """Names of the checks that each of two answers fails beside the other one.
 
     Exchanging the answers exchanges the results. Of each check at most one of them is accused.
     """
-    return _accused(wanted, one, other), _accused(wanted, other, one)
+    return _accuse_first(wanted, answer, other), _accuse_first(wanted, other, answer)
 
 
-def _accused(wanted: Expectations, answer: Answer, other: Answer) -> frozenset[str]:
+def _accuse_first(wanted: Expectations, answer: Answer, other: Answer) -> frozenset[str]:
     failed: set[str] = set()
     if not wanted.wants_json and _is_all_json(other) and not _is_all_json(answer):
         failed.add(Check.JSON)
@@ -200,7 +200,7 @@ def _accused(wanted: Expectations, answer: Answer, other: Answer) -> frozenset[s
 
 
 def _is_all_json(answer: Answer) -> bool:
-    """Whether every choice is a JSON object or array: nobody writes one by accident."""
+    """Whether every choice is a JSON object or array, which is never written by accident."""
     return all(
         choice.text.lstrip()[:1] in ("{", "[") and parse(choice.text)[0]
         for choice in answer.choices

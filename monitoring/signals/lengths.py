@@ -1,7 +1,8 @@
-"""How long answers are, and usually are: for telling which of two has the wrong length. Pure.
+"""Lengths of answers and the usual ones, to tell which of two answers has the wrong length. Pure.
 
-That one answer is several times as long as the other does not say which is wrong: it may ramble, or
-the other may have stopped short. What the baseline usually writes in the slice does.
+If one answer is several times as long as the other, either may be wrong: the long one may ramble,
+or the short one may have stopped early. The length that the baseline usually writes in the slice
+decides.
 """
 
 import math
@@ -42,7 +43,7 @@ class UsualLengths:
 
 
 def chars(answer: Answer) -> int:
-    """All that was written, reasoning and tool calls included."""
+    """Characters of an answer, reasoning and tool calls included."""
     return sum(
         len(choice.text)
         + len(choice.reasoning)
@@ -52,7 +53,7 @@ def chars(answer: Answer) -> int:
 
 
 def has_drifted(length: int, other: int, usual: float | None) -> bool:
-    """Whether of two lengths that differ much the first is the one further from the usual.
+    """Whether two lengths differ much and the first is further from the usual one.
 
     Args:
         length: Characters of the answer in question.

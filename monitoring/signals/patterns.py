@@ -1,10 +1,10 @@
-r"""Regular expressions of strangers, searched in bounded time. Pure.
+r"""Searches clients' regular expressions in bounded time. Pure.
 
-Python's engine backtracks, so a short expression may take forever on a short text. How many ways
-there are to try is bounded from above by reading the expression: a repeat of something that can
-match in one way only has as many ways as it has lengths, ways in a row multiply, alternatives add
-up, and ways within a repeat multiply with each round. If ways times the work of one are too many,
-nothing is searched.
+Python's engine backtracks, so a short expression may take forever on a short text. Reading the
+expression gives an upper bound on the number of ways to match: a repeat of something that can match
+in one way only has as many ways as it has lengths, ways in a row multiply, alternatives add up, and
+ways within a repeat multiply with each round. If ways times the work of one are too many, nothing
+is searched.
 
 The bound is crude: `^\S+@\S+\.\S+$` is searched in some fifty characters, `(a+)+$` in a handful,
 and expressions without nested repeats in texts of any sensible length.
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 LONGEST_PATTERN_CHARS = 512
 MOST_STEPS = 20_000_000
-"""Of the bound, which is far above what is really done: that stays under some 50 ms."""
+"""Limit of the bound. The work that is really done is far below it, under some 50 ms."""
 
 _QUANTIFIER = re.compile(r"(?:[*+?]|\{(\d*)(,?)(\d*)\})[?+]?")
 _GROUP = re.compile(r"\((?:\?(?:[:=!]|<[=!]|P<\w+>))?")
@@ -41,7 +41,7 @@ def search(pattern: str, text: str) -> bool:
     """Whether an expression matches somewhere in a text.
 
     Raises:
-        CostlyPattern: See there.
+        CostlyPattern: The search could exceed `MOST_STEPS`, or Python cannot read the expression.
     """
     expression, has_one_start = _compile(pattern)
     cost = cost_of(pattern, len(text))
@@ -71,14 +71,14 @@ def _compile(pattern: str) -> tuple[re.Pattern[str], bool]:
 
 @functools.lru_cache(maxsize=1024)
 def cost_of(pattern: str, length: int) -> Cost:
-    """What it may cost to match a valid expression from one position of a text.
+    """An upper bound on the cost of matching a valid expression from one position of a text.
 
     Args:
-        pattern: What `re.compile` accepts.
+        pattern: An expression that `re.compile` accepts.
         length: Characters of the text.
 
     Raises:
-        CostlyPattern: It holds something that is not bounded here, as a reference back.
+        CostlyPattern: It holds something that has no bound here, such as a back-reference.
     """
     reader = _Reader(pattern, length)
     found = reader.alternatives()

@@ -1,7 +1,7 @@
-"""Whether an answer declines to help, by how it begins. Pure.
+"""Detects refusals by the beginning of an answer. Pure.
 
-A short list of set phrases, open to inspection. It misses refusals in other words and other
-languages; what it finds in both builds' answers cancels.
+The detector is a short list of set phrases. It misses refusals in other words and other languages;
+what it finds in both builds' answers cancels.
 """
 
 import re

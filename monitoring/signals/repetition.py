@@ -1,6 +1,6 @@
-"""Whether a text ends in a loop. Pure.
+"""Detects texts that end in a loop. Pure.
 
-A text loops if its end is one unit, said over and over up to the very last character. Lists, tables
+A text loops if its end is one unit that repeats up to the very last character. Lists, tables
 and code repeat their shape but not their letters, and what does repeat in them is not the end.
 """
 

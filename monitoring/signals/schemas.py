@@ -1,9 +1,8 @@
-"""JSON and JSON schemas of requests, checked safely: they come from clients. Pure.
+"""Checks JSON against clients' JSON schemas at a bounded cost. Pure.
 
-What a check may cost is bounded whatever the schema and the value are. A schema that is too large,
-broken, points elsewhere or costs too much decides nothing: the value counts as valid, for both
-builds alike. `format` and `unevaluated*` are not checked; a `pattern` only where the search is
-bounded.
+The bound holds for every schema and every value. A schema that is too large, broken, points
+elsewhere or costs too much decides nothing: the value counts as valid, for both builds alike.
+`format` and `unevaluated*` are not checked; a `pattern` only where the search is bounded.
 """
 
 import functools
@@ -40,7 +39,7 @@ class _Undecided(Exception):
 
 
 class _Budget:
-    """What is left of one check."""
+    """Steps and levels that one check may still use."""
 
     __slots__ = ("level", "steps")
 
@@ -72,7 +71,7 @@ def parse(text: str) -> tuple[bool, Any]:
 
 
 def is_valid(value: object, schema: bytes) -> bool:
-    """Whether a value is of a schema, as far as can be told; see above.
+    """Whether a value fits a schema; True where that cannot be decided.
 
     Args:
         value: Decoded JSON.
@@ -82,7 +81,7 @@ def is_valid(value: object, schema: bytes) -> bool:
     try:
         validator = _validator(schema)
         return validator is None or bool(validator.is_valid(value))
-    except Exception:  # noqa: BLE001 - a stranger's schema may be wrong in any way; see above
+    except Exception:  # noqa: BLE001 - a client's schema may be wrong in any way
         return True
     finally:
         _budget.reset(token)
@@ -90,7 +89,7 @@ def is_valid(value: object, schema: bytes) -> bool:
 
 @functools.lru_cache(maxsize=_CACHED_SCHEMAS)
 def _validator(schema: bytes) -> Any:
-    """What checks by a schema; None if it is too large, or none."""
+    """The validator of a schema; None if it is too large, or no schema."""
     if len(schema) > LARGEST_SCHEMA_BYTES:
         return None
     is_json, wanted = parse(schema.decode(errors="replace"))
@@ -102,7 +101,7 @@ def _validator(schema: bytes) -> Any:
     return draft(wanted, registry=referencing.Registry())
 
 
-def _counted(keyword: _Keyword) -> _Keyword:
+def _count_steps(keyword: _Keyword) -> _Keyword:
     def check(validator: Any, value: Any, instance: Any, schema: Any) -> _Errors:
         budget = _budget.get()
         budget.spend(1 + (_size(value) + _size(instance)) // _SIZE_OF_A_STEP)
@@ -186,21 +185,21 @@ _OWN: Mapping[str, _Keyword] = {
 }
 
 
-def _bounded(draft: Any) -> Any:
+def _bound(draft: Any) -> Any:
     keywords = {**draft.VALIDATORS}
     keywords.update({name: check for name, check in _OWN.items() if name in keywords})
     for name in ("$ref", "$dynamicRef", "$recursiveRef"):
         if name in keywords:
             keywords[name] = _ref(keywords[name])
-    counted = {name: _counted(keyword) for name, keyword in keywords.items()}
+    counted = {name: _count_steps(keyword) for name, keyword in keywords.items()}
     return jsonschema.validators.extend(draft, counted)
 
 
-_LATEST = _bounded(jsonschema.Draft202012Validator)
+_LATEST = _bound(jsonschema.Draft202012Validator)
 _DRAFTS: Mapping[str, Any] = {
-    "http://json-schema.org/draft-04/schema": _bounded(jsonschema.Draft4Validator),
-    "http://json-schema.org/draft-06/schema": _bounded(jsonschema.Draft6Validator),
-    "http://json-schema.org/draft-07/schema": _bounded(jsonschema.Draft7Validator),
-    "https://json-schema.org/draft/2019-09/schema": _bounded(jsonschema.Draft201909Validator),
+    "http://json-schema.org/draft-04/schema": _bound(jsonschema.Draft4Validator),
+    "http://json-schema.org/draft-06/schema": _bound(jsonschema.Draft6Validator),
+    "http://json-schema.org/draft-07/schema": _bound(jsonschema.Draft7Validator),
+    "https://json-schema.org/draft/2019-09/schema": _bound(jsonschema.Draft201909Validator),
     "https://json-schema.org/draft/2020-12/schema": _LATEST,
 }

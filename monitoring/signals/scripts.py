@@ -1,4 +1,4 @@
-"""Which script a text is written in, by Unicode block. Pure."""
+"""Detects the script of a text by Unicode blocks. Pure."""
 
 import bisect
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Which writing a text is in, for telling an answer in the wrong one. Pure."""
+"""Detects the writing of a text, to find answers in the wrong one. Pure."""
 
 import re
 from collections import Counter
@@ -6,7 +6,7 @@ from collections import Counter
 from penumbra.monitoring.signals.scripts import NONE, dominant_script
 
 LOOKED_AT_CHARS = 4096
-"""How much of a text is looked at, from its beginning."""
+"""Characters that are looked at, from the beginning of a text."""
 LEAST_LETTERS = 10
 """A text of fewer letters is in no writing: a name or a formula tells nothing."""
 
@@ -29,7 +29,9 @@ _FOREIGN = re.compile(
 
 
 def writing(text: str) -> str:
-    """A script of `scripts.SCRIPTS`, `japanese` for han with kana; `none` if there is little text.
+    """The writing of a text; `none` if there is little text.
+
+    It is one of `scripts.SCRIPTS`, or `japanese` for han with kana.
 
     Fenced code is left out: it is Latin in every language.
     """

@@ -1,1 +1,1 @@
-"""The sequential statistics that judge a candidate: pure, stdlib only."""
+"""Sequential statistics that judge a candidate: pure, standard library only."""

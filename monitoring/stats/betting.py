@@ -1,8 +1,8 @@
-"""Fixed bets on bounded observations, and the sums in which their outcomes travel. Pure.
+"""Fixed bets on bounded observations, and the sums of their outcomes. Pure.
 
-A stream has eight bets against the candidate and eight for it. What a batch of observations does to
-a stream is the sum of the logarithms of its factors; sums can be added in any order, which is how
-several processes contribute to one stream.
+A stream has eight bets against the candidate and eight for it. The effect of a batch of
+observations on a stream is the sum of the logarithms of its factors. Sums can be added in any
+order, so several processes can contribute to one stream.
 
 Source: betting martingales (arXiv 2010.09686); the grid is a discretised universal portfolio.
 Reading order: bets_against, BetSums.
@@ -57,7 +57,7 @@ def bin_bounds(index: int) -> tuple[float, float]:
 
 @dataclass(slots=True)
 class BetSums:
-    """Observations of one stream, summed up. Adding tallies is commutative.
+    """Observations of one stream, summed up. Adding sums is commutative.
 
     It is associative up to the rounding of float addition: the order in which parts are added may
     change the last bits, never more.
@@ -74,7 +74,7 @@ class BetSums:
     """Bin -> observations in it."""
 
     def add(self, other: "BetSums") -> None:
-        """Add another tally to this one."""
+        """Add other sums to these."""
         self.count += other.count
         self.total += other.total
         for index in range(BETS):
@@ -104,7 +104,7 @@ class Table:
         self._for = bets_for(tolerance, high)
 
     def tally(self, value: float, times: int = 1) -> BetSums:
-        """What an observation, or several equal ones, come to.
+        """Sums of one observation, or of several equal ones.
 
         Raises:
             ValueError: It is outside the range, or no number.

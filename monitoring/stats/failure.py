@@ -1,14 +1,14 @@
-"""The failure process of one candidate, small enough for the byte path. Pure."""
+"""E-process on the failures of one candidate, cheap enough for the byte path. Pure."""
 
 from penumbra.monitoring.stats.betting import BETS, bets_against
 from penumbra.monitoring.stats.wealth import START, inflow_of
 
 HORIZON = 100_000
-"""Requests for which the promise is made."""
+"""Requests for which the guarantee holds."""
 
 
 class FailureProcess:
-    """Restarting e-process on {0, 1}: did the request fail?
+    """Restarting e-process on {0, 1}: 1 is a failed request.
 
     H0: each request, given the past, fails with probability at most the tolerance. Under H0 it
     trips within the horizon (requests) with probability at most alpha. With tolerance .005 and

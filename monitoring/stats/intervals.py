@@ -1,8 +1,9 @@
-"""Intervals of a mean that hold at all times together, from counts alone. Pure.
+"""Anytime-valid intervals of a mean, computed from counts alone. Pure.
 
-It is every tolerance that neither e-process (the plain one against, the one for) refutes
-at level alpha / 2. Both are monotone in the tolerance, so each end is found by bisection.
-Observations are known by their bin; each end takes the side of the bin that makes it wider.
+An interval holds at all times together. It contains every tolerance that neither plain e-process
+(against and for) refutes at level alpha / 2. Both are monotone in the tolerance, so each end is
+found by bisection. Observations are known by their bin; each end takes the side of the bin that
+makes it wider.
 
 Guarantee: P(the mean is ever outside) <= alpha, if the mean is constant given the past.
 """

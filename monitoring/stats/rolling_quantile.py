@@ -1,4 +1,4 @@
-"""A quantile of the last minute or two, in constant memory and constant time. Pure.
+"""Quantile of the last one to two minutes, in constant memory and time. Pure.
 
 Values are counted in buckets whose bounds grow by 4 %, so the answer is at most 4 % too high. Two
 generations of buckets take turns: what counts is the current one and the one before it.
@@ -50,7 +50,7 @@ class RollingQuantile:
             now: Monotonic seconds; never less than before.
         """
         if now - self._began_at >= self._generation_seconds:
-            self._turn(now)
+            self._rotate(now)
         index = int(math.log(value / _LOWEST) * _PER_LOG) + 1 if value > _LOWEST else 0
         self._counts[min(index, _BUCKETS - 1)] += 1
         self._total += 1
@@ -58,13 +58,13 @@ class RollingQuantile:
     def value(self, now: float) -> float | None:
         """The quantile, at most a second old; None while there are too few values."""
         if now - self._began_at >= self._generation_seconds:
-            self._turn(now)
+            self._rotate(now)
         if now >= self._cached_until:
-            self._cached = self._computed()
+            self._cached = self._compute()
             self._cached_until = now + _RECOMPUTE_SECONDS
         return self._cached
 
-    def _turn(self, now: float) -> None:
+    def _rotate(self, now: float) -> None:
         is_recent = now - self._began_at < 2 * self._generation_seconds
         self._earlier = self._counts if is_recent else [0] * _BUCKETS
         self._earlier_total = self._total if is_recent else 0
@@ -73,7 +73,7 @@ class RollingQuantile:
         self._began_at = now
         self._cached_until = -math.inf
 
-    def _computed(self) -> float | None:
+    def _compute(self) -> float | None:
         total = self._total + self._earlier_total
         if total < self._least:
             return None

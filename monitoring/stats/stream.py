@@ -1,4 +1,4 @@
-"""One stream of observations: evidence against, proof for, the counts of its interval. Pure."""
+"""One stream of observations: evidence, proof, and the counts for its interval. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from penumbra.monitoring.stats.wealth import EProcess, Proof
 
 @dataclass(frozen=True, slots=True)
 class StreamView:
-    """Where one stream stands."""
+    """Present figures of one stream."""
 
     count: int
     mean: float | None
@@ -23,7 +23,7 @@ class StreamView:
     is_proven: bool
     """Whether the proof stands at its boundary now; a later decline takes it back."""
     bins: Mapping[int, int] = field(repr=False)
-    """What the interval is made of: `betting.bin_of` -> observations."""
+    """Counts that the interval is made of: `betting.bin_of` -> observations."""
     low: float = field(repr=False)
     high: float = field(repr=False)
     alpha: float = field(repr=False)
@@ -60,14 +60,14 @@ class Stream:
         self.proof = Proof()
         self.seen = BetSums()
 
-    def take(self, tally: BetSums) -> None:
-        """Bet on a batch."""
-        self.evidence.take(tally)
-        self.proof.take(tally)
-        self.seen.count += tally.count
-        self.seen.total += tally.total
+    def take(self, sums: BetSums) -> None:
+        """Bet on a batch of observations."""
+        self.evidence.take(sums)
+        self.proof.take(sums)
+        self.seen.count += sums.count
+        self.seen.total += sums.total
         bins = self.seen.bins
-        for index, count in tally.bins.items():
+        for index, count in sums.bins.items():
             bins[index] = bins.get(index, 0) + count
 
     def dump(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class Stream:
         self.seen.bins = {int(index): int(count) for index, count in dumped["bins"].items()}
 
     def view(self, tolerance: float) -> StreamView:
-        """Where it stands."""
+        """Present figures of the stream."""
         seen, proof = self.seen, self.proof.value
         return StreamView(
             count=seen.count,

@@ -1,4 +1,4 @@
-"""What bets have come to: the restarting e-process, and the plain one that proves. Pure.
+"""E-processes: the restarting one against a candidate and the plain one that proves. Pure.
 
 Reading order: EProcess, Proof.
 """
@@ -9,14 +9,14 @@ from math import exp, fsum, log
 from penumbra.monitoring.stats.betting import BETS, BetSums
 
 CAP = 1e200
-"""EProcess is held below this; every boundary is far beneath."""
+"""Cap of the wealth; every boundary is far beneath."""
 START = 0.5
 """Wealth at n = 0; what is missing to 1 flows in evenly over the horizon."""
 _LARGEST_EXPONENT = 460.0
 
 
 def inflow_of(horizon: float) -> float:
-    """What flows into a stream with each observation."""
+    """Wealth that flows into a stream with each observation."""
     return (1.0 - START) / horizon
 
 
@@ -38,10 +38,10 @@ class EProcess:
         self._inflow = inflow_of(horizon)
         self.wealth = [START] * BETS
 
-    def take(self, tally: BetSums) -> None:
-        """Bet on a batch; one of a single observation is the finest there is."""
-        inflow = self._inflow * tally.count
-        for index, sum_of_logs in enumerate(tally.against):
+    def take(self, sums: BetSums) -> None:
+        """Bet on a batch of observations; a batch of one is the finest."""
+        inflow = self._inflow * sums.count
+        for index, sum_of_logs in enumerate(sums.against):
             grown = (self.wealth[index] + inflow) * exp(min(sum_of_logs, _LARGEST_EXPONENT))
             self.wealth[index] = min(grown, CAP)
 
@@ -63,9 +63,9 @@ class Proof:
     def __init__(self) -> None:
         self.logs = [0.0] * BETS
 
-    def take(self, tally: BetSums) -> None:
-        """Bet on a batch."""
-        for index, sum_of_logs in enumerate(tally.favour):
+    def take(self, sums: BetSums) -> None:
+        """Bet on a batch of observations."""
+        for index, sum_of_logs in enumerate(sums.favour):
             self.logs[index] += sum_of_logs
 
     @property

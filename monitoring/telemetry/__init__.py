@@ -1,1 +1,1 @@
-"""The one registry of everything that Penumbra tells monitoring systems; read `registry` first."""
+"""The registry of all metrics, spans and log events that Penumbra exports. Start at `registry`."""

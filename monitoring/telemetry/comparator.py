@@ -1,4 +1,4 @@
-"""What every comparator process exposes. Pure.
+"""Metrics of every comparator process. Pure.
 
 These are raw observations: rules that compare two builds by them need nothing of the control
 process, and hold when its guard does not.

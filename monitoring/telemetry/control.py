@@ -1,4 +1,4 @@
-"""What the control process exposes: rollouts, the evidence that acts, and how changes spread. Pure.
+"""Metrics of the control process: rollouts, evidence, the spread of changes. Pure.
 
 Gauges of a run begin anew with it; counters of rollouts are counted from the stored history, so
 they survive a restart.
@@ -256,4 +256,4 @@ METRICS = (
     INCOMPLETE, GUARD_AGE, GUARD_LEASE, FEEDBACK, ALERTS, BUILD,
 )  # fmt: skip
 AGGREGATE_METRICS = (UP,)
-"""Told by the page of all processes only."""
+"""Metrics that only the page of all processes, /metrics/all, exposes."""

@@ -1,4 +1,4 @@
-"""What is used of the engines' own metrics, by the names that vLLM gives them. Pure.
+"""Metrics of the engines that Penumbra uses, by the names that vLLM gives them. Pure.
 
 vLLM says `vllm:num_requests_running`; the same engine scraped through Ray's exporter says
 `ray_vllm_num_requests_running` (newer Ray: `ray_vllm:...`). Recording rules give both one name,
@@ -14,15 +14,15 @@ PROCESS_KIND = "engine"
 PLAIN_PREFIX = "vllm:"
 RAY_PREFIX = "ray_vllm_"
 PREFIXES = (PLAIN_PREFIX, RAY_PREFIX, "ray_vllm:")
-"""Everything that vLLM's names may begin with; of several forms of one metric the first counts."""
+"""All prefixes of vLLM's names; if a metric comes in several forms, the first counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineMetric:
-    """One metric of vLLM and what it is called here."""
+    """One metric of vLLM and its name here."""
 
     name: str
-    """As recorded: the rules and dashboards use this one."""
+    """The recorded name, which rules and dashboards use."""
     source: str
     """vLLM's name without prefix; of a histogram without `_bucket`."""
     kind: Kind

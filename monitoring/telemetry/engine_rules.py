@@ -1,4 +1,4 @@
-"""Writes the recording rules that give vLLM's metrics their names, from `engine.METRICS`. Pure.
+"""Renders the recording rules that give vLLM's metrics their names, from `engine.METRICS`. Pure.
 
 python -m penumbra.monitoring.telemetry.engine_rules > monitoring/rules/engines.yaml
 """

@@ -1,4 +1,4 @@
-"""Every line that a service of Penumbra may log: its event, what it says, its fields. Pure.
+"""All log events of Penumbra's services: name, meaning, fields. Pure.
 
 Checked against the code and docs/logs.md, both ways (tests/conformance/test_log_events.py).
 """
@@ -14,7 +14,7 @@ class LogEvent:
     help: str
     """One sentence, with a full stop."""
     fields: tuple[str, ...] = ()
-    """Besides those that every line has."""
+    """Fields beside those that every line has."""
 
 
 def _event(name: str, text: str, *fields: str) -> LogEvent:
@@ -22,7 +22,7 @@ def _event(name: str, text: str, *fields: str) -> LogEvent:
 
 
 COMMON = ("at", "level", "process", "logger", "event")
-"""What every line has. `exception` comes on top where one was met."""
+"""Fields of every line; a line about an exception also has `exception`."""
 
 EVENTS = (
     # Rollouts
@@ -92,7 +92,7 @@ EVENTS = (
     ),
     _event("alert_failed", "A fault of ours met an alert; it comes again.", "fingerprint"),
     _event("metrics_left_out", "A page is not in /metrics/all.", "target", "detail"),
-    _event("metrics_unreachable", "Nobody can scrape a process where it says that it is.",
+    _event("metrics_unreachable", "A process cannot be scraped at its announced address.",
            "gateway", "machine", "address", "detail"),
     _event("intervals_not_worked_out", "Ends of intervals that are exported stay as they were."),
     _event("replicas_unknown", "Ray does not say where replicas are.", "error"),

@@ -1,4 +1,4 @@
-"""What every gateway process exposes. Pure."""
+"""Metrics of every gateway process. Pure."""
 
 from penumbra.monitoring.telemetry import labels as of
 from penumbra.monitoring.telemetry.metric import (

@@ -1,7 +1,7 @@
-"""Every label that a metric of Penumbra may have. Pure.
+"""All labels of Penumbra's metrics. Pure.
 
-Configured names count with an installation of two models, four variants each, twenty slices each
-and the rest: what the cardinality budget is computed for.
+The cardinality budget assumes an installation of two models, each with four variants and with
+twenty slices beside the rest.
 """
 
 from penumbra.monitoring.observations import Arm, Signal
@@ -23,7 +23,7 @@ CANDIDATE = Label("candidate", "The build that a rollout is about.", most=VARIAN
 ROLE = Label(
     "role",
     "Whether the variant is the model's baseline.",
-    tuple(one.value for one in Role),
+    tuple(role.value for role in Role),
     is_implied=True,
 )
 SLICE = Label("slice", "The named part of the traffic; `other` is the rest.", most=SLICES)
@@ -33,17 +33,19 @@ STREAM = Label(
     most=SLICES + 1,
 )
 REASON = Label(
-    "reason", "Why the flag chose the variant (DESIGN's order).", tuple(one.value for one in Reason)
+    "reason",
+    "Why the flag chose the variant (DESIGN's order).",
+    tuple(reason.value for reason in Reason),
 )
-OUTCOME = Label("outcome", "How an attempt ended.", tuple(one.value for one in Outcome))
+OUTCOME = Label("outcome", "How an attempt ended.", tuple(outcome.value for outcome in Outcome))
 CODE = Label("code", "The stable code of the gateway's own error.", most=24)
 ARM = Label(
     "arm",
     "What was compared with the baseline: the candidate, or the baseline again (A/A).",
-    tuple(one.value for one in Arm),
+    tuple(arm.value for arm in Arm),
 )
-SIGNAL = Label("signal", "What a guardrail watches.", tuple(one.value for one in Signal))
-CHECK = Label("check", "The harm check.", tuple(one.value for one in Check))
+SIGNAL = Label("signal", "What a guardrail watches.", tuple(signal.value for signal in Signal))
+CHECK = Label("check", "The harm check.", tuple(check.value for check in Check))
 SIDE = Label("side", "Whose answer failed the check.", ("baseline", "candidate"))
 DIRECTION = Label(
     "direction",

@@ -1,4 +1,4 @@
-"""What a metric is: name, kind, unit, labels from closed sets, one sentence of help. Pure.
+"""Definition of a metric: name, kind, unit, labels from closed sets, one sentence of help. Pure.
 
 Names are those of PromQL: base units, `_total` on counters and on nothing else, no ids in labels.
 """
@@ -9,7 +9,7 @@ from math import prod
 
 
 class Kind(StrEnum):
-    """Prometheus's types. An info metric is a gauge that is always 1 and tells by its labels."""
+    """Prometheus's types of metrics. An info metric is always 1; its labels carry the facts."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -18,7 +18,7 @@ class Kind(StrEnum):
 
 
 class Process(StrEnum):
-    """Who exposes a metric; the value of the label `process_kind` that discovery adds."""
+    """Kinds of processes with metrics: values of the label `process_kind` that discovery adds."""
 
     GATEWAY = "gateway"
     COMPARATOR = "comparator"
@@ -26,7 +26,7 @@ class Process(StrEnum):
 
 
 class Unit(StrEnum):
-    """Base units. All but the number itself are the end of the metric's name."""
+    """Base units; each but the plain number is the suffix of the metric's name."""
 
     NUMBER = ""
     SECONDS = "seconds"
@@ -40,11 +40,11 @@ class Unit(StrEnum):
 LATENCY_BUCKETS_SECONDS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
 )  # fmt: skip
-"""Of answers: a millisecond to two minutes."""
+"""Buckets for answers: a millisecond to two minutes."""
 FAST_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-"""Of what should take milliseconds: tokens, commits, acknowledgements."""
+"""Buckets for what should take milliseconds: tokens, commits, acknowledgements."""
 RATIO_BUCKETS = (0.0001, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-"""Of a share that is usually near 0."""
+"""Buckets for shares that are usually near 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Label:
 
     @property
     def size(self) -> int:
-        """How many series it makes of one."""
+        """The factor by which the label multiplies the series of a metric."""
         return 1 if self.is_implied else len(self.values) or self.most
 
 

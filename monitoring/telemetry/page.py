@@ -1,4 +1,4 @@
-"""Writes the documentation page of the registry, docs/metrics.md."""
+"""Renders the documentation page of the registry, docs/metrics.md."""
 
 import sys
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ _TITLES = {
 
 
 def page() -> str:
-    """The whole page, Markdown."""
+    """The whole page as Markdown."""
     return (
         "\n\n".join([_INTRODUCTION, _budget(), *map(_process, Process), _engines(), _labels()])
         + "\n"
@@ -68,8 +68,9 @@ def _buckets(metric: Metric) -> str:
 
 def _engines() -> str:
     rows = [
-        f"| `{one.name}` | {one.kind.value} | `{engine.PLAIN_PREFIX}{one.source}` | {one.help} |"
-        for one in engine.METRICS
+        f"| `{metric.name}` | {metric.kind.value} | `{engine.PLAIN_PREFIX}{metric.source}` "
+        f"| {metric.help} |"
+        for metric in engine.METRICS
     ]
     return "\n".join(
         [

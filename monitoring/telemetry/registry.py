@@ -1,4 +1,4 @@
-"""Every metric, by name and by process; how many series there can be at most. Pure.
+"""The registry of all metrics, by name and by process, with the most series they make. Pure.
 
 Code makes its metrics from these definitions and from nothing else; the documentation page is
 generated from them; dashboards and rules may use no name that is not here (tests/conformance).
@@ -28,5 +28,5 @@ SAMPLE_NAMES = frozenset(name for metric in METRICS for name in metric.sample_na
 
 
 def most_series(process: Process) -> int:
-    """Series of one process at most."""
+    """The most series that one process of this kind can expose."""
     return sum(metric.most_series for metric in METRICS if metric.process is process)

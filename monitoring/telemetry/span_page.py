@@ -1,4 +1,4 @@
-"""The tables of docs/traces.md; `python -m penumbra.monitoring.telemetry.span_page` writes them."""
+"""Renders the tables of docs/traces.md: `python -m penumbra.monitoring.telemetry.span_page`."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from penumbra.monitoring.telemetry.spans import SPANS, Attribute, SpanDefinition
 
 BEGIN = "<!-- made by monitoring/telemetry/span_page.py -->\n"
-"""Where the tables begin; they go on to the end of the page."""
+"""Marker before the tables, which go on to the end of the page."""
 
 
 def span_tables() -> str:
-    """All spans, in Markdown."""
+    """Tables of all spans, as Markdown."""
     return "\n".join(line for span in SPANS for line in _span(span))
 
 
@@ -28,9 +28,9 @@ def _table(attributes: Sequence[Attribute]) -> Iterator[str]:
         return
     yield "| attribute | type | says | one of |"
     yield "|---|---|---|---|"
-    for one in attributes:
-        values = ", ".join(f"`{value}`" for value in one.values)
-        yield f"| `{one.name}` | {one.type.value} | {one.help} | {values} |"
+    for attribute in attributes:
+        values = ", ".join(f"`{value}`" for value in attribute.values)
+        yield f"| `{attribute.name}` | {attribute.type.value} | {attribute.help} | {values} |"
     yield ""
 
 

@@ -1,4 +1,4 @@
-"""Every span that a process of Penumbra records: names, attributes, events, allowed values. Pure.
+"""All spans that Penumbra records: names, attributes, events, allowed values. Pure.
 
 No attribute has free text: names from the configuration, closed sets, numbers and ids.
 """
@@ -15,7 +15,7 @@ from penumbra.monitoring.vocabulary import Outcome, Reason
 
 
 class Type(StrEnum):
-    """What a value is."""
+    """Type of an attribute's value."""
 
     STRING = "string"
     INT = "int"
@@ -50,7 +50,7 @@ class SpanDefinition:
     """One kind of span."""
 
     name: str
-    """With what is filled in in braces."""
+    """The span's name; parts in braces are filled in."""
     kind: SpanKind
     process: Process
     help: str
@@ -74,7 +74,7 @@ def _flag(name: str, text: str) -> Attribute:
     return Attribute(name, Type.BOOL, text)
 
 
-_OUTCOMES = tuple(one.value for one in Outcome)
+_OUTCOMES = tuple(outcome.value for outcome in Outcome)
 _PROVIDERS = (semconv.GATEWAY, semconv.ENGINE)
 
 OPERATION = _text(
@@ -136,7 +136,7 @@ REQUEST = SpanDefinition(
                 _text(
                     semconv.FLAG_REASON,
                     "Why, in the conventions' lower case.",
-                    *(one.value.lower() for one in Reason),
+                    *(reason.value.lower() for reason in Reason),
                 ),
                 _text(semconv.FLAG_VERSION, "The epoch, as text."),
                 SLICE,
@@ -198,7 +198,7 @@ PAIR = SpanDefinition(
             "penumbra.failed_checks",
             Type.STRINGS,
             "Harm checks that the candidate failed.",
-            tuple(one.value for one in Check),
+            tuple(check.value for check in Check),
         ),
         _text("penumbra.missing", "Why the candidate gave nothing usable, if it did not."),
         _number("penumbra.aa_displacement", "Of the baseline from itself, if it was asked again."),

@@ -1,5 +1,5 @@
-"""Traces: off unless an endpoint is set; spans made from times that are known anyway.
+"""Traces: spans of requests, pairs and rollbacks. Off unless an endpoint is set.
 
-Nothing but `penumbra.monitoring.tracing.export` imports OpenTelemetry, and that only when tracing
-is on. Reading order: settings, context, span, tracer, export.
+Only `penumbra.monitoring.tracing.export` imports OpenTelemetry, and only when tracing is on.
+Reading order: settings, context, span, tracer, export.
 """

@@ -1,4 +1,4 @@
-"""W3C trace context: the header `traceparent`, read and written. Pure.
+"""W3C trace context: reads and writes the header `traceparent`. Pure.
 
 https://www.w3.org/TR/trace-context/, version 00.
 """
@@ -10,8 +10,8 @@ TRACEPARENT = b"traceparent"
 TRACESTATE = b"tracestate"
 
 _FORM = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
-# The usual header of a request that is not sampled: found without reading a number. An id of zeros
-# is none, which the lookaheads see to.
+# The usual header of a request that is not sampled, matched without reading a number. The
+# lookaheads refuse an id of zeros, which is no id.
 _is_plainly_unsampled = re.compile(
     rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]"
 ).fullmatch
@@ -21,7 +21,7 @@ _IS_SAMPLED = 0x01
 
 @dataclass(frozen=True, slots=True)
 class TraceContext:
-    """One span, by its ids; not 0, of 128 and 64 bits."""
+    """Ids of one span: 128 and 64 bits, neither is 0."""
 
     trace_id: int
     span_id: int
@@ -41,7 +41,7 @@ class TraceContext:
 def is_plainly_unsampled(traceparent: bytes) -> bool:
     """Whether a header is well-formed and says that its trace is not sampled.
 
-    False may mean that it takes `read_traceparent` to know.
+    If False, only `read_traceparent` can tell.
     """
     return _is_plainly_unsampled(traceparent) is not None
 

@@ -1,4 +1,4 @@
-"""The way to the collector: OpenTelemetry's batching processor and OTLP exporter over gRPC.
+"""Exports spans to a collector by OpenTelemetry's batching processor, OTLP over gRPC.
 
 Both are imported when tracing is on, and not before. Spans wait in a bounded queue for a thread of
 the SDK's; a collector that is slow, hangs or is away costs spans, never a request.
@@ -27,16 +27,16 @@ log = logging.getLogger(__name__)
 
 SCOPE = "penumbra"
 CLOSE_SECONDS = 2.0
-"""For how long the end of a process waits for the last spans to be taken."""
+"""Time that the end of a process waits for the collector to take the last spans."""
 _QUIET_SECONDS = 60.0
-"""Between two log lines that say that spans were lost."""
+"""Least time between two log lines about lost spans."""
 
 
 @contextlib.contextmanager
 def tracing(environment: Mapping[str, str], service: str, instance: str) -> Iterator[Tracer | None]:
-    """A process's tracer while it runs, as the environment asks for it; None if it does not.
+    """Give a process its tracer for as long as it runs; None if the environment asks for no traces.
 
-    At the end it sends what waits; what the collector does not take in time is lost.
+    At the end the waiting spans are sent; those that the collector does not take in time are lost.
 
     Args:
         environment: OTEL_*; see `trace_settings`.
@@ -85,7 +85,7 @@ class _Processor(Protocol):
 
 
 class Export:
-    """The queue, the thread and the exporter of one process.
+    """Queue, thread and exporter of one process's spans.
 
     Args:
         queue_spans: How many may wait.
@@ -107,12 +107,12 @@ class Export:
         self._limit = queue_spans
         self._put = 0
         self._taken = 0
-        """Handed to the exporter; written by the SDK's thread only, as is `_failed`."""
+        """Spans handed to the exporter; only the SDK's thread writes it, as it does `_failed`."""
         self._failed = 0
         self._dropped = 0
-        self._told_at = -_QUIET_SECONDS
+        self._logged_at = -_QUIET_SECONDS
         self._processor: _Processor = BatchSpanProcessor(
-            _watched(OTLPSpanExporter(), self._exported), max_queue_size=queue_spans
+            _count_exports(OTLPSpanExporter(), self._exported), max_queue_size=queue_spans
         )
 
     def put(self, span: Span) -> None:
@@ -122,9 +122,9 @@ class Export:
             return
         try:
             self._processor.on_end(self._conversion.readable(span))
-        except Exception as error:  # noqa: BLE001 - whoever calls has a request to finish
+        except Exception as error:  # noqa: BLE001 - the caller has a request to finish
             self._dropped += 1
-            self._tell(type(error).__name__)
+            self._log_losses(type(error).__name__)
         else:
             self._put += 1
 
@@ -133,19 +133,19 @@ class Export:
         if not is_ok:
             self._failed += spans
         if self._failed or self._dropped:
-            self._tell("the collector did not take them")
+            self._log_losses("the collector did not take them")
 
-    def _tell(self, cause: str) -> None:
+    def _log_losses(self, cause: str) -> None:
         now = time.monotonic()
-        if now - self._told_at < _QUIET_SECONDS:
+        if now - self._logged_at < _QUIET_SECONDS:
             return
-        self._told_at = now
+        self._logged_at = now
         lost = {"failed": self._failed, "dropped": self._dropped}
         self._failed = self._dropped = 0
         log.warning("spans_lost", extra={**lost, "cause": cause})
 
     def close(self, seconds: float) -> None:
-        """Export what waits, for at most so long, and stop."""
+        """Export the waiting spans within a time limit in seconds, and stop."""
         # The SDK's own end waits for half a minute; this thread ends with the process.
         ending = threading.Thread(target=self._processor.shutdown, daemon=True)
         ending.start()
@@ -156,10 +156,10 @@ class Export:
 
 
 class _Conversion:
-    """Makes the SDK's spans of ours.
+    """Converts spans to those of the SDK.
 
     Args:
-        resource: Of the process.
+        resource: Resource that describes the process.
     """
 
     def __init__(self, resource: "Resource") -> None:
@@ -188,9 +188,10 @@ class _Conversion:
             resource=self._resource,
             attributes=span.attributes,
             events=[
-                self._sdk.Event(one.name, one.attributes, one.at_ns) for one in span.happenings
+                self._sdk.Event(event.name, event.attributes, event.at_ns)
+                for event in span.happenings
             ],
-            links=[self._api.Link(self._context(one, is_remote=True)) for one in span.links],
+            links=[self._api.Link(self._context(link, is_remote=True)) for link in span.links],
             kind=self._kinds[span.kind],
             status=self._error if span.is_error else self._unset,
             start_time=span.began_ns,
@@ -207,8 +208,8 @@ class _Exported(Protocol):
     def __call__(self, spans: int, *, is_ok: bool) -> None: ...
 
 
-def _watched(exporter: Any, exported: _Exported) -> Any:
-    """An exporter that says what became of each batch."""
+def _count_exports(exporter: Any, exported: _Exported) -> Any:
+    """An exporter that reports the result of each batch to `exported`."""
     from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
     class CountingExporter(SpanExporter):

@@ -1,6 +1,6 @@
-"""Names of OpenTelemetry's semantic conventions, in this one place. Pure.
+"""Names of OpenTelemetry's semantic conventions. Pure.
 
-Those of generative AI are still in development: what changes there changes here.
+The conventions for generative AI are still in development; this is the one place to follow them.
 https://opentelemetry.io/docs/specs/semconv/gen-ai/
 """
 
@@ -9,7 +9,7 @@ from typing import Any
 OPERATION = "gen_ai.operation.name"
 PROVIDER = "gen_ai.provider.name"
 SYSTEM = "gen_ai.system"
-"""What `gen_ai.provider.name` was called up to version 1.36."""
+"""Name of `gen_ai.provider.name` up to version 1.36."""
 REQUEST_MODEL = "gen_ai.request.model"
 INPUT_TOKENS = "gen_ai.usage.input_tokens"
 OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
@@ -41,7 +41,7 @@ OPERATIONS = {
 """Hot route -> operation; the last two have no name in the conventions."""
 GATEWAY = "penumbra"
 ENGINE = "vllm"
-"""Who provides: to clients the gateway, to the gateway whatever speaks vLLM's API."""
+"""Providers: the gateway for clients, an engine with vLLM's API for the gateway."""
 
 
 def is_latest_wanted(opt_in: str) -> bool:
@@ -50,6 +50,6 @@ def is_latest_wanted(opt_in: str) -> bool:
 
 
 def inference(operation: str, provider: str, *, is_latest: bool) -> dict[str, Any]:
-    """The attributes by which a span is known as one of generative AI."""
+    """The attributes that mark a span as one of generative AI."""
     names = {OPERATION: operation, PROVIDER: provider}
     return names if is_latest else {**names, SYSTEM: provider}

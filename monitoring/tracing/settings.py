@@ -1,7 +1,7 @@
-"""What OpenTelemetry's standard variables say of traces, read once at a process's start.
+"""Trace settings from OpenTelemetry's standard variables, read once when a process starts.
 
-What is not here (headers, timeout, certificates, resource attributes, the batch's size) the SDK
-reads by itself; docs/traces.md lists all of it.
+The SDK reads the other variables by itself (headers, timeout, certificates, resource attributes,
+the batch's size); docs/traces.md lists all of them.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from penumbra.monitoring.tracing.semconv import is_latest_wanted
 
 DEFAULT_RATIO = 0.01
-"""Share of the requests without a sampled parent that are traced, unless said otherwise."""
+"""Default share of the requests without a sampled parent that are traced."""
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -25,7 +25,7 @@ _DEFAULT_QUEUE = 2048
 
 
 class TracingMisconfigured(ValueError):
-    """A variable says something that cannot be done; the message says what would be right."""
+    """A variable has a value that cannot be used; the message says what would be right."""
 
     code = "tracing_misconfigured"
 
@@ -36,7 +36,7 @@ class TraceSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     endpoint: str = Field(min_length=1)
-    """Of the collector, OTLP over gRPC; the SDK takes it from the same variable."""
+    """URL of the collector, OTLP over gRPC; the SDK takes it from the same variable."""
     ratio: float = Field(ge=0.0, le=1.0)
     """Share of the traces that begin here which are sampled."""
     is_parent_based: bool = True
@@ -44,13 +44,13 @@ class TraceSettings(BaseModel):
     is_latest_semconv: bool = False
     """Whether names that the GenAI conventions have given up are left out."""
     queue_spans: int = Field(default=_DEFAULT_QUEUE, ge=1)
-    """How many may wait for the collector; what comes on top is dropped and counted."""
+    """Most spans that may wait for the collector; further ones are dropped and counted."""
     is_capture_wanted: bool = False
     """Whether the variable for it asks for prompts and answers. There is no such capture."""
 
 
 def trace_settings(environment: Mapping[str, str]) -> TraceSettings | None:
-    """What the environment asks for; None: no traces.
+    """Read the trace settings from the environment; None if it asks for no traces.
 
     Raises:
         TracingMisconfigured: A variable has a value that cannot be used.
@@ -88,7 +88,7 @@ def _sampler(environment: Mapping[str, str]) -> tuple[float, bool]:
         return _ratio(environment, DEFAULT_RATIO), True
     kind = name.removeprefix(_PARENT_BASED)
     if kind not in _SAMPLERS:
-        wanted = ", ".join((*_SAMPLERS, *(_PARENT_BASED + one for one in _SAMPLERS)))
+        wanted = ", ".join((*_SAMPLERS, *(_PARENT_BASED + sampler for sampler in _SAMPLERS)))
         raise TracingMisconfigured(f"OTEL_TRACES_SAMPLER is {name!r}, wanted one of: {wanted}")
     ratio = _FIXED_RATIOS[kind] if kind in _FIXED_RATIOS else _ratio(environment, 1.0)
     return ratio, kind != name

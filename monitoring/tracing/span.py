@@ -1,4 +1,4 @@
-"""What a span is, once it is over. Pure."""
+"""Record of a finished span. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from penumbra.monitoring.tracing.context import TraceContext
 
 
 class SpanKind(StrEnum):
-    """OpenTelemetry's, as far as they are used."""
+    """Kinds of OpenTelemetry's spans that are used here."""
 
     SERVER = "server"
     CLIENT = "client"
@@ -28,7 +28,7 @@ class SpanEvent:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One span that is over; Unix nanoseconds."""
+    """One finished span; times are Unix nanoseconds."""
 
     name: str
     kind: SpanKind

@@ -1,7 +1,7 @@
-"""Which requests are traced, and the spans of those that are.
+"""Decides which requests are traced and records their spans.
 
-A span is recorded when it is over, from times that were taken anyway, and handed to a sink that
-never waits. Reading order: Tracer.sample, Tracer.record.
+A span is recorded when it is over, from times that are measured in any case, and handed to a sink
+that never waits. Reading order: Tracer.sample, Tracer.record.
 """
 
 import random
@@ -19,7 +19,7 @@ _RATIO_BITS = 64
 
 
 class Tracer:
-    """Decides and records for one process.
+    """Sampling and recording of one process.
 
     Args:
         ratio: Share of the traces that begin here which are sampled.
@@ -27,7 +27,7 @@ class Tracer:
         sink: Takes spans; must neither wait nor raise.
         monotonic: Seconds; the clock of the times that spans are made of.
         wall_ns: Unix nanoseconds.
-        is_latest_semconv: See `semconv.inference`.
+        is_latest_semconv: Whether names that the GenAI conventions have given up are left out.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Tracer:
         """The context of a request's span and its parent; None if it is not traced.
 
         Args:
-            traceparent: As the request has it, if it does; malformed is as good as none.
+            traceparent: The request's header, if it has one. A malformed header is ignored.
         """
         if traceparent is None:
             parent = None
@@ -70,7 +70,7 @@ class Tracer:
         return TraceContext(trace_id, self._bits(64) or 1), parent
 
     def root(self) -> TraceContext:
-        """A trace of its own, sampled in any case."""
+        """The first span of a new trace that is always sampled."""
         return TraceContext(self._bits(128) or 1, self._bits(64) or 1)
 
     def child(self, parent: TraceContext) -> TraceContext:
@@ -78,7 +78,7 @@ class Tracer:
         return TraceContext(parent.trace_id, self._bits(64) or 1)
 
     def clock(self) -> Callable[[float], int]:
-        """Monotonic seconds -> Unix nanoseconds, by what both clocks say now."""
+        """A function from monotonic seconds to Unix nanoseconds, by the clocks' present offset."""
         offset = self._wall_ns() - int(self.now() * _NANO)
         return lambda at: int(at * _NANO) + offset
 

@@ -12,7 +12,7 @@ import promql_parser
 import pytest
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from penumbra.monitoring.dashboards.__main__ import files, text
+from penumbra.monitoring.dashboards.__main__ import render, render_all
 from penumbra.monitoring.dashboards.promql import ENGINE_LABELS
 from penumbra.monitoring.telemetry import control, engine
 from penumbra.monitoring.telemetry.registry import METRICS, SAMPLE_NAMES
@@ -72,7 +72,7 @@ def _asked(name: str) -> list[str]:
 
 
 def test_committed_files_are_what_the_code_writes() -> None:
-    made = files()
+    made = render_all()
     assert sorted(made) == sorted(path.name for path in FOLDER.iterdir())
     for name, content in made.items():
         assert (FOLDER / name).read_text(encoding="utf-8") == content, (
@@ -82,7 +82,7 @@ def test_committed_files_are_what_the_code_writes() -> None:
 
 @dashboards
 def test_grafanas_types_lose_nothing(name: str) -> None:
-    assert json.loads(text(Dashboard.from_json(BOARDS[name]))) == BOARDS[name]
+    assert json.loads(render(Dashboard.from_json(BOARDS[name]))) == BOARDS[name]
 
 
 def test_uids_are_unique() -> None:
