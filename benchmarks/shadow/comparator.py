@@ -16,10 +16,11 @@ import uvloop
 from penumbra.router.flags.routing_table import Snapshot, Variant
 from penumbra.router.link.observation_outbox import ObservationOutbox
 from penumbra.router.listening import bind
-from penumbra.router.shadow.comparator import Clocks, Comparator
+from penumbra.router.shadow.clocks import Clocks
+from penumbra.router.shadow.comparator import Comparator
 from penumbra.router.shadow.engine_checks import EngineChecks
+from penumbra.router.shadow.engine_facts import EngineFacts
 from penumbra.router.shadow.frame_server import FrameServer, nice
-from penumbra.router.shadow.scoring import Scorer
 from penumbra.router.shadow.server import _serve  # the shipped metrics endpoint
 from penumbra.router.shadow.settings import ShadowSettings
 from penumbra.router.shadow.watch_list import WatchList
@@ -31,29 +32,28 @@ def _connect(model: str, variant: Variant, api_key: str | None) -> Upstream:
     return HttpUpstream(model, variant.url, api_key=api_key)
 
 
-async def _acknowledge(reporter: ObservationOutbox) -> None:
+async def _acknowledge(outbox: ObservationOutbox) -> None:
     while True:
         await asyncio.sleep(0.05)
-        report = reporter.next_report()
+        report = outbox.next_report()
         if report is not None:
-            reporter.acknowledge(report.process_start_id, report.seq)
+            outbox.acknowledge(report.process_start_id, report.seq)
 
 
 async def _main(settings: ShadowSettings, snapshot: Snapshot) -> None:
     nice(settings.niceness)
     clocks = Clocks(time.monotonic, lambda: dt.datetime.now(dt.UTC).timestamp())
-    reporter = ObservationOutbox(settings.comparator_id, "bench")
+    outbox = ObservationOutbox(settings.comparator_id, "bench")
     watched = WatchList(_connect, settings.bets)
-    comparator = Comparator(settings, watched, reporter, clocks)
-    scorer = Scorer(settings.deadlines.score_seconds, clocks.now)
-    attendance = EngineChecks(comparator, reporter, scorer)
-    frames = FrameServer(settings.socket_path, comparator.offer, lambda: None)
+    facts = EngineFacts(settings, clocks)
+    comparator = Comparator(settings, watched, facts, outbox, clocks)
+    engine_checks = EngineChecks(settings, watched, facts, outbox, clocks, comparator.metrics)
+    frames = FrameServer(settings.socket_path, comparator)
     watched.apply(snapshot)
-    attendance.changed()
     async with asyncio.TaskGroup() as group:
-        for part in (frames, comparator, attendance):
+        for part in (frames, comparator, engine_checks):
             group.create_task(part.run())
-        group.create_task(_acknowledge(reporter))
+        group.create_task(_acknowledge(outbox))
         if settings.internal_port is not None:
             sock = bind("127.0.0.1", settings.internal_port, "internal_port")
             group.create_task(_serve(comparator, sock))

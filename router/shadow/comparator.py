@@ -7,9 +7,7 @@ import asyncio
 import dataclasses
 import logging
 import traceback
-from collections import deque
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
 
 import msgspec
 
@@ -20,8 +18,10 @@ from penumbra.monitoring.telemetry import comparator as of
 from penumbra.monitoring.tracing.tracer import Tracer
 from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.mirror.shed_reason import ShedReason
-from penumbra.router.shadow.admission import EngineBudget, Gauges, has_headroom
-from penumbra.router.shadow.comparison import Case, Comparison, Finding, read_case
+from penumbra.router.shadow.admission import has_headroom
+from penumbra.router.shadow.clocks import Clocks
+from penumbra.router.shadow.comparison import Case, Comparison, ComparisonResult, read_case
+from penumbra.router.shadow.engine_facts import EngineFacts
 from penumbra.router.shadow.generation import Generator
 from penumbra.router.shadow.metrics import ShadowMetrics
 from penumbra.router.shadow.ordered_results import OrderedResults, Slot
@@ -36,30 +36,21 @@ log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.1
 """How often a queue that waits for room is looked at."""
-_KEPT_SEQUENCES = 6
-_KEPT_TOKENS = 4096
+_ALIVE_SECONDS = 5.0
+"""A comparator that did not look at its queue for this long does not compare."""
 
 Pairs = tuple[Pair, ...]
 Slots = dict[str, Slot[Pairs]]
-
-
-@dataclass(frozen=True, slots=True)
-class Clocks:
-    """Time, passed in."""
-
-    now: Callable[[], float]
-    """CLOCK_MONOTONIC, by which gateways stamp what they mirror."""
-    wall: Callable[[], float]
-    """Unix seconds, by which observations are stamped."""
 
 
 class Comparator:
     """The state of one comparator process.
 
     Args:
-        settings: What it was told at start.
-        watched: What to compare.
-        reporter: Who is told.
+        settings: Settings of the process.
+        watched: The models and runs to compare.
+        facts: Facts about the engines, shared with `EngineChecks`.
+        outbox: Takes the observations.
         clocks: Time.
         tracer: Of mirrored requests that are traced; None: tracing is off.
     """
@@ -68,6 +59,7 @@ class Comparator:
         self,
         settings: ShadowSettings,
         watched: WatchList,
+        facts: EngineFacts,
         outbox: Reporting,
         clocks: Clocks,
         tracer: Tracer | None = None,
@@ -76,20 +68,14 @@ class Comparator:
         self.watched = watched
         self.clocks = clocks
         self.metrics = ShadowMetrics()
-        self.budget = EngineBudget(settings.budget, clocks.now())
         self.queue = MirrorQueue(settings.limits, self._shed_all, clocks.now)
-        self.gauges: dict[tuple[str, str], tuple[Gauges, float]] = {}
-        """(model, variant) -> the engine's gauges, and when they were read."""
-        self.context_tokens: dict[str, int] = {}
-        """Model -> longest sequence that all its watched builds take."""
-        self.sequences: dict[str, deque[tuple[Sequence[int], int]]] = {}
-        """Model -> what was compared last, for self-tests. Never leaves the process."""
-        self.lengths: dict[str, UsualLengths] = {}
+        self._facts = facts
+        self._lengths: dict[str, UsualLengths] = {}
         """Model -> how long its baseline's answers are."""
-        self.running: dict[str, int] = {}
+        self._running: dict[str, int] = {}
         """Model -> comparisons under way."""
-        self.last_look = clocks.now()
-        """When the queue was looked at last: how it is known that this process compares."""
+        self._looked_at = clocks.now()
+        """When the queue was looked at last, by which it is known that this process compares."""
         self._tracer = tracer
         self._outbox = outbox
         self._order: OrderedResults[Pairs] = OrderedResults(self._deliver)
@@ -97,6 +83,10 @@ class Comparator:
         self._generator = Generator(settings.deadlines.generate_seconds, clocks.now)
         self._wake = asyncio.Event()
         self._declare_gauges()
+
+    def is_comparing(self) -> bool:
+        """Whether the queue was looked at lately."""
+        return self.clocks.now() - self._looked_at < _ALIVE_SECONDS
 
     def offer(self, mirrored: MirrorFrame, size_bytes: int) -> None:
         """Take a mirrored request, or shed it."""
@@ -108,6 +98,10 @@ class Comparator:
             mirrored = msgspec.structs.replace(mirrored, candidates=candidates)
         if self.queue.put(mirrored, size_bytes):
             self._wake.set()
+
+    def note_malformed(self) -> None:
+        """Count what a gateway sent and was no frame."""
+        self.metrics.malformed.value += 1
 
     async def run(self) -> None:
         """Compare until cancelled."""
@@ -129,9 +123,9 @@ class Comparator:
             pass
 
     def _look(self, group: asyncio.TaskGroup) -> None:
-        self.last_look = self.clocks.now()
+        self._looked_at = self.clocks.now()
         self.queue.shed_old()
-        while sum(self.running.values()) < self.settings.limits.in_flight:
+        while sum(self._running.values()) < self.settings.limits.in_flight:
             mirrored = self.queue.take(self._obstacle)
             if mirrored is None:
                 return
@@ -141,18 +135,12 @@ class Comparator:
         model = self.watched.models.get(name)
         if model is None:
             return None  # nothing will be compared; admission sheds it
-        if not self.budget.is_open(self.clocks.now()):
+        if not self._facts.budget.is_open(self.clocks.now()):
             return ShedReason.BUDGET
-        known = [self.fresh_gauges(name, variant) for variant in model.upstreams]
-        if not has_headroom(known, self.settings.headroom, self.running.get(name, 0)):
+        known = [self._facts.fresh_gauges(name, variant) for variant in model.upstreams]
+        if not has_headroom(known, self.settings.headroom, self._running.get(name, 0)):
             return ShedReason.BUSY
         return None
-
-    def fresh_gauges(self, model: str, variant: str) -> Gauges | None:
-        """An engine's gauges, if it told them lately."""
-        gauges, at = self.gauges.get((model, variant), (None, 0.0))
-        is_stale = self.clocks.now() - at > self.settings.headroom.stale_seconds
-        return None if is_stale else gauges
 
     def _admit(self, mirrored: MirrorFrame, group: asyncio.TaskGroup) -> None:
         runs = self._eligible(mirrored)
@@ -163,18 +151,18 @@ class Comparator:
         for run in runs:
             run.note(mirrored)
             slots[run.watch.candidate] = self._order.open(run.run)
-        self.running[model.name] = self.running.get(model.name, 0) + 1
+        self._running[model.name] = self._running.get(model.name, 0) + 1
         group.create_task(self._compare(mirrored, model, runs, slots))
 
     async def _compare(
         self, mirrored: MirrorFrame, model: WatchedModel, runs: list[WatchedRun], slots: Slots
     ) -> None:
         try:
-            case = read_case(mirrored, self.context_tokens.get(model.name))
+            case = read_case(mirrored, self._facts.context_tokens.get(model.name))
             if isinstance(case, ShedReason):
                 self._shed(mirrored, runs, case)
                 return
-            self._keep(case)
+            self._facts.note_sequence(model.name, case.token_ids, case.start)
             case = self._with_usual_length(case, model.baseline)
             comparison = Comparison(
                 case, model, runs, self._scorer, self._generator, self.settings.generation_tokens
@@ -192,13 +180,13 @@ class Comparator:
         finally:
             for slot in slots.values():
                 slot.close()
-            self.running[model.name] -= 1
+            self._running[model.name] -= 1
             self._wake.set()
 
     def _settle(
-        self, mirrored: MirrorFrame, runs: list[WatchedRun], finding: Finding, slots: Slots
+        self, mirrored: MirrorFrame, runs: list[WatchedRun], finding: ComparisonResult, slots: Slots
     ) -> None:
-        self.budget.charge(finding.engine_seconds)
+        self._facts.budget.charge(finding.engine_seconds)
         self.metrics.took(mirrored.model, self.clocks.now() - mirrored.answered_at)
         count = sum(map(len, finding.pairs.values()))
         at = self.clocks.wall()
@@ -224,19 +212,14 @@ class Comparator:
 
     def _with_usual_length(self, case: Case, baseline: str) -> Case:
         mirrored = case.mirrored
-        lengths = self.lengths.setdefault(mirrored.model, UsualLengths())
+        lengths = self._lengths.setdefault(mirrored.model, UsualLengths())
         usual = lengths.usual(mirrored.slice)
         if mirrored.variant == baseline:
             lengths.note(mirrored.slice, case.answer)
         expected = msgspec.structs.replace(case.expected, usual_chars=usual)
         return dataclasses.replace(case, expected=expected)
 
-    def _keep(self, case: Case) -> None:
-        kept = self.sequences.setdefault(case.mirrored.model, deque(maxlen=_KEPT_SEQUENCES))
-        if len(case.token_ids) <= _KEPT_TOKENS:
-            kept.append((case.token_ids, case.start))
-
-    # Who is shed
+    # Shedding
 
     def _eligible(self, mirrored: MirrorFrame) -> list[WatchedRun]:
         """The runs that it may count in; for the others it is shed."""
@@ -272,8 +255,8 @@ class Comparator:
         cells = self.metrics.cells
         cells.read(of.QUEUE_ITEMS, lambda: self.queue.items)
         cells.read(of.QUEUE_BYTES, lambda: self.queue.bytes)
-        cells.read(of.IN_FLIGHT, lambda: sum(self.running.values()))
-        cells.read(of.BUDGET, lambda: self.budget.balance(self.clocks.now()))
+        cells.read(of.IN_FLIGHT, lambda: sum(self._running.values()))
+        cells.read(of.BUDGET, lambda: self._facts.budget.balance(self.clocks.now()))
 
 
 def _log_fault(error: Exception, trace: str) -> None:

@@ -21,15 +21,15 @@ from penumbra.monitoring.signals.harm import Expectations, expectations
 from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.shadow.generation import (
-    Generated,
+    GenerationResult,
     Generator,
     Unanswerable,
     is_text,
     read_body,
     shadow_request,
 )
-from penumbra.router.shadow.pairs import Answered, Seen, Sides, pair_of
-from penumbra.router.shadow.scored import Scored
+from penumbra.router.shadow.pairs import ArmAnswer, ArmPair, ArmResult, pair_of
+from penumbra.router.shadow.score_result import ScoreResult
 from penumbra.router.shadow.scoring import Scorer
 from penumbra.router.shadow.watch_list import WatchedModel, WatchedRun
 from penumbra.router.upstream.port import Upstream
@@ -86,7 +86,7 @@ def read_case(mirrored: MirrorFrame, context_tokens: int | None) -> Case | ShedR
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class EngineCall:
     """What one build was asked."""
 
     work: str
@@ -99,7 +99,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ComparisonResult:
     """What came of one comparison."""
 
     pairs: dict[str, tuple[Pair, ...]]
@@ -107,7 +107,7 @@ class Finding:
     sheds: dict[str, ShedReason]
     """Candidate -> why there is none."""
     engine_seconds: float
-    turns: tuple[Turn, ...] = ()
+    turns: tuple[EngineCall, ...] = ()
     """What was asked of whom; all at once."""
 
 
@@ -139,7 +139,7 @@ class Comparison:
         self._generator = generator
         self._most_tokens = most_tokens
 
-    async def run(self) -> Finding:
+    async def run(self) -> ComparisonResult:
         """Score, have answered, and put together. Never raises, but is cancelled like any task."""
         scores, answers = await self._work()
         seconds = sum(score.seconds for score in scores.values())
@@ -156,14 +156,14 @@ class Comparison:
                 sheds[candidate] = ShedReason.BASELINE_SCORE if is_scored else ShedReason.OTHER_ARM
         turns = [self._turn("score", name, one) for name, one in scores.items()]
         turns += [self._turn("generate", name, one) for name, one in answers.items()]
-        return Finding(pairs, sheds, seconds, tuple(turns))
+        return ComparisonResult(pairs, sheds, seconds, tuple(turns))
 
-    def _turn(self, work: str, name: str, done: Scored | Generated) -> Turn:
+    def _turn(self, work: str, name: str, done: ScoreResult | GenerationResult) -> EngineCall:
         is_again = name == _AGAIN
         variant = self._model.baseline if is_again else name
-        return Turn(work, variant, is_again, done.seconds, done.problem)
+        return EngineCall(work, variant, is_again, done.seconds, done.problem)
 
-    async def _work(self) -> tuple[dict[str, Scored], dict[str, Generated]]:
+    async def _work(self) -> tuple[dict[str, ScoreResult], dict[str, GenerationResult]]:
         """Everything at once: on different engines, mostly, and each engine batches the rest."""
         case = self._case
         async with asyncio.TaskGroup() as group:
@@ -225,35 +225,36 @@ class Comparison:
     # What they did
 
     def _pairs(
-        self, run: WatchedRun, scores: dict[str, Scored], answers: dict[str, Generated]
+        self, run: WatchedRun, scores: dict[str, ScoreResult], answers: dict[str, GenerationResult]
     ) -> tuple[Pair, ...]:
         baseline, candidate = self._model.baseline, run.watch.candidate
         request_id = self._case.mirrored.request_id
         asked = run.generates(request_id)
         is_candidates = self._case.mirrored.variant == candidate
-        sides = [
-            Sides(
-                Arm.CANDIDATE,
-                Seen(scores[baseline], self._answered(baseline, answers) if asked else None),
-                Seen(scores[candidate], self._answered(candidate, answers) if asked else None),
-                is_candidates,
-            )
-        ]
+        first = self._arm(baseline, scores, answers, is_asked=asked)
+        other = self._arm(candidate, scores, answers, is_asked=asked)
+        arm_pairs = [ArmPair(Arm.CANDIDATE, first, other, is_candidates)]
         if run.runs_aa(request_id) and scores[_AGAIN].usable is not None:
             # Where the candidate answered there is no first answer of the baseline to compare with.
             both = asked and not is_candidates
-            sides.append(
-                Sides(
-                    Arm.BASELINE,
-                    Seen(scores[baseline], self._answered(baseline, answers) if both else None),
-                    Seen(scores[_AGAIN], self._answered(_AGAIN, answers) if both else None),
-                )
-            )
+            first = self._arm(baseline, scores, answers, is_asked=both)
+            again = self._arm(_AGAIN, scores, answers, is_asked=both)
+            arm_pairs.append(ArmPair(Arm.BASELINE, first, again))
         case = self._case
-        found = (pair_of(case.mirrored, case.expected, case.tokens, side) for side in sides)
+        found = (pair_of(case.mirrored, case.expected, case.tokens, arms) for arms in arm_pairs)
         return tuple(pair for pair in found if pair is not None)
 
-    def _answered(self, name: str, answers: dict[str, Generated]) -> Answered:
+    def _arm(
+        self,
+        name: str,
+        scores: dict[str, ScoreResult],
+        answers: dict[str, GenerationResult],
+        *,
+        is_asked: bool,
+    ) -> ArmResult:
+        return ArmResult(scores[name], self._answer_of(name, answers) if is_asked else None)
+
+    def _answer_of(self, name: str, answers: dict[str, GenerationResult]) -> ArmAnswer:
         if name == self._case.mirrored.variant:
-            return Answered(self._case.answer)
-        return Answered(answers[name].answer, answers[name].problem)
+            return ArmAnswer(self._case.answer)
+        return ArmAnswer(answers[name].answer, answers[name].problem)

@@ -1,6 +1,6 @@
-"""Looks after what is compared: engine gauges, health, fingerprints and self-tests, each in time.
+"""Periodic checks of the watched engines: gauges, health, fingerprints and limits, self-tests.
 
-Four loops, each an owned task. A look that fails is counted and logged, and the next one comes.
+Each is a loop in an owned task. A check that fails is counted and logged, and the next one comes.
 """
 
 import asyncio
@@ -10,11 +10,14 @@ from typing import Any
 
 from penumbra.monitoring.observations import Run, Trip
 from penumbra.router.shadow.admission import read_gauges
-from penumbra.router.shadow.comparator import Comparator
+from penumbra.router.shadow.clocks import Clocks
+from penumbra.router.shadow.engine_facts import EngineFacts
+from penumbra.router.shadow.metrics import ShadowMetrics
 from penumbra.router.shadow.reporting import Reporting
 from penumbra.router.shadow.scoring import Scorer
 from penumbra.router.shadow.selftest import built_in_sequences, run_self_test
-from penumbra.router.shadow.watch_list import WatchedModel
+from penumbra.router.shadow.settings import ShadowSettings
+from penumbra.router.shadow.watch_list import WatchedModel, WatchList
 from penumbra.router.upstream.calls import UpstreamError, fetch, fetch_json
 from penumbra.router.upstream.port import Upstream, UpstreamRequest
 
@@ -29,33 +32,41 @@ _OK = 200
 
 
 class EngineChecks:
-    """The loops of one comparator.
+    """The periodic checks of one comparator.
 
     Args:
-        comparator: Whose builds.
-        reporter: Who is told.
-        score: Scores for self-tests.
+        settings: Settings of the process.
+        watched: The models and runs whose engines are checked.
+        facts: Facts about the engines, shared with the `Comparator`.
+        outbox: Takes trips, self-tests and fingerprints.
+        clocks: Time.
+        metrics: Counts failed checks; shows health and self-tests.
     """
 
-    def __init__(self, comparator: Comparator, outbox: Reporting, scorer: Scorer) -> None:
-        self._comparator = comparator
-        self._settings = comparator.settings
+    def __init__(
+        self,
+        settings: ShadowSettings,
+        watched: WatchList,
+        facts: EngineFacts,
+        outbox: Reporting,
+        clocks: Clocks,
+        metrics: ShadowMetrics,
+    ) -> None:
+        self._settings = settings
+        self._watched = watched
+        self._facts = facts
         self._outbox = outbox
-        self._scorer = scorer
-        self._clocks = comparator.clocks
-        self._changed = asyncio.Event()
+        self._clocks = clocks
+        self._metrics = metrics
+        self._scorer = Scorer(settings.deadlines.score_seconds, clocks.now)
         self._bad_health: dict[Run, int | None] = {}
         """Bad answers in a row; None while the candidate was never seen healthy."""
         self._digests: dict[tuple[Run, str], str] = {}
         self._tests: dict[str, tuple[frozenset[Run], float]] = {}
         """Model -> the runs that its last self-test was told to, and when the next is due."""
 
-    def changed(self) -> None:
-        """The routing table changed: look at new runs at once."""
-        self._changed.set()
-
     async def run(self) -> None:
-        """Look after everything until cancelled."""
+        """Check everything until cancelled."""
         settings = self._settings
         async with asyncio.TaskGroup() as group:
             group.create_task(
@@ -67,24 +78,25 @@ class EngineChecks:
 
     async def _repeat(self, work: str, look: Callable[[], Awaitable[None]], seconds: float) -> None:
         while True:
-            await self._guarded(work, look)
+            await self._check(work, look)
             await asyncio.sleep(seconds)
 
     async def _identify(self) -> None:
         while True:
-            self._changed.clear()
-            await self._guarded("identity", self.identify)
+            # A new run is looked at as soon as its routing table is in force.
+            self._watched.has_changed.clear()
+            await self._check("identity", self.identify)
             try:
                 async with asyncio.timeout(self._settings.fingerprint_seconds):
-                    await self._changed.wait()
+                    await self._watched.has_changed.wait()
             except TimeoutError:
                 pass
 
-    async def _guarded(self, work: str, look: Callable[[], Awaitable[None]]) -> None:
+    async def _check(self, work: str, look: Callable[[], Awaitable[None]]) -> None:
         try:
             await look()
         except Exception:
-            self._comparator.metrics.faults.cell(work).value += 1
+            self._metrics.faults.cell(work).value += 1
             log.exception("attendance_failed", extra={"work": work})
 
     # Gauges
@@ -104,18 +116,18 @@ class EngineChecks:
         if answer.status == _OK:
             gauges = read_gauges(answer.body.decode("utf-8", "replace"))
         if gauges is not None:
-            self._comparator.gauges[model, variant] = (gauges, self._clocks.now())
+            self._facts.note_gauges(model, variant, gauges)
 
     # Health
 
     async def check_health(self) -> None:
         """Ask every watched candidate once; too many bad answers in a row trip."""
-        runs = self._comparator.watched.runs
+        runs = self._watched.runs
         answers = await asyncio.gather(*(self._upstream(run.run).health() for run in runs))
         self._bad_health = {run.run: self._bad_health.get(run.run) for run in runs}
         for run, is_healthy in zip(runs, answers, strict=True):
             self._note_health(run.run, is_healthy=is_healthy)
-        self._comparator.metrics.saw_health(
+        self._metrics.saw_health(
             {
                 (run.run.model, run.run.candidate): is_healthy
                 for run, is_healthy in zip(runs, answers, strict=True)
@@ -137,7 +149,7 @@ class EngineChecks:
 
     async def identify(self) -> None:
         """Read the fingerprints and limits of all builds; tell those that changed."""
-        watched = self._comparator.watched
+        watched = self._watched
         self._digests = {
             key: digest
             for key, digest in self._digests.items()
@@ -147,7 +159,7 @@ class EngineChecks:
             lengths = [await self._context(upstream) for upstream in model.upstreams.values()]
             known = [length for length in lengths if length is not None]
             if known:
-                self._comparator.context_tokens[model.name] = min(known)
+                self._facts.context_tokens[model.name] = min(known)
             await self._fingerprints(model)
 
     async def _fingerprints(self, model: WatchedModel) -> None:
@@ -174,7 +186,7 @@ class EngineChecks:
 
     async def self_test(self) -> None:
         """Test the baseline of every model with a new run, or whose last test is long ago."""
-        models = self._comparator.watched.models
+        models = self._watched.models
         self._tests = {name: test for name, test in self._tests.items() if name in models}
         for model in list(models.values()):
             runs = frozenset(run.run for run in model.runs.values())
@@ -187,27 +199,26 @@ class EngineChecks:
 
     async def _test(self, model: WatchedModel, runs: frozenset[Run]) -> None:
         settings = self._settings.self_test
-        kept = self._comparator.sequences.get(model.name)
         test, seconds = await run_self_test(
             model.upstreams[model.baseline],
-            list(kept) if kept else built_in_sequences(),
+            self._facts.recent_sequences(model.name) or built_in_sequences(),
             self._scorer.score,
             settings,
             self._clocks.wall,
         )
-        self._comparator.budget.charge(seconds)
+        self._facts.budget.charge(seconds)
         pause = settings.seconds if test.is_ok else settings.retry_seconds
         self._tests[model.name] = (runs, self._clocks.now() + pause)
-        self._comparator.metrics.tested(model.name, test)
+        self._metrics.tested(model.name, test)
         report = log.info if test.is_ok else log.error
         report("self_test", extra={"model": model.name, "detail": test.detail})
         for run in runs:
             self._outbox.self_test(run, test)
 
     def _builds(self) -> Iterator[tuple[WatchedModel, str, Upstream]]:
-        for model in list(self._comparator.watched.models.values()):
+        for model in list(self._watched.models.values()):
             for name, upstream in model.upstreams.items():
                 yield model, name, upstream
 
     def _upstream(self, run: Run) -> Upstream:
-        return self._comparator.watched.models[run.model].upstreams[run.candidate]
+        return self._watched.models[run.model].upstreams[run.candidate]

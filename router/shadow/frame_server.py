@@ -9,8 +9,8 @@ import contextlib
 import logging
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -21,26 +21,28 @@ log = logging.getLogger(__name__)
 _BACKLOG = 64
 
 
+class FrameReceiver(Protocol):
+    """Takes the frames that a `FrameServer` reads; must not block."""
+
+    def offer(self, mirrored: MirrorFrame, size_bytes: int) -> None:
+        """Take a mirrored request of so many bytes, or shed it."""
+
+    def note_malformed(self) -> None:
+        """Count a frame that could not be read; its connection is closed."""
+
+
 class FrameServer:
     """Accepts gateways and reads their frames.
 
     Args:
-        path: Where the socket is made; an old one that nobody listens on is replaced.
-        on_frame: Told of each mirrored request and of the bytes that it takes. Must not block.
-        on_malformed: Told of what was no frame; its connection is closed.
+        path: Path of the socket; an old socket without a listener is replaced.
+        receiver: Takes the frames.
         connections: Gateways at once.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        on_frame: Callable[[MirrorFrame, int], None],
-        on_malformed: Callable[[], None],
-        connections: int = 64,
-    ) -> None:
+    def __init__(self, path: Path, receiver: FrameReceiver, connections: int = 64) -> None:
         self._path = path
-        self._on_frame = on_frame
-        self._on_malformed = on_malformed
+        self._receiver = receiver
         self._limit = connections
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -99,11 +101,11 @@ class FrameServer:
                 if not 0 < length <= LARGEST_FRAME_BYTES:
                     raise msgspec.DecodeError(f"a frame of {length} bytes")
                 mirrored = read_frame(await reader.readexactly(length))
-                self._on_frame(mirrored, length)
+                self._receiver.offer(mirrored, length)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             # Not the error's text: it could quote what it could not read.
             log.warning("frame_malformed", extra={"error": type(error).__name__})
-            self._on_malformed()
+            self._receiver.note_malformed()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:

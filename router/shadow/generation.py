@@ -32,7 +32,7 @@ class Unanswerable(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Generated:
+class GenerationResult:
     """What came of one shadow answer."""
 
     seconds: float
@@ -108,7 +108,7 @@ class Generator:
         self._deadline_seconds = deadline_seconds
         self._now = now
 
-    async def answer(self, upstream: Upstream, request: UpstreamRequest) -> Generated:
+    async def answer(self, upstream: Upstream, request: UpstreamRequest) -> GenerationResult:
         """Ask once, within the deadline; never raises."""
         began = self._now()
         try:
@@ -120,11 +120,11 @@ class Generator:
                     limit_bytes=_ANSWER_BYTES,
                 )
         except TimeoutError:
-            return Generated(self._now() - began, problem=TIMEOUT)
+            return GenerationResult(self._now() - began, problem=TIMEOUT)
         except UpstreamError as error:
-            return Generated(self._now() - began, problem=error.outcome.value)
+            return GenerationResult(self._now() - began, problem=error.outcome.value)
         seconds = self._now() - began
         if raw.status != _OK:
-            return Generated(seconds, problem=f"status_{raw.status}")
+            return GenerationResult(seconds, problem=f"status_{raw.status}")
         answer = read_answer(request.path.decode("latin-1"), is_stream=False, raw=raw.body)
-        return Generated(seconds, answer, None if answer is not None else "unreadable")
+        return GenerationResult(seconds, answer, None if answer is not None else "unreadable")

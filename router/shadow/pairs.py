@@ -14,11 +14,11 @@ from penumbra.monitoring.signals.answer import Answer
 from penumbra.monitoring.signals.displacement import compare
 from penumbra.monitoring.signals.harm import Expectations, judge
 from penumbra.router.mirror.frame import MirrorFrame
-from penumbra.router.shadow.scored import Scored
+from penumbra.router.shadow.score_result import ScoreResult
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class ArmAnswer:
     """Whether an arm answered the request, and what."""
 
     answer: Answer | None = None
@@ -27,28 +27,28 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ArmResult:
     """What one arm did: the same tokens scored, and an answer where it gave one."""
 
-    scored: Scored
-    answered: Answered | None = None
+    scored: ScoreResult
+    answered: ArmAnswer | None = None
     """None if it was not asked."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sides:
+class ArmPair:
     """Who is compared with whom."""
 
     arm: Arm
-    baseline: Seen
-    candidate: Seen
+    baseline: ArmResult
+    candidate: ArmResult
     """In the A/A arm: the baseline a second time."""
     is_candidates: bool = False
     """The tokens are the candidate's: it answered the client."""
 
 
 def pair_of(
-    mirrored: MirrorFrame, expected: Expectations, tokens: int, sides: Sides
+    mirrored: MirrorFrame, expected: Expectations, tokens: int, sides: ArmPair
 ) -> Pair | None:
     """The pair, without what it cost and when; None if the baseline gave no score.
 
@@ -74,7 +74,7 @@ def pair_of(
     return _with_harm(_with_scores(pair, sides), expected, sides)
 
 
-def _missing(candidate: Seen) -> str | None:
+def _missing(candidate: ArmResult) -> str | None:
     if candidate.scored.problem is not None:
         return f"score: {candidate.scored.problem}"
     if candidate.answered is not None and candidate.answered.problem is not None:
@@ -82,7 +82,7 @@ def _missing(candidate: Seen) -> str | None:
     return None
 
 
-def _with_scores(pair: Pair, sides: Sides) -> Pair:
+def _with_scores(pair: Pair, sides: ArmPair) -> Pair:
     baseline, candidate = sides.baseline.scored.usable, sides.candidate.scored.usable
     if baseline is None or candidate is None:
         return pair
@@ -97,7 +97,7 @@ def _with_scores(pair: Pair, sides: Sides) -> Pair:
     )
 
 
-def _with_harm(pair: Pair, expected: Expectations, sides: Sides) -> Pair:
+def _with_harm(pair: Pair, expected: Expectations, sides: ArmPair) -> Pair:
     baseline, candidate = sides.baseline.answered, sides.candidate.answered
     # Not asked, or the baseline has no answer: then the pair says nothing of harm.
     if baseline is None or baseline.answer is None or candidate is None:

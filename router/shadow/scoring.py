@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 
-from penumbra.router.shadow.scored import Scored
+from penumbra.router.shadow.score_result import ScoreResult
 from penumbra.router.upstream.calls import NotFinite, UpstreamError
 from penumbra.router.upstream.port import Upstream
 
@@ -23,18 +23,18 @@ class Scorer:
         self._deadline_seconds = deadline_seconds
         self._now = now
 
-    async def score(self, upstream: Upstream, token_ids: Sequence[int], start: int) -> Scored:
+    async def score(self, upstream: Upstream, token_ids: Sequence[int], start: int) -> ScoreResult:
         """Score once: a second try would hide a build that fails now and then."""
         began = self._now()
         try:
             async with asyncio.timeout(self._deadline_seconds):
                 scores = await upstream.score(token_ids, start)
         except TimeoutError:
-            return Scored(self._now() - began, problem=TIMEOUT)
+            return ScoreResult(self._now() - began, problem=TIMEOUT)
         except NotFinite as error:
             seconds = self._now() - began
-            return Scored(seconds, problem=error.outcome.value, is_not_finite=True)
+            return ScoreResult(seconds, problem=error.outcome.value, is_not_finite=True)
         except UpstreamError as error:
-            return Scored(self._now() - began, problem=error.outcome.value)
+            return ScoreResult(self._now() - began, problem=error.outcome.value)
         is_finite = all(map(math.isfinite, scores.logprobs))
-        return Scored(self._now() - began, scores, is_not_finite=not is_finite)
+        return ScoreResult(self._now() - began, scores, is_not_finite=not is_finite)

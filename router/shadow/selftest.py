@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from penumbra.monitoring.observations import SelfTest
 from penumbra.monitoring.signals.displacement import compare
-from penumbra.router.shadow.scored import Scored
+from penumbra.router.shadow.score_result import ScoreResult
 from penumbra.router.shadow.settings import SelfTestSettings
 from penumbra.router.upstream.port import Scores, Upstream
 
@@ -34,7 +34,7 @@ def built_in_sequences() -> Sequences:
 async def run_self_test(
     upstream: Upstream,
     sequences: Sequences,
-    score: Callable[[Upstream, Sequence[int], int], Awaitable[Scored]],
+    score: Callable[[Upstream, Sequence[int], int], Awaitable[ScoreResult]],
     settings: SelfTestSettings,
     at: Callable[[], float],
 ) -> tuple[SelfTest, float]:

@@ -12,15 +12,16 @@ import uvicorn
 
 from penumbra.monitoring.telemetry import comparator as of
 from penumbra.monitoring.tracing.tracer import Tracer
-from penumbra.router.flags.routing_table import Snapshot, Variant
+from penumbra.router.flags.routing_table import Variant
 from penumbra.router.link.client import ControlLink, Duties
 from penumbra.router.link.observation_outbox import ObservationOutbox
 from penumbra.router.listening import announced, bind
 from penumbra.router.shadow.asgi import build_internal_app
-from penumbra.router.shadow.comparator import Clocks, Comparator
+from penumbra.router.shadow.clocks import Clocks
+from penumbra.router.shadow.comparator import Comparator
 from penumbra.router.shadow.engine_checks import EngineChecks
+from penumbra.router.shadow.engine_facts import EngineFacts
 from penumbra.router.shadow.frame_server import FrameServer, nice
-from penumbra.router.shadow.scoring import Scorer
 from penumbra.router.shadow.settings import ShadowSettings
 from penumbra.router.shadow.watch_list import Connect, WatchList
 from penumbra.router.upstream.http import HttpUpstream
@@ -31,8 +32,6 @@ log = logging.getLogger(__name__)
 
 _LAST_REPORT_SECONDS = 3.0
 _LOOK_SECONDS = 0.02
-_ALIVE_SECONDS = 5.0
-"""A comparator that did not look at its queue for this long gives no sign of life."""
 _CONNECTIONS = 64
 
 
@@ -54,32 +53,25 @@ async def run_comparator(
     clocks = Clocks(time.monotonic, lambda: dt.datetime.now(dt.UTC).timestamp())
     outbox = ObservationOutbox(settings.comparator_id, secrets.token_hex(8))
     watched = WatchList(_connector(settings), settings.bets)
-    comparator = Comparator(settings, watched, outbox, clocks, tracer)
-    engine_checks = EngineChecks(
-        comparator, outbox, Scorer(settings.deadlines.score_seconds, clocks.now)
-    )
-
-    def apply(snapshot: Snapshot) -> None:
-        watched.apply(snapshot)
-        engine_checks.changed()
-
+    facts = EngineFacts(settings, clocks)
+    comparator = Comparator(settings, watched, facts, outbox, clocks, tracer)
+    engine_checks = EngineChecks(settings, watched, facts, outbox, clocks, comparator.metrics)
     internal = _internal_socket(settings)
     duties = Duties(
         outbox=outbox,
-        is_comparing=lambda: clocks.now() - comparator.last_look < _ALIVE_SECONDS,
+        is_comparing=comparator.is_comparing,
         machine=settings.machine,
         metrics=_announced(settings, internal),
     )
     link = ControlLink(
-        settings.control_url, control_token or "", settings.comparator_id, apply, duties=duties
+        settings.control_url,
+        control_token or "",
+        settings.comparator_id,
+        watched.apply,
+        duties=duties,
     )
     _expose_link(comparator, outbox, link)
-    frames = FrameServer(
-        settings.socket_path,
-        comparator.offer,
-        lambda: _count_malformed(comparator),
-        settings.limits.connections,
-    )
+    frames = FrameServer(settings.socket_path, comparator, settings.limits.connections)
     async with asyncio.TaskGroup() as group:
         linked = group.create_task(link.run())
         work = [group.create_task(part.run()) for part in (frames, comparator, engine_checks)]
@@ -116,10 +108,6 @@ def _expose_link(comparator: Comparator, outbox: ObservationOutbox, link: Contro
     cells = comparator.metrics.cells
     cells.read(of.OBSERVATIONS_DROPPED, lambda: outbox.dropped)
     cells.read(of.CONTROL_CONNECTED, lambda: link.is_connected)
-
-
-def _count_malformed(comparator: Comparator) -> None:
-    comparator.metrics.malformed.value += 1
 
 
 def _connector(settings: ShadowSettings) -> Connect:

@@ -11,11 +11,11 @@ from penumbra.monitoring.tracing.context import TraceContext, read_traceparent
 from penumbra.monitoring.tracing.span import Span, SpanKind
 from penumbra.monitoring.tracing.tracer import Tracer
 from penumbra.router.mirror.frame import MirrorFrame
-from penumbra.router.shadow.comparison import Finding, Turn
+from penumbra.router.shadow.comparison import ComparisonResult, EngineCall
 
 
 def trace_comparison(
-    tracer: Tracer | None, mirrored: MirrorFrame, finding: Finding, began: float
+    tracer: Tracer | None, mirrored: MirrorFrame, finding: ComparisonResult, began: float
 ) -> None:
     """Record what a comparison came to.
 
@@ -57,7 +57,7 @@ def trace_comparison(
 
 
 def _turn_span(
-    turn: Turn,
+    turn: EngineCall,
     context: TraceContext,
     parent: TraceContext,
     began: float,
@@ -79,7 +79,7 @@ def _turn_span(
     )
 
 
-def _about(mirrored: MirrorFrame, candidate: str, finding: Finding) -> dict[str, Any]:
+def _about(mirrored: MirrorFrame, candidate: str, finding: ComparisonResult) -> dict[str, Any]:
     about: dict[str, Any] = {
         "penumbra.model": mirrored.model,
         "penumbra.candidate": candidate,

@@ -1,5 +1,6 @@
 """What is watched now: models, builds and runs of the routing table, and who had their turn."""
 
+import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -88,6 +89,9 @@ class WatchList:
         self._upstreams: dict[tuple[str, str, str | None], Upstream] = {}
         self.models: dict[str, WatchedModel] = {}
         self.epoch = 0
+        """Epoch of the routing table in force; 0 before the first."""
+        self.has_changed = asyncio.Event()
+        """Set when a routing table comes into force. A reader clears it before it waits."""
 
     @property
     def runs(self) -> list[WatchedRun]:
@@ -106,6 +110,7 @@ class WatchList:
         self.models, self._upstreams, self.epoch = models, upstreams, snapshot.epoch
         for upstream in retired:
             _close(upstream)
+        self.has_changed.set()
 
     def close(self) -> None:
         """Close all connections that are idle, the others when their answer ends."""

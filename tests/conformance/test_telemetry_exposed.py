@@ -20,7 +20,9 @@ from penumbra.router.gateway.gateway import Gateway
 from penumbra.router.link.observation_outbox import ObservationOutbox
 from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.settings import GatewaySettings
-from penumbra.router.shadow.comparator import Clocks, Comparator
+from penumbra.router.shadow.clocks import Clocks
+from penumbra.router.shadow.comparator import Comparator
+from penumbra.router.shadow.engine_facts import EngineFacts
 from penumbra.router.shadow.server import _expose_link
 from penumbra.router.shadow.settings import ShadowSettings
 from penumbra.router.shadow.watch_list import WatchList
@@ -64,7 +66,8 @@ def comparator_families(folder: Path) -> dict[str, Family]:
     settings = ShadowSettings(control_url="http://127.0.0.1:9", socket_path=folder / "s")
     reporter = ObservationOutbox("comparator-0", "x")
     clocks = Clocks(lambda: 0.0, lambda: 0.0)
-    comparator = Comparator(settings, WatchList(lambda *_: None, 10), reporter, clocks)  # type: ignore[arg-type, return-value]
+    watched = WatchList(lambda *_: None, 10)  # type: ignore[arg-type, return-value]
+    comparator = Comparator(settings, watched, EngineFacts(settings, clocks), reporter, clocks)
     metrics = comparator.metrics
 
     class Link:

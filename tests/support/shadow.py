@@ -12,7 +12,9 @@ from penumbra.monitoring.observations import Pair, Run, SelfTest, Trip
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Variant, Watch
 from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.shadow.admission import Gauges
-from penumbra.router.shadow.comparator import Clocks, Comparator
+from penumbra.router.shadow.clocks import Clocks
+from penumbra.router.shadow.comparator import Comparator
+from penumbra.router.shadow.engine_facts import EngineFacts
 from penumbra.router.shadow.settings import ShadowSettings
 from penumbra.router.shadow.watch_list import WatchList
 from penumbra.router.upstream.fake import (
@@ -141,7 +143,9 @@ class Bench:
         self.settings = ShadowSettings.model_validate(told)
         self.watched = WatchList(self._connect, self.settings.bets)
         clocks = Clocks(self.time.now, lambda: 1_800_000_000.0 + self.time.seconds)
-        self.comparator = Comparator(self.settings, self.watched, self.reports, clocks)
+        self.clocks = clocks
+        self.facts = EngineFacts(self.settings, clocks)
+        self.comparator = Comparator(self.settings, self.watched, self.facts, self.reports, clocks)
         self.apply(1, *watches)
 
     def apply(self, epoch: int, *watches: Watch) -> None:
@@ -156,8 +160,7 @@ class Bench:
     def report_gauges(self, **busy: Gauges) -> None:
         """Every engine tells now how busy it is: idle, unless said."""
         for name in self.builds:
-            told = busy.get(name, Gauges(0, 0, 0.0))
-            self.comparator.gauges["demo", name] = (told, self.time.seconds)
+            self.facts.note_gauges("demo", name, busy.get(name, Gauges(0, 0, 0.0)))
 
     @property
     def pairs(self) -> list[Pair]:

@@ -2,7 +2,6 @@ import pytest
 
 from penumbra.router.flags.routing_table import Watch
 from penumbra.router.shadow.engine_checks import UNHEALTHY, EngineChecks
-from penumbra.router.shadow.scoring import Scorer
 from penumbra.router.shadow.settings import ShadowSettings
 from penumbra.router.upstream.fake import whole
 from tests.support.mirrored import ANSWER_IDS, PROMPT_IDS
@@ -11,20 +10,26 @@ from tests.support.shadow import HANGING, Bench, watch
 
 def attended(*watches: Watch, **settings: object) -> tuple[Bench, EngineChecks]:
     bench = Bench(*watches, **settings)
-    scorer = Scorer(bench.settings.deadlines.score_seconds, bench.time.now)
-    return bench, EngineChecks(bench.comparator, bench.reports, scorer)
+    return bench, EngineChecks(
+        bench.settings,
+        bench.watched,
+        bench.facts,
+        bench.reports,
+        bench.clocks,
+        bench.comparator.metrics,
+    )
 
 
 async def test_gauges_are_read_from_every_build_and_grow_stale() -> None:
     bench, engine_checks = attended(watch())
     bench.builds["int8"].running = 5
     await engine_checks.read_gauges()
-    found = bench.comparator.fresh_gauges("demo", "int8")
+    found = bench.facts.fresh_gauges("demo", "int8")
     assert found is not None
     assert (found.running, found.waiting) == (5, 0)
-    assert bench.comparator.fresh_gauges("demo", "full") is not None
+    assert bench.facts.fresh_gauges("demo", "full") is not None
     bench.time.seconds += 4
-    assert bench.comparator.fresh_gauges("demo", "int8") is None
+    assert bench.facts.fresh_gauges("demo", "int8") is None
 
 
 async def test_an_unhealthy_candidate_trips_once_after_so_many_bad_answers() -> None:
@@ -80,7 +85,7 @@ async def test_the_shortest_context_of_the_builds_counts() -> None:
     bench, engine_checks = attended(watch())
     bench.builds["int8"].context_tokens = 512
     await engine_checks.identify()
-    assert bench.comparator.context_tokens == {"demo": 512}
+    assert bench.facts.context_tokens == {"demo": 512}
 
 
 async def test_the_self_test_is_told_to_every_run_at_start_and_every_hour() -> None:
@@ -107,7 +112,8 @@ async def test_a_new_run_is_tested_at_once() -> None:
 async def test_the_self_test_uses_what_was_compared_last() -> None:
     bench, engine_checks = attended(watch())
     ids = [*PROMPT_IDS, *ANSWER_IDS]
-    bench.comparator.sequences["demo"] = [(ids, 4), (ids[:6], 3)]  # type: ignore[assignment]
+    bench.facts.note_sequence("demo", ids, 4)
+    bench.facts.note_sequence("demo", ids[:6], 3)
     await engine_checks.self_test()
     asked = [body["prompt"] for body in bench.builds["full"].scores]
     # The second time in another order: a cache that changes the answer is found out.
@@ -117,7 +123,7 @@ async def test_the_self_test_uses_what_was_compared_last() -> None:
 async def test_a_baseline_that_contradicts_itself_fails_and_is_tested_again_soon() -> None:
     bench, engine_checks = attended(watch())
     ids = [*PROMPT_IDS, *ANSWER_IDS]
-    bench.comparator.sequences["demo"] = [(ids, 4)]  # type: ignore[assignment]
+    bench.facts.note_sequence("demo", ids, 4)
     rows = [None, *({str(token): {"logprob": -9.0, "rank": 2}} for token in ids[1:])]
     bench.builds["full"].first_scores = [whole({"choices": [{"prompt_logprobs": rows}]})]
     await engine_checks.self_test()
@@ -155,7 +161,7 @@ async def test_a_baseline_that_still_starts_is_tested_when_it_is_there() -> None
 async def test_small_differences_everywhere_fail_by_their_mean(shift: float, is_ok: bool) -> None:
     bench, engine_checks = attended(watch())
     ids = [*PROMPT_IDS, *ANSWER_IDS]
-    bench.comparator.sequences["demo"] = [(ids, 4)]  # type: ignore[assignment]
+    bench.facts.note_sequence("demo", ids, 4)
     build = bench.builds["full"]
     rows = [None, *({str(token): {"logprob": -2.0, "rank": 2}} for token in ids[1:])]
     lower = [None, *({str(token): {"logprob": -2.0 - shift, "rank": 2}} for token in ids[1:])]

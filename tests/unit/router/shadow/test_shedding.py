@@ -105,7 +105,7 @@ async def test_busy_engines_are_left_alone_and_the_request_is_shed_in_time() -> 
 
 async def test_a_spent_budget_stops_comparing_until_it_is_refilled() -> None:
     bench = Bench(watch(), budget={"engine_seconds_per_minute": 60})
-    bench.comparator.budget.charge(65)
+    bench.facts.budget.charge(65)
     async with running(bench):
         bench.comparator.offer(mirrored("r", answered_at=bench.time.seconds), 100)
         await asyncio.sleep(0.02)
@@ -155,11 +155,11 @@ async def test_what_cannot_be_compared_is_shed_with_its_reason(
 
 async def test_an_answer_that_filled_the_context_is_scored_but_for_its_end() -> None:
     bench = Bench(watch())
-    bench.comparator.context_tokens["demo"] = len(PROMPT_IDS) + len(ANSWER_IDS)
+    bench.facts.context_tokens["demo"] = len(PROMPT_IDS) + len(ANSWER_IDS)
     await compare(bench, mirrored())
     assert [pair.tokens for pair in bench.pairs] == [len(ANSWER_IDS) - 1]
     full = Bench(watch())
-    full.comparator.context_tokens["demo"] = len(PROMPT_IDS) + 1
+    full.facts.context_tokens["demo"] = len(PROMPT_IDS) + 1
     await compare(full, mirrored())
     assert full.reports.sheds == [("int8", "too_long")]
 
@@ -199,5 +199,5 @@ async def test_what_a_comparison_took_is_charged_once() -> None:
     bench.comparator._scorer._now = lambda: 2000.0 + next(ticks)
     await compare(bench, mirrored(candidates=("int8", "int4")), expected=2)
     total = sum(pair.engine_seconds for pair in bench.pairs)
-    assert total == pytest.approx(bench.comparator.budget.spent)
+    assert total == pytest.approx(bench.facts.budget.spent)
     assert total > 0

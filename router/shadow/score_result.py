@@ -6,7 +6,7 @@ from penumbra.router.upstream.port import Scores
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ScoreResult:
     """What came of one score."""
 
     seconds: float
