@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -19,8 +18,8 @@ from penumbra.monitoring.observations import Pair, Report
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Variant, Watch
 from penumbra.router.link.messages import Stored, encode, from_gateway, push_of
 from penumbra.router.mirror.frame import MirrorFrame, frame
+from tests.support.gateway_process import ROOT, free_port
 
-ROOT = Path(__file__).parents[2]
 WAIT_SECONDS = 15.0
 
 
@@ -142,7 +141,7 @@ async def comparator(folder: Path, control_url: str, **settings: Any) -> AsyncIt
 async def start(folder: Path, control_url: str, **settings: Any) -> Process:
     """Start a comparator and wait for nothing; `environment` has more variables of its own."""
     environment = settings.pop("environment", {})
-    port = settings.pop("internal_port", None) or _free_port()
+    port = settings.pop("internal_port", None) or free_port()
     token = settings.pop("token", "token")
     socket_path = folder / "shadow.sock"
     told = {
@@ -168,10 +167,3 @@ async def start(folder: Path, control_url: str, **settings: Any) -> Process:
             stderr=output,
         )
     return Process(process, socket_path, port, log)
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port

@@ -191,14 +191,35 @@ def eventually(
         time.sleep(0.005)
 
 
-def free_port() -> int:
-    """A loopback port that is free."""
-    chooser = random.Random()
-    while True:
-        port = chooser.choice(_PORTS)
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
+def free_port(in_a_row: int = 1) -> int:
+    """The first of some loopback ports in a row that nothing listens on.
+
+    No port is returned twice to a pytest process, and the workers of a parallel run choose from
+    ranges of their own: a port stays free until the process that it is for has started.
+    """
+    ports = _worker_ports()
+    for _ in range(10_000):
+        first = random.SystemRandom().choice(ports[: len(ports) - in_a_row])
+        chosen = set(range(first, first + in_a_row))
+        if not chosen & _returned and not any(map(_is_listening, chosen)):
+            _returned.update(chosen)
+            return first
+    raise AssertionError(f"found no {in_a_row} free ports of {ports}")
+
+
+_returned: set[int] = set()
+
+
+def _worker_ports() -> range:
+    """The ports of this pytest-xdist worker: all of them where tests are not run in parallel."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    size = len(_PORTS) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    return _PORTS[number * size : (number + 1) * size]
+
+
+def _is_listening(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def key_settings(tenant: str, key: str, **more: Any) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class Installation:
         self.config = folder / "penumbra.yaml"
         self.output = folder / "up.out"
         self.port = free_port()
-        internal = _free_ports_in_a_row(processes)
+        internal = free_port(in_a_row=processes)
         spec = {
             "state_dir": str(self.state_dir),
             "models": models,
@@ -142,15 +142,3 @@ def still_running(processes: list[psutil.Process], seconds: float) -> list[str]:
     """Which of these are there after so long; nothing is waited for once all are gone."""
     _, alive = psutil.wait_procs(processes, timeout=seconds)
     return [f"{process.pid} {' '.join(process.cmdline())[:100]}" for process in alive]
-
-
-def _free_ports_in_a_row(count: int) -> int:
-    while True:
-        first = free_port()
-        if all(_is_free(first + index) for index in range(1, count)):
-            return first
-
-
-def _is_free(port: int) -> bool:
-    listening = {one.laddr.port for one in psutil.net_connections("tcp") if one.laddr}
-    return port not in listening
