@@ -24,7 +24,7 @@ from penumbra.deployments.api.flag_schemas import (
     SplitBody,
     UnpinBody,
 )
-from penumbra.deployments.control.controller import Change, Controller, Edit
+from penumbra.deployments.control.controller import Controller
 from penumbra.deployments.errors import (
     FlagRefused,
     NotFound,
@@ -33,6 +33,7 @@ from penumbra.deployments.errors import (
 )
 from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.deployments.history import flag_edits
+from penumbra.deployments.history.changes import Change
 from penumbra.deployments.history.events import Kind
 from penumbra.deployments.history.state import fold
 from penumbra.router.flags.flagd_export import to_flagd
@@ -96,56 +97,50 @@ def viewer_of(access: Access) -> Any:
 
 
 def _add_verbs(router: APIRouter, controller: Controller, access: Access) -> None:
-    operator = caller_of(access, Role.OPERATOR)
-    Operator = Annotated[Caller, operator]  # noqa: N806 - a type
+    Operator = Annotated[Caller, caller_of(access, Role.OPERATOR)]  # noqa: N806 - a type
 
-    async def change(
-        kind: Kind, name: str, edit: Edit, why: tuple[Caller, ReasonBody], epoch: str | None
-    ) -> ChangeView:
-        caller, body = why
-        return await _changed(controller, kind, {name: edit}, caller, body.reason, _epoch(epoch))
+    async def apply(change: Change) -> ChangeView:
+        return ChangeView.of(await controller.apply(change))
 
     @router.post("/flags/{model:path}/kill", tags=["flags"])
     async def kill(
         model: str, body: ReasonBody, caller: Operator, if_match: IfMatch = None
     ) -> ChangeView:
-        """Everybody gets the baseline."""
-        return await change(Kind.KILL, model, flag_edits.set_killed(True), (caller, body), if_match)
+        """Give every client the baseline."""
+        edits = {model: flag_edits.set_killed(True)}
+        return await apply(Change(Kind.KILL, caller.actor, body.reason, edits, _epoch(if_match)))
 
     @router.post("/flags/{model:path}/unkill", tags=["flags"])
     async def unkill(
         model: str, body: ReasonBody, caller: Operator, if_match: IfMatch = None
     ) -> ChangeView:
-        """Take the kill switch back."""
-        return await change(
-            Kind.UNKILL, model, flag_edits.set_killed(False), (caller, body), if_match
-        )
+        """Undo a kill: the flag decides again."""
+        edits = {model: flag_edits.set_killed(False)}
+        return await apply(Change(Kind.UNKILL, caller.actor, body.reason, edits, _epoch(if_match)))
 
     @router.post("/flags/{model:path}/pin", tags=["flags"])
     async def pin(
         model: str, body: PinBody, caller: Operator, if_match: IfMatch = None
     ) -> ChangeView:
-        """One tenant, or one user or session, always gets this variant."""
-        return await change(
-            Kind.PIN, model, flag_edits.add_pin(body.pin()), (caller, body), if_match
-        )
+        """Always give this variant to one tenant, or to one user or session."""
+        edits = {model: flag_edits.add_pin(body.pin())}
+        return await apply(Change(Kind.PIN, caller.actor, body.reason, edits, _epoch(if_match)))
 
     @router.post("/flags/{model:path}/unpin", tags=["flags"])
     async def unpin(
         model: str, body: UnpinBody, caller: Operator, if_match: IfMatch = None
     ) -> ChangeView:
-        """Take a pin back."""
-        edit = flag_edits.remove_pin(body.kind, body.subject)
-        return await change(Kind.UNPIN, model, edit, (caller, body), if_match)
+        """Remove a pin."""
+        edits = {model: flag_edits.remove_pin(body.kind, body.subject)}
+        return await apply(Change(Kind.UNPIN, caller.actor, body.reason, edits, _epoch(if_match)))
 
     @router.post("/flags/{model:path}/split", tags=["flags"])
     async def split(
         model: str, body: SplitBody, caller: Operator, if_match: IfMatch = None
     ) -> ChangeView:
-        """Set all shares; a candidate that is left out has none."""
-        return await change(
-            Kind.SPLIT, model, flag_edits.set_split(body.split), (caller, body), if_match
-        )
+        """Set all shares; a candidate that is left out gets no share."""
+        edits = {model: flag_edits.set_split(body.split)}
+        return await apply(Change(Kind.SPLIT, caller.actor, body.reason, edits, _epoch(if_match)))
 
 
 def _add_flags(router: APIRouter, controller: Controller, access: Access) -> None:
@@ -176,8 +171,9 @@ def _add_flags(router: APIRouter, controller: Controller, access: Access) -> Non
                 "wanted the header `if-match: EPOCH`, the epoch at which you read the flag",
                 param="if-match",
             )
-        edit = {model: flag_edits.replace_with(body.flag)}
-        return await _changed(controller, Kind.SET, edit, caller, body.reason, epoch)
+        edits = {model: flag_edits.replace_with(body.flag)}
+        change = Change(Kind.SET, caller.actor, body.reason, edits, epoch)
+        return ChangeView.of(await controller.apply(change))
 
 
 def _add_flagd(router: APIRouter, controller: Controller, access: Access) -> None:
@@ -198,10 +194,9 @@ def _add_flagd(router: APIRouter, controller: Controller, access: Access) -> Non
             flags = from_flagd(body.flagd, controller.state.models)
         except FlagdInvalid as error:
             raise FlagRefused(str(error), param="flagd") from error
-        wanted = {name: flag_edits.import_over(flag) for name, flag in flags.items()}
-        return await _changed(
-            controller, Kind.IMPORT, wanted, caller, body.reason, _epoch(if_match)
-        )
+        edits = {name: flag_edits.import_over(flag) for name, flag in flags.items()}
+        change = Change(Kind.IMPORT, caller.actor, body.reason, edits, _epoch(if_match))
+        return ChangeView.of(await controller.apply(change))
 
 
 def _add_history(router: APIRouter, controller: Controller, access: Access) -> None:
@@ -227,18 +222,6 @@ def _add_history(router: APIRouter, controller: Controller, access: Access) -> N
         if not 0 < epoch <= controller.state.epoch:
             raise NotFound(f"found no epoch {epoch}, wanted 1 to {controller.state.epoch}")
         return await controller.read(lambda store: fold(store.events(until=epoch)).snapshot())
-
-
-async def _changed(
-    controller: Controller,
-    kind: Kind,
-    wanted: Mapping[str, Edit],
-    caller: Caller,
-    reason: str,
-    epoch: int | None,
-) -> ChangeView:
-    change = Change(kind, caller.actor, reason, wanted, epoch)
-    return ChangeView.of(await controller.apply(change))
 
 
 def _model(models: Mapping[str, ModelSnapshot], name: str) -> ModelSnapshot:

@@ -1,12 +1,13 @@
-"""The routes under /admin/v1/rollouts."""
+"""Routes under /admin/v1/rollouts: read rollouts, begin, steer and end them."""
 
 import asyncio
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 
 from penumbra.deployments.api.access import Access, Caller, Role
 from penumbra.deployments.api.flag_routes import ERRORS, caller_of, viewer_of
@@ -32,12 +33,12 @@ Model = Annotated[str, Query(description="The model's public name.")]
 def rollouts_router(
     rollouts: RolloutService, controller: Controller, access: Access, now: Now
 ) -> APIRouter:
-    """All routes of rollouts.
+    """Builds all routes of rollouts.
 
     Args:
         rollouts: Started.
-        controller: Whose rollouts they are.
-        access: Who may do what.
+        controller: The controller that owns the rollouts.
+        access: The tokens and roles.
         now: Wall clock.
     """
     router = APIRouter(prefix="/admin/v1/rollouts", tags=["rollouts"], responses=ERRORS)
@@ -53,26 +54,29 @@ def _add_views(
 ) -> None:
     @router.get("", dependencies=[viewer_of(access)])
     async def list_rollouts() -> RolloutsView:
-        """All rollouts."""
+        """List all rollouts."""
         state = controller.state
-        views = [summary_view(one, rollouts.bench.evidence(one)) for one in state.rollouts.values()]
+        views = [
+            summary_view(rollout, rollouts.evidence_book.evidence(rollout))
+            for rollout in state.rollouts.values()
+        ]
         return RolloutsView(epoch=state.epoch, rollouts=views)
 
     @router.get("/{candidate}", dependencies=[viewer_of(access)])
     async def read_rollout(candidate: str, model: Model) -> RolloutView:
-        """Everything about one: evidence by signal and slice, the verdict, what is missing."""
+        """Show one rollout: evidence by signal and slice, the verdict, and unmet conditions."""
         key = model, candidate
         rollouts.rollout(key)
         last = await controller.read(lambda store: last_rollback(store, key))
         rollout = rollouts.rollout(key)
-        evidence = rollouts.bench.evidence(rollout)
+        evidence = rollouts.evidence_book.evidence(rollout)
         return await asyncio.to_thread(
             rollout_view(controller.state, rollout, evidence, now(), last)
         )
 
     @router.get("/{candidate}/explain", dependencies=[viewer_of(access)])
     async def explain_rollout(candidate: str, model: Model) -> ExplainView:
-        """Why the guard acted the last time, and the verdict computed anew."""
+        """Explain the last rollback or quarantine, and compute its verdict anew."""
         rollouts.rollout((model, candidate))
         return await controller.read(lambda store: explain(store, (model, candidate)))
 
@@ -84,120 +88,104 @@ def _add_apply(
     async def apply_rollout(
         body: ApplyBody, caller: Annotated[Caller, caller_of(access, Role.OPERATOR)]
     ) -> RolloutChangeView:
-        """Begin a rollout in shadow; with another spec than before, begin it anew.
+        """Begin a rollout in shadow. A spec that differs from the current one begins it anew.
 
-        The same spec again changes nothing.
+        Sending the same spec again changes nothing.
         """
         name = uuid.uuid4().hex[:12]
 
         def make() -> Rollout:
             return operator_actions.apply(controller.state, body.spec, body.reason, now(), name)
 
-        return _changed(rollouts, await rollouts.put(make, caller.actor, body.reason))
+        result = await rollouts.put(make, caller.actor, body.reason)
+        return _change_view(rollouts, result)
 
 
 def _add_verbs(
     router: APIRouter, rollouts: RolloutService, controller: Controller, access: Access, now: Now
 ) -> None:
-    Operator = Annotated[Caller, caller_of(access, Role.OPERATOR)]  # noqa: N806 - a type
+    OperatorCommand = Annotated[_Command, _command_of(rollouts, access, Role.OPERATOR)]  # noqa: N806 - a type
 
     @router.post("/{candidate}/promote")
-    async def promote(
-        candidate: str, model: Model, body: ReasonBody, caller: Operator
-    ) -> RolloutChangeView:
-        """One stage on, without waiting for its time; everything else must be there."""
+    async def promote(command: OperatorCommand) -> RolloutChangeView:
+        """Advance one stage before its minimum time is over; all other conditions must be met."""
 
         def edit(rollout: Rollout) -> Rollout:
-            findings = rollouts.bench.findings(rollout)
+            findings = rollouts.evidence_book.findings(rollout)
             return operator_actions.promote(controller.state, rollout, findings, now())
 
-        return await _edited(rollouts, (model, candidate), edit, caller, body)
+        return await command.run(edit)
 
     @router.post("/{candidate}/hold")
-    async def hold(
-        candidate: str, model: Model, body: ReasonBody, caller: Operator
-    ) -> RolloutChangeView:
-        """Keep the share, and advance no more."""
-        return await _edited(
-            rollouts,
-            (model, candidate),
-            lambda one: operator_actions.hold(one, body.reason),
-            caller,
-            body,
-        )
+    async def hold(command: OperatorCommand) -> RolloutChangeView:
+        """Keep the share, and do not advance until the rollout is resumed."""
+        return await command.run(lambda rollout: operator_actions.hold(rollout, command.reason))
 
     @router.post("/{candidate}/resume")
-    async def resume(
-        candidate: str, model: Model, body: ReasonBody, caller: Operator
-    ) -> RolloutChangeView:
-        """Advance again."""
-        return await _edited(
-            rollouts,
-            (model, candidate),
-            lambda one: operator_actions.resume(one, body.reason),
-            caller,
-            body,
-        )
+    async def resume(command: OperatorCommand) -> RolloutChangeView:
+        """End a hold: the rollout advances again."""
+        return await command.run(lambda rollout: operator_actions.resume(rollout, command.reason))
 
     @router.post("/{candidate}/rollback")
-    async def rollback(
-        candidate: str, model: Model, body: ReasonBody, caller: Operator
-    ) -> RolloutChangeView:
-        """Everybody gets the baseline, until the rollout is re-armed."""
-        return await _edited(
-            rollouts,
-            (model, candidate),
-            lambda one: operator_actions.rollback(one, body.reason, now()),
-            caller,
-            body,
+    async def rollback(command: OperatorCommand) -> RolloutChangeView:
+        """Give every client the baseline until the rollout is re-armed."""
+        return await command.run(
+            lambda rollout: operator_actions.rollback(rollout, command.reason, now())
         )
 
 
 def _add_admin_verbs(
     router: APIRouter, rollouts: RolloutService, controller: Controller, access: Access, now: Now
 ) -> None:
-    Admin = Annotated[Caller, caller_of(access, Role.ADMIN)]  # noqa: N806 - a type
+    AdminCommand = Annotated[_Command, _command_of(rollouts, access, Role.ADMIN)]  # noqa: N806 - a type
 
     @router.post("/{candidate}/rearm")
-    async def rearm(
-        candidate: str, model: Model, body: ReasonBody, caller: Admin
-    ) -> RolloutChangeView:
-        """Take a rollback back: shadow again, with fresh evidence."""
-        return await _edited(
-            rollouts,
-            (model, candidate),
-            lambda one: operator_actions.rearm(controller.state, one, body.reason, now()),
-            caller,
-            body,
+    async def rearm(command: AdminCommand) -> RolloutChangeView:
+        """Undo a rollback: begin in shadow again, with fresh evidence."""
+        return await command.run(
+            lambda rollout: operator_actions.rearm(controller.state, rollout, command.reason, now())
         )
 
     @router.post("/{candidate}/end")
-    async def end(
-        candidate: str, model: Model, body: ReasonBody, caller: Admin
-    ) -> RolloutChangeView:
-        """Compare no more, and take the candidate's share away."""
-        return await _edited(
-            rollouts,
-            (model, candidate),
-            lambda one: operator_actions.end(one, body.reason, now()),
-            caller,
-            body,
+    async def end(command: AdminCommand) -> RolloutChangeView:
+        """End the rollout: stop comparing, and take the candidate's share away."""
+        return await command.run(
+            lambda rollout: operator_actions.end(rollout, command.reason, now())
         )
 
 
-async def _edited(
-    rollouts: RolloutService,
-    key: Key,
-    edit: Callable[[Rollout], Rollout],
-    caller: Caller,
-    body: ReasonBody,
-) -> RolloutChangeView:
-    return _changed(rollouts, await rollouts.change(key, edit, caller.actor, body.reason))
+@dataclass(frozen=True, slots=True)
+class _Command:
+    """A caller's request to change one rollout."""
+
+    rollouts: RolloutService
+    key: Key
+    actor: str
+    reason: str
+
+    async def run(self, edit: Callable[[Rollout], Rollout]) -> RolloutChangeView:
+        """Changes the rollout, and shows it as it is then."""
+        result = await self.rollouts.change(self.key, edit, self.actor, self.reason)
+        return _change_view(self.rollouts, result)
 
 
-def _changed(rollouts: RolloutService, kept: ChangeResult) -> RolloutChangeView:
+def _command_of(rollouts: RolloutService, access: Access, least: Role) -> Any:
+    """Makes the dependency that reads a command of a caller whose role is at least `least`."""
+
+    def read(
+        candidate: str,
+        model: Model,
+        body: ReasonBody,
+        caller: Annotated[Caller, caller_of(access, least)],
+    ) -> _Command:
+        return _Command(rollouts, (model, candidate), caller.actor, body.reason)
+
+    return Depends(read)
+
+
+def _change_view(rollouts: RolloutService, result: ChangeResult) -> RolloutChangeView:
     return RolloutChangeView(
-        epoch=kept.epoch,
-        changed=kept.is_changed,
-        rollout=summary_view(kept.rollout, rollouts.bench.evidence(kept.rollout)),
+        epoch=result.epoch,
+        changed=result.is_changed,
+        rollout=summary_view(result.rollout, rollouts.evidence_book.evidence(result.rollout)),
     )
