@@ -1,4 +1,4 @@
-"""Runs the control process: opens the store, takes over the configuration, serves until told."""
+"""Runs the control process: opens the store, applies the configuration, serves until a signal."""
 
 import asyncio
 import functools
@@ -64,71 +64,92 @@ class ControlPlane:
     controller: Controller
     gateways: Publisher
     comparators: Publisher
-    desks: tuple[LinkInbox, LinkInbox]
-    """Who hears the gateways, and who the comparators."""
-    heart: ControlTick
+    gateway_inbox: LinkInbox
+    comparator_inbox: LinkInbox
+    tick: ControlTick
     rollouts: RolloutService
-    ends: IntervalCache
-    """Of the intervals that are exposed."""
-    roll: ProcessRegistry
-    """Where gateways and comparators have their metrics."""
-    alerts: AlertHandler
+    interval_cache: IntervalCache
+    """Confidence bounds for the metrics."""
+    registry: ProcessRegistry
+    """Addresses of the metrics of gateways and comparators."""
+    alert_handler: AlertHandler
 
 
-def open_plane(spec: PenumbraSpec) -> ControlPlane:
-    """The parts, on the configuration's store; the controller is still to be started.
+def open_plane(spec: PenumbraSpec, tracer: Tracer | None = None) -> ControlPlane:
+    """Make the parts on the configuration's store; the controller is still to be started.
+
+    Args:
+        spec: The configuration.
+        tracer: Records decisions and rollbacks; None: tracing is off.
 
     Raises:
         StoreUnavailable: The store cannot be opened.
     """
     now = time.monotonic
     store = Store(spec.store_url)
-    liveness = GuardLiveness(spec.control.lease_seconds)
-    desks = LinkInbox(liveness, now), LinkInbox(liveness, now, is_for_comparators=True)
-    comparators = Publisher(store.identity, now, desks[1])
-    gateways = Publisher(store.identity, now, desks[0], follower=comparators)
+    registry = ProcessRegistry(now)
+    comparators = Publisher(
+        store.identity,
+        now,
+        on_connect=functools.partial(registry.came, Process.COMPARATOR),
+        on_disconnect=registry.left,
+    )
+    gateways = Publisher(
+        store.identity,
+        now,
+        follower=comparators,
+        on_connect=functools.partial(registry.came, Process.GATEWAY),
+        on_disconnect=registry.left,
+    )
     clocks = Clocks(now=lambda: datetime.now(UTC), monotonic=now)
     controller = Controller(store, gateways, clocks, spec.control.acknowledge_seconds)
-    heart = ControlTick(liveness, controller.prove_store, now)
     rollouts = RolloutService(
         controller,
         clocks,
         spec.control.acknowledge_seconds,
-        uuid.uuid4().hex,
-        spec.control.feedback_days,
+        process_start_id=uuid.uuid4().hex,
+        feedback_days=spec.control.feedback_days,
+        tracer=tracer,
     )
-    heart.on_tick = rollouts.tick
-    for desk in desks:
-        desk.on_report = rollouts.take
-    desks[0].feedback.on_judgement = rollouts.judge
-    roll = ProcessRegistry(now)
-    for publisher, kind in ((gateways, Process.GATEWAY), (comparators, Process.COMPARATOR)):
-        publisher.on_come = functools.partial(roll.came, kind)
-        publisher.on_go = roll.left
-    alerts = AlertHandler(rollouts, controller, clocks.now)
+    liveness = GuardLiveness(spec.control.lease_seconds)
     plane = ControlPlane(
-        controller, gateways, comparators, desks, heart, rollouts, IntervalCache(), roll, alerts
+        controller,
+        gateways,
+        comparators,
+        gateway_inbox=LinkInbox(
+            liveness,
+            now,
+            rollouts.take,
+            take_feedback=rollouts.judge,
+            newest_table=lambda: gateways.snapshot,
+        ),
+        comparator_inbox=LinkInbox(liveness, now, rollouts.take, is_for_comparators=True),
+        tick=ControlTick(liveness, rollouts.tick, controller.prove_store, now),
+        rollouts=rollouts,
+        interval_cache=IntervalCache(),
+        registry=registry,
+        alert_handler=AlertHandler(rollouts, controller, clocks.now),
     )
     _expose(plane, liveness, now)
     return plane
 
 
 def _expose(plane: ControlPlane, liveness: GuardLiveness, now: Callable[[], float]) -> None:
-    controller, rollouts = plane.controller, RolloutSeries(plane.rollouts.bench, plane.ends)
+    controller = plane.controller
+    rollouts = RolloutSeries(plane.rollouts.evidence_book, plane.interval_cache)
 
-    async def of_rollouts() -> list[Series]:
+    async def collect_rollouts() -> list[Series]:
         return await rollouts.series(controller.state, controller.metrics.history_counters)
 
-    async def of_guard() -> list[Series]:
+    async def collect_guard() -> list[Series]:
         hosts = [link.hello.host for link in plane.gateways.links]
-        snapshot = plane.desks[0].snapshot
         return [
-            *guard_series(liveness, snapshot, hosts, now()),
+            *guard_series(liveness, plane.gateways.snapshot, hosts, now()),
             (control.COMPARATORS, {(): len(plane.comparators.links)}),
         ]
 
-    controller.metrics.expose("rollouts", of_rollouts)
-    controller.metrics.expose("guard", of_guard)
+    controller.metrics.expose("rollouts", collect_rollouts)
+    controller.metrics.expose("guard", collect_guard)
 
 
 async def run_control(
@@ -144,19 +165,19 @@ async def run_control(
     Args:
         spec: The configuration.
         payload: Its models, with the address of every variant.
-        access: Who may do what.
-        config_file: Where the configuration is from.
-        replicas: Where the supervisor writes the addresses of the engines' replicas, if it does.
-        tracer: Of decisions and rollbacks; None: tracing is off.
+        access: The tokens and their roles.
+        config_file: Name of the configuration's file, for errors.
+        replicas: File in which the supervisor writes the addresses of the engines' replicas; None:
+            there is none.
+        tracer: Records decisions and rollbacks; None: tracing is off.
 
     Raises:
         StoreUnavailable: The store cannot be opened.
-        StoredFlagInvalid: A stored flag does not fit the configuration; says what to do.
+        StoredFlagInvalid: A stored flag does not fit the configuration; tells what to do.
         OSError: The port cannot be bound.
     """
-    plane = open_plane(spec)
+    plane = open_plane(spec, tracer)
     controller = plane.controller
-    plane.rollouts.rollback_timer.tracer = tracer
     try:
         await controller.start()
         flags = flags_after(controller.state, payload, datetime.now(UTC))
@@ -173,19 +194,22 @@ async def run_control(
             },
         )
         app = build_api(controller, plane.gateways, access)
-        app.include_router(link_router(plane.comparators, access, COMPARATOR_PATH))
+        app.include_router(link_router(plane.gateways, plane.gateway_inbox, access))
+        app.include_router(
+            link_router(plane.comparators, plane.comparator_inbox, access, COMPARATOR_PATH)
+        )
         app.include_router(
             rollouts_router(plane.rollouts, controller, access, lambda: datetime.now(UTC))
         )
-        app.include_router(alerts_router(plane.alerts, access))
-        beating = asyncio.create_task(plane.heart.run())
+        app.include_router(alerts_router(plane.alert_handler, access))
+        ticking = asyncio.create_task(plane.tick.run())
         try:
             async with http_client() as client:
                 app.include_router(_metrics_routes(plane, spec, sock, client, replicas))
                 await _serve(app, sock)
         finally:
-            beating.cancel()
-            await plane.ends.close()
+            ticking.cancel()
+            await plane.interval_cache.close()
             await plane.rollouts.close()
     finally:
         controller.close()
@@ -201,7 +225,7 @@ def _metrics_routes(
 ) -> APIRouter:
     host, port = spec.control.host, sock.getsockname()[1]
     own = announced(host, port, spec.metrics.announce)
-    discovery = Discovery(own, plane.roll, lambda: plane.controller.state.models, replicas)
+    discovery = Discovery(own, plane.registry, lambda: plane.controller.state.models, replicas)
     own_url = f"http://{joined(local_host(host), port)}{METRICS_PATH}"
     return metrics_router(discovery, Aggregate(fetcher(client, own_url)))
 

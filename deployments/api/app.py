@@ -1,4 +1,4 @@
-"""The control process's HTTP surface: the admin API for people and tools, the link for gateways.
+"""The control process's HTTP API: the admin routes for people and tools, probes and metrics.
 
 Every change says who (`x-penumbra-actor`) and why (`reason`), and is answered when it is durable
 and the gateways have it, or the time for that is over.
@@ -16,7 +16,6 @@ from starlette.exceptions import HTTPException
 
 from penumbra.deployments.api.access import Access
 from penumbra.deployments.api.flag_routes import admin_router
-from penumbra.deployments.api.link_route import link_router
 from penumbra.deployments.config import error_words
 from penumbra.deployments.control.controller import Controller
 from penumbra.deployments.errors import DeploymentsError
@@ -51,7 +50,6 @@ def build_api(
         redoc_url=None,
     )
     app.include_router(admin_router(controller, publisher, access, now))
-    app.include_router(link_router(publisher, access))
     _add_probes(app, controller, publisher)
     app.add_exception_handler(DeploymentsError, _refusal)
     app.add_exception_handler(RequestValidationError, _invalid)

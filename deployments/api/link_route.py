@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from penumbra.deployments.api.access import Access
+from penumbra.deployments.gateways.inbox import LinkInbox
 from penumbra.deployments.gateways.link import LinkClosed
 from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.router.link.messages import PATH, LinkError
@@ -44,7 +45,9 @@ class SocketChannel:
             raise LinkClosed(str(error)) from error
 
 
-def link_router(publisher: Publisher, access: Access, path: str = PATH) -> APIRouter:
+def link_router(
+    publisher: Publisher, inbox: LinkInbox, access: Access, path: str = PATH
+) -> APIRouter:
     """The route of a link; the gateways' token opens it."""
     router = APIRouter()
 
@@ -58,7 +61,7 @@ def link_router(publisher: Publisher, access: Access, path: str = PATH) -> APIRo
         await socket.accept()
         try:
             peer = socket.client.host if socket.client else ""
-            await publisher.attend(SocketChannel(socket), peer)
+            await publisher.attend(SocketChannel(socket), inbox, peer)
         except (LinkError, TimeoutError) as error:
             log.warning("gateway_link_broken", extra={"error": f"{error}" or "no hello"})
             await socket.close(_PROTOCOL_ERROR)

@@ -1,7 +1,7 @@
 """Makes every change to the flags: validate -> durable event -> new epoch -> every gateway.
 
-Changes are made one at a time, so each is validated against the state that it changes. Waiting for
-the gateways is not part of that: a gateway that hangs holds up nobody's change.
+Changes are made one at a time, so each is validated against the state that it changes. The wait for
+the gateways comes after that: a gateway that hangs delays no other change.
 
 Reading order: Controller.apply, Controller.commit.
 """
@@ -28,7 +28,7 @@ from penumbra.router.flags.validate import FlagInvalid, validate_flag
 
 T = TypeVar("T")
 
-_NOTHING = CommitExtras()
+_NO_EXTRAS = CommitExtras()
 
 __all__ = ["Change", "ChangeOutcome", "Clocks", "Controller", "Edit"]
 
@@ -37,10 +37,10 @@ class Controller:
     """The one writer of an installation's flags.
 
     Args:
-        store: Where events are kept.
-        publisher: Who tells the gateways.
-        clocks: Time.
-        acknowledge_seconds: How long a change waits for the gateways before it is answered.
+        store: Holds the events.
+        publisher: Sends the routing tables to the gateways.
+        clocks: Wall clock and monotonic clock.
+        acknowledge_seconds: Longest wait for the gateways before a change is answered.
     """
 
     def __init__(
@@ -51,27 +51,27 @@ class Controller:
         self._clocks = clocks
         self._acknowledge_seconds = acknowledge_seconds
         self._lock = asyncio.Lock()
-        # One thread: what is read after a write that failed sees all of that write, or nothing.
+        # One thread: a read after a write that failed sees all of that write, or nothing.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
-        # Another for looking at the past, so that a long look delays no change.
+        # Another thread reads the history, so that a long read delays no change.
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-reader")
         self.is_behind = True
-        """Whether the store may hold more than `state`: not started yet, or a write failed."""
+        """Whether the store may hold events that `state` lacks: not started, or a write failed."""
         self.state: State = EMPTY
         self.metrics = ControlMetrics()
         self.metrics.expose("controller", self._series)
 
     async def start(self) -> None:
-        """Read the store, and let the gateways have its table.
+        """Read the store, and publish its routing table.
 
         Raises:
-            StoreUnavailable: It cannot be read.
+            StoreUnavailable: The store cannot be read.
         """
         async with self._lock:
             await self._catch_up()
 
     async def apply(self, change: Change) -> ChangeOutcome:
-        """Make a change; when this returns, it is durable.
+        """Make a change; it is durable when this returns.
 
         Raises:
             NotFound: No such model.
@@ -91,7 +91,10 @@ class Controller:
         return ChangeOutcome(epoch, bool(drafts), arrival, durable_at - began)
 
     async def configure(self, payload: ConfigPayload, actor: str) -> bool:
-        """Take over a configuration; whether it differs from the one before.
+        """Apply a configuration.
+
+        Returns:
+            Whether it differs from the one before.
 
         Raises:
             StoreUnavailable: The store failed; nothing was changed.
@@ -105,9 +108,12 @@ class Controller:
             return True
 
     async def reset(self, name: str, flag: Flag, actor: str, reason: str) -> int:
-        """Store a flag for a model, whatever it is configured like at the moment; its new epoch.
+        """Store a flag for a model without validating it.
 
-        For the time between two configurations: the next start validates the flag.
+        It is for the time between two configurations: the next start validates the flag.
+
+        Returns:
+            The new epoch.
 
         Raises:
             NotFound: The store holds no flag of that model.
@@ -121,25 +127,25 @@ class Controller:
             await self.commit(self._resets(name, flag, actor, reason))
             return self.state.epoch
 
-    async def read(self, look: Callable[[Store], T]) -> T:
-        """Look at the store, in a thread; changes go on meanwhile.
+    async def read(self, query: Callable[[Store], T]) -> T:
+        """Read the store in a thread of its own; changes go on meanwhile.
 
         Raises:
             StoreUnavailable: The store cannot be read.
         """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._reader, lambda: look(self._store))
+        return await loop.run_in_executor(self._reader, lambda: query(self._store))
 
     async def prove_store(self) -> None:
-        """Write something durably that changes nothing, behind what is being written.
+        """Make a durable write that changes nothing, after the writes that are under way.
 
         Raises:
             StoreUnavailable: The store does not take writes.
         """
-        await self._in_thread(self._store.prove)
+        await self.on_store_thread(lambda store: store.prove())
 
     def close(self) -> None:
-        """Finish what the store is doing, and close it."""
+        """Wait for the store's work under way, and close the store."""
         self._thread.shutdown(wait=True)
         self._reader.shutdown(wait=True)
         self._store.close()
@@ -191,7 +197,7 @@ class Controller:
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:
-        """Within it `state` is the newest, nobody else writes, and `commit` may be called.
+        """Hold the write lock: `state` is the newest, and `commit` may be called.
 
         Raises:
             StoreUnavailable: The store cannot be read.
@@ -202,26 +208,26 @@ class Controller:
             yield
 
     async def commit(
-        self, drafts: Sequence[Draft], beside: CommitExtras = _NOTHING
+        self, drafts: Sequence[Draft], extras: CommitExtras = _NO_EXTRAS
     ) -> tuple[float, Delivery | None]:
-        """Store events and what goes with them in one transaction, and tell the gateways.
+        """Store events and what goes with them in one transaction, and publish the new epoch.
 
-        Only within `writing`.
+        Allowed only within `writing`.
 
         Returns:
-            When it was durable, by the monotonic clock; and the new epoch on its way, if there is
-            one.
+            When it was durable, by the monotonic clock; and the delivery of the new epoch, None if
+            there are no events.
 
         Raises:
-            StoreUnavailable: Nothing was changed, or the store does not say so.
+            StoreUnavailable: Nothing was changed, or it is not known whether something was.
         """
         expected, at = self.state.epoch, self._clocks.now()
 
         def append() -> tuple[list[Event], float]:
-            return self._store.append(drafts, expected, at, beside), self._clocks.monotonic()
+            return self._store.append(drafts, expected, at, extras), self._clocks.monotonic()
 
-        # Should this not come back in order -- a full disk, another writer, a cancelled request --
-        # then the store knows what was written, and it is read before the next change.
+        # If this fails -- a full disk, another writer, a cancelled request -- only the store knows
+        # what was written. It is read before the next change.
         self.is_behind = True
         try:
             events, durable_at = await self._in_thread(append)
@@ -235,11 +241,13 @@ class Controller:
         self.metrics.watch(delivery, self._acknowledge_seconds)
         return durable_at, delivery
 
-    async def write(self, work: Callable[[Store], T]) -> T:
-        """Change something in the store that is no event, behind what is being written.
+    async def on_store_thread(self, work: Callable[[Store], T]) -> T:
+        """Run reads, or writes that are no events, on the thread that commits.
+
+        They run after the commits under way, so a read sees all of them.
 
         Raises:
-            StoreUnavailable: Nothing was changed.
+            StoreUnavailable: The store cannot be read or written; nothing was changed.
         """
         return await self._in_thread(lambda: work(self._store))
 

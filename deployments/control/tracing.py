@@ -1,8 +1,9 @@
-"""The spans of what becomes of rollouts: always sampled, for they are rare.
+"""Spans of rollout changes and rollbacks; always sampled, for they are rare.
 
 A rollback's span is the root of its trace, and the change that began it is its child.
 """
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -18,45 +19,50 @@ from penumbra.monitoring.tracing.tracer import Tracer, unix_ns
 _UNDECIDED = "undecided"
 
 
-def trace_change(
-    tracer: Tracer | None,
-    change: tuple[int, str, RolloutPayload],
-    began: float,
-    durable: float,
-) -> TraceContext | None:
-    """Record a change of a rollout.
+@dataclass(frozen=True, slots=True)
+class CommittedChange:
+    """A change of a rollout that is durable."""
+
+    epoch: int
+    actor: str
+    payload: RolloutPayload
+    began_at: float
+    """Monotonic seconds at which its commit began."""
+    durable_at: float
+    """Monotonic seconds at which it was in the store."""
+
+
+def trace_change(tracer: Tracer | None, change: CommittedChange) -> TraceContext | None:
+    """Record the span of a change of a rollout.
 
     Args:
         tracer: None: tracing is off.
-        change: Its epoch, who decided, and what the event says.
-        began: When its commit began; monotonic seconds, as is `durable`.
-        durable: When it was in the store.
+        change: The change.
 
     Returns:
-        The context of the change; of one that takes traffic away, that of the rollback which
+        The context of the change. If it takes traffic away: the context of the rollback, which
         `trace_rollback` records. None if tracing is off.
     """
     if tracer is None:
         return None
-    epoch, actor, payload = change
     root = tracer.root()
-    is_away = takes_away(payload)
+    is_away = takes_away(change.payload)
     ns = tracer.clock()
-    after = payload.after
+    after = change.payload.after
     tracer.record(
         Span(
             name="rollout change",
             kind=SpanKind.INTERNAL,
             context=tracer.child(root) if is_away else root,
             parent=root if is_away else None,
-            began_ns=ns(began),
-            ended_ns=ns(durable),
+            began_ns=ns(change.began_at),
+            ended_ns=ns(change.durable_at),
             attributes={
-                **_about(after.spec.model, after.spec.candidate, epoch),
-                "penumbra.change": change_of(payload),
+                **_names(after.spec.model, after.spec.candidate, change.epoch),
+                "penumbra.change": change_of(change.payload),
                 "penumbra.stage": after.stage,
                 "penumbra.verdict": _verdict(after.record.verdict),
-                "penumbra.actor_kind": actor_class(actor),
+                "penumbra.actor_kind": actor_class(change.actor),
             },
         )
     )
@@ -70,13 +76,13 @@ def trace_rollback(
     times: RollbackTimes,
     now: datetime,
 ) -> None:
-    """Record that traffic was taken away, once it is known when.
+    """Record the span of a rollback or a quarantine, once its times are known.
 
     Args:
         tracer: None: tracing is off.
-        context: See `trace_change`.
-        payload: What the event says.
-        times: When it was what.
+        context: Result of `trace_change`.
+        payload: The payload of its event.
+        times: When it was observed, durable and acknowledged.
         now: When the wait for the gateways was over.
     """
     if tracer is None or context is None:
@@ -84,19 +90,19 @@ def trace_rollback(
     began = times.durable_at if times.observed_at is None else times.observed_at
     ended = now.timestamp() if times.acknowledged_at is None else times.acknowledged_at
     decided = payload.decided
-    about = _about(times.model, times.candidate, times.epoch)
-    about["penumbra.action"] = "rollback" if decided is None else decided.action
-    about["penumbra.gateways"] = times.gateways
-    about["penumbra.is_acknowledged"] = times.acknowledged_at is not None
+    attributes = _names(times.model, times.candidate, times.epoch)
+    attributes["penumbra.action"] = "rollback" if decided is None else decided.action
+    attributes["penumbra.gateways"] = times.gateways
+    attributes["penumbra.is_acknowledged"] = times.acknowledged_at is not None
     if decided is not None:
-        about["penumbra.pairs"] = decided.pairs
-        about["penumbra.culprits"] = list(decided.culprits)
+        attributes["penumbra.pairs"] = decided.pairs
+        attributes["penumbra.culprits"] = list(decided.culprits)
         known = {
             "penumbra.signal": decided.signal,
             "penumbra.evidence": decided.evidence,
             "penumbra.boundary": decided.boundary,
         }
-        about |= {name: value for name, value in known.items() if value is not None}
+        attributes |= {name: value for name, value in known.items() if value is not None}
     tracer.record(
         Span(
             name="rollback",
@@ -105,13 +111,13 @@ def trace_rollback(
             parent=None,
             began_ns=unix_ns(began),
             ended_ns=unix_ns(max(began, ended)),
-            attributes=about,
+            attributes=attributes,
             happenings=(SpanEvent("durable", unix_ns(times.durable_at)),),
         )
     )
 
 
-def _about(model: str, candidate: str, epoch: int) -> dict[str, Any]:
+def _names(model: str, candidate: str, epoch: int) -> dict[str, Any]:
     return {
         "penumbra.model": model,
         "penumbra.candidate": candidate,

@@ -1,1 +1,1 @@
-"""The control side of the links: publishes routing tables, answers gateways, tells who is alive."""
+"""Control side of the links: sends routing tables, answers gateways, grants leases."""

@@ -1,11 +1,11 @@
-"""Users' judgements of answers, on their way from a gateway into the store.
+"""Relays users' judgements of answers from the gateways to the store.
 
-A judgement comes to any gateway process; the one that served the request knows which variant
+A judgement comes to any gateway process; only the one that served the request knows which variant
 answered. If that is another one, all others are asked. A request is judged once: the same judgement
-again is the same one (a client may retry), a different one is refused -- what was counted as
-evidence cannot be taken back.
+again is accepted, because a client may retry; a different one is refused, because evidence that was
+counted cannot be taken back.
 
-Reading order: UserFeedback, FeedbackRelay.take.
+Reading order: FeedbackRelay.take.
 """
 
 import asyncio
@@ -21,29 +21,39 @@ from penumbra.router.link.messages import Attribution, Feedback, FeedbackDone, F
 log = logging.getLogger(__name__)
 
 SEEK_SECONDS = 2.0
-"""For how long the other gateways may look for a request."""
+"""Time that the other gateways have to find a request."""
 IN_FLIGHT = 256
 """Judgements that are looked for and stored at once; more are refused, to be sent again."""
 
 
+async def refuse_feedback(judgement: UserFeedback) -> None:
+    """Refuse a judgement: this control process stores none."""
+    raise Conflict(f"judgements are not stored here (model {judgement.model})")
+
+
 class FeedbackRelay:
-    """Takes judgements of all gateways.
+    """Takes judgements from all gateways, and answers each when it is settled.
 
     Args:
-        links: The gateways that are connected now.
+        links: Returns the gateways that are connected now.
+        take_feedback: Makes a judgement durable and counts it. Does nothing if it is stored
+            already; raises AlreadyJudged if a different one is, StoreUnavailable if it cannot be
+            stored now.
     """
 
-    def __init__(self, links: Callable[[], Iterable[Link]]) -> None:
-        self.on_judgement: Callable[[UserFeedback], Awaitable[None]] = _refuse
-        """Makes a judgement durable and counts it. Does nothing if it is there already; raises
-        AlreadyJudged if another one is, StoreUnavailable if it cannot be stored now."""
+    def __init__(
+        self,
+        links: Callable[[], Iterable[Link]],
+        take_feedback: Callable[[UserFeedback], Awaitable[None]],
+    ) -> None:
         self._links = links
+        self._take_feedback = take_feedback
         self._nonces = itertools.count(1)
         self._sought: dict[tuple[Link, int], asyncio.Future[Attribution | None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def take(self, link: Link, feedback: Feedback) -> None:
-        """A gateway passed a judgement on; it is answered when that is settled."""
+        """Take a judgement that a gateway passed on; the answer follows when it is settled."""
         if len(self._tasks) >= IN_FLIGHT:
             _answer(link, FeedbackDone(feedback.nonce, None, "control_unavailable"))
             return
@@ -51,14 +61,14 @@ class FeedbackRelay:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def found(self, link: Link, found: Found) -> None:
-        """A gateway answered whether it served a request."""
+    def take_found(self, link: Link, found: Found) -> None:
+        """Take a gateway's answer whether it served a request."""
         waiting = self._sought.get((link, found.nonce))
         if waiting is not None and not waiting.done():
             waiting.set_result(found.attribution)
 
-    def gone(self, link: Link) -> None:
-        """A gateway will answer nothing any more."""
+    def forget(self, link: Link) -> None:
+        """Wait no more for answers of a gateway that is gone."""
         for (asked, _), waiting in self._sought.items():
             if asked is link and not waiting.done():
                 waiting.set_result(None)
@@ -69,7 +79,7 @@ class FeedbackRelay:
             if attribution is None:
                 attribution = await self._seek(link, feedback)
             if attribution is not None:
-                await self.on_judgement(_judgement(feedback, attribution))
+                await self._take_feedback(_judgement_of(feedback, attribution))
         except TimeoutError:
             error = "control_unavailable"
         except DeploymentsError as refusal:
@@ -81,10 +91,10 @@ class FeedbackRelay:
         _answer(link, FeedbackDone(feedback.nonce, attribution, error))
 
     async def _seek(self, asking: Link, feedback: Feedback) -> Attribution | None:
-        """Ask all the others at once.
+        """Ask all the other gateways at once.
 
         Raises:
-            TimeoutError: None of them served it, but one has not answered.
+            TimeoutError: None that answered served the request, but one has not answered.
         """
         nonce = next(self._nonces)
         loop = asyncio.get_running_loop()
@@ -106,7 +116,7 @@ class FeedbackRelay:
                 del self._sought[key]
 
 
-def _judgement(feedback: Feedback, attribution: Attribution) -> UserFeedback:
+def _judgement_of(feedback: Feedback, attribution: Attribution) -> UserFeedback:
     return UserFeedback(
         request_id=feedback.request_id,
         tenant=feedback.tenant,
@@ -122,7 +132,3 @@ def _judgement(feedback: Feedback, attribution: Attribution) -> UserFeedback:
 
 def _answer(link: Link, done: FeedbackDone) -> None:
     link.say((FeedbackDone, done.nonce), encode(done))
-
-
-async def _refuse(judgement: UserFeedback) -> None:
-    raise Conflict(f"nobody keeps judgements here (model {judgement.model})")

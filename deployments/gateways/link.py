@@ -1,7 +1,7 @@
-"""One process -- a gateway or a comparator -- that is connected to the control process.
+"""The connection of one gateway or comparator to the control process.
 
-Each has a task of its own that sends what is for it, so one that hangs holds up nobody. Nothing
-queues up for it either: of the tables, and of whatever else has a key, only the newest is sent.
+Each link has a task of its own that sends its messages, so a process that hangs delays no other. No
+queue builds up either: of messages with the same key, as of the tables, only the newest is sent.
 """
 
 import asyncio
@@ -16,8 +16,8 @@ class LinkClosed(Exception):
     """The connection is gone.
 
     Args:
-        text: How.
-        has_ended: The process closed it in order: it has come to its end.
+        text: How it ended.
+        has_ended: Whether the process closed it in order, because it ends itself.
     """
 
     def __init__(self, text: str, *, has_ended: bool = False) -> None:
@@ -29,45 +29,51 @@ class Channel(Protocol):
     """The connection to one process."""
 
     async def send(self, text: str) -> None:
-        """Send one message. Raises LinkClosed."""
+        """Send one message; raises LinkClosed."""
 
     async def receive(self) -> str:
-        """The next message. Raises LinkClosed."""
+        """Receive the next message; raises LinkClosed."""
 
 
 class Link:
-    """One process that is connected."""
+    """One process that is connected.
+
+    Args:
+        hello: Its first message.
+        channel: The connection.
+        connected_at: Monotonic seconds.
+        peer: The host that it connects from; empty if that is not known.
+    """
 
     def __init__(self, hello: Hello, channel: Channel, connected_at: float, peer: str = "") -> None:
         self.hello = hello
         self.peer = peer
-        """The host that it connects from; empty if that is not known."""
         self.has_ended = False
-        """It closed the connection in order."""
+        """Whether it closed the connection in order."""
         self.connected_at = connected_at
         self.epoch = 0
-        """The last one that it acknowledged."""
+        """The last epoch that it acknowledged."""
         self.refusal: str | None = None
-        """Why it refused the last table that it refused, if it has taken none since."""
+        """Reason for its last refusal of a table; None if it has applied one since."""
         self.last_propagation_seconds: float | None = None
         self._channel = channel
-        self._news: dict[object, str] = {}
-        self._has_news = asyncio.Event()
+        self._unsent: dict[object, str] = {}
+        self._has_unsent = asyncio.Event()
 
     def offer(self, push: str) -> None:
-        """Let this be the next table that is sent, before anything else."""
+        """Send this table next, before any other message."""
         self.say(_TABLE, push)
 
     def say(self, key: object, text: str) -> None:
-        """Send this message, in place of one with the same key that has not been sent yet."""
-        self._news[key] = text
-        self._has_news.set()
+        """Send this message in place of an unsent one with the same key."""
+        self._unsent[key] = text
+        self._has_unsent.set()
 
-    async def send_news(self) -> None:
-        """Send whatever there is to send, until the channel closes."""
+    async def run_sender(self) -> None:
+        """Send the messages as they come, until the channel closes."""
         while True:
-            await self._has_news.wait()
-            self._has_news.clear()
-            while self._news:
-                key = _TABLE if _TABLE in self._news else next(iter(self._news))
-                await self._channel.send(self._news.pop(key))
+            await self._has_unsent.wait()
+            self._has_unsent.clear()
+            while self._unsent:
+                key = _TABLE if _TABLE in self._unsent else next(iter(self._unsent))
+                await self._channel.send(self._unsent.pop(key))

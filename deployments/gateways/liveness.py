@@ -1,15 +1,15 @@
-"""Whether the guard is alive, and so for how long candidates may go on getting live traffic.
+"""The guard's signs of life, and the leases that follow from them. Pure: time is passed in.
 
-A model's lease is what is left of `lease_seconds` since the *oldest* sign of life that its guard
-needs:
+A model's lease is the rest of `lease_seconds` since the *oldest* sign of life that its guard needs:
 
-- the control process went through a whole tick and its store took a write (`ticked`),
-- every report that has arrived was made durable (`arrived`, `stored`),
-- if the model's traffic is mirrored: the comparator on the gateway's own machine answered (`beat`).
+- the control process finished a whole tick and its store took a write (`note_tick`),
+- every report that has arrived was made durable (`note_arrival`, `note_stored`),
+- if the model's traffic is mirrored: the comparator on the gateway's own machine answered
+  (`note_beat`).
 
-Each is dated from when it was asked for or begun, not from when it was answered. So whatever dies,
-hangs, is stopped or cut off, within `lease_seconds` no gateway gives a candidate live traffic.
-Nobody has to notice anything for that. Pure: time is passed in, monotonic seconds.
+Each is dated from when it was asked for or begun, not from when it was answered. So if a process
+dies, hangs, is stopped or cut off, no gateway gives a candidate live traffic after `lease_seconds`.
+That needs no process to detect the failure. All times are monotonic seconds.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,10 +17,10 @@ from collections.abc import Iterable, Mapping
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot
 
 BEATS_A_LEASE = 5
-"""How often signs of life are asked for, within one lease."""
+"""Times that signs of life are asked for within one lease."""
 
 OLDEST_SECONDS = 86_400.0
-"""No sign of life is said to be older than a day; nor is one that never was."""
+"""Largest age that is reported: a day. A sign of life that never came has this age."""
 
 _NEVER = float("-inf")
 
@@ -29,7 +29,7 @@ class GuardLiveness:
     """The signs of life of one control process and its comparators.
 
     Args:
-        lease_seconds: How long a candidate may go on without a sign of life.
+        lease_seconds: Time for which a candidate may get live traffic without a sign of life.
     """
 
     def __init__(self, lease_seconds: float) -> None:
@@ -40,31 +40,31 @@ class GuardLiveness:
 
     @property
     def period_seconds(self) -> float:
-        """How often to tick, and to ask comparators."""
+        """Seconds between two ticks, and between two probes of a comparator."""
         return self.lease_seconds / BEATS_A_LEASE
 
-    def ticked(self, began: float) -> None:
-        """A tick that began then has done all its work, a durable write included."""
+    def note_tick(self, began: float) -> None:
+        """Record that a tick which began then has done all its work, the durable write included."""
         self._ticked_at = max(self._ticked_at, began)
 
-    def beat(self, host: str, asked_at: float) -> None:
-        """The comparator of a machine answered what it was asked then."""
+    def note_beat(self, host: str, asked_at: float) -> None:
+        """Record that the comparator of a machine answered a probe that was sent then."""
         self._beats[host] = max(asked_at, self._beats.get(host, _NEVER))
-        # Machines come and go; who is long silent is the same as never heard of.
+        # Machines come and go: one that is silent for a lease is forgotten.
         self._beats = {
             name: at for name, at in self._beats.items() if asked_at - at < self.lease_seconds
         }
 
-    def arrived(self, report: object, at: float) -> None:
-        """A report is here and not durable yet."""
+    def note_arrival(self, report: object, at: float) -> None:
+        """Record that a report has arrived and is not durable yet."""
         self._unstored[report] = at
 
-    def stored(self, report: object) -> None:
-        """It is durable, or whoever sent it is gone and will send it again."""
+    def note_stored(self, report: object) -> None:
+        """Record that a report is durable, or that its sender is gone and will send it again."""
         self._unstored.pop(report, None)
 
     def grant(self, snapshot: Snapshot, host: str, now: float) -> dict[str, float]:
-        """The leases of one gateway.
+        """Grant the leases of one gateway.
 
         Args:
             snapshot: The newest routing table.
@@ -82,10 +82,11 @@ class GuardLiveness:
         }
 
     def ages(self, snapshot: Snapshot, hosts: Iterable[str], now: float) -> dict[str, float]:
-        """How old the oldest sign of life that each model's guard needs is.
+        """Ages of the oldest sign of life that each model's guard needs.
 
-        On the gateway's machine that is worst off: its lease is over when `lease_seconds` is
-        reached, there. A comparator that is silent for longer than a lease was never heard of.
+        The machine whose comparator has been silent longest counts; its gateways' lease is over at
+        `lease_seconds`. A comparator that is silent for longer than a lease is as one that never
+        answered.
 
         Args:
             snapshot: The newest routing table.
@@ -107,7 +108,7 @@ class GuardLiveness:
 
 
 def needs_comparator(model: ModelSnapshot) -> bool:
-    """Whether the model's guard judges by what comparators see."""
+    """Whether the model's guard needs the observations of comparators."""
     return any(watch.mirror > 0 or _is_any_mirrored(watch.mirror_slices) for watch in model.watches)
 
 

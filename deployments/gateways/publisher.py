@@ -1,9 +1,10 @@
-"""Carries every new epoch to every gateway at once, and knows who has put it into force.
+"""Sends every new epoch to all connected processes at once, and records which have applied it.
 
-Each gateway has a task of its own that sends it the newest table -- only ever the newest, so a slow
-gateway skips epochs and holds up nobody. `publish` hands over and returns; `Delivery.wait` is for
-whoever wants to know when it has arrived. A second publisher follows the first and serves the
-comparators, whose acknowledgements nobody waits for.
+Each process has a task of its own that sends it the newest table. A slow process skips epochs and
+delays no other. `publish` returns at once; `Delivery.wait` waits for the acknowledgements. A second
+publisher follows the first and serves the comparators; no change waits for theirs.
+
+Reading order: Publisher.publish, Publisher.attend, Delivery.
 """
 
 import asyncio
@@ -20,9 +21,11 @@ from penumbra.router.link.messages import (
     Hello,
     LinkError,
     Refused,
+    UnknownMessage,
     from_gateway,
     push_of,
 )
+from penumbra.router.link.unknown_messages import UnknownMessages
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +33,13 @@ _HELLO_SECONDS = 5.0
 
 
 class Delivery:
-    """One epoch on its way."""
+    """One epoch on its way to the gateways that were connected when it was published.
+
+    Args:
+        epoch: The epoch.
+        links: The gateways that it goes to.
+        durable_at: When it was committed; monotonic seconds.
+    """
 
     def __init__(self, epoch: int, links: set[Link], durable_at: float) -> None:
         self._epoch = epoch
@@ -45,13 +54,13 @@ class Delivery:
             self._is_done.set()
 
     def when_over(self, call: Callable[[Arrival], None]) -> None:
-        """Have this called once nobody's answer is missing any more, however long that takes."""
+        """Call this once every gateway has answered or is gone; at once if that is so already."""
         self._on_over = call
         if self.is_over:
             call(self._arrival)
 
     async def wait(self, seconds: float) -> Arrival:
-        """Wait until every gateway has answered or is gone, at most so long."""
+        """Wait until every gateway has answered or is gone, at most this long."""
         try:
             async with asyncio.timeout(seconds):
                 await self._is_done.wait()
@@ -73,24 +82,24 @@ class Delivery:
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody's answer is missing any more."""
+        """Whether every gateway has answered or is gone."""
         return not self._waiting
 
-    def answered(self, link: Link, epoch: int, at: float) -> None:
-        """A gateway has put `epoch` into force."""
+    def acknowledge(self, link: Link, epoch: int, at: float) -> None:
+        """Record that a gateway has applied `epoch`."""
         if epoch >= self._epoch and link in self._waiting:
             self._acknowledged += 1
             self._last_at = at
             link.last_propagation_seconds = at - self._durable_at
-            self.dropped(link)
+            self.drop(link)
 
-    def refused(self, link: Link, epoch: int) -> None:
-        """A gateway will not have `epoch`; -1 if it could not even read it."""
+    def refuse(self, link: Link, epoch: int) -> None:
+        """Record that a gateway refused `epoch`; -1 if it could not even read the table."""
         if epoch < 0 or epoch >= self._epoch:
-            self.dropped(link)
+            self.drop(link)
 
-    def dropped(self, link: Link) -> None:
-        """No answer will come from this gateway."""
+    def drop(self, link: Link) -> None:
+        """Stop waiting for a gateway."""
         self._waiting.discard(link)
         if self._waiting or self._is_done.is_set():
             return
@@ -99,40 +108,48 @@ class Delivery:
             self._on_over(self._arrival)
 
 
+def _ignore(link: Link) -> None:
+    del link
+
+
 class Publisher:
-    """All gateways that are connected, or all comparators.
+    """The connected processes of one kind: all gateways, or all comparators.
 
     Args:
         store: Identity of the store whose epochs these are.
         now: Monotonic clock, seconds.
-        desk: Hears what they say besides which table they have; without one that is an error.
-        follower: Gets every table too, and is waited for by nobody.
+        follower: Publishes every table too; no delivery waits for its processes.
+        on_connect: Called with every new link, after its hello.
+        on_disconnect: Called with every link that is over.
     """
 
     def __init__(
         self,
         store: str,
         now: Callable[[], float],
-        desk: LinkInbox | None = None,
+        *,
         follower: "Publisher | None" = None,
+        on_connect: Callable[[Link], None] = _ignore,
+        on_disconnect: Callable[[Link], None] = _ignore,
     ) -> None:
+        self.snapshot = Snapshot(epoch=0, models={})
+        """The newest routing table; epoch 0 before the first."""
         self._store = store
         self._now = now
-        self._desk = desk
         self._follower = follower
+        self._on_connect = on_connect
+        self._on_disconnect = on_disconnect
         self._links: set[Link] = set()
         self._deliveries: set[Delivery] = set()
         self._push: str | None = None
-        self.on_come: Callable[[Link], None] = _ignore
-        self.on_go: Callable[[Link], None] = _ignore
 
     @property
     def links(self) -> tuple[Link, ...]:
-        """The connected gateways, by name."""
+        """The connected processes, by name."""
         return tuple(sorted(self._links, key=lambda link: (link.hello.gateway, link.hello.pid)))
 
     def publish(self, snapshot: Snapshot, durable_at: float) -> Delivery:
-        """Hand an epoch over to every gateway.
+        """Send an epoch to every connected process, and to every one that connects later.
 
         Args:
             snapshot: The table.
@@ -142,23 +159,25 @@ class Publisher:
         delivery = Delivery(snapshot.epoch, self._links, durable_at)
         self._deliveries = {other for other in self._deliveries if not other.is_over}
         self._deliveries.add(delivery)
-        if self._desk is not None:
-            self._desk.snapshot = snapshot
+        self.snapshot = snapshot
         for link in self._links:
             link.offer(self._push)
         if self._follower is not None:
             self._follower.publish(snapshot, durable_at)
         return delivery
 
-    async def attend(self, channel: Channel, peer: str = "") -> None:
-        """Keep one gateway up to date until its connection closes.
+    async def attend(
+        self, channel: Channel, inbox: LinkInbox | None = None, peer: str = ""
+    ) -> None:
+        """Keep one process up to date until its connection closes.
 
         Args:
             channel: The connection.
-            peer: The host at its other end.
+            inbox: Takes all messages but acknowledgements; without one they break the link.
+            peer: The host at the other end of the connection.
 
         Raises:
-            LinkError: It said something that is no message.
+            LinkError: The process sent something that is no message, or not allowed now.
         """
         async with asyncio.timeout(_HELLO_SECONDS):
             hello = from_gateway(await channel.receive())
@@ -169,23 +188,31 @@ class Publisher:
             self._forget(stale)
         link = Link(hello, channel, self._now(), peer)
         self._links.add(link)
-        self.on_come(link)
-        log.info("gateway_connected", extra={"gateway": hello.gateway, "gateway_pid": hello.pid})
-        chores = [asyncio.create_task(_until_closed(link.send_news))]
+        self._on_connect(link)
+        log.info(
+            "gateway_connected",
+            extra={
+                "gateway": hello.gateway,
+                "gateway_pid": hello.pid,
+                "link_version": hello.version,
+            },
+        )
+        tasks = [asyncio.create_task(_run_until_closed(link.run_sender))]
         try:
             if self._push is not None:
                 link.offer(self._push)
-            if self._desk is not None:
-                chores.append(self._desk.open(link))
-            await _until_closed(lambda: self._listen(link, channel))
+            if inbox is not None:
+                tasks.append(inbox.open(link))
+            await _run_until_closed(lambda: self._listen(link, channel, inbox))
         finally:
-            for chore in chores:
-                chore.cancel()
-            if self._desk is not None:
-                self._desk.close(link)
+            for task in tasks:
+                task.cancel()
+            if inbox is not None:
+                inbox.close(link)
             self._forget(link)
 
-    async def _listen(self, link: Link, channel: Channel) -> None:
+    async def _listen(self, link: Link, channel: Channel, inbox: LinkInbox | None) -> None:
+        unknown = UnknownMessages(link.hello.gateway)
         while True:
             try:
                 text = await channel.receive()
@@ -196,14 +223,17 @@ class Publisher:
             if link not in self._links:
                 # Another one has taken its place: it gets no tables, so it must get no lease.
                 raise LinkClosed("replaced")
-            self._heard(link, message)
+            if isinstance(message, UnknownMessage):
+                unknown.note(message)
+                continue
+            self._handle(link, message, inbox)
 
-    def _heard(self, link: Link, message: FromGateway) -> None:
+    def _handle(self, link: Link, message: FromGateway, inbox: LinkInbox | None) -> None:
         match message:
             case EpochApplied(epoch=epoch):
                 link.epoch, link.refusal = epoch, None
                 for delivery in self._deliveries:
-                    delivery.answered(link, epoch, self._now())
+                    delivery.acknowledge(link, epoch, self._now())
             case Refused(epoch=epoch, detail=detail):
                 link.refusal = detail
                 log.error(
@@ -211,38 +241,34 @@ class Publisher:
                     extra={"gateway": link.hello.gateway, "epoch": epoch, "detail": detail},
                 )
                 for delivery in self._deliveries:
-                    delivery.refused(link, epoch)
+                    delivery.refuse(link, epoch)
             case Hello():
                 raise LinkError("a second hello")
-            case _ if self._desk is not None:
-                self._desk.heard(link, message)
+            case _ if inbox is not None:
+                inbox.handle(link, message)
             case _:
-                raise LinkError(f"{type(message).__name__}: nobody hears that here")
+                raise LinkError(f"{type(message).__name__}: this link has no inbox for it")
 
     def _of_same_process(self, hello: Hello) -> list[Link]:
-        # On another machine somebody else may be called so, and in containers all are process 1.
-        return [link for link in self._links if _who(link.hello) == _who(hello)]
+        # The host counts: two machines may use one name, and in containers every pid is 1.
+        return [link for link in self._links if _identity(link.hello) == _identity(hello)]
 
     def _forget(self, link: Link) -> None:
         if link not in self._links:
             return
         self._links.remove(link)
-        self.on_go(link)
+        self._on_disconnect(link)
         for delivery in self._deliveries:
-            delivery.dropped(link)
+            delivery.drop(link)
         hello = link.hello
         log.info("gateway_gone", extra={"gateway": hello.gateway, "gateway_pid": hello.pid})
 
 
-def _ignore(link: Link) -> None:
-    del link
-
-
-def _who(hello: Hello) -> tuple[str, int, str]:
+def _identity(hello: Hello) -> tuple[str, int, str]:
     return hello.gateway, hello.pid, hello.host
 
 
-async def _until_closed(work: Callable[[], Awaitable[None]]) -> None:
+async def _run_until_closed(work: Callable[[], Awaitable[None]]) -> None:
     try:
         await work()
     except LinkClosed:

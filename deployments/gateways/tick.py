@@ -1,7 +1,7 @@
-"""Beats while the control process does its work; gateways' leases end when it does not.
+"""The control process's periodic tick: pending decisions, then a durable test write.
 
-One beat is a whole tick: what the guard has to do regularly, then a durable write. A process that
-runs but cannot decide, or cannot keep what it decides, guards nobody and must not look alive.
+Gateways' leases last only while ticks succeed. A process that runs but cannot decide, or cannot
+store its decisions, protects no traffic and must not look alive.
 """
 
 import asyncio
@@ -15,10 +15,11 @@ log = logging.getLogger(__name__)
 
 
 class ControlTick:
-    """The control process's tick.
+    """Runs the ticks.
 
     Args:
-        guardianship: Who is told of every beat.
+        liveness: Records every tick that succeeded.
+        decide_pending: Makes the decisions that are due by time alone; raises if it cannot.
         prove_store: Writes something durably; raises if it cannot.
         now: Monotonic clock, seconds.
     """
@@ -26,27 +27,27 @@ class ControlTick:
     def __init__(
         self,
         liveness: GuardLiveness,
+        decide_pending: Callable[[], Awaitable[None]],
         prove_store: Callable[[], Awaitable[None]],
         now: Callable[[], float],
     ) -> None:
-        self.on_tick: Callable[[], Awaitable[None]] = _do_nothing
-        """What the guard has to do regularly; raises if it could not."""
         self._liveness = liveness
+        self._decide_pending = decide_pending
         self._prove_store = prove_store
         self._now = now
         self._is_well = True
 
     async def run(self) -> None:
-        """Beat until cancelled."""
+        """Tick until cancelled, `liveness.period_seconds` after the end of the tick before."""
         while True:
-            await self.beat()
+            await self.run_once()
             await asyncio.sleep(self._liveness.period_seconds)
 
-    async def beat(self) -> None:
-        """Beat once; a failure is logged, once for each time that things go wrong."""
+    async def run_once(self) -> None:
+        """Tick once. The first failure after a success is logged; an unexpected one always is."""
         began = self._now()
         try:
-            await self.on_tick()
+            await self._decide_pending()
             await self._prove_store()
         except DeploymentsError as error:
             if self._is_well:
@@ -56,9 +57,5 @@ class ControlTick:
             log.exception("guard_not_alive")
             self._is_well = False
         else:
-            self._liveness.ticked(began)
+            self._liveness.note_tick(began)
             self._is_well = True
-
-
-async def _do_nothing() -> None:
-    """There is nothing to do."""

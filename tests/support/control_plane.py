@@ -4,7 +4,7 @@ import asyncio
 import functools
 import itertools
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from penumbra.deployments.control.controller import Change, Clocks, Controller
+from penumbra.deployments.errors import StoreUnavailable
 from penumbra.deployments.gateways.link import LinkClosed
 from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.deployments.history.events import ConfigPayload, Draft, Event, Kind
 from penumbra.deployments.history.flag_edits import set_split
 from penumbra.deployments.store.observation_tables import CommitExtras
 from penumbra.deployments.store.store import Store
+from penumbra.monitoring.observations import Report
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot
 from penumbra.router.link.messages import (
     EpochApplied,
@@ -162,6 +164,11 @@ def payload(**models: ModelSnapshot) -> ConfigPayload:
     return ConfigPayload(models=models or {"demo": model()})
 
 
+async def refuse_report(report: Report) -> None:
+    """Store no report, as a full disk would."""
+    raise StoreUnavailable(f"reports are not stored here (from {report.source})")
+
+
 def store_url(folder: Path) -> str:
     return f"sqlite:///{folder / 'penumbra.db'}"
 
@@ -189,7 +196,11 @@ def split_change(
 
 @asynccontextmanager
 async def control_plane(
-    folder: Path, *, acknowledge_seconds: float = 5.0, config: ConfigPayload | None = None
+    folder: Path,
+    *,
+    acknowledge_seconds: float = 5.0,
+    config: ConfigPayload | None = None,
+    make_publisher: Callable[[str, Callable[[], float]], Publisher] = Publisher,
 ) -> AsyncIterator[Plane]:
     """A started control plane with one configured model, at epoch 1."""
     file = folder / "penumbra.db"
@@ -197,7 +208,7 @@ async def control_plane(
         file.write_bytes(_empty_store())
     store = FlakyStore(store_url(folder))
     clock = TickingClock()
-    publisher = Publisher(store.identity, clock.monotonic)
+    publisher = make_publisher(store.identity, clock.monotonic)
     clocks = Clocks(clock.now, clock.monotonic)
     controller = Controller(store, publisher, clocks, acknowledge_seconds)
     plane = Plane(store, publisher, controller)

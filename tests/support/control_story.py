@@ -64,7 +64,7 @@ async def tell(plane: WholePlane) -> Story:
     await plane.report(run, aa_pairs(5, 0.005, start=500))
     await plane.change("POST", "/flags/demo/kill")
     await plane.change("POST", "/flags/demo/unkill")
-    await plane.parts.heart.beat()
+    await plane.parts.tick.run_once()
     await plane.parts.rollouts.judge(judgement("1", "full", is_up=True))
     await plane.parts.rollouts.judge(judgement("2", "int8", is_up=False))
     plane.parts.controller.metrics.count_alert("acted")

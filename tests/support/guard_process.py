@@ -2,7 +2,7 @@
 
 `python -m tests.support.guard_process --port N --table FILE --lease SECONDS`
 
-Everything that leases depend on is the real thing: desks, publishers, heart, the store's writes.
+All that leases depend on is real: inboxes, publishers, the tick, the writes to the store.
 """
 
 import argparse
@@ -26,21 +26,21 @@ from penumbra.router.link.messages import COMPARATOR_PATH
 from tests.support.control_process import GATEWAY
 
 
-async def _take(report: Report) -> None:
-    """Reports are of no interest here."""
+async def _drop(report: Report) -> None:
+    """Take a report and forget it."""
+
+
+async def _do_nothing() -> None:
+    """Decide nothing: there are no rollouts."""
 
 
 async def _serve(port: int, table: Snapshot, lease_seconds: float, folder: Path) -> None:
     store = Store(f"sqlite:///{folder / 'guard.db'}")
     liveness = GuardLiveness(lease_seconds)
-    desks = (
-        LinkInbox(liveness, time.monotonic),
-        LinkInbox(liveness, time.monotonic, is_for_comparators=True),
-    )
-    for desk in desks:
-        desk.on_report = _take
-    comparators = Publisher(store.identity, time.monotonic, desks[1])
-    gateways = Publisher(store.identity, time.monotonic, desks[0], follower=comparators)
+    comparators = Publisher(store.identity, time.monotonic)
+    gateways = Publisher(store.identity, time.monotonic, follower=comparators)
+    inbox = LinkInbox(liveness, time.monotonic, _drop, newest_table=lambda: gateways.snapshot)
+    comparator_inbox = LinkInbox(liveness, time.monotonic, _drop, is_for_comparators=True)
     gateways.publish(table, time.monotonic())
 
     async def prove() -> None:
@@ -48,25 +48,26 @@ async def _serve(port: int, table: Snapshot, lease_seconds: float, folder: Path)
 
     access = Access({}, GATEWAY)
     app = FastAPI()
-    app.include_router(link_router(gateways, access))
-    app.include_router(link_router(comparators, access, COMPARATOR_PATH))
+    app.include_router(link_router(gateways, inbox, access))
+    app.include_router(link_router(comparators, comparator_inbox, access, COMPARATOR_PATH))
 
     @app.get("/links")
     async def links() -> dict[str, int]:
         return {"gateways": len(gateways.links), "comparators": len(comparators.links)}
 
-    beating = asyncio.create_task(ControlTick(liveness, prove, time.monotonic).run())
+    tick = ControlTick(liveness, _do_nothing, prove, time.monotonic)
+    ticking = asyncio.create_task(tick.run())
     config = uvicorn.Config(
         app, port=port, ws="websockets-sansio", lifespan="off", log_level="warning"
     )
     try:
         await uvicorn.Server(config).serve()
     finally:
-        beating.cancel()
+        ticking.cancel()
 
 
 def main() -> None:
-    """Serve until it is told to end."""
+    """Serve until a signal."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--table", type=Path, required=True)

@@ -16,6 +16,7 @@ from penumbra.deployments.api.access import Access, Role
 from penumbra.deployments.api.app import build_api
 from penumbra.deployments.api.rollout_routes import rollouts_router
 from penumbra.deployments.config.spec import ControlSpec, PenumbraSpec
+from penumbra.deployments.gateways.inbox import LinkInbox
 from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.deployments.server import ControlPlane, open_plane
 from penumbra.monitoring.observations import Counts, Pair, Run, RunReport
@@ -74,7 +75,7 @@ class WholePlane:
     async def connect(self, name: str, host: str = "") -> FakeGateway:
         """A gateway that puts every table into force."""
         gateway = FakeGateway(name, host=host)
-        self._attend(self.parts.gateways, gateway)
+        self._attend(gateway, self.parts.gateways, self.parts.gateway_inbox)
         epoch = self.parts.controller.state.epoch
         await gateway.reach(epoch)
         await turns()
@@ -83,7 +84,7 @@ class WholePlane:
     async def connect_comparator(self, host: str) -> FakeGateway:
         """A comparator that has answered its first probe."""
         comparator = FakeGateway("comparator", host=host)
-        self._attend(self.parts.comparators, comparator)
+        self._attend(comparator, self.parts.comparators, self.parts.comparator_inbox)
         probe = await comparator.hear(Probe)
         comparator.say(encode(Beat(probe.nonce)))
         await turns()
@@ -118,12 +119,12 @@ class WholePlane:
         """What Prometheus would get once every interval is worked out."""
         for _ in range(100):
             found = await self.scrape()
-            if not self.parts.ends.is_behind:
+            if not self.parts.interval_cache.is_behind:
                 return await self.scrape()
         raise AssertionError(f"intervals never settle: {found.text}")
 
-    def _attend(self, publisher: Publisher, gateway: FakeGateway) -> None:
-        self.attending.append(asyncio.create_task(publisher.attend(gateway)))
+    def _attend(self, process: FakeGateway, publisher: Publisher, inbox: LinkInbox) -> None:
+        self.attending.append(asyncio.create_task(publisher.attend(process, inbox)))
 
 
 @asynccontextmanager
@@ -153,7 +154,7 @@ async def whole_plane(folder: Path, **models: Any) -> AsyncIterator[WholePlane]:
         for task in plane.attending:
             task.cancel()
         await asyncio.gather(*plane.attending, return_exceptions=True)
-        await parts.ends.close()
+        await parts.interval_cache.close()
         await parts.rollouts.close()
         parts.controller.close()
 

@@ -73,14 +73,14 @@ async def test_reports_roll_back_and_their_evidence_survives(server: PostgresSer
     await rollouts.take(reporting.of_pairs(run, pairs(30, 0.9, start=100)))
     rolled_back = rollouts.rollout(("demo", "int8"))
     assert rolled_back.record.phase is Phase.ROLLED_BACK
-    evidence = state_of(rollouts.bench.evidence(rolled_back))
+    evidence = state_of(rollouts.evidence_book.evidence(rolled_back))
     await rollouts.close()
     one.close()
     again = controller(server)
     await again.start()
     rollouts = await rollouts_of(again)
     assert again.state.models["demo"].flag.blocked == ("int8",)
-    assert state_of(rollouts.bench.evidence(rollouts.rollout(("demo", "int8")))) == evidence
+    assert state_of(rollouts.evidence_book.evidence(rollouts.rollout(("demo", "int8")))) == evidence
     await rollouts.close()
     again.close()
 

@@ -73,7 +73,7 @@ class Process:
         return self.rollouts.rollout(("demo", "int8"))
 
     def evidence_state(self) -> Any:
-        return state_of(self.rollouts.bench.evidence(self.rollout))
+        return state_of(self.rollouts.evidence_book.evidence(self.rollout))
 
 
 def reports_of(source: str, values: Sequence[float]) -> list[Report]:
@@ -234,7 +234,7 @@ async def with_dying_sources(
         await process.die()
         process = await Process(folder).start()
         stored = list(process.store.look(lambda c: list(stored_reports(c, ["run-1"]))))
-        evidence = process.rollouts.bench.evidence(process.rollout)
+        evidence = process.rollouts.evidence_book.evidence(process.rollout)
         found = state_of(evidence), acknowledged, stored, sum(evidence.pairs.values())
         await process.die()
         return found

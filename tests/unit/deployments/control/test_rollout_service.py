@@ -146,7 +146,7 @@ async def test_a_report_that_comes_twice_counts_once(tmp_path: Path) -> None:
         again = it.fresh()
         await again.take(report)
         for rollouts in (it.rollouts, again):
-            assert rollouts.bench.findings(it.rollout).pairs == 10
+            assert rollouts.evidence_book.findings(it.rollout).pairs == 10
 
 
 async def test_evidence_is_the_same_after_a_restart(tmp_path: Path) -> None:
@@ -157,8 +157,8 @@ async def test_evidence_is_the_same_after_a_restart(tmp_path: Path) -> None:
             await it.rollouts.take(reporting.of_pairs("run-1", some))
         again = it.fresh()
         await again.start()
-        found = state_of(again.bench.evidence(it.rollout))
-        assert found == state_of(it.rollouts.bench.evidence(it.rollout))
+        found = state_of(again.evidence_book.evidence(it.rollout))
+        assert found == state_of(it.rollouts.evidence_book.evidence(it.rollout))
 
 
 @pytest.mark.parametrize("loses_answer", [False, True])
@@ -175,7 +175,7 @@ async def test_a_failed_commit_loses_nothing_and_counts_nothing_twice(
             await it.rollouts.take(report)
         await it.rollouts.take(report)
         assert it.rollout.record.phase is Phase.ROLLED_BACK
-        assert it.rollouts.bench.findings(it.rollout).pairs == 40
+        assert it.rollouts.evidence_book.findings(it.rollout).pairs == 40
         assert fold(it.plane.store.events()) == it.plane.controller.state
 
 
@@ -184,7 +184,7 @@ async def test_reports_of_another_run_are_stored_but_count_for_nothing(tmp_path:
         await it.apply()
         await it.rollouts.take(Reporting().of_pairs("run-0", pairs(40, 0.9)))
         assert it.rollout.record.phase is Phase.SHADOW
-        assert it.rollouts.bench.findings(it.rollout).pairs == 0
+        assert it.rollouts.evidence_book.findings(it.rollout).pairs == 0
 
 
 async def test_only_rearming_ends_a_rollback_and_it_begins_afresh(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ async def test_only_rearming_ends_a_rollback_and_it_begins_afresh(tmp_path: Path
         assert it.rollout.record.phase is Phase.SHADOW
         assert it.rollout.record.verdict is None
         assert (it.flag.blocked, it.flag.split) == ((), {})
-        assert it.rollouts.bench.findings(it.rollout).pairs == 0
+        assert it.rollouts.evidence_book.findings(it.rollout).pairs == 0
         assert explain(it.plane.store, KEY).is_reproduced
 
 
@@ -224,7 +224,7 @@ async def test_a_judgement_is_stored_counted_and_final(tmp_path: Path) -> None:
         judged = UserFeedback("r1", "t", "demo", "int8", "other", False, None, False, {})
         await it.rollouts.judge(judged)
         await it.rollouts.judge(judged)
-        assert it.rollouts.bench.evidence(it.rollout).monitors[Signal.FEEDBACK].count == 1
+        assert it.rollouts.evidence_book.evidence(it.rollout).monitors[Signal.FEEDBACK].count == 1
         with pytest.raises(AlreadyJudged):
             await it.rollouts.judge(
                 UserFeedback("r1", "t", "demo", "int8", "other", True, None, False, {})
@@ -259,7 +259,7 @@ async def test_what_waits_for_a_store_that_cannot_be_read_is_not_piled_up(
                     await it.rollouts.take(report)
         assert it.rollouts.waiting == 0
         await it.rollouts.take(report)
-        assert it.rollouts.bench.findings(it.rollout).pairs == 3
+        assert it.rollouts.evidence_book.findings(it.rollout).pairs == 3
 
 
 def stored(it: Desk, run: str) -> int:

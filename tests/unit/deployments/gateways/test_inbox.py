@@ -1,4 +1,4 @@
-"""What gateways and comparators say, and what they get for it."""
+"""Messages of gateways and comparators, and the answers to them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from penumbra.deployments.errors import AlreadyJudged, StoreUnavailable
+from penumbra.deployments.gateways.feedback_relay import refuse_feedback
 from penumbra.deployments.gateways.inbox import LinkInbox
 from penumbra.deployments.gateways.liveness import GuardLiveness
 from penumbra.deployments.gateways.publisher import Publisher
@@ -28,7 +29,7 @@ from penumbra.router.link.messages import (
     Stored,
     encode,
 )
-from tests.support.control_plane import FakeGateway
+from tests.support.control_plane import FakeGateway, refuse_report
 from tests.support.routing_tables import model
 
 HOST = "machine-1"
@@ -53,17 +54,34 @@ class Plane:
     def __init__(self) -> None:
         self.clock = Clock()
         self.liveness = GuardLiveness(10.0)
-        self.desk = LinkInbox(self.liveness, self.clock)
-        self.comparators_desk = LinkInbox(self.liveness, self.clock, is_for_comparators=True)
-        self.comparators = Publisher("store", self.clock, self.comparators_desk)
-        self.gateways = Publisher("store", self.clock, self.desk, follower=self.comparators)
+        self.take_report: Callable[[Report], Awaitable[None]] = refuse_report
+        self.take_feedback: Callable[[UserFeedback], Awaitable[None]] = refuse_feedback
+        self.comparators = Publisher("store", self.clock)
+        self.gateways = Publisher("store", self.clock, follower=self.comparators)
+        self.inbox = LinkInbox(
+            self.liveness,
+            self.clock,
+            lambda report: self.take_report(report),
+            take_feedback=lambda judgement: self.take_feedback(judgement),
+            newest_table=lambda: self.gateways.snapshot,
+        )
+        self.comparator_inbox = LinkInbox(
+            self.liveness,
+            self.clock,
+            lambda report: self.take_report(report),
+            is_for_comparators=True,
+        )
         self.attending: dict[str, asyncio.Task[None]] = {}
         self.gateways.publish(TABLE, 0.0)
 
     async def connect(self, name: str, *, is_comparator: bool = False) -> FakeGateway:
         gateway = FakeGateway(name, host=HOST)
-        publisher = self.comparators if is_comparator else self.gateways
-        self.attending[name] = asyncio.create_task(publisher.attend(gateway))
+        publisher, inbox = (
+            (self.comparators, self.comparator_inbox)
+            if is_comparator
+            else (self.gateways, self.inbox)
+        )
+        self.attending[name] = asyncio.create_task(publisher.attend(gateway, inbox))
         await gateway.reach(1)
         return gateway
 
@@ -87,7 +105,7 @@ def report(seq: int) -> Report:
     return Report("gateway-0", "life-1", seq, ())
 
 
-async def test_a_comparator_gets_every_table_and_nobody_waits_for_it() -> None:
+async def test_a_comparator_gets_every_table_and_no_delivery_waits_for_it() -> None:
     async with running() as plane:
         comparator = await plane.connect("comparator-0", is_comparator=True)
         delivery = plane.gateways.publish(TABLE.model_copy(update={"epoch": 2}), 0.0)
@@ -99,7 +117,7 @@ async def test_a_renewal_is_answered_with_what_is_left_of_each_model() -> None:
     async with running() as plane:
         gateway = await plane.connect("gateway-0")
         plane.clock.seconds = 100.0
-        plane.liveness.ticked(97.0)
+        plane.liveness.note_tick(97.0)
         say(gateway, Renew(7))
         assert await gateway.hear(LeaseGrant) == LeaseGrant(7, {"demo": 7.0, "mirrored": 0.0}, 10.0)
 
@@ -111,7 +129,7 @@ async def test_a_comparators_answer_counts_from_when_it_was_asked() -> None:
         comparator = await plane.connect("comparator-0", is_comparator=True)
         probe = await comparator.hear(Probe)
         plane.clock.seconds = 104.0
-        plane.liveness.ticked(104.0)
+        plane.liveness.note_tick(104.0)
         say(comparator, Beat(probe.nonce))
         # Said in order: once this is stored, the beat has been heard.
         await stored_by(plane, comparator)
@@ -119,10 +137,10 @@ async def test_a_comparators_answer_counts_from_when_it_was_asked() -> None:
         assert (await gateway.hear(LeaseGrant)).seconds == {"demo": 10.0, "mirrored": 6.0}
 
 
-async def test_a_beat_that_nobody_asked_for_proves_nothing() -> None:
+async def test_a_beat_that_was_not_asked_for_proves_nothing() -> None:
     async with running() as plane:
         comparator = await plane.connect("comparator-0", is_comparator=True)
-        plane.liveness.ticked(0.0)
+        plane.liveness.note_tick(0.0)
         say(comparator, Beat(999))
         await stored_by(plane, comparator)
         assert plane.liveness.grant(TABLE, HOST, 0.0)["mirrored"] == 0.0
@@ -132,18 +150,20 @@ async def stored_by(plane: Plane, comparator: FakeGateway) -> None:
     async def take(taken: Report) -> None:
         del taken
 
-    plane.comparators_desk.on_report = take
+    plane.take_report = take
     say(comparator, report(1))
     await comparator.hear(Stored)
 
 
 @pytest.mark.parametrize("is_comparator", [True, False])
-async def test_who_says_what_is_not_its_part_is_cut_off(is_comparator: bool) -> None:
+async def test_a_process_that_sends_a_message_of_the_other_kind_is_cut_off(
+    is_comparator: bool,
+) -> None:
     async with running() as plane:
-        who = await plane.connect("somebody", is_comparator=is_comparator)
-        say(who, Renew(1) if is_comparator else Beat(1))
+        process = await plane.connect("process", is_comparator=is_comparator)
+        say(process, Renew(1) if is_comparator else Beat(1))
         with pytest.raises(LinkError):
-            await plane.attending["somebody"]
+            await plane.attending["process"]
 
 
 async def test_a_report_is_acknowledged_only_when_it_is_durable() -> None:
@@ -151,22 +171,22 @@ async def test_a_report_is_acknowledged_only_when_it_is_durable() -> None:
         is_durable = asyncio.Event()
         taken: list[int] = []
 
-        async def take(one: Report) -> None:
-            taken.append(one.seq)
+        async def take(report: Report) -> None:
+            taken.append(report.seq)
             await is_durable.wait()
 
-        plane.desk.on_report = take
-        plane.liveness.ticked(0.0)
+        plane.take_report = take
+        plane.liveness.note_tick(0.0)
         gateway = await plane.connect("gateway-0")
         say(gateway, report(1))
         say(gateway, Renew(1))
         assert (await gateway.hear(LeaseGrant)).seconds["demo"] == 10.0
         # While it is on its way to the disk the link is heard, and the lease runs down.
         plane.clock.seconds = 4.0
-        plane.liveness.ticked(4.0)
+        plane.liveness.note_tick(4.0)
         say(gateway, Renew(2))
         assert (await gateway.hear(LeaseGrant)).seconds["demo"] == 6.0
-        assert not [one for one in gateway.heard if isinstance(one, Stored)]
+        assert not [message for message in gateway.heard if isinstance(message, Stored)]
         is_durable.set()
         assert await gateway.hear(Stored) == Stored("life-1", 1)
         assert taken == [1]
@@ -179,15 +199,15 @@ async def test_a_report_that_cannot_be_stored_is_tried_again_and_meanwhile_lease
     async with running() as plane:
         tries: list[float] = []
 
-        async def take(one: Report) -> None:
+        async def take(report: Report) -> None:
             tries.append(plane.liveness.grant(TABLE, HOST, 20.0)["demo"])
             if len(tries) < 3:
                 raise StoreUnavailable("full")
 
-        plane.desk.on_report = take
+        plane.take_report = take
         gateway = await plane.connect("gateway-0")
         plane.clock.seconds = 10.0
-        plane.liveness.ticked(20.0)
+        plane.liveness.note_tick(20.0)
         say(gateway, report(1))
         assert await gateway.hear(Stored) == Stored("life-1", 1)
         assert tries == [0.0, 0.0, 0.0]
@@ -199,11 +219,11 @@ async def test_reports_are_taken_in_order_and_a_flood_is_cut_off() -> None:
         taken: list[int] = []
         may_go_on = asyncio.Event()
 
-        async def take(one: Report) -> None:
+        async def take(report: Report) -> None:
             await may_go_on.wait()
-            taken.append(one.seq)
+            taken.append(report.seq)
 
-        plane.desk.on_report = take
+        plane.take_report = take
         polite, flooding = await plane.connect("polite"), await plane.connect("flooding")
         for seq in (1, 2, 3):
             say(polite, report(seq))
@@ -221,12 +241,12 @@ async def test_the_end_of_a_connection_does_not_break_off_what_is_being_stored()
     async with running() as plane:
         began, may_end, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-        async def take(one: Report) -> None:
+        async def take(report: Report) -> None:
             began.set()
             await may_end.wait()
             ended.set()
 
-        plane.desk.on_report = take
+        plane.take_report = take
         gateway = await plane.connect("gateway-0")
         say(gateway, report(1))
         await began.wait()
@@ -246,7 +266,7 @@ async def judged(
     keep: Callable[[UserFeedback], Awaitable[None]],
 ) -> AsyncIterator[tuple[Plane, list[FakeGateway]]]:
     async with running() as plane:
-        plane.desk.feedback.on_judgement = keep
+        plane.take_feedback = keep
         yield plane, [await plane.connect(f"gateway-{number}") for number in range(3)]
 
 
@@ -276,7 +296,7 @@ async def test_a_judgement_is_confirmed_when_it_is_durable() -> None:
         (None, None, False, False),
     ],
 )
-def test_who_is_not_content(
+def test_negative_feedback_is_a_thumb_down_a_low_score_or_an_escalation(
     thumb: bool | None, score: float | None, is_escalated: bool, is_negative: bool
 ) -> None:
     judgement = UserFeedback("r", "t", "demo", "int8", "other", thumb, score, is_escalated, {})
@@ -299,7 +319,7 @@ async def test_the_gateway_that_served_the_request_is_found() -> None:
     assert kept[0].variant == "int8"
 
 
-async def test_a_request_that_nobody_remembers_is_not_found() -> None:
+async def test_a_request_that_no_gateway_remembers_is_not_found() -> None:
     async def keep(judgement: UserFeedback) -> None:
         raise AssertionError(judgement)
 
@@ -311,7 +331,7 @@ async def test_a_request_that_nobody_remembers_is_not_found() -> None:
         assert await asking.hear(FeedbackDone) == FeedbackDone(5, None)
 
 
-async def test_a_gateway_that_does_not_answer_makes_it_unsure(
+async def test_a_gateway_that_does_not_answer_makes_control_unavailable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("penumbra.deployments.gateways.feedback_relay.SEEK_SECONDS", 0.01)
@@ -332,7 +352,9 @@ async def test_a_gateway_that_does_not_answer_makes_it_unsure(
         (RuntimeError("a bug"), "control_unavailable"),
     ],
 )
-async def test_what_cannot_be_kept_is_told(error: Exception, code: str) -> None:
+async def test_a_judgement_that_cannot_be_stored_is_answered_with_an_error(
+    error: Exception, code: str
+) -> None:
     async def keep(judgement: UserFeedback) -> None:
         raise error
 
@@ -345,8 +367,8 @@ async def test_a_link_that_ends_leaves_nothing_behind() -> None:
     async with running() as plane:
         gateway = await plane.connect("gateway-0")
         plane.clock.seconds = 0.0
-        plane.liveness.ticked(9.0)
-        say(gateway, report(1))  # refused for ever: nobody takes reports here
+        plane.liveness.note_tick(9.0)
+        say(gateway, report(1))  # never stored
         with suppress(LinkError):
             gateway.leave()
             await plane.attending["gateway-0"]

@@ -1,3 +1,5 @@
+"""The guard's signs of life, and the leases that follow from them."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +26,7 @@ def test_nothing_is_granted_before_the_first_tick() -> None:
 
 def test_a_lease_is_what_is_left_since_the_last_tick_began() -> None:
     liveness = GuardLiveness(10.0)
-    liveness.ticked(100.0)
+    liveness.note_tick(100.0)
     assert liveness.grant(PLAIN, HOST, 103.0) == {"demo": 7.0}
     assert liveness.grant(PLAIN, HOST, 110.0) == {"demo": 0.0}
     assert liveness.grant(PLAIN, HOST, 500.0) == {"demo": 0.0}
@@ -32,36 +34,36 @@ def test_a_lease_is_what_is_left_since_the_last_tick_began() -> None:
 
 def test_a_mirrored_model_needs_the_comparator_of_the_gateways_machine() -> None:
     liveness = GuardLiveness(10.0)
-    liveness.ticked(100.0)
+    liveness.note_tick(100.0)
     assert liveness.grant(MIRRORED, HOST, 100.0) == {"demo": 0.0, "plain": 10.0}
-    liveness.beat("machine-2", 100.0)
+    liveness.note_beat("machine-2", 100.0)
     assert liveness.grant(MIRRORED, HOST, 100.0)["demo"] == 0.0
-    liveness.beat(HOST, 98.0)
+    liveness.note_beat(HOST, 98.0)
     assert liveness.grant(MIRRORED, HOST, 100.0)["demo"] == 8.0
 
 
 def test_a_comparator_that_falls_silent_ends_only_what_it_guards() -> None:
     liveness = GuardLiveness(10.0)
-    liveness.beat(HOST, 100.0)
-    liveness.ticked(109.0)
+    liveness.note_beat(HOST, 100.0)
+    liveness.note_tick(109.0)
     assert liveness.grant(MIRRORED, HOST, 110.0) == {"demo": 0.0, "plain": 9.0}
 
 
 def test_a_report_that_cannot_be_stored_ends_the_leases() -> None:
     liveness = GuardLiveness(10.0)
-    liveness.arrived("report", 100.0)
-    liveness.ticked(106.0)
+    liveness.note_arrival("report", 100.0)
+    liveness.note_tick(106.0)
     assert liveness.grant(PLAIN, HOST, 106.0) == {"demo": 4.0}
-    liveness.stored("report")
+    liveness.note_stored("report")
     assert liveness.grant(PLAIN, HOST, 106.0) == {"demo": 10.0}
 
 
 def test_signs_of_life_that_arrive_late_take_nothing_back() -> None:
     liveness = GuardLiveness(10.0)
-    liveness.ticked(105.0)
-    liveness.ticked(100.0)
-    liveness.beat(HOST, 105.0)
-    liveness.beat(HOST, 100.0)
+    liveness.note_tick(105.0)
+    liveness.note_tick(100.0)
+    liveness.note_beat(HOST, 105.0)
+    liveness.note_beat(HOST, 100.0)
     assert liveness.grant(MIRRORED, HOST, 105.0) == {"demo": 10.0, "plain": 10.0}
 
 
@@ -74,7 +76,9 @@ def test_signs_of_life_that_arrive_late_take_nothing_back() -> None:
         ({"mirror_slices": {"facts": 0.5}}, True),
     ],
 )
-def test_who_mirrors_nothing_needs_no_comparator(fields: dict[str, object], wanted: bool) -> None:
+def test_a_model_that_mirrors_nothing_needs_no_comparator(
+    fields: dict[str, object], wanted: bool
+) -> None:
     assert needs_comparator(watched(**fields)) is wanted
 
 
@@ -89,11 +93,11 @@ def test_a_lease_ends_within_its_length_of_the_oldest_sign_of_life(
     for kind, at in sorted(signs, key=lambda sign: sign[1]):
         match kind:
             case "tick":
-                liveness.ticked(at)
+                liveness.note_tick(at)
             case "beat":
-                liveness.beat(HOST, at)
+                liveness.note_beat(HOST, at)
             case _:
-                liveness.beat("another", at)
+                liveness.note_beat("another", at)
     ticked = max((at for kind, at in signs if kind == "tick"), default=float("-inf"))
     beaten = max((at for kind, at in signs if kind == "beat"), default=float("-inf"))
     granted = liveness.grant(MIRRORED, HOST, now)
@@ -103,27 +107,27 @@ def test_a_lease_ends_within_its_length_of_the_oldest_sign_of_life(
 
 def test_the_age_of_a_guard_is_what_its_lease_has_lost_on_the_worst_machine() -> None:
     liveness = GuardLiveness(10.0)
-    liveness.ticked(100.0)
-    liveness.beat(HOST, 99.0)
-    liveness.beat("machine-2", 97.0)
+    liveness.note_tick(100.0)
+    liveness.note_beat(HOST, 99.0)
+    liveness.note_beat("machine-2", 97.0)
     hosts = [HOST, "machine-2"]
     assert liveness.ages(MIRRORED, hosts, 101.0) == {"demo": 4.0, "plain": 1.0}
     left = min(liveness.grant(MIRRORED, host, 101.0)["demo"] for host in hosts)
     assert left == 10.0 - 4.0
-    # Nobody is served where no gateway is: no comparator is needed.
+    # Without a gateway no request is served, so no comparator is needed.
     assert liveness.ages(MIRRORED, [], 101.0) == {"demo": 1.0, "plain": 1.0}
 
 
 def test_the_age_goes_on_growing_once_the_lease_is_over_up_to_a_day() -> None:
     liveness = GuardLiveness(10.0)
     assert liveness.ages(PLAIN, [HOST], 5.0) == {"demo": OLDEST_SECONDS}
-    liveness.ticked(100.0)
+    liveness.note_tick(100.0)
     assert liveness.ages(PLAIN, [HOST], 150.0) == {"demo": 50.0}
     assert liveness.ages(MIRRORED, [HOST], 150.0) == {"demo": OLDEST_SECONDS, "plain": 50.0}
 
 
 def test_a_report_that_waits_ages_the_guard() -> None:
     liveness = GuardLiveness(10.0)
-    liveness.arrived("report", 100.0)
-    liveness.ticked(106.0)
+    liveness.note_arrival("report", 100.0)
+    liveness.note_tick(106.0)
     assert liveness.ages(PLAIN, [HOST], 107.0) == {"demo": 7.0}

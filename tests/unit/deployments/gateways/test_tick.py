@@ -1,3 +1,5 @@
+"""The control process's tick, and its effect on leases."""
+
 import logging
 
 import pytest
@@ -11,8 +13,8 @@ from tests.support.routing_tables import model
 TABLE = Snapshot(epoch=1, models={"demo": model()})
 
 
-class Patient:
-    """A heart, a clock, and what may go wrong."""
+class TickedProcess:
+    """A tick with a clock, and with failures that a test chooses."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -20,15 +22,14 @@ class Patient:
         self.tick_error: Exception | None = None
         self.done: list[str] = []
         self.liveness = GuardLiveness(10.0)
-        self.heart = ControlTick(self.liveness, self._prove, lambda: self.now)
-        self.heart.on_tick = self._tick
+        self.tick = ControlTick(self.liveness, self._decide, self._prove, lambda: self.now)
 
     async def _prove(self) -> None:
         if self.store_error is not None:
             raise self.store_error
         self.done.append("store")
 
-    async def _tick(self) -> None:
+    async def _decide(self) -> None:
         if self.tick_error is not None:
             raise self.tick_error
         self.done.append("tick")
@@ -38,36 +39,36 @@ class Patient:
         return self.liveness.grant(TABLE, "", self.now)["demo"]
 
 
-async def test_a_beat_is_a_tick_and_a_durable_write_and_counts_from_its_beginning() -> None:
-    patient = Patient()
-    await patient.heart.beat()
-    assert patient.done == ["tick", "store"]
-    assert patient.lease() == 7.0
+async def test_a_tick_decides_then_writes_durably_and_counts_from_its_beginning() -> None:
+    process = TickedProcess()
+    await process.tick.run_once()
+    assert process.done == ["tick", "store"]
+    assert process.lease() == 7.0
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable("the disk is full"), RuntimeError("a bug")])
 @pytest.mark.parametrize("where", ["store_error", "tick_error"])
-async def test_what_cannot_decide_or_cannot_write_guards_nobody(
+async def test_a_tick_that_cannot_decide_or_write_grants_no_lease(
     where: str, error: Exception
 ) -> None:
-    patient = Patient()
-    setattr(patient, where, error)
-    await patient.heart.beat()
-    assert patient.lease() == 0.0
-    setattr(patient, where, None)
-    await patient.heart.beat()
-    assert patient.lease() > 0
+    process = TickedProcess()
+    setattr(process, where, error)
+    await process.tick.run_once()
+    assert process.lease() == 0.0
+    setattr(process, where, None)
+    await process.tick.run_once()
+    assert process.lease() > 0
 
 
-async def test_a_store_that_stays_away_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_store_that_stays_away_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR)
-    patient = Patient()
-    patient.store_error = StoreUnavailable("the disk is full")
+    process = TickedProcess()
+    process.store_error = StoreUnavailable("the disk is full")
     for _ in range(5):
-        await patient.heart.beat()
+        await process.tick.run_once()
     assert [record.message for record in caplog.records] == ["guard_not_alive"]
-    patient.store_error = None
-    await patient.heart.beat()
-    patient.store_error = StoreUnavailable("again")
-    await patient.heart.beat()
+    process.store_error = None
+    await process.tick.run_once()
+    process.store_error = StoreUnavailable("again")
+    await process.tick.run_once()
     assert len(caplog.records) == 2

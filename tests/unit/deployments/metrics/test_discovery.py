@@ -1,6 +1,7 @@
 """Prometheus is told of every process, by a name that is its own, and for long enough."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -268,12 +269,15 @@ def test_a_file_that_cannot_be_read_is_as_none(tmp_path: Path, content: str) -> 
 async def test_the_publisher_tells_of_each_that_comes_and_goes(tmp_path: Path) -> None:
     told: list[tuple[str, Any]] = []
 
-    def listen(publisher: Publisher) -> None:
-        publisher.on_come = lambda link: told.append((link.hello.gateway, link.peer))
-        publisher.on_go = lambda link: told.append((link.hello.gateway, link.has_ended))
+    def publisher(store: str, now: Callable[[], float]) -> Publisher:
+        return Publisher(
+            store,
+            now,
+            on_connect=lambda link: told.append((link.hello.gateway, link.peer)),
+            on_disconnect=lambda link: told.append((link.hello.gateway, link.has_ended)),
+        )
 
-    async with control_plane(tmp_path) as plane:
-        listen(plane.publisher)
+    async with control_plane(tmp_path, make_publisher=publisher) as plane:
         first = await plane.connect(FakeGateway("g0"))
         second = await plane.connect(FakeGateway("g1"))
         first.leave()

@@ -110,7 +110,7 @@ def test_a_guard_that_never_lived_has_the_greatest_age_there_is() -> None:
     liveness = GuardLiveness(10.0)
     series = list(guard_series(liveness, snapshot, ["m1"], 5.0))
     assert values(series, control.GUARD_AGE) == {("demo",): OLDEST_SECONDS}
-    liveness.ticked(2.0)
+    liveness.note_tick(2.0)
     series = list(guard_series(liveness, snapshot, ["m1"], 5.0))
     assert values(series, control.GUARD_AGE) == {("demo",): 3.0}
     assert values(series, control.GUARD_LEASE) == {(): 10.0}
