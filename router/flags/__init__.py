@@ -1,1 +1,1 @@
-"""Who gets which variant: routing table, evaluation, bucketing, slices, flagd import and export."""
+"""Flags: routing table, evaluation, bucketing, slices, validation, flagd import and export."""

@@ -1,8 +1,8 @@
-"""Which share a targeting key falls into: sticky, the same on every replica, monotone in the share.
+"""Bucketing: assigns targeting keys to shares; sticky, alike on every replica, monotone. Pure.
 
 The hash is the one of flagd's `fractional` operator (MurmurHash3 of the CBOR array
 `[flag key, targeting key]`), so an exported flag puts every user into the same variant wherever it
-is evaluated. Pure.
+is evaluated.
 
 Shares are percents with a resolution of 0.01. They lie on a line of 10 000 basis points:
 
@@ -11,8 +11,8 @@ Shares are percents with a resolution of 0.01. They lie on a line of 10 000 basi
 
 Candidates keep their place in the order in which the model declares them, whether or not they have
 a share: the odd ones stack up from the bottom, the even ones down from the top. Raising a share
-therefore moves nobody out of the candidate that is raised, nor out of one declared before it, nor
-of one on the other side. With one or two candidates that is: nobody out of any candidate.
+therefore moves no targeting key out of the candidate that is raised, nor out of one declared before
+it, nor out of one on the other side. With one or two candidates no key leaves any candidate.
 """
 
 import math
@@ -28,7 +28,7 @@ _ARRAY_OF_TWO = b"\x82"
 
 
 def cbor_text(text: str) -> bytes:
-    """A CBOR text string (RFC 8949, major type 3, shortest form)."""
+    """Encode a CBOR text string (RFC 8949, major type 3, shortest form)."""
     data = text.encode("utf-8", "surrogatepass")
     size = len(data)
     if size < 24:
@@ -41,21 +41,21 @@ def cbor_text(text: str) -> bytes:
 
 
 def salt(flag_key: str) -> bytes:
-    """What a targeting key is hashed with: constant for a model, so computed once."""
+    """Return the bytes that are hashed before a targeting key; constant for a model."""
     return _ARRAY_OF_TWO + cbor_text(flag_key)
 
 
 def position(salt: bytes, targeting_key: str) -> int:
-    """The basis point in [0, 10 000) of a targeting key."""
+    """Return the basis point in [0, 10 000) of a targeting key."""
     digest: int = mmh3.mmh3_32_uintdigest(salt + cbor_text(targeting_key))
     return (digest * TOTAL) >> 32
 
 
 def basis_points(percent: float) -> int:
-    """A share in basis points.
+    """Convert a share from percent to basis points.
 
     Raises:
-        ValueError: Not a number in [0, 100], or finer than 0.01 percent.
+        ValueError: It is no number in [0, 100], or finer than 0.01 percent.
     """
     if not math.isfinite(percent) or not 0.0 <= percent <= 100.0:
         raise ValueError("a percentage from 0 to 100")
@@ -79,7 +79,7 @@ class Line:
         self._ends = tuple(ends)
 
     def variant_at(self, point: int) -> str:
-        """The variant of a basis point in [0, 10 000)."""
+        """Return the variant of a basis point in [0, 10 000)."""
         for end, variant in self._ends:
             if point < end:
                 return variant
@@ -89,15 +89,15 @@ class Line:
 def intervals(
     split: Mapping[str, float], baseline: str, variants: Iterable[str]
 ) -> list[tuple[str, int]]:
-    """Lay a split out, bottom first: (variant, basis points), summing to 10 000.
+    """Lay a split out on the line, bottom first: (variant, basis points), summing to 10 000.
 
     Args:
         split: Candidate -> percent; candidates left out have none.
-        baseline: Who gets the rest.
+        baseline: The variant that gets the rest.
         variants: Every variant of the model in the order of its declaration.
 
     Raises:
-        ValueError: A share that is not one, shares over 100 together, a share for the baseline
+        ValueError: A share is none, the shares are over 100 together, or one is for the baseline
             or for an unknown variant.
     """
     candidates = [name for name in variants if name != baseline]

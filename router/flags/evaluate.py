@@ -1,8 +1,8 @@
-"""Who answers a request, and why: `evaluate`, pure, total, some microseconds.
+"""Flag evaluation: decides which variant answers a request, and for which reason. Pure.
 
-What the request would get by itself -- its wish -- is the first of: a pin, a targeting rule, the
-split, the baseline. What stands above may take it away (penumbra.monitoring.vocabulary.Reason, in
-order):
+`evaluate` never raises and takes some microseconds. A request has a *wish*: the variant of the
+first of a pin, a targeting rule, the split, the baseline. The following overrule it
+(penumbra.monitoring.vocabulary.Reason, in order):
 
     GUARD           the wish is a candidate that the guard blocked              -> baseline
     LEASE_EXPIRED   the wish is a candidate and the guard's lease is not fresh  -> baseline
@@ -10,10 +10,11 @@ order):
     QUARANTINE      the slice is quarantined, whatever the wish                 -> baseline
     otherwise       the wish, for its own reason
 
-So GUARD and LEASE_EXPIRED are reported exactly where they changed the answer; KILL_SWITCH and
-QUARANTINE on every request that they cover, also one that the baseline would have answered anyway.
-SPLIT is reported on both sides of a split. What cannot be evaluated gets the baseline, reason
-ERROR; the error codes of `CLIENT_ERRORS` are the request's own fault and no answer for it exists.
+So GUARD and LEASE_EXPIRED are reported exactly where they changed the answer. KILL_SWITCH and
+QUARANTINE are reported on every request that they cover, also one that the baseline would have
+answered anyway. SPLIT is reported on both sides of a split. A request that cannot be evaluated gets
+the baseline, reason ERROR; the error codes of `CLIENT_ERRORS` are the request's own fault, and no
+answer for it exists.
 
 Reading order: evaluate, CompiledModel.decide, CompiledModel.wish.
 """
@@ -31,17 +32,17 @@ MODEL_NOT_FOUND = "model_not_found"
 UNKNOWN_VARIANT = "unknown_variant"
 PIN_NOT_ALLOWED = "pin_not_allowed"
 FLAG_INVALID = "flag_invalid"
-"""The flag refers to what does not exist; `flag_check.validate_flag` says what."""
+"""The flag refers to something that does not exist; `validate.validate_flag` names it."""
 TARGETING_KEY_MISSING = "targeting_key_missing"
 EVALUATION_FAILED = "evaluation_failed"
 
 CLIENT_ERRORS = frozenset({MODEL_NOT_FOUND, UNKNOWN_VARIANT, PIN_NOT_ALLOWED})
-"""Error codes to refuse the request with; with any other the baseline answers."""
+"""Error codes with which the request is refused; with any other the baseline answers."""
 
 
 @dataclass(slots=True)
 class Context:
-    """What one request is judged by."""
+    """Facts of one request that decide its variant."""
 
     model: str
     tenant: str
@@ -58,7 +59,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Which variant answers, and why."""
+    """The variant that answers a request, and the reason."""
 
     variant: str
     """Empty if the model is unknown."""
@@ -96,7 +97,7 @@ def targeting_key(
     key_id: str,
     prompt_hash: Callable[[], str],
 ) -> str:
-    """What a split is sticky on: the user, else the session, else API key and prompt.
+    """Return the key that a split is sticky on: the user, else session, else API key and prompt.
 
     Args:
         user_header: `x-user-id`.
@@ -140,11 +141,11 @@ class CompiledModel:
             self._rules = tuple(_CompiledRule(rule, model) for rule in flag.rules)
             _require_variants(flag, model)
         except ValueError:
-            # Refused on write; should one arrive all the same, the baseline is the safe answer.
+            # Such a flag is refused on write; if one arrives all the same, the baseline is safe.
             self._is_invalid = True
 
     def decide(self, context: Context) -> Decision:
-        """The decision for a request of this model. May raise; `evaluate` does not."""
+        """Decide a request of this model. May raise; `evaluate` does not."""
         pin_error = self._pin_error(context)
         if pin_error is not None:
             return self._decision(self.baseline, Reason.ERROR, error_code=pin_error)
@@ -163,7 +164,7 @@ class CompiledModel:
         return wish
 
     def wish(self, context: Context) -> Decision:
-        """What the request would get if nothing stood above it."""
+        """Return the decision by pin, rule, split and default, before anything overrules it."""
         pinned = (
             context.pin
             or self._key_pins.get(context.targeting_key)
@@ -173,19 +174,19 @@ class CompiledModel:
             return self._decision(pinned, Reason.PIN)
         for rule in self._rules:
             if rule.condition(context.features, context.tenant, context.headers, context.slice):
-                return self._matched(rule, context)
+                return self._apply_rule(rule, context)
         if self._line is not None:
-            return self._drawn(self._line, context, Reason.SPLIT, None)
+            return self._draw(self._line, context, Reason.SPLIT, None)
         return self._decision(self.baseline, Reason.DEFAULT)
 
-    def _matched(self, rule: "_CompiledRule", context: Context) -> Decision:
+    def _apply_rule(self, rule: "_CompiledRule", context: Context) -> Decision:
         if rule.variant is not None:
             return self._decision(rule.variant, Reason.TARGETING_MATCH, rule.name)
         if rule.line is None:
             return self._decision(self.baseline, Reason.TARGETING_MATCH, rule.name)
-        return self._drawn(rule.line, context, Reason.TARGETING_MATCH, rule.name)
+        return self._draw(rule.line, context, Reason.TARGETING_MATCH, rule.name)
 
-    def _drawn(self, line: Line, context: Context, reason: Reason, rule: str | None) -> Decision:
+    def _draw(self, line: Line, context: Context, reason: Reason, rule: str | None) -> Decision:
         if not context.targeting_key:
             return self._decision(
                 self.baseline, Reason.ERROR, rule, error_code=TARGETING_KEY_MISSING

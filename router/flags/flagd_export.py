@@ -1,7 +1,7 @@
-"""Flags as flagd JSON, so that any OpenFeature SDK reads them and decides the same. Pure.
+"""Export of flags as flagd JSON, which any OpenFeature SDK reads and decides alike. Pure.
 
-One flagd flag for each model, called like it; its variants are the model's. An evaluator brings
-along `targetingKey` and the attributes that the rules ask for: `tenant`, `slice`, `headers` (an
+There is one flagd flag for each model, with the model's name and variants. An evaluator supplies
+`targetingKey` and the attributes that the rules ask for: `tenant`, `slice`, `headers` (an
 object), `json_mode`, `tools`, `prompt_chars`, `script`, `code` and `prompt` (the last user text).
 The branches of `targeting`, in order:
 
@@ -11,8 +11,8 @@ The branches of `targeting`, in order:
     ...                         the targeting rules; metadata `rules` holds their names, in order
     otherwise                   the split, or the baseline
 
-What the guard blocked is wrapped around the rest. `penumbra.router.flags.flagd_import` reads all of
-it back.
+A condition on the candidates that the guard blocked is wrapped around the rest.
+`penumbra.router.flags.flagd_import` reads all of it back.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,12 +30,12 @@ Branch = tuple[Any, Any]
 
 
 def to_flagd(models: Mapping[str, ModelSnapshot]) -> Logic:
-    """The flags of a routing table as one flagd document."""
-    flags = {name: _exported(model) for name, model in models.items()}
+    """Export the flags of a routing table as one flagd document."""
+    flags = {name: _export(model) for name, model in models.items()}
     return {"$schema": SCHEMA, "flags": flags}
 
 
-def _exported(model: ModelSnapshot) -> Logic:
+def _export(model: ModelSnapshot) -> Logic:
     flag, baseline = model.flag, model.baseline
     wish = _chain(
         [*map(_pin_branch, _pins_in_order(flag)), *_rule_branches(flag, model)],
@@ -67,7 +67,7 @@ def _is_guard(logic: Logic) -> bool:
 
 
 def is_guard_condition(condition: object) -> bool:
-    """Whether a condition asks what the whole rest would choose, as the guard's wrapper does."""
+    """Whether a condition tests the variant that the rest chooses, as the guard's wrapper does."""
     if not isinstance(condition, dict) or list(condition) != ["in"]:
         return False
     looked_at = condition["in"][0]

@@ -1,7 +1,8 @@
-"""Reads flagd JSON back: what `flagd_export` wrote, and plain flags written by hand. Pure.
+"""Import of flagd JSON: documents that `flagd_export` wrote, and plain flags of an author. Pure.
 
-JsonLogic can say far more than a flag here can; what does not fit is refused, never guessed at.
-What the guard blocked is not read: only the guard, or an operator on purpose, takes that back.
+JsonLogic can express far more than a flag here can. An expression that does not fit is refused,
+never guessed at. The candidates that the guard blocked are not read: only the guard, or an operator
+on purpose, unblocks a candidate.
 """
 
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ class FlagdInvalid(ValueError):
 
 
 def from_flagd(document: object, models: Mapping[str, ModelSnapshot]) -> dict[str, Flag]:
-    """The flags of a flagd document, by model.
+    """Read the flags of a flagd document, by model.
 
     `blocked` of each is the one in force. The flags still have to be validated.
 

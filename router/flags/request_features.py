@@ -1,7 +1,7 @@
-"""What slice and targeting rules may ask about a request body, computed only when one asks.
+"""Features of a request body for slice and targeting rules, each computed when first used. Pure.
 
-Nothing here raises, whatever the body holds: the engine is the judge of a body, this only routes
-it. Work on text is bounded: only its beginning is looked at for script and code. Pure.
+Nothing here raises, whatever the body holds: the engine judges a body, this module only helps to
+route it. Work on text is bounded: only its beginning is read for script and code.
 """
 
 import math
@@ -12,18 +12,18 @@ from typing import Any, Self
 from penumbra.monitoring.signals.scripts import dominant_script
 
 CODE_CHARS = 2048
-"""How much of the last user text is looked at for code."""
+"""Characters of the last user text that are searched for code."""
 SCRIPT_CHARS = 512
-"""How much of it is looked at for its script: counting letters costs more."""
+"""Characters of it whose script is counted: counting letters costs more."""
 
 FIELDS = (
     "messages", "prompt", "input", "instructions", "tools", "functions", "text", "response_format",
     "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar",
 )  # fmt: skip
-"""The body fields that are looked at; a caller may leave all others undecoded."""
+"""The body fields that are read; a caller may leave all others undecoded."""
 
 _PLAIN_CHAT = frozenset({"messages"})
-"""What is left of a chat body that asks for nothing special, once absent fields are left out."""
+"""Fields of a chat body without special wishes, once absent fields are left out."""
 
 _GUIDES = ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
 
@@ -46,8 +46,8 @@ class RequestFeatures:
     The shape of the body tells chat, completions, responses and embeddings apart.
 
     Args:
-        load: Gives the decoded body; called at most once, may raise anything.
-        most_chars: Bound on the characters of all text: the bytes of the body, where known.
+        load: Returns the decoded body; called at most once, may raise anything.
+        most_chars: Upper bound of the characters of all text: the bytes of the body, if known.
     """
 
     __slots__ = (
@@ -66,14 +66,14 @@ class RequestFeatures:
 
     @classmethod
     def of(cls, body: object) -> Self:
-        """RequestFeatures of a body that is decoded already."""
+        """Make the features of a body that is decoded already."""
         return cls(lambda: body)
 
     @property
     def body(self) -> Mapping[str, Any]:
         """The decoded body; empty if it is no JSON object."""
         if self._body is None:
-            self._body = _loaded(self._load)
+            self._body = _load_object(self._load)
         return self._body
 
     @property
@@ -123,7 +123,7 @@ class RequestFeatures:
 def holds_code(text: str) -> bool:
     """Whether a text holds program code.
 
-    A fenced block, a declaration, or two lines that end as only code does. JSON is not code.
+    Code is a fenced block, a declaration, or two lines that end as only code does. JSON is none.
     """
     if not _CODE_PUNCTUATION.search(text) and not any(word in text for word in _CODE_WORDS):
         return False
@@ -133,10 +133,10 @@ def holds_code(text: str) -> bool:
     return sum(1 for _ in zip(range(_CODE_LINES), ends, strict=False)) == _CODE_LINES
 
 
-def _loaded(load: Callable[[], Any]) -> Mapping[str, Any]:
+def _load_object(load: Callable[[], Any]) -> Mapping[str, Any]:
     try:
         body = load()
-    except Exception:  # noqa: BLE001 - a body that cannot be decoded has no features; see above
+    except Exception:  # noqa: BLE001 - a body that cannot be decoded has no features
         return {}
     return body if isinstance(body, dict) else {}
 

@@ -1,7 +1,10 @@
 """The routing table of one epoch: everything that decides a request, as one immutable value.
 
-The control process makes it, every gateway process swaps it in with one assignment, and anybody
-can replay a decision from it: `flags.evaluate(snapshot, context)` needs nothing else. Pure.
+The control process makes it, and every gateway process swaps it in with one assignment. A decision
+can be replayed from it: `flags.evaluate(snapshot, context)` needs nothing else. Pure.
+
+Fields at their default value are not sent to the gateways, so that an older gateway takes a table
+that does not use a newer field. A default must therefore never change.
 
 Reading order: Snapshot, ModelSnapshot, Flag, Rule, Match, Watch.
 """
@@ -11,7 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 NAME = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
-"""What variants, slices and rules may be called: they end up in headers, labels and URLs."""
+"""Pattern of the names of variants, slices and rules: they end up in headers, labels and URLs."""
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,14 +55,14 @@ class SliceRule(BaseModel):
 
 
 class Rule(BaseModel):
-    """A targeting rule: who gets `variant`, or who takes part in which split."""
+    """A targeting rule: the requests that match get `variant`, or take part in a split."""
 
     model_config = _STRICT
 
     name: str = Field(pattern=NAME)
     match: Match
     variant: str | None = None
-    """Serve this variant to everybody who matches ..."""
+    """Serve this variant to every request that matches ..."""
     split: dict[str, float] | None = None
     """... or split them: candidate -> percent in [0, 100]; the rest gets the baseline."""
 
@@ -76,12 +79,12 @@ class Pin(BaseModel):
 
 
 class Flag(BaseModel):
-    """Who gets which variant of one model. Changed by operators, and by the guard."""
+    """The assignment of requests to one model's variants. Operators and the guard change it."""
 
     model_config = _STRICT
 
     killed: bool = False
-    """Kill switch: everybody gets the baseline."""
+    """Kill switch: every request gets the baseline."""
     blocked: tuple[str, ...] = ()
     """Candidates that the guard took out of service."""
     quarantined: tuple[str, ...] = ()
@@ -90,11 +93,11 @@ class Flag(BaseModel):
     rules: tuple[Rule, ...] = ()
     """In order; the first that matches decides."""
     split: dict[str, float] = {}
-    """Candidate -> percent in [0, 100] of everybody else; the rest gets the baseline."""
+    """Candidate -> percent in [0, 100] of all other requests; the rest gets the baseline."""
 
 
 class Variant(BaseModel):
-    """Where one servable build answers."""
+    """The address of one servable build."""
 
     model_config = _STRICT
 
@@ -105,13 +108,13 @@ class Variant(BaseModel):
 
 
 class Watch(BaseModel):
-    """What is observed of one candidate while a rollout watches it. Set by the rollout."""
+    """The observation of one candidate while a rollout watches it. Set by the rollout."""
 
     model_config = _STRICT
 
     candidate: str
     run: str
-    """Id of the course of evidence that the observations belong to."""
+    """Id of the run that the observations belong to."""
     mirror: float = Field(default=0.0, ge=0, le=1)
     """Share of the requests that are mirrored; by a hash of the request id."""
     mirror_slices: dict[str, float] = {}
@@ -127,8 +130,8 @@ class Watch(BaseModel):
     latency_factor: float = Field(default=1.5, gt=0)
     """A live answer counts as late above this times the baseline's recent p90."""
     in_flight: Literal["finish", "continue"] = "finish"
-    """What a rollback does to candidate streams under way: let them end, or have the baseline
-    continue them."""
+    """Effect of a rollback on candidate streams under way: they end by themselves, or the baseline
+    continues them."""
 
 
 class ModelSnapshot(BaseModel):

@@ -1,6 +1,6 @@
-"""What can be said of conditions before any request: what is wrong in one, which implies which.
+"""Static checks of conditions: problems in one, and whether one implies another. Pure.
 
-Pure. Problems are texts `path: found X, wanted Y`, the path relative to what is looked at.
+Problems are texts `path: found X, wanted Y`, the path relative to what is checked.
 """
 
 import re
@@ -14,22 +14,22 @@ _HEADER_NAME = re.compile(r"^[a-z0-9!#$%&'*+^_`|~-]+$")
 
 
 def problem(path: str, found: object, wanted: str) -> str:
-    """The text of one problem."""
+    """Write the text of one problem."""
     shown = f'"{found}"' if isinstance(found, str) else f"{found}"
     return f"{path}: found {shown}, wanted {wanted}"
 
 
 def one_of(names: Iterable[str]) -> str:
-    """The wish for one of some names, in words."""
+    """Write in words that one of these names is wanted."""
     listed = ", ".join(names)
     return f"one of {listed}" if listed else "nothing (there is none to choose from)"
 
 
 def match_problems(path: str, match: Match, slices: Iterable[str]) -> Iterator[str]:
-    """Everything that is wrong in one match.
+    """Find every problem in one match.
 
     Args:
-        path: Where it stands.
+        path: Its path in the checked value.
         match: The conditions.
         slices: The slices that it may name.
     """
@@ -57,7 +57,7 @@ def _header_problems(path: str, match: Match) -> Iterator[str]:
 
 
 def slice_problems(rules: tuple[SliceRule, ...]) -> Iterator[str]:
-    """Everything that is wrong in the slice rules of one model."""
+    """Find every problem in the slice rules of one model."""
     for index, rule in enumerate(rules):
         path = f"slices[{index}]"
         earlier = rules[:index]
@@ -77,7 +77,7 @@ def slice_problems(rules: tuple[SliceRule, ...]) -> Iterator[str]:
 def shadowing_problems(
     path: str, name: str, match: Match, earlier: Iterable[tuple[str, Match]]
 ) -> Iterator[str]:
-    """A problem if an earlier rule takes everything that this one could match."""
+    """Find an earlier rule that takes everything that this one could match."""
     for earlier_name, earlier_match in earlier:
         if implies(match, earlier_match):
             yield problem(
@@ -91,7 +91,7 @@ def shadowing_problems(
 def implies(narrow: Match, wide: Match) -> bool:
     """Whether every request that matches `narrow` also matches `wide`.
 
-    False may also mean: it cannot be told from the conditions one by one.
+    False may also mean that it cannot be told from the conditions one by one.
     """
     return (
         _within(narrow.tenants, wide.tenants)

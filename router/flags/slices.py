@@ -1,4 +1,4 @@
-"""Conditions on a request, compiled once; and the slice of the traffic that it belongs to. Pure.
+"""Conditions on a request, compiled once, and the slice of the traffic that it belongs to. Pure.
 
 `compile_match` turns a `Match` into a plain function, so that a request pays only for the
 conditions that a rule really has.
@@ -18,7 +18,7 @@ class Headers(Protocol):
     """Request headers by name in lower case; a dict will do."""
 
     def get(self, name: str, /) -> str | None:
-        """The value of one header, None if it was not sent."""
+        """Return the value of one header; None if it was not sent."""
 
 
 Condition = Callable[[RequestFeatures, str, Headers, str], bool]
@@ -26,7 +26,7 @@ Condition = Callable[[RequestFeatures, str, Headers, str], bool]
 
 
 class CompiledSlices:
-    """The slice rules of one model, ready to be asked."""
+    """The slice rules of one model, compiled."""
 
     __slots__ = ("names", "rules")
 
@@ -43,13 +43,13 @@ def slice_of(
     named: str | None = None,
     quarantined: Collection[str] = (),
 ) -> str:
-    """The slice of one request: the first rule that matches names it. Never raises.
+    """Return the slice of one request: the first rule that matches names it. Never raises.
 
     Args:
         slices: The model's rules.
         tenant: The authenticated tenant.
-        headers: The request's.
-        features: What the body says.
+        headers: The request's headers.
+        features: Features of the body.
         named: Value of the header `x-penumbra-slice`; wins if it names a slice of the model ...
         quarantined: ... but takes no request out of one of these slices, which the guard keeps on
             the baseline.
@@ -73,7 +73,7 @@ def _slice_by_rules(
 
 
 def compile_match(match: Match) -> Condition:
-    """One function for all conditions of `match`, the cheapest first."""
+    """Compile all conditions of `match` into one function, the cheapest first."""
     conditions = list(_conditions(match))
     if not conditions:
         return _always

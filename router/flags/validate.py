@@ -1,4 +1,4 @@
-"""Whether a flag makes sense for its model: asked before it is stored, never per request. Pure."""
+"""Validation of a flag against its model, before it is stored; never per request. Pure."""
 
 from collections.abc import Iterator
 
@@ -35,7 +35,7 @@ def validate_flag(model: ModelSnapshot, flag: Flag) -> None:
 
 
 def flag_problems(model: ModelSnapshot, flag: Flag) -> Iterator[str]:
-    """Everything that is wrong in a flag."""
+    """Find every problem in a flag."""
     candidates = [name for name in model.variants if name != model.baseline]
     slices = [*(rule.name for rule in model.slices), OTHER]
     for index, name in enumerate(flag.blocked):
@@ -51,7 +51,7 @@ def flag_problems(model: ModelSnapshot, flag: Flag) -> Iterator[str]:
 
 
 def split_problems(path: str, model: ModelSnapshot, split: dict[str, float]) -> Iterator[str]:
-    """Everything that is wrong in a split."""
+    """Find every problem in a split."""
     candidates = [name for name in model.variants if name != model.baseline]
     total = 0
     for name, percent in split.items():

@@ -1,4 +1,4 @@
-"""What a variant is asked off the byte path: score, health, fingerprint, and whole answers.
+"""Calls to a variant off the byte path: score, health, fingerprint, and whole answers.
 
 `fetch` turns the push port into an awaitable answer. `UpstreamCalls` builds three of the port's
 four methods on the fourth, in vLLM's dialect of the OpenAI API, so every implementation shares
@@ -37,7 +37,7 @@ _NOT_FINITE = b"not JSON compliant"
 
 
 class UpstreamError(Exception):
-    """A variant did not answer, or not with what was asked for.
+    """A variant did not answer, or its answer is not of the kind that was asked for.
 
     Args:
         outcome: How the attempt ended.
@@ -53,7 +53,7 @@ class UpstreamError(Exception):
 
 
 class NotFinite(UpstreamError):
-    """The variant's numbers are no numbers: it could not even write them as JSON."""
+    """The variant's log-probabilities are not finite: it could not write them as JSON."""
 
     code = "not_finite"
 
@@ -123,12 +123,12 @@ async def fetch(
 
 
 def json_request(path: str, payload: object) -> UpstreamRequest:
-    """A POST of a JSON body."""
+    """Make a POST request with a JSON body."""
     return UpstreamRequest(path.encode(), _JSON_HEADERS, msgspec.json.encode(payload))
 
 
 async def fetch_json(upstream: Upstream, request: UpstreamRequest) -> Any:
-    """The decoded body of a 200 answer.
+    """Await a 200 answer and decode its JSON body.
 
     Raises:
         UpstreamError: No answer, another status, or no JSON.
@@ -171,7 +171,7 @@ class UpstreamCalls:
     def __init__(self, model: str) -> None:
         self.model = model
         self._has_short_score: bool | None = None
-        """Whether it is one of our own replicas, as far as scoring goes; None: not tried yet."""
+        """Whether the server has the scoring route of our own replicas; None: not tried yet."""
 
     def stream(self, request: UpstreamRequest, receiver: Receiver) -> Stream:
         """See `Upstream.stream`."""
@@ -187,7 +187,7 @@ class UpstreamCalls:
             try:
                 scores = _scores(answer, scoring_wire.read_short, token_ids, start)
             except UpstreamError:
-                # Only a server that has answered so before is held to it.
+                # Only a server that has answered on this route before must go on doing so.
                 if self._has_short_score:
                     raise
             else:

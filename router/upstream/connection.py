@@ -22,7 +22,7 @@ _FIRST_FINAL_STATUS = 200
 
 
 class Pool(Protocol):
-    """Where connections come from and go back to."""
+    """The pool that opens connections and takes them back."""
 
     def connect_for(self, exchange: "UpstreamExchange") -> None:
         """Open a connection and send `exchange` on it."""
@@ -31,10 +31,10 @@ class Pool(Protocol):
         """Take back a connection whose answer ended cleanly."""
 
     def opened(self, connection: "Connection") -> None:
-        """A connection was made."""
+        """Count a connection that was made."""
 
     def lost(self, connection: "Connection") -> None:
-        """A connection is gone."""
+        """Forget a connection that is gone."""
 
 
 class UpstreamExchange:
@@ -43,7 +43,7 @@ class UpstreamExchange:
     Args:
         upstream: The pool that sends it.
         wire: The request as bytes, in pieces.
-        receiver: Who is told of the answer.
+        receiver: Takes the answer.
     """
 
     __slots__ = (
@@ -92,14 +92,14 @@ class UpstreamExchange:
             self.connection.set_paused(is_paused=False)
 
     def fail(self, outcome: Outcome, detail: str) -> None:
-        """End it, once."""
+        """End the exchange with a failure, once."""
         if self.is_over:
             return
         self.is_over = True
         self.receiver.on_fail(outcome, detail)
 
     def broke_off(self, connection: "Connection") -> None:
-        """The connection was closed by the other side, or broke."""
+        """Handle a connection that the server closed, or that broke: send again, or fail."""
         if self.is_over:
             return
         if connection.has_begun:
@@ -113,7 +113,7 @@ class UpstreamExchange:
 
 
 class _ResponseParser(Protocol):
-    """What is used of `httptools.HttpResponseParser`, which has no types of its own."""
+    """The part of `httptools.HttpResponseParser` that is used; it has no types of its own."""
 
     def feed_data(self, data: bytes) -> None: ...
     def get_http_version(self) -> str: ...
@@ -150,13 +150,13 @@ class Connection(asyncio.Protocol):
         self._exchange = exchange
         self.has_begun = self._is_complete = False
         self._head_bytes = 0
-        # Also a connection that its last answer's slow reader left paused.
+        # The slow reader of the last answer may have left the connection paused.
         self.set_paused(is_paused=exchange.is_paused)
         for piece in exchange.wire:
             self._writes.write(self.transport, piece)
 
     def set_paused(self, *, is_paused: bool) -> None:
-        """Read on, or not."""
+        """Stop reading, or go on."""
         if is_paused == self._is_paused:
             return
         self._is_paused = is_paused
@@ -166,13 +166,13 @@ class Connection(asyncio.Protocol):
             self.transport.resume_reading()
 
     def abort(self) -> None:
-        """Close at once, with what is in flight."""
+        """Close at once and drop the exchange in flight."""
         self._exchange = None
         self._is_poisoned = True
         self.transport.abort()
 
     def close(self) -> None:
-        """Close it, idle."""
+        """Close an idle connection."""
         self._is_poisoned = True
         self.transport.close()
 
@@ -242,7 +242,7 @@ class Connection(asyncio.Protocol):
         if self._is_poisoned or not self._is_kept_alive:
             self.close()
         elif self.is_usable:
-            self.set_paused(is_paused=False)  # or nobody would see the server close it
+            self.set_paused(is_paused=False)  # else the server's close would go unnoticed
             self._pool.release(self)
         if not exchange.is_over:
             exchange.is_over = True
@@ -251,19 +251,19 @@ class Connection(asyncio.Protocol):
     # llhttp's callbacks
 
     def on_message_begin(self) -> None:
-        """A response begins; a second one to one request poisons the connection."""
+        """Begin a response; a second one to one request poisons the connection."""
         if self._is_complete:
             self._is_poisoned = True
             return
         self._headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header line."""
+        """Take one header line."""
         if not self._is_complete:
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """The head is there: hand it over, unless it is an interim one."""
+        """Hand the complete head over, unless it is an interim one."""
         if self._is_complete or self._exchange is None:
             return
         status = self._status = self._parser.get_status_code()
@@ -276,14 +276,14 @@ class Connection(asyncio.Protocol):
                 self._exchange.receiver.on_head(status, self._headers)
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the body, without its framing."""
+        """Hand a piece of the body over, without its framing."""
         exchange = self._exchange
         if exchange is None or exchange.is_over or self._is_complete or not self.has_begun:
             return
         exchange.receiver.on_body(body)
 
     def on_message_complete(self) -> None:
-        """The response ended where its framing says."""
+        """End the response where its framing says."""
         if self.has_begun and not self._is_complete:
             self._is_complete = True
             self._is_kept_alive = self._parser.should_keep_alive()

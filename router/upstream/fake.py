@@ -1,4 +1,4 @@
-"""An upstream in memory, for unit tests: deterministic, scripted, no sockets, no clock.
+"""Upstream in memory, for unit tests: deterministic, scripted, no sockets, no clock.
 
 Never part of a running gateway. A script is a list of steps; each is delivered in a callback of its
 own, as a socket would, so pausing and aborting between any two of them can be tested.
@@ -42,7 +42,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """Break it off."""
+    """Break the answer off."""
 
     outcome: Outcome
 

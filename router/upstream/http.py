@@ -1,6 +1,7 @@
 """The `Upstream` port over HTTP/1.1: any vLLM-compatible server, ours behind HAProxy or not.
 
-`HttpUpstream` is the pool of one variant; `penumbra.router.upstream.connection` has what it pools.
+`HttpUpstream` is the connection pool of one variant; the connections themselves are in
+`penumbra.router.upstream.connection`.
 """
 
 import asyncio
@@ -22,10 +23,10 @@ class HttpUpstream(UpstreamCalls):
     Args:
         model: Public model name, as the server knows it.
         url: Base URL, http only, e.g. `http://127.0.0.1:8000/demo-int8`.
-        api_key: Sent as bearer token, where the server wants one.
+        api_key: Sent as bearer token, if the server wants one.
         connect_seconds: Limit for opening a connection.
         connections: Open connections at most, busy and idle.
-        writes: Where small requests are queued.
+        writes: Queue of small requests.
 
     Raises:
         ValueError: `url` is not an absolute http URL.
@@ -66,7 +67,7 @@ class HttpUpstream(UpstreamCalls):
 
     @property
     def idle_connections(self) -> int:
-        """Those of them that wait for a request."""
+        """Open connections that wait for a request."""
         return len(self._idle)
 
     def stream(self, request: UpstreamRequest, receiver: Receiver) -> Stream:
@@ -107,11 +108,11 @@ class HttpUpstream(UpstreamCalls):
         except OSError as error:
             exchange.fail(Outcome.REFUSED, f"connect failed: {error.strerror or 'no address'}")
         else:
-            self._hand_over(connection, exchange)
+            self._begin(connection, exchange)
         finally:
             self._pending.discard(connection)
 
-    def _hand_over(self, connection: "Connection", exchange: "UpstreamExchange") -> None:
+    def _begin(self, connection: "Connection", exchange: "UpstreamExchange") -> None:
         exchange.connecting = None
         if exchange.is_over:
             self.release(connection)
@@ -127,12 +128,12 @@ class HttpUpstream(UpstreamCalls):
             self._idle.append(connection)
 
     def opened(self, connection: "Connection") -> None:
-        """A connection was made."""
+        """Count a connection that was made."""
         self._pending.discard(connection)
         self._open.add(connection)
 
     def lost(self, connection: "Connection") -> None:
-        """A connection is gone."""
+        """Forget a connection that is gone."""
         self._open.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)

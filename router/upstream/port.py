@@ -1,4 +1,4 @@
-"""The one seam between the router and the builds that answer: the `Upstream` port.
+"""The `Upstream` port: the one interface between the router and the builds that answer.
 
 `stream` pushes: the upstream calls its receiver from the event loop, once per piece of the answer,
 with no task and no await between a socket and the client (docs/adr/0002).
@@ -19,7 +19,7 @@ Headers = list[tuple[bytes, bytes]]
 
 @dataclass(slots=True)
 class UpstreamRequest:
-    """One request as an upstream gets it."""
+    """One request as it is sent to an upstream."""
 
     path: bytes
     """Origin-form target: path and query, e.g. `/v1/chat/completions`."""
@@ -30,30 +30,30 @@ class UpstreamRequest:
 
 
 class Receiver(Protocol):
-    """Who is told of an answer: `on_head`, any number of `on_body`, then `on_end` -- or `on_fail`.
+    """Takes an answer: `on_head`, any number of `on_body`, then `on_end`; or `on_fail`.
 
     Exactly one of `on_end` and `on_fail` is called, last, unless the stream is aborted; then
     nothing more is called. None of them may raise.
     """
 
     def on_head(self, status: int, headers: Headers) -> None:
-        """The status and headers of the final (not 1xx) response."""
+        """Take the status and headers of the final (not 1xx) response."""
 
     def on_body(self, data: bytes) -> None:
-        """The next piece of the body, de-chunked, never empty."""
+        """Take the next piece of the body, de-chunked, never empty."""
 
     def on_end(self) -> None:
-        """The answer is complete."""
+        """Take note that the answer is complete."""
 
     def on_fail(self, outcome: Outcome, detail: str) -> None:
-        """The answer will not be completed. `detail` is for logs; it never holds content."""
+        """Take note that the answer failed. `detail` is for logs; it never holds content."""
 
 
 class Stream(Protocol):
     """An answer under way."""
 
     def abort(self) -> None:
-        """Stop it, and let the engine know. Safe to call at any time before the end."""
+        """Stop the answer and the engine's work on it. Safe to call at any time before the end."""
 
     def pause(self) -> None:
         """Stop reading until `resume`: the client does not keep up."""
@@ -64,7 +64,7 @@ class Stream(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What a build made of given tokens; both of one length."""
+    """Scores of given tokens by a build; both fields have one length."""
 
     logprobs: tuple[float, ...]
     """Natural log-probability of each token given all before it, <= 0; NaN or minus infinity where
@@ -94,15 +94,15 @@ class Upstream(Protocol):
             One entry for each token from `start` on: len(token_ids) - start.
 
         Raises:
-            UpstreamError: The variant did not answer, or not with what was asked for. There is a
-                generous limit of time; who wants another sets a deadline around the call.
+            UpstreamError: The variant did not answer, or gave no scores of these tokens. There is a
+                generous time limit; a caller that wants another sets a deadline around the call.
         """
 
     async def health(self) -> bool:
         """Whether the variant says that it can answer. Never raises."""
 
     async def fingerprint(self) -> str:
-        """Hex digest of what the server says of itself (version, model, limits).
+        """Return a hex digest of the version, model and limits that the server reports.
 
         Raises:
             UpstreamError: The variant did not answer.

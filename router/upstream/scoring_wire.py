@@ -1,4 +1,4 @@
-"""How a build is asked for scores, and how its answer is read: two dialects. Pure.
+"""Requests for scores and the reading of their answers, in two dialects. Pure.
 
 vLLM's completions API scores any prompt of token ids, on any server. Our own replicas have a route
 that answers with the response's rows only, as two arrays (`penumbra.serve.hosting.scoring`).
@@ -16,11 +16,11 @@ COMPLETIONS_PATH = "/v1/completions"
 SHORT_PATH = "/penumbra/v1/score"
 
 _MINUS_INFINITY = -9999.0
-"""How vLLM writes minus infinity."""
+"""The number that vLLM writes for minus infinity."""
 
 
 class NoScores(ValueError):
-    """The answer does not hold what was asked for."""
+    """The answer does not hold the scores that were asked for."""
 
     code = "no_scores"
 
@@ -49,10 +49,10 @@ _read_short = msgspec.json.Decoder(_Short).decode
 
 
 def completions_body(model: str, token_ids: Sequence[int]) -> dict[str, Any]:
-    """The body for the completions API.
+    """Make the body of a request to the completions API.
 
-    vLLM never reads its prefix cache for such a request, so what was asked before cannot change
-    what comes back. One alternative a row tells what would have been chosen greedily.
+    vLLM never reads its prefix cache for such a request, so earlier requests cannot change the
+    answer. One alternative in each row tells which token would have been chosen greedily.
     """
     return {
         "model": model,
@@ -65,12 +65,12 @@ def completions_body(model: str, token_ids: Sequence[int]) -> dict[str, Any]:
 
 
 def short_body(token_ids: Sequence[int], start: int) -> dict[str, Any]:
-    """The body for our own replicas."""
+    """Make the body of a request to our own replicas."""
     return {"token_ids": token_ids, "start": start}
 
 
 def read_completion(body: bytes, token_ids: Sequence[int], start: int) -> Scores:
-    """The scores in an answer of the completions API.
+    """Read the scores from an answer of the completions API.
 
     Raises:
         NoScores: There are none, or not of these tokens.
@@ -86,7 +86,7 @@ def read_completion(body: bytes, token_ids: Sequence[int], start: int) -> Scores
 
 
 def read_short(body: bytes, token_ids: Sequence[int], start: int) -> Scores:
-    """The scores in an answer of our own replicas.
+    """Read the scores from an answer of our own replicas.
 
     Raises:
         NoScores: There are none, or not of these tokens.
