@@ -1,4 +1,4 @@
-"""Gathers the first pairs of a run, of which the tolerance of displacement is read. Pure."""
+"""Buffer for the first pairs of a run, from which the tolerance of displacement is read. Pure."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from penumbra.monitoring.signals.calibration import Calibration, calibrate
 
 
 class CalibrationBuffer:
-    """Gathers values until there are enough of them.
+    """Gathers displacements until there are enough to read tolerances from.
 
     Args:
-        wanted: How many.
+        wanted: Number of values that are enough.
     """
 
     def __init__(self, wanted: int) -> None:
@@ -21,24 +21,24 @@ class CalibrationBuffer:
 
     @property
     def count(self) -> int:
-        """Values so far."""
+        """Number of values so far."""
         return sum(map(len, self._values.values()))
 
     def add(self, slice_name: str, value: float) -> None:
-        """The displacement of a candidate pair."""
+        """Adds the displacement of a candidate pair."""
         self._values.setdefault(slice_name, []).append(value)
 
     def add_aa(self, slice_name: str, value: float) -> None:
-        """The displacement of the baseline against itself."""
+        """Adds the displacement of the baseline against itself."""
         self._aa.setdefault(slice_name, []).append(value)
 
     def result(self) -> Calibration | None:
-        """The tolerances, and how they were read; None while there are too few values."""
+        """Reads the tolerances from the values; None while there are too few."""
         read = calibrate(self._values, self._aa, self.wanted)
         return read if isinstance(read, Calibration) else None
 
 
 def to_record(calibration: Calibration) -> dict[str, Any]:
-    """What goes into the record: JSON types only."""
-    built: dict[str, Any] = msgspec.to_builtins(calibration)
-    return built
+    """Turns a calibration into JSON types, for the record."""
+    record: dict[str, Any] = msgspec.to_builtins(calibration)
+    return record

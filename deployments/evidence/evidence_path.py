@@ -1,22 +1,23 @@
-"""The path that evidence took, in at most so many points however long it is. Pure."""
+"""Path of the evidence over the observations, in a bounded number of points. Pure."""
 
 POINTS = 200
+"""A path has fewer points than this."""
 
 
 class EvidencePath:
-    """(count, evidence) at even distances that grow with the path."""
+    """Points (count, evidence) at even distances; the distance grows with the path."""
 
     def __init__(self) -> None:
         self.points: list[tuple[int, float]] = []
         self._stride = 1
 
     def add(self, count: int, evidence: float) -> None:
-        """One more observation."""
+        """Adds a point after an observation, if the last point is far enough away."""
         if not self.points or count - self.points[-1][0] >= self._stride:
             self._append(count, evidence)
 
     def end(self, count: int, evidence: float) -> None:
-        """What it came to: a point however close the one before is."""
+        """Adds the final point, however close the last one is."""
         if self.points and self.points[-1][0] == count:
             del self.points[-1]
         self._append(count, evidence)

@@ -1,4 +1,6 @@
-"""From reports to events: folds, decides, and says what is to be stored. Pure but for the evidence.
+"""Judge of all rollouts: folds reports into evidence and drafts the events that follow from it.
+
+Pure, apart from the evidence that an `EvidenceBook` keeps.
 
 Reading order: EvidenceBook.hear, EvidenceBook.reconsider.
 """
@@ -20,19 +22,19 @@ from penumbra.deployments.rollouts.transitions import DecisionStep, StepKind, su
 from penumbra.monitoring.observations import Counts, Report, Run, RunReport, Signal
 
 FEEDBACK = "feedback"
-"""Source of the reports that carry judgements."""
+"""Source of the reports that carry users' judgements."""
 
 _AWAY = {StepKind.ROLLBACK: "rollback", StepKind.QUARANTINE: "quarantine"}
 
 
 def evidence_of(rollout: Rollout) -> RunEvidence:
-    """The evidence of a rollout's run, before the first report."""
+    """Makes the empty evidence of a rollout's run."""
     record = rollout.record
     return RunEvidence(rollout.spec, record.run, record.slices)
 
 
 def runs_to_keep(rollouts: Iterable[Rollout], events: Iterable[Event]) -> list[str]:
-    """The current runs, and those that the last rollback or quarantine of each is about."""
+    """Lists the current runs, and for each rollout the run of its last rollback or quarantine."""
     last = {
         event.payload.after.key: event.payload.after.record.run
         for event in events
@@ -42,14 +44,14 @@ def runs_to_keep(rollouts: Iterable[Rollout], events: Iterable[Event]) -> list[s
 
 
 def name_of(report: Report) -> tuple[str, str, int]:
-    """What a report is known by."""
+    """Names a report: (source, process start id, sequence number)."""
     return report.source, report.process_start_id, report.seq
 
 
 def report_of_feedback(
     judgement: UserFeedback, state: State, process_start_id: str, seq: int
 ) -> Report:
-    """The report by which a user's judgement counts, if its variant is under a rollout."""
+    """Makes the report that counts a user's judgement; empty if no rollout watches its variant."""
     rollout = state.rollouts.get((judgement.model, judgement.variant))
     runs: tuple[RunReport, ...] = ()
     if rollout is not None and rollout.record.phase in WATCHED:
@@ -61,7 +63,7 @@ def report_of_feedback(
 
 
 class EvidenceBook:
-    """All rollouts of a state, with their evidence.
+    """Keeps the evidence of all rollouts of a state.
 
     Args:
         now: Wall clock.
@@ -72,56 +74,59 @@ class EvidenceBook:
         self._evidence: dict[Key, RunEvidence] = {}
 
     def evidence(self, rollout: Rollout) -> RunEvidence:
-        """The evidence of the run that a rollout is in."""
+        """Returns the evidence of the run that a rollout is in."""
         found = self._evidence.get(rollout.key)
         if found is None or found.run != rollout.record.run or found.spec != rollout.spec:
-            # A run that is new here: its id was never told to anybody before.
+            # A new run: no report can name it yet, so its evidence begins empty.
             found = self._evidence[rollout.key] = evidence_of(rollout)
         return found
 
     def begin(self, rollouts: Iterable[Rollout], reports: Iterable[Report]) -> None:
-        """Forget everything, and fold what is stored."""
+        """Forgets all evidence, and folds the stored reports anew."""
         evidence = {rollout.record.run: evidence_of(rollout) for rollout in rollouts}
         for report in reports:
-            for one in report.runs:
-                if one.run.id in evidence:
-                    evidence[one.run.id].fold(report.source, one)
-        # All at once: somebody may be looking while a thread folds.
-        self._evidence = {(one.spec.model, one.spec.candidate): one for one in evidence.values()}
+            for run_report in report.runs:
+                if run_report.run.id in evidence:
+                    evidence[run_report.run.id].fold(report.source, run_report)
+        # Replaced at once: a request may read the evidence while a thread folds.
+        self._evidence = {
+            (folded.spec.model, folded.spec.candidate): folded for folded in evidence.values()
+        }
 
     def hear(self, state: State, reports: Iterable[Report]) -> list[Draft]:
-        """Fold new reports, one after another; the events that follow from them."""
+        """Folds new reports, one after another, and drafts the events that follow from them."""
         drafts: list[Draft] = []
         for report in reports:
             for key in self._fold(state, report):
-                state, draft = self._decided(state, key, report)
+                state, draft = self._decide(state, key, report)
                 drafts.extend(draft)
         return drafts
 
     def reconsider(self, state: State) -> list[Draft]:
-        """The events that follow from the time alone."""
+        """Drafts the events that follow from the time alone."""
         drafts: list[Draft] = []
         for key in state.rollouts:
-            state, draft = self._decided(state, key, None)
+            state, draft = self._decide(state, key, None)
             drafts.extend(draft)
         return drafts
 
     def findings(self, rollout: Rollout) -> Findings:
-        """What the evidence of a rollout comes to."""
+        """Summarizes the evidence of a rollout for `decide`."""
         return self.evidence(rollout).findings()
 
     def _fold(self, state: State, report: Report) -> list[Key]:
         touched: dict[Key, None] = {}
-        for one in report.runs:
-            key = one.run.model, one.run.candidate
+        for run_report in report.runs:
+            run = run_report.run
+            key = run.model, run.candidate
             rollout = state.rollouts.get(key)
-            if rollout is None or rollout.record.run != one.run.id:
-                continue  # of a run that is over
-            self.evidence(rollout).fold(report.source, one)
+            if rollout is None or rollout.record.run != run.id:
+                continue  # a run that is over
+            self.evidence(rollout).fold(report.source, run_report)
             touched[key] = None
         return list(touched)
 
-    def _decided(self, state: State, key: Key, report: Report | None) -> tuple[State, list[Draft]]:
+    def _decide(self, state: State, key: Key, report: Report | None) -> tuple[State, list[Draft]]:
         rollout = state.rollouts[key]
         if rollout.record.phase is Phase.OFF:
             return state, []
@@ -143,26 +148,26 @@ def decided_by(
     findings: Findings,
     report: tuple[str, str, int],
 ) -> Decided | None:
-    """What is kept of a decision that took traffic away; None: it did not.
+    """Describes a decision that took traffic away, for the history; None if it did not.
 
     Args:
-        steps: What was decided.
-        evidence: By what.
-        findings: Its.
-        report: The deciding one, by (source, incarnation, seq).
+        steps: The steps of the decision.
+        evidence: The evidence that it was made by.
+        findings: The evidence's findings.
+        report: The deciding report, by (source, process start id, sequence number).
     """
-    away = next((one for one in steps if one.did in _AWAY), None)
+    away = next((step for step in steps if step.did in _AWAY), None)
     if away is None:
         return None
     fields: dict[str, object] = {}
     if away.tripped is not None:
-        one = away.tripped
+        tripped = away.tripped
         fields = {
-            "signal": one.signal,
-            "evidence": one.evidence,
-            "boundary": one.boundary,
-            "culprits": one.culprits,
-            "suspect": one.suspect,
+            "signal": tripped.signal,
+            "evidence": tripped.evidence,
+            "boundary": tripped.boundary,
+            "culprits": tripped.culprits,
+            "suspect": tripped.suspect,
         }
     elif findings.hard is not None:
         fields = {"signal": findings.hard.signal}

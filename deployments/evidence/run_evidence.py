@@ -1,7 +1,7 @@
-"""The evidence of one run: the fold of its reports, in the order in which they were stored. Pure.
+"""Evidence of one run: the fold of its reports, in the order in which they were stored. Pure.
 
-The same reports in the same order give the same evidence, bit for bit, whatever was restarted in
-between. That is what makes a verdict reproducible.
+The same reports in the same order give the same evidence, bit for bit, also after a restart. That
+makes a verdict reproducible.
 
 Reading order: RunEvidence.fold, RunEvidence.findings.
 """
@@ -23,10 +23,10 @@ AA_ALPHA = 0.01
 
 
 class RunEvidence:
-    """Everything that was observed of a candidate in one run.
+    """Everything that was observed about a candidate in one run.
 
     Args:
-        spec: The rollout.
+        spec: The rollout's specification.
         run: Id of the run.
         slices: Every slice of the model.
     """
@@ -36,17 +36,17 @@ class RunEvidence:
         self.run = run
         self.slices = slices
         self.monitors: dict[Signal, GuardrailMonitor] = {}
-        """By signal; displacement's is missing while its tolerance is being read."""
+        """Monitors by signal; displacement has none while its tolerance is being read."""
         self.aa: dict[Signal, GuardrailMonitor] = {}
-        """The baseline against itself."""
+        """Monitors of the baseline against itself."""
         self.totals = RunTotals()
         self.fingerprints: dict[str, str] = {}
         self.changed: str | None = None
         self.hard: HardFailure | None = None
         self.self_tests: dict[str, SelfTest] = {}
-        """Who tested -> the last one."""
+        """Source -> its last self-test."""
         self.observed_at = 0.0
-        """Unix seconds of the last thing observed that has a time."""
+        """Unix seconds of the latest observation that has a time."""
         self.pairs: dict[str, int] = {}
         """Slice -> candidate pairs that were bet on."""
         self.calibration: CalibrationBuffer | None = None
@@ -59,14 +59,14 @@ class RunEvidence:
                 self._open(guardrail, guardrail.tolerance, guardrail.slices)
         self._open_aa()
 
-    # What is observed
+    # Folding reports
 
     def fold(self, source: str, report: RunReport) -> None:
-        """Take what one report says of this run.
+        """Folds one report of this run.
 
         Args:
-            source: Whose report it is.
-            report: What it says; nothing counts after a build has changed.
+            source: The process that sent the report.
+            report: Its observations; none counts after a build has changed.
         """
         if self.changed is None:
             self.changed = self._change(report.fingerprints)
@@ -76,7 +76,7 @@ class RunEvidence:
     def _take(self, source: str, report: RunReport) -> None:
         for test in report.self_tests:
             self.self_tests[source] = test
-            self._saw(test.at)
+            self._note_time(test.at)
         for trip in report.trips:
             self._trip(trip)
         for pair in report.pairs:
@@ -94,14 +94,14 @@ class RunEvidence:
         return None
 
     def _trip(self, trip: Trip) -> None:
-        self._saw(trip.at)
+        self._note_time(trip.at)
         if trip.signal == "fingerprint":
             self.changed = self.changed or trip.detail
         elif self.hard is None:
             self.hard = HardFailure(trip.signal, trip.detail)
 
     def _pair(self, pair: Pair) -> None:
-        self._saw(pair.at)
+        self._note_time(pair.at)
         is_fresh = self._clusters[pair.arm].take(pair.cluster, pair.session)
         if pair.arm is Arm.BASELINE:
             if is_fresh:
@@ -117,17 +117,17 @@ class RunEvidence:
         if self.broken is not None:
             return
         self.pairs[pair.slice] = self.pairs.get(pair.slice, 0) + 1
-        self._displaced(pair)
-        # An answer that never came is harm already; without harm none was wanted of this pair.
+        self._take_displacement(pair)
+        # An answer that never came counts as harm; a pair without a harm value wanted no answer.
         self._observe(Signal.HARM, pair.slice, pair.harm)
 
-    def _displaced(self, pair: Pair) -> None:
+    def _take_displacement(self, pair: Pair) -> None:
         if self.calibration is None:
             self._observe(Signal.DISPLACEMENT, pair.slice, self._displacement(pair))
         elif pair.displacement is not None:
             self.calibration.add(pair.slice, pair.displacement)
             if self.calibration.count >= self.calibration.wanted:
-                self._calibrated(self.calibration.result())
+                self._finish_calibration(self.calibration.result())
 
     def _displacement(self, pair: Pair) -> float | None:
         guardrail = self.spec.guardrail(Signal.DISPLACEMENT)
@@ -152,18 +152,18 @@ class RunEvidence:
 
     def _count(self, counts: Counts) -> None:
         monitor = self.monitors.get(counts.signal)
-        # A pair's signals come as pairs: each is one bet.
+        # Quality signals come as pairs, one bet each; counts of them are ignored.
         if monitor is not None and counts.signal not in QUALITY:
             monitor.count_up(counts.slice, counts.zeros, counts.ones)
 
-    def _saw(self, at: float) -> None:
+    def _note_time(self, at: float) -> None:
         self.observed_at = max(self.observed_at, at)
 
-    # What it comes to
+    # Results
 
     @property
     def broken(self) -> str | None:
-        """Why the instrument cannot be trusted; None: it can."""
+        """Reason why the measurement cannot be trusted; None if it can."""
         for monitor in self.aa.values():
             if monitor.tripped is not None:
                 return f"the baseline differs from itself in {monitor.signal.value}"
@@ -173,7 +173,7 @@ class RunEvidence:
         return None
 
     def findings(self) -> Findings:
-        """All that `decide` needs to know."""
+        """Summarizes the evidence for `decide`."""
         quarantined: dict[str, Tripped] = {}
         for monitor in self.monitors.values():
             quarantined |= monitor.quarantined
@@ -207,7 +207,7 @@ class RunEvidence:
             return False
         return monitor.guard.slice(slice_name).is_proven
 
-    # Beginning, leaving off, going on
+    # Opening monitors
 
     def _open(self, guardrail: Guardrail, default: float, slices: Mapping[str, float]) -> None:
         tolerances = {name: slices.get(name, default) for name in self.slices}
@@ -223,14 +223,14 @@ class RunEvidence:
         }
         for signal, tolerance in tolerances.items():
             own = dict.fromkeys(self.slices, tolerance)
-            # Its own alpha: it takes no traffic away.
+            # An alpha of its own: a tripped A/A monitor takes no traffic away.
             spec = guard_spec(self.spec, signal, own, tolerance, AA_ALPHA / len(tolerances))
             self.aa[signal] = GuardrailMonitor(signal, "hold", spec)
 
-    def _calibrated(self, result: Calibration | None) -> None:
+    def _finish_calibration(self, result: Calibration | None) -> None:
         guardrail = self.spec.guardrail(Signal.DISPLACEMENT)
         if guardrail is None or result is None:
             return
-        read = {name: one.tolerance for name, one in result.slices.items()}
+        read = {name: tolerance.tolerance for name, tolerance in result.slices.items()}
         self.calibrated, self.calibration = to_record(result), None
         self._open(guardrail, result.default.tolerance, read | guardrail.slices)

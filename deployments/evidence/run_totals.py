@@ -1,10 +1,11 @@
-"""What is reported of a run but never tested, and its worst pairs. Pure."""
+"""Totals of a run: diagnostics that are reported but never tested, and its worst pairs. Pure."""
 
 from collections import Counter
 
 from penumbra.monitoring.observations import Pair, Shed
 
 WORST = 20
+"""Number of worst pairs that are kept."""
 
 
 class RunTotals:
@@ -12,12 +13,13 @@ class RunTotals:
 
     def __init__(self) -> None:
         self.sums: Counter[str] = Counter()
-        """Of kl, agreement, divergence, engine_seconds; with `_count` what they are sums of."""
+        """Sums of kl, agreement, divergence, engine_seconds; `NAME_count` counts the terms."""
         self.asked = 0
-        """Pairs, repeats included."""
+        """Number of pairs, repeats included."""
         self.missing = 0
-        """Of these, without a usable score or answer."""
+        """Number of these without a usable score or answer."""
         self.repeats = 0
+        """Pairs that were not bet on: their prompt or session had its bet."""
         self.sheds: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
         """Harm check -> pairs in which only the candidate failed it."""
@@ -25,16 +27,16 @@ class RunTotals:
 
     @property
     def missing_ratio(self) -> float:
-        """Share of the pairs that gave nothing usable; 0 before the first."""
+        """Share of the pairs without a usable score or answer; 0 before the first pair."""
         return self.missing / self.asked if self.asked else 0.0
 
     def mean(self, name: str) -> float | None:
-        """Mean of kl, agreement or divergence; None without any."""
+        """Returns the mean of kl, agreement or divergence; None without any value."""
         count = self.sums[f"{name}_count"]
         return self.sums[name] / count if count else None
 
     def add(self, pair: Pair) -> None:
-        """One candidate pair."""
+        """Adds one candidate pair."""
         self.asked += 1
         self.missing += pair.missing is not None
         self._sum("kl", pair.kl)
@@ -45,7 +47,7 @@ class RunTotals:
         self._rank(pair)
 
     def shed(self, shed: Shed) -> None:
-        """Requests that were not compared."""
+        """Adds requests that were not compared."""
         self.sheds[shed.reason] += shed.count
 
     def _sum(self, name: str, value: float | None) -> None:
@@ -64,7 +66,7 @@ class RunTotals:
 
 
 def badness(pair: Pair) -> float:
-    """How bad the candidate was, in [0, 2]: harm first, then displacement."""
+    """Rates the candidate's answer in [0, 2], larger is worse: harm first, then displacement."""
     if pair.not_finite:
         return 2.0
     harm = 1.0 if pair.missing is not None else float(max(0, pair.harm or 0))

@@ -1,17 +1,17 @@
-"""One bet for each prompt and each session: exact, within a bounded memory. Pure."""
+"""Memory that allows one bet for each prompt and each session: exact, and bounded. Pure."""
 
 from penumbra.deployments.rollouts.spec import REMEMBERED
 
 
 class SeenClusters:
-    """What has been bet on."""
+    """Prompts and sessions that have been bet on, the latest `REMEMBERED` of each."""
 
     def __init__(self) -> None:
         self._clusters: dict[int, None] = {}
         self._sessions: dict[int, None] = {}
 
     def take(self, cluster: int, session: int) -> bool:
-        """Whether this pair may be bet on; if so, nothing like it may again.
+        """Returns whether this pair may be bet on; if so, its prompt and session are used up.
 
         Args:
             cluster: Hash of the prompt.

@@ -1,4 +1,4 @@
-"""One guardrail's statistics: evidence against a candidate over all slices, and proof for it. Pure.
+"""Guard of one signal: evidence against a candidate over all slices, and proof for it. Pure.
 
 Reading order: GuardSpec, Guard.observe, Guard.evidence.
 """
@@ -14,19 +14,19 @@ from penumbra.monitoring.stats.wealth import START
 __all__ = ["Guard", "GuardSpec", "StreamView", "Sums", "sums_of_counts"]
 
 AGGREGATE_WEIGHT = 0.5
-"""Of the average over streams; the slices share the rest equally."""
+"""Weight of the aggregate in the average over streams; the slices share the rest equally."""
 LEAST_HORIZON = 1000
-"""Of a slice, however small its share."""
+"""Least horizon of a slice, however small its share."""
 
 
 @dataclass(frozen=True, slots=True)
 class GuardSpec:
-    """What is judged, fixed before the first observation is seen."""
+    """Specification of a guard, fixed before the first observation is seen."""
 
     tolerances: Mapping[str, float]
-    """Slice -> largest mean that is within tolerance; every slice that is known."""
+    """Slice -> largest mean that is within tolerance; names every known slice."""
     default_tolerance: float
-    """Of a slice that is not known: it counts in the aggregate only."""
+    """Tolerance of an unknown slice, which counts in the aggregate only."""
     low: float
     """Least possible observation."""
     high: float
@@ -34,7 +34,7 @@ class GuardSpec:
     alpha: float
     """Bound on the probability of a false alarm within the horizon."""
     horizon: int = 100_000
-    """Observations over all slices."""
+    """Number of observations, over all slices, for which `alpha` holds."""
     shares: Mapping[str, float] = field(default_factory=dict)
     """Slice -> expected share of the observations; the others share the rest equally."""
     alpha_promotion: float = 0.05
@@ -42,11 +42,11 @@ class GuardSpec:
     this probability."""
 
     def sums(self) -> "Sums":
-        """An empty batch, to be added to and then folded into a guard."""
+        """Makes an empty batch, to be filled and then folded into a guard."""
         return Sums(self)
 
     def horizon_of(self, name: str) -> float:
-        """Observations of one slice within the horizon."""
+        """Returns the number of observations of one slice within the horizon."""
         rest = [other for other in self.tolerances if other not in self.shares]
         given = sum(share for other, share in self.shares.items() if other in self.tolerances)
         equal = max(0.0, 1.0 - given) / len(rest) if rest else 0.0
@@ -56,8 +56,8 @@ class GuardSpec:
 class Sums:
     """A batch of observations for a guard of the same spec; made by `GuardSpec.sums`.
 
-    Merging is commutative, and associative up to the rounding of float addition. Where a batch ends
-    must not depend on what was observed in it (time or a number of observations may end it): the
+    Merging is commutative, and associative up to the rounding of float addition. The end of a batch
+    must not depend on the values in it (a time or a number of observations may end it), because the
     inflow of the whole batch comes in at its beginning.
     """
 
@@ -69,10 +69,10 @@ class Sums:
         self._tables: dict[float, Table] = {}
 
     def add(self, slice_name: str, value: float, times: int = 1) -> None:
-        """Add an observation, or several equal ones.
+        """Adds an observation, or several equal ones.
 
         Raises:
-            ValueError: The value is outside the range, or no number; or `times` is negative.
+            ValueError: The value is outside the range or not a number, or `times` is negative.
         """
         if times < 0:
             raise ValueError(f"found {times} observations, wanted none or more")
@@ -85,17 +85,17 @@ class Sums:
             self.put(slice_name, table.tally(value, times))
 
     def put(self, slice_name: str, tally: BetSums) -> None:
-        """Add to one slice."""
+        """Adds sums to one slice."""
         self.tallies.setdefault(slice_name, BetSums()).add(tally)
 
     def merge(self, other: "Sums") -> None:
-        """Add another batch."""
+        """Adds another batch."""
         for slice_name, tally in other.tallies.items():
             self.put(slice_name, tally)
 
 
 class Guard:
-    """Restarting e-process over slices and aggregate; beside it, proofs and intervals.
+    """Restarting e-process over the slices and their aggregate, with proofs and intervals.
 
     H0: in every slice the mean of each observation, given the past, is at most its tolerance.
     Guarantee: under H0, P(`is_tripped` within the horizon) <= alpha, however often one looks,
@@ -123,7 +123,7 @@ class Guard:
 
     @property
     def boundary(self) -> float:
-        """Where the guard trips."""
+        """Evidence at which the guard trips."""
         return 1.0 / self.spec.alpha
 
     @property
@@ -136,10 +136,10 @@ class Guard:
         return AGGREGATE_WEIGHT * self._aggregate.evidence.value + share * slices
 
     def observe(self, slice_name: str, value: float) -> None:
-        """Bet on one observation.
+        """Bets on one observation.
 
         Raises:
-            ValueError: It is outside the range, or no number.
+            ValueError: The value is outside the range, or not a number.
         """
         table = self._tables.get(slice_name, self._default)
         tally = table.tally(value)
@@ -148,17 +148,17 @@ class Guard:
         self._latch()
 
     def fold(self, sums: Sums) -> None:
-        """Bet on a batch that another process has summed up."""
+        """Bets on a batch that another process has summed up."""
         total = BetSums()
         for slice_name, tally in sorted(sums.tallies.items()):
             table = self._tables.get(slice_name, self._default)
             self._take(slice_name, table.tolerance, tally)
             total.add(tally)
-        self._aggregate.take(total)  # at once: slice by slice, their order would make a difference
+        self._aggregate.take(total)  # one batch: slice by slice, the order would make a difference
         self._latch()
 
     def culprits(self, fdr: float = 0.1) -> tuple[str, ...]:
-        """Slices beyond tolerance, worst first, with this false discovery rate (e-BH).
+        """Names the slices beyond tolerance, worst first, with this false discovery rate (e-BH).
 
         Source: e-BH (arXiv 2009.02824). The largest r with S_(r) >= K / (r fdr).
         """
@@ -173,16 +173,16 @@ class Guard:
         return tuple(name for _, name in ranked[:named])
 
     def suspect(self) -> str | None:
-        """The slice with most evidence, for when none is proven beyond tolerance: a hint only.
+        """Names the slice with the most evidence: a hint, for when no culprit is proven.
 
-        None where no slice has any more evidence than it began with.
+        None if no slice has more evidence than it began with.
         """
         evidence = {name: stream.evidence.value for name, stream in self._streams.items()}
         worst = max(evidence, key=lambda name: evidence[name], default=None)
         return worst if worst is not None and evidence[worst] > START else None
 
     def slice(self, name: str) -> StreamView:
-        """Where a known slice stands.
+        """Returns the figures of a known slice.
 
         Raises:
             KeyError: The slice is not known.
@@ -190,13 +190,13 @@ class Guard:
         return self._streams[name].view(self.spec.tolerances[name])
 
     def aggregate(self) -> StreamView:
-        """Where all slices together stand."""
+        """Returns the figures of all slices together."""
         count = self._aggregate.seen.count
         tolerance = self._tolerances_total / count if count else self.spec.default_tolerance
         return self._aggregate.view(tolerance)
 
     def dump(self) -> dict[str, Any]:
-        """The state as JSON has it; `restore` goes on bit for bit."""
+        """Returns the state in JSON types; `restore` continues from it bit for bit."""
         return {
             "is_tripped": self.is_tripped,
             "tolerances_total": self._tolerances_total,
@@ -206,10 +206,10 @@ class Guard:
 
     @classmethod
     def restore(cls, spec: GuardSpec, dumped: Mapping[str, Any]) -> Self:
-        """The guard that was dumped.
+        """Restores a guard from its dumped state.
 
         Raises:
-            KeyError: It was one of another spec.
+            KeyError: The state is that of another spec.
         """
         guard = cls(spec)
         guard.is_tripped = bool(dumped["is_tripped"])
@@ -233,13 +233,13 @@ class Guard:
 
 
 def sums_of_counts(spec: GuardSpec, slice_name: str, zeros: int, ones: int) -> Sums:
-    """A batch of a {0, 1} signal.
+    """Makes a batch of a {0, 1} signal.
 
     Args:
-        spec: The guard's.
-        slice_name: Where it was observed.
-        zeros: How often it was 0.
-        ones: How often it was 1.
+        spec: The guard's specification.
+        slice_name: The slice of the observations.
+        zeros: Number of observations that are 0.
+        ones: Number of observations that are 1.
     """
     sums = spec.sums()
     sums.add(slice_name, 0.0, zeros)
