@@ -273,7 +273,7 @@ def _tap_costs() -> Iterator[str]:
     head = '{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"demo"'
     event = f'data: {head},"choices":[{choice},"token_ids":[1234]}}]}}\n\n'.encode()
     request = UpstreamRequest(b"/v1/chat/completions", b"", body)
-    tap = TokenTap(request, tapped, keep_limit_bytes=1 << 40)
+    tap = TokenTap(request, tapped, limit_bytes=1 << 40)
     mirrored = MirrorFrame(
         "r", "demo", "full", ("int8",), "other", 1, "/v1/chat/completions", 1, 0, body,
         True, event * 128, 0.0, 0.0, 0.0,

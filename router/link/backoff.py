@@ -1,4 +1,4 @@
-"""How patient the link to the control process is."""
+"""Timing of the link to the control process: deadlines, pings and retries."""
 
 import asyncio
 import random
@@ -9,20 +9,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """How patient the link is; and its clock and dice, so that a test can bring its own."""
+    """Deadlines, pings and retries of the link, with the clock and the jitter that they use."""
 
     open_seconds: float = 5.0
     ping_seconds: float = 5.0
-    """How often the other end is asked for a sign of life, and how long that may take."""
+    """Interval of pings to the other end, and the time that an answer may take."""
     first_retry_seconds: float = 0.05
     longest_retry_seconds: float = 2.0
     now: Callable[[], float] = time.monotonic
     jitter: Callable[[], float] = random.random
-    """Uniform in [0, 1)."""
+    """Returns a random number, uniform in [0, 1)."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     def retry_seconds(self, failures: int) -> float:
-        """How long to wait after so many failures in a row: doubling, with full jitter."""
+        """Return the pause after so many failures in a row.
+
+        It doubles with each failure up to a limit, times a random factor in [0.5, 1).
+        """
         doubled = self.first_retry_seconds * float(2 ** min(failures, 16))
         longest = min(self.longest_retry_seconds, doubled)
         return longest * (0.5 + 0.5 * self.jitter())

@@ -1,11 +1,11 @@
-"""`POST /v1/feedback`: what a user thought of an answer, by the answer's request id.
+"""`POST /v1/feedback`: a user's judgement of an answer, by the answer's request id.
 
     {"request_id": "req-...", "thumb": "up" | "down", "score": 0..1, "escalated": true | false,
      "metadata": {...}}
 
-At least one of thumb, score and escalated is wanted. Each gateway process remembers who served its
-last requests; a judgement that comes to another one is passed through the control process. It is
-answered when it is durable.
+At least one of thumb, score and escalated is needed. Each gateway process remembers which variant
+served its last requests. Every judgement goes to the control process, which asks the other gateways
+if this one does not know the request. It is answered when it is durable.
 
 Reading order: FeedbackBody, Served, FeedbackSubmitter.submit.
 """
@@ -25,10 +25,10 @@ PATH = "/v1/feedback"
 LARGEST_BODY_BYTES = 16 * 1024
 LARGEST_METADATA_BYTES = 4 * 1024
 DEEPEST_METADATA = 12
-"""Objects and lists within each other: three processes read and write it, and each must be able
-to."""
+"""Levels of nested objects and lists: three processes read and write the metadata, and each must be
+able to."""
 REMEMBERED = 100_000
-"""Requests, at most, whose server one process remembers; at least half as many."""
+"""Requests, at most, whose variant one process remembers; at least half as many."""
 ANSWER_SECONDS = 5.0
 IN_FLIGHT = 256
 
@@ -41,9 +41,9 @@ class FeedbackBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     thumb: Literal["up", "down"] | None = None
     score: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     escalated: bool | None = None
-    """Whether somebody had to step in."""
+    """Whether a person had to step in."""
     metadata: dict[str, Any] = {}
-    """Kept with it, up to 4 KiB and 12 levels; never looked at."""
+    """Stored with the judgement, up to 4 KiB and 12 levels; never interpreted."""
 
 
 _decode = msgspec.json.Decoder(FeedbackBody).decode
@@ -53,7 +53,7 @@ def read_feedback(body: bytes) -> FeedbackBody:
     """Read a judgement.
 
     Raises:
-        BadRequest: It is none; says why.
+        BadRequest: It is no judgement; says why.
     """
     try:
         feedback = _decode(body)
@@ -82,10 +82,12 @@ def _is_shallow(value: object, levels: int) -> bool:
 
 
 class Served:
-    """Who served the last requests: two generations, so that remembering costs one insertion.
+    """The variants that served the last requests of one process.
+
+    There are two generations of them, so that remembering a request costs one insertion.
 
     Args:
-        limit: How many requests are remembered at most.
+        limit: Requests that are remembered at most.
     """
 
     __slots__ = ("_earlier", "_half", "_latest")
@@ -96,18 +98,18 @@ class Served:
         self._earlier: dict[bytes, tuple[Attribution, str]] = {}
 
     def remember(self, request_id: bytes, server: tuple[Attribution, str]) -> None:
-        """A request was answered.
+        """Remember which variant answered a request.
 
         Args:
             request_id: Its id.
-            server: Who answered it, and which tenant had asked; shared between requests.
+            server: The variant, and the tenant that had asked; shared between requests.
         """
         if len(self._latest) >= self._half:
             self._earlier, self._latest = self._latest, {}
         self._latest[request_id] = server
 
     def find(self, request_id: str, tenant: str) -> Attribution | None:
-        """Who answered a tenant's request; None: nobody here, or not too long ago."""
+        """Find the variant that answered a tenant's request; None if it is not remembered here."""
         try:
             key = request_id.encode("latin-1")
         except UnicodeEncodeError:
@@ -117,10 +119,10 @@ class Served:
 
 
 class FeedbackSubmitter:
-    """One gateway process's part in taking judgements.
+    """Passes the judgements of one gateway process to the control process.
 
     Args:
-        served: Who served its requests.
+        served: The variants that served the requests of this process.
     """
 
     def __init__(self, served: Served) -> None:
@@ -151,10 +153,10 @@ class FeedbackSubmitter:
         """Hand a judgement over; when this returns it is durable.
 
         Returns:
-            Whose answer was judged.
+            The variant whose answer was judged.
 
         Raises:
-            RequestNotFound: Nobody remembers the request, or it was another tenant's.
+            RequestNotFound: No gateway remembers the request, or it was another tenant's.
             FeedbackExists: It was judged differently before.
             ControlUnavailable: It could not be stored now.
         """
@@ -170,7 +172,7 @@ class FeedbackSubmitter:
             raise ControlUnavailable("feedback was not confirmed in time; send it again") from None
         finally:
             del self._waiting[nonce]
-        return _settled(done, body.request_id)
+        return _attribution_of(done, body.request_id)
 
     def _message(self, nonce: int, tenant: str, body: FeedbackBody) -> Feedback:
         return Feedback(
@@ -185,17 +187,17 @@ class FeedbackSubmitter:
         )
 
     def done(self, done: FeedbackDone) -> None:
-        """The control process has answered."""
+        """Take the answer of the control process."""
         waiting = self._waiting.get(done.nonce)
         if waiting is not None and not waiting.done():
             waiting.set_result(done)
 
     def found(self, seek: Seek) -> Found:
-        """The answer to another process's question."""
+        """Answer the question whether this process served a request."""
         return Found(seek.nonce, self._served.find(seek.request_id, seek.tenant))
 
 
-def _settled(done: FeedbackDone, request_id: str) -> Attribution:
+def _attribution_of(done: FeedbackDone, request_id: str) -> Attribution:
     if done.error == FeedbackExists.code:
         raise FeedbackExists(f"the request {request_id!r} was judged differently before")
     if done.error is not None:

@@ -1,8 +1,8 @@
-"""For how long this gateway may go on giving candidates live traffic.
+"""Leases: for how long this gateway may go on giving candidates live traffic.
 
-A lease is counted from when it was *asked for*, never from when the answer came: one that was stuck
-in a buffer is worth nothing, whatever it says. Nobody has to tell a gateway that the guard is gone;
-it is enough that nobody says any more that it is there.
+A lease is counted from when it was *asked for*, never from when the answer came: an answer that was
+stuck in a buffer grants nothing, whatever it says. A gateway need not be told that the guard is
+gone: without answers its leases end.
 
 A gateway without a control process has no guard by its operator's explicit choice (`control_url`
 unset: a fixed table, benchmarks): there every model counts as guarded.
@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from penumbra.router.link.messages import LeaseGrant, Renew
 
 FIRST_PERIOD_SECONDS = 0.5
-"""How often to ask until something was granted."""
+"""Seconds between two questions until a lease was granted."""
 RENEWALS_A_LEASE = 4
+"""Questions within one full lease."""
 _SHORTEST_PERIOD_SECONDS = 0.05
 _REMEMBERED = 16
 """Questions whose answer may still come."""
@@ -25,14 +26,14 @@ class Lease:
     """The leases of all models, in one gateway process.
 
     Args:
-        is_needed: False: every model is always fresh.
+        is_needed: Whether candidates need a lease; if not, every model is always fresh.
     """
 
     __slots__ = ("_asked", "_asked_last", "_nonces", "_until", "is_needed", "period_seconds")
 
     def __init__(self, *, is_needed: bool = True) -> None:
         self.period_seconds = FIRST_PERIOD_SECONDS
-        """How long to wait between two questions."""
+        """Pause between two questions."""
         self.is_needed = is_needed
         self._until: dict[str, float] = {}
         self._asked: dict[int, float] = {}
@@ -40,15 +41,15 @@ class Lease:
         self._nonces = itertools.count(1)
 
     def is_fresh(self, model: str, now: float) -> bool:
-        """Whether candidates of the model may get live traffic; the hot path asks."""
+        """Whether candidates of the model may get live traffic. Called for every request."""
         return now < self._until.get(model, -1.0) or not self.is_needed
 
     def left_seconds(self, model: str, now: float) -> float:
-        """For how much longer it is fresh; 0 if it is not."""
+        """Return for how many seconds the model's lease lasts from now; 0 if it is over."""
         return max(0.0, self._until.get(model, now) - now)
 
     def ask(self, now: float) -> Renew:
-        """The question to send now."""
+        """Make the question to send now."""
         nonce = next(self._nonces)
         self._asked[nonce] = now
         if len(self._asked) > _REMEMBERED:
@@ -56,7 +57,7 @@ class Lease:
         return Renew(nonce)
 
     def answered(self, grant: LeaseGrant) -> None:
-        """The answer to a question; one that nobody asked, or asked too long ago, is ignored."""
+        """Take the answer to a question; ignored if not asked here, or asked too long ago."""
         asked_at = self._asked.pop(grant.nonce, None)
         if asked_at is None:
             return
@@ -66,12 +67,12 @@ class Lease:
             self.period_seconds = max(_SHORTEST_PERIOD_SECONDS, period)
 
     def revoke(self) -> None:
-        """Nothing that was granted, or asked for, holds any more."""
+        """End all leases, and ignore the answers to earlier questions."""
         self._until = {}
         self._asked.clear()
 
     def granted(self, asked_at: float, seconds: Mapping[str, float]) -> None:
-        """Take over what was granted, for the models that it names and no other."""
+        """Replace all leases by those granted; a model that is not named has none."""
         if asked_at < self._asked_last:
             return  # overtaken by the answer to a later question
         self._asked_last = asked_at

@@ -1,12 +1,12 @@
-"""The gateway's end of the socket on which mirrored requests go to the comparator.
+"""Client of the socket on which a gateway hands mirrored requests over to the comparator.
 
-Nothing here waits, and nothing is on a request's path: `offer` puts a request by, after its client
-has the last byte, and a little later all that were put by are encoded and written together, so a
-comparator that sleeps on another core is woken once for many. Its buffer is bounded; `refusal` is
-asked before a request is tapped, so what could not be handed over costs its engine nothing.
+Nothing here waits, and nothing is on a request's path. `offer` queues a request after its client
+has the last byte. A little later all queued requests are encoded and written together, so a
+comparator that sleeps on another core is woken once for many. The buffer is bounded. `refusal` is
+called before a request is tapped, so one that could not be handed over costs its engine nothing.
 
-Whether there is room is judged by what waits already, never by the size of what comes: a limit that
-long answers meet first would make the traffic that is compared look shorter than it is.
+Whether there is room depends on what waits already, never on the size of the next request: a limit
+that long answers reach first would make the compared traffic look shorter than it is.
 
 Reading order: ComparatorClient.refusal, ComparatorClient.offer, ComparatorClient.run.
 """
@@ -23,9 +23,10 @@ from penumbra.router.mirror.shed_reason import ShedReason
 log = logging.getLogger(__name__)
 
 BUFFER_BYTES = 16 * 1024 * 1024
-_GATHER_SECONDS = 0.005
+_BATCH_SECONDS = 0.005
+"""Time for which requests are queued before they are written together."""
 _TURN_BYTES = 1024 * 1024
-"""What is encoded in one turn of the event loop: about a millisecond."""
+"""Bytes that are encoded in one turn of the event loop: about a millisecond."""
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
 
@@ -34,8 +35,8 @@ class ComparatorClient(asyncio.Protocol):
     """Hands mirrored requests over.
 
     Args:
-        path: The comparator's socket; None: there is no comparator.
-        buffer_bytes: How much may wait for it, encoded or not.
+        path: The comparator's socket; None if there is no comparator.
+        buffer_bytes: Bytes that may wait for it, encoded or not.
     """
 
     def __init__(self, path: Path | None, buffer_bytes: int = BUFFER_BYTES) -> None:
@@ -47,23 +48,23 @@ class ComparatorClient(asyncio.Protocol):
         self._flushing: asyncio.TimerHandle | asyncio.Handle | None = None
         self._ended = asyncio.Event()
         self.lost = 0
-        """Requests that were put by when the comparator went away."""
+        """Requests that waited when the comparator went away."""
 
-    # The request's side
+    # Requests
 
     @property
     def is_connected(self) -> bool:
-        """Whether a comparator is there."""
+        """Whether a comparator is connected."""
         return self._transport is not None
 
     @property
     def buffered_bytes(self) -> int:
-        """What waits for the comparator."""
+        """Bytes that wait for the comparator."""
         written = self._transport.get_write_buffer_size() if self._transport is not None else 0
         return self._waiting_bytes + written
 
     def refusal(self) -> ShedReason | None:
-        """Why nothing can be handed over now; None if it can."""
+        """Return why nothing can be handed over now; None if it can."""
         if self._transport is None:
             return ShedReason.NO_COMPARATOR
         return ShedReason.BUFFER_FULL if self.buffered_bytes >= self._limit else None
@@ -72,7 +73,7 @@ class ComparatorClient(asyncio.Protocol):
         """Hand over one request; never waits, never raises.
 
         Returns:
-            Why it was shed; None if it was taken.
+            The reason why it was shed; None if it was taken.
         """
         refusal = self.refusal()
         if refusal is not None:
@@ -84,11 +85,11 @@ class ComparatorClient(asyncio.Protocol):
         self._waiting_bytes += size
         if self._flushing is None:
             loop = asyncio.get_running_loop()
-            self._flushing = loop.call_later(_GATHER_SECONDS, self._flush)
+            self._flushing = loop.call_later(_BATCH_SECONDS, self._flush)
         return None
 
     def _flush(self) -> None:
-        """Encode and write what waits, a bounded part of it in one turn."""
+        """Encode and write the waiting requests, a bounded part of them in one turn."""
         self._flushing = None
         transport = self._transport
         if transport is None or transport.is_closing():
@@ -104,7 +105,7 @@ class ComparatorClient(asyncio.Protocol):
         if self._waiting:
             self._flushing = asyncio.get_running_loop().call_soon(self._flush)
 
-    # The comparator's side
+    # Connection
 
     async def run(self) -> None:
         """Keep a connection to the comparator, until cancelled."""
@@ -119,9 +120,9 @@ class ComparatorClient(asyncio.Protocol):
                     await self._ended.wait()
                 await asyncio.sleep(pause)
                 # One that takes connections only to close them is treated as one that is away.
-                has_lasted = now() - began_at > 2 * _LONGEST_PAUSE_SECONDS
+                is_stable = now() - began_at > 2 * _LONGEST_PAUSE_SECONDS
                 pause = (
-                    _FIRST_PAUSE_SECONDS if has_lasted else min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                    _FIRST_PAUSE_SECONDS if is_stable else min(2 * pause, _LONGEST_PAUSE_SECONDS)
                 )
         finally:
             if self._transport is not None:
@@ -132,7 +133,7 @@ class ComparatorClient(asyncio.Protocol):
         try:
             await asyncio.get_running_loop().create_unix_connection(lambda: self, str(path))
         except OSError:
-            return False  # not there yet, or no longer; the gauge and the sheds tell
+            return False  # not there yet, or no longer; the gauge and the sheds show it
         return True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

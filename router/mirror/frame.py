@@ -1,6 +1,10 @@
-"""A mirrored request on its way from a gateway to the comparator: a frame on a local socket. Pure.
+"""Frames that carry mirrored requests from a gateway to the comparator on a local socket. Pure.
 
 A frame is its length (4 bytes, big-endian) and a msgpack array of `MirrorFrame`'s fields.
+
+The two ends may be of different versions. A new field is added at the end and has a default: an
+older comparator ignores elements that it does not know, and a newer one fills in the default for a
+field that an older gateway does not send.
 """
 
 import msgspec
@@ -10,34 +14,34 @@ LARGEST_FRAME_BYTES = 32 * 1024 * 1024
 
 
 class MirrorFrame(msgspec.Struct, frozen=True, array_like=True):
-    """What the client asked, and the whole answer that it got."""
+    """A mirrored request: the client's request and the whole answer that it got."""
 
     request_id: str
     model: str
     variant: str
-    """Who answered."""
+    """The variant that answered."""
     candidates: tuple[str, ...]
-    """Whose watches chose this request."""
+    """The candidates whose watches chose this request."""
     slice: str
     epoch: int
-    """Of the routing table that decided it."""
+    """Epoch of the routing table that decided it."""
     path: str
     """`/v1/chat/completions` or `/v1/completions`."""
     prompt_hash: int
-    """64 bits."""
+    """64-bit hash of the prompt."""
     session: int
     """64-bit hash of the session; 0 if there is none."""
     body: bytes
-    """As the client sent it."""
+    """The request as the client sent it."""
     is_stream: bool
     answer: bytes
-    """As the engine sent it, token ids included: JSON, or server-sent events."""
+    """The answer as the engine sent it, token ids included: JSON, or server-sent events."""
     answered_at: float
     """Monotonic seconds of the machine (CLOCK_MONOTONIC is shared by its processes)."""
     first_byte_seconds: float
     total_seconds: float
     trace: str = ""
-    """`traceparent` of the request's span, if it is traced; a gateway of before sends none."""
+    """`traceparent` of the request's span, if it is traced; an older gateway sends none."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -45,15 +49,15 @@ _decoder = msgspec.msgpack.Decoder(MirrorFrame)
 
 
 def frame(mirrored: MirrorFrame) -> bytes:
-    """The frame of one mirrored request."""
+    """Encode one mirrored request as a frame."""
     body = _encoder.encode(mirrored)
     return len(body).to_bytes(LENGTH_BYTES, "big") + body
 
 
 def read_frame(body: bytes) -> MirrorFrame:
-    """What a frame carries, its length left out.
+    """Decode a frame without its length.
 
     Raises:
-        msgspec.DecodeError: It is none.
+        msgspec.DecodeError: It is no mirrored request.
     """
     return _decoder.decode(body)

@@ -1,10 +1,10 @@
-"""Which requests are mirrored, for whom, and as what they are known. Pure.
+"""Selection of the requests to mirror, and the hashes by which they are identified. Pure.
 
 The decision is a hash of the request id and the run: the same in every process, made before
-anything of the answer is known, and independent of who gets which variant. Another run chooses
+anything of the answer is known, and independent of the variant that answers. Another run chooses
 other requests.
 
-Reading order: MirrorSelection.chosen, Mirroring, compile_mirror.
+Reading order: compile_mirror, MirrorSelection.chosen, comparable.
 """
 
 from collections.abc import Iterable
@@ -17,8 +17,8 @@ from penumbra.router.flags.routing_table import ModelSnapshot, Watch
 _RANGE = 2**64
 
 
-class _Chooser:
-    """One watch, ready to be asked."""
+class _WatchSelection:
+    """The selection by one watch."""
 
     __slots__ = ("_baseline", "_limit", "_slice_limits", "_stem", "run")
 
@@ -29,7 +29,7 @@ class _Chooser:
         self._slice_limits = {name: _limit(share) for name, share in watch.mirror_slices.items()}
         self._stem = b"mirror\0" + watch.run.encode() + b"\0"
 
-    def wants(self, request_id: bytes, slice_name: str, variant: str) -> bool:
+    def selects(self, request_id: bytes, slice_name: str, variant: str) -> bool:
         """Whether the watch mirrors a request that `variant` is to answer."""
         if variant not in (self._baseline, self.run.candidate):
             return False  # the pair would compare two candidates, which no guardrail asks for
@@ -38,31 +38,29 @@ class _Chooser:
 
 
 class MirrorSelection:
-    """The watches of one model that mirror anything, ready to be asked."""
+    """The selection by all watches of one model."""
 
-    __slots__ = ("_choosers", "baseline")
+    __slots__ = ("_watches", "baseline")
 
     def __init__(self, name: str, model: ModelSnapshot) -> None:
         self.baseline = model.baseline
-        self._choosers = [_Chooser(name, model.baseline, watch) for watch in model.watches]
+        self._watches = [_WatchSelection(name, model.baseline, watch) for watch in model.watches]
 
     def chosen(self, request_id: bytes, slice_name: str, variant: str) -> tuple[Run, ...]:
-        """The runs that a request is mirrored for; none: it is not.
+        """Return the runs that a request is mirrored for; empty if it is not mirrored.
 
         Args:
             request_id: The request's id as it is on the wire.
             slice_name: Its slice.
-            variant: Who was decided to answer it.
+            variant: The variant that was decided to answer it.
         """
         return tuple(
-            chooser.run
-            for chooser in self._choosers
-            if chooser.wants(request_id, slice_name, variant)
+            watch.run for watch in self._watches if watch.selects(request_id, slice_name, variant)
         )
 
 
 def compile_mirror(name: str, model: ModelSnapshot) -> MirrorSelection | None:
-    """What decides for a model's requests; None if none of them is mirrored."""
+    """Make the selection for a model's requests; None if none of them is mirrored."""
     watches = model.watches
     if not any(watch.mirror > 0 or any(watch.mirror_slices.values()) for watch in watches):
         return None
@@ -70,20 +68,20 @@ def compile_mirror(name: str, model: ModelSnapshot) -> MirrorSelection | None:
 
 
 def comparable(runs: Iterable[Run], baseline: str, answered_by: str) -> tuple[Run, ...]:
-    """The runs for which an answer of this variant is one of the two arms."""
+    """Return the runs for which an answer of this variant is one of the two arms."""
     return tuple(run for run in runs if answered_by in (baseline, run.candidate))
 
 
 def hash64(data: bytes) -> int:
-    """64 bits, the same in every process and on every machine."""
+    """Hash data to 64 bits, the same in every process and on every machine."""
     value: int = mmh3.hash64(data, signed=False)[0]
     return value
 
 
 def session_hash(tenant: str, session: bytes | None) -> int:
-    """What a session is known as; never 0, which stands for none.
+    """Hash a session to 64 bits; 0 if there is none, and only then.
 
-    Two tenants may use one id for two sessions.
+    The tenant is part of it, because two tenants may use one id for two sessions.
     """
     return (hash64(tenant.encode() + b"\0" + session) or 1) if session else 0
 

@@ -1,9 +1,9 @@
-"""One mirrored request from its decision to its hand-over, and what becomes of those that fail.
+"""Mirrored requests of a gateway, each from its decision to the hand-over to the comparator.
 
-What decides is in `penumbra.router.mirror.selection`, what asks for token ids and takes them out
-again in `penumbra.router.mirror.token_tap`, what carries it away in
-`penumbra.router.mirror.comparator_client`. Whatever goes wrong here is counted by its reason and
-costs the client nothing.
+`penumbra.router.mirror.selection` decides which requests are mirrored,
+`penumbra.router.mirror.token_tap` asks for token ids and takes them out of the client's answer, and
+`penumbra.router.mirror.comparator_client` hands the request over. A request that fails here is
+counted by its reason, and its client does not notice.
 
 Reading order: MirrorSessions.begin, MirrorSessions.end.
 """
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """What a mirrored request is known as."""
+    """Facts of a mirrored request that identify and group it."""
 
     request_id: bytes
     model: str
@@ -37,7 +37,7 @@ class RequestFacts:
     prompt_hash: int
     session: int
     trace: str = ""
-    """Its `traceparent`, if it is traced."""
+    """Its `traceparent`; empty if it is not traced."""
 
 
 @dataclass(slots=True)
@@ -49,22 +49,27 @@ class MirrorSession:
     baseline: str
     facts: RequestFacts
     request: UpstreamRequest
-    """As the client sent it."""
+    """The request as the client sent it."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerTimes:
-    """How its answer went; monotonic seconds."""
+    """The variant that answered a mirrored request, and when; monotonic seconds."""
 
     variant: str
-    """Who answered."""
     started_at: float
     first_byte_at: float
     ended_at: float
 
 
 class MirrorSessions:
-    """All mirrored requests of one gateway process."""
+    """All mirrored requests of one gateway process.
+
+    Args:
+        comparator_client: Takes the requests for the comparator.
+        outbox: Takes the sheds.
+        metrics: Counts mirrored requests and sheds.
+    """
 
     def __init__(
         self,
@@ -79,13 +84,13 @@ class MirrorSessions:
     def begin(
         self, runs: tuple[Run, ...], baseline: str, request: UpstreamRequest, facts: RequestFacts
     ) -> MirrorSession | None:
-        """Take on a request that was chosen, before anybody has answered it.
+        """Begin to mirror a request that was chosen, before it is sent to a variant.
 
         Args:
-            runs: For which it was chosen.
-            baseline: Of its model.
-            request: As the client sent it.
-            facts: What it is known as.
+            runs: The runs for which it was chosen.
+            baseline: The baseline of its model.
+            request: The request as the client sent it.
+            facts: Facts that identify it.
 
         Returns:
             None if it cannot be handed over now: then it is not tapped either.
@@ -109,46 +114,46 @@ class MirrorSessions:
             return None
         return MirrorSession(TokenTap(request, body), runs, baseline, facts, request)
 
-    def end(self, tapped: MirrorSession, ending: AnswerTimes) -> None:
-        """The client has its last byte, or will get no more: hand over what is to be compared."""
+    def end(self, session: MirrorSession, times: AnswerTimes) -> None:
+        """Hand the request over, or shed it: the client has its last byte, or will get no more."""
         try:
-            self._end(tapped, ending)
-        except Exception as error:  # noqa: BLE001 - whoever calls has an answer to finish
-            self._fault(tapped.runs, tapped.facts, error)
+            self._end(session, times)
+        except Exception as error:  # noqa: BLE001 - the caller has an answer to finish
+            self._fault(session.runs, session.facts, error)
 
-    def _end(self, tapped: MirrorSession, ending: AnswerTimes) -> None:
-        facts, lost = tapped.facts, tapped.tap.lost
+    def _end(self, session: MirrorSession, times: AnswerTimes) -> None:
+        facts, lost = session.facts, session.tap.lost
         if lost is not None:
-            self._shed(tapped.runs, facts, lost)
+            self._shed(session.runs, facts, lost)
             return
-        runs = comparable(tapped.runs, tapped.baseline, ending.variant)
-        others = tuple(run for run in tapped.runs if run not in runs)
+        runs = comparable(session.runs, session.baseline, times.variant)
+        others = tuple(run for run in session.runs if run not in runs)
         if others:
             self._shed(others, facts, ShedReason.OTHER_VARIANT)
         if runs:
-            self._hand_over(runs, tapped, ending)
+            self._hand_over(runs, session, times)
 
-    def _hand_over(self, runs: tuple[Run, ...], tapped: MirrorSession, ending: AnswerTimes) -> None:
-        facts, answer = tapped.facts, tapped.tap.answer
+    def _hand_over(self, runs: tuple[Run, ...], session: MirrorSession, times: AnswerTimes) -> None:
+        facts, answer = session.facts, session.tap.answer
         if sse.ERROR_MARK in answer and sse.has_error_event(answer):
             self._shed(runs, facts, ShedReason.ERROR)
             return
         mirrored = MirrorFrame(
             request_id=facts.request_id.decode("latin-1"),
             model=facts.model,
-            variant=ending.variant,
+            variant=times.variant,
             candidates=tuple(run.candidate for run in runs),
             slice=facts.slice_name,
             epoch=facts.epoch,
-            path=tapped.request.path.decode("ascii"),
+            path=session.request.path.decode("ascii"),
             prompt_hash=facts.prompt_hash,
             session=facts.session,
-            body=tapped.request.body,
+            body=session.request.body,
             is_stream=not answer.lstrip().startswith(b"{"),
             answer=answer,
-            answered_at=ending.ended_at,
-            first_byte_seconds=ending.first_byte_at - ending.started_at,
-            total_seconds=ending.ended_at - ending.started_at,
+            answered_at=times.ended_at,
+            first_byte_seconds=times.first_byte_at - times.started_at,
+            total_seconds=times.ended_at - times.started_at,
             trace=facts.trace,
         )
         refusal = self.comparator_client.offer(mirrored)
@@ -160,7 +165,7 @@ class MirrorSessions:
             cell.value += 1
 
     def _fault(self, runs: tuple[Run, ...], facts: RequestFacts, error: Exception) -> None:
-        # Its type only: the text could quote what was mirrored.
+        # The type only: the text could quote the request.
         log.error(
             "mirroring_failed", extra={"error": type(error).__name__, **trace_field(facts.trace)}
         )

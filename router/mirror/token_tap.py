@@ -1,12 +1,12 @@
-r"""A tapped answer: the engine is asked for token ids, and the client never sees them.
+r"""Token tap: asks the engine for token ids and takes them out of what the client gets.
 
 A tapped request gets `"return_token_ids":true` as its last field. vLLM (0.32) then writes arrays
-where it writes `null` otherwise, in fields that are there either way; and it sends events that it
-would have kept back: those whose token gave a tool or reasoning parser nothing to say yet. So the
+where it writes `null` otherwise, in fields that are there either way. It also sends events that it
+would have held back: those whose token gave a tool or reasoning parser nothing to say yet. So the
 client's bytes are restored by two replacements, without reading any JSON:
 
 - every `"token_ids":[...]` and `"prompt_token_ids":[...]` becomes `...:null`,
-- an event with an empty delta, no logprobs, no finish reason and an array of token ids goes away.
+- an event with an empty delta, no logprobs, no finish reason and an array of token ids is removed.
 
 Why bytes are enough: such a field begins with a quote right after `{` or `,`. A quote *inside* a
 JSON string is written `\"`, so it follows a backslash; a quote that *ends* one is followed by `,`,
@@ -28,8 +28,8 @@ import msgspec
 from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.upstream.port import UpstreamRequest
 
-KEEP_LIMIT_BYTES = 4 * 1024 * 1024
-"""An answer longer than this is not kept for the comparator."""
+LIMIT_BYTES = 4 * 1024 * 1024
+"""A longer answer is not stored for the comparator."""
 
 FIELD = b"return_token_ids"
 _ASK = b',"return_token_ids":true}'
@@ -44,7 +44,7 @@ _LONGEST_OPENING = len(b'{"prompt_token_ids":[')
 
 
 class _Wishes(msgspec.Struct):
-    """Fields of a request with which token ids change more of the answer than can be undone."""
+    """Fields of a request with which token ids would change the answer beyond restoring."""
 
     return_token_ids: msgspec.Raw = msgspec.Raw()
     echo: Any = None
@@ -57,19 +57,19 @@ _read_wishes = msgspec.json.Decoder(_Wishes).decode
 
 
 def tap_body(body: bytes) -> bytes | None:
-    """The request with token ids asked for.
+    """Make the request body that asks for token ids.
 
     Args:
         body: A JSON object with at least one field, as `read_request` accepts it.
 
     Returns:
-        None if it must not be tapped: the client has its own wish about token ids (whatever it
-        is), or asks for `echo` or `return_prompt_text` (vLLM leaves the prompt's text out once it
-        gives its ids), for `kv_transfer_params` (free JSON, which may hold such fields), or for
-        beam search.
+        None if the request must not be tapped: the client has its own wish about token ids
+        (whatever it is), or asks for `echo` or `return_prompt_text` (vLLM leaves the prompt's text
+        out once it gives its ids), for `kv_transfer_params` (free JSON, which may hold such
+        fields), or for beam search.
 
-    The field comes last, so that the engine's complaints about a body that it cannot read name the
-    same position as they would have.
+    The field comes last, so that the engine's errors about a body that it cannot read name the same
+    position as without it.
     """
     try:
         wishes = _read_wishes(body)
@@ -85,7 +85,7 @@ def tap_body(body: bytes) -> bytes | None:
 
 
 def strip(data: bytes) -> bytes:
-    """Whole events, or a whole JSON answer, as the client would have got them."""
+    """Restore whole events, or a whole JSON answer, to what the client gets without a tap."""
     if _SILENT in data:
         data = b"".join(event for event in _events(data) if _SILENT not in event)
     begin = _first_id(data, 0)
@@ -102,9 +102,9 @@ def strip(data: bytes) -> bytes:
 
 
 def _first_id(data: bytes, start: int) -> int:
-    """Where the next array of token ids begins, its bracket left behind; -1: nowhere.
+    """Find the index after the bracket of the next array of token ids; -1 if there is none.
 
-    A search for bytes and a look at what stands before: a sixth of a regular expression's time.
+    It searches for bytes and checks those before them: a sixth of a regular expression's time.
     """
     at = data.find(_MARK, start)
     while at >= 0:
@@ -120,41 +120,41 @@ def _events(data: bytes) -> list[bytes]:
 
 
 class TokenTap:
-    """What is tapped of one request's answer: kept as the engine sent it, stripped for the client.
+    """The tap of one request: stores the answer as sent by the engine, strips it for the client.
 
     Args:
         request: The client's request.
-        body: The same with token ids asked for, see `tap_body`.
-        keep_limit_bytes: How much of the answer is kept; of a longer one nothing is.
+        body: Its body with token ids asked for, from `tap_body`.
+        limit_bytes: Longest answer that is stored; nothing of a longer one is.
     """
 
-    __slots__ = ("_carry", "_is_in_array", "_keep_limit", "_kept", "_kept_bytes", "lost", "request")
+    __slots__ = ("_carry", "_is_in_array", "_limit", "_stored", "_stored_bytes", "lost", "request")
 
     def __init__(
-        self, request: UpstreamRequest, body: bytes, keep_limit_bytes: int = KEEP_LIMIT_BYTES
+        self, request: UpstreamRequest, body: bytes, limit_bytes: int = LIMIT_BYTES
     ) -> None:
-        # Token ids cannot be taken out of an answer that something in between has compressed.
+        # Token ids cannot be taken out of an answer that a proxy in between has compressed.
         headers = _ENCODINGS.sub(b"", request.headers)
         self.request: UpstreamRequest | None = UpstreamRequest(request.path, headers, body)
-        """What to send in place of the client's request; None: no longer anything."""
+        """The request to send in place of the client's; None once the tap is withdrawn."""
         self.lost: ShedReason | None = None
-        """Why there is nothing to hand over; None while there is."""
-        self._keep_limit = keep_limit_bytes
-        self._kept: list[bytes] = []
-        self._kept_bytes = 0
+        """Reason why there is nothing to hand over; None while there is."""
+        self._limit = limit_bytes
+        self._stored: list[bytes] = []
+        self._stored_bytes = 0
         self._carry = b""
         self._is_in_array = False
 
     def restart(self) -> None:
-        """Nothing of this attempt's answer was seen by the client; another attempt begins."""
-        self._kept, self._kept_bytes = [], 0
+        """Forget this attempt's answer, of which the client saw nothing; another attempt begins."""
+        self._stored, self._stored_bytes = [], 0
 
     def withdraws(self, status: int, body: bytes) -> bool:
-        """Whether an answer is about the tap and not about the client's request.
+        """Withdraw the tap if an answer refuses it, and return whether it was withdrawn.
 
         A server that does not know the field refuses it; an engine that refuses the request for
-        another reason may repeat the body in its complaint. Either way the client must get the
-        answer to its own request, so it is to be sent as it was.
+        another reason may repeat the body in its error. Either way the client must get the answer
+        to its own request, so the request is to be sent as the client sent it.
         """
         if self.request is None or not 400 <= status < 500 or FIELD not in body:
             return False
@@ -163,46 +163,46 @@ class TokenTap:
         return True
 
     def lose(self, reason: ShedReason) -> None:
-        """The answer is not one to be compared; the first reason counts."""
+        """Give the answer up as one to compare; the first reason counts."""
         if self.lost is None:
             self.lost = reason
-        self._kept, self._kept_bytes = [], 0
+        self._stored, self._stored_bytes = [], 0
 
     @property
     def answer(self) -> bytes:
         """The answer as the engine sent it."""
-        return b"".join(self._kept)
+        return b"".join(self._stored)
 
     def feed(self, data: bytes) -> bytes:
-        """Keep a piece of the answer; what the client gets of it, which may be nothing.
+        """Store a piece of the answer, and return what the client gets, which may be nothing.
 
         The pieces of a stream are whole events, but for a last one that broke off.
         """
         if self.lost is None:
-            self._keep(data)
+            self._store(data)
         if not (self._carry or self._is_in_array) and data.endswith(b"\n\n"):
             return strip(data)
         return self._strip_part(data)
 
     def whole(self, body: bytes) -> bytes:
-        """Keep a complete answer; what the client gets of it."""
+        """Store a complete answer, and return what the client gets of it."""
         if self.lost is None:
-            self._keep(body)
+            self._store(body)
         return strip(body)
 
     def rest(self) -> bytes:
-        """What was held back because it could have been the beginning of an array."""
+        """Return the bytes held back because they could have been the beginning of an array."""
         rest, self._carry = self._carry, b""
         return rest
 
-    def _keep(self, data: bytes) -> None:
-        self._kept.append(data)
-        self._kept_bytes += len(data)
-        if self._kept_bytes > self._keep_limit:
+    def _store(self, data: bytes) -> None:
+        self._stored.append(data)
+        self._stored_bytes += len(data)
+        if self._stored_bytes > self._limit:
             self.lose(ShedReason.TOO_LARGE)
 
     def _strip_part(self, data: bytes) -> bytes:
-        """Strip bytes that may end anywhere: of an answer too large to be held."""
+        """Strip bytes that may end anywhere: of an answer too large to be buffered."""
         data = self._carry + data
         self._carry = b""
         parts: list[bytes] = []
@@ -225,7 +225,7 @@ class TokenTap:
 
 
 def _possible_opening(data: bytes) -> int:
-    """Where a beginning of an opening may stand that goes on after the end; else the length."""
+    """Find the index of an opening that may go on after the end; the length if there is none."""
     start = max(0, len(data) - _LONGEST_OPENING)
     ends = [at for at in (data.rfind(b"{", start), data.rfind(b",", start)) if at >= 0]
     return max(ends) if ends else len(data)

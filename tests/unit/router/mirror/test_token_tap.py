@@ -159,7 +159,7 @@ def test_a_body_that_is_no_json_is_not_tapped() -> None:
 
 
 def test_of_an_answer_over_the_limit_nothing_is_kept_and_it_is_stripped_all_the_same() -> None:
-    tap = _tap(keep_limit_bytes=100)
+    tap = _tap(limit_bytes=100)
     events = [event({"choices": [{"text": "x" * 30, "token_ids": [n]}]}) for n in range(4)]
     out = [tap.feed(each) for each in events]
     assert b"[" not in b"".join(out).replace(b'"choices":[', b"")
