@@ -1,16 +1,16 @@
-"""Who changes something without being a person: names that nobody else may have. Pure."""
+"""Reserved actor names: the parts of the system that make changes without a person. Pure."""
 
 GUARD = "guard"
-"""Decides by the evidence."""
+"""The guard, which decides by the evidence."""
 ALERTMANAGER = "alertmanager"
-"""Decides by Prometheus's alerts, through the webhook."""
+"""Alertmanager, which decides by Prometheus's alerts, through the webhook."""
 CONFIGURATION = "configuration"
-"""The file was another one at the last start."""
+"""A start with a changed configuration file."""
 
 RESERVED = frozenset({GUARD, ALERTMANAGER, CONFIGURATION})
-"""What the history means by them must not depend on what a caller says it is."""
+"""Names that no caller may give: in the history they must mean these parts only."""
 
 
 def actor_class(actor: str) -> str:
-    """A value of the label `actor`: who decided, without naming a person."""
+    """The value of the label `actor`: `guard`, `alertmanager`, or `operator` for every person."""
     return actor if actor in {GUARD, ALERTMANAGER} else "operator"

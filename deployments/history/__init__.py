@@ -1,1 +1,1 @@
-"""What can happen and what follows from it: events, the state they fold to, changes to it. Pure."""
+"""Events, the state that they fold to, and the changes that make events. Pure."""

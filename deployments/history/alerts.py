@@ -1,6 +1,7 @@
-"""What Alertmanager's webhook sends, and what it means. Pure.
+"""Messages of Alertmanager's webhook, and the outcomes of alerts. Pure.
 
-Only what is depended on is checked, and that strictly: fields of newer versions pass.
+Only the fields that are used are checked, and those strictly. Other fields are ignored, so that
+newer versions of Alertmanager work.
 
 Reading order: Notification, Alert, AlertOutcome.
 """
@@ -25,7 +26,7 @@ _LOOSE = ConfigDict(extra="ignore", frozen=True)
 
 
 class Result(StrEnum):
-    """What became of an alert; the values of the label `result`."""
+    """Result of an alert; the values of the label `result`."""
 
     ACTED = "acted"
     """The candidate was taken out of service."""
@@ -34,11 +35,11 @@ class Result(StrEnum):
     NO_ACTION = "no_action"
     """The alert asks for nothing, or its candidate gets nothing that could be taken away."""
     RESOLVED = "resolved"
-    """It is over; that puts nothing back."""
+    """The alert is over; that puts nothing back."""
     NOT_APPLICABLE = "not_applicable"
-    """It asks for a rollback, but not of a candidate that there is."""
+    """It asks for the rollback of a candidate that does not exist."""
     FAILED = "failed"
-    """It should have been acted upon and could not be; sent again it may be."""
+    """The action failed; it is tried again when the alert is sent again."""
 
 
 class Alert(BaseModel):
@@ -50,29 +51,29 @@ class Alert(BaseModel):
     labels: dict[str, Annotated[str, Field(max_length=_LABEL_CHARS)]]
     annotations: dict[str, str] = {}
     starts_at: AwareDatetime = Field(alias="startsAt")
-    """When it began to fire; one that was resolved and fires again has another."""
+    """When it began to fire; an alert that was resolved and fires again has another."""
     fingerprint: str = Field(pattern=r"^[0-9a-f]{1,64}$")
     """Digest of the labels."""
 
     @property
     def firing(self) -> tuple[str, str]:
-        """What is acted upon once: (fingerprint, start)."""
+        """Identity of a firing, which is acted upon once: (fingerprint, start)."""
         return self.fingerprint, self.starts_at.astimezone(UTC).isoformat()
 
     @property
     def asks_for_rollback(self) -> bool:
-        """Whether its rule says that it is to act."""
+        """Whether its rule asks for a rollback."""
         return self.labels.get(ACTION_LABEL) == ROLLBACK
 
     @property
     def mark(self) -> str:
-        """The end of every reason that it gives: by it the firing is known in the history."""
+        """The end of its `reason`, by which the firing can be found in the history."""
         fingerprint, start = self.firing
         return f"[alert {fingerprint} since {start}]"
 
     @property
     def reason(self) -> str:
-        """Why, for the history: printable and short, whatever the alert says."""
+        """The reason for the history: its name and summary, made printable and short."""
         name = self.labels.get("alertname", "unnamed alert")
         summary = self.annotations.get("summary", "")
         text = _printable(f"{name}: {summary}" if summary else name)
@@ -80,35 +81,39 @@ class Alert(BaseModel):
 
 
 class Notification(BaseModel):
-    """Body of a request of Alertmanager's, version 4."""
+    """Body of a webhook request of Alertmanager, version 4."""
 
     model_config = _LOOSE
 
     version: Literal["4"]
     alerts: tuple[Alert, ...] = Field(max_length=_MOST_ALERTS)
     truncated: int = Field(default=0, ge=0, alias="truncatedAlerts")
-    """Alerts that were left out because there are more than the receiver's max_alerts."""
+    """Number of alerts left out because there are more than the receiver's max_alerts."""
 
 
 class AlertOutcome(BaseModel):
-    """What became of one alert."""
+    """Outcome of one alert."""
 
     fingerprint: str
     result: Result
     detail: str
-    """In words."""
+    """The outcome in words."""
     epoch: int | None = None
-    """Of the change, if one was made."""
+    """Epoch of the change, if one was made."""
 
 
 class AlertsView(BaseModel):
-    """What became of each, in the order in which they came."""
+    """Outcomes of the alerts of one request, in their order."""
 
     results: list[AlertOutcome]
 
 
 def ways_to(flag: Flag, candidate: str) -> tuple[str, ...]:
-    """In what ways a flag gives requests to a candidate; none while it is blocked."""
+    """Parts of a flag that give requests to a candidate; none while it is blocked.
+
+    Returns:
+        Of `split`, `pins` and `rules`.
+    """
     return () if candidate in flag.blocked else tuple(_ways(flag, candidate))
 
 

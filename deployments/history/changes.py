@@ -1,4 +1,4 @@
-"""A change that somebody wants made to flags, and what came of it."""
+"""Changes to flags as they are asked for, and their outcomes. Pure."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Edit = Callable[[Flag, ModelSnapshot], Flag]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What somebody wants done."""
+    """A change that is asked for."""
 
     kind: Kind
     actor: str
@@ -26,23 +26,23 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """How far an epoch got within the time given."""
+    """Number of gateways that an epoch reached within the time given."""
 
     connected: int
-    """Gateways that it was sent to."""
+    """Gateways that the epoch was sent to."""
     acknowledged: int
-    """Those that have put it into force."""
+    """Gateways that have applied it."""
     seconds: float | None
-    """From the durable commit to the last acknowledgement; None unless there is one from all."""
+    """From the durable commit to the last acknowledgement; None unless all have acknowledged."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeOutcome:
-    """What came of a change."""
+    """Outcome of a change."""
 
     epoch: int
     is_changed: bool
-    """False if everything was already as wanted; then nothing was stored."""
+    """False if the flags were as wanted already; then nothing was stored."""
     arrival: Arrival
     durable_seconds: float
     """From the beginning of the change to its commit."""
@@ -50,7 +50,9 @@ class ChangeOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """Time, as the controller is told it."""
+    """The two clocks of the control process."""
 
     now: Callable[[], datetime]
+    """Wall clock, with a timezone."""
     monotonic: Callable[[], float]
+    """Seconds."""

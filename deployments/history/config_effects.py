@@ -1,4 +1,4 @@
-"""What changes of the configuration, and of flags by hand, mean for rollouts. Pure."""
+"""Effects on rollouts of a changed configuration and of flags changed by hand. Pure."""
 
 from datetime import datetime
 
@@ -27,14 +27,14 @@ def draft_of(
     reason: str,
     decided: Decided | None = None,
 ) -> Draft:
-    """The event by which a rollout becomes this one; its flag follows."""
+    """Draft the event that puts a rollout, and the flag that follows from it, in force."""
     before = state.rollouts.get(rollout.key)
     name = rollout.spec.model
     flag = state.flags[name]
     record = rollout.record
     is_serving = record.phase in SERVING
     if is_serving != (record.outside is not None):
-        # Kept for exactly as long as the model's quarantine is this rollout's.
+        # Set for exactly as long as the model's quarantine is this rollout's.
         record = replace_fields(record, outside=flag.quarantined if is_serving else None)
         rollout = rollout.model_copy(update={"record": record})
     return Draft(
@@ -53,29 +53,29 @@ def draft_of(
 
 
 def apply_config(state: State, payload: ConfigPayload, actor: str, now: datetime) -> list[Draft]:
-    """The events by which a configuration is taken over: itself, and what it does to rollouts.
+    """Draft the events of a new configuration: its own, then those of the rollouts that it changes.
 
-    A rollout whose candidate is gone (or is the baseline now) ends. One whose model has other
-    slices, or another baseline, begins anew in shadow: the evidence is of something else.
+    A rollout whose candidate is gone (or is the baseline now) ends. A rollout whose model has other
+    slices, or another baseline, starts again in shadow, because its evidence no longer applies.
     """
     reason = "the configuration file changed" if state.epoch else "first start"
     draft = Draft(kind=Kind.CONFIG, actor=actor, reason=reason, model=None, payload=payload)
     drafts, after = [draft], apply_event(state, Event.of(draft, state.epoch + 1, now))
     for rollout in state.rollouts.values():
-        adapted = _adapted(state, rollout, after.models.get(rollout.spec.model), now)
-        if adapted is None:
+        changed = _adapt(state, rollout, after.models.get(rollout.spec.model), now)
+        if changed is None:
             continue
-        draft = draft_of(after, adapted, actor, adapted.record.cause)
+        draft = draft_of(after, changed, actor, changed.record.cause)
         drafts.append(draft)
         after = apply_event(after, Event.of(draft, after.epoch + 1, now))
     return drafts
 
 
 def obstacle_of(state: State, rollout: Rollout) -> str | None:
-    """Why the model's flag has no place for the rollout's next stage; None: it has.
+    """The reason why the model's flag has no room for the rollout's next stage; None: it has room.
 
-    Another candidate is live by a rollout of its own; nobody gets what the stage gives, so that its
-    time would pass and show nothing; or other candidates have too much of the split.
+    There are three reasons: another candidate is live by a rollout of its own; the kill switch is
+    on, so that the stage would get no traffic; other candidates have too much of the split.
     """
     model, candidate = rollout.key
     for other in state.rollouts.values():
@@ -98,25 +98,25 @@ def obstacle_of(state: State, rollout: Rollout) -> str | None:
 
 
 def flags_after(state: State, payload: ConfigPayload, now: datetime) -> dict[str, Flag]:
-    """The flags once a configuration is taken over."""
+    """The flags that a configuration leads to."""
     drafts = apply_config(state, payload, "configuration", now)
-    events = (Event.of(one, state.epoch + number, now) for number, one in enumerate(drafts, 1))
+    events = (Event.of(draft, state.epoch + n, now) for n, draft in enumerate(drafts, start=1))
     return dict(fold(events, state).flags)
 
 
 def end_rollout(rollout: Rollout, now: datetime, cause: str) -> Rollout:
-    """Over: nothing is compared any more, and the candidate's share is gone."""
+    """End a rollout: nothing is compared any more, and the candidate's share is gone."""
     record = replace_fields(rollout.record, phase=Phase.OFF, since=now, cause=cause)
     return rollout.model_copy(update={"record": record})
 
 
 def require_unguarded(state: State, name: str, before: Flag, after: Flag) -> None:
-    """Check that a change by hand touches nothing that a rollout decides.
+    """Check that a change by hand does not touch what a rollout decides.
 
-    Kill switch, pins and targeting rules stay the operators'.
+    Kill switch, pins and targeting rules are always the operators'.
 
     Raises:
-        Conflict: Says which rollout, and what to do instead.
+        Conflict: It does; names the rollout, and the commands to use instead.
     """
     for rollout in state.rollouts.values():
         if rollout.spec.model != name or rollout.record.phase is Phase.OFF:
@@ -136,7 +136,7 @@ def require_unguarded(state: State, name: str, before: Flag, after: Flag) -> Non
             )
 
 
-def _adapted(
+def _adapt(
     state: State, rollout: Rollout, model: ModelSnapshot | None, now: datetime
 ) -> Rollout | None:
     spec, record = rollout.spec, rollout.record

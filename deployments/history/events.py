@@ -1,4 +1,4 @@
-"""What can happen to the flags of an installation: one event for each change, never changed itself.
+"""Events: the changes to the flags of an installation, which are never changed themselves.
 
 An event makes exactly one epoch. Pure.
 """
@@ -16,7 +16,7 @@ _STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
 class Kind(StrEnum):
-    """What was done. The values are stored; renaming one breaks old stores."""
+    """Kind of an event. The values are stored; renaming one breaks old stores."""
 
     CONFIG = "config"
     """The configuration file changed: models, variants, slices, or where variants answer."""
@@ -36,7 +36,7 @@ class Kind(StrEnum):
 
 
 class ConfigPayload(BaseModel):
-    """The models as configured; a model that had no flag yet begins with the one given here."""
+    """The configured models; a model without a stored flag starts with the flag given here."""
 
     model_config = _STRICT
 
@@ -59,11 +59,11 @@ class Draft(BaseModel):
 
     kind: Kind
     actor: str = Field(min_length=1, max_length=128)
-    """Who did it."""
+    """The operator or service that made the change."""
     reason: str = Field(min_length=1, max_length=1000)
-    """Why, in the actor's words."""
+    """The reason in the actor's words."""
     model: str | None
-    """Whose flag; None for `config`."""
+    """The model whose flag changed; None for `config`."""
     payload: ConfigPayload | FlagPayload | RolloutPayload
 
 
@@ -75,7 +75,7 @@ class Event(Draft):
 
     @classmethod
     def of(cls, draft: Draft, epoch: int, at: datetime) -> Self:
-        """A draft that got its epoch."""
+        """Make the event of a draft."""
         return cls(
             kind=draft.kind,
             actor=draft.actor,
@@ -88,7 +88,7 @@ class Event(Draft):
 
     @classmethod
     def stored(cls, columns: dict[str, Any], payload: str) -> Self:
-        """An event as the store keeps it.
+        """Read a stored event.
 
         Args:
             columns: All fields but the payload.

@@ -1,4 +1,4 @@
-"""The ways in which an operator changes one flag, each as a function of the flag. Pure."""
+"""Edits that an operator makes to one flag, each as a function of the flag. Pure."""
 
 from penumbra.deployments.errors import NotFound
 from penumbra.deployments.history.changes import Edit
@@ -6,27 +6,27 @@ from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Pin
 
 
 def replace_with(flag: Flag) -> Edit:
-    """The whole flag."""
+    """Replace the whole flag."""
     return lambda _flag, _model: flag
 
 
 def import_over(flag: Flag) -> Edit:
-    """The whole flag, except for what the guard blocked."""
+    """Replace the whole flag, except for the candidates that the guard blocked."""
     return lambda old, _model: flag.model_copy(update={"blocked": old.blocked})
 
 
 def set_killed(killed: bool) -> Edit:
-    """The kill switch."""
+    """Set the kill switch."""
     return lambda flag, _model: flag.model_copy(update={"killed": killed})
 
 
 def set_split(split: dict[str, float]) -> Edit:
-    """All shares at once; a candidate that is left out has none."""
+    """Replace all shares, in percent; a candidate that is left out has none."""
     return lambda flag, _model: flag.model_copy(update={"split": split})
 
 
 def add_pin(pin: Pin) -> Edit:
-    """Pin a subject; an older pin of the same subject goes."""
+    """Pin a subject; an older pin of the same subject is removed."""
 
     def edit(flag: Flag, model: ModelSnapshot) -> Flag:
         del model
@@ -36,7 +36,7 @@ def add_pin(pin: Pin) -> Edit:
 
 
 def remove_pin(kind: str, subject: str) -> Edit:
-    """Unpin a subject. The edit raises NotFound if it is not pinned."""
+    """Unpin a subject; the edit raises NotFound if it is not pinned."""
 
     def edit(flag: Flag, model: ModelSnapshot) -> Flag:
         del model

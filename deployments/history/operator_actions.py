@@ -1,4 +1,4 @@
-"""What people may do with a rollout. Pure; each verb is a function of where the rollout stands."""
+"""Actions of operators on a rollout, each a function from the rollout to the changed one. Pure."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -29,24 +29,25 @@ from penumbra.router.flags.routing_table import ModelSnapshot
 from penumbra.router.flags.rule_checks import one_of, problem
 
 WAIVED = frozenset({"time"})
-"""Gates that a person may open."""
+"""Conditions of an advance that an operator may waive."""
 
 
 def apply(state: State, spec: RolloutSpec, reason: str, now: datetime, name: str) -> Rollout:
-    """A rollout that begins, or begins anew with another spec; the same one if nothing changes.
+    """Start a rollout, or start it again with another spec.
 
-    One that was rolled back stays so: the new spec waits for the re-arming.
+    A rollout that runs with the same spec stays as it is. One that was rolled back stays so, and
+    uses the new spec once it is re-armed.
 
     Args:
-        state: Of the installation.
-        spec: What is declared.
-        reason: Why.
+        state: State of the installation.
+        spec: The declared rollout.
+        reason: Stored as the cause.
         now: With a timezone.
-        name: Of the runs, if this is the first rollout of the candidate; unique.
+        name: Name of the runs, if this is the first rollout of the candidate; unique.
 
     Raises:
-        NotFound: No such model.
-        RolloutRefused: The spec does not fit its model; says everything that is wrong.
+        NotFound: There is no such model.
+        RolloutRefused: The spec does not fit its model; names every problem.
     """
     model = state.models.get(spec.model)
     if model is None:
@@ -73,19 +74,19 @@ def apply(state: State, spec: RolloutSpec, reason: str, now: datetime, name: str
 
 
 def promote(state: State, rollout: Rollout, findings: Findings, now: datetime) -> Rollout:
-    """One stage on, without waiting for the stage's time to be over.
+    """Advance one stage, even if the stage's time is not over.
 
     Raises:
-        Conflict: Something else is missing; says what.
+        Conflict: Another condition is not met; names all that are not.
     """
     obstacle = obstacle_of(state, rollout)
-    shut = [
-        f"{gate.name}: found {gate.found}, wanted {gate.wanted}"
-        for gate in advance_conditions(rollout.spec, rollout.record, findings, now, obstacle)
-        if not gate.is_met and gate.name not in WAIVED
+    unmet = [
+        f"{condition.name}: found {condition.found}, wanted {condition.wanted}"
+        for condition in advance_conditions(rollout.spec, rollout.record, findings, now, obstacle)
+        if not condition.is_met and condition.name not in WAIVED
     ]
-    if shut:
-        raise Conflict(f"{_name(rollout)} cannot advance yet: {'; '.join(shut)}")
+    if unmet:
+        raise Conflict(f"{_name(rollout)} cannot advance yet: {'; '.join(unmet)}")
     record, steps = advance(rollout.spec, rollout.record, now)
     if not steps or rollout.record.phase not in WATCHED:
         raise Conflict(f"{_name(rollout)} is {rollout.stage}: there is no next stage")
@@ -93,17 +94,17 @@ def promote(state: State, rollout: Rollout, findings: Findings, now: datetime) -
 
 
 def hold(rollout: Rollout, reason: str) -> Rollout:
-    """It keeps its share and advances no more.
+    """Hold a rollout: it keeps its share and does not advance.
 
     Raises:
-        Conflict: It runs no more.
+        Conflict: It does not run.
     """
     _require_watched(rollout)
     return _with(rollout, held=Hold(by="operator", cause=reason), cause=f"held: {reason}")
 
 
 def resume(rollout: Rollout, reason: str) -> Rollout:
-    """It may advance again.
+    """Let a held rollout advance again.
 
     Raises:
         Conflict: It was not held.
@@ -115,10 +116,10 @@ def resume(rollout: Rollout, reason: str) -> Rollout:
 
 
 def rollback(rollout: Rollout, reason: str, now: datetime) -> Rollout:
-    """Everybody gets the baseline, until it is re-armed.
+    """Give all traffic to the baseline until the rollout is re-armed.
 
     Raises:
-        Conflict: It runs no more.
+        Conflict: It does not run.
     """
     _require_watched(rollout)
     record, _ = roll_back(
@@ -128,7 +129,7 @@ def rollback(rollout: Rollout, reason: str, now: datetime) -> Rollout:
 
 
 def rearm(state: State, rollout: Rollout, reason: str, now: datetime) -> Rollout:
-    """Shadow again, with fresh evidence and a fresh alpha.
+    """Start a rolled-back rollout again in shadow, with fresh evidence and a fresh alpha.
 
     Raises:
         Conflict: It was not rolled back.
@@ -143,10 +144,10 @@ def rearm(state: State, rollout: Rollout, reason: str, now: datetime) -> Rollout
 
 
 def end(rollout: Rollout, reason: str, now: datetime) -> Rollout:
-    """It ends: nothing is compared any more, and the candidate's share is gone.
+    """End a rollout: nothing is compared any more, and the candidate's share is gone.
 
     Raises:
-        Conflict: It has ended before.
+        Conflict: It has ended already.
     """
     if rollout.record.phase is Phase.OFF:
         raise Conflict(f"{_name(rollout)} has ended already")
@@ -174,7 +175,10 @@ def _problems(spec: RolloutSpec, model: ModelSnapshot) -> Iterator[str]:
     named = {
         "mirror.slices": spec.mirror.slices,
         "required_slices": spec.required_slices or (),
-        **{f"guardrails.{one.signal.value}.slices": one.slices for one in spec.guardrails},
+        **{
+            f"guardrails.{guardrail.signal.value}.slices": guardrail.slices
+            for guardrail in spec.guardrails
+        },
     }
     for path, names in named.items():
         for name in names:

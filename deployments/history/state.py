@@ -1,4 +1,4 @@
-"""Where an installation stands: the fold of its events, and nothing else. Pure."""
+"""State of an installation: the fold of its events, and nothing else. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,13 +11,13 @@ from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Snapshot
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Everything that the events say."""
+    """State after all events."""
 
     epoch: int = 0
     models: Mapping[str, ModelSnapshot] = field(default_factory=dict)
-    """Each with its flag in force, and with what its rollouts watch."""
+    """Models as configured, each with its flag in force and the watches of its rollouts."""
     flags: Mapping[str, Flag] = field(default_factory=dict)
-    """Also those of models that are not configured at the moment."""
+    """Flags by model, also of models that are not configured at the moment."""
     changed: Mapping[str, int] = field(default_factory=dict)
     """Model -> epoch of the last event that touched it."""
     rollouts: Mapping[Key, Rollout] = field(default_factory=dict)
@@ -32,7 +32,7 @@ EMPTY = State()
 
 
 def fold(events: Iterable[Event], state: State = EMPTY) -> State:
-    """The state after `events`, which follow those of `state`.
+    """Apply events that follow those of `state`.
 
     Raises:
         ValueError: An epoch is missing, or an event belongs to a model that no event configured.
@@ -43,23 +43,23 @@ def fold(events: Iterable[Event], state: State = EMPTY) -> State:
 
 
 def apply_event(state: State, event: Event) -> State:
-    """The state after one more event.
+    """Apply one more event.
 
     Raises:
-        ValueError: See `fold`.
+        ValueError: An epoch is missing, or the event belongs to a model that no event configured.
     """
     if event.epoch != state.epoch + 1:
         raise ValueError(f"epoch {event.epoch} follows epoch {state.epoch}: events are missing")
     payload = event.payload
     if isinstance(payload, ConfigPayload):
-        return _configured(state, event.epoch, payload)
+        return _apply_config(state, event.epoch, payload)
     if isinstance(payload, RolloutPayload):
         rollouts = {**state.rollouts, payload.after.key: payload.after}
-        return _flagged(replace(state, rollouts=rollouts), event, payload.flag_after)
-    return _flagged(state, event, payload.after)
+        return _apply_flag(replace(state, rollouts=rollouts), event, payload.flag_after)
+    return _apply_flag(state, event, payload.after)
 
 
-def _configured(state: State, epoch: int, payload: ConfigPayload) -> State:
+def _apply_config(state: State, epoch: int, payload: ConfigPayload) -> State:
     flags = {name: model.flag for name, model in payload.models.items()} | dict(state.flags)
     models = {
         name: _in_force(state, name, model, flags[name]) for name, model in payload.models.items()
@@ -71,7 +71,7 @@ def _configured(state: State, epoch: int, payload: ConfigPayload) -> State:
     return replace(state, epoch=epoch, models=models, flags=flags, changed=changed)
 
 
-def _flagged(state: State, event: Event, flag: Flag) -> State:
+def _apply_flag(state: State, event: Event, flag: Flag) -> State:
     name = event.model
     if name is None or name not in state.flags:
         raise ValueError(f"epoch {event.epoch} changes the flag of {name!r}, never configured")

@@ -1,4 +1,4 @@
-"""What became of a rollout: in one of a few words, and in a sentence for people. Pure."""
+"""Names a change of a rollout: by a label value, and by a sentence for the log. Pure."""
 
 from penumbra.deployments.actors import GUARD
 from penumbra.deployments.rollouts.payload import RolloutPayload
@@ -6,10 +6,10 @@ from penumbra.deployments.rollouts.record import Phase, Rollout
 
 
 def change_of(payload: RolloutPayload) -> str:
-    """A value of the label `change`: what an event made of a rollout.
+    """The value of the label `change` for an event of a rollout.
 
-    One event may hold several decisions; the first in this order names it, so that whatever takes
-    traffic away is never hidden behind what gives some.
+    One event may hold several decisions. The first in the order of this function names it, so that
+    a decision which takes traffic away is never hidden behind one that gives some.
     """
     before, after = payload.before, payload.after
     if before is None:
@@ -50,7 +50,7 @@ def _within_phase(before: Rollout, after: Rollout) -> str:
 
 
 def sentence(payload: RolloutPayload, actor: str) -> str:
-    """What became of the rollout and why, for whoever reads the log."""
+    """Describe the change and its cause in a sentence, for the log."""
     before, after = payload.before, payload.after
     name = f"{after.spec.candidate} of {after.spec.model}"
     change = change_of(payload)
@@ -58,8 +58,8 @@ def sentence(payload: RolloutPayload, actor: str) -> str:
     if change == "rolled_back" and before is not None:
         return f"{name} was rolled back from {_place(before)}{by}: {_why(payload)}"
     if change == "quarantined" and before is not None:
-        new = [one for one in after.record.quarantined if one not in before.record.quarantined]
-        where = ", ".join(new)
+        old = before.record.quarantined
+        where = ", ".join(name for name in after.record.quarantined if name not in old)
         return f"{name} lost the slices {where} at {_place(after)}{by}: {_why(payload)}"
     if change == "advanced" and before is not None:
         return f"{name} went from {_place(before)} to {_place(after)}{by}: {after.record.cause}"

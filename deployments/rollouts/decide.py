@@ -1,17 +1,18 @@
-"""What a rollout does next: `decide`, pure and total. Every transition is in docs/rollouts.md.
+"""Decides the next step of a rollout: `decide`, pure and total.
 
-In order, and the first that takes the candidate out of traffic ends it:
+The checks run in this order; the first that takes the candidate out of traffic ends the decision:
 
-    hard guard, failure          -> rolled_back      also when the instrument is broken
+    hard failure, failure signal -> rolled_back      also when the instrument is broken
     a build changed              -> shadow, new run
     instrument broken            -> verdict error, frozen; quality signals decide nothing
     guardrail tripped            -> rolled_back | quarantine | held | an alert
     slice proven                 -> it gets its share
     required slices proven       -> verdict pass
     undecided at the horizon     -> verdict inconclusive, held
-    all gates open               -> next stage
+    all conditions met           -> next stage
 
-Reading order: decide; gates.py; moves.py.
+Every transition is listed in docs/rollouts.md. Reading order: findings.py; decide; gates.py;
+transitions.py.
 """
 
 from datetime import datetime
@@ -19,7 +20,7 @@ from datetime import datetime
 from penumbra.deployments.rollouts.findings import Findings, Tripped
 from penumbra.deployments.rollouts.gates import advance_conditions, required_slices
 from penumbra.deployments.rollouts.record import WATCHED, Hold, RolloutRecord, Verdict, join_names
-from penumbra.deployments.rollouts.spec import QUALITY, RolloutSpec
+from penumbra.deployments.rollouts.spec import QUALITY, SAFETY, RolloutSpec
 from penumbra.deployments.rollouts.transitions import (
     Decision,
     DecisionStep,
@@ -41,22 +42,25 @@ def decide(
     now: datetime,
     obstacle: str | None = None,
 ) -> Decision:
-    """The record after this moment, and what was decided. Never raises.
+    """Decide by the findings; never raises.
 
     Args:
-        spec: What was declared.
-        record: Where it stands.
-        findings: What the evidence comes to; of another run than the record's it says nothing.
+        spec: The declared rollout.
+        record: Its record.
+        findings: Findings of the record's run; those of another run change nothing.
         now: With a timezone.
-        obstacle: Why the model's flag has no place for the next stage.
+        obstacle: Reason why the model's flag has no room for the next stage; None: it has room.
+
+    Returns:
+        The new record, and the steps that led to it.
     """
     if findings.run != record.run or record.phase not in WATCHED:
         return record, ()
-    ended = _take_out_of_service(record, findings, now)
-    if ended is not None:
-        return ended
+    out_of_service = _take_out_of_service(record, findings, now)
+    if out_of_service is not None:
+        return out_of_service
     steps: list[DecisionStep] = []
-    for move in (
+    for check in (
         _freeze_or_unfreeze,
         _apply_holds,
         _quarantine_slices,
@@ -64,10 +68,10 @@ def decide(
         _release_slices,
         _reach_verdict,
     ):
-        record, taken = move(spec, record, findings)
-        steps.extend(taken)
-    record, advance = _advance(spec, record, findings, now, obstacle)
-    steps.extend(advance)
+        record, new_steps = check(spec, record, findings)
+        steps.extend(new_steps)
+    record, last_steps = _advance(spec, record, findings, now, obstacle)
+    steps.extend(last_steps)
     if steps:
         record = replace_fields(record, cause=summary(steps))
     return record, tuple(steps)
@@ -81,29 +85,28 @@ def _take_out_of_service(
         return roll_back(
             record, now, DecisionStep(StepKind.ROLLBACK, f"{hard.signal}: {hard.detail}")
         )
-    others = [one for one in _takes_away(findings) if one.signal not in QUALITY]
+    safety = _tripped_safety(findings)
+    others = [tripped for tripped in safety if tripped.signal not in QUALITY]
     if others:
-        return roll_back(record, now, _rollback(others[0]))
+        return roll_back(record, now, _rollback_step(others[0]))
     if findings.changed is not None:
         cause = f"evidence begins anew: {findings.changed}"
         return restart(record, now, cause), (DecisionStep(StepKind.RESET, cause),)
-    if findings.broken is None:
-        quality = _takes_away(findings)
-        if quality:
-            return roll_back(record, now, _rollback(quality[0]))
+    if findings.broken is None and safety:
+        return roll_back(record, now, _rollback_step(safety[0]))
     return None
 
 
-def _takes_away(findings: Findings) -> list[Tripped]:
+def _tripped_safety(findings: Findings) -> list[Tripped]:
     # A tripped guardrail with `quarantine` is here only if naming slices was not enough.
-    return [one for one in findings.tripped if one.action in {"rollback", "quarantine"}]
+    return [tripped for tripped in findings.tripped if tripped.action in SAFETY]
 
 
-def _rollback(tripped: Tripped) -> DecisionStep:
-    return DecisionStep(StepKind.ROLLBACK, f"{_words(tripped)}", tripped)
+def _rollback_step(tripped: Tripped) -> DecisionStep:
+    return DecisionStep(StepKind.ROLLBACK, _describe(tripped), tripped)
 
 
-def _words(tripped: Tripped) -> str:
+def _describe(tripped: Tripped) -> str:
     where = ", ".join(tripped.culprits) or (f"most: {tripped.suspect}" if tripped.suspect else "")
     text = f"{tripped.signal}: evidence {tripped.evidence:.4g} reached {tripped.boundary:.4g}"
     return f"{text} ({where})" if where else text
@@ -128,16 +131,17 @@ def _apply_holds(
 ) -> tuple[RolloutRecord, list[DecisionStep]]:
     del spec
     steps = []
-    for one in findings.tripped:
-        is_void = record.frozen is not None and one.signal in QUALITY
-        if one.action not in {"hold", "alert"} or one.signal in record.answered or is_void:
+    for tripped in findings.tripped:
+        is_void = record.frozen is not None and tripped.signal in QUALITY
+        if tripped.action in SAFETY or tripped.signal in record.answered or is_void:
             continue
-        record = replace_fields(record, answered=(*record.answered, one.signal))
-        if one.action == "alert":
-            steps.append(DecisionStep(StepKind.ALERT, f"alert: {_words(one)}", one))
+        record = replace_fields(record, answered=(*record.answered, tripped.signal))
+        cause = _describe(tripped)
+        if tripped.action == "alert":
+            steps.append(DecisionStep(StepKind.ALERT, f"alert: {cause}", tripped))
             continue
-        steps.append(DecisionStep(StepKind.HOLD, f"held: {_words(one)}", one))
-        record = replace_fields(record, held=record.held or Hold(by="guard", cause=_words(one)))
+        steps.append(DecisionStep(StepKind.HOLD, f"held: {cause}", tripped))
+        record = replace_fields(record, held=record.held or Hold(by="guard", cause=cause))
     return record, steps
 
 
@@ -156,9 +160,11 @@ def _quarantine_slices(
     by_guardrail = {findings.quarantined[name].signal: findings.quarantined[name] for name in fresh}
     return record, [
         DecisionStep(
-            StepKind.QUARANTINE, f"quarantined {', '.join(one.culprits)}: {_words(one)}", one
+            StepKind.QUARANTINE,
+            f"quarantined {', '.join(tripped.culprits)}: {_describe(tripped)}",
+            tripped,
         )
-        for one in by_guardrail.values()
+        for tripped in by_guardrail.values()
     ]
 
 
@@ -196,8 +202,8 @@ def _reach_verdict(
     if record.verdict is not None:
         return record, []
     required = required_slices(spec, record, findings)
-    # What is seen of unknown slices is in the aggregate only. Where slices may be left behind on
-    # the baseline, the aggregate is not what gets traffic.
+    # Pairs of unknown slices are in the aggregate only. Where slices may be left behind on the
+    # baseline, the aggregate does not describe the traffic that moves.
     is_whole = spec.required_slices is None and not record.quarantined
     is_proven = bool(record.proven) and set(required) <= set(record.proven)
     is_late = findings.pairs >= spec.gates.horizon
@@ -226,6 +232,7 @@ def _advance(
     now: datetime,
     obstacle: str | None,
 ) -> Decision:
-    if not all(gate.is_met for gate in advance_conditions(spec, record, findings, now, obstacle)):
+    conditions = advance_conditions(spec, record, findings, now, obstacle)
+    if not all(condition.is_met for condition in conditions):
         return record, ()
     return advance(spec, record, now)

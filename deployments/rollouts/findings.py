@@ -1,4 +1,4 @@
-"""What the evidence of a run comes to: all that `decide` needs to know of it. Pure."""
+"""Findings: the summary of a run's evidence by which `decide` decides. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class Tripped:
 
 @dataclass(frozen=True, slots=True)
 class HardFailure:
-    """Something that no statistic is needed for."""
+    """A failure that is certain without statistics."""
 
     signal: str
     """`not_finite`, `unhealthy`, or a signal that a gateway tripped on by itself."""
@@ -31,13 +31,13 @@ class HardFailure:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """The evidence of one run, at one moment."""
+    """Findings from the evidence of one run at one moment."""
 
     run: str
     pairs: int = 0
     """Candidate pairs that were bet on."""
     seen: tuple[str, ...] = ()
-    """Slices that have had any."""
+    """Slices that have had candidate pairs."""
     proven: tuple[str, ...] = ()
     """Slices within tolerance by every quality signal, with enough pairs."""
     is_aggregate_proven: bool = False
@@ -46,9 +46,12 @@ class Findings:
     quarantined: Mapping[str, Tripped] = field(default_factory=dict)
     """Slice -> the guardrail that found it beyond tolerance."""
     broken: str | None = None
-    """Why the instrument cannot be trusted."""
+    """Reason why the instrument cannot be trusted; None: it can."""
     missing_ratio: float = 0.0
+    """Share of the pairs without a usable score, in [0, 1]."""
     fingerprints: Mapping[str, str] = field(default_factory=dict)
+    """Variant -> digest of its build."""
     changed: str | None = None
-    """Which build is not the one any more that the run began with."""
+    """Description of the build that has changed since the run began; None: none has."""
     calibration: Mapping[str, Any] | None = None
+    """Tolerances read from the first pairs, and how; None: not read (yet)."""

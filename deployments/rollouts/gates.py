@@ -1,4 +1,4 @@
-"""What an advance needs besides that nothing went wrong. Pure."""
+"""Conditions of an advance to the next stage. Pure."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,7 +25,15 @@ def advance_conditions(
     now: datetime,
     obstacle: str | None = None,
 ) -> tuple[AdvanceCondition, ...]:
-    """What the next advance needs, met or not."""
+    """All conditions of the next advance, met or not.
+
+    Args:
+        spec: The declared rollout.
+        record: Its record.
+        findings: Findings of the record's run.
+        now: With a timezone.
+        obstacle: Reason why the model's flag has no room for the next stage; None: it has room.
+    """
     elapsed = (now - record.since).total_seconds()
     wanted = spec.gates
     required = required_slices(spec, record, findings)

@@ -1,4 +1,4 @@
-"""What an event says of a rollout. Pure."""
+"""Payload of an event that changes a rollout. Pure."""
 
 from typing import Literal
 
@@ -11,7 +11,7 @@ _STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
 class Decided(BaseModel):
-    """What the guard decided by: enough to find the observations and decide again."""
+    """Basis of a decision of the guard: enough to find the observations and decide again."""
 
     model_config = _STRICT
 
@@ -24,7 +24,7 @@ class Decided(BaseModel):
     detail: str
     pairs: int
     report: tuple[str, str, int]
-    """(source, incarnation, seq) of the deciding report."""
+    """(source, process_start_id, seq) of the deciding report."""
     observed_at: float | None
     """Unix seconds of the last observation in it that has a time."""
 
@@ -39,11 +39,11 @@ class RolloutPayload(BaseModel):
     flag_before: Flag
     flag_after: Flag
     decided: Decided | None = None
-    """If the guard took traffic away."""
+    """Basis of the decision, if the guard took traffic away."""
 
 
 def takes_away(payload: RolloutPayload) -> bool:
-    """Whether an event takes traffic from the candidate because of what was found."""
+    """Whether an event is a rollback, or a quarantine by the guard."""
     was = payload.before.record.phase if payload.before else Phase.OFF
     is_back = payload.after.record.phase is Phase.ROLLED_BACK and was is not Phase.ROLLED_BACK
     return is_back or payload.decided is not None

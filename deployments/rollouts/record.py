@@ -1,7 +1,7 @@
-"""Where a rollout stands: its record, what that makes of the flag, and what is watched. Pure.
+"""Record of a rollout, and the flag and the watch that follow from it. Pure.
 
 A record changes only by an event, so it is part of the installation's state and can be replayed.
-Evidence is not in it: that is the fold of the stored reports of the record's run.
+It does not hold the evidence, which is the fold of the stored reports of the record's run.
 
 Reading order: Rollout, RolloutRecord, flag_after, watch_of.
 """
@@ -25,10 +25,10 @@ Key = tuple[str, str]
 
 
 class Phase(StrEnum):
-    """What a rollout does. The values are stored."""
+    """Phase of a rollout. The values are stored."""
 
     OFF = "off"
-    """Ended, by an operator or because the configuration does not have it any more."""
+    """Ended, by an operator or because the configuration no longer has the candidate."""
     SHADOW = "shadow"
     """Compared on mirrored requests; no client gets the candidate."""
     LIVE = "live"
@@ -44,19 +44,19 @@ WATCHED = frozenset({Phase.SHADOW, Phase.LIVE, Phase.PROMOTED})
 
 
 class Verdict(StrEnum):
-    """What the evidence of a run says."""
+    """Verdict on a run by its evidence."""
 
     PASS = "pass"  # noqa: S105 - no password
-    """Within tolerance, on every slice that is required."""
+    """Within tolerance on every required slice."""
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
     """Undecided at the horizon. Never a pass."""
     ERROR = "error"
-    """The instrument is broken; what it showed counts for nothing."""
+    """The instrument is broken, so its observations count for nothing."""
 
 
 class Hold(BaseModel):
-    """Why a rollout does not advance although it might."""
+    """Hold on a rollout: it may not advance until it is resumed."""
 
     model_config = _STRICT
 
@@ -65,9 +65,9 @@ class Hold(BaseModel):
 
 
 class RolloutRecord(BaseModel):
-    """Where one rollout stands."""
+    """Progress of one rollout."""
 
-    # `stage_index` is stored as `step`: stores of before have it by that name.
+    # `stage_index` is stored as `step`, its name in older stores.
     model_config = _STRICT | ConfigDict(serialize_by_alias=True, validate_by_name=True)
 
     phase: Phase
@@ -76,30 +76,30 @@ class RolloutRecord(BaseModel):
     since: datetime
     """When the stage began."""
     run: str
-    """Id of the course of evidence, `NAME-ROUND`."""
+    """Id of the run, `NAME-ROUND`; every run has evidence of its own."""
     slices: tuple[str, ...]
     """Every slice of the model, as it was when the run began."""
     cause: str
-    """Of the last change."""
+    """Cause of the last change."""
     held: Hold | None = None
     frozen: str | None = None
-    """Why nothing is promoted: the instrument is broken."""
+    """Reason why the instrument is broken and promotion frozen; None: it works."""
     verdict: Verdict | None = None
     """None: not decided yet."""
     is_passed: bool = False
-    """The run has had the verdict pass; kept while the instrument is broken."""
+    """Whether the run has had the verdict pass; unchanged while the instrument is broken."""
     proven: tuple[str, ...] = ()
     """Slices that were proven within tolerance; they get live traffic."""
     quarantined: tuple[str, ...] = ()
     """Slices that the guard found beyond tolerance."""
     answered: tuple[str, ...] = ()
-    """Guardrails with `hold` or `alert`, and the horizon, that had their say in this run."""
+    """Signals whose `hold` or `alert` was carried out in this run; `horizon` if its hold was."""
     outside: tuple[str, ...] | None = None
-    """Slices that operators had quarantined when it went live; None: it is not live."""
+    """Slices that operators had quarantined when the rollout went live; None: it is not live."""
     fingerprints: dict[str, str] = {}
-    """Variant -> digest of the builds that the run is about."""
+    """Variant -> digest of the build that the run compares."""
     calibration: dict[str, Any] | None = None
-    """Tolerances that were read from the first pairs, and how."""
+    """Tolerances read from the first pairs, and how."""
 
     @property
     def next_run(self) -> str:
@@ -109,7 +109,7 @@ class RolloutRecord(BaseModel):
 
 
 class Rollout(BaseModel):
-    """A spec and where it stands."""
+    """Spec and record of one rollout."""
 
     model_config = _STRICT
 
@@ -124,7 +124,7 @@ class Rollout(BaseModel):
 
     @property
     def share(self) -> float:
-        """Percent of live traffic that the stage stands for."""
+        """Percent of the live traffic that the stage gives to the candidate."""
         is_serving = self.record.phase in SERVING
         return self.spec.shares[self.record.stage_index] if is_serving else 0.0
 
@@ -137,7 +137,7 @@ class Rollout(BaseModel):
 
 
 def stage_name(spec: RolloutSpec, index: int) -> str:
-    """`shadow`, `1`, `5`, ..."""
+    """Name of a stage: `shadow`, `1`, `5`, ..."""
     stage = spec.stages[index]
     return SHADOW if stage == SHADOW else f"{stage:g}"
 
@@ -150,11 +150,11 @@ def slices_of(model: ModelSnapshot) -> tuple[str, ...]:
 def flag_after(flag: Flag, before: Rollout | None, after: Rollout) -> Flag:
     """The model's flag once the rollout has changed from `before` to `after`.
 
-    Rolled back: the candidate is blocked and its share stays, so that answers say GUARD; until
-    another candidate goes live and needs the room.
+    After a rollback the candidate is blocked. Its share stays, so that answers have the reason
+    GUARD, until another candidate goes live and needs the room.
     """
     candidate = after.spec.candidate
-    quarantined = _quarantined(flag, before, after)
+    quarantined = _quarantine_after(flag, before, after)
     if after.record.phase is Phase.ROLLED_BACK:
         blocked = join_names(flag.blocked, (candidate,))
         return flag.model_copy(update={"blocked": blocked, "quarantined": quarantined})
@@ -170,7 +170,7 @@ def flag_after(flag: Flag, before: Rollout | None, after: Rollout) -> Flag:
     return flag.model_copy(update=update)
 
 
-def _quarantined(flag: Flag, before: Rollout | None, after: Rollout) -> tuple[str, ...]:
+def _quarantine_after(flag: Flag, before: Rollout | None, after: Rollout) -> tuple[str, ...]:
     record = after.record
     if record.phase in SERVING:
         proven = set(record.proven) - set(record.quarantined) - set(record.outside or ())
@@ -183,17 +183,17 @@ def _quarantined(flag: Flag, before: Rollout | None, after: Rollout) -> tuple[st
 
 
 def watch_of(rollout: Rollout) -> Watch | None:
-    """What gateways and comparators observe for a rollout; None: nothing."""
+    """The watch of a rollout: the observations that gateways and comparators make; None: none."""
     spec, record = rollout.spec, rollout.record
     if record.phase not in WATCHED:
         return None
     failure = spec.guardrail(Signal.FAILURE)
-    # Without a part of the alpha nobody may take traffic away for failures.
+    # Without a share of the alpha, gateways may not take traffic away for failures.
     fields: dict[str, float | None] = {"failure_alpha": None}
     if failure is not None and isinstance(failure.tolerance, float):
         fields["failure_tolerance"] = failure.tolerance
     if failure is not None and failure.share is not None:
-        # Half of it is the control process's own; see `courses.alpha_of`.
+        # The other half is the control process's own; see `guardrail_monitor.alpha_of`.
         fields["failure_alpha"] = spec.alpha * failure.share / 2 / spec.gateways
     for guardrail in spec.guardrails:
         if guardrail.signal in LATENCY:
@@ -211,7 +211,7 @@ def watch_of(rollout: Rollout) -> Watch | None:
 
 
 def watches_of(model: ModelSnapshot, rollouts: Iterable[Rollout]) -> tuple[Watch, ...]:
-    """All watches of a model; of a candidate that it does not have there is none."""
+    """All watches of a model, only for candidates that it has."""
     watches = (
         watch_of(rollout) for rollout in rollouts if rollout.spec.candidate in model.variants
     )
@@ -219,5 +219,5 @@ def watches_of(model: ModelSnapshot, rollouts: Iterable[Rollout]) -> tuple[Watch
 
 
 def join_names(names: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
-    """Both, each name once, in order."""
+    """Join two sequences in order, each name once."""
     return tuple(dict.fromkeys((*names, *others)))

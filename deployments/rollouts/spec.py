@@ -1,4 +1,4 @@
-"""What a rollout is to do, as an operator declares it in YAML. Frozen, strict, pure.
+"""Rollout as an operator declares it in YAML. Frozen, strict, pure.
 
 Reading order: RolloutSpec, Guardrail, AdvanceRules, MirrorRates.
 """
@@ -18,25 +18,25 @@ Action = Literal["rollback", "quarantine", "hold", "alert"]
 SHADOW = "shadow"
 
 SAFETY = frozenset({"rollback", "quarantine"})
-"""Actions that take traffic away; their guardrails share the rollout's alpha."""
+"""Actions that take traffic away. Their guardrails share the rollout's alpha."""
 QUALITY = frozenset({Signal.DISPLACEMENT, Signal.HARM})
-"""Signals of pairs: what promotion is proved by, and what a broken instrument makes worthless."""
+"""Signals of pairs: promotion is proved by them, and a broken instrument makes them worthless."""
 LATENCY = frozenset({Signal.TTFT, Signal.TPOT})
 REMEMBERED = 250_000
 """Prompts, and as many sessions, that a run remembers: the bound of the horizon."""
 
 
 class Calibrate(BaseModel):
-    """A tolerance that is read from the first pairs, then frozen."""
+    """Tolerance that is read from the first pairs, then frozen."""
 
     model_config = _STRICT
 
     calibrate: int = Field(ge=20, le=10_000)
-    """Pairs to read it from; they count for nothing else."""
+    """Number of pairs to read it from; they are no evidence."""
 
 
 class Guardrail(BaseModel):
-    """One signal, how much of it is within tolerance, and what happens beyond."""
+    """One signal, its tolerance, and the action beyond the tolerance."""
 
     model_config = _STRICT
 
@@ -47,12 +47,12 @@ class Guardrail(BaseModel):
     """Slice -> its own tolerance."""
     action: Action
     share: float | None = Field(default=None, gt=0, le=1)
-    """Part of the rollout's alpha, for `rollback` and `quarantine`; `hold` and `alert` take no
+    """Part of the rollout's alpha, for `rollback` and `quarantine`. `hold` and `alert` take no
     traffic away and have an alpha of their own."""
     missing: Literal["ignore", "worst"] = "ignore"
-    """For displacement: what a pair means whose candidate gave no usable score."""
+    """For displacement: how a pair counts whose candidate gave no usable score."""
     factor: float = Field(default=1.5, gt=0, le=100)
-    """For ttft and tpot: late is more than this times the baseline's recent p90; one for both."""
+    """For ttft and tpot: late is more than this times the baseline's recent p90; same for both."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -79,7 +79,7 @@ class Guardrail(BaseModel):
 
 
 class AdvanceRules(BaseModel):
-    """What an advance needs besides the verdict."""
+    """Conditions of an advance besides the verdict."""
 
     model_config = _STRICT
 
@@ -90,13 +90,13 @@ class AdvanceRules(BaseModel):
     stage_seconds: float = Field(default=86_400.0, ge=0)
     """Least time in each stage."""
     horizon: int = Field(default=100_000, ge=100, le=REMEMBERED)
-    """Pairs that the promise on false rollbacks spans; undecided by then is inconclusive."""
+    """Pairs for which the bound on false rollbacks holds; undecided by then is inconclusive."""
     missing_ratio: float = Field(default=0.05, ge=0, le=1)
     """Largest share of pairs without a usable score that an advance tolerates."""
 
 
 class MirrorRates(BaseModel):
-    """Which requests are compared."""
+    """Shares of the requests that are compared."""
 
     model_config = _STRICT
 
@@ -128,14 +128,14 @@ _DEFAULT_GUARDRAILS = (
 
 
 class RolloutSpec(BaseModel):
-    """A staged change from the baseline to a candidate."""
+    """Staged change from the baseline to a candidate."""
 
     model_config = _STRICT
 
     model: str = Field(min_length=1)
     candidate: str = Field(pattern=NAME)
     stages: tuple[Literal["shadow"] | float, ...] = ("shadow", 1.0, 5.0, 25.0, 50.0, 100.0)
-    """`shadow`, then percents of everybody, rising."""
+    """`shadow`, then rising percents of the traffic."""
     gates: AdvanceRules = AdvanceRules()
     mirror: MirrorRates = MirrorRates()
     alpha: float = Field(default=0.01, gt=0, le=0.5)
@@ -143,10 +143,10 @@ class RolloutSpec(BaseModel):
     promotion_alpha: float = Field(default=0.05, gt=0, le=0.5)
     """Bound on the probability that a slice beyond tolerance is ever called proven."""
     required_slices: tuple[str, ...] | None = None
-    """Slices that must be proven before traffic moves; null: every slice that has traffic and is
-    not quarantined; empty: at least one, whichever. Slices not proven stay on the baseline."""
+    """Slices that must be proven before traffic moves. Null: every slice that has traffic and is
+    not quarantined. Empty: any one slice. Slices not proven stay on the baseline."""
     on_rollback: Literal["finish", "continue"] = "finish"
-    """Candidate streams under way at a rollback end by themselves, or the baseline goes on."""
+    """Candidate streams under way at a rollback: they finish, or the baseline continues them."""
     gateways: int = Field(default=4, ge=1, le=1000)
     """Gateway processes; the alpha of their own failure trips is divided among them."""
     guardrails: tuple[Guardrail, ...] = Field(default=_DEFAULT_GUARDRAILS, min_length=1)
@@ -170,7 +170,8 @@ class RolloutSpec(BaseModel):
         signals = [guardrail.signal for guardrail in self.guardrails]
         if len(set(signals)) != len(signals):
             yield "guardrails: found a signal twice, wanted each once"
-        factors = {one.factor for one in self.guardrails if one.signal in LATENCY}
+        late = [guardrail for guardrail in self.guardrails if guardrail.signal in LATENCY]
+        factors = {guardrail.factor for guardrail in late}
         if len(factors) > 1:
             yield f"guardrails: found the factors {sorted(factors)}, wanted the same for both"
         if not QUALITY & set(signals):
@@ -185,12 +186,13 @@ class RolloutSpec(BaseModel):
         return tuple(0.0 if stage == SHADOW else float(stage) for stage in self.stages)
 
     def guardrail(self, signal: Signal) -> Guardrail | None:
-        """The guardrail of a signal."""
-        return next((one for one in self.guardrails if one.signal is signal), None)
+        """The guardrail of a signal; None: it has none."""
+        own = (guardrail for guardrail in self.guardrails if guardrail.signal is signal)
+        return next(own, None)
 
 
 def _unusable(share: float) -> str | None:
-    """Why a flag cannot give this share; None: it can."""
+    """The reason why a flag cannot give this share; None: it can."""
     try:
         basis_points(share)
     except ValueError as error:

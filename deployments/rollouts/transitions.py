@@ -1,4 +1,4 @@
-"""The ways in which a record changes, whoever decides it: the guard or a person. Pure."""
+"""Transitions of a rollout's record, whether the guard or an operator decides them. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from penumbra.deployments.rollouts.spec import RolloutSpec
 
 
 class StepKind(StrEnum):
-    """What a decision did."""
+    """Kind of one step of a decision."""
 
     ROLLBACK = "rollback"
     QUARANTINE = "quarantine"
@@ -31,7 +31,7 @@ class StepKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DecisionStep:
-    """One thing that was decided, and why."""
+    """One step of a decision, and its cause."""
 
     did: StepKind
     cause: str
@@ -42,19 +42,22 @@ Decision = tuple[RolloutRecord, tuple[DecisionStep, ...]]
 
 
 def summary(steps: Sequence[DecisionStep]) -> str:
-    """What was decided, in words."""
+    """The causes of all steps, in one line."""
     return "; ".join(step.cause for step in steps)
 
 
 def next_stage_index(spec: RolloutSpec, record: RolloutRecord) -> int | None:
-    """The stage that an advance leads to; the last one again is promotion; None: nowhere."""
+    """Index of the stage after an advance.
+
+    From the last stage it is the last one again, which means promotion. None: there is none.
+    """
     if record.phase is Phase.PROMOTED or len(spec.stages) == 1:
         return None
     return min(record.stage_index + 1, len(spec.stages) - 1)
 
 
 def advance(spec: RolloutSpec, record: RolloutRecord, now: datetime) -> Decision:
-    """One stage on, whatever the gates say."""
+    """Advance one stage without checking the conditions."""
     index = next_stage_index(spec, record)
     if index is None:
         return record, ()
@@ -68,7 +71,7 @@ def advance(spec: RolloutSpec, record: RolloutRecord, now: datetime) -> Decision
 
 
 def roll_back(record: RolloutRecord, now: datetime, step: DecisionStep) -> Decision:
-    """Out of service."""
+    """Take the candidate out of service."""
     after = replace_fields(
         record, phase=Phase.ROLLED_BACK, since=now, verdict=Verdict.FAIL, cause=step.cause
     )
@@ -76,7 +79,7 @@ def roll_back(record: RolloutRecord, now: datetime, step: DecisionStep) -> Decis
 
 
 def restart(record: RolloutRecord, now: datetime, cause: str) -> RolloutRecord:
-    """Shadow again, with a fresh run and a fresh alpha; an operator's hold stays."""
+    """Start again in shadow, with a fresh run and a fresh alpha; an operator's hold stays."""
     is_operators = record.held is not None and record.held.by == "operator"
     return RolloutRecord(
         phase=Phase.SHADOW,
@@ -89,5 +92,5 @@ def restart(record: RolloutRecord, now: datetime, cause: str) -> RolloutRecord:
 
 
 def replace_fields(record: RolloutRecord, **update: object) -> RolloutRecord:
-    """A copy with some fields replaced."""
+    """Copy a record with some fields replaced."""
     return record.model_copy(update=update)
