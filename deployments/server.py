@@ -91,15 +91,15 @@ def open_plane(spec: PenumbraSpec, tracer: Tracer | None = None) -> ControlPlane
     comparators = Publisher(
         store.identity,
         now,
-        on_connect=functools.partial(registry.came, Process.COMPARATOR),
-        on_disconnect=registry.left,
+        on_connect=functools.partial(registry.connect, Process.COMPARATOR),
+        on_disconnect=registry.disconnect,
     )
     gateways = Publisher(
         store.identity,
         now,
         follower=comparators,
-        on_connect=functools.partial(registry.came, Process.GATEWAY),
-        on_disconnect=registry.left,
+        on_connect=functools.partial(registry.connect, Process.GATEWAY),
+        on_disconnect=registry.disconnect,
     )
     clocks = Clocks(now=lambda: datetime.now(UTC), monotonic=now)
     controller = Controller(store, gateways, clocks, spec.control.acknowledge_seconds)

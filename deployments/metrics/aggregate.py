@@ -1,9 +1,9 @@
-"""One page with the metrics of every process, for a Prometheus that scrapes this one URL.
+"""Aggregate: one page with the metrics of every process, for a Prometheus that scrapes one URL.
 
-Nothing is summed: each process's series stay apart by the labels `process` and `process_kind`
-(engines: also `model`, `variant` and `replica`), so one that starts anew is an ordinary counter
-reset. A page that does not come in time, is too large or cannot be read is left out, and
-`penumbra_process_up` says of which process.
+Nothing is summed: the labels `process` and `process_kind` keep the series of each process apart
+(engines: also `model`, `variant` and `replica`), so a process that starts anew is an ordinary
+counter reset. A page that does not come in time, is too large or cannot be read is left out;
+`penumbra_process_up` names its process.
 
 Reading order: Aggregate.text, `merged`.
 """
@@ -25,10 +25,10 @@ from penumbra.monitoring.telemetry.metric import Process
 log = logging.getLogger(__name__)
 
 FETCH_SECONDS = 4.0
-"""Prometheus waits for ten by default."""
+"""Time for all pages; Prometheus waits 10 s by default."""
 LARGEST_PAGE_BYTES = 8 * 1024 * 1024
 MOST_TARGETS = 256
-"""More are told as not up: such an installation is scraped by discovery."""
+"""Further targets are shown as not up: such an installation is scraped by discovery."""
 _CONNECTIONS = 64
 _ACCEPT = {"accept": "text/plain;version=0.0.4"}
 
@@ -37,11 +37,11 @@ Fetch = Callable[[Target], Awaitable[str]]
 
 
 class Aggregate:
-    """Fetches all pages, once for all who ask at the same time.
+    """Fetches all pages, once for all scrapes at the same time.
 
     Args:
         fetch: Fetches one page.
-        seconds: How long all of that may take.
+        seconds: Time that each page has.
     """
 
     def __init__(self, fetch: Fetch, seconds: float = FETCH_SECONDS) -> None:
@@ -49,26 +49,26 @@ class Aggregate:
         self._seconds = seconds
         self._under_way: asyncio.Task[bytes] | None = None
         self._known: set[str] = set()
-        """Processes of which the log says already that they are left out."""
+        """Processes that are left out, and of which the log says so already."""
 
     async def text(self, targets: Sequence[Target]) -> bytes:
-        """The exposition, in Prometheus's text format."""
+        """Returns the exposition of all pages, in Prometheus's text format."""
         task = self._under_way
         if task is None:
             task = self._under_way = asyncio.create_task(self._gather(targets))
             task.add_done_callback(self._done)
-        # Whoever goes away leaves it to the others.
+        # A scrape that is cancelled leaves the task to the others.
         return await asyncio.shield(task)
 
     def _done(self, task: asyncio.Task[bytes]) -> None:
         self._under_way = None
         if not task.cancelled():
-            task.exception()  # looked at, also if nobody waits for it any more
+            task.exception()  # retrieved, also if no scrape waits for it any more
 
     async def _gather(self, targets: Sequence[Target]) -> bytes:
         problems: dict[str, str] = {}
         fetched = targets[:MOST_TARGETS]
-        pages = await asyncio.gather(*(self._page(one, problems) for one in fetched))
+        pages = await asyncio.gather(*(self._page(target, problems) for target in fetched))
         left_out = [None] * (len(targets) - len(pages))
         # In a thread: reading thousands of lines must hold up neither links nor leases.
         text = await asyncio.to_thread(merged, targets, [*pages, *left_out], problems)
@@ -93,11 +93,11 @@ class Aggregate:
 
 
 def fetcher(client: httpx.AsyncClient, own_url: str) -> Fetch:
-    """Fetches over HTTP.
+    """Makes a function that fetches pages over HTTP.
 
     Args:
         client: Made by `http_client`.
-        own_url: Where this process reaches its own page, whatever discovery calls it.
+        own_url: URL at which this process reaches its own page; may differ from discovery's.
     """
 
     async def fetch(target: Target) -> str:
@@ -116,7 +116,7 @@ def fetcher(client: httpx.AsyncClient, own_url: str) -> Fetch:
 
 
 def http_client() -> httpx.AsyncClient:
-    """A client for pages on this installation's own network."""
+    """Makes a client for pages on this installation's own network."""
     return httpx.AsyncClient(
         trust_env=False,
         timeout=FETCH_SECONDS,
@@ -127,17 +127,17 @@ def http_client() -> httpx.AsyncClient:
 def merged(
     targets: Sequence[Target], pages: Sequence[str | None], problems: dict[str, str]
 ) -> bytes:
-    """One exposition of all pages.
+    """Merges all pages into one exposition.
 
     Args:
-        targets: Whose pages they are, in the same order.
-        pages: None for one that did not come.
-        problems: Process -> what is wrong with its page; what is found here is added.
+        targets: The targets of the pages, in the same order.
+        pages: The pages' texts; None for a page that did not come.
+        problems: Process -> the problem with its page; further ones are added here.
     """
     up = GaugeMetricFamily(control.UP.name, control.UP.help, labels=control.UP.label_names)
     families: dict[str, Metric] = {}
     for target, page in zip(targets, pages, strict=True):
-        is_read = page is not None and _is_added(families, target, page, problems)
+        is_read = page is not None and _add_page(families, target, page, problems)
         up.add_metric([target.labels[name] for name in control.UP.label_names], float(is_read))
     families[up.name] = up
     registry = CollectorRegistry()
@@ -150,16 +150,16 @@ class _Families(Collector):
         self._families = families
 
     def describe(self) -> Iterable[Metric]:
-        return ()  # asked for at the registration, to look for doubles: there are none
+        return ()  # the registry asks once, to find duplicates: there are none
 
     def collect(self) -> Iterable[Metric]:
         return self._families
 
 
-def _is_added(
+def _add_page(
     families: dict[str, Metric], target: Target, page: str, problems: dict[str, str]
 ) -> bool:
-    """Whether the page could be read; then its series are among the families."""
+    """Adds a page's series to the families; returns whether the page could be read."""
     try:
         found = list(text_string_to_metric_families(page))
     except ValueError as error:
@@ -171,18 +171,18 @@ def _is_added(
             whole = Metric(family.name, family.documentation, family.type)
             families[family.name] = whole
         if whole.type != family.type:
-            # A page may say only one type of a name: that of the first.
+            # A name has one type in an exposition: that of the first page.
             problem = f"{family.name} is a {family.type}, elsewhere a {whole.type}"
             problems[target.process] = problem
             continue
         whole.samples += [
-            sample._replace(labels=_labelled(sample.labels, target)) for sample in family.samples
+            sample._replace(labels=_relabel(sample.labels, target)) for sample in family.samples
         ]
     return True
 
 
-def _labelled(own: Mapping[str, str], target: Target) -> dict[str, str]:
+def _relabel(own: Mapping[str, str], target: Target) -> dict[str, str]:
     added = target.labels
-    # As Prometheus does it when a scraped series has a label that discovery adds.
-    kept = {f"exported_{name}" if name in added else name: value for name, value in own.items()}
-    return kept | added
+    # Prometheus does the same when a scraped series has a label that discovery adds.
+    renamed = {f"exported_{name}" if name in added else name: value for name, value in own.items()}
+    return renamed | added

@@ -1,7 +1,8 @@
-"""What the control process tells Prometheus: who is asked when it is scraped, and what it counts.
+"""Metrics of the control process: its own counters, and the sources that a scrape asks.
 
-Whoever owns something exposes it (`ControlMetrics.expose`) as series of the registry's metrics,
-made on the event loop, so of one moment, and cheap. Text is made of them in a thread.
+The owner of a figure exposes it (`ControlMetrics.expose`) as series of the registry's metrics. They
+are made on the event loop, so each source's are of one moment, and cheap to make. A thread turns
+them into text.
 """
 
 import asyncio
@@ -27,11 +28,11 @@ from penumbra.monitoring.telemetry.metric import Metric as Definition
 Series = tuple[Definition, Mapping[tuple[str, ...], float]]
 """A metric, and its values by the values of its labels."""
 Source = Callable[[], Awaitable[Iterable[Series]]]
-"""Says what is to be exposed now; called on the event loop."""
+"""Returns the series to expose now; called on the event loop."""
 
 _PAUSE_SECONDS = 0.0001
-"""After each metric whose text is made: whoever waits for the interpreter gets it now, not when its
-switch interval is over. What is decided meanwhile must not wait for text."""
+"""Pause after the text of each metric. It hands the interpreter to a waiting thread at once instead
+of after the switch interval: a decision must not wait for text."""
 
 FeedbackKey = tuple[str, str, str, bool]
 """(model, variant, slice, whether the user was content)."""
@@ -42,14 +43,14 @@ class ControlMetrics:
 
     def __init__(self) -> None:
         self.history_counters = HistoryCounters()
-        """To be told of every event, once."""
+        """Counts of the history; must be given every event once."""
         self.store_failures = 0
-        """Changes that the store did not take."""
+        """Number of changes that the store did not take."""
         self.feedback: Counter[FeedbackKey] = Counter()
-        """Judgements that this process has stored."""
+        """User judgements that this process has stored."""
         self._incomplete = 0
         self.alerts = dict.fromkeys(labels.RESULT.values, 0)
-        """Result -> alerts of the webhook that came to it."""
+        """Result -> alerts of the webhook with that result."""
         self._registry = CollectorRegistry()
         self._propagation = _histogram(control.PROPAGATION, self._registry)
         self._rollback_seconds = _histogram(control.ROLLBACK_SECONDS, self._registry)
@@ -58,37 +59,37 @@ class ControlMetrics:
         self._sources: dict[str, Source] = {}
 
     def expose(self, owner: str, source: Source) -> None:
-        """Ask this source at every scrape, in place of an earlier one of the same owner."""
+        """Asks this source at every scrape; it replaces an earlier one of the same owner."""
         self._sources[owner] = source
 
     def count_alert(self, result: str) -> None:
-        """Alertmanager's webhook brought an alert.
+        """Counts an alert of Alertmanager's webhook.
 
         Raises:
-            ValueError: The result is none of those of the label `result`.
+            ValueError: The result is no value of the label `result`.
         """
         if result not in self.alerts:
             raise ValueError(f"found the result {result!r}, wanted one of {[*self.alerts]}")
         self.alerts[result] += 1
 
     def count_judgement(self, judgement: UserFeedback) -> None:
-        """A user's judgement was stored."""
-        who = judgement.model, judgement.variant, judgement.slice
-        self.feedback[(*who, not judgement.is_negative)] += 1
+        """Counts a user's judgement that was stored."""
+        place = judgement.model, judgement.variant, judgement.slice
+        self.feedback[(*place, not judgement.is_negative)] += 1
 
     def watch(self, delivery: Delivery, seconds: float) -> None:
-        """Measure how long an epoch takes to every gateway; needs a running loop.
+        """Measures the time that an epoch takes to reach every gateway; needs a running loop.
 
         Args:
-            delivery: Just handed over.
-            seconds: From when on it is late.
+            delivery: The epoch's delivery, just handed over.
+            seconds: Time after which it is late.
         """
-        delivery.when_over(self._arrived)
+        delivery.when_over(self._count_arrival)
         if not delivery.is_over:
-            asyncio.get_running_loop().call_later(seconds, self._look_at, delivery)
+            asyncio.get_running_loop().call_later(seconds, self._check_late, delivery)
 
     def time_rollback(self, times: RollbackTimes) -> None:
-        """Traffic was taken away, by a rollback or a quarantine, in these times."""
+        """Records the times of a rollback or a quarantine."""
         observed, durable, acknowledged = (
             times.observed_at,
             times.durable_at,
@@ -104,33 +105,33 @@ class ControlMetrics:
                 self._rollback_seconds.labels(part).observe(max(0.0, done - begun))
 
     async def scrape(self, accept: str | None) -> tuple[bytes, str]:
-        """The exposition and its content type: OpenMetrics for whoever takes it, else plain text.
+        """Returns the exposition and its content type: OpenMetrics if accepted, else plain text.
 
         Args:
-            accept: The header of that name.
+            accept: The request's `accept` header.
         """
-        series = [*self._counted()]
+        series = [*self._own_series()]
         for source in self._sources.values():
             series.extend(await source())
         encode, content_type = choose_encoder(accept or "")
         return await asyncio.to_thread(encode, _Scrape(self._registry, series)), content_type
 
-    def _arrived(self, arrival: Arrival) -> None:
+    def _count_arrival(self, arrival: Arrival) -> None:
         if arrival.seconds is not None:
             self._propagation.observe(arrival.seconds)
         elif arrival.connected:
             self._incomplete += 1
 
-    def _arrived_late(self, arrival: Arrival) -> None:
+    def _count_late_arrival(self, arrival: Arrival) -> None:
         if arrival.seconds is not None:
             self._propagation.observe(arrival.seconds)
 
-    def _look_at(self, delivery: Delivery) -> None:
+    def _check_late(self, delivery: Delivery) -> None:
         if not delivery.is_over:
             self._incomplete += 1
-            delivery.when_over(self._arrived_late)
+            delivery.when_over(self._count_late_arrival)
 
-    def _counted(self) -> Iterator[Series]:
+    def _own_series(self) -> Iterator[Series]:
         kinds = self.history_counters.kinds
         yield control.CONTROL_CHANGES, {(kind,): kinds[kind] for kind in labels.KIND.values}
         yield control.STORE_FAILURES, {(): self.store_failures}
@@ -140,20 +141,22 @@ class ControlMetrics:
 
 
 class _Scrape(Collector):
-    """What one scrape gets."""
+    """Series and histograms of one scrape."""
 
     def __init__(self, registry: CollectorRegistry, series: Iterable[Series]) -> None:
         self._registry = registry
         self._series = series
 
     def collect(self) -> Iterator[Metric]:
-        """See prometheus_client's Collector; for a thread."""
+        """Yields all metrics, as prometheus_client's `Collector`; to be called in a thread."""
         for metric, values in self._series:
             time.sleep(_PAUSE_SECONDS)
             yield samples(metric, values)
         for family in self._registry.collect():
-            # When a histogram was made is no metric of Penumbra's registry.
-            family.samples = [one for one in family.samples if not one.name.endswith("_created")]
+            # A histogram's time of creation is no metric of Penumbra's registry.
+            family.samples = [
+                sample for sample in family.samples if not sample.name.endswith("_created")
+            ]
             yield family
 
 

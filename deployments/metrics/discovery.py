@@ -1,4 +1,4 @@
-"""What Prometheus is to scrape: this process, gateways, comparators, and every engine's metrics.
+"""Discovery of scrape targets: this process, gateways, comparators, and every engine.
 
 Reading order: Discovery.targets, Target.
 """
@@ -18,7 +18,7 @@ from penumbra.router.listening import joined
 
 METRICS_PATH = "/metrics"
 ONLY_REPLICA = "0"
-"""The replica's label where a variant is scraped as a whole."""
+"""Value of the label `replica` if a variant is scraped as a whole."""
 
 _HTTP_PORT = 80
 
@@ -30,55 +30,58 @@ class Target:
     address: str
     """`HOST:PORT`."""
     kind: str
-    """As the label `process_kind`."""
+    """Value of the label `process_kind`."""
     process: str
-    """As the label of that name; unique."""
+    """Value of the label `process`; unique."""
     path: str = METRICS_PATH
     engine: Mapping[str, str] = field(default_factory=dict)
     """`model`, `variant` and `replica` of an engine."""
 
     @property
     def labels(self) -> dict[str, str]:
-        """What is added to each of its series."""
+        """Labels that are added to each of its series."""
         own = {labels.PROCESS_KIND.name: self.kind, labels.PROCESS.name: self.process}
         return own | dict(self.engine)
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """URL of the page."""
         return f"http://{self.address}{self.path}"
 
     def group(self) -> dict[str, object]:
-        """As Prometheus's HTTP service discovery wants it."""
-        told = self.labels
+        """Returns the target in the form of Prometheus's HTTP service discovery."""
+        target_labels = self.labels
         if self.path != METRICS_PATH:
-            told["__metrics_path__"] = self.path
-        return {"targets": [self.address], "labels": told}
+            target_labels["__metrics_path__"] = self.path
+        return {"targets": [self.address], "labels": target_labels}
 
 
 class Discovery:
-    """Knows all targets.
+    """Lists all scrape targets.
 
     Args:
-        own_address: Of the control process: `HOST:PORT`, or `:PORT` if whoever asks has to know.
-        roll: Gateways and comparators. models: The routing table's, as they are now. replicas: The
-        file of `penumbra.deployments.config.replica_addresses`; None if nothing is hosted.
+        own_address: Address of the control process: `HOST:PORT`, or `:PORT` if the host is the one
+            under which the request reached it.
+        registry: Gateways and comparators.
+        models: Returns the models of the current routing table.
+        replicas: The file of `penumbra.deployments.config.replica_addresses`; None if nothing is
+            hosted.
     """
 
     def __init__(
         self,
         own_address: str,
-        roll: ProcessRegistry,
+        registry: ProcessRegistry,
         models: Callable[[], Mapping[str, ModelSnapshot]],
         replicas: Path | None,
     ) -> None:
         self._own_address = own_address
-        self._registry = roll
+        self._registry = registry
         self._models = models
         self._replicas = replicas
 
     def targets(self, asked_at: str = "127.0.0.1") -> list[Target]:
-        """Every target, in a stable order.
+        """Lists every target, in a stable order.
 
         Args:
             asked_at: Host under which the control process was reached.
@@ -87,7 +90,7 @@ class Discovery:
         if own.startswith(":"):
             own = joined(asked_at.strip("[]"), int(own[1:]))
         control = Target(own, Process.CONTROL.value, Process.CONTROL.value)
-        processes = [_of_process(seen) for seen in self._registry.present()]
+        processes = [_process_target(process) for process in self._registry.present()]
         unique = _with_unique_names([control, *processes, *self._engines()])
         return sorted(unique, key=lambda target: (target.kind, target.process))
 
@@ -95,14 +98,14 @@ class Discovery:
         known = read_engines(self._replicas)
         for model_name, model in self._models().items():
             for variant_name, variant in model.variants.items():
-                address, path = _of_url(variant.url)
+                address, path = _address_and_path(variant.url)
                 replicas = {ONLY_REPLICA: address}
                 hosted = known.get(model_name, {}).get(variant_name)
                 if hosted is not None and hosted.replicas:
                     path, replicas = hosted.path, hosted.replicas
-                for replica, where in replicas.items():
+                for replica, replica_address in replicas.items():
                     yield Target(
-                        where,
+                        replica_address,
                         engine.PROCESS_KIND,
                         f"{model_name}-{variant_name}-{replica}",
                         path,
@@ -110,21 +113,21 @@ class Discovery:
                     )
 
 
-def _of_process(seen: ProcessEntry) -> Target:
-    # Other machines have a gateway-0 too. That this does not depend on who else is connected keeps
-    # a process's series together.
-    name = f"{seen.name}@{seen.machine}" if seen.machine else seen.name
-    return Target(seen.address, seen.kind.value, name)
+def _process_target(process: ProcessEntry) -> Target:
+    # Other machines have a gateway-0 too. The name does not depend on the other connected
+    # processes, so a process's series stay together.
+    name = f"{process.name}@{process.machine}" if process.machine else process.name
+    return Target(process.address, process.kind.value, name)
 
 
-def _of_url(url: str) -> tuple[str, str]:
+def _address_and_path(url: str) -> tuple[str, str]:
     parts = urllib.parse.urlsplit(url)
     address = joined(parts.hostname or "", parts.port or _HTTP_PORT)
     return address, f"{parts.path.rstrip('/')}{METRICS_PATH}"
 
 
 def _with_unique_names(targets: Sequence[Target]) -> Iterator[Target]:
-    """The first of a name keeps it; the others say where they are, and in the end get a number."""
+    """Makes names unique: later targets of a name get their address, then a number."""
     taken: Counter[str] = Counter()
     for target in targets:
         name = target.process

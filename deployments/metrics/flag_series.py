@@ -1,6 +1,6 @@
-"""Flags, links, the guard's signs of life and feedback, as series of the registry's metrics. Pure.
+"""Series of the flags, the links, the guard's liveness and feedback. Pure.
 
-Reading order: flag_series, then whichever is of interest.
+Reading order: flag_series; the other functions stand alone.
 """
 
 from collections import defaultdict
@@ -16,11 +16,11 @@ from penumbra.monitoring.vocabulary import role_of
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Snapshot
 
 _DIGITS = 16
-"""Of a fingerprint; as many as the texts of rollouts show."""
+"""Digits of a fingerprint that are exposed; the texts of rollouts show as many."""
 
 
 def flag_series(state: State) -> Iterator[Series]:
-    """What the flags in force say, of the models that are configured."""
+    """Makes the series of the flags in force, for the configured models."""
     models = state.models.items()
     yield (
         control.FLAG_SHARE,
@@ -33,9 +33,9 @@ def flag_series(state: State) -> Iterator[Series]:
     yield (
         control.QUARANTINED,
         {
-            (name, one): float(one in model.flag.quarantined)
+            (name, slice_name): float(slice_name in model.flag.quarantined)
             for name, model in models
-            for one in slices_of(model)
+            for slice_name in slices_of(model)
         },
     )
     yield control.KILLED, {(name,): float(model.flag.killed) for name, model in models}
@@ -51,22 +51,23 @@ def flag_series(state: State) -> Iterator[Series]:
 
 
 def shares_of(model: ModelSnapshot) -> dict[str, float]:
-    """Variant -> its share of the default split as it acts now; together 1."""
+    """Returns variant -> its share of the default split as it acts now; the sum is 1."""
     shares = {name: _share(model.flag, name) for name in model.variants}
     given = sum(share for name, share in shares.items() if name != model.baseline)
     return shares | {model.baseline: max(0.0, 1.0 - given)}
 
 
 def feedback_series(state: State, counts: Mapping[FeedbackKey, int]) -> Iterator[Series]:
-    """Users' judgements; those that may come begin at 0, so that an increase is one.
+    """Makes the series of users' judgements.
 
-    A judgement of a model that is not configured any more has no role, and is not exposed.
+    All possible label values begin at 0, so that the first judgement is an increase. A judgement of
+    a model that is not configured any more has no role, and is not exposed.
     """
     keys = {
-        (name, variant, one, is_content): 0
+        (name, variant, slice_name, is_content): 0
         for name, model in state.models.items()
         for variant in model.variants
-        for one in slices_of(model)
+        for slice_name in slices_of(model)
         for is_content in (True, False)
     }
     content, discontent = labels.JUDGEMENT.values
@@ -87,11 +88,11 @@ def feedback_series(state: State, counts: Mapping[FeedbackKey, int]) -> Iterator
 
 
 def link_series(links: Iterable[Link], epoch: int) -> Iterator[Series]:
-    """The store's epoch, and how far the gateways are.
+    """Makes the series of the store's epoch and of each gateway's epoch.
 
     Args:
-        links: Of the connected gateways.
-        epoch: The newest one.
+        links: Links of the connected gateways.
+        epoch: The newest epoch.
     """
     links = tuple(links)
     yield control.EPOCH, {(): epoch}
@@ -103,7 +104,7 @@ def link_series(links: Iterable[Link], epoch: int) -> Iterator[Series]:
 def guard_series(
     liveness: GuardLiveness, snapshot: Snapshot, hosts: Iterable[str], now: float
 ) -> Iterator[Series]:
-    """Whether each model's guard is alive; see `GuardLiveness.ages`."""
+    """Makes the series of the age of each model's last sign of life of its guard."""
     ages = liveness.ages(snapshot, hosts, now)
     yield control.GUARD_AGE, {(name,): age for name, age in ages.items()}
     yield control.GUARD_LEASE, {(): liveness.lease_seconds}
@@ -115,10 +116,11 @@ def _share(flag: Flag, variant: str) -> float:
 
 
 def _fingerprints(rollouts: Iterable[Rollout]) -> dict[tuple[str, str], str]:
-    """(model, variant) -> first digits, as the latest run knows it; watched ones know best."""
+    """Returns (model, variant) -> first digits, of the latest run; watched rollouts come first."""
     found: dict[tuple[str, str], str] = {}
     by_age = sorted(
-        rollouts, key=lambda one: (one.record.phase in WATCHED, one.record.since.timestamp())
+        rollouts,
+        key=lambda rollout: (rollout.record.phase in WATCHED, rollout.record.since.timestamp()),
     )
     for rollout in by_age:
         for variant, digest in rollout.record.fingerprints.items():
@@ -127,10 +129,11 @@ def _fingerprints(rollouts: Iterable[Rollout]) -> dict[tuple[str, str], str]:
 
 
 def _epochs(links: Iterable[Link]) -> dict[str, int]:
-    """Gateway -> epoch in force.
+    """Returns gateway -> epoch in force.
 
-    A name that gateways of several machines have is followed by the machine's. A process that
-    connected again before its broken link was noticed is there twice for seconds: the older counts.
+    If gateways of several machines have one name, the machine is appended to it. A process that
+    connected again before its broken link was noticed has two links for seconds: the older epoch
+    counts.
     """
     hosts: defaultdict[str, defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for link in links:

@@ -1,7 +1,7 @@
-"""What the history comes to in numbers: changes by kind, rollouts by what became of them. Pure.
+"""Counters of the history: changes by kind, and changes and rollbacks of rollouts. Pure.
 
-Every event is counted once, in the order of their epochs, from the store's first one on. So the
-counts survive a restart and never go down.
+Every event is counted once, in order of epochs, from the store's first event on. So the counts
+survive a restart and never go down.
 """
 
 from collections import Counter
@@ -14,20 +14,20 @@ from penumbra.deployments.rollouts.payload import RolloutPayload
 
 
 class HistoryCounters:
-    """The counts of one store's history."""
+    """Counts of one store's history."""
 
     def __init__(self) -> None:
         self.kinds: Counter[str] = Counter()
-        """Kind of event -> events."""
+        """Kind of event -> number of events."""
         self.changes: Counter[tuple[str, str, str]] = Counter()
-        """(model, candidate, change) -> events."""
+        """(model, candidate, change) -> number of events."""
         self.rollbacks: Counter[tuple[str, str, str]] = Counter()
-        """(model, candidate, who decided) -> rollbacks."""
+        """(model, candidate, class of the actor) -> number of rollbacks."""
         self.last_rollback: dict[tuple[str, ...], float] = {}
-        """(model, candidate) -> when it was; Unix seconds."""
+        """(model, candidate) -> time of the last rollback, Unix seconds."""
 
     def take(self, events: Iterable[Event]) -> None:
-        """Count events that follow those counted so far."""
+        """Counts events that follow those counted so far."""
         for event in events:
             self.kinds[event.kind.value] += 1
             if isinstance(event.payload, RolloutPayload):

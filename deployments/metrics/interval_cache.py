@@ -1,11 +1,8 @@
-"""Caches confidence bounds for readers that ask every second.
+"""Cache of confidence intervals, for readers that ask every second.
 
-A thread computes changed ones; the others are kept as long as they hold.
-
-
-Both ends of one stream take milliseconds, and depend on its observations alone. So each stream is
-worked out anew only when it has got some; and between two the thread rests for as long as it
-worked, so that whoever folds reports gets on.
+Both bounds of one stream take milliseconds to compute, and depend on its observations alone. So a
+stream's interval is computed anew only after new observations. A thread does it, and rests between
+two streams for as long as it worked, so that the folding of reports gets on.
 """
 
 import asyncio
@@ -19,9 +16,9 @@ from penumbra.monitoring.stats.guard import StreamView
 log = logging.getLogger(__name__)
 
 Name = tuple[str, ...]
-"""Of a stream: unique among all that are asked for."""
+"""Name of a stream, unique among all streams."""
 Interval = tuple[float, float]
-"""Lower and upper end."""
+"""Lower and upper bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,41 +28,41 @@ class _Known:
 
 
 def interval_of(stream: StreamView) -> Interval:
-    """Both ends; takes milliseconds."""
+    """Computes both bounds; takes milliseconds."""
     return stream.lower, stream.upper
 
 
 class IntervalCache:
-    """The intervals of many streams.
+    """Caches the intervals of many streams.
 
     Args:
-        work_out: Both ends of a stream; called in a thread.
+        compute: Computes both bounds of a stream; called in a thread.
         monotonic: Clock, seconds.
     """
 
     def __init__(
         self,
-        work_out: Callable[[StreamView], Interval] = interval_of,
+        compute: Callable[[StreamView], Interval] = interval_of,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._work_out = work_out
+        self._compute = compute
         self._monotonic = monotonic
         self._known: dict[Name, _Known] = {}
         self._wanted: dict[Name, StreamView] = {}
-        """Out of date; who waits longest comes first."""
+        """Streams whose interval is out of date, the one that waits longest first."""
         self._worker: asyncio.Task[None] | None = None
 
     @property
     def is_behind(self) -> bool:
-        """Whether ends that were asked for are still to be worked out."""
+        """Whether wanted intervals are still to be computed."""
         return self._worker is not None and not self._worker.done()
 
-    async def settle(self, streams: Mapping[Name, StreamView], seconds: float) -> None:
-        """Work out what is out of date, for so long at most; what is left, in the background.
+    async def refresh(self, streams: Mapping[Name, StreamView], seconds: float) -> None:
+        """Brings intervals up to date for a limited time; the rest follows in the background.
 
         Args:
-            streams: All that are of interest now; others are forgotten.
-            seconds: To wait.
+            streams: All streams of interest; the others are forgotten.
+            seconds: Longest time to wait.
         """
         self._forget_others(streams)
         for name, stream in streams.items():
@@ -80,13 +77,13 @@ class IntervalCache:
             self._worker = asyncio.create_task(self._work())
         await asyncio.wait((self._worker,), timeout=seconds)
 
-    def of(self, name: Name) -> Interval | None:
-        """The last known ends of a stream; None: there are none yet."""
+    def get(self, name: Name) -> Interval | None:
+        """Returns the last known interval of a stream; None if there is none yet."""
         known = self._known.get(name)
         return None if known is None else known.interval
 
     async def close(self) -> None:
-        """Leave off."""
+        """Stops the computation."""
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.wait((self._worker,))
@@ -97,16 +94,16 @@ class IntervalCache:
                 name = next(iter(self._wanted))
                 stream = self._wanted.pop(name)
                 began = self._monotonic()
-                interval = await asyncio.to_thread(self._work_out, stream)
+                interval = await asyncio.to_thread(self._compute, stream)
                 self._known[name] = _Known(stream.bins, interval)
                 again = self._wanted.get(name)
                 if again is not None and again.bins == stream.bins:
-                    del self._wanted[name]  # asked for once more while it was under way
+                    del self._wanted[name]  # wanted again, unchanged, while it was computed
                 await asyncio.sleep(self._monotonic() - began)
         except Exception:
-            # The task's edge: the ends known so far stay, and the next scrape begins again.
+            # The task's edge: the intervals known so far stay, and the next scrape begins again.
             log.exception("intervals_not_worked_out")
 
     def _forget_others(self, names: Collection[Name]) -> None:
-        self._known = {name: one for name, one in self._known.items() if name in names}
-        self._wanted = {name: one for name, one in self._wanted.items() if name in names}
+        self._known = {name: known for name, known in self._known.items() if name in names}
+        self._wanted = {name: stream for name, stream in self._wanted.items() if name in names}

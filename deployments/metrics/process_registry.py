@@ -1,8 +1,8 @@
-"""Which gateways and comparators there are: those that are connected, and those just lost.
+"""Registry of gateways and comparators: the connected ones, and those that were just lost.
 
 A process that died must not vanish from Prometheus's targets at once: its series would go stale and
-`up` with them, and no alert could say that it is down. One that ends in order says so by the way in
-which it closes its link, and is kept only until Prometheus has asked again.
+`up` with them, and no alert could say that it is down. A process that ends in order shows it by the
+way in which it closes its link, and stays listed only until Prometheus has asked again.
 """
 
 import logging
@@ -18,12 +18,12 @@ from penumbra.router.listening import is_loopback, joined
 log = logging.getLogger(__name__)
 
 LOST_SECONDS = 900.0
-"""For how long a process that was lost stays listed."""
+"""Time for which a lost process stays listed."""
 ENDED_SECONDS = 30.0
-"""The same for one that ended in order."""
+"""Time for which a process that ended in order stays listed."""
 MOST_LOST = 100
-"""The ones lost longest ago make room: a process that dies again and again may have a new name each
-time."""
+"""Largest number of lost processes that are listed; the oldest make room. A process that dies again
+and again may have a new name each time."""
 
 _ADDRESS = re.compile(r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*):([0-9]{1,5})$")
 _LARGEST_PORT = 65_535
@@ -31,18 +31,18 @@ _LARGEST_PORT = 65_535
 
 @dataclass(frozen=True, slots=True)
 class ProcessEntry:
-    """One process."""
+    """One gateway or comparator."""
 
     kind: Process
     name: str
     machine: str
-    """Empty: the control process's own."""
+    """Name of its machine; empty on the control process's own."""
     address: str
     """`HOST:PORT` of its metrics."""
 
 
 class ProcessRegistry:
-    """Remembers the processes of both kinds.
+    """Lists the processes of both kinds.
 
     Args:
         now: Monotonic clock, seconds.
@@ -54,38 +54,39 @@ class ProcessRegistry:
         self._machine = machine or platform.node()
         self._connected: dict[ProcessEntry, Link] = {}
         self._until: dict[ProcessEntry, float] = {}
-        """Lost -> until when it is listed."""
+        """Lost process -> time until which it is listed."""
 
-    def came(self, kind: Process, link: Link) -> None:
-        """A process has connected."""
-        seen = self._seen(kind, link)
-        if seen is not None:
-            self._until.pop(seen, None)
-            self._connected.pop(seen, None)  # to the end: the newest keeps its plain name
-            self._connected[seen] = link
+    def connect(self, kind: Process, link: Link) -> None:
+        """Adds a process that has connected."""
+        entry = self._read_entry(kind, link)
+        if entry is not None:
+            self._until.pop(entry, None)
+            self._connected.pop(entry, None)  # to the end: the newest keeps its plain name
+            self._connected[entry] = link
 
-    def left(self, link: Link) -> None:
-        """A connection is over."""
-        seen = next((one for one, its in self._connected.items() if its is link), None)
-        if seen is None:
+    def disconnect(self, link: Link) -> None:
+        """Marks the process of a closed connection as lost or ended."""
+        connected = self._connected.items()
+        entry = next((entry for entry, own_link in connected if own_link is link), None)
+        if entry is None:
             return  # it has no metrics, or has connected again before this was noticed
-        del self._connected[seen]
+        del self._connected[entry]
         seconds = ENDED_SECONDS if link.has_ended else LOST_SECONDS
-        self._until[seen] = self._now() + seconds
+        self._until[entry] = self._now() + seconds
         while len(self._until) > MOST_LOST:
             del self._until[next(iter(self._until))]
 
     def present(self) -> list[ProcessEntry]:
-        """All, those first that connected last."""
+        """Lists all processes, the last connected first."""
         now = self._now()
-        self._until = {seen: until for seen, until in self._until.items() if until > now}
+        self._until = {entry: until for entry, until in self._until.items() if until > now}
         return [*reversed(self._connected), *reversed(self._until)]
 
-    def _seen(self, kind: Process, link: Link) -> ProcessEntry | None:
+    def _read_entry(self, kind: Process, link: Link) -> ProcessEntry | None:
         hello = link.hello
         if not hello.metrics:
             return None
-        address, problem = _address(hello.metrics, link.peer)
+        address, problem = _resolve_address(hello.metrics, link.peer)
         is_here = hello.host in ("", self._machine) or is_loopback(link.peer.strip("[]"))
         if not problem and not is_here and is_loopback(address.rpartition(":")[0].strip("[]")):
             problem = "a loopback address of another machine: set metrics.host or metrics.announce"
@@ -104,13 +105,13 @@ class ProcessRegistry:
         return ProcessEntry(kind, hello.gateway, machine, address)
 
 
-def _address(told: str, peer: str) -> tuple[str, str]:
-    """The address that a process told of, and what is wrong with it."""
-    found = _ADDRESS.match(told)
+def _resolve_address(announced: str, peer: str) -> tuple[str, str]:
+    """Returns the address that a process announced, and the problem with it, if any."""
+    found = _ADDRESS.match(announced)
     if found is None or not 0 < int(found[2]) <= _LARGEST_PORT:
-        return told, "wanted HOST:PORT or :PORT"
+        return announced, "wanted HOST:PORT or :PORT"
     if found[1]:
-        return told, ""
+        return announced, ""
     if not peer:
-        return told, "a port without host, and the host is not known: set metrics.announce"
+        return announced, "a port without host, and the host is not known: set metrics.announce"
     return joined(peer, int(found[2])), ""

@@ -1,8 +1,8 @@
-"""Rollouts and their evidence, as series of the registry's metrics: the exact numbers that act.
+"""Series of the rollouts and their evidence: the exact numbers that decide.
 
-A logarithm of 0 is no number: evidence that has sunk to 0 has no sample, nor has a stream without
-observations a mean or an interval. Evidence is exposed for as long as it is kept, so also after a
-rollback, where it shows why; not once the rollout is off.
+The logarithm of 0 is no number: evidence that has sunk to 0 has no sample, and a stream without
+observations has neither mean nor interval. Evidence is exposed also after a rollback, where it
+shows the cause, but not once the rollout is off.
 
 Reading order: RolloutSeries.series.
 """
@@ -24,11 +24,11 @@ from penumbra.monitoring.telemetry import control, labels
 from penumbra.monitoring.telemetry.metric import Label, Metric
 
 WAIT_SECONDS = 0.5
-"""For how long a scrape waits for ends of intervals that are out of date."""
+"""Time for which a scrape waits for intervals that are out of date."""
 
 Labelled = dict[tuple[str, ...], float]
 
-_STANDING = (
+_STATES = (
     control.PHASE, control.VERDICT, control.SLICE_STATE, control.SHARE, control.SINCE, control.HELD,
     control.FROZEN,
 )  # fmt: skip
@@ -39,57 +39,59 @@ _OBSERVED = (
 
 
 class _Streams(NamedTuple):
-    """One signal of one run; each by slice, all slices together as `*`."""
+    """Streams of one signal of one run, by slice; all slices together are `*`."""
 
     key: Key
     run: str
     signal: str
     judged: Mapping[str, StreamView]
-    """Of the candidate; empty while the signal's tolerance is being read."""
+    """Streams of the candidate; empty while the signal's tolerance is being read."""
     aa: Mapping[str, StreamView]
-    """Of the baseline against itself; empty for signals that are not of pairs."""
+    """Streams of the baseline against itself; empty for signals that pairs do not carry."""
 
 
 class RolloutSeries:
-    """All rollouts of one control process.
+    """Makes the series of all rollouts of one control process.
 
     Args:
-        bench: Their evidence.
-        ends: Where intervals come from.
+        book: The evidence of the rollouts.
+        intervals: The cache that intervals come from.
     """
 
-    def __init__(self, bench: EvidenceBook, ends: IntervalCache) -> None:
-        self._book = bench
-        self._ends = ends
+    def __init__(self, book: EvidenceBook, intervals: IntervalCache) -> None:
+        self._book = book
+        self._intervals = intervals
 
     async def series(self, state: State, history_counters: HistoryCounters) -> list[Series]:
-        """Everything, as it is now; waits for intervals at most `WAIT_SECONDS`."""
+        """Makes all series, as of now; waits for intervals at most `WAIT_SECONDS`."""
         rollouts = list(state.rollouts.values())
-        kept = [
+        judged = [
             (rollout, self._book.evidence(rollout))
             for rollout in rollouts
             if rollout.record.phase is not Phase.OFF
         ]
-        streams = [one for rollout, evidence in kept for one in _streams(rollout, evidence)]
-        found = [*_standing(rollouts), *_history(rollouts, history_counters), *_guardrails(kept)]
-        found.extend(_instrument(kept))
+        streams = [
+            streams for rollout, evidence in judged for streams in _streams(rollout, evidence)
+        ]
+        found = [*_states(rollouts), *_history(rollouts, history_counters), *_guardrails(judged)]
+        found.extend(_instrument(judged))
         found.extend(_observed(streams))
-        # Last: from here on things may change, and all of the above is of one moment.
-        found.extend(await self._intervals(streams))
+        # Last: the state may change during the wait, and all of the above is of one moment.
+        found.extend(await self._interval_series(streams))
         return found
 
-    async def _intervals(self, all_streams: Iterable[_Streams]) -> list[Series]:
+    async def _interval_series(self, all_streams: Iterable[_Streams]) -> list[Series]:
         streams: dict[Name, StreamView] = {
-            (*one.key, one.run, one.signal, name): stream
-            for one in all_streams
-            for name, stream in one.judged.items()
+            (*signal_streams.key, signal_streams.run, signal_streams.signal, name): stream
+            for signal_streams in all_streams
+            for name, stream in signal_streams.judged.items()
             if stream.count
         }
-        await self._ends.settle(streams, WAIT_SECONDS)
+        await self._intervals.refresh(streams, WAIT_SECONDS)
         lower: Labelled = {}
         upper: Labelled = {}
         for name in streams:
-            interval = self._ends.of(name)
+            interval = self._intervals.get(name)
             if interval is not None:
                 model, candidate, _, signal, slice_name = name
                 labelled = (model, candidate, signal, slice_name)
@@ -97,8 +99,8 @@ class RolloutSeries:
         return [(control.LOWER, lower), (control.UPPER, upper)]
 
 
-def _standing(rollouts: Iterable[Rollout]) -> Iterator[Series]:
-    values = _columns(_STANDING)
+def _states(rollouts: Iterable[Rollout]) -> Iterator[Series]:
+    values = _columns(_STATES)
     for rollout in rollouts:
         key, record = rollout.key, rollout.record
         verdict = record.verdict.value if record.verdict else "undecided"
@@ -111,7 +113,7 @@ def _standing(rollouts: Iterable[Rollout]) -> Iterator[Series]:
         values[control.SINCE.name][key] = record.since.timestamp()
         values[control.HELD.name][key] = float(record.held is not None)
         values[control.FROZEN.name][key] = float(record.frozen is not None)
-    yield from ((metric, values[metric.name]) for metric in _STANDING)
+    yield from ((metric, values[metric.name]) for metric in _STATES)
 
 
 def _columns(metrics: Iterable[Metric]) -> dict[str, Labelled]:
@@ -143,11 +145,11 @@ def _history(rollouts: Iterable[Rollout], history_counters: HistoryCounters) -> 
     yield control.LAST_ROLLBACK, dict(history_counters.last_rollback)
 
 
-def _guardrails(kept: Iterable[tuple[Rollout, RunEvidence]]) -> Iterator[Series]:
+def _guardrails(judged: Iterable[tuple[Rollout, RunEvidence]]) -> Iterator[Series]:
     evidences: Labelled = {}
     boundaries: Labelled = {}
     tripped: Labelled = {}
-    for rollout, evidence in kept:
+    for rollout, evidence in judged:
         for guardrail in rollout.spec.guardrails:
             labelled = (*rollout.key, guardrail.signal.value)
             monitor = evidence.monitors.get(guardrail.signal)
@@ -163,26 +165,26 @@ def _guardrails(kept: Iterable[tuple[Rollout, RunEvidence]]) -> Iterator[Series]
     yield control.GUARDRAIL_TRIPPED, tripped
 
 
-def _instrument(kept: Iterable[tuple[Rollout, RunEvidence]]) -> Iterator[Series]:
-    kept = list(kept)
+def _instrument(judged: Iterable[tuple[Rollout, RunEvidence]]) -> Iterator[Series]:
+    judged = list(judged)
     yield (
         control.RUN_PAIRS,
         {
             (*rollout.key, name): evidence.pairs.get(name, 0)
-            for rollout, evidence in kept
+            for rollout, evidence in judged
             for name in rollout.record.slices
         },
     )
     yield (
         control.PROOF_BOUNDARY,
-        {rollout.key: -log(rollout.spec.promotion_alpha) for rollout, _ in kept},
+        {rollout.key: -log(rollout.spec.promotion_alpha) for rollout, _ in judged},
     )
-    # Once nothing is measured any more, nothing is said of the measuring.
+    # A rollout that is not watched any more is not measured: no statement about its instrument.
     yield (
         control.INSTRUMENT_OK,
         {
             rollout.key: float(evidence.broken is None)
-            for rollout, evidence in kept
+            for rollout, evidence in judged
             if rollout.record.phase in WATCHED
         },
     )
@@ -206,12 +208,13 @@ def _views(monitor: GuardrailMonitor | None) -> dict[str, StreamView]:
 
 def _observed(all_streams: Iterable[_Streams]) -> Iterator[Series]:
     values = _columns(_OBSERVED)
-    for one in all_streams:
-        for name, aa in one.aa.items():
+    for streams in all_streams:
+        labelled = (*streams.key, streams.signal)
+        for name, aa in streams.aa.items():
             if aa.mean is not None:
-                values[control.AA_MEAN.name][(*one.key, one.signal, name)] = aa.mean
-        for name, stream in one.judged.items():
-            _put(values, (*one.key, one.signal, name), stream, one.aa.get(name))
+                values[control.AA_MEAN.name][(*labelled, name)] = aa.mean
+        for name, stream in streams.judged.items():
+            _put(values, (*labelled, name), stream, streams.aa.get(name))
     yield from ((metric, values[metric.name]) for metric in _OBSERVED)
 
 

@@ -58,10 +58,10 @@ vllm:prompt_tokens_created{engine="0",model_name="demo"} 1.7e+09
 
 
 def read(text: bytes) -> dict[str, Metric]:
-    """By name; a family that is told twice is an error here."""
+    """Families by name; a name that comes twice is an error here."""
     found = list(text_string_to_metric_families(text.decode()))
-    assert len({one.name for one in found}) == len(found)
-    return {one.name: one for one in found}
+    assert len({family.name for family in found}) == len(found)
+    return {family.name: family for family in found}
 
 
 def values(text: bytes, name: str) -> dict[str, float]:
@@ -106,7 +106,7 @@ def test_engines_have_their_names_and_keep_labels_that_collide() -> None:
 
 
 @pytest.mark.parametrize("bad", [None, "no exposition {", 'a{b="c} 1\n', "# TYPE x nonsense\n"])
-def test_what_cannot_be_had_or_read_is_left_out_and_told(bad: str | None) -> None:
+def test_a_page_that_cannot_be_had_or_read_is_left_out_and_named(bad: str | None) -> None:
     text = merged([*GATEWAYS, ENGINE], [page(3), bad, ENGINES_PAGE], {})
     assert values(text, "penumbra_requests_total") == {"gateway-0": 3.0}
     assert values(text, "penumbra_process_up") == {
@@ -128,7 +128,7 @@ def test_a_family_of_another_type_does_not_spoil_the_page() -> None:
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-def test_promtool_finds_nothing_to_say_about_our_own() -> None:
+def test_promtool_finds_no_problem_in_our_own_metrics() -> None:
     text = merged([*GATEWAYS, OWN], [page(3), page(5), None], {})
     found = subprocess.run(
         ["promtool", "check", "metrics"], input=text, capture_output=True, timeout=30, check=False
@@ -166,7 +166,7 @@ async def test_a_hanging_process_holds_up_the_page_no_longer_than_the_deadline()
     assert values(text, "penumbra_process_up") == {"gateway-0": 1.0, "gateway-1": 0.0}
 
 
-async def test_whoever_asks_at_the_same_time_shares_one_round() -> None:
+async def test_scrapes_at_the_same_time_share_one_round() -> None:
     fetched: list[str] = []
 
     async def fetch(target: Target) -> str:

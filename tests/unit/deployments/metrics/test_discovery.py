@@ -1,4 +1,4 @@
-"""Prometheus is told of every process, by a name that is its own, and for long enough."""
+"""Discovery lists every process, by a name of its own, and for long enough."""
 
 import json
 from collections.abc import Callable
@@ -33,13 +33,13 @@ HERE = "control-machine"
 
 
 class Room:
-    """A roll with a clock that the test moves."""
+    """A registry with a clock that the test moves."""
 
     def __init__(self, own: str = "127.0.0.1:8090", replicas: Path | None = None) -> None:
         self.now = 1000.0
-        self.roll = ProcessRegistry(lambda: self.now, HERE)
+        self.registry = ProcessRegistry(lambda: self.now, HERE)
         self.models: dict[str, ModelSnapshot] = {}
-        self.discovery = Discovery(own, self.roll, lambda: self.models, replicas)
+        self.discovery = Discovery(own, self.registry, lambda: self.models, replicas)
 
     def come(
         self,
@@ -52,17 +52,17 @@ class Room:
     ) -> Link:
         hello = Hello(name, 1, "", 0, host, metrics)
         link = Link(hello, FakeGateway(name), self.now, peer)
-        self.roll.came(kind, link)
+        self.registry.connect(kind, link)
         return link
 
     def go(self, link: Link, *, has_ended: bool = False) -> None:
         link.has_ended = has_ended
-        self.roll.left(link)
+        self.registry.disconnect(link)
 
     def named(self, kind: str = "gateway") -> dict[str, str]:
         """Process -> address, of one kind."""
-        found = [one for one in self.discovery.targets() if one.kind == kind]
-        return {one.process: one.address for one in found}
+        found = [target for target in self.discovery.targets() if target.kind == kind]
+        return {target.process: target.address for target in found}
 
 
 def of(**urls: str) -> ModelSnapshot:
@@ -70,12 +70,12 @@ def of(**urls: str) -> ModelSnapshot:
     return ModelSnapshot(baseline=next(iter(urls)), variants=variants)
 
 
-def test_everybody_is_listed_as_prometheus_wants_it() -> None:
+def test_every_process_is_listed_in_the_form_of_prometheus() -> None:
     room = Room()
     room.come("gateway-0", "127.0.0.1:8100")
     room.come("comparator-0", "127.0.0.1:8095", kind=Process.COMPARATOR)
     room.models = {"demo": of(full="http://10.0.0.7:9000/base")}
-    told = json.loads(json.dumps([one.group() for one in room.discovery.targets()]))
+    told = json.loads(json.dumps([target.group() for target in room.discovery.targets()]))
     assert told == [
         {
             "targets": ["127.0.0.1:8095"],
@@ -104,7 +104,10 @@ def test_everybody_is_listed_as_prometheus_wants_it() -> None:
 
 
 def test_the_kinds_are_those_of_the_registry() -> None:
-    assert set(labels.PROCESS_KIND.values) == {*(one.value for one in Process), engine.PROCESS_KIND}
+    assert set(labels.PROCESS_KIND.values) == {
+        *(process.value for process in Process),
+        engine.PROCESS_KIND,
+    }
 
 
 def test_a_lost_process_stays_listed_for_a_while() -> None:
@@ -116,7 +119,7 @@ def test_a_lost_process_stays_listed_for_a_while() -> None:
     assert room.named() == {}
 
 
-def test_one_that_ended_in_order_goes_soon() -> None:
+def test_a_process_that_ended_in_order_goes_soon() -> None:
     room = Room()
     room.go(room.come("gateway-0", "127.0.0.1:8100"), has_ended=True)
     assert room.named() == {"gateway-0": "127.0.0.1:8100"}
@@ -124,7 +127,7 @@ def test_one_that_ended_in_order_goes_soon() -> None:
     assert room.named() == {}
 
 
-def test_one_that_returns_takes_the_place_of_its_old_entry() -> None:
+def test_a_process_that_returns_takes_the_place_of_its_old_entry() -> None:
     room = Room()
     old = room.come("gateway-0", "127.0.0.1:8100")
     room.go(old)
@@ -146,7 +149,7 @@ def test_machines_are_told_apart_and_only_by_themselves() -> None:
     assert room.named() == {"gateway-0": "127.0.0.1:8100", "gateway-0@b": "10.0.0.2:8100"}
 
 
-def test_two_of_one_name_on_one_machine_are_told_apart_by_their_address() -> None:
+def test_two_processes_of_one_name_on_one_machine_are_told_apart_by_their_address() -> None:
     room = Room()
     room.go(room.come("gateway-0", "127.0.0.1:8100"))
     room.come("gateway-0", "127.0.0.1:8200")
@@ -161,7 +164,7 @@ def test_a_name_is_never_given_twice() -> None:
     room.models = {"a-b": of(c="http://x:1"), "a": of(**{"b-c": "http://x:1", "d": "http://x:1"})}
     room.come("control", "127.0.0.1:1")
     room.come("a-d-0", "127.0.0.1:2")
-    names = [one.process for one in room.discovery.targets()]
+    names = [target.process for target in room.discovery.targets()]
     assert len(set(names)) == len(names) == 6
     assert "control" in names
 
@@ -175,7 +178,9 @@ def test_a_name_is_never_given_twice() -> None:
         ("[fd00::3]:8100", "10.0.0.2", "[fd00::3]:8100"),
     ],
 )
-def test_where_a_process_of_another_machine_is(told: str, peer: str, address: str) -> None:
+def test_a_process_of_another_machine_has_the_address_that_reaches_it(
+    told: str, peer: str, address: str
+) -> None:
     room = Room()
     room.come("gateway-0", told, host="b", peer=peer)
     assert room.named() == {"gateway-0@b": address}
@@ -186,7 +191,7 @@ def test_where_a_process_of_another_machine_is(told: str, peer: str, address: st
     [
         ("", "10.0.0.2"),  # it has no metrics, or is of an older release
         (":8100", ""),
-        ("127.0.0.1:8100", "10.0.0.2"),  # nobody but itself reaches it there
+        ("127.0.0.1:8100", "10.0.0.2"),  # only the process itself reaches it there
         ("[::1]:8100", "10.0.0.2"),
         ("localhost:8100", "10.0.0.2"),
         ("nonsense", "10.0.0.2"),
@@ -196,7 +201,7 @@ def test_where_a_process_of_another_machine_is(told: str, peer: str, address: st
         ("user@10.0.0.2:80", "10.0.0.2"),
     ],
 )
-def test_what_cannot_be_scraped_is_not_listed(told: str, peer: str) -> None:
+def test_a_process_that_cannot_be_scraped_is_not_listed(told: str, peer: str) -> None:
     room = Room()
     room.come("gateway-0", told, host="b", peer=peer)
     assert room.named() == {}
@@ -229,9 +234,9 @@ def test_the_control_process_is_where_it_was_asked(own: str, asked_at: str, addr
 
 def engines_of(room: Room) -> list[tuple[str, str, str]]:
     return [
-        (one.process, one.address, one.path)
-        for one in room.discovery.targets()
-        if one.kind == "engine"
+        (target.process, target.address, target.path)
+        for target in room.discovery.targets()
+        if target.kind == "engine"
     ]
 
 
@@ -255,7 +260,7 @@ def test_each_replica_is_a_target_and_without_any_the_route_is(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"demo": {"full": {"path": "x"}}}'])
-def test_a_file_that_cannot_be_read_is_as_none(tmp_path: Path, content: str) -> None:
+def test_a_file_that_cannot_be_read_names_no_replicas(tmp_path: Path, content: str) -> None:
     file = tmp_path / "replicas.json"
     file.write_text(content)
     assert read_engines(file) == {}
@@ -263,10 +268,10 @@ def test_a_file_that_cannot_be_read_is_as_none(tmp_path: Path, content: str) -> 
     assert read_engines(None) == {}
 
 
-# What the publisher tells
+# Events of the publisher
 
 
-async def test_the_publisher_tells_of_each_that_comes_and_goes(tmp_path: Path) -> None:
+async def test_the_publisher_reports_each_connect_and_disconnect(tmp_path: Path) -> None:
     told: list[tuple[str, Any]] = []
 
     def publisher(store: str, now: Callable[[], float]) -> Publisher:

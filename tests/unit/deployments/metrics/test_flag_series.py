@@ -79,7 +79,7 @@ def test_fingerprints_are_those_of_the_latest_run_that_knows_them() -> None:
         return Rollout(spec=rollout_spec(candidate=candidate), record=record)
 
     known = [rollout("int8", Phase.SHADOW, "a"), rollout("int4", Phase.OFF, "b")]
-    state = State(models={"demo": model()}, rollouts={one.key: one for one in known})
+    state = State(models={"demo": model()}, rollouts={rollout.key: rollout for rollout in known})
     assert set(values(flag_series(state), control.VARIANT_INFO)) == {
         ("demo", "full", "baseline", "a" * 16),
         ("demo", "int8", "candidate", "c" * 16),

@@ -1,4 +1,4 @@
-"""What the history comes to in numbers."""
+"""Counters of the history."""
 
 from datetime import timedelta
 from typing import Any
@@ -62,7 +62,7 @@ STORY: list[tuple[str, Rollout | None, Rollout]] = [
 
 
 @pytest.mark.parametrize(("change", "before", "after"), STORY)
-def test_a_change_is_named_by_what_it_made_of_the_rollout(
+def test_a_change_is_named_by_its_effect_on_the_rollout(
     change: str, before: Rollout | None, after: Rollout
 ) -> None:
     assert change_of(payload(before, after)) == change
@@ -72,15 +72,15 @@ def test_every_name_of_a_change_is_used_and_registered() -> None:
     assert {change for change, _, _ in STORY} == set(labels.CHANGE.values)
 
 
-def test_who_decided_is_told_without_a_name() -> None:
+def test_an_actor_is_counted_by_class_and_not_by_name() -> None:
     actors = ["guard", "alertmanager", "ann", "configuration", "Guard "]
-    assert [actor_class(one) for one in actors] == [
+    assert [actor_class(actor) for actor in actors] == [
         "guard", "alertmanager", "operator", "operator", "operator",
     ]  # fmt: skip
-    assert {actor_class(one) for one in actors} == set(labels.ACTOR.values)
+    assert {actor_class(actor) for actor in actors} == set(labels.ACTOR.values)
 
 
-def test_each_event_is_counted_by_kind_and_by_what_became_of_its_rollout() -> None:
+def test_each_event_is_counted_by_kind_and_by_the_change_of_its_rollout() -> None:
     history_counters = HistoryCounters()
     stories = [
         ("ann", payload(None, SHADOW)),

@@ -1,4 +1,4 @@
-"""Rollouts as Prometheus gets them: what is left out, and what a scrape costs whoever decides."""
+"""Series of rollouts: what is left out, and that intervals hold up no scrape."""
 
 import threading
 from collections.abc import Iterable, Mapping
@@ -27,20 +27,22 @@ RUN = Run("demo", "int8", "r-1")
 
 
 class Exposing:
-    """One rollout, its evidence, and what is exposed of it."""
+    """One rollout, its evidence, and its series."""
 
-    def __init__(self, ends: IntervalCache | None = None, spec: Any = None, **record: Any) -> None:
+    def __init__(
+        self, intervals: IntervalCache | None = None, spec: Any = None, **record: Any
+    ) -> None:
         fields = {"phase": Phase.SHADOW, "since": NOW, "run": "r-1", "slices": SLICES, "cause": "c"}
         given = RolloutRecord.model_validate(fields | record)
         self.rollout = Rollout(spec=spec or rollout_spec(), record=given)
         self.state = State(rollouts={KEY: self.rollout})
-        self.bench = EvidenceBook(lambda: NOW)
-        self.ends = ends or IntervalCache()
-        self.exported = RolloutSeries(self.bench, self.ends)
+        self.book = EvidenceBook(lambda: NOW)
+        self.intervals = intervals or IntervalCache()
+        self.exported = RolloutSeries(self.book, self.intervals)
 
     def observe(self, some: Iterable[Pair] = (), **more: Any) -> None:
         report = RunReport(RUN, pairs=tuple(some), **more)
-        self.bench.evidence(self.rollout).fold("c", report)
+        self.book.evidence(self.rollout).fold("c", report)
 
     async def scrape(self) -> dict[str, Mapping[tuple[str, ...], float]]:
         found: list[Series] = await self.exported.series(self.state, HistoryCounters())
@@ -68,7 +70,7 @@ async def test_a_stream_without_observations_has_evidence_but_no_mean_and_no_int
 async def test_evidence_that_has_sunk_to_zero_has_no_sample() -> None:
     it = Exposing()
     it.observe(pairs(5, 0.0))
-    monitor = it.bench.evidence(it.rollout).monitors[Signal.DISPLACEMENT]
+    monitor = it.book.evidence(it.rollout).monitors[Signal.DISPLACEMENT]
     for stream in monitor.guard._streams.values():
         stream.evidence.wealth = [0.0] * len(stream.evidence.wealth)
         stream.proof.logs = [-inf] * len(stream.proof.logs)
@@ -88,13 +90,13 @@ async def test_an_extreme_run_is_exposed_in_finite_numbers() -> None:
     assert of(found, control.EVIDENCE)["displacement", "other"] > log(1e100)
 
 
-async def test_what_quarantine_leaves_is_what_the_guardrail_says() -> None:
+async def test_a_guardrail_after_a_quarantine_is_that_of_the_other_slices() -> None:
     guardrail = Guardrail(signal=Signal.DISPLACEMENT, tolerance=0.1, action="quarantine", share=1.0)
     it = Exposing(spec=rollout_spec(guardrails=(guardrail,)))
     for number in range(1, 200):
         name = SLICES[number % 2]
         it.observe([pair(number, 0.9 if name == "json" else 0.0, slice=name)])
-    monitor = it.bench.evidence(it.rollout).monitors[Signal.DISPLACEMENT]
+    monitor = it.book.evidence(it.rollout).monitors[Signal.DISPLACEMENT]
     assert [*monitor.quarantined] == ["json"]
     found = await it.scrape()
     assert of(found, control.GUARDRAIL_EVIDENCE) == {"displacement": log(monitor.evidence)}
@@ -140,20 +142,20 @@ async def test_hold_freeze_and_a_broken_instrument_are_exposed() -> None:
 async def test_intervals_are_of_the_same_moment_as_the_means_and_converge() -> None:
     may_go_on, threads = threading.Event(), set()
 
-    def work_out(stream: StreamView) -> Interval:
+    def compute(stream: StreamView) -> Interval:
         assert may_go_on.wait(10)
         threads.add(threading.get_ident())
         return interval_of(stream)
 
-    it = Exposing(IntervalCache(work_out))
+    it = Exposing(IntervalCache(compute))
     it.observe(pairs(10, 0.1))
-    # Nothing is known yet, and nobody waits for it longer than a scrape may take.
+    # Nothing is known yet, and the scrape waits no longer than it may take.
     assert of(await it.scrape(), control.LOWER) == {}
     may_go_on.set()
-    while it.ends.is_behind:
+    while it.intervals.is_behind:
         await it.scrape()
     lower = of(await it.scrape(), control.LOWER)
-    guard = it.bench.evidence(it.rollout).monitors[Signal.DISPLACEMENT].guard
+    guard = it.book.evidence(it.rollout).monitors[Signal.DISPLACEMENT].guard
     assert lower["displacement", "other"] == guard.slice("other").lower
     assert lower["displacement", AGGREGATE] == guard.aggregate().lower
     assert set(lower) == set(of(await it.scrape(), control.MEAN))
