@@ -26,11 +26,15 @@ from penumbra.monitoring.tracing.export import tracing
 from penumbra.monitoring.tracing.settings import TracingMisconfigured
 
 EXIT_REFUSED = 2
-"""The configuration, the environment or the store does not allow to start."""
+"""Exit status if the configuration, the environment or the store prevents the start."""
 
 
 def main() -> int:
-    """Run the control process; returns the exit status."""
+    """Run the control process.
+
+    Returns:
+        The exit status.
+    """
     arguments = _parser().parse_args()
     try:
         spec = load(arguments.config)
@@ -40,7 +44,7 @@ def main() -> int:
         payload = configuration(spec, read_endpoints(arguments.endpoints), file)
         access = ControlSettings().access()
         configure_logs("control")
-        # Says on every start that there is nothing to do.
+        # Otherwise it logs on every start that there is nothing to do.
         logging.getLogger("alembic").setLevel(logging.WARNING)
         replicas = arguments.replicas
         with tracing(os.environ, "penumbra-control", "control") as tracer:

@@ -1,18 +1,18 @@
-"""Every way in which the control plane can refuse, and the HTTP status of each.
+"""Errors of the control process, and the HTTP status of each.
 
 DeploymentsError
 ├── ConfigInvalid               a configuration file cannot be used; lists every problem
 ├── StoredFlagInvalid           the store's flag does not fit the configuration any more
 ├── Unauthorized (401)          no token, or an unknown one
 ├── Forbidden (403)             the token's role may not do this
-├── NotFound (404)              no such model, pin or epoch
+├── NotFound (404)              no such model, pin, rollout or epoch
 ├── Conflict (409)              the flag was changed in the meantime
 │   └── AlreadyJudged (409)     a request got another judgement before (`feedback`)
 ├── RequestInvalid (400)        the request cannot be understood
-├── RequestTooLarge (413)       the request's body is larger than is taken
-├── FlagRefused (422)           the flag makes no sense; says why
-├── RolloutRefused (422)        the rollout makes no sense for its model; says why
-├── PreconditionRequired (428)  a whole flag is only replaced on top of a known epoch
+├── RequestTooLarge (413)       the request's body is larger than allowed
+├── FlagRefused (422)           the flag does not fit its model; tells why
+├── RolloutRefused (422)        the rollout does not fit its model; tells why
+├── PreconditionRequired (428)  a whole flag is replaced without naming the epoch it is based on
 └── StoreUnavailable (503)      the store cannot be read or written; nothing was changed
 """
 
@@ -37,7 +37,7 @@ STATUS: dict[str, int] = {
 
 
 class DeploymentsError(Exception):
-    """Something that the control plane will not or cannot do.
+    """Base of all errors of the control process.
 
     Args:
         message: What happened, and what would be right.
@@ -86,13 +86,13 @@ class RequestInvalid(DeploymentsError):
 
 
 class RequestTooLarge(DeploymentsError):
-    """The request's body is larger than is taken."""
+    """The request's body is larger than allowed."""
 
     code = "request_too_large"
 
 
 class Unauthorized(DeploymentsError):
-    """No token, or an unknown one."""
+    """The request has no token, or an unknown one."""
 
     code = "unauthorized"
 
@@ -104,7 +104,7 @@ class Forbidden(DeploymentsError):
 
 
 class NotFound(DeploymentsError):
-    """No such model, pin or epoch."""
+    """There is no such model, pin, rollout or epoch."""
 
     code = "not_found"
 
@@ -134,19 +134,19 @@ class AlreadyJudged(Conflict):
 
 
 class FlagRefused(DeploymentsError):
-    """The flag makes no sense for its model."""
+    """The flag does not fit its model."""
 
     code = "flag_invalid"
 
 
 class RolloutRefused(DeploymentsError):
-    """The rollout makes no sense for its model."""
+    """The rollout does not fit its model."""
 
     code = "rollout_invalid"
 
 
 class PreconditionRequired(DeploymentsError):
-    """A whole flag is only replaced on top of a known epoch."""
+    """A request that replaces a whole flag does not name the epoch that it is based on."""
 
     code = "precondition_required"
 

@@ -59,7 +59,7 @@ _GRACE_SECONDS = 5
 
 @dataclass(frozen=True, slots=True)
 class ControlPlane:
-    """The parts of a control process."""
+    """Parts of a control process, all connected."""
 
     controller: Controller
     gateways: Publisher
@@ -160,7 +160,7 @@ async def run_control(
     replicas: Path | None = None,
     tracer: Tracer | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve the control process until SIGTERM or SIGINT.
 
     Args:
         spec: The configuration.
@@ -233,10 +233,10 @@ def _metrics_routes(
 def require_fitting_flags(
     stored: Mapping[str, Flag], payload: ConfigPayload, config_file: str
 ) -> None:
-    """Check the stored flags against a configuration.
+    """Check that the stored flags fit a configuration.
 
     Raises:
-        StoredFlagInvalid: Names every problem, and the command that solves it.
+        StoredFlagInvalid: One does not; names its problems, and the command that solves them.
     """
     for name, model in payload.models.items():
         flag = stored.get(name)
