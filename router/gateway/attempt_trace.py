@@ -128,7 +128,7 @@ class AttemptTraces:
             about[semconv.ERROR_TYPE] = outcome.value
         return about
 
-    def handovers(self, ns: Clock) -> Iterator[SpanEvent]:
+    def takeovers(self, ns: Clock) -> Iterator[SpanEvent]:
         """An event for each failover and each continuation."""
         for before, after in itertools.pairwise(self._traces):
             if before.outcome not in _PASSED_ON:

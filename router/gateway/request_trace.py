@@ -187,7 +187,7 @@ class RequestTrace:
             evaluated_ns = ns(self._timing.started_at)
             yield SpanEvent(semconv.FLAG_EVALUATION, evaluated_ns, _decision(self._routed))
         if self._attempts is not None:
-            yield from self._attempts.handovers(ns)
+            yield from self._attempts.takeovers(ns)
         if self._answered_at is not None:
             yield SpanEvent("first_byte", ns(self._answered_at))
 

@@ -1,4 +1,4 @@
-"""One real gateway process a module, in front of two scripted builds.
+"""One real gateway process for each test module, in front of two scripted builds.
 
 A module that needs other settings overrides `limits`, `keys`, `models` or `environment`.
 """
@@ -112,7 +112,7 @@ def gateway(
 
 
 def failover_models(full: ScriptedUpstream, int8: ScriptedUpstream) -> dict[str, Any]:
-    """A candidate with all of the traffic; once more at addresses with a path."""
+    """A candidate with all of the traffic, and the same model at addresses with a path."""
     split = {"split": {"int8": 100}}
     prefixed = {
         "baseline": "full",

@@ -1,4 +1,4 @@
-"""A client that reads slowly holds its engine up, and nobody else; one that never reads is cut."""
+"""Slow clients: one that reads slowly holds up only its own engine, one that never reads is cut."""
 
 import time
 from typing import Any
@@ -36,14 +36,14 @@ def limits() -> dict[str, Any]:
 
 
 def wait_until_cut(upstream: ScriptedUpstream, count: int = 1) -> int:
-    """How much of the last answer was taken before its client, who never reads, was cut."""
+    """Wait until a client that never reads is cut; returns the bytes taken of the last answer."""
     request = upstream.wait_for_requests(count)[-1]
     assert request.disconnected.wait(8 * WRITE_SECONDS)
     return request.sent_bytes
 
 
 def wait_until_steady(upstream: ScriptedUpstream) -> None:
-    """Wait until the engine is held up, or at least slow: that nothing happens has no event."""
+    """Wait until the engine is held up, or at least slow. Polls: a standstill has no event."""
     request = upstream.wait_for_request()
     while True:
         before = request.sent_bytes
@@ -107,7 +107,7 @@ def test_client_that_never_reads_its_whole_answer_is_cut(
     with gateway.connect(receive_buffer=65536) as client:
         client.send_request(CHAT, dumps(chat()))
         full.wait_for_request()
-        time.sleep(2 * WRITE_SECONDS)  # it must be cut while nobody reads
+        time.sleep(2 * WRITE_SECONDS)  # the client must be cut while it does not read
         assert len(client.read_to_eof()) < 20 * MEGABYTE
 
 
@@ -124,7 +124,7 @@ def test_slow_client_does_not_slow_others(gateway: GatewayProcess, full: Scripte
 
 @pytest.mark.parametrize("kilobytes", [64, 256, 1024, 2048, 3072, 4096, 6144])
 @pytest.mark.parametrize("framing", ["length", "chunked", "events"])
-def test_connection_of_an_answer_that_nobody_reads_serves_the_next_request(
+def test_connection_of_an_unread_answer_serves_the_next_request(
     gateway: GatewayProcess, full: ScriptedUpstream, kilobytes: int, framing: str
 ) -> None:
     body = b'"' + b"x" * (kilobytes * 1024) + b'"'

@@ -1,4 +1,4 @@
-"""A baseline that fails: asked once more, replaced where a flag allows it, else told plainly."""
+"""A failing baseline: it is asked once more, replaced where a flag allows, else reported."""
 
 import socket
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ def deaf() -> Iterator[str]:
 def models(full: ScriptedUpstream, int8: ScriptedUpstream, deaf: str) -> dict[str, Any]:
     pinned = [{"kind": "key", "subject": "vip", "variant": "int8"}]
     everything = {"name": "everything", "match": {}}
-    to_int8 = {"name": "to-int8", "match": {"tenants": ["somebody"]}, "variant": "int8"}
+    to_int8 = {"name": "to-int8", "match": {"tenants": ["pinned-tenant"]}, "variant": "int8"}
     unreachable = model(full, int8)
     unreachable["variants"]["full"] = {"url": deaf}
     return {

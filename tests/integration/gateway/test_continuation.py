@@ -1,4 +1,4 @@
-"""A stream whose engine dies in the middle goes on, word for word, on the baseline."""
+"""Continuation: a stream whose engine dies goes on, word for word, on the baseline."""
 
 import contextlib
 import json

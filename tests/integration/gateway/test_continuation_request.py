@@ -1,4 +1,4 @@
-"""What is asked of the baseline to continue a stream, and what is counted."""
+"""The request that continues a stream on the baseline, and the tokens that are counted."""
 
 import json
 from typing import Any
@@ -59,7 +59,7 @@ def test_completion_continuation_asks_for_the_rest_of_the_text(
 
 
 def without_usage(asked: dict[str, Any]) -> dict[str, Any]:
-    """The request without what the gateway may ask for to count tokens."""
+    """The request without the fields that the gateway may add to count tokens."""
     asked.pop("stream_options", None)
     return asked
 

@@ -1,4 +1,4 @@
-"""A client that goes away takes its engine's work with it; one that reads slowly holds it up."""
+"""Disconnects: the engine stops when its client goes away, and no connection is reused wrongly."""
 
 import socket
 import struct

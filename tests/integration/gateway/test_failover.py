@@ -1,4 +1,4 @@
-"""A candidate that fails before its client has seen anything: the baseline answers instead."""
+"""Failover: the baseline answers for a candidate that fails before its client has seen anything."""
 
 from typing import Any
 

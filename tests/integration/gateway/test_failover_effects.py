@@ -1,4 +1,4 @@
-"""What a failover leaves as it was, what it counts, and what is none."""
+"""Effects of a failover: the request is unchanged, failures are counted, errors are no failover."""
 
 from typing import Any
 

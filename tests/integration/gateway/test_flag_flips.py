@@ -1,4 +1,4 @@
-"""Flags change while requests flow: none fails, and each follows the table that it names."""
+"""Flag changes under load: no request fails, and each follows the table that it names."""
 
 import asyncio
 import itertools
@@ -51,7 +51,7 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
 
 @dataclass(frozen=True)
 class Observed:
-    """One request and what the gateway said of it."""
+    """One request and the headers with which the gateway answered it."""
 
     headers: dict[str, str]
     body: bytes
@@ -101,7 +101,7 @@ def gateways(
 
 @pytest.fixture(scope="module")
 def observed(control: ControlProcess, gateways: list[GatewayProcess]) -> list[Observed]:
-    """What happened while the flags were flipped."""
+    """All requests made while the flags were flipped."""
     return asyncio.run(flip_while_asking(control, gateways))
 
 
@@ -182,7 +182,7 @@ def request_number(number: int) -> tuple[dict[str, str], bytes]:
 
 
 def replayed(item: Observed, table: Snapshot) -> tuple[str, str]:
-    """Variant and reason by the table alone, as anybody can compute them later."""
+    """Variant and reason recomputed from the table alone."""
     compiled = compile_model("demo", table.models["demo"])
     features = RequestFeatures.of(json.loads(item.body))
     context = Context(
@@ -242,7 +242,7 @@ def test_epochs_never_go_back_on_one_connection(
 
 
 def is_plain_split(table: Snapshot, share: float) -> bool:
-    """Whether nothing takes shares away; else only the others would be told SPLIT."""
+    """Whether nothing takes shares away; otherwise only some requests report SPLIT."""
     flag = table.models["demo"].flag
     return flag.split == {"int8": share} and not flag.blocked
 

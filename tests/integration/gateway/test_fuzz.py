@@ -1,4 +1,4 @@
-"""Whatever a client sends, in whatever pieces: the gateway lives and leaves no one hanging."""
+"""Random bytes in random pieces: the gateway lives and answers or closes every connection."""
 
 import contextlib
 import re
@@ -65,7 +65,7 @@ def limits() -> dict[str, Any]:
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """One to three requests, cut, doubled and spiced."""
+    """One to three requests with bytes removed, repeated and inserted."""
     data = b"".join(draw(st.lists(st.sampled_from(VALID), min_size=1, max_size=3)))
     for _ in range(draw(st.integers(0, 4))):
         at = draw(st.integers(0, len(data)))
@@ -94,7 +94,7 @@ def in_pieces(draw: st.DrawFn, what: st.SearchStrategy[bytes]) -> list[bytes]:
 
 
 def talk(gateway: GatewayProcess, connections: list[list[bytes]]) -> list[bytes]:
-    """Send the pieces of all connections in turn; what each got until it was closed."""
+    """Send the pieces of all connections in turn; returns what each got until it was closed."""
     clients = [gateway.connect(timeout=20 * SOON) for _ in connections]
     try:
         for turn in range(max(map(len, connections))):

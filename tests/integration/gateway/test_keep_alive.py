@@ -1,4 +1,4 @@
-"""Connections are used again on both sides, and closed when either side says so."""
+"""Keep-alive: connections are reused on both sides and closed when either side asks for it."""
 
 import contextlib
 

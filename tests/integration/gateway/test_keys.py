@@ -1,4 +1,4 @@
-"""Who may call, how often, and who may choose a variant."""
+"""API keys: access, limits of tenants, and the right to choose a variant."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +36,7 @@ def bearer(key: str) -> dict[str, str]:
 UNKNOWN = {
     "none": {},
     "empty": {"authorization": ""},
-    "unknown": bearer("nobody"),
+    "unknown": bearer("unknown-key"),
     "prefix": bearer("acme-ke"),
     "longer": bearer("acme-keyx"),
     "capitals": bearer("ACME-KEY"),
@@ -86,7 +86,7 @@ def test_two_authorization_headers_are_refused(
     gateway: GatewayProcess, full: ScriptedUpstream
 ) -> None:
     head = (
-        f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer nobody\r\n"
+        f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer unknown-key\r\n"
         "authorization: Bearer acme-key\r\n"
     )
     body = dumps(chat())
@@ -145,7 +145,9 @@ def assert_limited(response: RawResponse) -> int:
 
 
 @pytest.fixture
-def held(gateway: GatewayProcess, full: ScriptedUpstream) -> Iterator[tuple[RawClient, Any]]:
+def waiting_request(
+    gateway: GatewayProcess, full: ScriptedUpstream
+) -> Iterator[tuple[RawClient, Any]]:
     """A request of the tenant `single` that waits at a gate."""
     gate = full.gate()
     full.next(engine(FULL, gate=gate))
@@ -159,21 +161,21 @@ def held(gateway: GatewayProcess, full: ScriptedUpstream) -> Iterator[tuple[RawC
 
 @pytest.mark.parametrize("key", ["single-key", "single-other-key"])
 def test_tenant_over_its_concurrency_is_refused(
-    gateway: GatewayProcess, held: tuple[RawClient, Any], key: str
+    gateway: GatewayProcess, waiting_request: tuple[RawClient, Any], key: str
 ) -> None:
     assert_limited(gateway.post(CHAT, chat(), bearer(key)))
 
 
 def test_tenant_over_its_concurrency_does_not_touch_others(
-    gateway: GatewayProcess, held: tuple[RawClient, Any]
+    gateway: GatewayProcess, waiting_request: tuple[RawClient, Any]
 ) -> None:
     assert gateway.post(CHAT, chat(), bearer("acme-key")).status == 200
 
 
 def test_place_is_free_again_after_the_answer(
-    gateway: GatewayProcess, held: tuple[RawClient, Any]
+    gateway: GatewayProcess, waiting_request: tuple[RawClient, Any]
 ) -> None:
-    client, gate = held
+    client, gate = waiting_request
     gate.open()
     assert client.read_response().status == 200
     assert gateway.post(CHAT, chat(), bearer("single-key")).status == 200
@@ -190,16 +192,16 @@ def test_place_is_free_again_when_the_client_goes_away(
 
 
 def test_place_is_free_again_after_a_refused_body(gateway: GatewayProcess) -> None:
-    for body in (b"{", dumps({"model": "nobody"}), b"[]", dumps(chat())):
+    for body in (b"{", dumps({"model": "unknown"}), b"[]", dumps(chat())):
         response = gateway.post(CHAT, body, bearer("single-key"))
         assert response.status != 429
     assert response.status == 200
 
 
 def test_refused_concurrency_does_not_use_a_place(
-    gateway: GatewayProcess, held: tuple[RawClient, Any]
+    gateway: GatewayProcess, waiting_request: tuple[RawClient, Any]
 ) -> None:
-    client, gate = held
+    client, gate = waiting_request
     for _ in range(3):
         assert_limited(gateway.post(CHAT, chat(), bearer("single-key")))
     gate.open()

@@ -1,4 +1,4 @@
-"""How much a client may send, and how slowly."""
+"""Limits on the size and the speed of what a client sends."""
 
 import contextlib
 import time
@@ -33,7 +33,7 @@ def limits() -> dict[str, Any]:
 
 
 def body_of(size: int) -> bytes:
-    """A valid request of exactly so many bytes."""
+    """A valid request of exactly the given number of bytes."""
     missing = size - len(dumps(chat(user="")))
     return dumps(chat(user="u" * missing))
 

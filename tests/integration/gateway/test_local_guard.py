@@ -1,4 +1,4 @@
-"""A gateway by itself takes a candidate out of service that fails, with nobody to tell it so."""
+"""The local guard: a gateway without control process takes a failing candidate out of service."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The log is JSON lines and holds nothing that clients or models said."""
+"""The log: JSON lines that hold no text of clients or models."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""MirrorFrame requests: what the client gets, what the comparator gets, and what neither does."""
+"""Mirrored requests: the bytes of the client, the frames of the comparator, and the sheds."""
 
 import itertools
 import json

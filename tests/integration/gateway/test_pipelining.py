@@ -1,4 +1,4 @@
-"""Requests sent before the answers to earlier ones: answered one by one, in order."""
+"""Pipelining: requests sent before earlier answers are answered one by one, in order."""
 
 import pytest
 

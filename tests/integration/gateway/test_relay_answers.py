@@ -1,4 +1,4 @@
-"""An answer reaches the client as the engine gave it: status, headers, every byte of the body."""
+"""Relay of answers: the client gets the engine's status, headers and every byte of the body."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A request reaches the engine as the client wrote it, less what is not for the engine."""
+"""Relay of requests: the engine gets the client's request without the headers not meant for it."""
 
 import json
 from typing import Any

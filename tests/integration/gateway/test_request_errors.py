@@ -1,4 +1,4 @@
-"""What the gateway refuses by itself: bodies that make no sense, models that do not exist."""
+"""Requests that the gateway refuses itself: malformed bodies and unknown models."""
 
 import json
 from typing import Any
@@ -74,7 +74,7 @@ def test_model_that_is_missing_is_refused(gateway: GatewayProcess) -> None:
 
 @pytest.mark.parametrize(
     "model",
-    ["nobody", "Demo", "demo ", "demo\0", "../demo", "a\r\nset-cookie: x=1", "🌊", "x" * 9000],
+    ["unknown", "Demo", "demo ", "demo\0", "../demo", "a\r\nset-cookie: x=1", "🌊", "x" * 9000],
     ids=ascii,
 )
 def test_unknown_model_is_refused_with_the_known_names(

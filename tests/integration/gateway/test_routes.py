@@ -1,4 +1,4 @@
-"""What answers where: the model list, health, metrics, and nothing else."""
+"""Routes of both ports: the model list, health and metrics; every other path is refused."""
 
 import json
 
@@ -57,7 +57,7 @@ def test_model_card_answers_for_one_name(gateway: GatewayProcess) -> None:
 
 
 def test_model_card_refuses_an_unknown_name(gateway: GatewayProcess) -> None:
-    response = gateway.get("/v1/models/nobody")
+    response = gateway.get("/v1/models/unknown")
     assert (response.status, response.error["code"]) == (404, "model_not_found")
 
 

@@ -1,4 +1,4 @@
-"""SIGTERM: nothing new comes in, what is under way ends well, exit status 0."""
+"""SIGTERM: no new connection is taken, requests under way end well, the exit status is 0."""
 
 import signal
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ SOON = 5.0
 
 @pytest.fixture
 def mortal(settings: dict[str, Any], tmp_path: Path) -> Iterator[GatewayProcess]:
-    """A gateway of this one test."""
+    """A gateway of its own, which the test may end."""
     with GatewayProcess(settings, tmp_path) as process:
         yield process
 

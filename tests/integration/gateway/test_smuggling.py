@@ -1,4 +1,4 @@
-"""Requests that two HTTP parsers in a row may read in two ways: refused, and nothing runs."""
+"""Request smuggling: heads that two HTTP parsers may read differently are refused and not run."""
 
 import pytest
 

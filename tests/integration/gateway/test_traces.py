@@ -1,4 +1,4 @@
-"""The gateway's spans, as a collector gets them from the real process."""
+"""Spans of a real gateway process, as an OpenTelemetry collector gets them."""
 
 import re
 import time
@@ -53,8 +53,8 @@ def say(gateway: GatewayProcess, name: str, body: object, path: str = CHAT, **he
     gateway.post(path, body, {"x-request-id": name, **headers})
 
 
-class Told:
-    """What a module's requests came to, each by its request id."""
+class TracedRequests:
+    """The spans of all requests of this module, by request id."""
 
     def __init__(self, spans: list[Received], sent: dict[str, list[dict[str, str]]]) -> None:
         self.spans = spans
@@ -78,10 +78,10 @@ REQUESTS = (
 
 
 @pytest.fixture(scope="module")
-def told(
+def traced(
     gateway: GatewayProcess, collector: Collector, full: ScriptedUpstream, int8: ScriptedUpstream
-) -> Told:
-    """Everything that a request can meet, once."""
+) -> TracedRequests:
+    """One request for each case in this module."""
     say(gateway, "plain", chat())
     say(gateway, "continued-trace", chat(), traceparent=SAMPLED, tracestate=STATE)
     say(gateway, "malformed", chat(), traceparent=f"{SAMPLED}-x", tracestate=STATE)
@@ -92,7 +92,7 @@ def told(
     say(gateway, "failover", chat("demo-candidate"))
     int8.next(dying_stream(INT8, after_events=3))
     say(gateway, "continuation", chat("demo-candidate", stream=True))
-    say(gateway, "unknown-model", chat("nobody-knows-it"))
+    say(gateway, "unknown-model", chat("unknown-to-all"))
     full.next(dying_stream(FULL, after_events=3))
     with gateway.connect() as client:
         body = request_for(COMPLETIONS, stream=True, n=2)
@@ -112,12 +112,12 @@ def told(
     for request in (*full.requests, *int8.requests):
         headers = dict(request.headers)
         sent.setdefault(headers.get("x-request-id", ""), []).append(headers)
-    return Told(spans, sent)
+    return TracedRequests(spans, sent)
 
 
-def test_a_request_and_its_attempt_are_parent_and_child(told: Told) -> None:
-    request = told.request("plain")
-    (attempt,) = told.attempts("plain")
+def test_a_request_and_its_attempt_are_parent_and_child(traced: TracedRequests) -> None:
+    request = traced.request("plain")
+    (attempt,) = traced.attempts("plain")
     assert (request.name, request.kind, request.parent_id) == ("chat demo", "server", "")
     assert (attempt.name, attempt.kind) == ("attempt full", "client")
     assert attempt.trace_id == request.trace_id
@@ -125,8 +125,10 @@ def test_a_request_and_its_attempt_are_parent_and_child(told: Told) -> None:
     assert 0 < request.ended_ns - request.began_ns < 5e9
 
 
-def test_a_requests_attributes_say_what_was_decided_and_what_came_of_it(told: Told) -> None:
-    request = told.request("plain")
+def test_a_requests_attributes_say_what_was_decided_and_what_came_of_it(
+    traced: TracedRequests,
+) -> None:
+    request = traced.request("plain")
     about = request.attributes
     assert about["gen_ai.operation.name"] == "chat"
     assert about["gen_ai.request.model"] == "demo"
@@ -143,8 +145,8 @@ def test_a_requests_attributes_say_what_was_decided_and_what_came_of_it(told: To
     assert not request.is_error
 
 
-def test_the_resource_says_which_process_it_was(told: Told) -> None:
-    resource = told.request("plain").resource
+def test_the_resource_says_which_process_it_was(traced: TracedRequests) -> None:
+    resource = traced.request("plain").resource
     assert resource["service.name"] == "penumbra-gateway"
     assert resource["service.namespace"] == "penumbra"
     assert resource["service.instance.id"] == "gateway-0"
@@ -152,28 +154,28 @@ def test_the_resource_says_which_process_it_was(told: Told) -> None:
 
 
 def test_the_clients_trace_is_continued_and_the_build_gets_the_attempts_context(
-    told: Told,
+    traced: TracedRequests,
 ) -> None:
-    request = told.request("continued-trace")
-    (attempt,) = told.attempts("continued-trace")
+    request = traced.request("continued-trace")
+    (attempt,) = traced.attempts("continued-trace")
     assert (request.trace_id, request.parent_id) == (TRACE, PARENT)
-    (sent,) = told.sent["continued-trace"]
+    (sent,) = traced.sent["continued-trace"]
     assert sent["traceparent"] == f"00-{TRACE}-{attempt.span_id}-01"
     assert sent["tracestate"] == STATE
 
 
-def test_a_malformed_context_is_ignored_with_its_state(told: Told) -> None:
-    request = told.request("malformed")
+def test_a_malformed_context_is_ignored_with_its_state(traced: TracedRequests) -> None:
+    request = traced.request("malformed")
     assert request.parent_id == ""
     assert request.trace_id != TRACE
-    (sent,) = told.sent["malformed"]
+    (sent,) = traced.sent["malformed"]
     assert sent["traceparent"].split("-")[1] == request.trace_id
     assert "tracestate" not in sent
 
 
-def test_a_failover_is_two_attempts_and_an_event(told: Told) -> None:
-    request = told.request("failover")
-    first, second = told.attempts("failover")
+def test_a_failover_is_two_attempts_and_an_event(traced: TracedRequests) -> None:
+    request = traced.request("failover")
+    first, second = traced.attempts("failover")
     assert [first.attributes["penumbra.outcome"], second.attributes["penumbra.outcome"]] == [
         "refused",
         "ok",
@@ -187,13 +189,13 @@ def test_a_failover_is_two_attempts_and_an_event(told: Told) -> None:
     }
     assert request.attributes["penumbra.failover"] == "refused"
     assert request.attributes["penumbra.variant"] == "full"
-    contexts = [headers["traceparent"].split("-")[2] for headers in told.sent["failover"]]
+    contexts = [headers["traceparent"].split("-")[2] for headers in traced.sent["failover"]]
     assert set(contexts) == {first.span_id, second.span_id}
 
 
-def test_a_continued_stream_is_two_attempts_and_an_event(told: Told) -> None:
-    request = told.request("continuation")
-    first, second = told.attempts("continuation")
+def test_a_continued_stream_is_two_attempts_and_an_event(traced: TracedRequests) -> None:
+    request = traced.request("continuation")
+    first, second = traced.attempts("continuation")
     assert first.attributes["penumbra.outcome"] == "died"
     assert second.attributes["penumbra.is_continuation"] is True
     assert second.attributes["penumbra.outcome"] == "ok"
@@ -202,47 +204,49 @@ def test_a_continued_stream_is_two_attempts_and_an_event(told: Told) -> None:
     assert not request.is_error
 
 
-def test_a_refused_request_has_the_code_and_nothing_that_the_client_wrote(told: Told) -> None:
-    request = told.request("unknown-model")
+def test_a_refused_request_has_the_code_and_nothing_that_the_client_wrote(
+    traced: TracedRequests,
+) -> None:
+    request = traced.request("unknown-model")
     assert request.name == "chat"
     assert request.attributes["error.type"] == "model_not_found"
     assert request.attributes["http.response.status_code"] == 404
     assert not request.is_error  # the client's fault
-    assert told.attempts("unknown-model") == []
-    assert not any("nobody-knows-it" in str(span) for span in told.spans)
+    assert traced.attempts("unknown-model") == []
+    assert not any("unknown-to-all" in str(span) for span in traced.spans)
 
 
-def test_a_stream_that_is_given_up_is_an_error(told: Told) -> None:
-    request = told.request("broken")
+def test_a_stream_that_is_given_up_is_an_error(traced: TracedRequests) -> None:
+    request = traced.request("broken")
     assert request.attributes["error.type"] == "broken_off"
     assert request.is_error
-    assert told.attempts("broken")[0].attributes["penumbra.outcome"] == "died"
+    assert traced.attempts("broken")[0].attributes["penumbra.outcome"] == "died"
 
 
-def test_a_client_that_went_away_is_said_and_is_no_error(told: Told) -> None:
-    request = told.request("gone")
+def test_a_client_that_went_away_is_recorded_and_is_no_error(traced: TracedRequests) -> None:
+    request = traced.request("gone")
     assert request.attributes["error.type"] == "client_gone"
     assert "http.response.status_code" not in request.attributes
-    assert told.attempts("gone")[0].attributes["penumbra.outcome"] == "client_gone"
+    assert traced.attempts("gone")[0].attributes["penumbra.outcome"] == "client_gone"
     assert not request.is_error
 
 
-def test_an_engines_500_makes_the_request_an_error(told: Told) -> None:
-    assert told.request("error").attributes["http.response.status_code"] == 500
-    assert told.request("error").is_error
+def test_an_engines_500_makes_the_request_an_error(traced: TracedRequests) -> None:
+    assert traced.request("error").attributes["http.response.status_code"] == 500
+    assert traced.request("error").is_error
 
 
 @pytest.mark.parametrize("route", HOT_ROUTES)
-def test_each_hot_route_has_an_operation(told: Told, route: str) -> None:
-    request = told.request(f"route{route}")
+def test_each_hot_route_has_an_operation(traced: TracedRequests, route: str) -> None:
+    request = traced.request(f"route{route}")
     assert request.attributes["http.route"] == route
     assert request.name == f"{request.attributes['gen_ai.operation.name']} demo"
 
 
-def test_spans_are_those_of_the_registry(told: Told) -> None:
-    for span in told.spans:
+def test_spans_are_those_of_the_registry(traced: TracedRequests) -> None:
+    for span in traced.spans:
         check(span)
-    assert unseen(Process.GATEWAY, told.spans) == set()
+    assert unseen(Process.GATEWAY, traced.spans) == set()
 
 
 @contextmanager
@@ -263,7 +267,9 @@ def test_an_unsampled_request_passes_its_context_on_as_it_came(
         say(process, "none", chat())
         say(process, "malformed-unsampled", chat(), traceparent="x", tracestate=STATE)
         say(process, "sampled-by-parent", chat(), traceparent=SAMPLED)
-    sent = {dict(one.headers)["x-request-id"]: dict(one.headers) for one in full.requests}
+    sent = {
+        dict(request.headers)["x-request-id"]: dict(request.headers) for request in full.requests
+    }
     assert sent["unsampled"]["traceparent"] == UNSAMPLED
     assert sent["unsampled"]["tracestate"] == STATE
     assert "traceparent" not in sent["none"]
@@ -273,7 +279,7 @@ def test_an_unsampled_request_passes_its_context_on_as_it_came(
     assert not ids & {"unsampled", "none", "malformed-unsampled"}
 
 
-def test_only_the_latest_names_if_they_are_asked_for(
+def test_only_the_latest_names_are_sent_if_asked_for(
     settings: dict[str, Any], tmp_path: Path, full: ScriptedUpstream
 ) -> None:
     del full

@@ -1,4 +1,4 @@
-"""Streams that text alone cannot continue, and continuations that fail: the client is told."""
+"""Streams that cannot be continued, and continuations that fail, end in an error event."""
 
 import json
 from typing import Any
@@ -42,7 +42,7 @@ def models(full: ScriptedUpstream, int8: ScriptedUpstream) -> dict[str, Any]:
 
 
 def read_broken_stream(gateway: GatewayProcess, path: str, body: object) -> list[bytes]:
-    """The events of a stream that must end with its connection, the last one an error."""
+    """Read a stream that must end with its connection, its last event an error."""
     with gateway.connect() as client:
         client.send_request(path, json.dumps(body).encode())
         head = client.read_head()

@@ -1,4 +1,4 @@
-"""What an engine's bytes can do to the next client: nothing."""
+"""Framing of answers: an engine's bytes never reach the next client."""
 
 import pytest
 

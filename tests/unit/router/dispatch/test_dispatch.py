@@ -1,4 +1,4 @@
-"""Dispatch over fake upstreams: what the client gets when builds misbehave."""
+"""Dispatch over fake upstreams: the answer that a client gets when builds misbehave."""
 
 import asyncio
 import json

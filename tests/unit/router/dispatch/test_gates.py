@@ -1,4 +1,4 @@
-"""A candidate that is taken out of service: what may not start any more, and what moves."""
+"""A candidate taken out of service: no attempt starts at it, and its requests move."""
 
 import asyncio
 import json
@@ -122,7 +122,7 @@ def test_a_candidate_that_is_gone_from_the_table_is_shut() -> None:
     assert other.is_shut
 
 
-def test_a_gate_is_one_object_and_opens_again() -> None:
+def test_a_gate_stays_one_object_and_opens_again() -> None:
     gates = TrafficGates()
     gate = gates.of("demo", "int8")
     gates.apply({"demo": model(blocked=("int8",))})

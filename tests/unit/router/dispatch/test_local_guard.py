@@ -14,16 +14,16 @@ ENOUGH = 50
 
 
 class Scene:
-    """A guard with a clock, and what it reported."""
+    """A guard with a clock, and its reports."""
 
     def __init__(self) -> None:
         self.now = 0.0
         self.trips = 0
         self.outbox = ObservationOutbox("gateway-0", "life-1")
         clocks = Clocks(lambda: self.now, lambda: 1_000.0)
-        self.guard = LocalGuard(self.outbox, clocks, self._tripped)
+        self.guard = LocalGuard(self.outbox, clocks, self._count_trip)
 
-    def _tripped(self) -> None:
+    def _count_trip(self) -> None:
         self.trips += 1
 
     def apply(self, *, run: str = "run-1", flag: Flag | None = None, **fields: Any) -> None:
@@ -70,7 +70,7 @@ def scene() -> Scene:
     return made
 
 
-def test_nobody_looks_on_where_nothing_is_watched() -> None:
+def test_a_model_without_a_watch_has_no_watches() -> None:
     scene = Scene()
     plain = model()
     scene.guard.apply(Snapshot(epoch=1, models={"demo": plain}))
@@ -89,7 +89,9 @@ def test_every_attempt_is_counted_by_slice(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("outcome", [Outcome.CLIENT_GONE, Outcome.ROLLED_BACK])
-def test_what_others_ended_is_not_counted(scene: Scene, outcome: Outcome) -> None:
+def test_an_attempt_ended_by_client_or_rollback_is_not_counted(
+    scene: Scene, outcome: Outcome
+) -> None:
     scene.end(outcome, 100)
     assert scene.outbox.is_empty
 
@@ -110,7 +112,7 @@ def test_a_candidate_that_seldom_fails_stays(scene: Scene) -> None:
     assert scene.guarded() is scene.model
 
 
-def test_it_stays_out_through_new_tables_until_the_run_changes(scene: Scene) -> None:
+def test_a_tripped_candidate_stays_out_until_the_run_changes(scene: Scene) -> None:
     scene.end(Outcome.DIED, 10)
     scene.apply()
     assert scene.guarded().flag.blocked == ("int8",)
@@ -161,7 +163,7 @@ def test_a_slice_is_compared_with_itself_where_it_can_be(scene: Scene) -> None:
     )
 
 
-def test_what_the_baseline_took_long_ago_counts_no_more(scene: Scene) -> None:
+def test_old_latencies_of_the_baseline_are_forgotten(scene: Scene) -> None:
     scene.baseline_takes(1.0)
     scene.now = 1_000.0
     scene.candidate_takes(100.0)

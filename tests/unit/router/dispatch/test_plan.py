@@ -47,7 +47,7 @@ def test_only_a_candidate_with_a_live_share_stands_in(
     assert live_candidates(model(**flag), "greek") == expected
 
 
-def test_nobody_stands_in_without_a_fresh_lease() -> None:
+def test_no_candidate_stands_in_without_a_fresh_lease() -> None:
     flagged = model(split={"int8": 50})
     order = plan(Decision("full", Reason.LEASE_EXPIRED), flagged, "other", is_lease_fresh=False)
     assert order.attempts == ("full", "full")

@@ -21,13 +21,13 @@ def test_a_key_identifies_its_tenant() -> None:
 @pytest.mark.parametrize(
     "header", [None, b"", b"Bearer", b"Bearer k2", b"Basic k1", b"k1", b"\xff"]
 )
-def test_anything_else_is_refused(header: bytes | None) -> None:
+def test_an_unknown_or_malformed_key_is_refused(header: bytes | None) -> None:
     ring = KeyRing([KeySettings(tenant="acme", sha256=digest("k1"))], 1)
     with pytest.raises(InvalidKey):
         ring.identify(header)
 
 
-def test_without_keys_everybody_is_anonymous_and_may_pin() -> None:
+def test_without_keys_every_caller_is_anonymous_and_may_pin() -> None:
     caller = KeyRing([], 1).identify(None)
     assert (caller.tenant.name, caller.may_pin) == ("anonymous", True)
 

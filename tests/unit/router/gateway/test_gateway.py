@@ -1,4 +1,4 @@
-"""A gateway without sockets: what a table does to it that cannot be put into force."""
+"""A gateway without sockets: a table that cannot be put into force changes nothing."""
 
 import pytest
 
@@ -34,6 +34,6 @@ def test_a_table_that_cannot_be_put_into_force_changes_nothing() -> None:
     assert gateway._models["demo"].snapshot.flag.blocked == ("int8",)
     with pytest.raises(ValueError, match="no such thing"):
         gateway.apply(table(2, run="run-2", url="ftp://nowhere"))
-    # Whatever comes next for the run that goes on, what was seen of it still counts.
+    # The run goes on, so its observations still count.
     gateway.apply(table(3))
     assert gateway._models["demo"].snapshot.flag.blocked == ("int8",)

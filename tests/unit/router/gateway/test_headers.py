@@ -4,12 +4,12 @@ from penumbra.router.gateway.headers import answer_head, is_valid_request_id, up
 
 
 @pytest.mark.parametrize("value", [b"a", b"x" * 128, b"req-1:2/3"])
-def test_usable_request_ids(value: bytes) -> None:
+def test_a_usable_request_id_is_valid(value: bytes) -> None:
     assert is_valid_request_id(value)
 
 
 @pytest.mark.parametrize("value", [b"", b"x" * 129, b"a b", b"a\tb", b"\xc3\xa9", b"a\x00"])
-def test_unusable_request_ids(value: bytes) -> None:
+def test_an_unusable_request_id_is_not_valid(value: bytes) -> None:
     assert not is_valid_request_id(value)
 
 

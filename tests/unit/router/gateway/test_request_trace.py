@@ -1,4 +1,4 @@
-"""The trace of one request over upstreams in memory: what its attempts came to."""
+"""The trace of one request over upstreams in memory: its span and those of its attempts."""
 
 import itertools
 import json
@@ -31,20 +31,20 @@ CHAT = b"/v1/chat/completions"
 TRACEPARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-class Watching:
-    """A watch of a variant; keeps what it is told."""
+class ListingWatch:
+    """A watch of a variant that lists its calls."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, str]] = []
+        self.calls: list[tuple[str, str]] = []
 
     def record_end(self, slice_name: str, outcome: Outcome) -> None:
-        self.told.append(("ended", outcome.value))
+        self.calls.append(("ended", outcome.value))
 
     def record_first_byte(self, slice_name: str, seconds: float) -> None:
-        self.told.append(("first_byte", slice_name))
+        self.calls.append(("first_byte", slice_name))
 
     def record_pace(self, slice_name: str, seconds: float) -> None:
-        self.told.append(("piece", slice_name))
+        self.calls.append(("piece", slice_name))
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Traced:
 
         gateway = Gateway(GatewaySettings(snapshot=table(7)), lambda: 0.0, connect)
         model = gateway._models["demo"]
-        self.watch = model.attempts["int8"].watch = Watching()
+        self.watch = model.attempts["int8"].watch = ListingWatch()
         self.tracer = Tracer(1.0, self.spans.append, lambda: float(next(self.ticks)), lambda: 0)
         headers = {b"traceparent": TRACEPARENT, b"tracestate": b"v=1"}
         self.incoming = IncomingRequest(CHAT, headers, b"", b"r1")
@@ -88,7 +88,7 @@ class Traced:
         self.request = request
 
     def end(self, error: str | None = None) -> tuple[Span, list[Span]]:
-        """Its span, and those of its attempts."""
+        """Finish the trace; returns the request's span and those of its attempts."""
         self.trace.answer(self.client.status)
         self.trace.finish(self.dispatch, error)
         (root,) = [span for span in self.spans if span.kind is SpanKind.SERVER]
@@ -97,7 +97,7 @@ class Traced:
         return root, attempts
 
     def sent(self) -> Iterator[str]:
-        """The contexts that builds got."""
+        """The trace contexts that builds got."""
         for upstream in self.upstreams.values():
             for request in upstream.requests:
                 lines = request.headers.decode().split("\r\n")
@@ -112,7 +112,7 @@ def names(span: Span) -> list[str]:
     return [event.name for event in span.happenings]
 
 
-async def test_a_sampled_request_gives_its_context_up_to_its_attempts() -> None:
+async def test_a_sampled_requests_context_is_replaced_by_its_attempts() -> None:
     traced = Traced(candidate=[whole(GOOD)])
     assert traced.incoming.headers == {b"tracestate": b"v=1"}
     assert traced.timing.trace_id == "0af7651916cd43dd8448eb211c80319c"
@@ -138,7 +138,6 @@ async def test_a_rollback_under_way_is_an_attempt_that_was_rolled_back() -> None
 
 
 async def test_a_stream_that_a_rollback_moves_is_continued() -> None:
-    begun = events(chunk("a"), is_done=False) if False else events(chunk("a"))[:-1]
     begun = [*events(chunk("a"), is_done=False), Hang()]
     traced = Traced(candidate=[begun], baseline=[events(chunk("b"))], is_stream=True)
     traced.dispatch.start()
@@ -176,7 +175,7 @@ async def test_an_engines_4xx_is_no_error_of_the_attempt() -> None:
     assert not root.is_error
 
 
-async def test_a_client_that_goes_ends_the_attempt() -> None:
+async def test_a_client_that_goes_away_ends_the_attempt() -> None:
     traced = Traced(candidate=[(Hang(),)])
     traced.dispatch.start()
     traced.dispatch.abort()
@@ -185,7 +184,7 @@ async def test_a_client_that_goes_ends_the_attempt() -> None:
     assert root.attributes["error.type"] == "client_gone"
 
 
-async def test_the_variants_own_watch_is_told_what_it_would_have_been() -> None:
+async def test_the_variants_own_watch_is_called_as_without_a_trace() -> None:
     traced = Traced(candidate=[whole(GOOD)])
     traced.dispatch.start()
     await traced.client.over.wait()
@@ -193,10 +192,10 @@ async def test_the_variants_own_watch_is_told_what_it_would_have_been() -> None:
     assert watch is not None
     watch.record_first_byte("other", 0.1)
     watch.record_pace("other", 0.1)
-    assert traced.watch.told == [("ended", "ok"), ("first_byte", "other"), ("piece", "other")]
+    assert traced.watch.calls == [("ended", "ok"), ("first_byte", "other"), ("piece", "other")]
 
 
-async def test_what_else_an_upstream_is_asked_goes_past_the_trace() -> None:
+async def test_other_calls_of_an_upstream_are_not_traced() -> None:
     traced = Traced(baseline=[whole({"count": 1})])
     upstream = traced.dispatch._attempts["full"].upstream
     assert await fetch_json(upstream, json_request("/tokenize", {})) == {"count": 1}
