@@ -1,4 +1,4 @@
-"""How long a flag takes from the durable commit to the last gateway.
+"""Time that a flag takes from the durable commit to the last gateway.
 
 Starts the real control process on a SQLite store and real gateway processes, changes one flag again
 and again, one change at a time, and prints a Markdown table:
@@ -36,7 +36,7 @@ FULL, INT8 = "http://127.0.0.1:9", "http://127.0.0.1:10"
 
 @dataclass
 class Figures:
-    """What was measured, in milliseconds."""
+    """Measured times, in milliseconds."""
 
     commit: list[float] = field(default_factory=list)
     propagation: list[float] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Figures:
 
 
 def main() -> int:
-    """Measure, print, and say by the exit status whether the target was met."""
+    """Measure and print; the exit status is 0 if the target was met."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--changes", type=int, default=300)
     parser.add_argument("--gateways", type=int, default=4)
@@ -112,7 +112,7 @@ def _quantile(values: list[float], quantile: float) -> float:
 
 @contextlib.contextmanager
 def _installation(folder: Path, gateways: int) -> Iterator[str]:
-    """The control process and the gateways; gives the control process's address."""
+    """Run the control process and the gateways; yields the control process's address."""
     port, public, *internal = _free_ports(2 + gateways)
     url = f"http://127.0.0.1:{port}"
     model = {"baseline": "full", "variants": {"full": {"url": FULL}, "int8": {"url": INT8}}}
@@ -178,9 +178,9 @@ def _await_gateways(client: httpx.Client, count: int) -> None:
 def _free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in sockets]
 
 
 if __name__ == "__main__":

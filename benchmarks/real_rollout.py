@@ -1,4 +1,4 @@
-"""Rollouts on real engines, long enough to mean something: `make bench-rollout`.
+"""Rollouts on real engines, with enough pairs for a conclusion: `make bench-rollout`.
 
 Starts the demo's builds and a twin of the baseline (the same weights, an engine of its own) through
 `penumbra up`, and compares fresh prompts of all six slices, as the demo's clients ask them:
@@ -43,7 +43,7 @@ View = dict[str, Any]
 
 
 class Admin:
-    """The admin API."""
+    """Client of the admin API."""
 
     def __init__(self, spec: PenumbraSpec) -> None:
         token = StateFolder(spec.state_dir).tokens({})["PENUMBRA_ADMIN_TOKEN"]
@@ -52,12 +52,12 @@ class Admin:
         self._http = httpx.AsyncClient(base_url=spec.control_url, headers=headers, timeout=60)
 
     async def apply(self, spec: RolloutSpec) -> None:
-        """Begin a rollout."""
+        """Start a rollout."""
         body = {"spec": spec.model_dump(mode="json"), "reason": "benchmark"}
         (await self._http.put(self._path, json=body)).raise_for_status()
 
     async def do(self, verb: str, candidate: str) -> None:
-        """Give a verb."""
+        """Act on a rollout: `end`, `rearm`, ..."""
         answer = await self._http.post(
             f"{self._path}/{candidate}/{verb}",
             params={"model": "demo"},
@@ -66,7 +66,7 @@ class Admin:
         answer.raise_for_status()
 
     async def view(self, candidate: str, part: str = "") -> View:
-        """Everything about a rollout."""
+        """View of a rollout, or a part of it."""
         answer = await self._http.get(f"{self._path}/{candidate}{part}", params={"model": "demo"})
         view: View = answer.raise_for_status().json()
         return view
@@ -75,57 +75,60 @@ class Admin:
 async def follow(
     admin: Admin, traffic: Traffic, candidate: str, until: Callable[[View], bool], seconds: float
 ) -> tuple[View, TrafficCounts, float]:
-    """Compare until the rollout is as wanted, or rolled back, or the time is over."""
+    """Send traffic until `until` holds, the rollout is rolled back, or the time is over."""
     began = time.monotonic()
-    traffic.next_tally()
+    traffic.next_counts()
     async with traffic.flowing():
         while True:
             await asyncio.sleep(POLL_SECONDS)
             view = await admin.view(candidate)
             took = time.monotonic() - began
             if view["stage"] == "rolled_back" or until(view) or took > seconds:
-                return view, traffic.next_tally(), took
+                return view, traffic.next_counts(), took
 
 
 def shadow_spec(name: str, candidate: str) -> RolloutSpec:
-    """An example's rollout, for shadow only."""
+    """Spec of an example, with the stage `shadow` only."""
     spec = load_rollout(EXAMPLES / "rollouts" / f"{name}.yaml")
     return spec.model_copy(update={"candidate": candidate, "stages": ("shadow",)})
 
 
-async def long_run(admin: Admin, url: str, candidate: str, options: argparse.Namespace) -> str:
-    """One candidate that must not be rolled back: a row."""
+async def run_good_build(
+    admin: Admin, url: str, candidate: str, options: argparse.Namespace
+) -> str:
+    """Run a candidate that must not be rolled back; returns a table row."""
     await admin.apply(shadow_spec("int8", candidate))
     traffic = Traffic(url, CLIENTS, seed=options.seed)
-    view, tally, took = await follow(
-        admin, traffic, candidate, lambda one: one["pairs"] >= options.pairs, options.seconds
+    view, counts, took = await follow(
+        admin, traffic, candidate, lambda view: view["pairs"] >= options.pairs, options.seconds
     )
     await admin.do("end", candidate)
-    signals = {one["signal"]: one for one in view["signals"]}
+    signals = {signal["signal"]: signal for signal in view["signals"]}
     whole = signals["displacement"]["aggregate"]
     evidence = ", ".join(
-        f"{name} {one['evidence']:.3g} of {one['boundary']:.4g}" for name, one in signals.items()
+        f"{name} {signal['evidence']:.3g} of {signal['boundary']:.4g}"
+        for name, signal in signals.items()
     )
     return (
         f"| {candidate} | {view['pairs']} | {took:.0f} | {view['stage']} | {whole['mean']:.5f} |"
-        f" {evidence} | {', '.join(view['proven']) or 'none'} | {len(tally.errors)} |"
+        f" {evidence} | {', '.join(view['proven']) or 'none'} | {len(counts.errors)} |"
     )
 
 
-async def stopped(admin: Admin, url: str, options: argparse.Namespace) -> list[str]:
-    """The bad build, several times: a row each."""
+async def run_bad_build(admin: Admin, url: str, options: argparse.Namespace) -> list[str]:
+    """Run the bad build several times; returns a table row for each."""
     rows = []
     for number in range(options.repeats):
         await admin.apply(shadow_spec("int2", "int2"))
         if number:
             await admin.do("rearm", "int2")
         traffic = Traffic(url, CLIENTS, seed=options.seed + 100 + number)
-        view, tally, took = await follow(admin, traffic, "int2", lambda _: False, 120)
+        view, counts, took = await follow(admin, traffic, "int2", lambda _: False, 120)
         explained = await admin.view("int2", "/explain")
         culprits = ", ".join(explained["culprits"]) or f"none (most: {explained['suspect']})"
         rows.append(
             f"| {number + 1} | {view['stage']} | {explained['pairs']} | {took:.1f} | {culprits} |"
-            f" {explained['is_reproduced']} | {len(tally.errors)} |"
+            f" {explained['is_reproduced']} | {len(counts.errors)} |"
         )
         sys.stderr.write(rows[-1] + "\n")
     return rows
@@ -133,16 +136,16 @@ async def stopped(admin: Admin, url: str, options: argparse.Namespace) -> list[s
 
 @contextmanager
 def installation() -> Iterator[PenumbraSpec]:
-    """The demo's installation with a twin of the baseline."""
+    """Run the demo's installation with a twin of the baseline."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     prepare(FOLDER / "variants", sys.stderr.write)
     data = yaml.safe_load((EXAMPLES / "demo.yaml").read_text())
     variants = data["models"]["demo"]["variants"]
     variants.pop("int4")
     variants[TWIN] = {"engine": {**variants["full"]["engine"], "threads": "1"}}
-    for one in variants.values():
-        folder = Path(one["engine"]["source"]).name
-        one["engine"]["source"] = str(FOLDER / "variants" / folder)
+    for variant in variants.values():
+        folder = Path(variant["engine"]["source"]).name
+        variant["engine"]["source"] = str(FOLDER / "variants" / folder)
     data["state_dir"] = str(FOLDER / "state")
     config = FOLDER / "penumbra.yaml"
     config.write_text(yaml.safe_dump(data, sort_keys=False))
@@ -160,10 +163,10 @@ def installation() -> Iterator[PenumbraSpec]:
 
 
 async def measure(spec: PenumbraSpec, options: argparse.Namespace) -> str:
-    """Everything, as Markdown."""
+    """Run all rollouts; returns Markdown tables."""
     admin, url = Admin(spec), f"http://{spec.gateway.host}:{spec.gateway.port}"
-    bad = await stopped(admin, url, options)
-    good = [await long_run(admin, url, name, options) for name in (TWIN, "int8")]
+    bad = await run_bad_build(admin, url, options)
+    good = [await run_good_build(admin, url, name, options) for name in (TWIN, "int8")]
     return "\n".join(
         [
             "| candidate | pairs | seconds | stage | displacement | evidence | proven | errors |",
@@ -179,7 +182,7 @@ async def measure(spec: PenumbraSpec, options: argparse.Namespace) -> str:
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=2_000)
     parser.add_argument("--seconds", type=float, default=600.0, help="at most, for each good one")

@@ -1,4 +1,4 @@
-"""How long a rollback takes, from the deciding observation to the last gateway; and what slips by.
+"""Time of a rollback from the deciding observation to the last gateway, and late candidate answers.
 
 Starts the real control process on a SQLite store and real gateway processes under load, with a fake
 engine behind them. A scripted comparator, on the real link, lets a candidate go live, then reports
@@ -57,7 +57,7 @@ WAIT_SECONDS = 20.0
 PAIRS = 40
 CONNECTIONS = 16
 SETTLE_SECONDS = 0.05
-"""For how long requests are watched after each rollback."""
+"""Seconds for which requests are watched after each rollback."""
 SPEC = {
     "model": "demo",
     "candidate": "int8",
@@ -74,7 +74,7 @@ def _now() -> float:
 
 @dataclass
 class Figures:
-    """What was measured; milliseconds."""
+    """Measured times, in milliseconds, and counts of answers."""
 
     to_durable: list[float] = field(default_factory=list)
     to_acknowledged: list[float] = field(default_factory=list)
@@ -83,21 +83,21 @@ class Figures:
     live: int = 0
     """Answers by the candidate."""
     late: int = 0
-    """Of these, of requests that were sent after the last acknowledgement."""
+    """Candidate answers to requests that were sent after the last acknowledgement."""
     errors: int = 0
     counted_late: int = 0
-    """Candidate answers that the gateways themselves saw begin after a rollback was in force."""
+    """Candidate answers that, as the gateways count them, began after a rollback was in force."""
 
 
 class Comparator:
-    """A comparator that observes what it is told to."""
+    """A comparator whose observations the benchmark chooses."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
         self._numbers = itertools.count(1)
         self._seq = itertools.count(1)
         self.table: Any = None
-        self._news = asyncio.Condition()
+        self._changed = asyncio.Condition()
         self._stored = 0
 
     async def listen(self) -> None:
@@ -115,13 +115,13 @@ class Comparator:
                     self._stored = seq
                 case _:
                     raise SystemExit(f"the control process said {text!r} to a comparator")
-            async with self._news:
-                self._news.notify_all()
+            async with self._changed:
+                self._changed.notify_all()
 
     async def until(self, is_so: Any) -> None:
-        """Wait for a table of which something is so."""
-        async with asyncio.timeout(WAIT_SECONDS), self._news:
-            await self._news.wait_for(lambda: self.table is not None and is_so(self.demo))
+        """Wait for a table whose model meets a condition."""
+        async with asyncio.timeout(WAIT_SECONDS), self._changed:
+            await self._changed.wait_for(lambda: self.table is not None and is_so(self.demo))
 
     @property
     def demo(self) -> Any:
@@ -129,7 +129,7 @@ class Comparator:
         return self.table.models["demo"]
 
     async def observe(self, displacement: float) -> None:
-        """Report pairs, observed this moment."""
+        """Report pairs of this displacement, observed now."""
         run = Run("demo", "int8", self.demo.watches[0].run)
         now = _now()
         pairs = tuple(
@@ -140,12 +140,12 @@ class Comparator:
         await self._socket.send(
             encode(Report("bench", f"{os.getpid()}", seq, (RunReport(run, pairs=pairs),)))
         )
-        async with asyncio.timeout(WAIT_SECONDS), self._news:
-            await self._news.wait_for(lambda: self._stored >= seq)
+        async with asyncio.timeout(WAIT_SECONDS), self._changed:
+            await self._changed.wait_for(lambda: self._stored >= seq)
 
 
 class Load:
-    """Clients that ask at an even rate, and remember who answered what they asked when."""
+    """Clients that ask at an even rate, and record the variant that answered each request."""
 
     def __init__(self, port: int, rate: float) -> None:
         self._port = port
@@ -156,7 +156,7 @@ class Load:
         self._answered = asyncio.Condition()
 
     async def has_live(self, count: int) -> None:
-        """Wait for so many answers of the candidate since the last `take`."""
+        """Wait for this many answers of the candidate since the last `take`."""
         async with self._answered:
             await self._answered.wait_for(
                 lambda: sum(variant == "int8" for _, variant in self.asked) >= count
@@ -169,7 +169,7 @@ class Load:
                 group.create_task(self._client(number))
 
     def take(self) -> list[tuple[float, str]]:
-        """What was asked since the last time."""
+        """Take the requests since the last call."""
         asked, self.asked = self.asked, []
         return asked
 
@@ -198,24 +198,24 @@ class Load:
 
 
 class Admin:
-    """The admin API."""
+    """Client of the admin API."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
 
     async def get(self, path: str) -> Any:
-        """GET; the body."""
+        """Get a path; returns the body."""
         answer = await self._client.get(path)
         answer.raise_for_status()
         return answer.json()
 
     async def apply(self) -> None:
-        """Begin the rollout."""
+        """Start the rollout."""
         answer = await self._client.put("/rollouts", json={"spec": SPEC, "reason": "measuring"})
         answer.raise_for_status()
 
     async def rearm(self) -> None:
-        """Begin it again."""
+        """Re-arm the rollout."""
         answer = await self._client.post(
             "/rollouts/int8/rearm", params={"model": "demo"}, json={"reason": "measuring"}
         )
@@ -235,7 +235,7 @@ class Admin:
 
 
 async def measure(admin: Admin, comparator: Comparator, load: Load, rollbacks: int) -> Figures:
-    """Roll back again and again."""
+    """Roll back repeatedly, and measure each rollback."""
     figures = Figures()
     epoch = 0
     await admin.apply()
@@ -243,12 +243,12 @@ async def measure(admin: Admin, comparator: Comparator, load: Load, rollbacks: i
         await comparator.until(lambda demo: demo.watches and not demo.flag.blocked)
         await comparator.observe(0.0)
         await comparator.until(lambda demo: demo.flag.split.get("int8") == 50)
-        await _live(load, figures)
+        await _await_live(load, figures)
         await comparator.observe(1.0)
         last = await admin.last_rollback(epoch)
         epoch = last["epoch"]
         await asyncio.sleep(SETTLE_SECONDS)
-        _count(load, figures, _seconds(last))
+        _count(load, figures, _acknowledged_at(last))
         figures.to_durable.append(last["observed_to_durable_ms"])
         figures.to_acknowledged.append(last["durable_to_acknowledged_ms"])
         figures.whole.append(figures.to_durable[-1] + figures.to_acknowledged[-1])
@@ -257,15 +257,15 @@ async def measure(admin: Admin, comparator: Comparator, load: Load, rollbacks: i
     return figures
 
 
-async def _live(load: Load, figures: Figures) -> None:
-    """Wait until clients get answers of the candidate, by now and in number."""
+async def _await_live(load: Load, figures: Figures) -> None:
+    """Wait until clients get at least five new answers of the candidate."""
     _count(load, figures, float("inf"))
     async with asyncio.timeout(WAIT_SECONDS):
         await load.has_live(5)
 
 
-def _seconds(last: dict[str, Any]) -> float:
-    """When the last gateway acknowledged; Unix seconds."""
+def _acknowledged_at(last: dict[str, Any]) -> float:
+    """Time of the last gateway's acknowledgement; Unix seconds."""
     observed = datetime.fromisoformat(last["observed_at"]).timestamp()
     took: float = last["observed_to_durable_ms"] + last["durable_to_acknowledged_ms"]
     return observed + took / 1000
@@ -281,7 +281,7 @@ def _count(load: Load, figures: Figures, acknowledged_at: float) -> None:
 
 @contextlib.asynccontextmanager
 async def installation(folder: Path, gateways: int) -> AsyncIterator[tuple[str, int, list[int]]]:
-    """Everything started: the control process's address, the gateways' port and internal ports."""
+    """Start all processes; yields the control process's address and the gateways' ports."""
     compile_tools()
     port, public, full, int8, *internal = _free_ports(4 + gateways)
     url = f"http://127.0.0.1:{port}"
@@ -319,7 +319,7 @@ async def installation(folder: Path, gateways: int) -> AsyncIterator[tuple[str, 
 
 
 async def run(rollbacks: int, gateways: int, rate: float) -> Figures:
-    """Start everything, measure, stop everything."""
+    """Start all processes, measure, and stop them."""
     headers = {"authorization": f"Bearer {TOKENS['PENUMBRA_ADMIN_TOKEN']}"}
     token = {"authorization": f"Bearer {TOKENS['PENUMBRA_GATEWAY_TOKEN']}"}
     async with contextlib.AsyncExitStack() as stack:

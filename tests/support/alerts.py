@@ -1,4 +1,4 @@
-"""What Alertmanager sends, as its version 0.25 does."""
+"""Webhook notifications as Alertmanager 0.25 sends them."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def alert(
 
 
 def notification(*alerts: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """A notification of these."""
+    """A notification of some alerts."""
     return {
         "receiver": "penumbra",
         "status": "firing",

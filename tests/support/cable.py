@@ -1,4 +1,4 @@
-"""A TCP cable to a port, which can be cut: what was sent since arrives when it is mended."""
+"""A TCP relay to a port that can be cut; what was sent meanwhile arrives when it is mended."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from tests.support.gateway_process import free_port
 
 
 class Cable:
-    """Carries connections from a port of its own to another one, on its own thread."""
+    """Relays connections from a port of its own to another port, on its own thread."""
 
     def __init__(self, target_port: int) -> None:
         self.port = free_port()
@@ -35,11 +35,11 @@ class Cable:
         self._loop.close()
 
     def cut(self) -> None:
-        """Nothing gets through any more from when this returns, and nobody is told."""
+        """Stop all data when this returns, without closing a connection."""
         self._run(self._set(is_whole=False))
 
     def mend(self) -> None:
-        """Everything gets through again, also what was sent meanwhile."""
+        """Let data through again, also what was sent meanwhile."""
         self._run(self._set(is_whole=True))
 
     async def _set(self, *, is_whole: bool) -> None:
@@ -49,7 +49,7 @@ class Cable:
             self._is_whole.clear()
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._relay, "127.0.0.1", self.port)
 
     async def _close(self) -> None:
         assert self._server is not None
@@ -58,7 +58,7 @@ class Cable:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
 
-    async def _connected(self, near: asyncio.StreamReader, out: asyncio.StreamWriter) -> None:
+    async def _relay(self, near: asyncio.StreamReader, out: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)

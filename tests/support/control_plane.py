@@ -1,4 +1,4 @@
-"""A control plane within the test's process: a store in a folder, gateways that are channels."""
+"""A control plane in the test's process: a store in a folder, and fake gateways."""
 
 import asyncio
 import functools
@@ -38,7 +38,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class TickingClock:
-    """Advances by a second whenever it is looked at."""
+    """Advances by a second at every reading."""
 
     def __init__(self) -> None:
         self._ticks = itertools.count()
@@ -51,7 +51,7 @@ class TickingClock:
 
 
 class FakeGateway:
-    """A gateway at the end of a channel; puts every table into force unless told otherwise."""
+    """A gateway at the end of a channel; applies every table unless told otherwise."""
 
     def __init__(
         self, name: str, *, answers: bool = True, refuses: bool = False, host: str = ""
@@ -113,7 +113,7 @@ class FakeGateway:
 
 
 class HangingGateway(FakeGateway):
-    """Takes its first table, then never gets rid of another message."""
+    """A gateway that takes its first table, then never receives another message."""
 
     async def send(self, text: str) -> None:
         if self.tables:
@@ -182,7 +182,7 @@ def _empty_store() -> bytes:
 
 
 async def turns(count: int = 100) -> None:
-    """Let the event loop turn: whatever its own tasks say to each other is heard by then."""
+    """Let the event loop turn, so that its tasks have handled each other's messages."""
     for _ in range(count):
         await asyncio.sleep(0)
 

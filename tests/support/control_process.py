@@ -1,4 +1,4 @@
-"""The real control process, as `penumbra up` starts it: a configuration in, a log out."""
+"""The real control process, started as `penumbra up` starts it."""
 
 import os
 import signal
@@ -33,9 +33,9 @@ class ControlProcess:
     """One `python -m penumbra.deployments` on a store in `folder`.
 
     Args:
-        folder: For its configuration, its store and its log.
+        folder: Holds its configuration, its store and its log.
         models: As in the configuration.
-        settings: More of its section `control`.
+        settings: More settings of the section `control`.
         environment: More environment variables.
     """
 
@@ -96,11 +96,11 @@ class ControlProcess:
         try:
             eventually(is_ready, timeout=START_SECONDS, what="the control process to be ready")
         except AssertionError:
-            self._process.kill()  # nobody else will
+            self._process.kill()  # the test has no handle to it yet
             raise
 
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run the entry point to its end."""
+        """Run the entry point until it exits."""
         return subprocess.run(
             [
                 sys.executable,
@@ -124,12 +124,12 @@ class ControlProcess:
         return self._process
 
     def kill(self) -> None:
-        """As if the machine had lost it."""
+        """Kill it, as if its machine had failed."""
         self.process.kill()
         self.process.wait(5.0)
 
     def stop(self) -> int:
-        """Ask it to end; its exit status."""
+        """Ask it to end; returns its exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(10.0)
 
@@ -147,7 +147,7 @@ class ControlProcess:
         )
 
     def split(self, share: float, name: str = "demo") -> dict[str, Any]:
-        """Give int8 a share; the answer."""
+        """Give int8 a share; returns the answer."""
         answer = self.post(f"/flags/{name}/split", {"split": {"int8": share}})
         answer.raise_for_status()
         body: dict[str, Any] = answer.json()

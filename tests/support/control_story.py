@@ -1,4 +1,4 @@
-"""A rollout from its beginning to its rollback, told to a whole control process in the test's."""
+"""A rollout from its start to its rollback, in a whole control process inside the test's."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ MODEL = model()
 SLICES = slices_of(MODEL)
 FINGERPRINTS = {"full": "f" * 64, "int8": "8" * 64}
 GATEWAYS = ("gateway-0", "gateway-1@machine-1", "gateway-1@machine-2")
-"""As they are told apart."""
+"""Gateway names as the metrics tell them apart."""
 INT8 = {"model": "demo", "candidate": "int8"}
 SPEC: dict[str, Any] = {
     "model": "demo",
@@ -39,7 +39,7 @@ class Story:
 
     live: Scraped
     view: dict[str, Any]
-    """What the admin API said of int8 at the same moment."""
+    """The admin API's view of int8 at the same moment."""
     over: Scraped
     openmetrics: str
     epoch: int

@@ -1,4 +1,4 @@
-"""Constant traffic that remembers when each request was sent and who answered it."""
+"""Constant traffic that records the time of each request and the variant that answered it."""
 
 import random
 import threading
@@ -15,7 +15,7 @@ _PAUSE_SECONDS = 0.01
 
 @dataclass(frozen=True)
 class Answered:
-    """One request."""
+    """One request and its answer."""
 
     sent_at: float
     """Monotonic seconds."""
@@ -26,20 +26,21 @@ class Answered:
 
 @dataclass
 class Traffic:
-    """All that was answered so far."""
+    """All requests that were answered so far."""
 
     answered: list[Answered] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
 
     def between(self, begin: float, end: float) -> list[Answered]:
-        """What was sent in this time."""
-        return [one for one in list(self.answered) if begin <= one.sent_at < end]
+        """Requests that were sent in this time."""
+        return [request for request in list(self.answered) if begin <= request.sent_at < end]
 
     def await_variant(self, variant: str, after: float, timeout: float = 20.0) -> None:
         """Wait until the variant has answered a request that was sent after a moment."""
         eventually(
             lambda: any(
-                one.variant == variant and one.sent_at > after for one in list(self.answered)
+                request.variant == variant and request.sent_at > after
+                for request in list(self.answered)
             ),
             timeout=timeout,
             what=f"an answer of {variant}",
@@ -49,14 +50,14 @@ class Traffic:
 
 @contextmanager
 def traffic(gateways: Sequence[GatewayProcess], model: str = "demo") -> Iterator[Traffic]:
-    """Many users' requests to each of the gateways, one after another, until the end."""
+    """Send requests of many users to each gateway, one after another, until the end."""
     seen, is_over = Traffic(), threading.Event()
 
-    def send(gateway: GatewayProcess, dice: random.Random) -> None:
+    def send(gateway: GatewayProcess, rng: random.Random) -> None:
         try:
             while not is_over.wait(_PAUSE_SECONDS):
                 sent_at = time.monotonic()
-                user = f"user-{dice.randrange(10_000)}"
+                user = f"user-{rng.randrange(10_000)}"
                 answer = gateway.post(CHAT, chat(model), {"x-user-id": user})
                 variant = answer.header("x-penumbra-variant")
                 reason = answer.header("x-penumbra-reason")

@@ -14,7 +14,7 @@ _USER = "postgres"
 
 
 def find_binaries() -> Path | None:
-    """Where `initdb` and `pg_ctl` are; None if PostgreSQL is not installed."""
+    """Folder of `initdb` and `pg_ctl`; None if PostgreSQL is not installed."""
     found = shutil.which("initdb", path=os.pathsep.join([os.environ["PATH"], *map(str, _FOLDERS)]))
     return Path(found).resolve().parent if found else None
 
@@ -38,7 +38,7 @@ class PostgresServer:
         self._run("pg_ctl", "-w", "-o", options, "-l", str(self._folder / "log"), "start")
 
     def stop(self) -> None:
-        """As after a crash: without a word to its clients."""
+        """Stop at once, as in a crash, without closing connections in order."""
         self._run("pg_ctl", "-w", "-m", "immediate", "stop")
 
     def _run(self, program: str, *arguments: str) -> None:
@@ -54,7 +54,7 @@ class PostgresServer:
 
 @contextmanager
 def postgres_server(binaries: Path) -> Iterator[PostgresServer]:
-    """A running server. Its folder's path is short, as a socket's has to be."""
+    """Run a server. Its folder's path is short, as a socket's has to be."""
     with tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True) as name:
         server = PostgresServer(binaries, Path(name))
         server.start()

@@ -1,4 +1,4 @@
-"""Answers of the admin API about rollouts, made of its own models so that they cannot differ."""
+"""Answers of the admin API about rollouts, built from the API's own models."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -143,7 +143,7 @@ def rolled_back() -> dict[str, Any]:
 
 
 def explained(**more: Any) -> dict[str, Any]:
-    """Why it did, as JSON."""
+    """Explanation of a rollback, as JSON."""
     fields: dict[str, Any] = {
         "model": "demo",
         "candidate": "int2",

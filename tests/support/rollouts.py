@@ -1,4 +1,4 @@
-"""Rollouts, and reports of what was observed of them."""
+"""Rollout specs, and reports of observations, for tests."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -48,14 +48,14 @@ def pairs(
 
 
 def aa_pairs(count: int, displacement: float, *, start: int = 1) -> tuple[Pair, ...]:
-    """The baseline against itself."""
+    """Pairs of the baseline with itself."""
     return tuple(
         pair(number, displacement, arm=Arm.BASELINE) for number in range(start, start + count)
     )
 
 
 class Reporting:
-    """One process that reports: numbers its reports."""
+    """A process that reports; its reports are numbered from 1."""
 
     def __init__(self, source: str = "comparator", process_start_id: str = "life-1") -> None:
         self._source = source
@@ -72,5 +72,5 @@ class Reporting:
 
 
 def in_batches(observed: Sequence[Pair], size: int) -> Iterable[Sequence[Pair]]:
-    """Slices of at most so many."""
+    """Consecutive parts of at most `size` pairs."""
     return (observed[at : at + size] for at in range(0, len(observed), size))

@@ -46,7 +46,7 @@ def snapshot(flag: Flag | None = None, epoch: int = 1) -> Snapshot:
 
 
 def chat(text: str, **fields: Any) -> RequestFeatures:
-    """RequestFeatures of a chat request with one user message."""
+    """Features of a chat request with one user message."""
     return RequestFeatures.of({"messages": [{"role": "user", "content": text}], **fields})
 
 
@@ -101,7 +101,7 @@ matches = st.builds(
 
 @st.composite
 def rules(draw: st.DrawFn, name: str) -> Rule:
-    """A valid rule, apart from what stands before it."""
+    """A rule that is valid if the rules before it allow it."""
     match = draw(matches)
     if draw(st.booleans()):
         return Rule(name=name, match=match, variant=draw(st.sampled_from(VARIANTS)))

@@ -1,4 +1,4 @@
-"""The whole control process within the test's, but for its sockets: API, links, rollouts, guard."""
+"""A whole control process inside the test's, without sockets: API, links, rollouts, guard."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -31,7 +31,7 @@ Labelled = tuple[str, frozenset[tuple[str, str]]]
 
 
 class Scraped:
-    """What one scrape got."""
+    """Values of one scrape."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -73,7 +73,7 @@ class WholePlane:
     reporting: Reporting = field(default_factory=Reporting)
 
     async def connect(self, name: str, host: str = "") -> FakeGateway:
-        """A gateway that puts every table into force."""
+        """Connect a gateway that applies every table."""
         gateway = FakeGateway(name, host=host)
         self._attend(gateway, self.parts.gateways, self.parts.gateway_inbox)
         epoch = self.parts.controller.state.epoch
@@ -82,7 +82,7 @@ class WholePlane:
         return gateway
 
     async def connect_comparator(self, host: str) -> FakeGateway:
-        """A comparator that has answered its first probe."""
+        """Connect a comparator that has answered its first probe."""
         comparator = FakeGateway("comparator", host=host)
         self._attend(comparator, self.parts.comparators, self.parts.comparator_inbox)
         probe = await comparator.hear(Probe)
@@ -91,32 +91,32 @@ class WholePlane:
         return comparator
 
     async def change(self, method: str, path: str, **body: Any) -> Any:
-        """A change by an operator."""
+        """Make a change as an operator."""
         body = {"reason": "test"} | body
         answer = await self.client.request(method, f"/admin/v1{path}", json=body)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
     async def apply(self, spec: dict[str, Any]) -> str:
-        """Begin a rollout; the id of its run."""
+        """Start a rollout; returns the id of its run."""
         answer = await self.change("PUT", "/rollouts", spec=spec)
         run: str = answer["rollout"]["run"]
         return run
 
     async def report(self, run: Run, pairs: Iterable[Pair], **more: Any) -> None:
-        """What was observed of a run."""
+        """Report observations of a run."""
         counts: tuple[Counts, ...] = more.pop("counts", ())
-        one = RunReport(run, pairs=tuple(pairs), counts=counts, **more)
-        await self.parts.rollouts.take(self.reporting.report(one))
+        observed = RunReport(run, pairs=tuple(pairs), counts=counts, **more)
+        await self.parts.rollouts.take(self.reporting.report(observed))
 
     async def scrape(self, accept: str = "") -> Scraped:
-        """What Prometheus would get."""
+        """Scrape as Prometheus does."""
         answer = await self.client.get("/metrics", headers={"accept": accept})
         assert answer.status_code == 200
         return Scraped(answer.text)
 
     async def settled(self) -> Scraped:
-        """What Prometheus would get once every interval is worked out."""
+        """Scrape until every interval is computed."""
         for _ in range(100):
             found = await self.scrape()
             if not self.parts.interval_cache.is_behind:
@@ -129,7 +129,7 @@ class WholePlane:
 
 @asynccontextmanager
 async def whole_plane(folder: Path, **models: Any) -> AsyncIterator[WholePlane]:
-    """A control process on the store of a folder."""
+    """Run a control process on the store of a folder."""
     given = {"demo": {"baseline": "full", "variants": {"full": {"url": "http://full.test"}}}}
     control = ControlSpec(lease_seconds=5.0)
     spec = PenumbraSpec.model_validate({"state_dir": folder, "models": given, "control": control})
