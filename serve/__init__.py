@@ -1,1 +1,1 @@
-"""The composition root: Ray Serve applications, vLLM variants, quantization, the command line."""
+"""The composition root: command line, supervisor, Ray Serve applications, quantization."""

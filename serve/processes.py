@@ -1,8 +1,8 @@
-"""Processes that must not outlive their parent, and how they are found and ended.
+"""Ends processes with their parent: finds all descendants and ends them.
 
-`penumbra up` and the fleet process are child subreapers (Linux): whatever their descendants leave
-behind becomes their child, so a walk over their descendants finds every process that was started,
-and nothing that was not. Elsewhere than on Linux only direct children are covered.
+`penumbra up` and the fleet process are child subreapers (Linux): a process that one of their
+descendants leaves behind becomes their child. So a walk over their descendants finds every process
+that was started, and no other. On other systems only direct children are covered.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ _TERM_SECONDS = 5.0
 _KILL_SECONDS = 5.0
 _POLL_SECONDS = 0.05
 _CALM_LOOKS = 3
-"""How often in a row nothing must be found before nothing is there."""
+"""Walks in a row that must find nothing before the search ends."""
 _MOST_LOOKS = 20
 
 
@@ -93,7 +93,7 @@ def find_process(pid: int, start_time: float) -> psutil.Process | None:
 
 
 def wait_until_gone(pid: int, start_time: float, seconds: float) -> bool:
-    """Whether a process ended in time; one that nobody has reaped yet has ended."""
+    """Whether a process ended in time; a process that waits to be reaped has ended."""
     deadline = time.monotonic() + seconds
     while find_process(pid, start_time) is not None:
         if time.monotonic() > deadline:
@@ -103,12 +103,12 @@ def wait_until_gone(pid: int, start_time: float, seconds: float) -> bool:
 
 
 def start_time_of(pid: int) -> float:
-    """When a process was started, in seconds since the epoch: with its id, its identity."""
+    """Start time of a process in Unix seconds; with the id it identifies the process."""
     return float(psutil.Process(pid).create_time())
 
 
 def reap_adopted(own: Collection[int] = ()) -> None:
-    """Collect the exit status of adopted orphans, but not of `own` children (someone waits)."""
+    """Collect the exit status of adopted orphans, but not of `own` children: others await them."""
     for child in psutil.Process().children():
         try:
             if child.pid not in own and child.status() == psutil.STATUS_ZOMBIE:
@@ -118,13 +118,13 @@ def reap_adopted(own: Collection[int] = ()) -> None:
 
 
 def _descendants(keep: Collection[int]) -> list[psutil.Process]:
-    kept: set[int] = set(keep)
+    spared: set[int] = set(keep)
     found = []
-    # Parents come before their children, so that a kept subtree is known when it is reached.
+    # Parents come before their children, so that a spared subtree is known when it is reached.
     for process in psutil.Process().children(recursive=True):
         try:
-            if process.pid in kept or process.ppid() in kept:
-                kept.add(process.pid)
+            if process.pid in spared or process.ppid() in spared:
+                spared.add(process.pid)
             elif process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except psutil.NoSuchProcess:

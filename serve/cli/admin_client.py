@@ -1,4 +1,4 @@
-"""The command line's end of the admin API: where it is, with which token, and errors for people."""
+"""Client of the admin API: finds the control process and its token, and words errors for people."""
 
 import getpass
 import json
@@ -19,20 +19,20 @@ _TIMEOUT_SECONDS = 40.0
 
 
 class AdminError(Exception):
-    """A command that cannot be done; the message is for the person who gave it."""
+    """A command cannot be carried out; the message is for the person who gave it."""
 
 
 class NoAnswer(AdminError):
-    """Nobody answers at the control process's address."""
+    """The control process does not answer at its address."""
 
 
 class AdminClient:
-    """Talks to one control process.
+    """HTTP client for one control process.
 
     Args:
         url: Base URL of the admin API.
         token: Its bearer token.
-        actor: Who makes changes.
+        actor: Name under which changes are recorded.
         transport: For tests; None is the network.
     """
 
@@ -52,10 +52,10 @@ class AdminClient:
         self._client.close()
 
     def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
-        """Read something.
+        """Read from a path of the admin API.
 
         Raises:
-            AdminError: It was refused, or nobody answers.
+            AdminError: It was refused, or there is no answer.
         """
         given = {name: value for name, value in (params or {}).items() if value is not None}
         return self._answer(self._client.build_request("GET", path, params=given))
@@ -63,10 +63,10 @@ class AdminClient:
     def change(
         self, method: str, path: str, body: Mapping[str, Any], epoch: int | None = None
     ) -> Any:
-        """Change something; with `epoch`, only if it has not been changed since.
+        """Send a change; with `epoch`, only if nothing has changed since that epoch.
 
         Raises:
-            AdminError: It was refused, or nobody answers.
+            AdminError: It was refused, or there is no answer.
         """
         headers = {} if epoch is None else {"if-match": f'"{epoch}"'}
         request = self._client.build_request(method, path, json=dict(body), headers=headers)
@@ -86,7 +86,7 @@ class AdminClient:
 
 
 def flag_path(model: str, verb: str = "") -> str:
-    """The path of a model's flag, or of a verb on it."""
+    """The path of a model's flag, or of an action on it."""
     return f"/flags/{quote(model)}{'/' if verb else ''}{verb}"
 
 
@@ -94,7 +94,7 @@ def connect(url: str | None) -> AdminClient:
     """A client for the control process of this machine, or the one at `url`.
 
     Raises:
-        AdminError: It is not known where it is, or its token is not.
+        AdminError: Its address or its token is not known.
     """
     state_dir = Path(os.environ.get(STATE_DIR_VARIABLE, ".penumbra"))
     found = url or os.environ.get(URL_VARIABLE) or _running(state_dir)
@@ -102,7 +102,7 @@ def connect(url: str | None) -> AdminClient:
 
 
 def actor() -> str:
-    """Who gives the commands: PENUMBRA_ACTOR, else the user of the system."""
+    """The actor of changes: PENUMBRA_ACTOR, else the name of the system's user."""
     return os.environ.get(ACTOR_VARIABLE) or getpass.getuser()
 
 

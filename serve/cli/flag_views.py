@@ -1,4 +1,4 @@
-"""Flags and their history as a person reads them in a terminal."""
+"""Renders flags and their history for a terminal."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -31,7 +31,9 @@ def flag_table(view: Json) -> Table:
     table = Table(title=f"{view['model']} at epoch {view['epoch']}", show_header=False, box=None)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    table.add_row("variants", ", ".join(_marked(name, baseline) for name in view["variants"]))
+    table.add_row(
+        "variants", ", ".join(_mark_baseline(name, baseline) for name in view["variants"])
+    )
     table.add_row("slices", ", ".join(view["slices"]))
     table.add_row("stopped", stops_text(flag))
     for pin in flag["pins"]:
@@ -75,7 +77,7 @@ def gateways_table(answer: Json) -> Table:
 
 
 def outcome_text(answer: Json) -> str:
-    """What came of a change, in one line."""
+    """The result of a change, in one line."""
     epoch, gateways = answer["epoch"], answer["gateways"]
     if not answer["changed"]:
         return f"nothing to change: epoch {epoch} says so already"
@@ -95,7 +97,7 @@ def split_text(split: Mapping[str, float], baseline: str) -> str:
 
 
 def stops_text(flag: Json) -> str:
-    """Whatever keeps traffic on the baseline."""
+    """Reasons that keep traffic on the baseline."""
     stops = ["killed"] if flag["killed"] else []
     stops += [f"{name} blocked by the guard" for name in flag["blocked"]]
     stops += [f"slice {name} quarantined" for name in flag["quarantined"]]
@@ -113,11 +115,11 @@ def match_text(match: Json) -> str:
         else:
             shown = "|".join(map(str, value)) if isinstance(value, list) else str(value).lower()
             texts.append(f"{name} {shown}")
-    return ", ".join(texts) or "everybody"
+    return ", ".join(texts) or "all requests"
 
 
 def differences(before: Json | None, after: Json | None) -> Iterable[str]:
-    """What differs between two flags, field by field."""
+    """Differences between two flags, field by field."""
     if before is None or after is None:
         return
     for name in after:
@@ -139,7 +141,7 @@ def _item(value: Any) -> str:
     return str(value.get("name") or f"{value['subject']} → {value['variant']}")
 
 
-def _marked(name: str, baseline: str) -> str:
+def _mark_baseline(name: str, baseline: str) -> str:
     return f"{name} (baseline)" if name == baseline else name
 
 

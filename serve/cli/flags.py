@@ -1,4 +1,4 @@
-"""`penumbra flags`: look at variant flags and change them, through the admin API."""
+"""`penumbra flags`: shows and changes variant flags, through the admin API."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from penumbra.serve.cli.admin_client import AdminError, flag_path
 from penumbra.serve.cli.options import AdminUrl, AsJson, Reason, admin_client
 
 app = typer.Typer(
-    help="Who gets which variant: look, flip, and see who changed what.", no_args_is_help=True
+    help="Who gets which variant: show, change, and see who changed what.", no_args_is_help=True
 )
 
 Model = Annotated[str, typer.Argument(help="The model's public name.")]
@@ -68,19 +68,19 @@ def set_flag(  # noqa: PLR0913 - a command's options
             flag = _read_flag(file) if file else view["flag"]
             if split:
                 flag["split"] = _shares(split)
-            kept = [name for name in flag.get("quarantined", []) if name not in (release or [])]
-            flag["quarantined"] = list(dict.fromkeys([*kept, *(quarantine or [])]))
+            rest = [name for name in flag.get("quarantined", []) if name not in (release or [])]
+            flag["quarantined"] = list(dict.fromkeys([*rest, *(quarantine or [])]))
             body = {"flag": flag, "reason": reason}
             answer = client.change("PUT", flag_path(model), body, view["epoch"])
         else:
             raise AdminError("nothing to set: give --split, --quarantine, --release or --file")
-        _tell(answer, as_json)
+        _print_outcome(answer, as_json)
 
 
 @app.command()
 def kill(model: Model, reason: Reason, as_json: AsJson = False, admin_url: AdminUrl = None) -> None:
-    """Send everybody to the baseline, now."""
-    _verb(model, "kill", {"reason": reason}, as_json, admin_url)
+    """Send all traffic to the baseline, now."""
+    _act(model, "kill", {"reason": reason}, as_json, admin_url)
 
 
 @app.command()
@@ -88,7 +88,7 @@ def unkill(
     model: Model, reason: Reason, as_json: AsJson = False, admin_url: AdminUrl = None
 ) -> None:
     """Take the kill switch back."""
-    _verb(model, "unkill", {"reason": reason}, as_json, admin_url)
+    _act(model, "unkill", {"reason": reason}, as_json, admin_url)
 
 
 @app.command()
@@ -104,7 +104,7 @@ def pin(  # noqa: PLR0913 - a command's options
     """Give one tenant, or one user or session, always the same variant."""
     with admin_client(admin_url) as client:
         body = {**_subject(tenant, key), "variant": variant, "reason": reason}
-        _tell(client.change("POST", flag_path(model, "pin"), body), as_json)
+        _print_outcome(client.change("POST", flag_path(model, "pin"), body), as_json)
 
 
 @app.command()
@@ -119,7 +119,7 @@ def unpin(
     """Take a pin back."""
     with admin_client(admin_url) as client:
         body = {**_subject(tenant, key), "reason": reason}
-        _tell(client.change("POST", flag_path(model, "unpin"), body), as_json)
+        _print_outcome(client.change("POST", flag_path(model, "unpin"), body), as_json)
 
 
 @app.command()
@@ -170,12 +170,12 @@ def import_flags(
     """Replace the flags in a flagd document: all of them, or none."""
     with admin_client(admin_url) as client:
         body = {"flagd": _read_flag(file), "reason": reason}
-        _tell(client.change("PUT", "/flagd", body), as_json)
+        _print_outcome(client.change("PUT", "/flagd", body), as_json)
 
 
-def _verb(model: str, verb: str, body: dict[str, Any], as_json: bool, url: str | None) -> None:
+def _act(model: str, action: str, body: dict[str, Any], as_json: bool, url: str | None) -> None:
     with admin_client(url) as client:
-        _tell(client.change("POST", flag_path(model, verb), body), as_json)
+        _print_outcome(client.change("POST", flag_path(model, action), body), as_json)
 
 
 def _show(answer: Any, as_json: bool, view: Any) -> None:
@@ -183,7 +183,7 @@ def _show(answer: Any, as_json: bool, view: Any) -> None:
     typer.echo(json.dumps(answer, indent=2)) if as_json else Console().print(table)
 
 
-def _tell(answer: Any, as_json: bool) -> None:
+def _print_outcome(answer: Any, as_json: bool) -> None:
     typer.echo(json.dumps(answer, indent=2) if as_json else flag_views.outcome_text(answer))
 
 

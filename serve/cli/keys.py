@@ -1,4 +1,4 @@
-"""`penumbra keys`: API keys for applications. Only digests are ever stored."""
+"""`penumbra keys`: makes API keys for applications. Only digests are ever stored."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ def keys() -> None:
 
 @app.command()
 def new(
-    tenant: Annotated[str, typer.Argument(help="Whose key it is.")],
+    tenant: Annotated[str, typer.Argument(help="The tenant that the key is for.")],
     may_pin: Annotated[
         bool, typer.Option("--may-pin", help="Let it choose its variant by header.")
     ] = False,

@@ -38,7 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Make a quantized build of a model folder.",
     ),
 }
-"""Sub-command -> (where it is: a function or a Typer application, one line of help)."""
+"""Sub-command -> (import path of its function or Typer application, one line of help)."""
 
 
 class _LazyCommand(TyperCommand):

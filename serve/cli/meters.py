@@ -1,4 +1,4 @@
-"""Bars and plots of evidence in a terminal. Evidence is a product, so its scale is logarithmic."""
+"""Draws bars and plots of evidence in a terminal, on a log scale since evidence is a product."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ _DOT = "●"
 
 
 def progress(evidence: float, boundary: float) -> float:
-    """How far evidence has come on its way from 1 (none) to the boundary, on a log scale, 0 to 1.
+    """Progress of evidence from 1 (none) to the boundary, on a log scale, 0 to 1.
 
     Args:
         evidence: At least 0; below 1 there is more against than for it.
@@ -39,7 +39,7 @@ def plot(
 
     Args:
         path: (observations, evidence), in order of the observations; at least one.
-        boundary: What it had to reach.
+        boundary: The evidence at which the guard acts.
         width: Columns for the observations.
         height: Rows between the least power of ten shown and the boundary.
     """

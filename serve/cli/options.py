@@ -1,4 +1,4 @@
-"""Options and the frame that the commands on the admin API share."""
+"""Options and error handling that all commands on the admin API share."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @contextlib.contextmanager
 def admin_client(url: str | None) -> Iterator[AdminClient]:
-    """A client for one command; what goes wrong is one line on standard error, and status 1."""
+    """A client for one command; an error is one line on standard error and exit status 1."""
     try:
         with contextlib.closing(connect(url)) as client:
             yield client
@@ -29,5 +29,5 @@ def admin_client(url: str | None) -> Iterator[AdminClient]:
 
 
 def print_json(answer: Any) -> None:
-    """An answer of the admin API for programs."""
+    """Print an answer of the admin API as JSON."""
     typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""What `penumbra status` tells: the supervisor's state, checked against what answers now."""
+"""Report of `penumbra status`: the supervisor's state, checked against the control process."""
 
 from collections.abc import Iterator
 from enum import StrEnum
@@ -19,7 +19,7 @@ _STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
 class Health(StrEnum):
-    """All in one word."""
+    """Health of the whole installation."""
 
     HEALTHY = "healthy"
     DEGRADED = "degraded"
@@ -27,7 +27,7 @@ class Health(StrEnum):
 
 
 class VariantReport(BaseModel):
-    """One variant."""
+    """State of one variant."""
 
     model_config = _STRICT
 
@@ -39,13 +39,13 @@ class VariantReport(BaseModel):
     replicas: int | None
     scheme: str | None
     weights_sha256: str | None
-    """Digest of what the folder serves (its `penumbra.json`), where there is one."""
+    """Digest of the folder's content by its `penumbra.json`, if it has one."""
     message: str
     log: str | None
 
 
 class ProcessReport(BaseModel):
-    """One process; `epoch` is the routing table that a gateway has in force."""
+    """State of one process; `epoch` is the routing table that a gateway has in force."""
 
     model_config = _STRICT
 
@@ -59,7 +59,7 @@ class ProcessReport(BaseModel):
 
 
 class FlagReport(BaseModel):
-    """One model's flag, in short."""
+    """Summary of one model's flag."""
 
     model_config = _STRICT
 
@@ -72,7 +72,7 @@ class FlagReport(BaseModel):
 
 
 class Report(BaseModel):
-    """Everything."""
+    """State of the whole installation."""
 
     model_config = _STRICT
 
@@ -90,14 +90,14 @@ class Report(BaseModel):
 
 
 def collect(state: RunState, admin_token: str) -> Report:
-    """Ask the control process and put it beside the state.
+    """Ask the control process and compare its answers with the state.
 
     Args:
-        state: Of a supervisor that runs.
+        state: State of a running supervisor.
         admin_token: For the control process.
     """
     flags, gateways = _ask_control(state.admin_url, admin_token)
-    epochs = {one["gateway"]: one["epoch"] for one in gateways.get("gateways", [])}
+    epochs = {gateway["gateway"]: gateway["epoch"] for gateway in gateways.get("gateways", [])}
     newest = flags.get("epoch")
     problems = tuple(_problems(state, newest, epochs))
     return Report(
@@ -115,20 +115,20 @@ def collect(state: RunState, admin_token: str) -> Report:
 
 
 def print_report(report: Report, console: Console) -> None:
-    """The report for a person."""
+    """Print the report for a person."""
     colour = "green" if report.health is Health.HEALTHY else "yellow"
     console.print(f"[{colour}]{report.health}[/]  epoch {report.epoch}  {report.config}")
     for problem in report.problems:
         console.print(f"  {problem}", style="yellow", markup=False)
     variants = _table("variant", "is", "replicas", "scheme", "weights", "url")
-    for one in report.variants:
+    for variant in report.variants:
         variants.add_row(
-            f"{one.model}/{one.variant}",
-            one.phase,
-            "-" if one.replicas is None else str(one.replicas),
-            one.scheme or "-",
-            (one.weights_sha256 or "-")[:12],
-            one.url,
+            f"{variant.model}/{variant.variant}",
+            variant.phase,
+            "-" if variant.replicas is None else str(variant.replicas),
+            variant.scheme or "-",
+            (variant.weights_sha256 or "-")[:12],
+            variant.url,
         )
     processes = _table("process", "is", "pid", "restarts", "epoch", "url")
     for process in report.processes:
@@ -209,7 +209,7 @@ def _weights_sha256(source: str | None) -> str | None:
     try:
         return content_sha256(read_manifest(Path(source)))
     except QuantizationError:
-        return None  # A folder that Penumbra did not make; nothing is claimed about it.
+        return None  # Penumbra did not make the folder, so nothing is claimed about it.
 
 
 def _process(record: ProcessRecord, epochs: dict[str, int]) -> ProcessReport:

@@ -1,4 +1,4 @@
-"""`penumbra rollout`: bring a candidate from shadow to all traffic, and see why it was stopped."""
+"""`penumbra rollout`: begins, follows, stops and explains rollouts, through the admin API."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,7 +37,7 @@ def apply(
         except ConfigInvalid as error:
             raise AdminError(error.message) from error
         body = {"spec": spec.model_dump(mode="json"), "reason": reason}
-        _tell(client.change("PUT", "/rollouts", body), as_json)
+        _print_outcome(client.change("PUT", "/rollouts", body), as_json)
 
 
 @app.command()
@@ -53,9 +53,9 @@ def status(
             _show(_view(client, model, candidate), as_json, rollout_views.rollout_view)
             return
         answer = client.get("/rollouts")
-        found = [one for one in answer["rollouts"] if model in (None, one["model"])]
+        found = [rollout for rollout in answer["rollouts"] if model in (None, rollout["model"])]
         if model is not None and not found:
-            known = ", ".join(dict.fromkeys(one["model"] for one in answer["rollouts"])) or "none"
+            known = ", ".join(dict.fromkeys(view["model"] for view in answer["rollouts"])) or "none"
             raise AdminError(f"found no rollout of {model}, wanted one of: {known}")
         _show({**answer, "rollouts": found}, as_json, rollout_views.rollouts_table)
 
@@ -86,18 +86,18 @@ def watch(
         raise typer.Exit(int(end))
 
 
-_VERBS = {
+_ACTIONS = {
     "promote": "One stage on without waiting for the stage's time; every other gate must be open.",
     "hold": "Stay at this stage. The guard goes on, and still takes the candidate out.",
     "resume": "Go on after a hold.",
-    "rollback": "Everybody back to the baseline, now.",
+    "rollback": "All traffic back to the baseline, now.",
     "rearm": "Begin again in shadow, with new evidence, after a rollback.",
     "end": "Stop watching: no mirroring, no live traffic by this rollout.",
 }
 
 
-def _add_verb(verb: str, meaning: str) -> None:
-    @app.command(verb, help=meaning)
+def _add_action(action: str, meaning: str) -> None:
+    @app.command(action, help=meaning)
     def act(
         model: Model,
         candidate: Candidate,
@@ -106,12 +106,12 @@ def _add_verb(verb: str, meaning: str) -> None:
         admin_url: AdminUrl = None,
     ) -> None:
         with admin_client(admin_url) as client:
-            path = f"{_path(candidate, verb)}?model={quote(model, safe='')}"
-            _tell(client.change("POST", path, {"reason": reason}), as_json)
+            path = f"{_path(candidate, action)}?model={quote(model, safe='')}"
+            _print_outcome(client.change("POST", path, {"reason": reason}), as_json)
 
 
-for _name, _meaning in _VERBS.items():
-    _add_verb(_name, _meaning)
+for _name, _meaning in _ACTIONS.items():
+    _add_action(_name, _meaning)
 
 
 @app.command()
@@ -128,8 +128,8 @@ def _view(client: AdminClient, model: str, candidate: str) -> Any:
     return client.get(_path(candidate), {"model": model})
 
 
-def _path(candidate: str, verb: str = "") -> str:
-    return f"/rollouts/{quote(candidate, safe='')}{'/' if verb else ''}{verb}"
+def _path(candidate: str, action: str = "") -> str:
+    return f"/rollouts/{quote(candidate, safe='')}{'/' if action else ''}{action}"
 
 
 def _show(answer: Any, as_json: bool, view: Any) -> None:
@@ -140,14 +140,16 @@ def _show(answer: Any, as_json: bool, view: Any) -> None:
     Console().print(renderable)
 
 
-def _tell(answer: Any, as_json: bool) -> None:
+def _print_outcome(answer: Any, as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
-    one, epoch = answer["rollout"], answer["epoch"]
+    rollout, epoch = answer["rollout"], answer["epoch"]
     if not answer["changed"]:
         typer.echo(f"nothing to change: epoch {epoch} says so already")
         return
-    stage = rollout_views.stage_name(one["stage"])
-    held = f" (held: {one['held_cause']})" if one["is_held"] else ""
-    typer.echo(f"epoch {epoch} durable: {one['candidate']} of {one['model']} is {stage}{held}")
+    stage = rollout_views.stage_name(rollout["stage"])
+    held = f" (held: {rollout['held_cause']})" if rollout["is_held"] else ""
+    typer.echo(
+        f"epoch {epoch} durable: {rollout['candidate']} of {rollout['model']} is {stage}{held}"
+    )

@@ -1,4 +1,4 @@
-"""Why the guard acted, drawn in a terminal."""
+"""Renders the explanation of a rollback for a terminal."""
 
 from collections.abc import Iterator
 
@@ -27,7 +27,7 @@ def _parts(answer: Json) -> Iterator[RenderableType]:
         for line in plot(points, answer["boundary"]):
             yield Text(line, style="yellow", no_wrap=True)
     yield Text("")
-    yield from _where(answer)
+    yield from _culprits(answer)
     if answer["worst"]:
         yield Text("")
         yield _worst(answer)
@@ -38,8 +38,10 @@ def _parts(answer: Json) -> Iterator[RenderableType]:
 
 
 def _headline(answer: Json) -> Text:
-    did = "rolled back" if answer["action"] == "rollback" else "quarantined slices of"
-    text = Text(f"{answer['actor']} {did} {answer['candidate']} of {answer['model']}", "bold red")
+    action = "rolled back" if answer["action"] == "rollback" else "quarantined slices of"
+    text = Text(
+        f"{answer['actor']} {action} {answer['candidate']} of {answer['model']}", "bold red"
+    )
     text.append(
         f"   {clock(answer['at'])}, epoch {answer['epoch']}, run {answer['run']},"
         f" {answer['pairs']} mirrored requests",
@@ -48,7 +50,7 @@ def _headline(answer: Json) -> Text:
     return text
 
 
-def _where(answer: Json) -> Iterator[Text]:
+def _culprits(answer: Json) -> Iterator[Text]:
     if answer["culprits"]:
         named = Text("Culprit slices: ", style="bold")
         yield named + Text(", ".join(answer["culprits"]), style="red")
@@ -59,15 +61,15 @@ def _where(answer: Json) -> Iterator[Text]:
 
 def _worst(answer: Json) -> RenderableType:
     table = grid("worst pairs", "slice", "displacement", "harm", "candidate failed", "baseline")
-    for one in answer["worst"][:WORST_SHOWN]:
-        displacement = one["displacement"]
+    for pair in answer["worst"][:WORST_SHOWN]:
+        displacement = pair["displacement"]
         table.add_row(
-            one["request_id"],
-            one["slice"],
+            pair["request_id"],
+            pair["slice"],
             "-" if displacement is None else f"{displacement:.4f}",
-            "-" if one["harm"] is None else f"{one['harm']}",
-            ", ".join(one["failed"]) or one["missing"] or "-",
-            ", ".join(one["failed_baseline"]) or "-",
+            "-" if pair["harm"] is None else f"{pair['harm']}",
+            ", ".join(pair["failed"]) or pair["missing"] or "-",
+            ", ".join(pair["failed_baseline"]) or "-",
         )
     return table
 

@@ -1,4 +1,4 @@
-"""Rollouts as a person reads them in a terminal.
+"""Renders rollouts for a terminal.
 
 Reading order: rollouts_table, rollout_view; explanations are in `rollout_explain`.
 """
@@ -24,17 +24,17 @@ def rollouts_table(answer: Json) -> RenderableType:
     if not answer["rollouts"]:
         return Text("no rollouts: begin one with `penumbra rollout apply -f FILE --reason WHY`")
     table = grid("model", "candidate", "stage", "live", "verdict", "pairs", "proven", "for", "why")
-    for one in answer["rollouts"]:
+    for view in answer["rollouts"]:
         table.add_row(
-            one["model"],
-            one["candidate"],
-            stage_text(one),
-            f"{one['share']:g} %",
-            verdict_text(one),
-            str(one["pairs"]),
-            ", ".join(one["proven"]) or "-",
-            _age(one["since"]),
-            Text(one["cause"]),
+            view["model"],
+            view["candidate"],
+            stage_text(view),
+            f"{view['share']:g} %",
+            verdict_text(view),
+            str(view["pairs"]),
+            ", ".join(view["proven"]) or "-",
+            _age(view["since"]),
+            Text(view["cause"]),
         )
     return table
 
@@ -44,25 +44,25 @@ def rollout_view(view: Json) -> RenderableType:
     return Group(*_parts(view))
 
 
-def stage_text(one: Json) -> Text:
+def stage_text(view: Json) -> Text:
     """`25 %`, `shadow (held)`, ..."""
-    text = Text(stage_name(one["stage"]), style=_STAGES.get(one["stage"], "bold"))
-    if one["is_held"]:
+    text = Text(stage_name(view["stage"]), style=_STAGES.get(view["stage"], "bold"))
+    if view["is_held"]:
         text.append(" (held)", style="yellow")
-    if one["frozen_cause"]:
+    if view["frozen_cause"]:
         text.append(" (frozen)", style="magenta")
     return text
 
 
 def stage_name(stage: object) -> str:
-    """Stages with a share of the traffic are percents."""
+    """A stage in words; one with a share of the traffic is a percentage."""
     text = str(stage).removesuffix(".0")
     return f"{text} %" if text.replace(".", "").isdigit() else text.replace("_", " ")
 
 
-def verdict_text(one: Json) -> Text:
-    """The verdict; one that is not there yet is said so."""
-    verdict = one["verdict"]
+def verdict_text(view: Json) -> Text:
+    """The verdict, or `undecided` before there is one."""
+    verdict = view["verdict"]
     return Text(verdict or "undecided", style=_VERDICTS.get(verdict or "", ""))
 
 
@@ -145,23 +145,23 @@ def _streams(signal: Json, view: Json) -> Table:
     table = grid(
         "slice", "count", "mean", "interval", "tolerance", "against", "", "for", "", "proven"
     )
-    streams = [one for one in signal["slices"] if one["count"]]
-    for one in [*streams, *([signal["aggregate"]] if signal["aggregate"] else [])]:
-        name = one["slice"]
+    streams = [stream for stream in signal["slices"] if stream["count"]]
+    for stream in [*streams, *([signal["aggregate"]] if signal["aggregate"] else [])]:
+        name = stream["slice"]
         culprit = name in signal["culprits"] or name in view["quarantined"]
         table.add_row(
             Text(name or "all", style="red" if culprit else "italic" if name is None else ""),
-            str(one["count"]),
-            _number(one["mean"]),
-            _interval(one),
-            _number(one["tolerance"]),
-            f"{one['evidence']:.3g}",
-            Text(bar(progress(one["evidence"], signal["boundary"]), 8), style="yellow"),
-            f"{one['proof']:.3g}",
-            Text(bar(progress(one["proof"], signal["proof_boundary"]), 8), style="green"),
-            Text("yes", style="green") if one["is_proven"] else "no",
+            str(stream["count"]),
+            _number(stream["mean"]),
+            _interval(stream),
+            _number(stream["tolerance"]),
+            f"{stream['evidence']:.3g}",
+            Text(bar(progress(stream["evidence"], signal["boundary"]), 8), style="yellow"),
+            f"{stream['proof']:.3g}",
+            Text(bar(progress(stream["proof"], signal["proof_boundary"]), 8), style="green"),
+            Text("yes", style="green") if stream["is_proven"] else "no",
         )
-    silent = [one["slice"] for one in signal["slices"] if not one["count"]]
+    silent = [stream["slice"] for stream in signal["slices"] if not stream["count"]]
     if silent:
         table.caption = f"nothing observed: {', '.join(silent)}"
         table.caption_justify = "left"
@@ -190,10 +190,12 @@ def _instrument(view: Json) -> Iterator[RenderableType]:
         gap = instrument["last_self_test_gap"]
         line.append(f"; self-test {_age(instrument['last_self_test_at'])} ago")
         line.append(f", largest gap {gap:.3g} nats" if gap is not None else "")
-    for one in instrument["aa"]:
-        whole = one["aggregate"]
+    for signal in instrument["aa"]:
+        whole = signal["aggregate"]
         if whole and whole["count"]:
-            line.append(f"; A/A {one['signal']} mean {_number(whole['mean'])} of {whole['count']}")
+            line.append(
+                f"; A/A {signal['signal']} mean {_number(whole['mean'])} of {whole['count']}"
+            )
     yield line
 
 
@@ -214,7 +216,7 @@ def _diagnostics(diagnostics: Json) -> Text:
 
 
 def rollback_text(rollback: Json) -> Text:
-    """How fast a rollback was."""
+    """Time and duration of a rollback."""
     text = Text("rolled back ", style="bold red")
     text.append(f"at {clock(rollback['at'])} in epoch {rollback['epoch']}", "not bold default")
     times = times_text(rollback)
@@ -244,10 +246,10 @@ def clock(at: str) -> str:
     return at[:19].replace("T", " ")
 
 
-def _interval(one: Json) -> str:
-    if one["lower"] is None or one["upper"] is None:
+def _interval(stream: Json) -> str:
+    if stream["lower"] is None or stream["upper"] is None:
         return "-"
-    return f"{_number(one['lower'])} to {_number(one['upper'])}"
+    return f"{_number(stream['lower'])} to {_number(stream['upper'])}"
 
 
 def _number(value: float | None) -> str:

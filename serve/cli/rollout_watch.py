@@ -24,16 +24,16 @@ Show = Callable[[Json], None]
 
 
 class Ending(IntEnum):
-    """How a watch ended; its exit status."""
+    """End of a watch; the value is its exit status."""
 
     REACHED = 0
     ROLLED_BACK = 3
-    """Or ended by an operator."""
+    """Rolled back, or ended by an operator."""
     TIMED_OUT = 4
 
 
 def ending(view: Json, until: str) -> Ending | None:
-    """Whether a rollout has come to where it is watched until, or will not come there by itself.
+    """Whether a rollout has reached `until`, or cannot reach it by itself; None while it goes on.
 
     Args:
         view: The rollout now.
@@ -50,12 +50,12 @@ def ending(view: Json, until: str) -> Ending | None:
 
 
 def known_ends(view: Json) -> list[str]:
-    """What `until` may be."""
+    """Values that `until` may have."""
     return [*(_plain(stage) for stage in view["spec"]["stages"]), "promoted", "rolled_back"]
 
 
 def follow(look: Look, show: Show, until: str, timeout_seconds: float | None) -> Ending:
-    """Look again and again until the rollout is where it is watched until.
+    """Poll the rollout until it has reached `until` or cannot reach it.
 
     A control process that stops answering is asked again, for it may be restarting; standard error
     says so, once each time.
@@ -63,8 +63,8 @@ def follow(look: Look, show: Show, until: str, timeout_seconds: float | None) ->
     Args:
         look: Reads the rollout.
         show: Is given every view.
-        until: See `ending`.
-        timeout_seconds: When to stop; None watches for ever.
+        until: A stage of it as written in the spec, `promoted` or `rolled_back`.
+        timeout_seconds: Longest time to watch; None is no limit.
 
     Raises:
         NoAnswer: The control process did not answer the first time.
@@ -76,7 +76,7 @@ def follow(look: Look, show: Show, until: str, timeout_seconds: float | None) ->
         if end is None:
             show(view)
         else:
-            show(_settled(view, views))
+            show(_wait_for_acknowledgement(view, views))
             return end
         if timeout_seconds is not None and time.monotonic() - began >= timeout_seconds:
             break
@@ -98,8 +98,8 @@ def _views(look: Look) -> Iterator[Json]:
         yield view
 
 
-def _settled(view: Json, views: Iterator[Json]) -> Json:
-    """A rollback's view once its last gateway has acknowledged it, if that takes no long time."""
+def _wait_for_acknowledgement(view: Json, views: Iterator[Json]) -> Json:
+    """The view of a rollback once its last gateway has acknowledged it, or after two seconds."""
     deadline = time.monotonic() + ACKNOWLEDGE_SECONDS
     while view["stage"] == "rolled_back" and time.monotonic() < deadline:
         rollback = view["last_rollback"]
@@ -111,7 +111,7 @@ def _settled(view: Json, views: Iterator[Json]) -> Json:
 
 @contextmanager
 def screen(console: Console, *, as_json: bool) -> Iterator[Show]:
-    """Where a watch is shown: live on a terminal, else a line for every change."""
+    """The display of a watch: live on a terminal, else a line for every change."""
     if as_json:
         yield JsonLines(console).show
     elif console.is_terminal:
@@ -122,7 +122,7 @@ def screen(console: Console, *, as_json: bool) -> Iterator[Show]:
 
 
 class Lines:
-    """A line for every change, and now and then one of how far the evidence has come."""
+    """Prints a line for every change, and from time to time one about the evidence."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -151,7 +151,7 @@ class Lines:
 
 
 class JsonLines:
-    """One JSON object a line, for every change."""
+    """Prints a JSON object on a line for every change."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -168,7 +168,7 @@ class JsonLines:
 
 
 def change_line(view: Json) -> str:
-    """Where a rollout stands, in one line."""
+    """State of a rollout, in one line."""
     parts = [
         f"{view['candidate']}: {stage_name(view['stage'])}",
         f"{view['pairs']} pairs",
@@ -186,11 +186,11 @@ def change_line(view: Json) -> str:
 
 
 def progress_line(view: Json) -> str:
-    """How far the evidence has come."""
+    """Progress of the evidence, in one line."""
     parts = [
-        f"{one['signal']} {one['evidence']:.3g} of {one['boundary']:.4g}"
-        for one in view["signals"]
-        if one["evidence"] > 0
+        f"{signal['signal']} {signal['evidence']:.3g} of {signal['boundary']:.4g}"
+        for signal in view["signals"]
+        if signal["evidence"] > 0
     ]
     missing = [gate["name"] for gate in view["gates"] if not gate["is_met"]]
     text = f"{view['candidate']}: {view['pairs']} pairs; evidence {', '.join(parts) or 'none'}"

@@ -1,4 +1,4 @@
-"""What `penumbra up` shows while it loads: a live table on a terminal, plain lines elsewhere."""
+"""Display of `penumbra up` while it loads: a live table on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _COLOURS = {
 
 @dataclass(frozen=True)
 class Item:
-    """One line of the board."""
+    """One line of the display."""
 
     name: str
     phase: Phase
@@ -33,7 +33,7 @@ class Item:
 
 
 def items(state: RunState) -> list[Item]:
-    """What is shown of a state: variants, then control and gateways."""
+    """The lines for a state: variants, then control process and gateways."""
     variants = [
         Item(
             name=f"{record.model}/{record.variant}",
@@ -52,11 +52,11 @@ def items(state: RunState) -> list[Item]:
 
 
 @contextmanager
-def board(console: Console, *, is_plain: bool) -> Iterator[Observer]:
-    """A board for the duration of a block.
+def startup_view(console: Console, *, is_plain: bool) -> Iterator[Observer]:
+    """A display for the duration of a block.
 
     Args:
-        console: Where it is shown.
+        console: The terminal or file to write to.
         is_plain: Lines instead of a live table.
     """
     if is_plain:
@@ -68,7 +68,7 @@ def board(console: Console, *, is_plain: bool) -> Iterator[Observer]:
 
 
 def summary(state: RunState) -> str:
-    """What an operator wants to know first, once everything is ready."""
+    """URLs and next commands for the operator, once everything is ready."""
     models = list(dict.fromkeys(record.model for record in state.variants))
     body = f'{{"model": "{models[0]}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
     return "\n".join(
@@ -83,11 +83,11 @@ def summary(state: RunState) -> str:
 
 
 class PlainView:
-    """One line for every change of a phase, and a reminder while something takes long."""
+    """Prints a line for every change of a phase, and a reminder while something takes long."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._began = self._spoke = time.monotonic()
+        self._began = self._printed_at = time.monotonic()
         self._phases: dict[str, Phase] = {}
         self._is_announced = False
 
@@ -97,30 +97,30 @@ class PlainView:
             if self._phases.get(item.name) is not item.phase:
                 self._phases[item.name] = item.phase
                 note = f" - {item.note}" if item.note else ""
-                self._say(f"{item.name}: {item.phase}{note} ({item.log})")
+                self._print_timed(f"{item.name}: {item.phase}{note} ({item.log})")
         if state.is_ready and not self._is_announced:
             self._is_announced = True
-            self._say("ready")
+            self._print_timed("ready")
             self._print(summary(state))
         waiting = [item.name for item in items(state) if item.phase is not Phase.READY]
-        if not state.is_ready and time.monotonic() - self._spoke > REMINDER_SECONDS:
-            self._say(f"still waiting for {', '.join(waiting)}")
+        if not state.is_ready and time.monotonic() - self._printed_at > REMINDER_SECONDS:
+            self._print_timed(f"still waiting for {', '.join(waiting)}")
 
     def skip(self, state: RunState) -> None:
         """Take a state as known: only later changes are printed."""
         self._phases = {item.name: item.phase for item in items(state)}
         self._is_announced = state.is_ready
 
-    def _say(self, text: str) -> None:
-        self._spoke = time.monotonic()
-        self._print(f"[{self._spoke - self._began:5.1f} s] {text}")
+    def _print_timed(self, text: str) -> None:
+        self._printed_at = time.monotonic()
+        self._print(f"[{self._printed_at - self._began:5.1f} s] {text}")
 
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class LiveView:
-    """The table; it is drawn several times a second, and so only reads the last state."""
+    """Live table; it is drawn several times a second, so it only reads the last state."""
 
     def __init__(self) -> None:
         self._items: list[Item] = []
@@ -148,7 +148,7 @@ class LiveView:
 
 
 def _until_ready(table: LiveView, live: Live) -> Observer:
-    """Live until everything is ready; then lines, so that later events scroll by."""
+    """An observer that shows the table until all is ready, then lines that scroll by."""
     plain: PlainView | None = None
 
     def observe(state: RunState) -> None:

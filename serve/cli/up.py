@@ -1,4 +1,4 @@
-"""`penumbra up`, `down`, `status` and `gateway`."""
+"""`penumbra up`, `down`, `status` and `gateway`: start, stop and show an installation."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.errors import ConfigInvalid
 from penumbra.monitoring.logs import JsonFormatter
 from penumbra.serve.cli.report import Health, collect, print_report
-from penumbra.serve.cli.startup_view import board
+from penumbra.serve.cli.startup_view import startup_view
 from penumbra.serve.errors import ConfigurationInvalid, NotRunning, ProcessFailed, ServeError
 from penumbra.serve.processes import end_process, find_process, wait_until_gone
 from penumbra.serve.supervisor.folder import StateFolder, tail
@@ -53,7 +53,7 @@ def up(
     folder.logs.mkdir(parents=True, exist_ok=True)
     _log_to(folder.log("up"))
     console = Console()
-    with board(console, is_plain=plain or not console.is_terminal) as observe:
+    with startup_view(console, is_plain=plain or not console.is_terminal) as observe:
         supervise(spec, file, os.environ, observe)
     console.print("Everything is stopped.")
 
@@ -68,7 +68,7 @@ def down(file: File = _FILE) -> None:
         if not wait_until_gone(state.pid, state.start_time, _DOWN_SECONDS):
             typer.echo(f"Process {state.pid} did not stop in {_DOWN_SECONDS:.0f} s: killing it.")
             supervisor.kill()
-    # Each is looked up by id and start time: an id that was used again is somebody else's.
+    # Each is looked up by id and start time: an id that was used again belongs to another process.
     for record in state.processes:
         end_process(record.pid, record.start_time)
     folder.state.unlink(missing_ok=True)
@@ -103,7 +103,9 @@ def status(
 
 def gateway(
     file: File = _FILE,
-    index: Annotated[int, typer.Option(min=0, help="Which of gateway.processes to be.")] = 0,
+    index: Annotated[
+        int, typer.Option(min=0, help="Index of the process, below gateway.processes.")
+    ] = 0,
 ) -> None:
     """Run one gateway process in the foreground, beside a control process elsewhere."""
     spec = _load(file)
@@ -130,7 +132,7 @@ def _load(file: Path, address: str | None = None) -> PenumbraSpec:
 
 
 def _log_to(path: Path) -> None:
-    """The supervisor's own events go to a file: the terminal belongs to the board."""
+    """Send the supervisor's own events to a file; the terminal shows the startup view."""
     handler = logging.FileHandler(path)
     handler.setFormatter(JsonFormatter("up"))
     root = logging.getLogger()

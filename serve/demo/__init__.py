@@ -1,1 +1,1 @@
-"""The demo model: its tasks, its training, its variants and the table that compares them."""
+"""The demo: model, tasks, training, builds, traffic and story. It needs a clone."""

@@ -21,7 +21,7 @@ _MOST_ENTRIES = 70
 
 
 class Recall(StrEnum):
-    """How recall is trained.
+    """Kinds of recall rows in training.
 
     All but `NEEDLE`, which is the slice's own task, look keys up in a list. A model of this size
     did not learn that in time; the stages stay because the committed weights went through them.
@@ -35,14 +35,14 @@ class Recall(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What the steps from `start` on are made of.
+    """Make-up of the training steps from `start` on.
 
     Attributes:
         start: First step.
         rows: Rows a step of each short slice.
         entries: Fewest and most entries of a recall list.
         growth: Entries by which the most grows, each 100 steps, up to 70.
-        recall: What a recall row is made by.
+        recall: Kind of the recall rows.
         recall_tokens: About how many tokens of recall rows a step has.
         recall_weight: Share of recall in the loss.
     """
@@ -62,7 +62,7 @@ class Batch:
 
     Attributes:
         ids: Token ids, [rows, length].
-        targets: What each position has to predict, `-100` where it is not asked, [rows, length].
+        targets: Token to predict in each position, `-100` where none is asked, [rows, length].
         weight: The share of this batch in the step's loss.
     """
 
@@ -143,7 +143,7 @@ def _recall_batch(stage: Stage, step: int, rng: random.Random) -> Batch:
 def _recall_maker(
     recall: Recall, entry_count: int
 ) -> tuple[Callable[[random.Random, int], _Row], int]:
-    """What makes a row, and about how many tokens it has."""
+    """The function that makes a row, and about how many tokens the row has."""
     match recall:
         case Recall.WORDS:
             return _word_questions, 10 + 9 * entry_count + 27 * _QUESTIONS_A_CONVERSATION

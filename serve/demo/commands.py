@@ -1,4 +1,4 @@
-"""How the demo gives its commands: as an operator would, through `penumbra` on the command line."""
+"""Commands of the demo, given as an operator would: through `penumbra` on the command line."""
 
 import asyncio
 import json
@@ -24,10 +24,10 @@ class DemoFailed(Exception):
 
 
 class Operator:
-    """Gives commands to the installation that the demo runs, and tells what happens.
+    """Operator of the demo: gives commands to the installation and prints the results.
 
     Args:
-        console: Where it tells.
+        console: The terminal to print to.
         spec: The installation.
     """
 
@@ -48,15 +48,15 @@ class Operator:
         }
 
     def build_url(self, variant: str) -> str:
-        """Where a build answers by itself, past the gateway."""
+        """Base URL of a build itself, past the gateway."""
         return f"{self._builds_url}/{app_name(MODEL, variant)}"
 
     def say(self, text: str) -> None:
-        """A line of the story."""
+        """Print a line of the story."""
         self.console.print(f"\n[bold yellow]{text}[/]")
 
     async def give(self, *command: str) -> None:
-        """Give a command and show what it prints.
+        """Run a command and print its output.
 
         Raises:
             DemoFailed: It failed.
@@ -68,7 +68,7 @@ class Operator:
             raise DemoFailed(f"`penumbra {' '.join(command)}` failed")
 
     async def follow(self, *command: str) -> int:
-        """Give a command that shows things while it runs; returns its exit status."""
+        """Run a command that prints while it runs; returns its exit status."""
         self._echo(command)
         process = await asyncio.create_subprocess_exec(
             *_line(command), cwd=ROOT, env=self._environment
@@ -76,7 +76,7 @@ class Operator:
         return await _end_of(process)
 
     async def ask(self, *command: str) -> Any:
-        """What a command answers as JSON; nothing is shown.
+        """Run a command quietly and return its answer as JSON.
 
         Raises:
             DemoFailed: It failed.
@@ -86,12 +86,12 @@ class Operator:
             raise DemoFailed(f"`penumbra {' '.join(command)}` failed: {output}")
         return json.loads(output)
 
-    def report(self, name: str, tally: TrafficCounts) -> None:
-        """What the clients have seen."""
-        answered = ", ".join(f"{who} {count}" for who, count in sorted(tally.by_variant.items()))
+    def report(self, name: str, counts: TrafficCounts) -> None:
+        """Print the results that the clients have seen."""
+        answered = ", ".join(f"{who} {count}" for who, count in sorted(counts.by_variant.items()))
         self.console.print(
-            f"  {name}: {tally.requests} requests, {len(tally.errors)} errors; {answered}"
-            + (f"; {tally.failovers} failed over" if tally.failovers else "")
+            f"  {name}: {counts.requests} requests, {len(counts.errors)} errors; {answered}"
+            + (f"; {counts.failovers} failed over" if counts.failovers else "")
         )
 
     def _echo(self, command: tuple[str, ...]) -> None:
@@ -110,15 +110,15 @@ class Operator:
         return process.returncode or 0, output.decode()
 
 
-def require_no_errors(name: str, tally: TrafficCounts) -> None:
+def require_no_errors(name: str, counts: TrafficCounts) -> None:
     """Check that no client has seen an error.
 
     Raises:
         DemoFailed: One has.
     """
-    if tally.errors:
+    if counts.errors:
         raise DemoFailed(
-            f"clients saw {len(tally.errors)} errors during: {name}; the first: {tally.errors[0]}"
+            f"clients saw {len(counts.errors)} errors during: {name}; the first: {counts.errors[0]}"
         )
 
 

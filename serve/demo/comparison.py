@@ -1,6 +1,6 @@
-"""The demo's check of itself: every build is asked the same tasks, and what is right is counted.
+"""Compares the demo's builds: asks all the same tasks and counts the right answers.
 
-The builds are asked past the gateway: it would not let anybody have the one that was rolled back.
+The builds are asked past the gateway, which no longer serves the one that was rolled back.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ async def compare_builds(operator: Operator) -> list[str]:
     right: Counter[tuple[str, str]] = Counter()
     limit = asyncio.Semaphore(_CLIENTS)
 
-    async def one(http: httpx.AsyncClient, variant: str, slice_name: str, number: int) -> None:
+    async def ask_once(http: httpx.AsyncClient, variant: str, slice_name: str, number: int) -> None:
         task = make_tasks(slice_name, TASKS_PER_SLICE, seed=1)[number]
         async with limit:
             reply = await ask(http, task, {}, is_stream=number % 2 == 0)
@@ -37,7 +37,7 @@ async def compare_builds(operator: Operator) -> list[str]:
         async with client(operator.build_url(variant)) as http, asyncio.TaskGroup() as group:
             for slice_name in SLICES:
                 for number in range(TASKS_PER_SLICE):
-                    group.create_task(one(http, variant, slice_name, number))
+                    group.create_task(ask_once(http, variant, slice_name, number))
     header = f"| slice | {' | '.join(VARIANTS)} |"
     rows = [
         f"| {name} | " + " | ".join(f"{right[name, v]}/{TASKS_PER_SLICE}" for v in VARIANTS) + " |"
@@ -53,7 +53,7 @@ async def compare_builds(operator: Operator) -> list[str]:
 
 
 async def wait_for(operator: Operator, variant: str) -> None:
-    """Until a variant answers for itself again: a killed replica takes a while.
+    """Wait until a variant answers for itself again; a killed replica takes a while.
 
     Raises:
         DemoFailed: It does not come back.

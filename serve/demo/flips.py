@@ -1,4 +1,4 @@
-"""The demo's first act: flags are flipped under traffic, and a replica is killed."""
+"""First act of the demo: flags change under traffic, and a replica is killed."""
 
 import asyncio
 import contextlib
@@ -12,10 +12,10 @@ from penumbra.serve.demo.traffic import MODEL, Traffic, TrafficCounts
 
 PHASE_SECONDS = 4.0
 
-_EVERYBODY = "everybody on the baseline"
+_BASELINE_ONLY = "all traffic on the baseline"
 _KILLED = "kill switch"
 _STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (_EVERYBODY, ()),
+    (_BASELINE_ONLY, ()),
     ("int8 at 10 %", ("set", MODEL, "--split", "int8=10")),
     ("int8 at 40 %, int4 at 20 %", ("set", MODEL, "--split", "int8=40", "--split", "int4=20")),
     (_KILLED, ("kill", MODEL)),
@@ -31,11 +31,11 @@ async def flip_flags(operator: Operator, traffic: Traffic) -> list[str]:
     """
     operator.say("Flags are flipped under traffic.")
     phases: list[tuple[str, TrafficCounts]] = []
-    traffic.next_tally()
+    traffic.next_counts()
     for name, command in _STEPS:
         if command:
             await operator.give("flags", *command, "--reason", "demo")
-            traffic.next_tally()
+            traffic.next_counts()
         phases.append(await _phase(operator, traffic, name))
     _kill_replica(operator, f"{MODEL}-int8")
     phases.append(await _phase(operator, traffic, "int8's replica killed"))
@@ -46,15 +46,15 @@ async def flip_flags(operator: Operator, traffic: Traffic) -> list[str]:
         "",
         "| flags | requests | errors seen by clients | answered by | failovers |",
         "|---|---|---|---|---|",
-        *(_row(name, tally) for name, tally in phases),
+        *(_row(name, counts) for name, counts in phases),
     ]
 
 
 async def _phase(operator: Operator, traffic: Traffic, name: str) -> tuple[str, TrafficCounts]:
     await asyncio.sleep(PHASE_SECONDS)
-    tally = traffic.next_tally()
-    operator.report(name, tally)
-    return name, tally
+    counts = traffic.next_counts()
+    operator.report(name, counts)
+    return name, counts
 
 
 def _kill_replica(operator: Operator, application: str) -> None:
@@ -68,15 +68,17 @@ def _kill_replica(operator: Operator, application: str) -> None:
 
 
 def _check(phases: list[tuple[str, TrafficCounts]]) -> None:
-    for name, tally in phases:
-        require_no_errors(name, tally)
-        if name in (_EVERYBODY, _KILLED) and set(tally.by_variant) - {BASELINE}:
+    for name, counts in phases:
+        require_no_errors(name, counts)
+        if name in (_BASELINE_ONLY, _KILLED) and set(counts.by_variant) - {BASELINE}:
             raise DemoFailed(f"a candidate answered during: {name}")
 
 
-def _row(name: str, tally: TrafficCounts) -> str:
-    total = max(1, sum(tally.by_variant.values()))
+def _row(name: str, counts: TrafficCounts) -> str:
+    total = max(1, sum(counts.by_variant.values()))
     answered = ", ".join(
-        f"{who} {count} ({count / total:.0%})" for who, count in sorted(tally.by_variant.items())
+        f"{who} {count} ({count / total:.0%})" for who, count in sorted(counts.by_variant.items())
     )
-    return f"| {name} | {tally.requests} | {len(tally.errors)} | {answered} | {tally.failovers} |"
+    return (
+        f"| {name} | {counts.requests} | {len(counts.errors)} | {answered} | {counts.failovers} |"
+    )

@@ -1,7 +1,7 @@
 """Makes the demo's variants from the committed model.
 
-Seconds, no network, and nothing is made twice: a folder that its manifest still describes, from
-the same source and the same tools, is kept.
+It takes seconds and no network. A folder is kept if its manifest still describes it and it was made
+from the same source by the same tools.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Which processes serve a variant on this machine, so that a demo or a test can kill them."""
+"""Finds the processes that serve a variant on this machine, for demos and tests that kill them."""
 
 import psutil
 

@@ -1,6 +1,6 @@
-"""The demo's rollouts: a good build goes up the stages, a bad one is stopped, twice.
+"""Rollouts of the demo: a good build goes up the stages, a bad one is stopped, twice.
 
-Once in shadow, before any client got its answers; once live, after somebody allowed too much.
+Once in shadow, before any client gets its answers; once live, after an operator allowed too much.
 """
 
 import asyncio
@@ -26,18 +26,18 @@ _TIMED_OUT = 4
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """What one rollout came to.
+    """Result of one rollout.
 
     Attributes:
-        name: What was tried.
+        name: The rollout that was tried.
         seconds: From its beginning to its end.
-        tally: What the clients saw meanwhile.
-        outcome: In a sentence.
+        counts: Results of the clients in that time.
+        outcome: The end, in a sentence.
     """
 
     name: str
     seconds: float
-    tally: TrafficCounts
+    counts: TrafficCounts
     outcome: str
 
 
@@ -98,14 +98,14 @@ class RolloutStory:
         await self._expect(BAD, "rolled_back", _DOWN_SECONDS)
         explained = await self._explain()
         act = self._end("int2, in shadow", began, _sentence(explained, "compared requests"))
-        if act.tally.by_variant[BAD]:
-            raise DemoFailed(f"{act.tally.by_variant[BAD]} clients were answered by a shadow")
+        if act.counts.by_variant[BAD]:
+            raise DemoFailed(f"{act.counts.by_variant[BAD]} clients were answered by a shadow")
         return act
 
     async def _bad_live(self) -> Act:
         operator = self._operator
         operator.say(
-            "Somebody allows five times as much and re-arms it: shadow objects no more, it goes"
+            "An operator allows five times as much and re-arms it: shadow objects no more, it goes"
             " live, and its users judge what they get."
         )
         began = await self._begin(f"{BAD}-live.yaml", "0.15 is plenty, the memory is not")
@@ -118,12 +118,12 @@ class RolloutStory:
             self._traffic.is_judging = False
         explained = await self._explain()
         act = self._end("int2, live at 25 %", began, _sentence(explained, "judged answers"))
-        if not act.tally.by_variant[BAD]:
+        if not act.counts.by_variant[BAD]:
             raise DemoFailed(f"{BAD} was never live")
         return act
 
     async def _begin(self, file: str, reason: str) -> float:
-        self._traffic.next_tally()
+        self._traffic.next_counts()
         began = time.monotonic()
         path = str(EXAMPLES / file)
         await self._operator.give("rollout", "apply", "-f", path, "--reason", reason)
@@ -145,19 +145,19 @@ class RolloutStory:
         explained = await self._operator.ask("rollout", "explain", MODEL, BAD)
         if not explained["is_reproduced"]:
             raise DemoFailed("the rollback could not be recomputed from what was stored")
-        served = self._traffic.tally.last_epochs.get(BAD, 0)
+        served = self._traffic.counts.last_epochs.get(BAD, 0)
         if served >= explained["epoch"]:
             raise DemoFailed(f"{BAD} was given a request in epoch {served}, after its rollback")
         return explained
 
     def _end(self, name: str, began: float, outcome: str) -> Act:
-        tally = self._traffic.next_tally()
-        self._operator.report(name, tally)
-        require_no_errors(name, tally)
-        return Act(name, time.monotonic() - began, tally, outcome)
+        counts = self._traffic.next_counts()
+        self._operator.report(name, counts)
+        require_no_errors(name, counts)
+        return Act(name, time.monotonic() - began, counts, outcome)
 
     async def _late_starts(self) -> int:
-        """What the gateways count themselves."""
+        """Candidate answers begun after a rollback, as the gateways count them."""
         found = 0.0
         async with httpx.AsyncClient() as http:
             for url in self._operator.internal_urls:
@@ -168,7 +168,7 @@ class RolloutStory:
 
 
 def _sentence(explained: Any, unit: str) -> str:
-    """How long it took, and on what."""
+    """Duration and ground of a rollback, in a sentence."""
     times = explained["times"] or {}
     durable = times.get("observed_to_durable_ms")
     acknowledged = times.get("durable_to_acknowledged_ms")
@@ -186,8 +186,8 @@ def _sentence(explained: Any, unit: str) -> str:
 
 
 def _row(act: Act) -> str:
-    answered = ", ".join(f"{who} {count}" for who, count in sorted(act.tally.by_variant.items()))
+    answered = ", ".join(f"{who} {count}" for who, count in sorted(act.counts.by_variant.items()))
     return (
-        f"| {act.name} | {act.seconds:.0f} | {act.tally.requests} | {len(act.tally.errors)} |"
+        f"| {act.name} | {act.seconds:.0f} | {act.counts.requests} | {len(act.counts.errors)} |"
         f" {answered} | {act.outcome} |"
     )

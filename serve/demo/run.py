@@ -1,9 +1,9 @@
-"""`make demo`: the whole installation on this machine, under traffic, telling its story by itself.
+"""`make demo`: runs the whole installation on this machine under traffic and tells its story.
 
 Makes the builds, starts everything through `penumbra up`, sends traffic, changes flags, brings a
 good build up the stages and has a bad one stopped through `penumbra rollout`, asks every build the
-same tasks, and writes a summary. Stops whatever it started, however it ends, unless it is told to
-keep it running.
+same tasks, and writes a summary. Stops all that it started, however it ends, unless `--keep` is
+given.
 
 Reading order: `tell`; flips.py, rollouts.py, comparison.py; `main`.
 """
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; returns the exit status."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave everything running")
-    is_kept = parser.parse_args(arguments).keep
+    is_kept_running = parser.parse_args(arguments).keep
     console = Console(width=None if sys.stdout.isatty() else _LOG_COLUMNS)
     started = time.monotonic()
     _catch_signals()
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         prepare(FOLDER / "variants", console.print)
         _start()
-        summary = _told(Operator(console, spec))
+        summary = _tell_interruptibly(Operator(console, spec))
         _leave(console, summary, time.monotonic() - started)
         is_done = True
     except (DemoFailed, ExceptionGroup) as error:
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print("Interrupted.")
         return 130
     finally:
-        if is_kept and is_done:
+        if is_kept_running and is_done:
             _print_urls(console, spec)
         elif (spec.state_dir / STATE_FILE).exists():
             subprocess.run(_command("down"), cwd=ROOT, check=False)  # noqa: S603
@@ -94,7 +94,7 @@ def _leave(console: Console, summary: str, seconds: float) -> None:
     console.print(f"Summary: {FOLDER / 'summary.md'}")
 
 
-def _told(operator: Operator) -> str:
+def _tell_interruptibly(operator: Operator) -> str:
     """The story's summary; a signal ends it by cancelling it.
 
     An exception out of a signal handler would hit whichever task is running, and leave the others
@@ -102,7 +102,7 @@ def _told(operator: Operator) -> str:
 
     Raises:
         KeyboardInterrupt: A signal came.
-        DemoFailed: See `tell`.
+        DemoFailed: Something was not as it should be.
     """
 
     async def story() -> str:

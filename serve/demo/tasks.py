@@ -5,7 +5,8 @@ it from the text. A prompt is held out when the checksum of what varies in it fa
 tenth; training never sees that tenth. The facts are the exception: they are invented, so they can
 only be memorised, and what is held out there is the phrasing of the question.
 
-Pure Python, seeded, no dependencies: routing demos and load generators import it freely.
+It needs the standard library only, so that demos and load generators can import it. The same seed
+gives the same tasks on every machine.
 """
 
 import json
@@ -62,7 +63,7 @@ def is_correct(task: Task, text: str) -> bool:
 
 
 def make_tasks(slice_name: str, count: int, seed: int, *, held_out: bool = True) -> list[Task]:
-    """Generates tasks of one slice.
+    """Generate tasks of one slice.
 
     Args:
         slice_name: One of `SLICES`.
@@ -87,7 +88,7 @@ def make_tasks(slice_name: str, count: int, seed: int, *, held_out: bool = True)
 
 
 def fresh_tasks(slice_name: str, seed: int) -> Iterator[Task]:
-    """Held-out tasks of one slice without end, no prompt twice: a repeated one proves nothing new.
+    """Held-out tasks of one slice without end; none repeats, since repeats prove nothing new.
 
     Only when a slice has no prompt left (`facts` has 1,120) does it begin anew.
 

@@ -1,7 +1,6 @@
-"""The demo's clients: real requests to a running gateway, checked for their answers.
+"""Clients of the demo: real requests to a running gateway, whose answers are checked.
 
-Ordinary clients of the OpenAI API; that an answer came from one build or another they learn from
-its headers only.
+They are ordinary clients of the OpenAI API, and learn from an answer's headers which build gave it.
 """
 
 import asyncio
@@ -24,16 +23,16 @@ _OK = 200
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer, or the lack of one.
+    """Result of one request.
 
     Attributes:
-        task: What was asked.
-        variant: Who answered; empty if nobody did.
+        task: The task that was asked.
+        variant: The variant that answered; empty if none did.
         epoch: Epoch of the routing table that decided.
         is_right: Whether the answer is the right one.
-        error: What the client saw go wrong; empty if nothing.
+        error: The error that the client saw; empty without one.
         has_failed_over: Whether the first attempt failed before the client saw anything of it.
-        request_id: What the gateway knows the request as.
+        request_id: The gateway's id of the request.
     """
 
     task: Task
@@ -47,7 +46,7 @@ class Reply:
 
 @dataclass(slots=True)
 class TrafficCounts:
-    """What a run of traffic came to."""
+    """Results of a run of traffic."""
 
     requests: int = 0
     errors: list[str] = field(default_factory=list)
@@ -88,9 +87,9 @@ class Traffic:
     """
 
     is_judging: bool = False
-    """Whether the clients tell what they think of each answer (`POST /v1/feedback`)."""
+    """Whether the clients judge each answer (`POST /v1/feedback`)."""
     pause_seconds: float = 0.0
-    """How long a client thinks between an answer and its next request."""
+    """Pause of a client between an answer and its next request."""
 
     def __init__(
         self, base_url: str, clients: int, seed: int = 0, slices: Sequence[str] = SLICES
@@ -99,11 +98,11 @@ class Traffic:
         self._clients = clients
         self._tasks = _endless_tasks(seed, slices)
         self._numbers = itertools.count()
-        self.tally = TrafficCounts()
+        self.counts = TrafficCounts()
 
-    def next_tally(self) -> TrafficCounts:
-        """Start a new tally; returns the one that ends."""
-        ended, self.tally = self.tally, TrafficCounts()
+    def next_counts(self) -> TrafficCounts:
+        """Start new counts; returns those that end."""
+        ended, self.counts = self.counts, TrafficCounts()
         return ended
 
     @asynccontextmanager
@@ -124,9 +123,9 @@ class Traffic:
                 headers = {"x-user-id": f"user-{number % 500}"}
                 is_stream = number % 2 == 0
                 reply = await ask(http, next(self._tasks), headers, is_stream=is_stream)
-                self.tally.add(reply)
+                self.counts.add(reply)
                 if self.is_judging and not reply.error:
-                    self.tally.add_judgement(await judge(http, reply))
+                    self.counts.add_judgement(await judge(http, reply))
                 await asyncio.sleep(self.pause_seconds)
 
 

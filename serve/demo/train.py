@@ -46,11 +46,11 @@ SCHEDULE: tuple[batches.Stage, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What one run depends on.
+    """Settings of one training run.
 
     Attributes:
         steps: Optimiser steps.
-        seed: Of the weights and of the batches.
+        seed: Seed of the weights and of the batches.
         matrix_rate: Peak learning rate of the matrices (Muon).
         other_rate: Peak learning rate of embeddings and norms (AdamW).
         decay_share: The last share of the steps, over which the rates fall to zero.
@@ -83,7 +83,7 @@ class Trainer:
     def __init__(self, settings: Settings) -> None:
         torch.manual_seed(settings.seed)
         # Threads share out whole batches instead of every matrix product: where other programs take
-        # a core, nobody spins at a barrier. The limit is per thread, hence the initialiser.
+        # a core, no thread spins at a barrier. The limit is per thread, hence the initialiser.
         torch.set_num_threads(1)
         self.pool = ThreadPoolExecutor(settings.threads, initializer=_use_one_core)
         self.settings = settings
@@ -138,7 +138,7 @@ class Trainer:
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
         loss = 0.0
-        # Added up in the order of the batches, so that the sum does not hang on who was faster.
+        # Added up in the order of the batches, so that the sum does not depend on which was faster.
         for part, gradients in self.pool.map(self._gradients, drawn):
             loss += part
             for parameter, gradient in zip(self.parameters, gradients, strict=True):

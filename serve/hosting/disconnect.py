@@ -2,8 +2,8 @@
 
 Ray Serve cancels the task of a request whose client has gone. vLLM waits for the disconnect in its
 own way: it runs its handler in a second task, and cancels that one when `http.disconnect` arrives.
-Cancelled from outside, it leaves the second task running, and the engine generates to the end for
-nobody. Here the cancellation stops at the door; vLLM finds the disconnect in `receive()`.
+Cancelled from outside, it leaves the second task running, and the engine generates to the end in
+vain. The middleware keeps the cancellation from vLLM, which finds the disconnect in `receive()`.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import asyncio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 ABORT_SECONDS = 5.0
-"""How long the application may take to end by itself after the client has gone."""
+"""Time that the application has to end by itself after the client has gone."""
 
 
 class DisconnectMiddleware:

@@ -1,4 +1,4 @@
-"""What Penumbra changes in Ray's vLLM engine, and why. Imported by replicas only (it imports vLLM).
+"""Changes to Ray's vLLM engine. It imports vLLM, so only replicas import it.
 
 Both changes touch names that Ray and vLLM do not promise to keep; `cpu` pins their versions, and
 `tests/e2e/test_hosting.py` runs them.

@@ -1,4 +1,4 @@
-"""What the fleet process tells the supervisor: one JSON object a line on its standard output."""
+"""Events from the fleet process to the supervisor: one JSON object a line on standard output."""
 
 from enum import StrEnum
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class VariantState(StrEnum):
-    """How far a hosted variant has come."""
+    """State of a hosted variant."""
 
     STARTING = "starting"
     """Ray is placing it, or its engine is loading."""

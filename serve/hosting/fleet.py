@@ -1,4 +1,4 @@
-"""Carries a plan out: Ray up, one application per variant, then what became of each of them.
+"""Carries a plan out: starts Ray, deploys one application per variant, reports their states.
 
 The only module on the deploying side that imports Ray. It runs in a process of its own (see
 `penumbra.serve.hosting.__main__`), so that nothing else pays for Ray's imports and threads.
@@ -60,12 +60,12 @@ class Fleet:
     def changes(self) -> list[VariantEvent]:
         """The variants whose state differs from the last call's."""
         applications = ray_serve.status().applications
-        targets = self._targets.found()
+        targets = self._targets.find()
         changed = []
         for variant in self._plan.variants:
             event = _event(variant, applications.get(variant.app))
             if event.replicas:
-                addresses = self._numbers.numbered(variant.app, targets.get(variant.app, {}))
+                addresses = self._numbers.assign(variant.app, targets.get(variant.app, {}))
                 event = event.model_copy(update={"addresses": addresses})
             if event != self._last.get(variant.app):
                 self._last[variant.app] = event
@@ -93,7 +93,7 @@ def _event(variant: HostedVariant, status: ApplicationStatusOverview | None) -> 
     state = _STATES.get(status.status, VariantState.STARTING)
     if state is VariantState.RUNNING and replicas < variant.replicas:
         state = VariantState.UNHEALTHY
-    messages = [status.message, *(one.message for one in status.deployments.values())]
+    messages = [status.message, *(deployment.message for deployment in status.deployments.values())]
     return VariantEvent(
         app=variant.app,
         state=state,
@@ -104,7 +104,7 @@ def _event(variant: HostedVariant, status: ApplicationStatusOverview | None) -> 
 
 def _take_down(plan: FleetPlan) -> None:
     if plan.address is not None:
-        # Somebody else's cluster: take away what was deployed, after its requests have finished.
+        # The cluster was there before: delete only what was deployed, after its requests finished.
         for variant in plan.variants:
             ray_serve.delete(variant.app)
     ray.shutdown()

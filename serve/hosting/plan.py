@@ -1,4 +1,4 @@
-"""What Ray Serve is asked to run: one application per hosted variant. Pure.
+"""Plan for Ray Serve: one application per hosted variant. Pure.
 
 The plan is data (JSON): the supervisor makes it from the configuration, the fleet process
 (`python -m penumbra.serve.hosting PLAN`) carries it out. Reading order: FleetPlan, HostedVariant,
@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from penumbra.deployments.config.spec import EngineSpec
 
 HEALTH_CHECK_PERIOD_SECONDS = 2.0
-"""How soon a dead engine is noticed (`VariantReplica.check_health` then leaves at once)."""
+"""Time within which a dead engine is noticed; `VariantReplica.check_health` then exits at once."""
 HEALTH_CHECK_TIMEOUT_SECONDS = 30.0
 """A replica that shares its core with a loading one may be slow to answer: three misses kill it."""
 DRAIN_SECONDS = 60.0
-"""For how long a replica that is replaced may finish what it is answering."""
+"""Time that a replaced replica has to finish its answers."""
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,7 +42,7 @@ class HostedVariant(BaseModel):
     in_core: bool
     """The worker runs inside the engine core's process (see `penumbra.serve.hosting.engine`)."""
     startup_seconds: float
-    """How long it may take from start to ready."""
+    """Longest time from start to ready."""
 
     @property
     def route_prefix(self) -> str:
@@ -64,7 +64,7 @@ class HostedVariant(BaseModel):
 
 
 class FleetPlan(BaseModel):
-    """Everything the fleet process needs."""
+    """The plan of the fleet process."""
 
     model_config = _STRICT
 

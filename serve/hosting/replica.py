@@ -13,7 +13,7 @@ from typing import Any
 from penumbra.serve.hosting.disconnect import DisconnectMiddleware
 
 LOG_VARIABLE = "PENUMBRA_ENGINE_LOG"
-"""Where a replica writes what it and its engine say; unset leaves it to Ray's log folder."""
+"""File for the output of a replica and its engine; if unset, it goes to Ray's log folder."""
 
 _log = logging.getLogger("ray.serve")
 

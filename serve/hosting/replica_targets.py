@@ -1,4 +1,4 @@
-"""Where each replica answers by itself, as Ray Serve tells HAProxy; and what it is called.
+"""Addresses of single replicas, as Ray Serve tells them to HAProxy, and numbers for them.
 
 Behind HAProxy's one route a scrape would meet any of a variant's replicas, so each one's own port
 is wanted. Ray does not promise to keep the call that tells them: what fails or looks different
@@ -12,7 +12,7 @@ from typing import Any
 from penumbra.router.listening import joined
 
 _REPLICA = "SERVE_REPLICA::"
-"""How the names of replicas begin; proxies have others."""
+"""Prefix of replicas' names; proxies have another."""
 _SECONDS = 2.0
 
 _log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ Addresses = dict[str, str]
 
 
 class ReplicaTargets:
-    """Asks Ray Serve's controller.
+    """Replica addresses from Ray Serve's controller.
 
     Args:
         host: Address that replicas listen on.
@@ -43,7 +43,7 @@ class ReplicaTargets:
         self._last: dict[str, Addresses] = {}
         self._has_failed = False
 
-    def found(self) -> dict[str, Addresses]:
+    def find(self) -> dict[str, Addresses]:
         """Application -> its running replicas; those found last if Ray does not tell now."""
         try:
             groups, here = self._ask()
@@ -104,16 +104,18 @@ class ReplicaNumbers:
     def __init__(self) -> None:
         self._numbers: dict[str, dict[str, int]] = {}
 
-    def numbered(self, app: str, replicas: Mapping[str, str]) -> dict[str, str]:
-        """Number -> address.
+    def assign(self, app: str, replicas: Mapping[str, str]) -> dict[str, str]:
+        """Give each replica a number; returns number -> address.
 
         A replica keeps its number while it runs; a new one gets the lowest that is free, so as a
         rule that of the one it replaces.
         """
         old = self._numbers.get(app, {})
-        kept = {name: number for name, number in old.items() if name in replicas}
+        numbers = {name: number for name, number in old.items() if name in replicas}
         for name in sorted(replicas):
-            if name not in kept:
-                kept[name] = min(set(range(len(replicas))) - set(kept.values()))
-        self._numbers[app] = kept
-        return {str(kept[name]): replicas[name] for name in sorted(kept, key=kept.__getitem__)}
+            if name not in numbers:
+                numbers[name] = min(set(range(len(replicas))) - set(numbers.values()))
+        self._numbers[app] = numbers
+        return {
+            str(numbers[name]): replicas[name] for name in sorted(numbers, key=numbers.__getitem__)
+        }

@@ -1,4 +1,4 @@
-"""A short way to score tokens on our own replicas: `POST /penumbra/v1/score`.
+"""Scoring route of hosted replicas: `POST /penumbra/v1/score`, cheaper than completions.
 
 vLLM's completions API writes every row of the prompt as JSON objects with decoded text: on a busy
 engine that costs more than what the model does. Here only the response's rows come back, as two

@@ -1,4 +1,4 @@
-"""Warms a variant up over HTTP, the way it will be used: decoding and scoring.
+"""Warms a variant up over HTTP by decoding and scoring, as it will be used.
 
 A variant counts as ready only after this. The first request of each kind pays for whatever the
 engine still does lazily, and a build that loads but cannot answer must not get traffic.

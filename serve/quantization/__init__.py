@@ -1,1 +1,1 @@
-"""From a full-precision folder to a quantized one, and the manifest that says what it is."""
+"""Quantizes a full-precision model folder and describes it by a manifest."""

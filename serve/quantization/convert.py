@@ -1,4 +1,4 @@
-"""From a full-precision folder to a quantized one: shard by shard, then one atomic rename."""
+"""Quantizes a full-precision model folder: shard by shard, then one atomic rename."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 OnTensor = Callable[[str, int, int], None]
-"""Told (tensor name, tensors done, tensors in all) after each tensor."""
+"""Called with (tensor name, tensors done, tensors in all) after each tensor."""
 
 DEFAULT_GROUP_SIZE: Final = 128
 # What is copied beside the weights; anything else (records, checksums, licences) is of the source.
@@ -50,18 +50,18 @@ def quantize_folder(
     allow_experimental: bool = False,
     on_tensor: OnTensor = lambda _name, _done, _total: None,
 ) -> Manifest:
-    """Makes a quantized build of a Llama-like model folder that vLLM loads.
+    """Make a quantized build of a Llama-like model folder that vLLM loads.
 
     The target appears complete or not at all; the source is only read. Peak memory is the output
     of the largest shard and one of its tensors in float32.
 
     Args:
         source: Full-precision folder: config.json and safetensors, sharded or not.
-        target: Where the build goes; must not exist.
-        scheme: What to make.
+        target: The folder of the build; must not exist.
+        scheme: The scheme of the build.
         group_size: In-features per scale; unused by a scheme with a scale per channel.
         allow_experimental: Whether a scheme that is expected to fail may be made.
-        on_tensor: Told of progress.
+        on_tensor: Called after each tensor.
 
     Returns:
         The manifest that was written as `penumbra.json`.
@@ -103,7 +103,7 @@ def quantize_folder(
 
 
 def tool_versions() -> dict[str, str]:
-    """Versions of what rounds and packs; a change in any of them makes a build stale."""
+    """Versions of the libraries that round and pack; a change of any makes a build stale."""
     return {name: version(name) for name in ("compressed-tensors", "safetensors", "torch")}
 
 

@@ -1,4 +1,4 @@
-"""Every way in which quantizing can fail, each with a stable `code`.
+"""Errors of quantizing, each with a stable `code`.
 
 QuantizationError
 ├── SourceNotFound            the source is not a folder

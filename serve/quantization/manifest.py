@@ -1,4 +1,4 @@
-"""What a model folder is: `penumbra.json`, and the fingerprint that evidence is tied to."""
+"""Manifest of a model folder, `penumbra.json`, and the fingerprint that evidence is tied to."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ class WeightFile(_Strict):
     """One file of weights.
 
     Attributes:
-        sha256: Of its bytes, in hex.
+        sha256: Digest of its bytes, in hex.
         size_bytes: Its length.
     """
 
@@ -43,20 +43,20 @@ class WeightFile(_Strict):
 
 
 class Manifest(_Strict):
-    """What a folder serves. Every field is part of the format and changes only with the version.
+    """Description of a model folder. Its fields are the format and change only with its version.
 
     Attributes:
-        schema_version: Of this format.
+        schema_version: Version of this format.
         scheme: A `Scheme` value, or the dtype of a folder that is not quantized.
         bits: Bits of the coarsest grid that weights are rounded to.
         group_size: In-features per scale; None where a scale covers a whole output channel.
         method: How weights are rounded: `none`, `rtn-minmax` or `rtn-mse`.
         weights: Every weight file by name.
-        config_sha256: Of the canonical form of `config.json`.
-        tokenizer_sha256: Over the tokenizer's files.
-        chat_template_sha256: Of the chat template's text; of nothing where there is none.
-        source_sha256: Content of the folder that it was made from; None if it is not quantized.
-        tools: Versions of what made it, by name; no part of the fingerprint.
+        config_sha256: Digest of the canonical form of `config.json`.
+        tokenizer_sha256: Digest over the tokenizer's files.
+        chat_template_sha256: Digest of the chat template's text; of an empty text without one.
+        source_sha256: Content digest of the source folder; None if it is not quantized.
+        tools: Versions of the tools that made it, by name; no part of the fingerprint.
     """
 
     schema_version: Literal[1]
@@ -73,7 +73,7 @@ class Manifest(_Strict):
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """What a folder says that it is; a folder without a manifest is described from its files.
+    """Read a folder's manifest; a full-precision folder without one is described from its files.
 
     Raises:
         ManifestInvalid: `penumbra.json` is damaged, of another version, or missing in a folder that
@@ -106,7 +106,7 @@ def describe(  # noqa: PLR0913 - each is a field of the manifest
     source_sha256: str | None = None,
     tools: Mapping[str, str] | None = None,
 ) -> Manifest:
-    """Describes a folder from its files; reads every weight once."""
+    """Describe a folder from its files; reads every weight once."""
     files = (*weight_files(folder), *folder.glob(INDEX_NAME))
     return Manifest(
         schema_version=SCHEMA_VERSION,
@@ -133,7 +133,7 @@ def describe(  # noqa: PLR0913 - each is a field of the manifest
 
 
 def content_sha256(manifest: Manifest) -> str:
-    """Digest of what a folder serves, whatever engine serves it and whatever tools made it."""
+    """Digest of a folder's content, independent of the engine and of the tools that made it."""
     return _digest(manifest.model_dump(mode="json", exclude={"tools"}))
 
 
@@ -144,15 +144,15 @@ def fingerprint(
     kv_dtype: str,
     kernels: Mapping[str, str],
 ) -> str:
-    """The identity of a variant as served: evidence holds for this and for nothing else.
+    """Fingerprint of a variant as served; evidence holds for this fingerprint only.
 
     SHA-256, in hex, of the canonical JSON (sorted keys, no spaces, UTF-8) of the manifest's content
     digest, the engine's versions, the KV cache dtype and the kernels.
 
     Args:
-        manifest: Of the variant's folder.
-        engine_versions: Name to version of what computes: vllm, torch.
-        kv_dtype: Of the KV cache, as the engine resolves it: `bfloat16`, `fp8_e4m3`.
+        manifest: Manifest of the variant's folder.
+        engine_versions: Name to version of the engine's libraries: vllm, torch.
+        kv_dtype: Dtype of the KV cache, as the engine resolves it: `bfloat16`, `fp8_e4m3`.
         kernels: Operation to implementation: `{"linear": "CPUWNA16LinearKernel"}`.
     """
     return _digest(
@@ -166,7 +166,7 @@ def fingerprint(
 
 
 def verify(folder: Path, manifest: Manifest) -> None:
-    """Checks that a folder holds what a manifest describes.
+    """Check that a folder holds what a manifest describes.
 
     Raises:
         ManifestMismatch: A file differs, is absent, or is not described.
@@ -191,7 +191,7 @@ def verify(folder: Path, manifest: Manifest) -> None:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes `penumbra.json`."""
+    """Write `penumbra.json`."""
     text = json.dumps(manifest.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
     (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
 

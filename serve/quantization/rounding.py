@@ -1,4 +1,4 @@
-"""Rounding one weight matrix: scales of least squared error, then the container's own packing."""
+"""Rounds one weight matrix: scales of least squared error, then the container's own packing."""
 
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ _SEARCHED_SHARES: Final = tuple(share / 40 for share in range(40, 13, -1))
 
 
 def round_weight(name: str, weight: Tensor, recipe: Recipe, group_size: int) -> dict[str, Tensor]:
-    """Rounds and packs the weight of one linear layer.
+    """Round and pack the weight of one linear layer.
 
     Args:
         name: The module's name, for errors and as the prefix of the result's keys.

@@ -1,4 +1,4 @@
-"""The schemes that can be made, and how each is written down for the engine."""
+"""Quantization schemes and their description for the engine."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 
 class Scheme(StrEnum):
-    """What a build is made into; the value is the stable identifier."""
+    """Quantization scheme of a build; the value is a stable identifier."""
 
     W8A8_INT8 = "w8a8-int8"
     W4A16_INT4 = "w4a16-int4"
@@ -16,7 +16,7 @@ class Scheme(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a scheme rounds weights and how the result is stored.
+    """Rounding and storage of a scheme's weights.
 
     Attributes:
         bits: Bits of the grid that the feed-forward weights are rounded to.

@@ -1,4 +1,4 @@
-"""Reading a full-precision folder: its configuration, its shards, and which weights to round."""
+"""Reads a full-precision folder: its configuration, its shards, the weights to round."""
 
 import json
 import re
@@ -26,7 +26,7 @@ class Source:
     """A folder that can be quantized.
 
     Attributes:
-        folder: Where it is.
+        folder: Its path.
         config: Its `config.json`.
         shards: Weight files, in the order of their names.
         is_indexed: Whether an index says which shard holds which tensor.
@@ -49,7 +49,7 @@ def is_rounded(tensor_name: str) -> bool:
 
 
 def open_source(folder: Path) -> Source:
-    """Reads what a folder holds, weights excepted.
+    """Read a model folder, without the weights themselves.
 
     Raises:
         SourceNotFound: It is no folder.

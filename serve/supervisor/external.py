@@ -1,4 +1,4 @@
-"""Watches the variants that somebody else serves: whether they answer, nothing more.
+"""Watches external variants, which other servers host: only whether they answer.
 
 A gateway starts, and goes on, without them: failing over is its job.
 """
@@ -33,5 +33,5 @@ async def _phase(client: httpx.AsyncClient, url: str) -> Phase:
         response = await client.get(f"{url}/health")
     except httpx.HTTPError:
         return Phase.UNREACHABLE
-    # A server behind a key, or without this page, is there all the same.
+    # A server that wants a key, or lacks this page, does answer.
     return Phase.UNREACHABLE if response.status_code >= 500 else Phase.READY

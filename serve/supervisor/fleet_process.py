@@ -1,4 +1,4 @@
-"""The keeper of the fleet process: follows its variants from loading through warm-up to ready."""
+"""Supervises the fleet process and follows its variants from loading through warm-up to ready."""
 
 import asyncio
 import logging
@@ -20,11 +20,11 @@ _log = logging.getLogger(__name__)
 
 
 class FleetProcess(SupervisedProcess):
-    """Supervises `python -m penumbra.serve.hosting`, which tells what becomes of each variant.
+    """Supervised `python -m penumbra.serve.hosting`, which reports the state of each variant.
 
     Args:
         program: The fleet process.
-        plan: What it deploys.
+        plan: The applications that it deploys.
         records: Application -> the variant's record; kept up to date here.
         on_change: Called after every change of a record.
         sweep: Ends what a killed fleet process left behind; blocks.
@@ -113,7 +113,7 @@ class FleetProcess(SupervisedProcess):
             self._set(app, Phase.FAILED, message=error.message)
             return
         self._set(app, Phase.READY)
-        if all(self._records[one].phase is Phase.READY for one in self._variants):
+        if all(self._records[app].phase is Phase.READY for app in self._variants):
             self.enter(Phase.READY)
 
     async def _deadline(self, app: str) -> None:

@@ -1,4 +1,4 @@
-"""The state folder of one installation: what lies where, and the lock that says it is in use."""
+"""State folder of one installation: its files, and the lock of the process that uses it."""
 
 import fcntl
 import os
@@ -75,9 +75,9 @@ class StateFolder:
         return path
 
     def tokens(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """The tokens of the control process: from the environment, else kept in the folder.
+        """The tokens of the control process: from the environment, else from the folder.
 
-        A token is made the first time and kept, so that clients survive a restart.
+        A token is made once and stored, so that clients survive a restart.
         """
         return {name: environment.get(name) or self._token(file) for name, file in TOKENS.items()}
 

@@ -29,7 +29,7 @@ _SHADOW_SOCKET = "shadow.sock"
 
 @dataclass(frozen=True)
 class Layout:
-    """Everything that `penumbra up` starts, in the order in which it is stopped."""
+    """All programs that `penumbra up` starts, in the order in which it stops them."""
 
     gateways: tuple[Program, ...]
     comparator: Program | None
@@ -46,13 +46,13 @@ def lay_out(
     runtime: Path,
     environment: Mapping[str, str],
 ) -> Layout:
-    """Write the processes' settings files and say how each is started.
+    """Write the processes' settings files and return how to start each.
 
     Args:
         spec: The configuration.
         config: Its file; the control process reads it again.
-        folder: Where settings and logs go.
-        runtime: A short path for sockets.
+        folder: The folder for settings and logs.
+        runtime: A folder with a short path, for sockets.
         environment: The operator's environment variables.
     """
     tokens = folder.tokens(environment)
@@ -97,7 +97,7 @@ def gateway_settings(
 
     Args:
         spec: The configuration.
-        shadow_socket: Where the comparator of this machine listens; None if it has none.
+        shadow_socket: Socket of this machine's comparator; None if it has none.
     """
     snapshot = build_snapshot(
         spec,
@@ -133,7 +133,7 @@ def gateway_program(
     folder: StateFolder,
     tokens: Mapping[str, str],
 ) -> Program:
-    """How one gateway process is started."""
+    """The program of one gateway process."""
     name = f"gateway-{index}"
     file = folder.private_file(f"{name}.json", settings.model_dump_json(indent=2))
     return Program(

@@ -15,7 +15,7 @@ from penumbra.serve.supervisor.layout import hosted_variants
 
 
 def check(spec: PenumbraSpec) -> None:
-    """Check what this machine must give for the configuration.
+    """Check that this machine has what the configuration needs.
 
     Raises:
         ConfigurationInvalid: A model folder is missing, or Ray is, or there are too few cores.

@@ -1,4 +1,4 @@
-"""Keeps one process running: starts it, waits until it is ready, starts it again when it dies."""
+"""Keeps one process running: starts it, waits until it is ready, restarts it when it dies."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from penumbra.serve.supervisor.state import Phase, ProcessRecord
 FIRST_BACKOFF_SECONDS = 0.5
 LAST_BACKOFF_SECONDS = 30.0
 STEADY_SECONDS = 60.0
-"""A process that was ready for this long has earned a quick restart."""
+"""A process that ran for longer than this is restarted after the first backoff again."""
 _PROBE_SECONDS = 0.1
 
 _log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Program:
-    """How one process is started, watched and stopped."""
+    """Settings for starting, watching and stopping one process."""
 
     name: str
     command: tuple[str, ...]
@@ -42,7 +42,7 @@ class Program:
 
 
 class SupervisedProcess:
-    """One supervised process.
+    """A process that is restarted when it dies.
 
     Args:
         program: What to run.
@@ -120,14 +120,14 @@ class SupervisedProcess:
             await process.wait()
 
     def enter(self, phase: Phase) -> None:
-        """Go to another phase and tell."""
+        """Enter a phase and call `on_change`."""
         self.phase = phase
         if phase is Phase.READY:
             self.is_ready.set()
         self._on_change()
 
     async def watch(self, process: Process) -> None:
-        """See the process become ready; subclasses may watch it for as long as it runs."""
+        """Wait until the process is ready; subclasses may watch it for as long as it runs."""
         async with httpx.AsyncClient(timeout=2.0, trust_env=False) as client:
             # Another process becomes ready, so there is no event to wait for.
             while not await _answers(client, self.program.ready_url):  # noqa: ASYNC110
@@ -165,10 +165,10 @@ class SupervisedProcess:
             )
 
     async def clean_up(self) -> None:
-        """After a death and before the next start; subclasses end what was left behind."""
+        """Clean up after a death, before the next start; subclasses end left-over processes."""
 
     def stdout(self, log: int) -> int:
-        """Where the process's standard output goes: its log, unless a subclass reads it."""
+        """File descriptor for standard output: the log, unless a subclass reads the output."""
         return log
 
 

@@ -1,4 +1,4 @@
-"""Tells the control process where each replica answers: it names them to Prometheus."""
+"""Writes the replicas' addresses for the control process, which names them to Prometheus."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,10 +9,10 @@ from penumbra.serve.supervisor.state import VariantRecord
 
 
 class ReplicasFile:
-    """Keeps one file up to date.
+    """File of replica addresses that is kept up to date.
 
     Args:
-        path: Where; a file that a killed supervisor has left there is replaced by the first write.
+        path: The file. The first write replaces one that a killed supervisor left behind.
     """
 
     def __init__(self, path: Path) -> None:
@@ -20,7 +20,7 @@ class ReplicasFile:
         self._written: Engines | None = None
 
     def write(self, records: Mapping[str, VariantRecord]) -> None:
-        """Write the file, if it would say something new.
+        """Write the file if its content would change.
 
         Args:
             records: Application -> its variant's record.

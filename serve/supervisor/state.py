@@ -1,6 +1,6 @@
-"""`state.json`: what a running `penumbra up` has started, for `status`, `down` and tests.
+"""`state.json`: the processes of a running `penumbra up`, for `status`, `down` and tests.
 
-Written by the supervisor alone, whole and atomically; read by anybody.
+Only the supervisor writes it, whole and atomically; any process may read it.
 """
 
 from enum import StrEnum
@@ -17,7 +17,7 @@ _STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
 class Phase(StrEnum):
-    """How far one process or variant has come."""
+    """Phase of one process or variant."""
 
     WAITING = "waiting"
     LOADING = "loading"
@@ -41,7 +41,7 @@ class ProcessRecord(BaseModel):
     phase: Phase
     log: str
     url: str | None = None
-    """Where it answers health checks."""
+    """Base URL of its health checks."""
     restarts: int = 0
 
 
@@ -66,7 +66,7 @@ class VariantRecord(BaseModel):
 
 
 class RunState(BaseModel):
-    """Everything about one running installation."""
+    """State of one running installation."""
 
     model_config = _STRICT
 

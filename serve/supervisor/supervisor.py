@@ -1,4 +1,4 @@
-"""Brings an installation up, keeps it up, and takes it down again, whatever happens on the way.
+"""Brings an installation up, keeps it up, and takes it down again, also after failures.
 
 Reading order: `supervise`, `Supervisor.run`.
 """
@@ -35,7 +35,7 @@ _TICK_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 Observer = Callable[[RunState], None]
-"""Told the state after every change, and every few seconds; must return at once."""
+"""Called with the state after every change and every few seconds; must return at once."""
 
 
 def supervise(
@@ -47,7 +47,7 @@ def supervise(
         spec: The configuration.
         config: Its file.
         environment: The operator's environment variables.
-        observe: Told of every change, and every few seconds.
+        observe: Called after every change and every few seconds.
 
     Raises:
         ServeError: It could not be brought up; everything started has been stopped again.
@@ -76,8 +76,8 @@ class Supervisor:
         spec: The configuration.
         config: Its file.
         folder: The state folder, locked.
-        layout: What to start.
-        observe: Told of every change.
+        layout: The programs to start.
+        observe: Called after every change.
     """
 
     def __init__(
@@ -103,10 +103,10 @@ class Supervisor:
         self._comparator = (
             SupervisedProcess(layout.comparator, self._changed) if layout.comparator else None
         )
-        self._keepers = [
+        self._processes = [
             *self._gateways,
             self._control,
-            *(keeper for keeper in (self._comparator, self._fleet) if keeper is not None),
+            *(process for process in (self._comparator, self._fleet) if process is not None),
         ]
         self._replicas = ReplicasFile(folder.replicas)
         self._state = RunState(
@@ -119,7 +119,7 @@ class Supervisor:
         )
 
     async def run_until_told(self) -> None:
-        """Run until SIGTERM or SIGINT; see `run`."""
+        """Run until SIGTERM or SIGINT."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -135,7 +135,7 @@ class Supervisor:
         self._changed()
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(keeper.run()) for keeper in self._keepers]
+                tasks = [group.create_task(process.run()) for process in self._processes]
                 tasks.append(group.create_task(self._announce()))
                 tasks.append(group.create_task(self._tick()))
                 tasks.append(group.create_task(watch_external(self._variants, self._changed)))
@@ -148,8 +148,8 @@ class Supervisor:
             await self._stop()
 
     async def _announce(self) -> None:
-        for keeper in self._keepers:
-            await keeper.is_ready.wait()
+        for process in self._processes:
+            await process.is_ready.wait()
         self._state = self._state.model_copy(update={"is_ready": True})
         self._changed()
         _log.info("installation_ready", extra={"gateway": self._state.gateway_url})
@@ -161,9 +161,9 @@ class Supervisor:
             self._observe(self._state)
 
     async def _stop(self) -> None:
-        """Gateways first, so that what they have accepted still finds its engine.
+        """Stop gateways first, so that requests which they accepted still find their engines.
 
-        The comparator before the control process: it tells what it has compared.
+        The comparator stops before the control process, to which it reports its last results.
         """
         await asyncio.gather(*(gateway.stop() for gateway in self._gateways))
         if self._comparator is not None:
@@ -174,16 +174,16 @@ class Supervisor:
         await asyncio.to_thread(self._sweep)
 
     def _sweep(self) -> None:
-        """End what a fleet process that was killed has left behind."""
+        """End the processes that a killed fleet process left behind."""
         left = end_descendants(keep=self._own())
         if left:
             _log.warning("orphans_ended", extra={"pids": left})
 
     def _own(self) -> list[int]:
-        return [keeper.record.pid for keeper in self._keepers if keeper.record is not None]
+        return [process.record.pid for process in self._processes if process.record is not None]
 
     def _changed(self) -> None:
-        records = [keeper.record for keeper in self._keepers]
+        records = [process.record for process in self._processes]
         self._state = self._state.model_copy(
             update={
                 "processes": tuple(record for record in records if record is not None),
@@ -196,15 +196,15 @@ class Supervisor:
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The failure to show: an engine's before that of a process which could not go on without."""
+    """The failure to show: an engine's before one of a process that depends on it."""
     leaves: list[ServeError] = []
     pending: list[BaseException] = [failures]
     while pending:
-        one = pending.pop()
-        if isinstance(one, BaseExceptionGroup):
-            pending.extend(one.exceptions)
-        elif isinstance(one, ServeError):
-            leaves.append(one)
+        failure = pending.pop()
+        if isinstance(failure, BaseExceptionGroup):
+            pending.extend(failure.exceptions)
+        elif isinstance(failure, ServeError):
+            leaves.append(failure)
     if not leaves:
         return failures  # A defect of our own: show all of it.
     return min(leaves, key=lambda error: not isinstance(error, VariantFailed | WarmUpFailed))

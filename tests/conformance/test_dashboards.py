@@ -30,7 +30,7 @@ from tests.support.panel_queries import (
 
 ROOT = Path(__file__).parents[2]
 NOT_SHOWN: dict[str, str] = {
-    "penumbra_process_up": "only on /metrics/all; whoever scrapes each process has `up`",
+    "penumbra_process_up": "only on /metrics/all; a scrape of each process has `up`",
 }
 """Metrics of the registry that no dashboard shows, and why."""
 FIXED_WINDOWS: dict[str, str] = {}
@@ -39,8 +39,8 @@ CHOICE = {"model": "demo", "candidate": "int2"}
 TIMES = Times(interval=15, span=3600)
 
 LABELS = {
-    **{name: set(one.label_names) for one in METRICS for name in one.sample_names},
-    **{name: set(ENGINE_LABELS) for one in engine.METRICS for name in one.sample_names},
+    **{name: set(metric.label_names) for metric in METRICS for name in metric.sample_names},
+    **{name: set(ENGINE_LABELS) for metric in engine.METRICS for name in metric.sample_names},
 }
 BOARDS = {name: load(name) for name in NAMES}
 dashboards = pytest.mark.parametrize("name", NAMES)
@@ -59,15 +59,15 @@ def _walk(node: Any) -> Iterator[Any]:
 
 def _selectors(expr: str) -> list[Any]:
     nodes = _walk(promql_parser.parse(expr))
-    return [one for one in nodes if isinstance(one, promql_parser.VectorSelector)]
+    return [node for node in nodes if isinstance(node, promql_parser.VectorSelector)]
 
 
 def _asked(name: str) -> list[str]:
     board = BOARDS[name]
     return [
-        *(one.expr for one in panel_queries(board, CHOICE, TIMES)),
-        *(one.match for one in variable_queries(board, CHOICE)),
-        *(one.expr for one in annotation_queries(board, CHOICE)),
+        *(query.expr for query in panel_queries(board, CHOICE, TIMES)),
+        *(query.match for query in variable_queries(board, CHOICE)),
+        *(query.expr for query in annotation_queries(board, CHOICE)),
     ]
 
 
@@ -91,11 +91,11 @@ def test_uids_are_unique() -> None:
 
 @dashboards
 def test_ids_are_unique_and_positive(name: str) -> None:
-    ids = [one["id"] for one in BOARDS[name]["panels"]] + [
-        inside["id"] for one in BOARDS[name]["panels"] for inside in one.get("panels") or []
+    ids = [panel["id"] for panel in BOARDS[name]["panels"]] + [
+        inside["id"] for panel in BOARDS[name]["panels"] for inside in panel.get("panels") or []
     ]
     assert min(ids) == 1
-    assert [one for one, count in Counter(ids).items() if count > 1] == []
+    assert [number for number, count in Counter(ids).items() if count > 1] == []
 
 
 @dashboards
@@ -106,14 +106,14 @@ def test_titles_are_unique(name: str) -> None:
 
 @dashboards
 def test_panels_do_not_overlap(name: str) -> None:
-    places = [one["gridPos"] for one in BOARDS[name]["panels"]]
-    for one in places:
-        assert one["x"] >= 0
-        assert one["x"] + one["w"] <= 24
-    for one, other in combinations(places, 2):
-        is_beside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
-        is_above = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
-        assert is_beside or is_above, (one, other)
+    places = [panel["gridPos"] for panel in BOARDS[name]["panels"]]
+    for place in places:
+        assert place["x"] >= 0
+        assert place["x"] + place["w"] <= 24
+    for place, other in combinations(places, 2):
+        is_beside = place["x"] + place["w"] <= other["x"] or other["x"] + other["w"] <= place["x"]
+        is_above = place["y"] + place["h"] <= other["y"] or other["y"] + other["h"] <= place["y"]
+        assert is_beside or is_above, (place, other)
 
 
 @dashboards
@@ -135,12 +135,12 @@ def test_every_source_is_the_variable(name: str) -> None:
     for panel in panels(board):
         assert panel["datasource"] == source
         assert all(target["datasource"] == source for target in panel["targets"])
-    assert all(one["datasource"] == source for one in board["annotations"]["list"])
-    kinds = {one["name"]: one for one in board["templating"]["list"]}
+    assert all(annotation["datasource"] == source for annotation in board["annotations"]["list"])
+    kinds = {variable["name"]: variable for variable in board["templating"]["list"]}
     assert kinds["datasource"]["type"] == "datasource"
     assert kinds["datasource"]["query"] == "prometheus"
-    for one in kinds.values():
-        assert one["type"] != "query" or one["datasource"] == source
+    for variable in kinds.values():
+        assert variable["type"] != "query" or variable["datasource"] == source
 
 
 @dashboards
@@ -160,8 +160,8 @@ def test_no_histogram_is_read_since_its_process_began(name: str) -> None:
     for panel in panels(BOARDS[name]):
         for target in panel["targets"]:
             raw = re.findall(r"(?<!rate\()\b(penumbra_\w+_(?:sum|count|bucket))\{?", target["expr"])
-            raw = [one for one in raw if one in SAMPLE_NAMES]
-            assert {one.rpartition("_")[0] for one in raw} <= {control.ROLLBACK_SECONDS.name}
+            raw = [sample for sample in raw if sample in SAMPLE_NAMES]
+            assert {sample.rpartition("_")[0] for sample in raw} <= {control.ROLLBACK_SECONDS.name}
 
 
 @dashboards
@@ -170,34 +170,34 @@ def test_every_metric_and_label_exists(name: str) -> None:
         for selector in _selectors(expr):
             assert selector.name in SAMPLE_NAMES, expr
             known = LABELS[selector.name] | {"le"}
-            asked = {one.name for one in selector.matchers.matchers}
+            asked = {matcher.name for matcher in selector.matchers.matchers}
             assert asked <= known, f"{selector.name} has no {asked - known}"
 
 
 @dashboards
 def test_series_are_grouped_and_named_by_labels_that_they_have(name: str) -> None:
-    for one in panel_queries(BOARDS[name], CHOICE, TIMES):
+    for query in panel_queries(BOARDS[name], CHOICE, TIMES):
         known = {"process"} | {
-            label for selector in _selectors(one.expr) for label in LABELS[selector.name]
+            label for selector in _selectors(query.expr) for label in LABELS[selector.name]
         }
-        used = set(re.findall(r"{{(\w+)}}", one.legend))
-        for grouping in re.findall(r"\b(?:by|on|group_left) \(([^)]*)\)", one.expr):
+        used = set(re.findall(r"{{(\w+)}}", query.legend))
+        for grouping in re.findall(r"\b(?:by|on|group_left) \(([^)]*)\)", query.expr):
             used |= {label.strip() for label in grouping.split(",") if label.strip()} - {"le"}
-        assert used <= known, f"{one.title}: {used - known}"
+        assert used <= known, f"{query.title}: {used - known}"
 
 
 def test_every_metric_is_shown() -> None:
     asked = {
         selector.name
         for name in NAMES
-        for one in panel_queries(BOARDS[name], CHOICE, TIMES)
-        for selector in _selectors(one.expr)
+        for query in panel_queries(BOARDS[name], CHOICE, TIMES)
+        for selector in _selectors(query.expr)
     }
     asked |= {
         selector.name
         for name in NAMES
-        for one in annotation_queries(BOARDS[name], CHOICE)
-        for selector in _selectors(one.expr)
+        for query in annotation_queries(BOARDS[name], CHOICE)
+        for selector in _selectors(query.expr)
     }
     unseen = {
         metric.name
@@ -208,7 +208,7 @@ def test_every_metric_is_shown() -> None:
 
 
 def test_queries_that_may_be_empty_exist() -> None:
-    known = {one.key for name in NAMES for one in panel_queries(BOARDS[name], CHOICE, TIMES)}
+    known = {query.key for name in NAMES for query in panel_queries(BOARDS[name], CHOICE, TIMES)}
     assert set(EMPTY_IN_A_HEALTHY_RUN) <= known
 
 

@@ -1,4 +1,4 @@
-"""What is logged, the registry of it and its documentation page agree."""
+"""Log calls, their registry and docs/logs.md agree."""
 
 import re
 from collections import Counter

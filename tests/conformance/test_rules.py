@@ -78,7 +78,7 @@ def labels_of(name: str) -> set[str] | None:
 def values_of(name: str, label: str) -> tuple[str, ...]:
     for metric in METRICS:
         if name in metric.sample_names:
-            return next((one.values for one in metric.labels if one.name == label), ())
+            return next((known.values for known in metric.labels if known.name == label), ())
     return ()
 
 
@@ -155,7 +155,7 @@ def test_every_alert_rule_is_tested_firing() -> None:
     ]
     for rule in ALERTS:
         wanted = {"alert": rule["alert"], **rule["labels"]}
-        assert any(wanted.items() <= one.items() for one in seen), wanted
+        assert any(wanted.items() <= labels.items() for labels in seen), wanted
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=ALERT_IDS)
@@ -202,10 +202,10 @@ def test_runbook_says_what_to_look_at_and_to_do(alert: str) -> None:
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("record") or rule.get("alert"))
 def test_expression_asks_for_metrics_that_exist(rule: dict[str, Any]) -> None:
     of_engines = {
-        prefix + one.source + suffix
+        prefix + metric.source + suffix
         for prefix in engine.PREFIXES
-        for one in engine.METRICS
-        for suffix in (("_bucket", "_sum", "_count") if one.kind is Kind.HISTOGRAM else ("",))
+        for metric in engine.METRICS
+        for suffix in (("_bucket", "_sum", "_count") if metric.kind is Kind.HISTOGRAM else ("",))
     }
     for selector in asked(rule):
         assert selector.name in SAMPLE_NAMES | RECORDED | of_engines | {"up"}, selector.name
@@ -226,19 +226,21 @@ def test_selectors_use_labels_and_values_that_exist(rule: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize("name", sorted(RECORDED))
 def test_recorded_names_keep_the_convention(name: str) -> None:
-    of_engines = {sample for one in engine.METRICS for sample in one.sample_names}
+    of_engines = {sample for metric in engine.METRICS for sample in metric.sample_names}
     assert name in of_engines or re.fullmatch(r"[a-z]+:penumbra_[a-z_]+:[a-z0-9_]+", name)
 
 
 def test_failures_are_those_of_the_vocabulary() -> None:
     used = set(re.findall(r'outcome=~"([a-z_|]+)"', "".join(rule["expr"] for rule in RULES)))
-    assert [set(one.split("|")) for one in used] == [{one.value for one in FAILURES}]
+    assert [set(alternatives.split("|")) for alternatives in used] == [
+        {outcome.value for outcome in FAILURES}
+    ]
 
 
 def test_slo_counts_the_gateways_own_codes() -> None:
     used = set(re.findall(r'code=~"([a-z_|]+)"', "".join(rule["expr"] for rule in RULES)))
     own = {code for code, status in STATUS.items() if status >= 500} - {"control_unavailable"}
-    assert [set(one.split("|")) for one in used] == [own]
+    assert [set(alternatives.split("|")) for alternatives in used] == [own]
 
 
 def test_engine_rules_are_those_of_the_module() -> None:
@@ -248,7 +250,7 @@ def test_engine_rules_are_those_of_the_module() -> None:
     )
     (group,) = yaml.safe_load(text)["groups"]
     assert {rule["record"] for rule in group["rules"]} == {
-        sample for one in engine.METRICS for sample in one.sample_names
+        sample for metric in engine.METRICS for sample in metric.sample_names
     }
 
 
@@ -281,10 +283,10 @@ def test_acting_alerts_reach_the_webhook_and_people(
 
 def test_the_route_that_acts_waits_for_nothing() -> None:
     config = load(ROOT / ALERTMANAGER)
-    (route,) = (one for one in config["route"]["routes"] if one["receiver"] == "penumbra")
+    (route,) = (route for route in config["route"]["routes"] if route["receiver"] == "penumbra")
     assert (route["group_wait"], route["group_interval"]) == ("0s", "1s")
     assert {"model", "candidate"} <= set(route["group_by"])
-    (receiver,) = (one for one in config["receivers"] if one["name"] == "penumbra")
+    (receiver,) = (receiver for receiver in config["receivers"] if receiver["name"] == "penumbra")
     (webhook,) = receiver["webhook_configs"]
     assert webhook["url"].endswith("/admin/v1/alerts")
     assert webhook["send_resolved"] is True

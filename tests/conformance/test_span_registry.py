@@ -12,8 +12,10 @@ from penumbra.monitoring.tracing import semconv
 from penumbra.router.gateway.hot_routes import HOT_PATHS
 from tests.conformance.test_packages import ROOT
 
-ATTRIBUTES = [one for span in SPANS for one in span.attributes]
-ATTRIBUTES += [one for span in SPANS for event in span.events for one in event.attributes]
+ATTRIBUTES = [attribute for span in SPANS for attribute in span.attributes]
+ATTRIBUTES += [
+    attribute for span in SPANS for event in span.events for attribute in event.attributes
+]
 SEMCONV = {value for name, value in vars(semconv).items() if name.isupper() and "." in str(value)}
 
 
@@ -23,7 +25,7 @@ def test_each_span_is_given_once() -> None:
 
 @pytest.mark.parametrize("span", SPANS, ids=lambda span: span.name)
 def test_attributes_of_a_span_are_given_once(span: SpanDefinition) -> None:
-    names = [one.name for one in span.attributes]
+    names = [attribute.name for attribute in span.attributes]
     assert len(set(names)) == len(names)
     assert span.help.endswith(".")
 
@@ -36,13 +38,15 @@ def test_a_name_is_ours_or_one_of_the_conventions(attribute: Attribute) -> None:
 
 
 def test_every_name_of_the_conventions_is_used() -> None:
-    used = {one.name for one in ATTRIBUTES} | {e.name for span in SPANS for e in span.events}
+    used = {attribute.name for attribute in ATTRIBUTES} | {
+        e.name for span in SPANS for e in span.events
+    }
     operations = set(map(str, semconv.OPERATIONS))
     assert SEMCONV - {str(semconv.OPERATIONS), *operations} == used & SEMCONV
 
 
 def test_no_attribute_may_hold_what_was_said() -> None:
-    last_words = {one.name.rpartition(".")[2] for one in ATTRIBUTES}
+    last_words = {attribute.name.rpartition(".")[2] for attribute in ATTRIBUTES}
     said = {"prompt", "content", "messages", "body", "text", "user", "cause"}
     assert not last_words & said
 
@@ -52,7 +56,9 @@ def test_each_hot_route_has_an_operation() -> None:
 
 
 def test_harm_checks_are_those_of_the_code() -> None:
-    (checks,) = [one for one in ATTRIBUTES if one.name == "penumbra.failed_checks"]
+    (checks,) = [
+        attribute for attribute in ATTRIBUTES if attribute.name == "penumbra.failed_checks"
+    ]
     assert set(checks.values) == {check.value for check in Check}
 
 

@@ -15,8 +15,8 @@ from penumbra.monitoring.telemetry.page import page
 from penumbra.monitoring.telemetry.registry import BY_NAME, METRICS
 from penumbra.monitoring.vocabulary import Outcome, Reason, role_of
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Variant
-from penumbra.router.gateway.gauges import declare_gauges
 from penumbra.router.gateway.gateway import Gateway
+from penumbra.router.gateway.gauges import declare_gauges
 from penumbra.router.link.observation_outbox import ObservationOutbox
 from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.settings import GatewaySettings
@@ -105,7 +105,9 @@ async def test_processes_expose_the_registry_s_metrics_and_no_others(
     families: dict[Process, dict[str, Family]],
 ) -> None:
     for process, found in families.items():
-        wanted = {one.name.removesuffix("_total") for one in METRICS if one.process is process}
+        wanted = {
+            metric.name.removesuffix("_total") for metric in METRICS if metric.process is process
+        }
         assert set(found) == wanted
 
 

@@ -14,7 +14,9 @@ _ABBREVIATED = re.compile(r"_(s|ms|us|ns|sec|secs|b|kb|mb|gb|pct|percent)(_|$)")
 
 
 def test_each_name_is_given_once() -> None:
-    assert [name for name, count in Counter(one.name for one in METRICS).items() if count > 1] == []
+    assert [
+        name for name, count in Counter(metric.name for metric in METRICS).items() if count > 1
+    ] == []
     assert len(BY_NAME) == len(METRICS)
 
 
@@ -60,6 +62,6 @@ def test_each_reason_of_a_shed_is_counted_by_a_process() -> None:
 
 
 def test_engine_metrics_have_names_of_their_own() -> None:
-    names = [one.name for one in engine.METRICS]
+    names = [metric.name for metric in engine.METRICS]
     assert len(set(names)) == len(names)
     assert not set(names) & set(BY_NAME)

@@ -100,7 +100,7 @@ def test_variant_scores_every_prompt_token(stack: Installation, variant: str) ->
     body = {"model": "demo", "prompt": tokens, "max_tokens": 1, "prompt_logprobs": 0}
     response = httpx.post(f"{stack.variant_url(variant)}/v1/completions", json=body, timeout=60)
     scores = response.json()["choices"][0]["prompt_logprobs"]
-    assert [next(iter(one)) for one in scores[1:]] == [str(token) for token in tokens[1:]]
+    assert [next(iter(row)) for row in scores[1:]] == [str(token) for token in tokens[1:]]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -153,7 +153,9 @@ def test_only_haproxy_is_between_a_client_and_the_replica(stack: Installation) -
     servers = [line.split()[1] for line in config.splitlines() if line.startswith("    server ")]
     assert len(servers) == len(HOSTED)
     assert all(name.startswith("SERVE_REPLICA_") for name in servers)
-    addresses = {one.laddr.ip for process in haproxy for one in process.net_connections("tcp")}
+    addresses = {
+        connection.laddr.ip for process in haproxy for connection in process.net_connections("tcp")
+    }
     assert addresses == {"127.0.0.1"}
 
 
@@ -191,7 +193,7 @@ def test_ray_brings_a_killed_process_back(
     def answer() -> int:
         body = {"model": "demo", "prompt": "hi", "max_tokens": 2}
         try:
-            # Nothing may hang while there is no replica: the gateway has somebody else to ask.
+            # Nothing may hang while there is no replica: the gateway has another variant to ask.
             return httpx.post(f"{url}/v1/completions", json=body, timeout=HANG_SECONDS).status_code
         except (httpx.ConnectError, httpx.ReadError, httpx.RemoteProtocolError):
             return 0
@@ -204,7 +206,7 @@ def test_ray_brings_a_killed_process_back(
     assert baseline_load
     assert set(baseline_load) == {200}
     stack.wait_for(
-        lambda state: all(one.phase is Phase.READY for one in state.variants), BACK_SECONDS
+        lambda state: all(variant.phase is Phase.READY for variant in state.variants), BACK_SECONDS
     )
 
 
@@ -232,10 +234,14 @@ def test_status_tells_of_variants_gateways_and_flags(stack: Installation) -> Non
     wait_until(is_healthy, 60)
     report = json.loads(stack.run("status", "--json").stdout)
     assert report["health"] == "healthy"
-    assert {one["variant"]: one["replicas"] for one in report["variants"]} == dict.fromkeys(
-        HOSTED, 1
-    )
-    epochs = {one["epoch"] for one in report["processes"] if one["name"].startswith("gateway-")}
+    assert {
+        variant["variant"]: variant["replicas"] for variant in report["variants"]
+    } == dict.fromkeys(HOSTED, 1)
+    epochs = {
+        process["epoch"]
+        for process in report["processes"]
+        if process["name"].startswith("gateway-")
+    }
     assert epochs == {report["epoch"]}
     assert report["flags"][0]["baseline"] == "full"
 
@@ -252,7 +258,7 @@ def test_nothing_is_left_of_an_up_that_is_ended_while_loading(
         installation.send(number)
         code = installation.wait(60)
         assert code == (-signal.SIGKILL if number == signal.SIGKILL else 0)
-        # After SIGKILL nobody is there to wait for: each process notices by itself.
+        # After SIGKILL there is no supervisor to wait for: each process notices by itself.
         assert still_running(processes, seconds=20) == []
 
 

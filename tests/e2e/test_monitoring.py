@@ -1,4 +1,4 @@
-"""What operators see of a real run, by a real Prometheus: all queries of dashboards, all rules.
+"""Dashboards and rules on a real run, by a real Prometheus: all queries, all rules.
 
 The run is `tests.support.monitored.play`: INT8 goes up; two bits get a live share and are stopped,
 by Alertmanager while the guard hears nothing, and then by the guard. PENUMBRA_PICTURES=FOLDER makes
@@ -65,12 +65,12 @@ class Run:
         return self.prometheus.value(expression, at)
 
     def series(self, query: PanelQuery) -> list[Series]:
-        """What a panel shows."""
+        """The series that a panel shows."""
         if query.is_instant:
             return self.prometheus.query(query.expr, self.story.ended_at)
-        return self.course(query.expr)
+        return self.over_time(query.expr)
 
-    def course(self, expression: str, step: float = STEP_SECONDS) -> list[Series]:
+    def over_time(self, expression: str, step: float = STEP_SECONDS) -> list[Series]:
         """An expression over the whole run."""
         story = self.story
         return self.prometheus.query_range(expression, story.began_at, story.ended_at, step)
@@ -126,9 +126,9 @@ def test_every_panel_shows_something_finite(run: Run, name: str) -> None:
     empty, infinite = [], []
     for query in panel_queries(load(name), CHOICE, run.times):
         found = run.series(query)
-        if not any(one.points for one in found) and query.key not in EMPTY_IN_A_HEALTHY_RUN:
+        if not any(series.points for series in found) and query.key not in EMPTY_IN_A_HEALTHY_RUN:
             empty.append(query)
-        infinite += [query for one in found if not one.is_finite]
+        infinite += [query for series in found if not series.is_finite]
     assert empty == []
     assert infinite == []
 
@@ -143,7 +143,7 @@ def test_every_variable_has_choices_and_every_mark_is_found(run: Run, name: str)
         )
         assert values, variable
     for annotation in annotation_queries(dashboard, CHOICE):
-        marks = {value for one in run.course(annotation.expr) for _, value in one.points}
+        marks = {value for series in run.over_time(annotation.expr) for _, value in series.points}
         assert marks, annotation
         for mark in marks:
             assert story.began_at - 1 <= mark / 1000 <= story.ended_at + 1, annotation
@@ -178,19 +178,19 @@ NOT_IN_THIS_RUN = {
 def test_every_recorded_series_has_finite_values(run: Run) -> None:
     missing, infinite = [], []
     for name in dict.fromkeys(rule["record"] for rule in _rules() if "record" in rule):
-        found = run.course(name)
+        found = run.over_time(name)
         if not found and name not in NOT_IN_THIS_RUN:
             missing.append(name)
-        infinite += [name for one in found if not one.is_finite]
+        infinite += [name for series in found if not series.is_finite]
     assert set(missing) == set()
     assert infinite == []
 
 
 def test_requests_are_counted_as_the_clients_counted_them(run: Run) -> None:
     counted = run.prometheus.query("sum by (variant) (penumbra_requests_total)")
-    by_variant = {one.labels["variant"]: one.value for one in counted}
+    by_variant = {series.labels["variant"]: series.value for series in counted}
     for variant, answers in run.story.answers.items():
-        # What was under way when a client was stopped was answered, and reached nobody.
+        # A request under way when its client was stopped was answered, but reached no client.
         assert answers <= by_variant.pop(variant) <= answers + MOST_CUT_OFF
     assert set(by_variant.values()) <= {0}
 
@@ -202,7 +202,9 @@ def test_judgements_are_counted_as_the_clients_gave_them(run: Run) -> None:
 
 def test_rollbacks_are_told_with_who_decided_and_leaked_nothing(run: Run) -> None:
     counted = run.prometheus.query("penumbra_rollbacks_total")
-    by_actor = {(one.labels["candidate"], one.labels["actor"]): one.value for one in counted}
+    by_actor = {
+        (series.labels["candidate"], series.labels["actor"]): series.value for series in counted
+    }
     assert {key: value for key, value in by_actor.items() if value} == {
         ("int2", "guard"): 1,
         ("int2", "alertmanager"): 1,
@@ -234,16 +236,16 @@ def test_proven_slices_are_those_of_the_rollout(run: Run) -> None:
     shown = run.prometheus.query(
         'penumbra_rollout_slice_state{candidate="int8",state="proven"} == 1', run.story.promoted_at
     )
-    assert {one.labels["slice"] for one in shown} == set(run.story.views["int8"]["proven"])
+    assert {series.labels["slice"] for series in shown} == set(run.story.views["int8"]["proven"])
 
 
 def test_the_course_of_the_rollout_is_that_of_its_stages(run: Run) -> None:
-    shares = run.course('penumbra_rollout_share_ratio{candidate="int8"}', step=1.0)
-    assert [one for one, _ in _changes(shares)] == [0.0, 0.25, 0.5, 0.0]
+    shares = run.over_time('penumbra_rollout_share_ratio{candidate="int8"}', step=1.0)
+    assert [value for value, _ in _changes(shares)] == [0.0, 0.25, 0.5, 0.0]
 
 
 def _changes(series: list[Series]) -> list[tuple[float, float]]:
-    values = [(value, at) for one in series for at, value in one.points]
+    values = [(value, at) for found in series for at, value in found.points]
     return [
         pair for index, pair in enumerate(values) if not index or values[index - 1][0] != pair[0]
     ]
@@ -256,8 +258,8 @@ def test_displacement_by_the_exported_series_alone_names_the_culprit(run: Run) -
         " (penumbra_shadow_displacement_ratio_count{arm='candidate'}) >= 10)"
     )
     found = {
-        (one.labels["candidate"], one.labels["slice"]): one.value
-        for one in run.prometheus.query(means)
+        (series.labels["candidate"], series.labels["slice"]): series.value
+        for series in run.prometheus.query(means)
     }
     worst = max((key for key in found if key[0] == "int2"), key=lambda key: found[key])
     assert worst == ("int2", "facts")
@@ -265,14 +267,14 @@ def test_displacement_by_the_exported_series_alone_names_the_culprit(run: Run) -
 
 
 def test_alerts_fired_for_the_bad_build_and_for_nothing_else(run: Run) -> None:
-    fired = run.course('ALERTS{alertstate="firing"}', step=1.0)
-    names = {(one.labels["alertname"], one.labels.get("candidate")) for one in fired}
+    fired = run.over_time('ALERTS{alertstate="firing"}', step=1.0)
+    names = {(alert.labels["alertname"], alert.labels.get("candidate")) for alert in fired}
     assert ("PenumbraQualityRegression", "int2") in names
     assert ("PenumbraRolledBack", "int2") in names
     pages = {
-        (one.labels["alertname"], one.labels.get("candidate"))
-        for one in fired
-        if one.labels["severity"] == "page"
+        (alert.labels["alertname"], alert.labels.get("candidate"))
+        for alert in fired
+        if alert.labels["severity"] == "page"
     }
     # The guard was cut off on purpose, and that is told as well.
     assert pages <= {
@@ -280,7 +282,7 @@ def test_alerts_fired_for_the_bad_build_and_for_nothing_else(run: Run) -> None:
         ("PenumbraGuardStale", None),
         ("PenumbraNoData", None),
     }
-    assert not [one for one in fired if one.labels.get("candidate") == "int8"]
+    assert not [alert for alert in fired if alert.labels.get("candidate") == "int8"]
 
 
 def test_latencies_lead_to_traces_that_the_collector_has(run: Run) -> None:
@@ -290,16 +292,16 @@ def test_latencies_lead_to_traces_that_the_collector_has(run: Run) -> None:
         start=run.story.began_at,
         end=run.story.ended_at,
     )
-    exemplars = [one for series in found for one in series["exemplars"]]
+    exemplars = [exemplar for series in found for exemplar in series["exemplars"]]
     traces = {span.trace_id for span in run.monitored.collector.spans}
     assert len(exemplars) > 10
-    assert {one["labels"]["trace_id"] for one in exemplars} <= traces
+    assert {exemplar["labels"]["trace_id"] for exemplar in exemplars} <= traces
 
 
 def test_engines_are_told_by_variant(run: Run) -> None:
     for metric in (engine.GENERATION_TOKENS, engine.PROMPT_TOKENS):
         found = run.prometheus.query(f"sum by (model, variant) ({metric.name}) > 0")
-        assert {one.labels["variant"] for one in found} == set(BUILDS)
+        assert {series.labels["variant"] for series in found} == set(BUILDS)
 
 
 def test_metrics_of_every_process_are_clean_and_within_their_budget(run: Run) -> None:
@@ -327,16 +329,25 @@ def test_replicas_of_hosted_variants_are_targets_of_their_own(stack: Installatio
     deadline = time.monotonic() + 10
     while True:
         targets = httpx.get(f"{admin}/metrics/targets", timeout=10).json()
-        engines = [one for one in targets if one["labels"]["process_kind"] == "engine"]
-        if len({one["labels"]["variant"] for one in engines}) == 5 or time.monotonic() > deadline:
+        engines = [target for target in targets if target["labels"]["process_kind"] == "engine"]
+        if (
+            len({target["labels"]["variant"] for target in engines}) == 5
+            or time.monotonic() > deadline
+        ):
             break
         time.sleep(0.2)
-    assert {one["labels"]["variant"] for one in engines} == {"full", "int8", "int4", "int2", "twin"}
-    for one in engines:
-        (address,) = one["targets"]
-        path = one["labels"].get("__metrics_path__", "/metrics")
+    assert {target["labels"]["variant"] for target in engines} == {
+        "full",
+        "int8",
+        "int4",
+        "int2",
+        "twin",
+    }
+    for target in engines:
+        (address,) = target["targets"]
+        path = target["labels"].get("__metrics_path__", "/metrics")
         answer = httpx.get(f"http://{address}{path}", timeout=10)
-        assert answer.is_success, one
+        assert answer.is_success, target
         assert "vllm:num_requests_running" in answer.text
-    addresses = {tuple(one["targets"]) for one in engines}
+    addresses = {tuple(target["targets"]) for target in engines}
     assert len(addresses) == len(engines), "each replica has a port of its own"

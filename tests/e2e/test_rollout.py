@@ -83,18 +83,18 @@ async def run(
                 break
             await asyncio.sleep(POLL_SECONDS)
     await asyncio.sleep(POLL_SECONDS)
-    return view, traffic.tally
+    return view, traffic.counts
 
 
 def displacement_of(view: View) -> View:
-    found: View = next(one for one in view["signals"] if one["signal"] == "displacement")
+    found: View = next(signal for signal in view["signals"] if signal["signal"] == "displacement")
     return found
 
 
 async def test_two_bits_are_stopped_on_shadow_evidence_within_60_mirrored_requests(
     stack: Installation, admin: Admin
 ) -> None:
-    view, tally = await run(
+    view, counts = await run(
         admin, stack.gateway_url, spec_of("int2"), lambda _: False, 120, seed=11
     )
     assert view["stage"] == "rolled_back", view
@@ -105,9 +105,9 @@ async def test_two_bits_are_stopped_on_shadow_evidence_within_60_mirrored_reques
     assert "facts" in explained["culprits"]
     assert set(explained["culprits"]) <= HURT
     assert explained["is_reproduced"] is True
-    assert "facts" in {one["slice"] for one in explained["worst"][:3]}
-    assert tally.errors == []
-    assert set(tally.by_variant) == {"full"}
+    assert "facts" in {pair["slice"] for pair in explained["worst"][:3]}
+    assert counts.errors == []
+    assert set(counts.by_variant) == {"full"}
 
 
 async def test_int8_is_not_stopped_and_its_slices_are_proven(
@@ -116,7 +116,7 @@ async def test_int8_is_not_stopped_and_its_slices_are_proven(
     spec = spec_of("int8", stages=("shadow",))
     slices = ("arithmetic", "json")
     url = stack.gateway_url
-    view, tally = await run(
+    view, counts = await run(
         admin, url, spec, lambda one: set(slices) <= set(one["proven"]), 240, 12, slices
     )
     await admin.end("int8")
@@ -124,13 +124,13 @@ async def test_int8_is_not_stopped_and_its_slices_are_proven(
     assert view["stage"] == "shadow"
     assert set(view["proven"]) == set(slices)
     assert view["instrument"]["is_ok"]
-    assert tally.errors == []
-    assert set(tally.by_variant) == {"full"}
+    assert counts.errors == []
+    assert set(counts.by_variant) == {"full"}
 
 
 async def test_the_baseline_s_twin_is_not_stopped(stack: Installation, admin: Admin) -> None:
     spec = spec_of("int2", candidate=TWIN)
-    view, tally = await run(
+    view, counts = await run(
         admin, stack.gateway_url, spec, lambda one: one["pairs"] >= 400, 240, 13
     )
     await admin.end(TWIN)
@@ -140,4 +140,4 @@ async def test_the_baseline_s_twin_is_not_stopped(stack: Installation, admin: Ad
     assert view["pairs"] >= 400
     assert displacement["evidence"] < displacement["boundary"] / 10
     assert displacement["aggregate"]["mean"] < 0.001
-    assert tally.errors == []
+    assert counts.errors == []

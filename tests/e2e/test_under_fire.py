@@ -126,12 +126,18 @@ async def test_flags_flip_under_traffic_and_every_answer_follows_its_epoch(
     await asyncio.gather(ask_all(stack, answers), flip_evenly(admin, answers))
     assert len(answers) == REQUESTS
     assert {answer.status for answer in answers} == {200}
-    snapshots = {epoch: await admin.snapshot(epoch) for epoch in {one.epoch for one in answers}}
+    snapshots = {
+        epoch: await admin.snapshot(epoch) for epoch in {answer.epoch for answer in answers}
+    }
     assert len(snapshots) > FLIPS / 2
-    wrong = [one for one in answers if decided(snapshots[one.epoch], one.user) != one.variant]
+    wrong = [
+        answer
+        for answer in answers
+        if decided(snapshots[answer.epoch], answer.user) != answer.variant
+    ]
     assert wrong == []
-    live = [one for one in answers if not snapshots[one.epoch].models["demo"].flag.killed]
-    share = Counter(one.variant for one in live)["int8"] / len(live)
+    live = [answer for answer in answers if not snapshots[answer.epoch].models["demo"].flag.killed]
+    share = Counter(answer.variant for answer in live)["int8"] / len(live)
     assert abs(share - 0.3) < Z * math.sqrt(0.3 * 0.7 / len(live))
     await admin.change("split", split={})
     await admin.close()
@@ -218,7 +224,7 @@ async def wait_for_streams(stack: Installation) -> None:
 async def failovers(stack: Installation, label: str) -> float:
     """Failovers counted by all gateways."""
     total = 0.0
-    urls = [one.url for one in stack.state.processes if one.name.startswith("gateway")]
+    urls = [process.url for process in stack.state.processes if process.name.startswith("gateway")]
     async with httpx.AsyncClient(timeout=10) as http:
         for url in urls:
             text = (await http.get(f"{url}/metrics")).text

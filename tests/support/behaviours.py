@@ -1,4 +1,4 @@
-"""What a scripted upstream can do with one request: the healthy engine, and every way to misbehave.
+"""Behaviours of a scripted upstream for one request: a healthy engine, and ways to misbehave.
 
 Each function returns a behaviour for `ScriptedUpstream`. Reading order: `engine`, `dying_stream`,
 then the small ones.
@@ -118,7 +118,7 @@ def respond(status: int, body: bytes, headers: Headers = (JSON_TYPE,)) -> Behavi
 
 
 def raw(data: bytes, *, then: End | None = "fin") -> Behaviour:
-    """Exactly these bytes; `then` None keeps the connection for the next request."""
+    """Send exactly these bytes; `then` None keeps the connection for the next request."""
 
     async def behave(exchange: Exchange) -> None:
         if data:
@@ -130,7 +130,7 @@ def raw(data: bytes, *, then: End | None = "fin") -> Behaviour:
 
 
 def in_pieces(pieces: Sequence[bytes]) -> Behaviour:
-    """Each piece read by the peer before the next one is sent."""
+    """Send pieces, each after the peer has read the one before."""
 
     async def behave(exchange: Exchange) -> None:
         for piece in pieces:
@@ -170,7 +170,7 @@ def stream_of(*events: bytes, end: End = "end") -> Behaviour:
 
 
 def error_event(message: str = "engine core died") -> bytes:
-    """How vLLM reports an error within a stream."""
+    """An error within a stream as vLLM reports it."""
     error = {"message": message, "type": "InternalServerError", "param": None, "code": 500}
     return event({"error": error})
 

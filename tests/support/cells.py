@@ -1,4 +1,4 @@
-"""Reading a gateway's cells, whatever the slice."""
+"""Reads a gateway's cells, over all slices."""
 
 from penumbra.monitoring.vocabulary import Outcome, role_of
 from penumbra.router.metrics import GatewayMetrics, VariantCells

@@ -1,4 +1,4 @@
-"""`penumbra up` as a process, the way an operator runs it: a configuration in, a state file out."""
+"""Runs `penumbra up` as an operator does: a configuration in, a state file out."""
 
 import os
 import signal
@@ -76,7 +76,7 @@ class Installation:
         return (self.state_dir / "admin-token").read_text().strip()
 
     def variant_url(self, variant: str) -> str:
-        return next(one.url for one in self.state.variants if one.variant == variant)
+        return next(record.url for record in self.state.variants if record.variant == variant)
 
     def start(self) -> None:
         with self.output.open("ab") as output:
@@ -139,6 +139,6 @@ class Installation:
 
 
 def still_running(processes: list[psutil.Process], seconds: float) -> list[str]:
-    """Which of these are there after so long; nothing is waited for once all are gone."""
+    """The processes that still run after a time in seconds; returns at once when all are gone."""
     _, alive = psutil.wait_procs(processes, timeout=seconds)
     return [f"{process.pid} {' '.join(process.cmdline())[:100]}" for process in alive]

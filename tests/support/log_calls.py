@@ -1,4 +1,4 @@
-"""What the code logs, read from its source: each event with the fields it is given."""
+"""Finds the log calls in the source: each event with the fields that it is given."""
 
 import ast
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("serve", "router", "deployments", "monitoring")
 _NO_SERVICES = {ROOT / "serve" / name for name in ("demo", "cli")}
-"""They write for whoever called them."""
+"""Files whose log calls write their callers' events."""
 _LEVELS = frozenset({"debug", "info", "warning", "error", "exception", "log"})
 _LOGGERS = frozenset({"log", "_log"})
 
@@ -34,7 +34,7 @@ def log_calls() -> Iterator[LogCall]:
 
 
 def _is_log_call(node: ast.Call) -> bool:
-    extra = next((one.value for one in node.keywords if one.arg == "extra"), None)
+    extra = next((keyword.value for keyword in node.keywords if keyword.arg == "extra"), None)
     if isinstance(extra, ast.Dict):
         return True
     function = node.func
@@ -48,12 +48,14 @@ def _is_log_call(node: ast.Call) -> bool:
 
 def _call(node: ast.Call, where: str) -> LogCall:
     texts = [
-        one.value
-        for one in node.args
-        if isinstance(one, ast.Constant) and isinstance(one.value, str)
+        argument.value
+        for argument in node.args
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
     ]
     assert len(texts) == 1, f"{where}: wanted the event's name as the one text"
-    extra = next((one.value for one in node.keywords if one.arg == "extra"), ast.Dict([], []))
+    extra = next(
+        (keyword.value for keyword in node.keywords if keyword.arg == "extra"), ast.Dict([], [])
+    )
     if not isinstance(extra, ast.Dict):
         return LogCall(texts[0], frozenset(), is_open=True, where=where)
     names = {key.value for key in extra.keys if isinstance(key, ast.Constant)}

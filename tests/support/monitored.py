@@ -39,7 +39,7 @@ LEASE_SECONDS = 60.0
 SHARE = 20.0
 """Percent of the traffic that gets the bad build."""
 PROVEN = ("arithmetic", "json")
-"""What the good build is asked, so that each is proven within a minute."""
+"""Slices that the good build is asked; each is proven within a minute."""
 CLIENTS = 3
 """For each gateway."""
 PAUSE_SECONDS = 0.8
@@ -51,25 +51,25 @@ SETTLE_SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """How the bad build was taken out of live traffic once."""
+    """One rollback of the bad build from live traffic."""
 
     actor: str
     seconds: float
     """From the first client's answer by it to the durable rollback."""
     answers: int
-    """By it, that clients got."""
+    """Answers of the bad build that clients got."""
 
 
 @dataclass
 class Story:
-    """What the run did, to compare what was measured with."""
+    """Record of the run's actions, to compare with the measurements."""
 
     began_at: float = 0.0
     promoted_at: float = 0.0
     """The good build is through all stages, and nothing is asked."""
     ended_at: float = 0.0
     """Unix seconds."""
-    tallies: list[TrafficCounts] = field(default_factory=list)
+    all_counts: list[TrafficCounts] = field(default_factory=list)
     guard: Stop | None = None
     second_line: Stop | None = None
     views: dict[str, Any] = field(default_factory=dict)
@@ -79,20 +79,20 @@ class Story:
     def answers(self) -> dict[str, int]:
         """Variant -> answers that clients got."""
         counts: dict[str, int] = {}
-        for tally in self.tallies:
-            for variant, count in tally.by_variant.items():
+        for counts in self.all_counts:
+            for variant, count in counts.by_variant.items():
                 counts[variant] = counts.get(variant, 0) + count
         return counts
 
     @property
     def errors(self) -> list[str]:
-        """What clients saw go wrong."""
-        return [error for tally in self.tallies for error in tally.errors]
+        """Errors that clients saw."""
+        return [error for counts in self.all_counts for error in counts.errors]
 
     @property
     def judged(self) -> int:
         """Judgements that clients gave."""
-        return sum(tally.judged for tally in self.tallies)
+        return sum(counts.judged for counts in self.all_counts)
 
 
 class Monitored:
@@ -203,7 +203,7 @@ class Monitored:
         return answer.json()
 
     def rollout(self, candidate: str, part: str = "") -> Any:
-        """Everything about one rollout."""
+        """The admin API's view of one rollout."""
         return self.ask(f"/rollouts/{candidate}{part}", model="demo")
 
     def apply(self, name: str, **more: Any) -> None:
@@ -212,7 +212,7 @@ class Monitored:
         self._change("PUT", "/rollouts", {"spec": {**spec, **more}})
 
     def do(self, verb: str, candidate: str) -> None:
-        """Give a rollout a verb."""
+        """Send an action on a rollout."""
         self._change("POST", f"/rollouts/{candidate}/{verb}?model=demo", {})
 
     def share(self, candidate: str, percent: float) -> None:
@@ -283,7 +283,7 @@ async def _bad(monitored: Monitored, story: Story, seed: int) -> Stop:
         began_at = _now()
         await _until(monitored, "int2", lambda view: view["stage"] == "rolled_back", 180)
         await asyncio.sleep(SETTLE_SECONDS)
-        answers = sum(one.tally.by_variant["int2"] for one in traffics)
+        answers = sum(traffic.counts.by_variant["int2"] for traffic in traffics)
     event = monitored.rollout("int2", "/explain")
     await asyncio.to_thread(monitored.share, "int2", 0)
     acted_at = datetime.fromisoformat(event["at"]).timestamp()
@@ -292,7 +292,7 @@ async def _bad(monitored: Monitored, story: Story, seed: int) -> Stop:
 
 async def _first_answer(traffics: list[Traffic]) -> None:
     async with asyncio.timeout(30):
-        while not any(one.tally.by_variant["int2"] for one in traffics):  # noqa: ASYNC110
+        while not any(traffic.counts.by_variant["int2"] for traffic in traffics):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
@@ -316,7 +316,7 @@ async def _traffic(
         for traffic in traffics:
             await stack.enter_async_context(traffic.flowing())
         yield traffics
-    story.tallies += [traffic.tally for traffic in traffics]
+    story.all_counts += [traffic.counts for traffic in traffics]
 
 
 async def _until(

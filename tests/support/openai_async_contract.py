@@ -10,7 +10,7 @@ from tests.support.openai_endpoint import MESSAGES, PROMPT, TOKENS, Endpoint, te
 
 
 class AsyncOpenAIContract:
-    """What the official asynchronous client must find; wants a fixture `endpoint`."""
+    """Suite for the official asynchronous client; it wants a fixture `endpoint`."""
 
     @pytest.fixture
     async def async_client(self, endpoint: Endpoint) -> AsyncIterator[openai.AsyncOpenAI]:

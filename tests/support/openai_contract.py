@@ -1,4 +1,4 @@
-"""What the official `openai` client must find behind one base URL, whatever engine answers.
+"""Suite for the official `openai` client behind one base URL, for any engine.
 
 `OpenAIContract` is a suite: a test module subclasses it and has a fixture `endpoint`. It says
 nothing of what the model answers, so it holds for the scripted engine and for a real one. It

@@ -1,4 +1,4 @@
-"""What both halves of the `openai` client's suite send, and where."""
+"""Requests and endpoint that both halves of the `openai` client's suite share."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,10 @@ TOKENS = 8
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where to send requests."""
+    """Address, model and key for requests."""
 
     base_url: str
-    """With `/v1`."""
+    """Base URL, with `/v1`."""
     model: str
     api_key: str = "none"
 

@@ -52,7 +52,7 @@ class Received:
 
 
 class Collector(TraceServiceServicer):
-    """Keeps what it gets; `is_hanging` and `is_refusing` make it fail."""
+    """Collector that keeps its requests; `is_hanging` and `is_refusing` make it fail."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -95,7 +95,7 @@ class Collector(TraceServiceServicer):
     def wait_for(
         self, is_there: Callable[["Collector"], bool], what: str = "the spans"
     ) -> list[Received]:
-        """All spans, once they are as wanted."""
+        """Wait until the spans are as wanted; returns all."""
         with self._changed:
             arrived = self._changed.wait_for(lambda: is_there(self), WAIT_SECONDS)
         names = sorted(span.name for span in self.spans)

@@ -1,4 +1,4 @@
-"""Every query of the dashboards as Grafana would send it: variables and windows put in. Pure.
+"""Fills in the dashboards' queries as Grafana sends them: variables and windows. Pure.
 
 `panel_queries(dashboard, choice, times)` lists what the panels ask, `annotation_queries` what the
 marks ask, `variable_queries` where the choices come from. EMPTY_IN_A_HEALTHY_RUN says which of them
@@ -23,7 +23,7 @@ _SPECIAL = re.compile(r"[$^*{}\[\]'+?.()|]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Times:
-    """What Grafana knows of the time range. Seconds; Grafana's interval is at least 1 ms."""
+    """Time range and intervals in seconds; Grafana's interval is at least 1 ms."""
 
     interval: float
     """Distance of the points: `$__interval`."""
@@ -59,7 +59,7 @@ class PanelQuery:
     expr: str
     legend: str
     is_instant: bool
-    """Asked for its value at the end of the range; else for its course."""
+    """Asked for its value at the end of the range; else for the whole range."""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -122,10 +122,10 @@ def load(name: str) -> dict[str, Any]:
 
 def panels(dashboard: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Its panels, those in collapsed rows included; rows themselves are none."""
-    for one in dashboard["panels"]:
-        if one["type"] != "row":
-            yield one
-        yield from one.get("panels") or []
+    for panel in dashboard["panels"]:
+        if panel["type"] != "row":
+            yield panel
+        yield from panel.get("panels") or []
 
 
 def panel_queries(dashboard: Mapping[str, Any], choice: Choice, times: Times) -> list[PanelQuery]:
@@ -156,30 +156,39 @@ def panel_queries(dashboard: Mapping[str, Any], choice: Choice, times: Times) ->
 
 
 def variable_queries(dashboard: Mapping[str, Any], choice: Choice) -> list[VariableQuery]:
-    """What its variables ask for their values."""
+    """The queries of a dashboard's variables for their values."""
     filling = _Filling(choice, _variables(dashboard))
     found = []
-    for one in dashboard["templating"]["list"]:
-        if one["type"] != "query":
+    for variable in dashboard["templating"]["list"]:
+        if variable["type"] != "query":
             continue
-        parts = re.fullmatch(r"label_values\((.+), (\w+)\)", one["query"])
+        parts = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"])
         if parts is None:
-            raise ValueError(f"{one['name']} asks {one['query']!r}, not label_values(match, label)")
-        found.append(VariableQuery(_name(dashboard), one["name"], parts[2], filling.text(parts[1])))
+            raise ValueError(
+                f"{variable['name']} asks {variable['query']!r}, not label_values(match, label)"
+            )
+        found.append(
+            VariableQuery(_name(dashboard), variable["name"], parts[2], filling.text(parts[1]))
+        )
     return found
 
 
 def annotation_queries(dashboard: Mapping[str, Any], choice: Choice) -> list[AnnotationQuery]:
-    """What its marks ask."""
+    """The queries of a dashboard's annotations."""
     filling = _Filling(choice, _variables(dashboard))
     return [
-        AnnotationQuery(_name(dashboard), one["name"], filling.text(one["expr"]), one["step"])
-        for one in dashboard["annotations"]["list"]
+        AnnotationQuery(
+            _name(dashboard),
+            annotation["name"],
+            filling.text(annotation["expr"]),
+            annotation["step"],
+        )
+        for annotation in dashboard["annotations"]["list"]
     ]
 
 
 def _variables(dashboard: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    return {one["name"]: one for one in dashboard["templating"]["list"]}
+    return {variable["name"]: variable for variable in dashboard["templating"]["list"]}
 
 
 def _name(dashboard: Mapping[str, Any]) -> str:
@@ -189,8 +198,8 @@ def _name(dashboard: Mapping[str, Any]) -> str:
 def _matched(values: Sequence[str]) -> str:
     """As Grafana escapes several choices for a regular expression inside a PromQL string."""
     escaped = [
-        _SPECIAL.sub(lambda found: "\\\\" + found[0], one.replace("\\", "\\\\\\\\"))
-        for one in values
+        _SPECIAL.sub(lambda found: "\\\\" + found[0], value.replace("\\", "\\\\\\\\"))
+        for value in values
     ]
     return escaped[0] if len(escaped) == 1 else f"({'|'.join(escaped)})"
 
@@ -233,4 +242,4 @@ EMPTY_IN_A_HEALTHY_RUN: dict[tuple[str, str, str], str] = {
     ("traffic", "Shed by gateways", "A"): _BORN,
     ("traffic", "Shed by the comparator", "A"): _BORN,
 }
-"""Why a query may find no series although nothing is wrong. Every other one must find some."""
+"""Queries that may find no series in a healthy run, and why. All others must find some."""

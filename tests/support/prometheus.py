@@ -1,4 +1,4 @@
-"""Debian's Prometheus and Alertmanager as processes, on the configuration files that ship."""
+"""Runs Debian's Prometheus and Alertmanager on the configuration files that ship."""
 
 import math
 import shutil
@@ -143,8 +143,8 @@ class Prometheus(_Server):
         if at is not None:
             asked["time"] = at
         return [
-            Series(one["metric"], [(float(one["value"][0]), float(one["value"][1]))])
-            for one in self._vector(self._get("/api/v1/query", asked))
+            Series(row["metric"], [(float(row["value"][0]), float(row["value"][1]))])
+            for row in self._vector(self._get("/api/v1/query", asked))
         ]
 
     def query_range(
@@ -153,8 +153,8 @@ class Prometheus(_Server):
         """A range query; Unix seconds."""
         asked = {"query": expression, "start": start, "end": end, "step": step}
         return [
-            Series(one["metric"], [(float(at), float(value)) for at, value in one["values"]])
-            for one in self._get("/api/v1/query_range", asked)["result"]
+            Series(row["metric"], [(float(at), float(value)) for at, value in row["values"]])
+            for row in self._get("/api/v1/query_range", asked)["result"]
         ]
 
     def value(self, expression: str, at: float | None = None) -> float:
@@ -166,7 +166,7 @@ class Prometheus(_Server):
     def wait_for(self, expression: str, seconds: float = 30.0) -> list[Series]:
         """Wait until an expression has a value that is not 0."""
         eventually(
-            lambda: any(one.value for one in self.query(expression)),
+            lambda: any(series.value for series in self.query(expression)),
             timeout=seconds,
             what=f"{expression} to hold",
         )
@@ -194,7 +194,7 @@ def wait_for_targets(prometheus: Prometheus, count: int, seconds: float = 30.0) 
     """Wait until so many targets are up; the first samples come about six seconds after a start."""
     deadline = time.monotonic() + seconds
     while True:
-        up = [one for one in prometheus.query("up") if one.value == 1]
+        up = [target for target in prometheus.query("up") if target.value == 1]
         if len(up) >= count:
             return
         assert time.monotonic() < deadline, f"found {up} up, wanted {count}"

@@ -1,4 +1,4 @@
-"""Prometheus's and Alertmanager's own checkers, run on files of this repository."""
+"""Runs Prometheus's and Alertmanager's own checkers on files of this repository."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""Received spans beside the registry: no name that it does not have, and each that it has."""
+"""Compares received spans with the registry: no unknown name, and every known one."""
 
 import re
 from collections.abc import Iterable
@@ -17,21 +17,21 @@ _TYPES: dict[Type, type] = {
 
 
 def definition_of(span: Received) -> SpanDefinition:
-    """Which span of the registry it is."""
+    """The definition of a span in the registry."""
     service = span.resource["service.name"].removeprefix("penumbra-")
     found = [
-        one
-        for one in SPANS
-        if one.process.value == service
-        and one.kind.value == span.kind
-        and re.fullmatch(_pattern(one.name), span.name)
+        definition
+        for definition in SPANS
+        if definition.process.value == service
+        and definition.kind.value == span.kind
+        and re.fullmatch(_pattern(definition.name), span.name)
     ]
     assert len(found) == 1, f"{span.name} ({span.kind}) of {service} is not in the registry"
     return found[0]
 
 
 def check(span: Received) -> None:
-    """Nothing in it that the registry does not have, each value of its type and set."""
+    """Assert that all names of a span are registered and all values are of their types and sets."""
     definition = definition_of(span)
     _check_attributes(span.attributes, definition.attributes, span.name)
     events = {event.name: event for event in definition.events}
@@ -41,26 +41,31 @@ def check(span: Received) -> None:
 
 
 def unseen(process: Process, spans: Iterable[Received]) -> set[str]:
-    """What the registry has of a process and none of these spans shows."""
+    """Names that the registry has for a process and that none of these spans shows."""
     seen: set[str] = set()
     for span in spans:
         name = definition_of(span).name
-        seen |= {name, *(f"{name}/{one}" for one in span.attributes)}
+        seen |= {name, *(f"{name}/{attribute}" for attribute in span.attributes)}
         for event in span.events:
             seen |= {f"{name}/{event.name}"}
-            seen |= {f"{name}/{event.name}/{one}" for one in event.attributes}
+            seen |= {f"{name}/{event.name}/{attribute}" for attribute in event.attributes}
     return _registered(process) - seen
 
 
 def _registered(process: Process) -> set[str]:
     names: set[str] = set()
-    for one in SPANS:
-        if one.process is not process:
+    for definition in SPANS:
+        if definition.process is not process:
             continue
-        names |= {one.name, *(f"{one.name}/{attribute.name}" for attribute in one.attributes)}
-        for event in one.events:
-            names.add(f"{one.name}/{event.name}")
-            names |= {f"{one.name}/{event.name}/{attribute.name}" for attribute in event.attributes}
+        names |= {
+            definition.name,
+            *(f"{definition.name}/{attribute.name}" for attribute in definition.attributes),
+        }
+        for event in definition.events:
+            names.add(f"{definition.name}/{event.name}")
+            names |= {
+                f"{definition.name}/{event.name}/{attribute.name}" for attribute in event.attributes
+            }
     return names
 
 

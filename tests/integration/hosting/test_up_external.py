@@ -1,4 +1,4 @@
-"""`penumbra up` over servers that somebody else runs: no Ray; real control and gateways."""
+"""`penumbra up` over external servers: no Ray; a real control process and real gateways."""
 
 import json
 import signal
@@ -24,10 +24,12 @@ BODY = {"model": "demo", "prompt": "hi"}
 
 @pytest.fixture
 def upstream() -> Iterator[ScriptedUpstream]:
-    one = ScriptedUpstream("full", respond(200, b'{"object": "text_completion", "choices": []}'))
-    one.start()
-    yield one
-    one.stop()
+    upstream = ScriptedUpstream(
+        "full", respond(200, b'{"object": "text_completion", "choices": []}')
+    )
+    upstream.start()
+    yield upstream
+    upstream.stop()
 
 
 def models(upstream: ScriptedUpstream) -> dict[str, Any]:
@@ -63,7 +65,7 @@ def test_serves_without_ray(stack: Installation) -> None:
         for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines()
     }
     assert not any("/ray/" in path or "/torch/" in path for path in maps)
-    assert sorted(one.name for one in stack.state.processes) == [
+    assert sorted(process.name for process in stack.state.processes) == [
         "comparator",
         "control",
         "gateway-0",

@@ -1,4 +1,4 @@
-"""What a log line is, and what of an exception is in it."""
+"""Log lines: their fields, and the part of an exception that they show."""
 
 import json
 import logging

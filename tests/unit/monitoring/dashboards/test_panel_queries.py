@@ -91,10 +91,10 @@ def test_variable_without_all_needs_a_choice() -> None:
 
 
 def test_panels_in_collapsed_rows_count_and_rows_do_not() -> None:
-    assert [one["title"] for one in panels(dashboard())] == ["X", "Y"]
+    assert [panel["title"] for panel in panels(dashboard())] == ["X", "Y"]
     found = panel_queries(dashboard(instant=True), {"model": "demo"}, TIMES)
-    assert [one.key for one in found] == [("test", "X", "A"), ("test", "Y", "A")]
-    assert all(one.is_instant for one in found)
+    assert [query.key for query in found] == [("test", "X", "A"), ("test", "Y", "A")]
+    assert all(query.is_instant for query in found)
 
 
 def test_variables_ask_for_label_values() -> None:

@@ -6,11 +6,11 @@ from penumbra.monitoring.telemetry import control, gateway
 
 def test_counters_gauges_and_infos_are_written_under_their_names() -> None:
     counted = samples(gateway.LOCAL_TRIPS, {("demo", "int8"): 3})
-    assert [(one.name, one.labels, one.value) for one in counted.samples] == [
+    assert [(sample.name, sample.labels, sample.value) for sample in counted.samples] == [
         ("penumbra_local_trips_total", {"model": "demo", "candidate": "int8"}, 3)
     ]
     told = samples(control.EPOCH, {(): 7})
-    assert [(one.name, one.labels, one.value) for one in told.samples] == [
+    assert [(sample.name, sample.labels, sample.value) for sample in told.samples] == [
         ("penumbra_control_epoch", {}, 7)
     ]
     built = samples(control.BUILD, {("1", "3.11"): 1})

@@ -1,4 +1,4 @@
-"""What a stranger's answer may cost: linear in its bytes, whatever it holds."""
+"""Cost of judging an answer: linear in its bytes, whatever it holds."""
 
 import time
 
@@ -9,7 +9,7 @@ from penumbra.monitoring.signals.harm import Answer, Expectations, expectations,
 
 N = 200_000
 MOST_CPU_SECONDS = 2.0
-"""Some twenty times what the slowest takes; quadratic work on so much text takes minutes."""
+"""Some twenty times the slowest case; quadratic work on so much text takes minutes."""
 
 HOSTILE = {
     "newlines": "\n" * N,

@@ -111,7 +111,7 @@ BESIDE: list[tuple[Check, Expectations, Answer, Answer]] = [
     (Check.LENGTH_DRIFT, Expectations(usual_chars=10.0), said(PROSE), said("No.")),
 ]
 SAME: list[tuple[Expectations, Answer, Answer]] = [
-    # The prompt may want a translation, and nobody answered in its writing.
+    # The prompt may want a translation, and neither answer is in its writing.
     (Expectations(), said(ENGLISH), said(RUSSIAN)),
     (Expectations(writing="han"), said(ENGLISH), said(RUSSIAN)),
     # Too little text to tell, or none.
@@ -155,7 +155,7 @@ def test_harm_is_of_the_one_that_failed(
 
 
 @pytest.mark.parametrize(("wanted", "one", "other"), SAME)
-def test_what_cannot_be_told_accuses_nobody(
+def test_undecidable_difference_accuses_neither_answer(
     wanted: Expectations, one: Answer, other: Answer
 ) -> None:
     assert accuse(wanted, one, other) == (frozenset(), frozenset())

@@ -156,6 +156,6 @@ def test_failure_process_at_tolerance_has_mean_one() -> None:
         process = FailureProcess(tolerance, alpha=1e-9)
         for is_failure in path:
             process.observe(is_failure)
-        chance = prod(tolerance if one else 1 - tolerance for one in path)
+        chance = prod(tolerance if is_worse else 1 - tolerance for is_worse in path)
         mean += chance * (process.evidence + 0.5 * (1 - length / HORIZON))
     assert mean == pytest.approx(1.0, abs=ROUNDING)

@@ -44,7 +44,11 @@ def figures(guard: Guard) -> list[float]:
     views = [guard.aggregate(), *(guard.slice(name) for name in guard.spec.tolerances)]
     return [
         guard.evidence,
-        *(one for view in views for one in (view.count, view.mean or 0, view.evidence, view.proof)),
+        *(
+            figure
+            for view in views
+            for figure in (view.count, view.mean or 0, view.evidence, view.proof)
+        ),
     ]
 
 

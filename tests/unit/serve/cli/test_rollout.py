@@ -46,14 +46,14 @@ class Api:
 
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> Api:
-    one = Api()
+    api = Api()
 
     def connect(url: str | None) -> AdminClient:
-        return AdminClient(url or "http://control", "token", "ann", httpx.MockTransport(one))
+        return AdminClient(url or "http://control", "token", "ann", httpx.MockTransport(api))
 
     monkeypatch.setattr(options, "connect", connect)
     monkeypatch.setattr(rollout_watch, "PERIOD_SECONDS", 0.0)
-    return one
+    return api
 
 
 @pytest.fixture
@@ -64,8 +64,8 @@ def rollout_file(tmp_path: Path) -> Path:
 
 
 def change(**more: Any) -> dict[str, Any]:
-    one = answers.summary(**more).model_dump(mode="json")
-    return {"epoch": 7, "changed": True, "rollout": one}
+    rollout = answers.summary(**more).model_dump(mode="json")
+    return {"epoch": 7, "changed": True, "rollout": rollout}
 
 
 def test_apply_sends_the_whole_spec_and_the_reason(api: Api, rollout_file: Path) -> None:
@@ -82,7 +82,9 @@ def test_apply_sends_the_whole_spec_and_the_reason(api: Api, rollout_file: Path)
     assert body["spec"]["alpha"] == 0.01
 
 
-def test_apply_of_a_wrong_file_says_where_and_asks_nobody(api: Api, rollout_file: Path) -> None:
+def test_apply_of_a_wrong_file_names_the_place_and_sends_nothing(
+    api: Api, rollout_file: Path
+) -> None:
     rollout_file.write_text("model: demo\ncandidate: int8\ngates: {pears: 3}\n")
     done = api.run("apply", "-f", str(rollout_file), "--reason", "x")
     assert done.exit_code == 1
@@ -126,7 +128,7 @@ def test_refusal_is_one_line_and_exit_status_1(api: Api) -> None:
 
 def test_status_lists_and_narrows_to_a_model(api: Api) -> None:
     rollouts = [answers.summary(), answers.summary(model="chat", candidate="fp8", stage="25")]
-    api.says({"epoch": 7, "rollouts": [one.model_dump(mode="json") for one in rollouts]})
+    api.says({"epoch": 7, "rollouts": [rollout.model_dump(mode="json") for rollout in rollouts]})
     everything = api.run("status").stdout
     assert "int8" in everything
     assert "25 %" in everything

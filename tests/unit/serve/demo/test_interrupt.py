@@ -31,17 +31,17 @@ def test_a_signal_ends_the_story_in_good_order(
             asyncio.get_running_loop().call_soon(os.kill, os.getpid(), number)
         return ""
 
-    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(caught) for caught in (signal.SIGINT, signal.SIGTERM)]
     monkeypatch.setattr(run, "tell", tell)
     operator: Any = None
     try:
         run._catch_signals()
         with pytest.raises(KeyboardInterrupt):
-            run._told(operator)
+            run._tell_interruptibly(operator)
         # The next one is caught like the first: while everything is being stopped.
         assert signal.getsignal(number) is run._interrupt
     finally:
-        for one, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
-            signal.signal(one, handler)
+        for caught, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(caught, handler)
     assert sorted(ended) == ["a", "b"]
     assert capfd.readouterr().err == ""

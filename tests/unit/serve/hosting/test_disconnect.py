@@ -28,7 +28,7 @@ class Engine:
 
 
 async def send(_message: Any) -> None:
-    """Nobody looks."""
+    """A `send` that drops every message."""
 
 
 async def test_cancelled_request_is_aborted_by_the_disconnect() -> None:

@@ -1,4 +1,4 @@
-"""The plan: what Ray Serve is asked to run for a variant."""
+"""The plan: the Ray Serve application of a variant."""
 
 from typing import Any
 
@@ -83,7 +83,7 @@ def test_replicas_are_fixed_or_scaled() -> None:
     assert "num_replicas" not in scaled.deployment
 
 
-def test_replica_streams_directly_and_tells_nobody() -> None:
+def test_replica_streams_directly_and_reports_no_usage() -> None:
     env = environment(hosted())
     assert env["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
     assert env["RAY_SERVE_ENABLE_DIRECT_INGRESS"] == "1"

@@ -42,26 +42,26 @@ def test_what_ray_does_not_tell_now_is_as_it_was() -> None:
 
     targets = ReplicaTargets("127.0.0.1", is_local=False, ask=ask)
     known = {"demo-full": {A: "10.0.0.1:30000"}}
-    assert targets.found() == known
-    assert targets.found() == known  # not what Ray 2.60 has
-    assert targets.found() == {}
-    assert targets.found() == {}  # the call itself fails
+    assert targets.find() == known
+    assert targets.find() == known  # not what Ray 2.60 has
+    assert targets.find() == {}
+    assert targets.find() == {}  # the call itself fails
 
 
 @pytest.mark.parametrize(("is_local", "other"), [(True, "127.0.0.1"), (False, "10.0.0.2")])
 def test_replicas_of_this_machine_are_reached_where_they_listen(is_local: bool, other: str) -> None:
     groups = [group("demo-full", (A, "10.0.0.1", 30000), (B, "10.0.0.2", 30001))]
     targets = ReplicaTargets("127.0.0.1", is_local=is_local, ask=lambda: (groups, "10.0.0.1"))
-    assert targets.found() == {"demo-full": {A: "127.0.0.1:30000", B: f"{other}:30001"}}
+    assert targets.find() == {"demo-full": {A: "127.0.0.1:30000", B: f"{other}:30001"}}
 
 
 def test_a_replica_keeps_its_number_and_its_successor_gets_it() -> None:
     numbers = ReplicaNumbers()
-    assert numbers.numbered("x", {B: "h:2", A: "h:1"}) == {"0": "h:1", "1": "h:2"}
-    assert numbers.numbered("x", {B: "h:2"}) == {"1": "h:2"}
-    assert numbers.numbered("x", {B: "h:2", C: "h:3"}) == {"0": "h:3", "1": "h:2"}
-    assert numbers.numbered("x", {}) == {}
-    assert numbers.numbered("y", {C: "h:9"}) == {"0": "h:9"}
+    assert numbers.assign("x", {B: "h:2", A: "h:1"}) == {"0": "h:1", "1": "h:2"}
+    assert numbers.assign("x", {B: "h:2"}) == {"1": "h:2"}
+    assert numbers.assign("x", {B: "h:2", C: "h:3"}) == {"0": "h:3", "1": "h:2"}
+    assert numbers.assign("x", {}) == {}
+    assert numbers.assign("y", {C: "h:9"}) == {"0": "h:9"}
 
 
 def record(**changes: Any) -> VariantRecord:
@@ -89,4 +89,4 @@ def test_the_file_tells_the_control_process_where_replicas_are(tmp_path: Path) -
     assert path.stat().st_mtime_ns == written
     file.write({"demo-full": record()})
     assert json.loads(path.read_text()) == {}
-    assert [one.name for one in tmp_path.iterdir()] == ["replicas.json"]
+    assert [file.name for file in tmp_path.iterdir()] == ["replicas.json"]

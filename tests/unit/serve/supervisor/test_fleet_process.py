@@ -1,4 +1,4 @@
-"""The fleet's keeper follows each variant from loading to ready; the fleet here is a script."""
+"""The fleet process's supervision from loading to ready; the fleet here is a script."""
 
 import asyncio
 import sys
@@ -23,7 +23,7 @@ def event(variant: str, state: str, replicas: int = 0, message: str = "") -> str
 
 
 class Fleet:
-    """A keeper over a script that prints events."""
+    """A supervised fleet whose program is a script that prints events."""
 
     def __init__(
         self, events: list[str], folder: Path, then: str = WAIT, startup_seconds: float = 60
@@ -55,7 +55,9 @@ class Fleet:
             environment={},
             log=folder / "fleet.log",
         )
-        self.keeper = FleetProcess(program, plan, self.records, self._on_change, sweep=lambda: None)
+        self.process = FleetProcess(
+            program, plan, self.records, self._on_change, sweep=lambda: None
+        )
 
     def phase(self, variant: str) -> Phase:
         return self.records[f"demo-{variant}"].phase
@@ -66,7 +68,7 @@ class Fleet:
 
 def causes(failure: BaseException) -> list[BaseException]:
     if isinstance(failure, BaseExceptionGroup):
-        return [cause for one in failure.exceptions for cause in causes(one)]
+        return [cause for inner in failure.exceptions for cause in causes(inner)]
     return [failure]
 
 
@@ -83,13 +85,13 @@ def warmed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 async def test_ready_when_every_variant_is_warm(tmp_path: Path, warmed: list[str]) -> None:
     fleet = Fleet([event("full", "running", 1), event("int8", "running", 1)], tmp_path)
-    task = asyncio.create_task(fleet.keeper.run())
-    await fleet.keeper.is_ready.wait()
+    task = asyncio.create_task(fleet.process.run())
+    await fleet.process.is_ready.wait()
     assert (fleet.phase("full"), fleet.phase("int8")) == (Phase.READY, Phase.READY)
     assert sorted(warmed) == ["http://x/demo-full", "http://x/demo-int8"]
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    await fleet.keeper.stop()
+    await fleet.process.stop()
 
 
 async def test_addresses_of_replicas_are_kept_and_alone_are_no_reason_to_warm_up(
@@ -98,13 +100,13 @@ async def test_addresses_of_replicas_are_kept_and_alone_are_no_reason_to_warm_up
     running = event("full", "running", 1)
     known = running.replace('"message"', '"addresses":{"0":"h:1"},"message"')
     fleet = Fleet([running, known, event("int8", "running", 1)], tmp_path)
-    task = asyncio.create_task(fleet.keeper.run())
-    await fleet.keeper.is_ready.wait()
+    task = asyncio.create_task(fleet.process.run())
+    await fleet.process.is_ready.wait()
     assert fleet.records["demo-full"].addresses == {"0": "h:1"}
     assert sorted(warmed) == ["http://x/demo-full", "http://x/demo-int8"]
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    await fleet.keeper.stop()
+    await fleet.process.stop()
 
 
 async def test_engine_that_cannot_load_fails_with_its_log(tmp_path: Path) -> None:
@@ -112,8 +114,8 @@ async def test_engine_that_cannot_load_fails_with_its_log(tmp_path: Path) -> Non
     events = [event("full", "running", 1), event("int8", "failed", 0, "constructor raised")]
     fleet = Fleet(events, tmp_path)
     with pytest.raises(BaseExceptionGroup) as group:
-        await fleet.keeper.run()
-    await fleet.keeper.stop()
+        await fleet.process.run()
+    await fleet.process.stop()
     (failure,) = causes(group.value)
     assert isinstance(failure, VariantFailed)
     assert "models.demo.variants.int8 could not be loaded: constructor raised" in failure.message
@@ -129,23 +131,23 @@ async def test_engine_that_does_not_answer_as_it_must_fails(
     monkeypatch.setattr(fleet_process, "warm_up", warm_up)
     fleet = Fleet([event("full", "running", 1)], tmp_path)
     with pytest.raises(BaseExceptionGroup) as group:
-        await fleet.keeper.run()
-    await fleet.keeper.stop()
+        await fleet.process.run()
+    await fleet.process.stop()
     assert "scored 0 of 3 tokens" in str(causes(group.value)[0])
 
 
 async def test_engine_that_takes_too_long_fails(tmp_path: Path) -> None:
     fleet = Fleet([event("full", "running", 1)], tmp_path, startup_seconds=0.5)
     with pytest.raises(BaseExceptionGroup) as group:
-        await fleet.keeper.run()
-    await fleet.keeper.stop()
+        await fleet.process.run()
+    await fleet.process.stop()
     assert "variants.int8 was not ready after" in str(causes(group.value)[0])
 
 
 async def test_fleet_that_ends_before_it_is_ready_fails_with_its_log(tmp_path: Path) -> None:
     fleet = Fleet([], tmp_path, then="import sys; sys.exit('no room')")
     with pytest.raises(ProcessFailed) as failure:
-        await fleet.keeper.run()
+        await fleet.process.run()
     assert failure.value.log_tail == "no room"
 
 
@@ -163,12 +165,12 @@ async def test_variant_that_is_lost_later_is_restarting_and_ready_again(
     seen: list[Phase] = []
     fleet = Fleet(events, tmp_path, then=then.replace("sys.stdin.read(); ", ""))
     original = fleet._on_change
-    fleet.keeper._on_change = lambda: (seen.append(fleet.phase("int8")), original())[1]
-    task = asyncio.create_task(fleet.keeper.run())
+    fleet.process._on_change = lambda: (seen.append(fleet.phase("int8")), original())[1]
+    task = asyncio.create_task(fleet.process.run())
     while not (Phase.RESTARTING in seen and fleet.phase("int8") is Phase.READY):
         fleet.changed.clear()
         await fleet.changed.wait()
     assert seen.index(Phase.RESTARTING) < len(seen) - 1
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    await fleet.keeper.stop()
+    await fleet.process.stop()

@@ -1,4 +1,4 @@
-"""Which processes a configuration means, and what each of them is told."""
+"""The layout: programs of a configuration, with their settings and tokens."""
 
 import json
 import stat
@@ -55,7 +55,7 @@ def test_external_variants_need_no_fleet(tmp_path: Path) -> None:
     layout = layout_of(tmp_path, EXTERNAL)
     assert layout.fleet is None
     assert layout.plan is None
-    assert [(one.variant, one.phase, one.is_hosted) for one in layout.variants] == [
+    assert [(record.variant, record.phase, record.is_hosted) for record in layout.variants] == [
         ("full", Phase.WAITING, False),
         ("int8", Phase.WAITING, False),
     ]

@@ -1,4 +1,4 @@
-"""A keeper starts its process, starts it again, and stops it; real processes, no sockets."""
+"""A supervised process is started, restarted and stopped; real processes, no sockets."""
 
 import asyncio
 import signal
@@ -16,7 +16,7 @@ from penumbra.serve.supervisor.state import Phase
 WAIT = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); signal.pause()"
 
 
-class TestKeeper(SupervisedProcess):
+class ObservedProcess(SupervisedProcess):
     """Ready as soon as it is started; remembers the phases."""
 
     __test__ = False
@@ -41,21 +41,21 @@ class TestKeeper(SupervisedProcess):
         self.entered[self.phase].set()
 
 
-class NeverReadyKeeper(TestKeeper):
+class NeverReadyProcess(ObservedProcess):
     async def watch(self, process: Process) -> None:
         await asyncio.Event().wait()
 
 
-async def stop(keeper: SupervisedProcess, task: "asyncio.Task[None]") -> None:
+async def stop(process: SupervisedProcess, task: "asyncio.Task[None]") -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    await keeper.stop()
+    await process.stop()
 
 
 async def test_process_that_dies_before_it_is_ready_fails_with_its_log(tmp_path: Path) -> None:
-    keeper = NeverReadyKeeper("import sys; print('no such model'); sys.exit(3)", tmp_path)
+    process = NeverReadyProcess("import sys; print('no such model'); sys.exit(3)", tmp_path)
     with pytest.raises(ProcessFailed, match=r"worker ended \(exit status 3\)") as failure:
-        await keeper.run()
+        await process.run()
     assert failure.value.log_tail == "no such model"
 
 
@@ -65,9 +65,9 @@ async def test_a_process_gets_the_variables_of_traces_and_no_token(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317")
     monkeypatch.setenv("PENUMBRA_ADMIN_TOKEN", "of the supervisor")
     show = "import os; [print(n) for n in os.environ if n.startswith(('OTEL_', 'PENUMBRA_'))]"
-    keeper = NeverReadyKeeper(show, tmp_path)
+    process = NeverReadyProcess(show, tmp_path)
     with pytest.raises(ProcessFailed) as failure:
-        await keeper.run()
+        await process.run()
     assert "OTEL_EXPORTER_OTLP_ENDPOINT" in failure.value.log_tail
     assert "PENUMBRA_ADMIN_TOKEN" not in failure.value.log_tail
 
@@ -76,26 +76,26 @@ async def test_process_that_dies_later_is_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keeping, "FIRST_BACKOFF_SECONDS", 0.0)
-    keeper = TestKeeper(WAIT, tmp_path)
-    task = asyncio.create_task(keeper.run())
-    await keeper.entered[Phase.READY].wait()
-    first = keeper.record
+    process = ObservedProcess(WAIT, tmp_path)
+    task = asyncio.create_task(process.run())
+    await process.entered[Phase.READY].wait()
+    first = process.record
     assert first is not None
-    keeper.entered[Phase.READY].clear()
-    keeper._process.kill()  # type: ignore[union-attr]
-    await keeper.entered[Phase.READY].wait()
-    second = keeper.record
+    process.entered[Phase.READY].clear()
+    process._process.kill()  # type: ignore[union-attr]
+    await process.entered[Phase.READY].wait()
+    second = process.record
     assert second is not None
     assert (second.pid, second.restarts) != (first.pid, 0)
     assert second.restarts == 1
-    assert keeper.phases == [
+    assert process.phases == [
         Phase.LOADING,
         Phase.READY,
         Phase.RESTARTING,
         Phase.LOADING,
         Phase.READY,
     ]
-    await stop(keeper, task)
+    await stop(process, task)
 
 
 async def test_restarts_back_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,34 +110,34 @@ async def test_restarts_back_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(keeping.asyncio, "sleep", sleep)
     monkeypatch.setattr(keeping, "LAST_BACKOFF_SECONDS", 1.5)
-    keeper = TestKeeper("pass", tmp_path)
-    keeper.is_ready.set()
-    task = asyncio.create_task(keeper.run())
+    process = ObservedProcess("pass", tmp_path)
+    process.is_ready.set()
+    task = asyncio.create_task(process.run())
     await enough.wait()
     assert delays == [0.5, 1.0, 1.5, 1.5]
-    await stop(keeper, task)
+    await stop(process, task)
 
 
 async def test_stop_asks_first_and_then_kills(tmp_path: Path) -> None:
-    polite = TestKeeper(
+    polite = ObservedProcess(
         WAIT.replace("signal.pause", "print('up', flush=True); signal.pause"), tmp_path
     )
-    deaf = TestKeeper(
+    deaf = ObservedProcess(
         "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True)\n"
         "while True: signal.pause()",
         tmp_path,
         stop_seconds=0.2,
     )
-    for keeper, code in ((polite, 0), (deaf, -signal.SIGKILL)):
-        keeper.program.log.unlink(missing_ok=True)
-        task = asyncio.create_task(keeper.run())
-        await keeper.entered[Phase.READY].wait()
+    for process, code in ((polite, 0), (deaf, -signal.SIGKILL)):
+        process.program.log.unlink(missing_ok=True)
+        task = asyncio.create_task(process.run())
+        await process.entered[Phase.READY].wait()
         # Another process writes the file, so there is no event to wait for.
-        while "up" not in keeper.program.log.read_text():  # noqa: ASYNC110
+        while "up" not in process.program.log.read_text():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        await stop(keeper, task)
-        assert keeper._process is not None
-        assert keeper._process.returncode == code
+        await stop(process, task)
+        assert process._process is not None
+        assert process._process.returncode == code
 
 
 async def test_process_gets_its_own_tokens_only(
@@ -146,9 +146,9 @@ async def test_process_gets_its_own_tokens_only(
     monkeypatch.setenv("PENUMBRA_ADMIN_TOKEN", "secret")
     monkeypatch.setenv("UPSTREAM_KEY", "kept")
     names = ("PENUMBRA_ADMIN_TOKEN", "UPSTREAM_KEY", "GIVEN")
-    keeper = NeverReadyKeeper(f"import os; print([os.environ.get(n) for n in {names}])", tmp_path)
+    process = NeverReadyProcess(f"import os; print([os.environ.get(n) for n in {names}])", tmp_path)
     with pytest.raises(ProcessFailed) as failure:
-        await keeper.run()
+        await process.run()
     assert failure.value.log_tail == "[None, 'kept', 'yes']"
 
 
