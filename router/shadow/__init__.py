@@ -1,10 +1,11 @@
-"""The comparator: takes mirrored requests, scores both arms, reports what it saw.
+"""The comparator: takes mirrored requests, scores both arms, and reports the pairs.
 
-    frames -> comparator.offer -> intake -> comparison -> pairs -> reporting
-                                    ^           |
-               admission, watched --+           +-> scoring, generation
-    attendance: gauges, health, fingerprints, selftest
+    frame_server -> comparator.offer -> queue -> comparison -> pairs -> reporting
+                                          ^           |
+                 admission, watch_list ---+           +-> scoring, generation
+    engine_checks: gauges, health, fingerprints, selftest; engine_facts is shared with comparator
 
-Read: watched (what is compared), intake and admission (what is not, and why), comparison, pairs,
-comparator, attendance, server. `docs/shadow.md` has the rules and the figures.
+Reading order: watch_list (what is compared), queue and admission (what is not, and why),
+comparison, pairs, comparator, engine_facts, engine_checks, server. `docs/shadow.md` has the rules
+and the figures.
 """

@@ -14,7 +14,7 @@ from penumbra.router.shadow.settings import ShadowSettings
 
 
 def main() -> int:
-    """Run one comparator process; returns the exit status."""
+    """Run one comparator process and return its exit status."""
     try:
         settings = read_settings(ShadowSettings, "python -m penumbra.router.shadow", __doc__)
     except SettingsUnreadable as error:

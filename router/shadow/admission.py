@@ -1,7 +1,7 @@
-"""Whether the engines have room for a comparison, and whether it may still be paid for. Pure.
+"""Admission of comparisons: whether the engines have room, and whether the budget is left. Pure.
 
-Both answers depend on what engines do and on what was spent, never on the request that asks: within
-a slice every mirrored request has the same chance, however long it is and whatever came of it.
+Both answers depend on the load of the engines and on the time spent, never on the next request:
+within a slice every mirrored request has the same chance, however long it is and however it ended.
 """
 
 from collections.abc import Iterable
@@ -18,16 +18,18 @@ _PREFIXES = ("vllm:", "vllm_", "ray_vllm_", "ray_vllm:")
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """How busy the engines behind one URL are."""
+    """Load of the engines behind one URL."""
 
     running: float
+    """Requests in the batch."""
     waiting: float
+    """Requests that wait for a place in the batch."""
     kv_ratio: float
-    """The fullest of them, in [0, 1]."""
+    """Share of the KV cache in use, of the fullest engine, in [0, 1]."""
 
 
 def read_gauges(text: str) -> Gauges | None:
-    """The gauges in a page of Prometheus metrics; None if it lacks the first two."""
+    """Read the gauges from a page of Prometheus metrics; None if it lacks the first two."""
     sums: dict[str, float] = {}
     fullest = 0.0
     for line in text.splitlines():
@@ -59,32 +61,36 @@ def _sample(line: str) -> tuple[str, float]:
 def has_headroom(
     gauges: Iterable[Gauges | None], settings: HeadroomSettings, in_flight: int
 ) -> bool:
-    """Whether all of a comparison's engines have room.
+    """Whether all engines of a comparison have room.
 
     Args:
-        gauges: Of each; None for one that tells nothing or told it too long ago.
-        settings: What counts as busy.
+        gauges: Gauges of each engine; None for one without gauges, or with old ones.
+        settings: Load from which an engine is busy.
         in_flight: The comparator's own comparisons on these engines.
     """
-    for found in gauges:
-        if found is None:
-            # Blind: one at a time is never more than one request in the batch.
+    for engine in gauges:
+        if engine is None:
+            # Load unknown: one at a time is never more than one request in the batch.
             if in_flight > 0:
                 return False
         elif (
-            found.running >= settings.running
-            or found.waiting > settings.waiting
-            or found.kv_ratio >= settings.kv_ratio
+            engine.running >= settings.running
+            or engine.waiting > settings.waiting
+            or engine.kv_ratio >= settings.kv_ratio
         ):
             return False
     return True
 
 
 class EngineBudget:
-    """Engine seconds to spend: refilled steadily, a minute's worth at most.
+    """Budget of engine seconds, refilled steadily up to one minute's worth.
 
-    What a comparison will cost is known only afterwards, so one may begin while anything is left,
-    and what it took may leave a debt that the next ones wait for.
+    The cost of a comparison is known only afterwards. So one may begin while anything is left, and
+    its cost may leave a debt; no other begins until the debt is refilled.
+
+    Args:
+        budget: Engine seconds per minute.
+        now: Monotonic seconds.
     """
 
     __slots__ = ("_at", "_left", "_per_second", "spent")
@@ -94,20 +100,20 @@ class EngineBudget:
         self._per_second = budget.engine_seconds_per_minute / 60.0
         self._at = now
         self.spent = 0.0
-        """Engine seconds, all told."""
+        """Engine seconds charged since the start."""
 
     def is_open(self, now: float) -> bool:
-        """Whether something is left."""
+        """Whether any budget is left."""
         return self.balance(now) > 0.0
 
     def balance(self, now: float) -> float:
-        """Engine seconds left; negative for a debt."""
+        """Refill the budget and return the engine seconds left; negative for a debt."""
         elapsed = max(0.0, now - self._at)
         self._left = min(60.0 * self._per_second, self._left + elapsed * self._per_second)
         self._at = max(self._at, now)
         return self._left
 
     def charge(self, seconds: float) -> None:
-        """Pay for what engines did."""
+        """Take engine seconds off the budget; it may become negative."""
         self._left -= seconds
         self.spent += seconds

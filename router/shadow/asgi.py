@@ -11,14 +11,14 @@ from penumbra.router.shadow.comparator import Comparator
 
 
 def build_internal_app(comparator: Comparator) -> Starlette:
-    """The ASGI application; no keys, for a loopback port only."""
+    """Make the ASGI application; it asks for no keys, so it is for a loopback port only."""
     app = Starlette(routes=[Route("/health", show_health), Route("/metrics", show_metrics)])
     app.state.comparator = comparator
     return app
 
 
 async def show_health(request: Request) -> Response:
-    """GET /health: the process runs; and what it watches."""
+    """GET /health: tell that the process runs, and which runs it watches."""
     comparator: Comparator = request.app.state.comparator
     told = {
         "status": "ok",
@@ -32,7 +32,7 @@ async def show_health(request: Request) -> Response:
 
 
 async def show_metrics(request: Request) -> Response:
-    """GET /metrics: this process's metrics."""
+    """GET /metrics: expose this process's metrics."""
     comparator: Comparator = request.app.state.comparator
     exposed = comparator.metrics.expose(request.headers.get("accept"))
     return Response(exposed.body, headers={"content-type": exposed.content_type})

@@ -1,6 +1,6 @@
-"""The comparator: takes mirrored requests in, starts comparisons while there is room, reports.
+"""The comparator: queues mirrored requests, compares them while there is room, reports pairs.
 
-Everything is bounded, and nothing here can be felt by a gateway: reading its socket never waits.
+Everything is bounded, and a gateway never waits for it: reading its socket never blocks.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from penumbra.router.shadow.watch_list import WatchedModel, WatchedRun, WatchLis
 log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.1
-"""How often a queue that waits for room is looked at."""
+"""Interval at which a queue that waits for room is looked at."""
 _ALIVE_SECONDS = 5.0
 """A comparator that did not look at its queue for this long does not compare."""
 
@@ -89,7 +89,7 @@ class Comparator:
         return self.clocks.now() - self._looked_at < _ALIVE_SECONDS
 
     def offer(self, mirrored: MirrorFrame, size_bytes: int) -> None:
-        """Take a mirrored request, or shed it."""
+        """Queue a mirrored request, or shed it."""
         self.metrics.received.value += 1
         candidates = tuple(run.run.candidate for run in self._eligible(mirrored))
         if not candidates:
@@ -115,7 +115,8 @@ class Comparator:
             self.queue.clear(ShedReason.STOPPING)
 
     async def _wait(self) -> None:
-        # Also without news: room appears, requests age, and being alive must be seen.
+        # Also without news, because room appears, requests age, and this process must show that it
+        # compares.
         try:
             async with asyncio.timeout(_TICK_SECONDS if self.queue.items else 1.0):
                 await self._wake.wait()
@@ -168,9 +169,9 @@ class Comparator:
                 case, model, runs, self._scorer, self._generator, self.settings.generation_tokens
             )
             began = self.clocks.now()
-            finding = await comparison.run()
-            self._settle(mirrored, runs, finding, slots)
-            trace_comparison(self._tracer, mirrored, finding, began)
+            result = await comparison.run()
+            self._settle(mirrored, runs, result, slots)
+            trace_comparison(self._tracer, mirrored, result, began)
         except asyncio.CancelledError:
             self._shed(mirrored, runs, ShedReason.STOPPING)
             raise
@@ -184,23 +185,23 @@ class Comparator:
             self._wake.set()
 
     def _settle(
-        self, mirrored: MirrorFrame, runs: list[WatchedRun], finding: ComparisonResult, slots: Slots
+        self, mirrored: MirrorFrame, runs: list[WatchedRun], result: ComparisonResult, slots: Slots
     ) -> None:
-        self._facts.budget.charge(finding.engine_seconds)
+        self._facts.budget.charge(result.engine_seconds)
         self.metrics.took(mirrored.model, self.clocks.now() - mirrored.answered_at)
-        count = sum(map(len, finding.pairs.values()))
+        count = sum(map(len, result.pairs.values()))
         at = self.clocks.wall()
         for run in runs:
             candidate = run.watch.candidate
-            if candidate in finding.sheds:
-                self._shed(mirrored, [run], finding.sheds[candidate])
+            if candidate in result.sheds:
+                self._shed(mirrored, [run], result.sheds[candidate])
                 continue
             slots[candidate].close(
                 tuple(
                     msgspec.structs.replace(
-                        pair, engine_seconds=finding.engine_seconds / count, at=at
+                        pair, engine_seconds=result.engine_seconds / count, at=at
                     )
-                    for pair in finding.pairs[candidate]
+                    for pair in result.pairs[candidate]
                 )
             )
 
@@ -222,7 +223,7 @@ class Comparator:
     # Shedding
 
     def _eligible(self, mirrored: MirrorFrame) -> list[WatchedRun]:
-        """The runs that it may count in; for the others it is shed."""
+        """Return the runs that the request may count in; for the others it is shed."""
         model = self.watched.models.get(mirrored.model)
         found = []
         for candidate in dict.fromkeys(mirrored.candidates):
@@ -260,7 +261,7 @@ class Comparator:
 
 
 def _log_fault(error: Exception, trace: str) -> None:
-    # Where, not what: the text of an error may quote what it could not handle.
+    # The place only: the text of an error may quote the request.
     frames = traceback.extract_tb(error.__traceback__)
     where = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames[-4:]]
     log.error(

@@ -1,9 +1,9 @@
-"""Compares one mirrored request: both arms score the same tokens; of some, the other arm answers.
+"""Comparison of one mirrored request: both arms score the same tokens; a share is answered again.
 
-The tokens are those of whoever answered the client. Total variation is symmetric, so an answer of
-the candidate tells as much as one of the baseline; the other arm is scored on the same tokens.
+The tokens are those of the variant that answered the client. Total variation is symmetric, so an
+answer of the candidate tells as much as one of the baseline; the other arm scores the same tokens.
 
-    who answered    scored by                      answers again, of a share
+    answered by     scored by                      answers again, of a share
     baseline        baseline, every candidate      every candidate (A/A: the baseline)
     candidate c     c, baseline                    the baseline
 
@@ -35,7 +35,7 @@ from penumbra.router.shadow.watch_list import WatchedModel, WatchedRun
 from penumbra.router.upstream.port import Upstream
 
 _AGAIN = " again"
-"""The baseline's second turn; no variant can be called so."""
+"""Name of the baseline's second call; no variant can have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Case:
 
 
 def read_case(mirrored: MirrorFrame, context_tokens: int | None) -> Case | ShedReason:
-    """What is compared, or why nothing can be.
+    """Read a mirrored request into a case, or tell why it cannot be compared.
 
     Args:
         mirrored: The request; of several choices the first is scored.
@@ -87,40 +87,40 @@ def read_case(mirrored: MirrorFrame, context_tokens: int | None) -> Case | ShedR
 
 @dataclass(frozen=True, slots=True)
 class EngineCall:
-    """What one build was asked."""
+    """One call of an engine, for scores or an answer."""
 
     work: str
     """`score` or `generate`."""
     variant: str
     is_again: bool
-    """Whether it is the baseline's second turn."""
+    """Whether it is the baseline's second call."""
     seconds: float
     problem: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class ComparisonResult:
-    """What came of one comparison."""
+    """The result of one comparison: for each candidate its pairs, or why there are none."""
 
     pairs: dict[str, tuple[Pair, ...]]
     """Candidate -> its pairs, the A/A pair last."""
     sheds: dict[str, ShedReason]
-    """Candidate -> why there is none."""
+    """Candidate -> why it has no pair."""
     engine_seconds: float
-    turns: tuple[EngineCall, ...] = ()
-    """What was asked of whom; all at once."""
+    calls: tuple[EngineCall, ...] = ()
+    """The calls of engines, all made at once."""
 
 
 class Comparison:
     """One case under way.
 
     Args:
-        case: What is compared.
+        case: The mirrored request.
         model: Its model as it is watched.
         runs: The runs that it counts in: those whose watches chose it.
-        scorer: Scores.
-        generator: Answers.
-        most_tokens: See `shadow_request`.
+        scorer: Gets scores.
+        generator: Gets shadow answers.
+        most_tokens: Limit of a shadow answer, as in `shadow_request`.
     """
 
     def __init__(
@@ -140,8 +140,8 @@ class Comparison:
         self._most_tokens = most_tokens
 
     async def run(self) -> ComparisonResult:
-        """Score, have answered, and put together. Never raises, but is cancelled like any task."""
-        scores, answers = await self._work()
+        """Get scores and answers, and make the pairs. Never raises, except when cancelled."""
+        scores, answers = await self._call_engines()
         seconds = sum(score.seconds for score in scores.values())
         seconds += sum(answer.seconds for answer in answers.values())
         sheds: dict[str, ShedReason] = {}
@@ -154,24 +154,24 @@ class Comparison:
             else:
                 is_scored = candidate in scores
                 sheds[candidate] = ShedReason.BASELINE_SCORE if is_scored else ShedReason.OTHER_ARM
-        turns = [self._turn("score", name, one) for name, one in scores.items()]
-        turns += [self._turn("generate", name, one) for name, one in answers.items()]
-        return ComparisonResult(pairs, sheds, seconds, tuple(turns))
+        calls = [self._call("score", name, score) for name, score in scores.items()]
+        calls += [self._call("generate", name, answer) for name, answer in answers.items()]
+        return ComparisonResult(pairs, sheds, seconds, tuple(calls))
 
-    def _turn(self, work: str, name: str, done: ScoreResult | GenerationResult) -> EngineCall:
+    def _call(self, work: str, name: str, done: ScoreResult | GenerationResult) -> EngineCall:
         is_again = name == _AGAIN
         variant = self._model.baseline if is_again else name
         return EngineCall(work, variant, is_again, done.seconds, done.problem)
 
-    async def _work(self) -> tuple[dict[str, ScoreResult], dict[str, GenerationResult]]:
-        """Everything at once: on different engines, mostly, and each engine batches the rest."""
+    async def _call_engines(self) -> tuple[dict[str, ScoreResult], dict[str, GenerationResult]]:
+        """Call all engines at once; an engine batches the calls that it gets."""
         case = self._case
         async with asyncio.TaskGroup() as group:
             scores = {
                 name: group.create_task(
                     self._scorer.score(self._upstream(name), case.token_ids, case.start)
                 )
-                for name in self._scored()
+                for name in self._variants_to_score()
             }
             answers = {
                 name: group.create_task(
@@ -186,14 +186,14 @@ class Comparison:
                         ),
                     )
                 )
-                for name in self._answering()
+                for name in self._variants_to_answer()
             }
         return (
             {name: task.result() for name, task in scores.items()},
             {name: task.result() for name, task in answers.items()},
         )
 
-    # Who does what: variants by name, and the baseline's second turn as _AGAIN
+    # The calls: variants by name, and the baseline's second call as _AGAIN
 
     def _candidates(self) -> list[WatchedRun]:
         answered_by = self._case.mirrored.variant
@@ -201,7 +201,7 @@ class Comparison:
             return list(self._runs)
         return [run for run in self._runs if run.watch.candidate == answered_by]
 
-    def _scored(self) -> list[str]:
+    def _variants_to_score(self) -> list[str]:
         runs = self._candidates()
         if not runs:
             return []
@@ -209,7 +209,7 @@ class Comparison:
         request_id = self._case.mirrored.request_id
         return [*names, _AGAIN] if any(run.runs_aa(request_id) for run in runs) else names
 
-    def _answering(self) -> list[str]:
+    def _variants_to_answer(self) -> list[str]:
         request_id = self._case.mirrored.request_id
         runs = [run for run in self._candidates() if run.generates(request_id)]
         if not runs:
@@ -222,7 +222,7 @@ class Comparison:
     def _upstream(self, name: str) -> Upstream:
         return self._model.upstreams[self._model.baseline if name == _AGAIN else name]
 
-    # What they did
+    # The pairs
 
     def _pairs(
         self, run: WatchedRun, scores: dict[str, ScoreResult], answers: dict[str, GenerationResult]

@@ -63,7 +63,7 @@ class EngineChecks:
         """Bad answers in a row; None while the candidate was never seen healthy."""
         self._digests: dict[tuple[Run, str], str] = {}
         self._tests: dict[str, tuple[frozenset[Run], float]] = {}
-        """Model -> the runs that its last self-test was told to, and when the next is due."""
+        """Model -> the runs that its last self-test was reported to, and when the next is due."""
 
     async def run(self) -> None:
         """Check everything until cancelled."""
@@ -76,9 +76,11 @@ class EngineChecks:
             group.create_task(self._repeat("self_test", self.self_test, _LOOK_SECONDS))
             group.create_task(self._identify())
 
-    async def _repeat(self, work: str, look: Callable[[], Awaitable[None]], seconds: float) -> None:
+    async def _repeat(
+        self, work: str, check: Callable[[], Awaitable[None]], seconds: float
+    ) -> None:
         while True:
-            await self._check(work, look)
+            await self._check(work, check)
             await asyncio.sleep(seconds)
 
     async def _identify(self) -> None:
@@ -92,9 +94,9 @@ class EngineChecks:
             except TimeoutError:
                 pass
 
-    async def _check(self, work: str, look: Callable[[], Awaitable[None]]) -> None:
+    async def _check(self, work: str, check: Callable[[], Awaitable[None]]) -> None:
         try:
-            await look()
+            await check()
         except Exception:
             self._metrics.faults.cell(work).value += 1
             log.exception("attendance_failed", extra={"work": work})
@@ -111,7 +113,7 @@ class EngineChecks:
         try:
             answer = await fetch(upstream, _METRICS, timeout_seconds=_GAUGES_SECONDS)
         except UpstreamError:
-            return  # what is known grows stale, and stale gauges tell nothing
+            return  # the known gauges grow stale, and stale gauges count as unknown
         gauges = None
         if answer.status == _OK:
             gauges = read_gauges(answer.body.decode("utf-8", "replace"))
@@ -121,7 +123,7 @@ class EngineChecks:
     # Health
 
     async def check_health(self) -> None:
-        """Ask every watched candidate once; too many bad answers in a row trip."""
+        """Check every watched candidate's health once; too many bad answers in a row trip."""
         runs = self._watched.runs
         answers = await asyncio.gather(*(self._upstream(run.run).health() for run in runs))
         self._bad_health = {run.run: self._bad_health.get(run.run) for run in runs}
@@ -148,7 +150,7 @@ class EngineChecks:
     # Identity
 
     async def identify(self) -> None:
-        """Read the fingerprints and limits of all builds; tell those that changed."""
+        """Read the fingerprints and limits of all builds; report fingerprints that changed."""
         watched = self._watched
         self._digests = {
             key: digest
@@ -156,25 +158,27 @@ class EngineChecks:
             if key[0] in {run.run for run in watched.runs}
         }
         for model in list(watched.models.values()):
-            lengths = [await self._context(upstream) for upstream in model.upstreams.values()]
+            lengths = [
+                await self._read_context_tokens(upstream) for upstream in model.upstreams.values()
+            ]
             known = [length for length in lengths if length is not None]
             if known:
                 self._facts.context_tokens[model.name] = min(known)
-            await self._fingerprints(model)
+            await self._read_fingerprints(model)
 
-    async def _fingerprints(self, model: WatchedModel) -> None:
+    async def _read_fingerprints(self, model: WatchedModel) -> None:
         for name, upstream in model.upstreams.items():
             try:
                 digest = await upstream.fingerprint()
             except UpstreamError:
-                continue  # not reachable now: that is health's business
+                continue  # not reachable now: the health check handles that
             for candidate, run in model.runs.items():
-                concerned = name in (model.baseline, candidate)
-                if concerned and self._digests.get((run.run, name)) != digest:
+                is_concerned = name in (model.baseline, candidate)
+                if is_concerned and self._digests.get((run.run, name)) != digest:
                     self._digests[run.run, name] = digest
                     self._outbox.fingerprint(run.run, name, digest)
 
-    async def _context(self, upstream: Upstream) -> int | None:
+    async def _read_context_tokens(self, upstream: Upstream) -> int | None:
         try:
             answer: Any = await fetch_json(upstream, _MODELS)
             lengths = [card.get("max_model_len") for card in answer["data"]]
@@ -190,10 +194,10 @@ class EngineChecks:
         self._tests = {name: test for name, test in self._tests.items() if name in models}
         for model in list(models.values()):
             runs = frozenset(run.run for run in model.runs.values())
-            told, due = self._tests.get(model.name, (frozenset[Run](), 0.0))
-            if runs <= told and self._clocks.now() < due:
+            reported, due = self._tests.get(model.name, (frozenset[Run](), 0.0))
+            if runs <= reported and self._clocks.now() < due:
                 continue
-            # A baseline that still starts, or is gone, is no instrument that lies: it waits.
+            # A baseline that still starts, or is gone, does not fail its self-test: the test waits.
             if await model.upstreams[model.baseline].health():
                 await self._test(model, runs)
 

@@ -1,7 +1,7 @@
-"""The Unix socket on which the gateways of a machine hand over what they mirrored.
+"""Server of the Unix socket on which the gateways of a machine hand over mirrored requests.
 
-Nothing is ever sent back, and reading never waits for a comparison: what cannot be kept is shed at
-once, so a gateway's socket buffer stays empty however slow the engines are.
+Nothing is ever sent back, and reading never waits for a comparison: a request without room is shed
+at once, so a gateway's socket buffer stays empty however slow the engines are.
 """
 
 import asyncio
@@ -57,13 +57,13 @@ class FrameServer:
         Raises:
             OSError: The socket cannot be made; the message names it.
         """
-        await self._clear()
+        await self._remove_stale_socket()
         try:
             server = await asyncio.start_unix_server(self._serve, self._path, backlog=_BACKLOG)
         except OSError as error:
             text = f"cannot listen on {self._path} (shadow.socket_path): {error.strerror}"
             raise OSError(error.errno, text) from error
-        # Prompts come in here: for this user's gateways only.
+        # Prompts arrive here, so the socket is for this user's gateways only.
         self._path.chmod(0o600)
         log.info("frames_awaited", extra={"socket": str(self._path)})
         try:
@@ -75,10 +75,10 @@ class FrameServer:
             with contextlib.suppress(FileNotFoundError):
                 self._path.unlink()
 
-    async def _clear(self) -> None:
+    async def _remove_stale_socket(self) -> None:
         try:
             if not stat.S_ISSOCK(self._path.stat().st_mode):
-                return  # binding it says what is wrong
+                return  # binding fails with an error that says what is wrong
         except FileNotFoundError:
             return
         try:
@@ -114,6 +114,6 @@ class FrameServer:
 
 
 def nice(amount: int) -> None:
-    """Let other processes go first."""
+    """Add to this process's nice value, so that other processes go first."""
     if amount:
         os.nice(amount)

@@ -1,4 +1,4 @@
-"""Has the other arm answer the same request, for the harm checks: never streamed, never acted on.
+"""Shadow answers: the other arm answers the same request, unstreamed, for the harm checks.
 
 Nothing in the answer is executed: a tool call in it is text that is checked and thrown away.
 """
@@ -16,7 +16,7 @@ from penumbra.router.upstream.calls import UpstreamError, fetch
 from penumbra.router.upstream.port import Upstream, UpstreamRequest
 
 SHADOW_HEADER = b"x-penumbra-shadow"
-"""Marks a request as a shadow one for whoever reads the engine's logs."""
+"""Header that marks a request as a shadow one in the engine's logs."""
 
 _HEADERS = b"content-type: application/json\r\naccept: application/json\r\n"
 _OK = 200
@@ -33,19 +33,19 @@ class Unanswerable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class GenerationResult:
-    """What came of one shadow answer."""
+    """The result of asking one build for a shadow answer."""
 
     seconds: float
     answer: Answer | None = None
     problem: str | None = None
-    """Why there is none: an `Outcome`."""
+    """Why there is no answer: an `Outcome`, a status or `unreadable`; None if there is one."""
 
 
 def read_body(body: bytes) -> dict[str, Any]:
-    """A request's body.
+    """Decode a request's body.
 
     Raises:
-        Unanswerable: It is none.
+        Unanswerable: It is no JSON object.
     """
     try:
         return msgspec.json.decode(body, type=dict[str, Any])
@@ -54,7 +54,7 @@ def read_body(body: bytes) -> dict[str, Any]:
 
 
 def is_text(body: dict[str, Any]) -> bool:
-    """Whether the prompt is text alone, so that its token ids say all of it."""
+    """Whether the prompt is text alone, so that its token ids carry all of it."""
     messages = body.get("messages")
     if not isinstance(messages, list):
         return True
@@ -73,15 +73,15 @@ def _is_text_message(message: object) -> bool:
 def shadow_request(
     path: str, body: dict[str, Any], request_id: str, baseline_tokens: int, most_tokens: int
 ) -> UpstreamRequest:
-    """The same request, unstreamed, bounded and marked.
+    """Make the same request again: unstreamed, bounded and marked as a shadow one.
 
     Args:
-        path: As the client asked.
-        body: What it asked; not changed.
-        request_id: Of the client's request.
+        path: Path of the client's request.
+        body: Its body; not changed.
+        request_id: Its id.
         baseline_tokens: Length of the answer that the client got.
-        most_tokens: Where the request sets no limit: this, or twice the client's answer if that
-            is more. An answer that runs into it has drifted in length, and counts as cut.
+        most_tokens: Limit where the request sets none: this, or twice the client's answer plus 64
+            if that is more. An answer that reaches it has drifted in length, and counts as cut.
     """
     asked = {name: value for name, value in body.items() if name != "stream_options"}
     asked["stream"] = False
@@ -100,7 +100,7 @@ class Generator:
     """Gets shadow answers.
 
     Args:
-        deadline_seconds: Of one answer.
+        deadline_seconds: Deadline of one answer.
         now: Monotonic clock.
     """
 
@@ -109,7 +109,7 @@ class Generator:
         self._now = now
 
     async def answer(self, upstream: Upstream, request: UpstreamRequest) -> GenerationResult:
-        """Ask once, within the deadline; never raises."""
+        """Get one answer within the deadline; never raises, and never tries twice."""
         began = self._now()
         try:
             async with asyncio.timeout(self._deadline_seconds):

@@ -1,4 +1,4 @@
-"""What a comparator counts; `penumbra.monitoring.telemetry.comparator` says what each of it is."""
+"""Metrics of a comparator process, as `penumbra.monitoring.telemetry.comparator` defines them."""
 
 import math
 
@@ -40,7 +40,7 @@ class ShadowMetrics:
         self._registry.register(cells)
 
     def count_pair(self, model: str, candidate: str, pair: Pair) -> None:
-        """A request was compared."""
+        """Count a compared request."""
         labels = (model, candidate, pair.slice, pair.arm.value)
         self._pairs.cell(*labels).value += 1
         if pair.missing is not None:
@@ -56,23 +56,23 @@ class ShadowMetrics:
                     self._failed_checks.cell(model, candidate, check, side).value += 1
 
     def took(self, model: str, seconds: float) -> None:
-        """A comparison is done, so long after its client had the answer."""
+        """Observe the time from the client's answer to the end of a comparison."""
         self._lag.cell(model).observe(seconds)
 
     def shed(self, model: str, reason: ShedReason) -> None:
-        """A request was not compared."""
+        """Count a request that was not compared."""
         self._sheds.cell(model, reason.value).value += 1
 
     def tested(self, model: str, test: SelfTest) -> None:
-        """The model's baseline was scored against itself."""
+        """Take the last self-test of a model's baseline."""
         self._self_tests[model] = test
 
     def saw_health(self, healthy: dict[tuple[str, ...], bool]) -> None:
-        """How all watched candidates answered; (model, candidate) -> well."""
+        """Take the health of all watched candidates: (model, candidate) -> whether it is well."""
         self._healthy = healthy
 
     def expose(self, accept: str | None) -> Exposed:
-        """The exposition in the form that a scraper accepts."""
+        """Return the exposition in the form that a scraper accepts."""
         return expose(self._registry, accept)
 
     def _tests_ok(self) -> dict[tuple[str, ...], float]:

@@ -1,7 +1,7 @@
-"""Hands results on in the order in which their work was admitted, however long each takes. Pure.
+"""Ordered results: delivered in the order in which their work was admitted, not finished. Pure.
 
-Were they handed on as they come, the quick ones would be counted first, and a candidate whose bad
-answers are slow would look good for longer than it is.
+If they were delivered as they finish, the quick ones would be counted first, and a candidate whose
+bad answers are slow would look good for longer than it is.
 """
 
 from collections import deque
@@ -12,7 +12,7 @@ ResultT = TypeVar("ResultT")
 
 
 class Slot(Generic[ResultT]):
-    """The place of one result; closed once, with it or without one."""
+    """The place of one result in the order; closed once, with a result or without one."""
 
     __slots__ = ("_flush", "is_closed", "result")
 
@@ -22,7 +22,7 @@ class Slot(Generic[ResultT]):
         self.result: ResultT | None = None
 
     def close(self, result: ResultT | None = None) -> None:
-        """The result, or None if there will be none. Only the first call counts."""
+        """Close the slot with its result, or None if there is none. Only the first call counts."""
         if self.is_closed:
             return
         self.is_closed = True
@@ -34,7 +34,7 @@ class OrderedResults(Generic[ResultT]):
     """Queues of results, one for each key, each first in first out.
 
     Args:
-        deliver: Told of each result when all before it, of its key, are closed.
+        deliver: Called with each result when all slots of its key before it are closed.
     """
 
     def __init__(self, deliver: Callable[[Hashable, ResultT], None]) -> None:
@@ -43,11 +43,11 @@ class OrderedResults(Generic[ResultT]):
 
     @property
     def open_slots(self) -> int:
-        """Results that are awaited, or wait for one that is."""
+        """Slots that are not closed, or wait for an earlier one."""
         return sum(map(len, self._queues.values()))
 
     def open(self, key: Hashable) -> Slot[ResultT]:
-        """The next place."""
+        """Open the next slot of a key."""
         slot: Slot[ResultT] = Slot(lambda: self._flush(key))
         self._queues.setdefault(key, deque()).append(slot)
         return slot

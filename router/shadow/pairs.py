@@ -1,8 +1,8 @@
-"""From what both arms did with one mirrored request to the `Pair` that is reported. Pure.
+"""Pairs: makes the reported `Pair` from the results of both arms for one mirrored request. Pure.
 
-Missing data has a rule each: what the *candidate* failed to give although it was asked is evidence
-(`Pair.missing`, and harm 1 for an answer); what the *baseline* failed to give leaves nothing to
-compare with, and is no evidence either way.
+Missing data has one rule for each arm. A score or answer that the *candidate* failed to give
+although it was asked is evidence (`Pair.missing`, and harm 1 for an answer). One that the
+*baseline* failed to give leaves nothing to compare with, and is no evidence either way.
 """
 
 from dataclasses import dataclass
@@ -19,74 +19,74 @@ from penumbra.router.shadow.score_result import ScoreResult
 
 @dataclass(frozen=True, slots=True)
 class ArmAnswer:
-    """Whether an arm answered the request, and what."""
+    """The answer of one arm, or why there is none."""
 
     answer: Answer | None = None
     problem: str | None = None
-    """Why it gave none although it was asked."""
+    """Why the arm gave no answer although it was asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArmResult:
-    """What one arm did: the same tokens scored, and an answer where it gave one."""
+    """The results of one arm: its score of the tokens, and its answer if it was asked for one."""
 
-    scored: ScoreResult
-    answered: ArmAnswer | None = None
-    """None if it was not asked."""
+    score: ScoreResult
+    answer: ArmAnswer | None = None
+    """None if the arm was not asked to answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArmPair:
-    """Who is compared with whom."""
+    """The results of the two arms that are compared."""
 
     arm: Arm
     baseline: ArmResult
     candidate: ArmResult
     """In the A/A arm: the baseline a second time."""
     is_candidates: bool = False
-    """The tokens are the candidate's: it answered the client."""
+    """Whether the tokens are the candidate's: it answered the client."""
 
 
 def pair_of(
-    mirrored: MirrorFrame, expected: Expectations, tokens: int, sides: ArmPair
+    mirrored: MirrorFrame, expected: Expectations, tokens: int, arms: ArmPair
 ) -> Pair | None:
-    """The pair, without what it cost and when; None if the baseline gave no score.
+    """Make the pair, without its cost and time; None if the baseline gave no score.
 
     Args:
         mirrored: The request.
-        expected: What it wants of an answer.
+        expected: Properties that it wants of an answer.
         tokens: Response tokens that were scored.
-        sides: What was seen.
+        arms: The results of both arms.
     """
-    if sides.baseline.scored.usable is None:
+    if arms.baseline.score.usable is None:
         return None
     pair = Pair(
         request_id=mirrored.request_id,
         slice=mirrored.slice,
         cluster=mirrored.prompt_hash,
-        arm=sides.arm,
+        arm=arms.arm,
         answered_by=mirrored.variant,
         session=mirrored.session,
         tokens=tokens,
-        missing=_missing(sides.candidate),
-        not_finite=sides.candidate.scored.is_not_finite,
+        missing=_missing(arms.candidate),
+        not_finite=arms.candidate.score.is_not_finite,
     )
-    return _with_harm(_with_scores(pair, sides), expected, sides)
+    return _with_harm(_with_scores(pair, arms), expected, arms)
 
 
 def _missing(candidate: ArmResult) -> str | None:
-    if candidate.scored.problem is not None:
-        return f"score: {candidate.scored.problem}"
-    if candidate.answered is not None and candidate.answered.problem is not None:
-        return f"answer: {candidate.answered.problem}"
+    if candidate.score.problem is not None:
+        return f"score: {candidate.score.problem}"
+    if candidate.answer is not None and candidate.answer.problem is not None:
+        return f"answer: {candidate.answer.problem}"
     return None
 
 
-def _with_scores(pair: Pair, sides: ArmPair) -> Pair:
-    baseline, candidate = sides.baseline.scored.usable, sides.candidate.scored.usable
+def _with_scores(pair: Pair, arms: ArmPair) -> Pair:
+    baseline, candidate = arms.baseline.score.usable, arms.candidate.score.usable
     if baseline is None or candidate is None:
         return pair
-    own, other = (candidate, baseline) if sides.is_candidates else (baseline, candidate)
+    own, other = (candidate, baseline) if arms.is_candidates else (baseline, candidate)
     found = compare(own.logprobs, other.logprobs, own.top_ids, other.top_ids)
     return msgspec.structs.replace(
         pair,
@@ -97,15 +97,15 @@ def _with_scores(pair: Pair, sides: ArmPair) -> Pair:
     )
 
 
-def _with_harm(pair: Pair, expected: Expectations, sides: ArmPair) -> Pair:
-    baseline, candidate = sides.baseline.answered, sides.candidate.answered
-    # Not asked, or the baseline has no answer: then the pair says nothing of harm.
+def _with_harm(pair: Pair, expected: Expectations, arms: ArmPair) -> Pair:
+    baseline, candidate = arms.baseline.answer, arms.candidate.answer
+    # If not asked, or without the baseline's answer, the pair says nothing about harm.
     if baseline is None or baseline.answer is None or candidate is None:
         return pair
-    judgement = judge(expected, candidate.answer, baseline.answer)
+    harm_result = judge(expected, candidate.answer, baseline.answer)
     return msgspec.structs.replace(
         pair,
-        harm=judgement.harm,
-        failed=judgement.failed,
-        failed_baseline=judgement.failed_baseline,
+        harm=harm_result.harm,
+        failed=harm_result.failed,
+        failed_baseline=harm_result.failed_baseline,
     )

@@ -1,9 +1,9 @@
 """The queue of mirrored requests: bounded in items, bytes and age. No I/O.
 
-Who is shed never depends on its own length or outcome: when the queue is full the newest is shed,
-whatever its size, and "full" is judged by what waits already. (A limit on `waiting + own size`
-would shed the long ones first, and a slice would look better or worse than it is.) The price is at
-most one frame over the limit. The oldest go first, and are shed by age alone.
+Whether a request is shed never depends on its own length or outcome. When the queue is full the
+newest is shed, whatever its size, and only what waits already makes the queue full. (A limit on
+`waiting + own size` would shed the long ones first, and a slice would look better or worse than it
+is.) The price is at most one frame over the limit. The oldest go first, and are shed by age alone.
 """
 
 from collections import deque
@@ -20,8 +20,8 @@ class MirrorQueue:
     """First in, first out for each model; the models take turns.
 
     Args:
-        limits: Of all models together.
-        on_shed: Told of each request that is shed here.
+        limits: Limits of all models together.
+        on_shed: Called with each request that is shed here.
         now: CLOCK_MONOTONIC, by which gateways stamp too.
     """
 
@@ -40,7 +40,7 @@ class MirrorQueue:
         self.bytes = 0
 
     def put(self, mirrored: MirrorFrame, size_bytes: int) -> bool:
-        """Queue a request; whether it was taken."""
+        """Queue a request, and return whether it was taken."""
         if self.items >= self._limits.items:
             self._on_shed(mirrored, ShedReason.QUEUE_ITEMS)
             return False
@@ -53,10 +53,10 @@ class MirrorQueue:
         return True
 
     def take(self, obstacle: Callable[[str], ShedReason | None]) -> MirrorFrame | None:
-        """The oldest request of the first model in turn that may start; None if there is none.
+        """Take the oldest request of the first model in turn that may start; None if none may.
 
         Args:
-            obstacle: Model -> what keeps its requests from starting now, None if nothing does.
+            obstacle: Model -> the reason why its requests may not start now; None if they may.
         """
         self.shed_old()
         for model in list(self._lanes):
@@ -64,7 +64,7 @@ class MirrorQueue:
             if blocked is not None:
                 self._obstacles[model] = blocked
                 continue
-            # To the back of the turn; a lane without requests is not kept.
+            # The model goes to the back of the turn; a lane without requests is dropped.
             lane = self._lanes.pop(model)
             self._obstacles.pop(model, None)
             mirrored = self._pop(lane)
@@ -74,10 +74,10 @@ class MirrorQueue:
         return None
 
     def shed_old(self) -> None:
-        """Shed what is older than it may be."""
+        """Shed the requests that are older than `limits.age_seconds`."""
         oldest = self._now() - self._limits.age_seconds
         for model, lane in list(self._lanes.items()):
-            # What kept the queue from moving; if nothing did, all places were taken.
+            # The reason why the queue did not move; without one, all places were taken.
             reason = self._obstacles.get(model, ShedReason.AGE)
             while lane and lane[0][0].answered_at < oldest:
                 self._on_shed(self._pop(lane), reason)

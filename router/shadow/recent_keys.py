@@ -1,4 +1,4 @@
-"""Which prompts and sessions have had their turn: sets in constant memory that forget slowly. Pure.
+"""Set of recent keys (prompts, sessions) in constant memory, which forgets the oldest. Pure.
 
 A Bloom filter never calls a key new that it was given, and calls a new one old at a known rate.
 One filter alone would fill up until everything looks old; two generations forget the older half
@@ -46,7 +46,7 @@ class RecentKeys:
         return _holds(self._current, places) or _holds(self._previous, places)
 
     def add(self, key: int) -> bool:
-        """Note a key of up to 64 bits; whether it was new."""
+        """Add a key of up to 64 bits, and return whether it was new."""
         places = self._places(key)
         if _holds(self._current, places) or _holds(self._previous, places):
             return False

@@ -9,16 +9,16 @@ class Reporting(Protocol):
     """Takes observations and never waits."""
 
     def pair(self, run: Run, pair: Pair) -> None:
-        """A compared request."""
+        """Report a compared request."""
 
     def trip(self, run: Run, trip: Trip) -> None:
-        """The candidate must be taken out of service at once."""
+        """Report that the candidate must be taken out of service at once."""
 
     def self_test(self, run: Run, test: SelfTest) -> None:
-        """The baseline was scored against itself."""
+        """Report a self-test of the baseline."""
 
     def shed(self, run: Run, slice_name: str, reason: str) -> None:
-        """A mirrored request was not compared."""
+        """Report a mirrored request that was not compared."""
 
     def fingerprint(self, run: Run, variant: str, digest: str) -> None:
-        """The fingerprint of a build was read anew."""
+        """Report the fingerprint of a build that was read anew."""

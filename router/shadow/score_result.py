@@ -1,4 +1,4 @@
-"""What came of asking one build for scores. Pure."""
+"""The result of asking one build for scores. Pure."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,17 @@ from penumbra.router.upstream.port import Scores
 
 @dataclass(frozen=True, slots=True)
 class ScoreResult:
-    """What came of one score."""
+    """Scores of one build, or why there are none."""
 
     seconds: float
-    """From the request to the answer, as seen from here."""
+    """Time from the request to the answer, measured in the comparator."""
     scores: Scores | None = None
     problem: str | None = None
-    """Why there are none: an `Outcome`."""
+    """Why there are no scores: an `Outcome`, or `timeout`; None if there are."""
     is_not_finite: bool = False
-    """The build's numbers are no numbers."""
+    """Whether a log-probability of the build was NaN or infinite."""
 
     @property
     def usable(self) -> Scores | None:
-        """Scores that can be compared."""
+        """The scores if they can be compared, else None."""
         return None if self.is_not_finite else self.scores

@@ -1,4 +1,4 @@
-"""Asks one build what it makes of given tokens, within a deadline, and never raises."""
+"""Scoring of given tokens by one build, within a deadline."""
 
 import asyncio
 import math
@@ -12,10 +12,10 @@ TIMEOUT = "timeout"
 
 
 class Scorer:
-    """Scores through the port.
+    """Gets scores through the `Upstream` port.
 
     Args:
-        deadline_seconds: Of one score.
+        deadline_seconds: Deadline of one score.
         now: Monotonic clock.
     """
 
@@ -24,7 +24,7 @@ class Scorer:
         self._now = now
 
     async def score(self, upstream: Upstream, token_ids: Sequence[int], start: int) -> ScoreResult:
-        """Score once: a second try would hide a build that fails now and then."""
+        """Score once and never raise. A second try would hide a build that fails now and then."""
         began = self._now()
         try:
             async with asyncio.timeout(self._deadline_seconds):

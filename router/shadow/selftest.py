@@ -1,4 +1,4 @@
-"""Whether the instrument works: the baseline scored against itself must be within noise.
+"""Self-test of the scoring: the baseline scored against itself must agree up to noise.
 
 Each sequence is scored twice, the second time in another order: an engine whose log-probabilities
 depend on what it was asked before (a prefix cache that scored requests read) fails the test.
@@ -22,10 +22,10 @@ _STRIDE = 7
 
 
 def built_in_sequences() -> Sequences:
-    """For a baseline that nothing was mirrored of yet.
+    """Return sequences for a baseline of which nothing was compared yet.
 
-    Small ids that every vocabulary has; the sequences share their beginning, which is what a
-    prefix cache would mistake.
+    They hold small ids that every vocabulary has. They share their beginning, which would show a
+    prefix cache that changes scores.
     """
     ids = [_SMALLEST_ID + (_STRIDE * number * number + number) % _IDS for number in range(96)]
     return [(ids[:length], length // 4) for length in _LENGTHS]
@@ -38,18 +38,22 @@ async def run_self_test(
     settings: SelfTestSettings,
     at: Callable[[], float],
 ) -> tuple[SelfTest, float]:
-    """Score every sequence twice, one request at a time; the verdict and the engine seconds."""
+    """Score every sequence twice, one request at a time.
+
+    Returns:
+        The verdict, and the engine seconds that it took.
+    """
     seconds = 0.0
     rounds: list[list[Scores]] = []
     for order in (1, -1):
         scored: list[Scores] = []
         for token_ids, start in sequences[::order]:
-            one = await score(upstream, token_ids, start)
-            seconds += one.seconds
-            if one.usable is None:
-                why = "not finite" if one.is_not_finite else one.problem
+            result = await score(upstream, token_ids, start)
+            seconds += result.seconds
+            if result.usable is None:
+                why = "not finite" if result.is_not_finite else result.problem
                 return _failed(f"the baseline gave no score: {why}", at()), seconds
-            scored.append(one.usable)
+            scored.append(result.usable)
         rounds.append(scored[::order])
     return _judge(rounds[0], rounds[1], settings, at()), seconds
 
@@ -72,8 +76,8 @@ def _judge(
 
 def _gaps(first: Sequence[Scores], second: Sequence[Scores]) -> Iterator[float]:
     for own, other in zip(first, second, strict=True):
-        for one, again in zip(own.logprobs, other.logprobs, strict=True):
-            yield abs(one - again)
+        for logprob, again in zip(own.logprobs, other.logprobs, strict=True):
+            yield abs(logprob - again)
 
 
 def _failed(detail: str, at: float) -> SelfTest:

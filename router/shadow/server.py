@@ -38,12 +38,12 @@ _CONNECTIONS = 64
 async def run_comparator(
     settings: ShadowSettings, control_token: str | None, tracer: Tracer | None = None
 ) -> None:
-    """Compare until SIGTERM or SIGINT, then tell what is still to be told.
+    """Compare until SIGTERM or SIGINT, then send the observations that wait.
 
     Args:
-        settings: What to do.
+        settings: Settings of the process.
         control_token: Bearer token for the control process.
-        tracer: Of mirrored requests that are traced.
+        tracer: Records comparisons of mirrored requests that are traced; None: tracing is off.
 
     Raises:
         OSError: The socket or the port cannot be bound; the message names it and the setting.
@@ -83,7 +83,7 @@ async def run_comparator(
         for task in work:
             task.cancel()
         await asyncio.wait(work)
-        await _tell_the_rest(outbox)
+        await _wait_until_sent(outbox)
         linked.cancel()
     watched.close()
     log.info("comparator_stopped")
@@ -96,8 +96,8 @@ def _stopped_by_signals() -> asyncio.Event:
     return stop
 
 
-async def _tell_the_rest(outbox: ObservationOutbox) -> None:
-    # What does not arrive in time is lost, which is no worse than a crash.
+async def _wait_until_sent(outbox: ObservationOutbox) -> None:
+    # Observations that do not arrive in time are lost, which is no worse than a crash.
     for _ in range(round(_LAST_REPORT_SECONDS / _LOOK_SECONDS)):
         if outbox.is_empty:
             return

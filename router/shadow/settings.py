@@ -1,7 +1,7 @@
 """Settings of a comparator process: frozen, read once at start, passed down.
 
-What to compare is not here: the rollouts' watches come with the routing table from the control
-process.
+The watches, which say what to compare, are not part of them: they come with the routing table from
+the control process.
 """
 
 import platform
@@ -13,23 +13,23 @@ _STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
 class QueueLimits(BaseModel):
-    """How much may wait or be under way; what is over is shed."""
+    """Limits of the requests that wait or are under way; requests over them are shed."""
 
     model_config = _STRICT
 
     items: int = Field(default=512, ge=1)
     bytes: int = Field(default=64 * 1024 * 1024, ge=1)
-    """Once this many wait, nothing more is taken; so at most one frame over it is held."""
+    """Once this many wait, nothing more is taken; so at most one frame over it is queued."""
     in_flight: int = Field(default=4, ge=1, le=256)
-    """Comparisons at once."""
+    """Comparisons under way at once."""
     age_seconds: float = Field(default=30.0, gt=0)
     """From the end of the client's answer to the start of its comparison."""
     connections: int = Field(default=64, ge=1)
-    """Gateway processes of the machine."""
+    """Gateway processes of the machine that may connect."""
 
 
 class Budget(BaseModel):
-    """What comparing may cost."""
+    """Limit of the engine time that comparing may cost."""
 
     model_config = _STRICT
 
@@ -39,7 +39,7 @@ class Budget(BaseModel):
 
 
 class HeadroomSettings(BaseModel):
-    """An engine that is busier than this is left to its clients. The gauges are vLLM's own."""
+    """Load from which an engine is left to its clients. The gauges are vLLM's own."""
 
     model_config = _STRICT
 
@@ -48,22 +48,23 @@ class HeadroomSettings(BaseModel):
     waiting: int = Field(default=0, ge=0)
     """Requests that wait for a place in the batch."""
     kv_ratio: float = Field(default=0.8, gt=0, le=1)
-    """Share of the KV cache that is taken."""
+    """Share of the KV cache that is in use."""
     poll_seconds: float = Field(default=0.5, gt=0)
+    """Interval at which the gauges are read."""
     stale_seconds: float = Field(default=3.0, gt=0)
-    """Gauges older than this tell nothing. An engine that tells nothing gets one comparison at a
-    time."""
+    """Gauges older than this count as unknown. An engine with unknown gauges gets one comparison
+    at a time."""
 
 
 class SelfTestSettings(BaseModel):
-    """The baseline scored against itself."""
+    """Self-test: the baseline scored against itself."""
 
     model_config = _STRICT
 
     seconds: float = Field(default=3600.0, gt=0)
-    """How often."""
+    """Interval of self-tests."""
     retry_seconds: float = Field(default=30.0, gt=0)
-    """How soon again after one that failed."""
+    """Interval after a self-test that failed."""
     largest_gap: float = Field(default=0.5, gt=0)
     """Nats by which a token's log-probability may differ between two scores of the same tokens."""
     displacement: float = Field(default=0.005, gt=0, lt=1)
@@ -71,7 +72,7 @@ class SelfTestSettings(BaseModel):
 
 
 class DeadlineSettings(BaseModel):
-    """How long a variant may take; past it the score or the answer is missing."""
+    """Deadlines of a variant; past one the score or the answer is missing."""
 
     model_config = _STRICT
 
@@ -81,14 +82,14 @@ class DeadlineSettings(BaseModel):
 
 
 class HealthSettings(BaseModel):
-    """When a watched candidate counts as unhealthy."""
+    """Condition under which a watched candidate counts as unhealthy."""
 
     model_config = _STRICT
 
     seconds: float = Field(default=1.0, gt=0)
-    """How often it is asked."""
+    """Interval of health checks."""
     failures: int = Field(default=5, ge=1)
-    """So many bad answers in a row trip."""
+    """Bad answers in a row that trip."""
 
 
 class ShadowSettings(BaseModel):
@@ -100,14 +101,14 @@ class ShadowSettings(BaseModel):
     control_url: str
     """Base URL of the control process, e.g. http://127.0.0.1:8090."""
     socket_path: Path
-    """Unix socket on which the gateways of the machine hand over; made private to the user."""
+    """Unix socket on which the gateways of the machine hand requests over; private to the user."""
     machine: str = Field(default_factory=platform.node, min_length=1)
     """Name of the machine, the same for this comparator and its gateways: by default the host
     name. Containers that share the socket but no host name are given one."""
     internal_port: int | None = Field(default=None, ge=0, le=65535)
     """Port of /metrics and /health."""
     internal_host: str = Field(default="127.0.0.1", min_length=1)
-    """Address that the internal port is bound to. What is there asks for no key."""
+    """Address that the internal port is bound to. The port asks for no key."""
     announce: str | None = Field(default=None, min_length=1)
     """Host under which Prometheus reaches the internal port; by default `internal_host`, and if
     that is every address, the one from which this process connects to the control process."""
@@ -118,9 +119,10 @@ class ShadowSettings(BaseModel):
     deadlines: DeadlineSettings = DeadlineSettings()
     health: HealthSettings = HealthSettings()
     bets: int = Field(default=100_000, ge=1)
-    """Prompts, and sessions, that a run remembers at the least: its horizon."""
+    """Prompts, and sessions, that a run remembers at least: its horizon."""
     generation_tokens: int = Field(default=2048, ge=1)
-    """Most that a shadow answer may take where the request does not say less."""
+    """Tokens that a shadow answer may have where the request sets no lower limit."""
     fingerprint_seconds: float = Field(default=60.0, gt=0)
+    """Interval at which fingerprints and context lengths are read."""
     niceness: int = Field(default=10, ge=0, le=19)
-    """Added to the process's nice value: gateways come first."""
+    """Number added to the process's nice value, so that gateways come first."""

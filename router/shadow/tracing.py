@@ -1,6 +1,6 @@
-"""The spans of one comparison, if the mirrored request was traced: linked to it, in a trace apart.
+"""Spans of one comparison: a trace of its own, linked to the mirrored request, if that was traced.
 
-The client had its answer long before, so nothing here is part of its request.
+The client had its answer long before, so the comparison is no part of its request's trace.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,15 +15,15 @@ from penumbra.router.shadow.comparison import ComparisonResult, EngineCall
 
 
 def trace_comparison(
-    tracer: Tracer | None, mirrored: MirrorFrame, finding: ComparisonResult, began: float
+    tracer: Tracer | None, mirrored: MirrorFrame, result: ComparisonResult, began: float
 ) -> None:
-    """Record what a comparison came to.
+    """Record the spans of a comparison.
 
     Args:
-        tracer: None: tracing is off.
+        tracer: Records the spans; None: tracing is off.
         mirrored: The request.
-        finding: What came of it.
-        began: When; monotonic seconds.
+        result: The result of the comparison.
+        began: Begin of the comparison; monotonic seconds.
     """
     if tracer is None or not mirrored.trace:
         return
@@ -32,14 +32,14 @@ def trace_comparison(
         return
     now, ns = tracer.now(), tracer.clock()
     root = tracer.root()
-    candidates = (*finding.pairs, *finding.sheds)
-    # One span for each candidate, in one trace; what was done once for all is below the first.
+    candidates = (*result.pairs, *result.sheds)
+    # One span for each candidate, in one trace; calls made once for all are below the first.
     contexts = {
         name: root if number == 0 else tracer.child(root) for number, name in enumerate(candidates)
     }
-    for turn in finding.turns:
+    for call in result.calls:
         tracer.record(
-            _turn_span(turn, tracer.child(root), contexts.get(turn.variant, root), began, ns)
+            _call_span(call, tracer.child(root), contexts.get(call.variant, root), began, ns)
         )
     for candidate, context in contexts.items():
         tracer.record(
@@ -50,50 +50,50 @@ def trace_comparison(
                 parent=None,
                 began_ns=ns(began),
                 ended_ns=ns(now),
-                attributes=_about(mirrored, candidate, finding),
+                attributes=_attributes(mirrored, candidate, result),
                 links=(request,),
             )
         )
 
 
-def _turn_span(
-    turn: EngineCall,
+def _call_span(
+    call: EngineCall,
     context: TraceContext,
     parent: TraceContext,
     began: float,
     ns: Callable[[float], int],
 ) -> Span:
-    name = turn.variant
-    about: dict[str, Any] = {"penumbra.variant": name, "penumbra.is_again": turn.is_again}
-    if turn.problem is not None:
-        about["error.type"] = turn.problem
+    name = call.variant
+    attributes: dict[str, Any] = {"penumbra.variant": name, "penumbra.is_again": call.is_again}
+    if call.problem is not None:
+        attributes["error.type"] = call.problem
     return Span(
-        name=f"{turn.work} {name}",
+        name=f"{call.work} {name}",
         kind=SpanKind.CLIENT,
         context=context,
         parent=parent,
         began_ns=ns(began),
-        ended_ns=ns(began + turn.seconds),
-        attributes=about,
-        is_error=turn.problem is not None,
+        ended_ns=ns(began + call.seconds),
+        attributes=attributes,
+        is_error=call.problem is not None,
     )
 
 
-def _about(mirrored: MirrorFrame, candidate: str, finding: ComparisonResult) -> dict[str, Any]:
-    about: dict[str, Any] = {
+def _attributes(mirrored: MirrorFrame, candidate: str, result: ComparisonResult) -> dict[str, Any]:
+    attributes: dict[str, Any] = {
         "penumbra.model": mirrored.model,
         "penumbra.candidate": candidate,
         "penumbra.slice": mirrored.slice,
         "penumbra.epoch": mirrored.epoch,
         "penumbra.request_id": mirrored.request_id,
         "penumbra.variant": mirrored.variant,
-        "penumbra.engine_seconds": finding.engine_seconds,
+        "penumbra.engine_seconds": result.engine_seconds,
     }
-    if candidate in finding.sheds:
-        about["penumbra.shed_reason"] = finding.sheds[candidate].value
-    for pair in finding.pairs.get(candidate, ()):
-        about |= dict(_figures(pair))
-    return about
+    if candidate in result.sheds:
+        attributes["penumbra.shed_reason"] = result.sheds[candidate].value
+    for pair in result.pairs.get(candidate, ()):
+        attributes |= dict(_figures(pair))
+    return attributes
 
 
 def _figures(pair: Pair) -> Iterator[tuple[str, Any]]:

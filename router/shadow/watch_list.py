@@ -1,4 +1,4 @@
-"""What is watched now: models, builds and runs of the routing table, and who had their turn."""
+"""Watch list: the models, builds and runs of the routing table that are compared now."""
 
 import asyncio
 import os
@@ -19,13 +19,13 @@ Connect = Callable[[str, Variant, str | None], Upstream]
 
 
 class WatchedRun:
-    """One course of evidence.
+    """One run, and the prompts and sessions that were compared in it.
 
     Args:
         run: Its name in reports.
-        watch: What is observed.
-        since_epoch: The first routing table in which it was seen: what an older one decided
-            belongs to whatever ran before.
+        watch: The watch that says what is observed.
+        since_epoch: Epoch of the first routing table in which it was seen: a request that an older
+            one decided belongs to an earlier run.
         bets: Prompts, and sessions, that it remembers.
     """
 
@@ -37,7 +37,7 @@ class WatchedRun:
         self._sessions = RecentKeys(bets)
 
     def repeats(self, mirrored: MirrorFrame) -> ShedReason | None:
-        """Whether the prompt has had its bet or the session its turn."""
+        """Return why the request repeats an earlier one; None if prompt and session are new."""
         if mirrored.prompt_hash in self._prompts:
             return ShedReason.REPEATED_PROMPT
         if mirrored.session and mirrored.session in self._sessions:
@@ -45,7 +45,7 @@ class WatchedRun:
         return None
 
     def note(self, mirrored: MirrorFrame) -> None:
-        """The prompt has its bet and the session its turn now."""
+        """Remember the prompt and the session of a request that is compared."""
         self._prompts.add(mirrored.prompt_hash)
         if mirrored.session:
             self._sessions.add(mirrored.session)
@@ -66,12 +66,12 @@ class WatchedModel:
     name: str
     baseline: str
     upstreams: dict[str, Upstream]
-    """The baseline's and every watched candidate's."""
+    """Upstreams of the baseline and of every watched candidate."""
     runs: dict[str, WatchedRun]
     """Candidate -> its run."""
 
     def candidates(self) -> dict[str, Upstream]:
-        """The watched candidates' upstreams."""
+        """Return the upstreams of the watched candidates."""
         return {name: self.upstreams[name] for name in self.runs}
 
 
@@ -79,7 +79,7 @@ class WatchList:
     """All watched models, kept up to date from the routing tables.
 
     Args:
-        connect: Makes an upstream; one is kept for as long as its address stays.
+        connect: Makes an upstream, which is used for as long as its address stays.
         bets: Prompts, and sessions, that each run remembers.
     """
 
@@ -95,11 +95,11 @@ class WatchList:
 
     @property
     def runs(self) -> list[WatchedRun]:
-        """Every run."""
+        """All watched runs."""
         return [run for model in self.models.values() for run in model.runs.values()]
 
     def apply(self, snapshot: Snapshot) -> None:
-        """Watch what this routing table says."""
+        """Watch the runs of this routing table, and close upstreams that are no longer used."""
         upstreams: dict[tuple[str, str, str | None], Upstream] = {}
         models = {
             name: self._model(name, model, snapshot.epoch, upstreams)
@@ -113,7 +113,7 @@ class WatchList:
         self.has_changed.set()
 
     def close(self) -> None:
-        """Close all connections that are idle, the others when their answer ends."""
+        """Close idle connections now, and busy ones when their answer ends."""
         for upstream in self._upstreams.values():
             _close(upstream)
 
