@@ -1,4 +1,4 @@
-"""Who may do what: bearer tokens and the roles that they stand for."""
+"""Access control: bearer tokens, and the roles that they stand for."""
 
 import hashlib
 import hmac
@@ -10,35 +10,36 @@ from penumbra.deployments.actors import RESERVED
 from penumbra.deployments.errors import Forbidden, RequestInvalid, Unauthorized
 
 ACTOR_CHARS = 128
+"""Largest length of an actor's name."""
 
 
 class Role(IntEnum):
-    """What a token is good for; each role may do all that the ones below it may."""
+    """Role of a token; each role may do all that the roles below it may."""
 
     VIEWER = 1
-    """Look."""
+    """Read everything."""
     OPERATOR = 2
     """Kill, unkill, pin, unpin, split."""
     ADMIN = 3
-    """Replace whole flags, import flags, take back what the guard blocked."""
+    """Replace whole flags, import flags, undo what the guard blocked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is calling."""
+    """Role and name of a request's sender."""
 
     role: Role
     actor: str
-    """Name for the history."""
+    """Name that the history shows."""
 
 
 class Access:
     """The tokens of one control process.
 
     Args:
-        tokens: Role -> token; roles without one are nobody's.
-        gateway_token: What gateways show on the link.
-        alert_token: What Alertmanager shows at the webhook; without one there is no webhook.
+        tokens: Role -> token; a role without a token cannot be used.
+        gateway_token: Token that gateways show on the link.
+        alert_token: Token that Alertmanager shows at the webhook; without one there is no webhook.
     """
 
     def __init__(
@@ -49,17 +50,17 @@ class Access:
         self._alert_digest = _digest(alert_token) if alert_token else None
 
     def identify(self, authorization: str | None, actor: str | None, least: Role) -> Caller:
-        """The caller behind an `authorization` header.
+        """Identifies the caller behind an `authorization` header.
 
         Args:
-            authorization: `Bearer TOKEN`.
+            authorization: The header: `Bearer TOKEN`.
             actor: The header `x-penumbra-actor`.
             least: The role that is needed.
 
         Raises:
-            Unauthorized: No token, or an unknown one.
+            Unauthorized: The token is missing or unknown.
             Forbidden: The role is not enough.
-            RequestInvalid: The actor is no name.
+            RequestInvalid: The actor is not a valid name.
         """
         role = self._role(authorization)
         if role is None:
@@ -81,15 +82,15 @@ class Access:
         return Caller(role, name)
 
     def is_gateway(self, authorization: str | None) -> bool:
-        """Whether a gateway's token is shown."""
+        """Whether the header has the gateways' token."""
         return hmac.compare_digest(_digest(_bearer(authorization)), self._gateway_digest)
 
     def require_alerts(self, authorization: str | None) -> None:
-        """Check that somebody may bring alerts: Alertmanager by its own token, or an admin.
+        """Checks that the caller may send alerts: Alertmanager with its own token, or an admin.
 
         Raises:
-            Forbidden: The webhook is off, or another role's token is shown.
-            Unauthorized: No token, or an unknown one.
+            Forbidden: The webhook is off, or the token is that of another role.
+            Unauthorized: The token is missing or unknown.
         """
         if self._alert_digest is None:
             raise Forbidden(
@@ -106,7 +107,7 @@ class Access:
 
     def _role(self, authorization: str | None) -> Role | None:
         shown = _digest(_bearer(authorization))
-        # Every token is compared, and digests are equally long: the time taken tells nothing.
+        # Every token is compared, and digests are equally long: the time taken reveals nothing.
         found = [
             role for role, digest in self._digests.items() if hmac.compare_digest(shown, digest)
         ]
@@ -119,5 +120,5 @@ def _bearer(authorization: str | None) -> str:
 
 
 def _digest(token: str) -> bytes:
-    # An empty token is nobody's: it hashes to what no token hashes to.
+    # An empty token matches nothing: no token has this digest.
     return hashlib.sha256(token.encode()).digest() if token else b"\0" * 32

@@ -1,4 +1,4 @@
-"""Alertmanager's webhook: `POST /admin/v1/alerts`."""
+"""Route of Alertmanager's webhook: `POST /admin/v1/alerts`."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -22,58 +22,58 @@ _FAILED = 503
 _BEARER = HTTPBearer(
     auto_error=False,
     scheme_name="AlertToken",
-    description="The token in PENUMBRA_ALERT_TOKEN, which is good for nothing else; or an admin's.",
+    description="The token in PENUMBRA_ALERT_TOKEN, which opens this route only; or an admin's.",
 )
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     **{status: ERRORS[status] for status in (400, 401, 403)},
     413: {"model": ErrorBody},
-    _FAILED: {"model": AlertsView, "description": "One failed: send them again."},
+    _FAILED: {"model": AlertsView, "description": "An alert failed: send all of them again."},
 }
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-def alerts_router(desk: AlertHandler, access: Access) -> APIRouter:
-    """The webhook's route.
+def alerts_router(handler: AlertHandler, access: Access) -> APIRouter:
+    """Builds the webhook's route.
 
     Args:
-        desk: Acts.
-        access: Who may bring alerts.
+        handler: Acts on alerts.
+        access: Knows the tokens that may send alerts.
     """
 
-    class Guarded(APIRoute):
-        """Looks at the token before it reads a body, and reads no more of that than is taken."""
+    class GuardedRoute(APIRoute):
+        """Checks the token before it reads the body, and reads no more than the largest body."""
 
         def get_route_handler(self) -> Handler:
-            """See FastAPI."""
+            """Wraps FastAPI's handler of the route."""
             handle = super().get_route_handler()
 
-            async def guarded(request: Request) -> Response:
+            async def check_and_handle(request: Request) -> Response:
                 access.require_alerts(request.headers.get("authorization"))
-                return await handle(Request(request.scope, _again(await _body(request))))
+                return await handle(Request(request.scope, _replay(await _read_body(request))))
 
-            return guarded
+            return check_and_handle
 
-    router = APIRouter(prefix="/admin/v1", tags=["alerts"], route_class=Guarded)
+    router = APIRouter(prefix="/admin/v1", tags=["alerts"], route_class=GuardedRoute)
 
     @router.post("/alerts", responses=_ANSWERS, dependencies=[Depends(_BEARER)])
     async def take_alerts(body: Notification) -> AlertsView:
-        """Take Alertmanager's notification (version 4), and say what became of each alert.
+        """Take Alertmanager's notification (version 4), and return the result of each alert.
 
         Only a firing alert with the label `penumbra_action: rollback` does anything: it takes the
         candidate that its labels `model` and `candidate` name out of service. Each firing
         (`fingerprint` and `startsAt`) does so at most once.
         """
-        results = [await desk.take(alert) for alert in body.alerts]
+        results = [await handler.take(alert) for alert in body.alerts]
         view = AlertsView(results=results)
-        if any(one.result is Result.FAILED for one in results):
+        if any(outcome.result is Result.FAILED for outcome in results):
             return JSONResponse(view.model_dump(mode="json"), _FAILED)  # type: ignore[return-value]
         return view
 
     return router
 
 
-async def _body(request: Request) -> bytes:
+async def _read_body(request: Request) -> bytes:
     body = bytearray()
     async for piece in request.stream():
         body += piece
@@ -82,7 +82,7 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _again(body: bytes) -> Callable[[], Coroutine[Any, Any, Message]]:
+def _replay(body: bytes) -> Callable[[], Coroutine[Any, Any, Message]]:
     async def receive() -> Message:
         return {"type": "http.request", "body": body, "more_body": False}
 

@@ -1,7 +1,7 @@
 """The control process's HTTP API: the admin routes for people and tools, probes and metrics.
 
-Every change says who (`x-penumbra-actor`) and why (`reason`), and is answered when it is durable
-and the gateways have it, or the time for that is over.
+Every change names its actor (`x-penumbra-actor`) and its reason (`reason`). It is answered when it
+is durable and the gateways have it, or when the time for that is over.
 """
 
 import logging
@@ -33,40 +33,40 @@ def build_api(
     access: Access,
     now: Callable[[], float] = time.monotonic,
 ) -> FastAPI:
-    """The ASGI application of the control process.
+    """Builds the ASGI application of the control process.
 
     Args:
-        controller: Started.
-        publisher: The controller's.
-        access: Who may do what.
+        controller: A started controller.
+        publisher: The controller's publisher.
+        access: The tokens and roles.
         now: Monotonic clock of the publisher.
     """
     app = FastAPI(
         title="Penumbra control",
         version=VERSION,
-        summary="Variant flags: who answers, who changed it, and when every gateway knew.",
+        summary="Variant flags and rollouts: their state, their changes and their history.",
         # FastAPI's page would load scripts from elsewhere; the document itself is enough.
         docs_url=None,
         redoc_url=None,
     )
     app.include_router(admin_router(controller, publisher, access, now))
     _add_probes(app, controller, publisher)
-    app.add_exception_handler(DeploymentsError, _refusal)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _failure)
+    app.add_exception_handler(DeploymentsError, _answer_refusal)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(Exception, _answer_failure)
     return app
 
 
 def _add_probes(app: FastAPI, controller: Controller, publisher: Publisher) -> None:
     @app.get("/health", tags=["probes"])
     async def health() -> dict[str, str]:
-        """The process answers."""
+        """Answer that the process is alive."""
         return {"status": "ok"}
 
     @app.get("/ready", tags=["probes"])
     async def ready() -> JSONResponse:
-        """The store was read, and the last write to it went well."""
+        """Answer 200 if the store was read and its last write succeeded, else 503."""
         body = {
             "status": "behind the store" if controller.is_behind else "ready",
             "epoch": controller.state.epoch,
@@ -76,7 +76,7 @@ def _add_probes(app: FastAPI, controller: Controller, publisher: Publisher) -> N
 
     @app.get("/metrics", tags=["probes"])
     async def metrics(request: Request) -> Response:
-        """OpenMetrics for whoever accepts it, else Prometheus's text format."""
+        """Return the metrics, as OpenMetrics if the client accepts it, else as Prometheus text."""
         text, content_type = await controller.metrics.scrape(request.headers.get("accept"))
         return Response(text, headers={"content-type": content_type})
 
@@ -85,22 +85,22 @@ def _add_probes(app: FastAPI, controller: Controller, publisher: Publisher) -> N
         return RedirectResponse("/openapi.json")
 
 
-def _error(status: int, message: str, code: str, param: str | None = None) -> JSONResponse:
+def _error_response(status: int, message: str, code: str, param: str | None = None) -> JSONResponse:
     error = {"message": message, "type": error_type(status), "param": param, "code": code}
     headers = {"www-authenticate": "Bearer"} if status == 401 else None
     return JSONResponse({"error": error}, status_code=status, headers=headers)
 
 
-async def _refusal(request: Request, error: Exception) -> JSONResponse:
+async def _answer_refusal(request: Request, error: Exception) -> JSONResponse:
     del request
     if not isinstance(error, DeploymentsError):
         raise error
     if error.status >= 500:
         log.error("change_failed", extra={"code": error.code, "detail": error.message})
-    return _error(error.status, error.message, error.code, error.param)
+    return _error_response(error.status, error.message, error.code, error.param)
 
 
-async def _invalid(request: Request, error: Exception) -> JSONResponse:
+async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
     del request
     if not isinstance(error, RequestValidationError):
         raise error
@@ -111,19 +111,21 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
         found = "nothing" if detail["type"] == "missing" else error_words.shown(detail.get("input"))
         texts.append(f"{path}: found {found}: {detail['msg']}")
     param = error_words.path_text(details[0]["loc"]) if details else None
-    return _error(400, "; ".join(texts), "request_invalid", param)
+    return _error_response(400, "; ".join(texts), "request_invalid", param)
 
 
-async def _http(request: Request, error: Exception) -> JSONResponse:
+async def _answer_http_error(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
     codes = {404: "route_not_found", 405: "method_not_allowed"}
     code = codes.get(error.status_code, "request_invalid")
-    return _error(error.status_code, f"{request.method} {request.url.path}: {error.detail}", code)
+    return _error_response(
+        error.status_code, f"{request.method} {request.url.path}: {error.detail}", code
+    )
 
 
-async def _failure(request: Request, error: Exception) -> JSONResponse:
+async def _answer_failure(request: Request, error: Exception) -> JSONResponse:
     log.error("request_failed", extra={"path": request.url.path}, exc_info=error)
-    return _error(
+    return _error_response(
         500, "something went wrong here; the log of the control process says what", "internal"
     )

@@ -1,4 +1,4 @@
-"""The routes under /admin/v1: look at flags and their history, change them."""
+"""Routes under /admin/v1: read flags and their history, and change flags."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
@@ -40,13 +40,13 @@ from penumbra.router.flags.flagd_export import to_flagd
 from penumbra.router.flags.flagd_import import FlagdInvalid, from_flagd
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot
 
-# Only for the OpenAPI document and the parsing of the header; `Access` is who judges.
+# Parses the header and documents it; `Access` checks the token.
 _BEARER = HTTPBearer(auto_error=False, description="A viewer's, operator's or admin's token.")
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} for status in (400, 401, 403, 404, 409, 422, 428, 503)
 }
-"""What every admin route may answer besides what it promises."""
+"""Errors that every admin route may answer."""
 
 IfMatch = Annotated[
     str | None, Header(description="The epoch that the change is based on; 409 if it is outdated.")
@@ -56,7 +56,7 @@ IfMatch = Annotated[
 def admin_router(
     controller: Controller, publisher: Publisher, access: Access, now: Callable[[], float]
 ) -> APIRouter:
-    """All admin routes; see `build_api` for the arguments."""
+    """Builds all routes of flags; `build_api` describes the arguments."""
     router = APIRouter(
         prefix="/admin/v1",
         responses=ERRORS,
@@ -69,7 +69,7 @@ def admin_router(
 
     @router.get("/gateways", tags=["gateways"], dependencies=[viewer_of(access)])
     async def gateways() -> GatewaysView:
-        """The gateways that are connected, and the epoch that each has in force."""
+        """List the connected gateways, and the epoch that each has in force."""
         views = [GatewayView.of(link, now()) for link in publisher.links]
         return GatewaysView(epoch=controller.state.epoch, gateways=views)
 
@@ -77,12 +77,13 @@ def admin_router(
 
 
 def caller_of(access: Access, least: Role) -> Any:
-    """A dependency: the caller, whose role is at least this."""
+    """Makes a dependency: the caller, whose role is at least `least`."""
 
     def identify(
         shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
         x_penumbra_actor: Annotated[
-            str | None, Header(description="Who makes the change; else the token's role.")
+            str | None,
+            Header(description="Name of the person or tool; by default the token's role."),
         ] = None,
     ) -> Caller:
         authorization = f"{shown.scheme} {shown.credentials}" if shown else None
@@ -92,7 +93,7 @@ def caller_of(access: Access, least: Role) -> Any:
 
 
 def viewer_of(access: Access) -> Any:
-    """A dependency: a caller who may look."""
+    """Makes a dependency: a caller who may read."""
     return caller_of(access, Role.VIEWER)
 
 
@@ -108,7 +109,9 @@ def _add_verbs(router: APIRouter, controller: Controller, access: Access) -> Non
     ) -> ChangeView:
         """Give every client the baseline."""
         edits = {model: flag_edits.set_killed(True)}
-        return await apply(Change(Kind.KILL, caller.actor, body.reason, edits, _epoch(if_match)))
+        return await apply(
+            Change(Kind.KILL, caller.actor, body.reason, edits, _parse_epoch(if_match))
+        )
 
     @router.post("/flags/{model:path}/unkill", tags=["flags"])
     async def unkill(
@@ -116,7 +119,9 @@ def _add_verbs(router: APIRouter, controller: Controller, access: Access) -> Non
     ) -> ChangeView:
         """Undo a kill: the flag decides again."""
         edits = {model: flag_edits.set_killed(False)}
-        return await apply(Change(Kind.UNKILL, caller.actor, body.reason, edits, _epoch(if_match)))
+        return await apply(
+            Change(Kind.UNKILL, caller.actor, body.reason, edits, _parse_epoch(if_match))
+        )
 
     @router.post("/flags/{model:path}/pin", tags=["flags"])
     async def pin(
@@ -124,7 +129,9 @@ def _add_verbs(router: APIRouter, controller: Controller, access: Access) -> Non
     ) -> ChangeView:
         """Always give this variant to one tenant, or to one user or session."""
         edits = {model: flag_edits.add_pin(body.pin())}
-        return await apply(Change(Kind.PIN, caller.actor, body.reason, edits, _epoch(if_match)))
+        return await apply(
+            Change(Kind.PIN, caller.actor, body.reason, edits, _parse_epoch(if_match))
+        )
 
     @router.post("/flags/{model:path}/unpin", tags=["flags"])
     async def unpin(
@@ -132,7 +139,9 @@ def _add_verbs(router: APIRouter, controller: Controller, access: Access) -> Non
     ) -> ChangeView:
         """Remove a pin."""
         edits = {model: flag_edits.remove_pin(body.kind, body.subject)}
-        return await apply(Change(Kind.UNPIN, caller.actor, body.reason, edits, _epoch(if_match)))
+        return await apply(
+            Change(Kind.UNPIN, caller.actor, body.reason, edits, _parse_epoch(if_match))
+        )
 
     @router.post("/flags/{model:path}/split", tags=["flags"])
     async def split(
@@ -140,7 +149,9 @@ def _add_verbs(router: APIRouter, controller: Controller, access: Access) -> Non
     ) -> ChangeView:
         """Set all shares; a candidate that is left out gets no share."""
         edits = {model: flag_edits.set_split(body.split)}
-        return await apply(Change(Kind.SPLIT, caller.actor, body.reason, edits, _epoch(if_match)))
+        return await apply(
+            Change(Kind.SPLIT, caller.actor, body.reason, edits, _parse_epoch(if_match))
+        )
 
 
 def _add_flags(router: APIRouter, controller: Controller, access: Access) -> None:
@@ -148,14 +159,14 @@ def _add_flags(router: APIRouter, controller: Controller, access: Access) -> Non
 
     @router.get("/flags", tags=["flags"], dependencies=[viewer_of(access)])
     async def list_flags() -> FlagsView:
-        """The flags of all models."""
+        """List the flags of all models."""
         return FlagsView.of(controller.state)
 
     @router.get("/flags/{model:path}", tags=["flags"], dependencies=[viewer_of(access)])
     async def show_flag(model: str, response: Response) -> OneFlagView:
-        """The flag of one model; `ETag` is the epoch to send as `If-Match`."""
+        """Show the flag of one model; `ETag` is the epoch to send as `If-Match`."""
         state = controller.state
-        found = _model(state.models, model)
+        found = _require_model(state.models, model)
         response.headers["etag"] = f'"{state.epoch}"'
         view = FlagView.of(model, found, state.changed[model])
         return OneFlagView(epoch=state.epoch, **view.model_dump())
@@ -164,8 +175,8 @@ def _add_flags(router: APIRouter, controller: Controller, access: Access) -> Non
     async def set_flag(
         model: str, body: SetBody, caller: Annotated[Caller, admin], if_match: IfMatch = None
     ) -> ChangeView:
-        """Replace a whole flag, as it was at the epoch in `If-Match`."""
-        epoch = _epoch(if_match)
+        """Replace a whole flag, if it is unchanged since the epoch in `If-Match`."""
+        epoch = _parse_epoch(if_match)
         if epoch is None:
             raise PreconditionRequired(
                 "wanted the header `if-match: EPOCH`, the epoch at which you read the flag",
@@ -181,21 +192,21 @@ def _add_flagd(router: APIRouter, controller: Controller, access: Access) -> Non
 
     @router.get("/flagd", tags=["flagd"], dependencies=[viewer_of(access)])
     async def export_flags(model: str | None = None) -> dict[str, Any]:
-        """The flags as flagd JSON: all, or one model's."""
+        """Export the flags as flagd JSON: all of them, or one model's."""
         models = controller.state.models
-        return to_flagd(models if model is None else {model: _model(models, model)})
+        return to_flagd(models if model is None else {model: _require_model(models, model)})
 
     @router.put("/flagd", tags=["flagd"])
     async def import_flags(
         body: ImportBody, caller: Annotated[Caller, admin], if_match: IfMatch = None
     ) -> ChangeView:
-        """Replace the flags in a flagd document, all or none. What the guard blocked stays so."""
+        """Replace the flags in a flagd document, all or none. Blocks of the guard stay."""
         try:
             flags = from_flagd(body.flagd, controller.state.models)
         except FlagdInvalid as error:
             raise FlagRefused(str(error), param="flagd") from error
         edits = {name: flag_edits.import_over(flag) for name, flag in flags.items()}
-        change = Change(Kind.IMPORT, caller.actor, body.reason, edits, _epoch(if_match))
+        change = Change(Kind.IMPORT, caller.actor, body.reason, edits, _parse_epoch(if_match))
         return ChangeView.of(await controller.apply(change))
 
 
@@ -206,9 +217,10 @@ def _add_history(router: APIRouter, controller: Controller, access: Access) -> N
         after: Annotated[int | None, Query(ge=0)] = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> HistoryView:
-        """Who changed what, when and why, oldest first: the last ones, or those after an epoch.
+        """List changes with actor, time and reason, oldest first.
 
-        With `model`, the changes of its flag.
+        Without `after` these are the latest changes, with it the first ones after that epoch. With
+        `model` these are the changes of its flag only.
         """
         if after is None:
             events = await controller.read(lambda store: store.latest(limit, model))
@@ -218,19 +230,19 @@ def _add_history(router: APIRouter, controller: Controller, access: Access) -> N
 
     @router.get("/snapshots/{epoch}", tags=["history"], dependencies=[viewer_of(access)])
     async def snapshot(epoch: int) -> Snapshot:
-        """The routing table of an epoch, computed anew from the history."""
+        """Return the routing table of an epoch, computed anew from the history."""
         if not 0 < epoch <= controller.state.epoch:
             raise NotFound(f"found no epoch {epoch}, wanted 1 to {controller.state.epoch}")
         return await controller.read(lambda store: fold(store.events(until=epoch)).snapshot())
 
 
-def _model(models: Mapping[str, ModelSnapshot], name: str) -> ModelSnapshot:
+def _require_model(models: Mapping[str, ModelSnapshot], name: str) -> ModelSnapshot:
     if name not in models:
         raise NotFound.among("model", name, models)
     return models[name]
 
 
-def _epoch(if_match: str | None) -> int | None:
+def _parse_epoch(if_match: str | None) -> int | None:
     if if_match is None:
         return None
     text = if_match.strip().removeprefix("W/").strip('"')

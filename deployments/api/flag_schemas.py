@@ -1,4 +1,4 @@
-"""What the admin API reads and writes, as its OpenAPI document shows it."""
+"""Schemas of the flag routes: bodies that they read, and views that they return."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
@@ -16,12 +16,18 @@ from penumbra.router.flags.slices import OTHER
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
 Reason = Annotated[
-    str, Field(min_length=1, max_length=1000, pattern=r"\S", description="Why; kept for ever.")
+    str,
+    Field(
+        min_length=1,
+        max_length=1000,
+        pattern=r"\S",
+        description="Reason of the change; kept for ever.",
+    ),
 ]
 
 
 class ReasonBody(BaseModel):
-    """A change that needs no more than a reason."""
+    """A change that needs a reason only."""
 
     model_config = _STRICT
 
@@ -29,44 +35,44 @@ class ReasonBody(BaseModel):
 
 
 class SetBody(ReasonBody):
-    """A whole flag."""
+    """A whole flag that replaces the current one."""
 
     flag: Flag
 
 
 class SplitBody(ReasonBody):
-    """All shares."""
+    """The shares of all candidates."""
 
     split: dict[str, float]
 
 
 class PinBody(ReasonBody):
-    """A pin."""
+    """A pin to set: a tenant, or a user or session, always gets one variant."""
 
     kind: Literal["tenant", "key"]
     subject: str = Field(min_length=1, max_length=256)
     variant: str
 
     def pin(self) -> Pin:
-        """The pin."""
+        """Returns the pin."""
         return Pin(kind=self.kind, subject=self.subject, variant=self.variant)
 
 
 class UnpinBody(ReasonBody):
-    """Whose pin goes."""
+    """The subject whose pin is removed."""
 
     kind: Literal["tenant", "key"]
     subject: str = Field(min_length=1, max_length=256)
 
 
 class ImportBody(ReasonBody):
-    """A flagd document."""
+    """A flagd document to import."""
 
     flagd: dict[str, Any]
 
 
 class FlagView(BaseModel):
-    """One model's flag, and what it may name."""
+    """One model's flag, with the variants and slices that it may name."""
 
     model: str
     baseline: str
@@ -74,11 +80,11 @@ class FlagView(BaseModel):
     slices: list[str]
     flag: Flag
     changed_epoch: int
-    """The last change of this flag or its model."""
+    """Epoch of the last change of this flag or its model."""
 
     @classmethod
     def of(cls, name: str, model: ModelSnapshot, changed_epoch: int) -> Self:
-        """The view of one model."""
+        """Makes the view of one model."""
         return cls(
             model=name,
             baseline=model.baseline,
@@ -90,14 +96,14 @@ class FlagView(BaseModel):
 
 
 class FlagsView(BaseModel):
-    """All flags."""
+    """The flags of all models."""
 
     epoch: int
     flags: list[FlagView]
 
     @classmethod
     def of(cls, state: State) -> Self:
-        """The view of a state."""
+        """Makes the view of a state."""
         flags = [
             FlagView.of(name, model, state.changed[name]) for name, model in state.models.items()
         ]
@@ -111,41 +117,41 @@ class OneFlagView(FlagView):
 
 
 class GatewaysReached(BaseModel):
-    """How far a change got while its answer was waited for."""
+    """Gateways that a change reached before it was answered."""
 
     connected: int
     acknowledged: int
 
 
 class ChangeView(BaseModel):
-    """What came of a change."""
+    """Result of a change."""
 
     epoch: int
     changed: bool
-    """False: everything was already so, and nothing was stored."""
+    """False if everything was already so; then nothing was stored."""
     gateways: GatewaysReached
     durable_ms: float
-    """From the beginning of the change to its commit."""
+    """Time from the beginning of the change to its commit."""
     propagation_ms: float | None
-    """From its commit to the last acknowledgement; null unless every gateway acknowledged."""
+    """Time from its commit to the last acknowledgement; null unless every gateway acknowledged."""
 
     @classmethod
-    def of(cls, applied: ChangeOutcome) -> Self:
-        """The view of an outcome."""
-        arrival = applied.arrival
+    def of(cls, outcome: ChangeOutcome) -> Self:
+        """Makes the view of an outcome."""
+        arrival = outcome.arrival
         return cls(
-            epoch=applied.epoch,
-            changed=applied.is_changed,
+            epoch=outcome.epoch,
+            changed=outcome.is_changed,
             gateways=GatewaysReached(
                 connected=arrival.connected, acknowledged=arrival.acknowledged
             ),
-            durable_ms=_milliseconds(applied.durable_seconds) or 0.0,
+            durable_ms=_milliseconds(outcome.durable_seconds) or 0.0,
             propagation_ms=_milliseconds(arrival.seconds),
         )
 
 
 class HistoryItem(BaseModel):
-    """One change."""
+    """One change in the history."""
 
     epoch: int
     at: datetime
@@ -156,15 +162,15 @@ class HistoryItem(BaseModel):
     before: Flag | None = None
     after: Flag | None = None
     models: dict[str, ModelSnapshot] | None = None
-    """For `config`: the models as configured from then on."""
+    """For `config`: the models as configured from this epoch on."""
     candidate: str | None = None
-    """For `rollout`: whose."""
+    """For `rollout`: the candidate."""
     stage: str | None = None
-    """For `rollout`: where it stood from then on."""
+    """For `rollout`: the stage from this epoch on."""
 
     @classmethod
     def of(cls, event: Event) -> Self:
-        """The view of an event."""
+        """Makes the view of an event."""
         fields: dict[str, Any] = {}
         match event.payload:
             case FlagPayload(before=before, after=after):
@@ -202,14 +208,14 @@ class GatewayView(BaseModel):
     gateway: str
     pid: int
     epoch: int
-    """The last one that it acknowledged."""
+    """Last epoch that it acknowledged."""
     connected_seconds: float
     last_propagation_ms: float | None
     refusal: str | None
 
     @classmethod
     def of(cls, link: Link, now: float) -> Self:
-        """The view of a link."""
+        """Makes the view of a link."""
         return cls(
             gateway=link.hello.gateway,
             pid=link.hello.pid,
@@ -224,12 +230,12 @@ class GatewaysView(BaseModel):
     """All connected gateways."""
 
     epoch: int
-    """The newest."""
+    """Newest epoch."""
     gateways: list[GatewayView]
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong, as OpenAI's API says it."""
+    """Description of an error, in the form of OpenAI's API."""
 
     message: str
     type: str
@@ -238,7 +244,7 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """Body of every answer that is an error."""
+    """Body of every error response."""
 
     error: ErrorDetail
 

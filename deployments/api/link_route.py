@@ -1,4 +1,4 @@
-"""The control process's end of the links: a WebSocket for each gateway and each comparator."""
+"""Route of the links: a WebSocket for each gateway and each comparator."""
 
 import logging
 
@@ -15,40 +15,48 @@ from penumbra.router.link.messages import PATH, LinkError
 log = logging.getLogger(__name__)
 
 _GOING_AWAY = 1001
-"""What a process closes its link with when it ends in order."""
+"""Close code of a process that ends in order."""
 _PROTOCOL_ERROR = 1002
 
 
 class SocketChannel:
-    """A gateway's connection as the publisher sees it."""
+    """Adapts a WebSocket to the publisher's `Channel`."""
 
     def __init__(self, socket: WebSocket) -> None:
         self._socket = socket
 
     async def send(self, text: str) -> None:
-        """See publisher.Channel."""
+        """Sends a message.
+
+        Raises:
+            LinkClosed: The connection is closed.
+        """
         try:
             await self._socket.send_text(text)
         except (WebSocketDisconnect, RuntimeError, OSError) as error:
-            # RuntimeError: Starlette's way of saying that the socket is closed already.
+            # RuntimeError: Starlette raises it if the socket is closed already.
             raise LinkClosed(str(error)) from error
 
     async def receive(self) -> str:
-        """See publisher.Channel."""
+        """Waits for the next message.
+
+        Raises:
+            LinkClosed: The connection is closed, or the message is binary.
+        """
         try:
             return await self._socket.receive_text()
         except WebSocketDisconnect as error:
-            # Any other code, or none: the process, its machine or the network broke.
+            # Any other code, or none, means that the process, its machine or the network broke.
             raise LinkClosed(str(error), has_ended=error.code == _GOING_AWAY) from error
         except (RuntimeError, KeyError) as error:
-            # KeyError: a binary message, which is none of ours.
+            # KeyError: the message is binary, which the protocol does not have.
             raise LinkClosed(str(error)) from error
 
 
 def link_router(
     publisher: Publisher, inbox: LinkInbox, access: Access, path: str = PATH
 ) -> APIRouter:
-    """The route of a link; the gateways' token opens it."""
+    """Builds the route of a link; the gateways' token opens it."""
     router = APIRouter()
 
     @router.websocket(path)

@@ -1,4 +1,4 @@
-"""What one asks the control process about everybody's metrics; no token, like /metrics."""
+"""Routes with the metrics of all processes; they need no token, like /metrics."""
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
@@ -12,23 +12,23 @@ ALL_PATH = "/metrics/all"
 
 
 def metrics_router(discovery: Discovery, aggregate: Aggregate) -> APIRouter:
-    """The routes beside /metrics.
+    """Builds the routes below /metrics.
 
     Args:
-        discovery: Knows the targets.
+        discovery: Lists the targets.
         aggregate: Fetches their pages.
     """
     router = APIRouter(tags=["probes"])
 
     @router.get(TARGETS_PATH)
     async def targets(request: Request) -> JSONResponse:
-        """Prometheus's HTTP service discovery: every process's page and its labels."""
+        """List every process's metrics page and labels, as Prometheus's HTTP service discovery."""
         found = discovery.targets(_host(request))
         return JSONResponse([target.group() for target in found])
 
     @router.get(ALL_PATH)
     async def everything(request: Request) -> Response:
-        """Every process's page in one, with the labels `process` and `process_kind`."""
+        """Return all processes' metrics on one page, labelled `process` and `process_kind`."""
         found = discovery.targets(_host(request))
         return Response(await aggregate.text(found), media_type=_CONTENT_TYPE)
 
@@ -36,8 +36,8 @@ def metrics_router(discovery: Discovery, aggregate: Aggregate) -> APIRouter:
 
 
 def _host(request: Request) -> str:
-    """Under which this process was reached."""
+    """Returns the host under which this process was reached; empty if the header is malformed."""
     try:
         return request.url.hostname or ""
     except ValueError:
-        return ""  # whoever asks so has other worries
+        return ""

@@ -1,4 +1,4 @@
-"""Why the guard acted: what is stored of it, and the verdict computed anew from that."""
+"""Explanation of a rollback or quarantine: the stored facts, and the verdict computed anew."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,14 +28,14 @@ from penumbra.monitoring.observations import Pair, Report, Signal
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """One time that traffic was taken from a candidate."""
+    """One event that took traffic from a candidate."""
 
     event: Event
     payload: RolloutPayload
 
 
 def explain(store: Store, key: Key) -> ExplainView:
-    """The last rollback or quarantine of a candidate. Reads and folds: for a thread.
+    """Explains the last rollback or quarantine of a candidate; to be called in a thread.
 
     Raises:
         NotFound: There was none.
@@ -44,24 +44,24 @@ def explain(store: Store, key: Key) -> ExplainView:
     case = _last(store, key)
     if case is None:
         raise NotFound(f"{key[1]} ({key[0]}) was never rolled back or quarantined")
-    return store.look(lambda connection: _explained(connection, case))
+    return store.look(lambda connection: _explain(connection, case))
 
 
 def last_rollback(store: Store, key: Key) -> RollbackView | None:
-    """How fast the last rollback or quarantine was; None if there was none."""
+    """Reads the times of the last rollback or quarantine; None if there was none."""
     case = _last(store, key)
     if case is None:
         return None
     return _times_view(case, store.look(lambda c: observation_tables.times_of(c, case.event.epoch)))
 
 
-def refolded(rollout: Rollout, reports: Iterable[Report]) -> RunEvidence:
-    """The evidence of a rollout's run from nothing but its reports."""
+def refold(rollout: Rollout, reports: Iterable[Report]) -> RunEvidence:
+    """Computes the evidence of a rollout's run from its reports alone."""
     evidence = evidence_of(rollout)
     for report in reports:
-        for one in report.runs:
-            if one.run.id == rollout.record.run:
-                evidence.fold(report.source, one)
+        for run_report in report.runs:
+            if run_report.run.id == rollout.record.run:
+                evidence.fold(report.source, run_report)
     return evidence
 
 
@@ -75,15 +75,15 @@ def _last(store: Store, key: Key) -> _Case | None:
     return None
 
 
-def _explained(connection: sa.Connection, case: _Case) -> ExplainView:
+def _explain(connection: sa.Connection, case: _Case) -> ExplainView:
     event, payload = case.event, case.payload
     decided, before = payload.decided, payload.before or payload.after
     times = observation_tables.times_of(connection, event.epoch)
     until = None if decided is None else decided.report
     reports = observation_tables.reports(connection, [before.record.run], until)
-    evidence = refolded(before, reports)
-    monitor = _course(evidence, decided)
-    verdict, recomputed = _again(case, before, evidence)
+    evidence = refold(before, reports)
+    monitor = _deciding_monitor(evidence, decided)
+    verdict, recomputed = _decide_again(case, before, evidence)
     return ExplainView(
         model=before.spec.model,
         candidate=before.spec.candidate,
@@ -109,10 +109,10 @@ def _explained(connection: sa.Connection, case: _Case) -> ExplainView:
     )
 
 
-def _again(
+def _decide_again(
     case: _Case, before: Rollout, evidence: RunEvidence
 ) -> tuple[str | None, Decided | None]:
-    """The decision made anew; the verdict, and what it was made by."""
+    """Makes the decision anew; returns the verdict, and the description of the decision."""
     decided = case.payload.decided
     if decided is None:
         return None, None
@@ -122,7 +122,7 @@ def _again(
     return record.verdict, again
 
 
-def _course(evidence: RunEvidence, decided: Decided | None) -> GuardrailMonitor | None:
+def _deciding_monitor(evidence: RunEvidence, decided: Decided | None) -> GuardrailMonitor | None:
     if decided is None or decided.signal not in set(Signal):
         return None
     return evidence.monitors.get(Signal(decided.signal))
@@ -132,7 +132,7 @@ def _path(monitor: GuardrailMonitor | None, decided: Decided | None) -> list[Pat
     if monitor is None or decided is None:
         return []
     points = [PathPoint(count=count, evidence=value) for count, value in monitor.path.points]
-    # After a quarantine it begins anew for the other slices, perhaps within the deciding report.
+    # After a quarantine the path begins anew, perhaps within the deciding report: drop that part.
     while points and points[-1].evidence != decided.evidence:
         points.pop()
     return points

@@ -1,4 +1,4 @@
-"""What the admin API says of rollouts. `penumbra.deployments.api.rollout_views` fills it in."""
+"""Schemas of the rollout routes; `penumbra.deployments.api.rollout_views` fills them in."""
 
 import json
 from datetime import datetime
@@ -34,17 +34,17 @@ class StreamView(BaseModel):
 
     slice: str | None
     count: int
-    """Observations that were bet on."""
+    """Number of observations that were bet on."""
     mean: float | None
     tolerance: float
     evidence: float
-    """Against the candidate; on the weighted average of all streams lies the boundary."""
+    """Evidence against the candidate; the boundary is for the weighted average of all streams."""
     proof: float
-    """For the candidate; proven at `proof_boundary`."""
+    """Evidence for the candidate; proven at `proof_boundary`."""
     is_proven: bool
     lower: float | None
     upper: float | None
-    """Interval of the mean that holds at all times together; null without observations."""
+    """Anytime-valid interval of the mean; null without observations."""
 
 
 class SignalView(BaseModel):
@@ -75,27 +75,27 @@ class AdvanceConditionView(BaseModel):
 
 
 class InstrumentView(BaseModel):
-    """Whether the measuring itself can be trusted."""
+    """Whether the measurement itself can be trusted."""
 
     is_ok: bool
     detail: str | None
     aa: list[SignalView]
-    """The baseline against itself."""
+    """Signals of the baseline against itself."""
     last_self_test_at: datetime | None
     last_self_test_gap: float | None
 
 
 class DiagnosticsView(BaseModel):
-    """Reported, never tested."""
+    """Figures that are reported but never tested."""
 
     kl: float | None
     agreement: float | None
     divergence: float | None
-    """Mean index of the first token on which the arms would differ, where they do."""
+    """Mean index of the first token on which the arms would differ, over the pairs that differ."""
     engine_seconds: float
     missing_ratio: float
     repeats: int
-    """Pairs that were not bet on: their prompt or session had its bet."""
+    """Pairs that were not bet on, because their prompt or session had its bet."""
     sheds: dict[str, int]
     failed_checks: dict[str, int]
     """Harm check -> pairs in which the candidate failed it and the baseline did not."""
@@ -111,15 +111,15 @@ class RolloutSummary(BaseModel):
     is_held: bool
     held_cause: str | None
     frozen_cause: str | None
-    """Why nothing is promoted although nobody holds it: the instrument is broken."""
+    """Reason why nothing is promoted although no hold is set: the instrument is broken."""
     verdict: str | None
-    """`pass`, `fail`, `inconclusive`, `error`; null: not decided yet."""
+    """`pass`, `fail`, `inconclusive`, `error`; null if not decided yet."""
     share: float
     """Percent of live traffic that the flag gives the candidate now."""
     since: datetime
-    """When the stage began."""
+    """Time at which the stage began."""
     cause: str
-    """Of the last change."""
+    """Cause of the last change."""
     run: str
     pairs: int
     proven: list[str]
@@ -134,16 +134,16 @@ class RolloutsView(BaseModel):
 
 
 class RollbackView(BaseModel):
-    """How fast a rollback was. Times of day are of the clocks of the processes involved."""
+    """Times of a rollback. Times of day are those of the clocks of the processes involved."""
 
     epoch: int
     at: datetime
     cause: str
     observed_at: datetime | None
-    """The deciding observation; null if a person rolled back."""
+    """Time of the deciding observation; null if a person rolled back."""
     observed_to_durable_ms: float | None
     durable_to_acknowledged_ms: float | None
-    """To the last gateway; null until, or unless, every connected one acknowledged."""
+    """Time to the last acknowledgement; null unless every connected gateway acknowledged."""
     gateways: int
 
 
@@ -155,18 +155,18 @@ class RolloutView(RolloutSummary):
     slices: list[str]
     signals: list[SignalView]
     gates: list[AdvanceConditionView]
-    """Of the next advance; all met: it happens at the next tick."""
+    """Conditions of the next advance; once all are met, it happens at the next tick."""
     next_stage: str | None
     instrument: InstrumentView
     diagnostics: DiagnosticsView
     fingerprints: dict[str, str]
     calibration: dict[str, Any] | None
-    """Tolerances that were read from the first pairs, and how."""
+    """Tolerances that were read from the first pairs, and their derivation."""
     last_rollback: RollbackView | None
 
 
 class RolloutChangeView(BaseModel):
-    """What came of a verb."""
+    """Result of a change of a rollout."""
 
     epoch: int
     changed: bool
@@ -174,14 +174,14 @@ class RolloutChangeView(BaseModel):
 
 
 class PathPoint(BaseModel):
-    """The evidence after so many observations."""
+    """Evidence after a number of observations."""
 
     count: int
     evidence: float
 
 
 class WorstPair(BaseModel):
-    """A pair on which the candidate was worst; ids and figures, no text."""
+    """One of the candidate's worst pairs; ids and figures, no text."""
 
     request_id: str
     slice: str
@@ -193,7 +193,7 @@ class WorstPair(BaseModel):
 
 
 class ExplainView(BaseModel):
-    """Why the guard acted, from what is stored."""
+    """Explanation of a rollback or quarantine, from the stored events and reports."""
 
     model: str
     candidate: str
@@ -204,21 +204,21 @@ class ExplainView(BaseModel):
     cause: str
     run: str
     signal: str | None
-    """The guardrail; null if a person rolled back."""
+    """Signal of the guardrail; null if a person rolled back."""
     detail: str | None
     evidence: float | None
     boundary: float | None
     path: list[PathPoint]
     pairs: int
-    """Mirrored requests that it took."""
+    """Mirrored requests up to the decision."""
     culprits: list[str]
     """Slices that are named with a false discovery rate of 10 %."""
     suspect: str | None
-    """The slice with the most evidence, named or not."""
+    """The slice with the most evidence: a hint."""
     worst: list[WorstPair]
     times: RollbackView | None
     recomputed_verdict: str | None
     recomputed_evidence: float | None
     is_reproduced: bool | None
-    """Whether folding the stored observations anew gives what was decided; null: there is nothing
-    to fold, because a person decided."""
+    """Whether folding the stored observations anew gives the same decision; null if a person
+    decided, because then there is nothing to fold."""

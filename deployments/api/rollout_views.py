@@ -1,7 +1,7 @@
-"""Rollouts as the admin API shows them.
+"""Views of rollouts for the admin API.
 
-Intervals are worked out last, and apart: for twenty slices that takes tens of milliseconds, in
-which whoever folds reports would have to wait.
+Intervals are computed last, and in a thread: for twenty slices that takes tens of milliseconds, and
+the folding of reports would have to wait.
 
 Reading order: rollout_view.
 """
@@ -32,7 +32,7 @@ from penumbra.monitoring.stats.guard import StreamView as Stream
 
 
 def summary_view(rollout: Rollout, evidence: RunEvidence) -> RolloutSummary:
-    """One rollout in a list."""
+    """Makes the view of one rollout in a list."""
     record = rollout.record
     return RolloutSummary(
         model=rollout.spec.model,
@@ -59,11 +59,15 @@ def rollout_view(
     now: datetime,
     last: RollbackView | None,
 ) -> Callable[[], RolloutView]:
-    """Everything about one rollout as it is now; to be called in a thread, for it takes a while."""
+    """Captures one rollout as it is now; returns the function that makes the whole view.
+
+    The function takes tens of milliseconds: it is to be called in a thread.
+    """
     spec, record = rollout.spec, rollout.record
-    found = advance_conditions(spec, record, evidence.findings(), now, obstacle_of(state, rollout))
+    obstacle = obstacle_of(state, rollout)
+    conditions = advance_conditions(spec, record, evidence.findings(), now, obstacle)
     summary = summary_view(rollout, evidence).model_dump()
-    signals = [_guardrail_view(one, evidence) for one in spec.guardrails]
+    signals = [_guardrail_view(guardrail, evidence) for guardrail in spec.guardrails]
     instrument, diagnostics = _instrument_view(evidence), _diagnostics_view(evidence)
     fingerprints = dict(evidence.fingerprints)
     return lambda: RolloutView(
@@ -74,9 +78,12 @@ def rollout_view(
         signals=[view() for view in signals],
         gates=[
             AdvanceConditionView(
-                name=one.name, is_met=one.is_met, found=one.found, wanted=one.wanted
+                name=condition.name,
+                is_met=condition.is_met,
+                found=condition.found,
+                wanted=condition.wanted,
             )
-            for one in found
+            for condition in conditions
         ],
         next_stage=_next_stage(rollout),
         instrument=instrument(),
@@ -94,7 +101,7 @@ def rollback_view(
     observed_at: float | None,
     times: RollbackTimes | None,
 ) -> RollbackView:
-    """How fast a rollback was."""
+    """Makes the view of the times of a rollback."""
     to_durable = to_acknowledged = None
     if times is not None and observed_at is not None:
         to_durable = _milliseconds(times.durable_at - observed_at)
@@ -125,10 +132,10 @@ def _next_stage(rollout: Rollout) -> str | None:
 def _guardrail_view(guardrail: Guardrail, evidence: RunEvidence) -> Callable[[], SignalView]:
     monitor = evidence.monitors.get(guardrail.signal)
     if monitor is not None:
-        return _course_view(monitor)
-    # The only course that is not open from the start is the one that is being calibrated.
+        return _monitor_view(monitor)
+    # A guardrail has no monitor only while its tolerance is being calibrated.
     calibration = evidence.calibration
-    reading = f"{calibration.count} of {calibration.wanted} pairs" if calibration else None
+    progress = f"{calibration.count} of {calibration.wanted} pairs" if calibration else None
     view = SignalView(
         signal=guardrail.signal.value,
         action=guardrail.action,
@@ -138,14 +145,14 @@ def _guardrail_view(guardrail: Guardrail, evidence: RunEvidence) -> Callable[[],
         proof_boundary=1.0 / evidence.spec.promotion_alpha,
         is_tripped=False,
         culprits=[],
-        calibrating=reading,
+        calibrating=progress,
         aggregate=None,
         slices=[],
     )
     return lambda: view
 
 
-def _course_view(monitor: GuardrailMonitor) -> Callable[[], SignalView]:
+def _monitor_view(monitor: GuardrailMonitor) -> Callable[[], SignalView]:
     tripped = monitor.tripped
     culprits = [*monitor.quarantined, *(tripped.culprits if tripped else ())]
     evidence, boundary = monitor.evidence, monitor.boundary
@@ -183,7 +190,7 @@ def _stream_view(name: str | None, stream: Stream) -> StreamView:
 
 def _instrument_view(evidence: RunEvidence) -> Callable[[], InstrumentView]:
     last = max(evidence.self_tests.values(), key=lambda test: test.at, default=None)
-    broken, monitors = evidence.broken, [_course_view(monitor) for monitor in evidence.aa.values()]
+    broken, monitors = evidence.broken, [_monitor_view(monitor) for monitor in evidence.aa.values()]
     return lambda: InstrumentView(
         is_ok=broken is None,
         detail=broken,

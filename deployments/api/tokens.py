@@ -1,4 +1,4 @@
-"""What the control process takes from its environment: secrets only; all else is in the file."""
+"""Tokens of the control process, from its environment; all other settings are in the file."""
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -6,14 +6,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from penumbra.deployments.api.access import Access, Role
 
 TOKEN_CHARS = 16
-"""Least length of a token."""
+"""Least length of a token, characters."""
 
 
 class ControlSettings(BaseSettings):
-    """The tokens, from the variables PENUMBRA_ADMIN_TOKEN, PENUMBRA_GATEWAY_TOKEN and so on.
+    """Tokens from the variables PENUMBRA_ADMIN_TOKEN, PENUMBRA_GATEWAY_TOKEN and so on.
 
     Raises:
-        ValueError: A needed one is missing, or one is too short.
+        ValueError: A required token is missing, or a token is too short.
     """
 
     model_config = SettingsConfigDict(env_prefix="PENUMBRA_", frozen=True, extra="ignore")
@@ -25,7 +25,7 @@ class ControlSettings(BaseSettings):
     alert_token: SecretStr | None = Field(default=None, min_length=TOKEN_CHARS)
 
     def access(self) -> Access:
-        """The roles that the tokens stand for."""
+        """Builds the access control of these tokens."""
         tokens = {
             Role.ADMIN: self.admin_token,
             Role.OPERATOR: self.operator_token,

@@ -12,7 +12,7 @@ ACCESS = Access({Role.VIEWER: "v-token", Role.ADMIN: "a-token"}, "g-token")
     "authorization",
     [None, "", "Bearer", "Bearer ", "Bearer x", "Basic a-token", "a-token", "Bearer g-token"],
 )
-def test_an_unknown_token_is_nobody(authorization: str | None) -> None:
+def test_an_unknown_token_is_refused(authorization: str | None) -> None:
     with pytest.raises(Unauthorized):
         ACCESS.identify(authorization, None, Role.VIEWER)
 

@@ -34,7 +34,7 @@ class Api:
     def __init__(self, plane: Plane) -> None:
         self.plane = plane
         app = build_api(plane.controller, plane.publisher, Access(TOKENS, "gateway-token"))
-        # As a server would: an error that is not handled is an answer, not an exception here.
+        # An unhandled error is an answer, as it is with a server, not an exception here.
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://control")
 
@@ -277,7 +277,7 @@ async def test_metrics_count_changes_and_gateways(api: Api) -> None:
     assert "penumbra_control_store_failures_total 1.0" in lines
 
 
-async def test_metrics_come_as_openmetrics_for_whoever_accepts_it(api: Api) -> None:
+async def test_metrics_come_as_openmetrics_if_the_client_accepts_it(api: Api) -> None:
     accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
     answer = await api.client.get("/metrics", headers={"accept": accept})
     assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")

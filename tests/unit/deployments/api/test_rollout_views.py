@@ -1,4 +1,4 @@
-"""What is shown of a rollout: as it was when it was asked for, however long the figures take."""
+"""Views of a rollout show the moment of the request, however long the figures take."""
 
 from pathlib import Path
 
