@@ -1,1 +1,1 @@
-"""`penumbra.yaml` and rollout files: their models, how they are read, and how errors are worded."""
+"""Configuration files: the models of `penumbra.yaml`, the readers, and the words of errors."""

@@ -1,4 +1,4 @@
-"""Where variants answer: external ones by the configuration, hosted ones by who hosts them."""
+"""Addresses of variants: the configuration names external ones, an endpoints file hosted ones."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ _ADAPTER: TypeAdapter[Endpoints] = TypeAdapter(Endpoints)
 
 
 def read_endpoints(path: Path | None) -> Endpoints:
-    """Read an endpoints file; without one there are none.
+    """Reads an endpoints file; without one the result is empty.
 
     Raises:
         ConfigInvalid: It cannot be read.
@@ -33,10 +33,15 @@ def read_endpoints(path: Path | None) -> Endpoints:
 
 
 def configuration(spec: PenumbraSpec, endpoints: Endpoints, file: str) -> ConfigPayload:
-    """The models of a configuration, with the address of every variant.
+    """Makes the models of a configuration, with the address of every variant.
+
+    Args:
+        spec: The configuration.
+        endpoints: Addresses of the hosted variants.
+        file: The file that should name these addresses, for the error.
 
     Raises:
-        ConfigInvalid: A hosted variant has none; `file` is who should have told it.
+        ConfigInvalid: A hosted variant has no address.
     """
     missing: list[str] = []
 

@@ -1,6 +1,6 @@
-"""What a field wants, in words, read from the model's own JSON schema; so it cannot be out of date.
+"""Words for validation errors: `problems` turns a pydantic error into `path: found X, wanted Y`.
 
-`problems(error, model)` turns a pydantic error into texts `path: found X, wanted Y`. Pure.
+The wanted value is read from the model's own JSON schema, so it cannot be out of date. Pure.
 """
 
 import json
@@ -17,13 +17,15 @@ _TYPES = {"string": "text", "array": "a list", "object": "a mapping", "boolean":
 
 
 def problems(error: ValidationError, model: type[BaseModel]) -> tuple[str, ...]:
-    """One text for each thing that is wrong."""
+    """Describes each problem in one text."""
     root = model.model_json_schema()
-    return tuple(_problem(dict(detail), root) for detail in error.errors(include_url=False))
+    return tuple(
+        _describe_problem(dict(detail), root) for detail in error.errors(include_url=False)
+    )
 
 
 def path_text(location: Location) -> str:
-    """`models.demo.slices[0].name`."""
+    """Writes a location as a path: `models.demo.slices[0].name`."""
     text = ""
     for step in location:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
@@ -31,14 +33,14 @@ def path_text(location: Location) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as it would be written, shortened."""
+    """Writes a value as JSON, shortened."""
     if value is None:
         return "null"
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= _FOUND_CHARS else f"{text[:_FOUND_CHARS]}…"
 
 
-def _problem(detail: dict[str, Any], root: Schema) -> str:
+def _describe_problem(detail: dict[str, Any], root: Schema) -> str:
     location = detail["loc"]
     path = path_text(location)
     if detail["type"] == "value_error":
@@ -51,8 +53,8 @@ def _problem(detail: dict[str, Any], root: Schema) -> str:
 
 
 def describe(schema: Schema, root: Schema) -> str:
-    """What a schema accepts, in words."""
-    schema = _resolved(schema, root)
+    """Describes the values that a schema accepts."""
+    schema = _resolve(schema, root)
     if "wanted" in schema:
         return str(schema["wanted"])
     choices = schema.get("anyOf")
@@ -84,7 +86,7 @@ def _with_bounds(text: str, schema: Schema) -> str:
 
 
 def _schema_at(root: Schema, location: Location) -> Schema:
-    schema = _resolved(root, root)
+    schema = _resolve(root, root)
     for step in location:
         schema = _step(schema, step, root)
     return schema
@@ -92,18 +94,18 @@ def _schema_at(root: Schema, location: Location) -> Schema:
 
 def _step(schema: Schema, step: int | str, root: Schema) -> Schema:
     for choice in [schema, *schema.get("anyOf", ())]:
-        resolved = _resolved(choice, root)
+        resolved = _resolve(choice, root)
         inner = (
             resolved.get("items")
             if isinstance(step, int)
             else resolved.get("properties", {}).get(step, resolved.get("additionalProperties"))
         )
         if isinstance(inner, Mapping):
-            return _resolved(inner, root)
+            return _resolve(inner, root)
     return {}
 
 
-def _resolved(schema: Schema, root: Schema) -> Schema:
+def _resolve(schema: Schema, root: Schema) -> Schema:
     while "$ref" in schema:
         name = str(schema["$ref"]).rpartition("/")[2]
         schema = root["$defs"][name]

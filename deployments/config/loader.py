@@ -1,7 +1,7 @@
-"""From `penumbra.yaml` to a `PenumbraSpec`, and from there to a routing table.
+"""Loader of `penumbra.yaml`: reads a `PenumbraSpec`, and builds a routing table from it.
 
-Every error names the file, the path in it, the value found and the value wanted; all of them at
-once, not the first. Relative paths are relative to the file's folder.
+An error lists all problems at once; each names the file, the path in it, the value found and the
+value wanted. Relative paths are relative to the file's folder.
 """
 
 import json
@@ -21,18 +21,18 @@ from penumbra.router.flags.validate import flag_problems
 from penumbra.router.settings import GatewaySettings
 
 BaseUrlOf = Callable[[str, str], str]
-"""(model, variant) -> base URL where the variant answers."""
+"""(model, variant) -> base URL of the variant."""
 
 _SQLITE = "sqlite:///"
 _RESERVED = frozenset({"kill", "unkill", "pin", "unpin", "split"})
-"""Last parts of admin paths, so no last part of a model's name."""
+"""Last parts of admin paths; a model's name cannot end in one of them."""
 
 
 def load(path: Path | str) -> PenumbraSpec:
-    """Read a configuration file.
+    """Reads a configuration file.
 
     Raises:
-        ConfigInvalid: It cannot be read, or not used; says everything that is wrong.
+        ConfigInvalid: The file cannot be read or used; lists every problem.
     """
     file = str(path)
     data = read_mapping(Path(path), "a mapping with `models`")
@@ -44,19 +44,19 @@ def load(path: Path | str) -> PenumbraSpec:
     found = tuple(_problems(spec))
     if found:
         raise ConfigInvalid(file, found)
-    return _anchored(spec, Path(path).resolve().parent)
+    return _anchor(spec, Path(path).resolve().parent)
 
 
 def build_snapshot(
     spec: PenumbraSpec, flags: Mapping[str, Flag], epoch: int, base_url_of: BaseUrlOf
 ) -> Snapshot:
-    """The routing table of a configuration.
+    """Builds the routing table of a configuration.
 
     Args:
         spec: The configuration.
-        flags: Model -> flag in force; a model without one has the configuration's.
-        epoch: Its version.
-        base_url_of: Where variants that are hosted here answer; not asked for external ones.
+        flags: Model -> flag in force; a model without one gets the flag of the configuration.
+        epoch: Version of the table.
+        base_url_of: Returns the address of a hosted variant; not called for external ones.
     """
     models = {
         name: build_model(name, model, flags.get(name, model.flag), base_url_of)
@@ -66,7 +66,7 @@ def build_snapshot(
 
 
 def build_model(name: str, model: ModelSpec, flag: Flag, base_url_of: BaseUrlOf) -> ModelSnapshot:
-    """One model of a routing table."""
+    """Builds one model of a routing table."""
     variants = {
         variant_name: Variant(
             url=variant.url or base_url_of(name, variant_name), api_key_env=variant.api_key_env
@@ -102,7 +102,7 @@ def _model_problems(name: str, model: ModelSpec) -> Iterator[str]:
         yield problem("baseline", model.baseline, one_of(model.variants))
         return
     yield from slice_problems(model.slices)
-    # Where the variants answer does not matter to the flag; any URL will do.
+    # The check of the flag does not use the addresses: any URL will do.
     snapshot = build_model(name, model, model.flag, lambda _model, _variant: "http://localhost")
     yield from (f"flag.{text}" for text in flag_problems(snapshot, model.flag))
 
@@ -114,13 +114,13 @@ def _key_problems(spec: PenumbraSpec) -> Iterator[str]:
             yield problem(f"keys[{index}].sha256", digest, "a key that is not listed above")
 
 
-def _anchored(spec: PenumbraSpec, folder: Path) -> PenumbraSpec:
+def _anchor(spec: PenumbraSpec, folder: Path) -> PenumbraSpec:
     models = {
         name: model.model_copy(
             update={
                 "variants": {
                     variant_name: variant.model_copy(
-                        update={"engine": _anchored_engine(variant.engine, folder)}
+                        update={"engine": _anchor_engine(variant.engine, folder)}
                     )
                     for variant_name, variant in model.variants.items()
                 }
@@ -140,7 +140,7 @@ def _anchored(spec: PenumbraSpec, folder: Path) -> PenumbraSpec:
     )
 
 
-def _anchored_engine(engine: EngineSpec | None, folder: Path) -> EngineSpec | None:
+def _anchor_engine(engine: EngineSpec | None, folder: Path) -> EngineSpec | None:
     if engine is None or engine.source.startswith(HUB):
         return engine
     return engine.model_copy(update={"source": str((folder / engine.source).resolve())})

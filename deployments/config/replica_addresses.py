@@ -1,7 +1,7 @@
-"""Where the replicas of hosted variants answer, as the supervisor writes it beside the endpoints.
+"""Addresses of the replicas of hosted variants, in a file that the supervisor writes.
 
-Read at each discovery, for replicas come and go; written whole, in one step. What cannot be read is
-as if nothing were known: then discovery names the variant's route.
+The file is read at each discovery, because replicas come and go, and is replaced in one step. A
+file that cannot be read counts as empty: discovery then names the variant's route.
 """
 
 import logging
@@ -13,24 +13,24 @@ log = logging.getLogger(__name__)
 
 
 class EngineAddresses(BaseModel):
-    """The replicas of one variant that run now."""
+    """Addresses of the running replicas of one variant."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: str = Field(pattern=r"^/")
-    """Of the metrics, on every replica's own port."""
+    """Path of the metrics on every replica's own port."""
     replicas: dict[str, str]
-    """Number of the replica -> `HOST:PORT`. A number is given again once its replica is gone."""
+    """Number of the replica -> `HOST:PORT`. The number of a replica that is gone is used again."""
 
 
 Engines = dict[str, dict[str, EngineAddresses]]
-"""Model -> variant -> its replicas; variants of which none is known are left out."""
+"""Model -> variant -> its replicas; variants without a known replica are left out."""
 
 _ADAPTER: TypeAdapter[Engines] = TypeAdapter(Engines)
 
 
 def read_engines(path: Path | None) -> Engines:
-    """The file's content; nothing if there is no file yet, or none that can be understood."""
+    """Reads the file; empty if it does not exist yet or cannot be understood."""
     if path is None:
         return {}
     try:
@@ -43,7 +43,7 @@ def read_engines(path: Path | None) -> Engines:
 
 
 def write_engines(path: Path, engines: Engines) -> None:
-    """Replace the file in one step."""
+    """Replaces the file in one step."""
     new = path.with_suffix(".new")
     new.write_bytes(_ADAPTER.dump_json(engines, indent=2) + b"\n")
     new.replace(path)

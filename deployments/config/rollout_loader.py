@@ -1,4 +1,4 @@
-"""Reads a rollout from a YAML file."""
+"""Loader of rollout files."""
 
 import json
 from pathlib import Path
@@ -12,10 +12,10 @@ from penumbra.deployments.rollouts.spec import RolloutSpec
 
 
 def load_rollout(path: Path) -> RolloutSpec:
-    """Read a rollout file.
+    """Reads a rollout file.
 
     Raises:
-        ConfigInvalid: It cannot be read, or not used; says everything that is wrong.
+        ConfigInvalid: The file cannot be read or used; lists every problem.
     """
     data = read_mapping(path, "a mapping with `model` and `candidate`")
     try:

@@ -1,7 +1,7 @@
-"""What an installation is told in `penumbra.yaml`: models, variants, slices, flags, processes.
+"""Specification of an installation, `penumbra.yaml`: models, variants, slices, flags, processes.
 
-Frozen and strict; `penumbra.deployments.config.loader.load` reads it and checks what spans several
-fields.
+All models are frozen and strict. `penumbra.deployments.config.loader.load` reads the file, and
+checks the conditions that span several fields.
 
 Reading order: PenumbraSpec, ModelSpec, VariantSpec, EngineSpec.
 """
@@ -24,10 +24,10 @@ from penumbra.router.shadow.settings import (
 )
 
 MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.:-]*(/[A-Za-z0-9_.:-]+)*$"
-"""What a model may be called: also `organisation/name`."""
+"""Pattern of a model's name; `organisation/name` matches too."""
 
 HUB = "hf://"
-"""Marks a source that the engine fetches from a model hub, instead of a folder."""
+"""Prefix of a source that the engine fetches from a model hub, instead of a folder."""
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -65,25 +65,25 @@ class EngineSpec(BaseModel):
     source: str = Field(min_length=1)
     """Folder of the weights, relative to the file; or `hf://organisation/name`."""
     scheme: str = Field(default="unquantized", pattern=NAME)
-    """How the weights are stored: bf16, w8a8-int8, w4a16-int4, ..."""
+    """Storage format of the weights: bf16, w8a8-int8, w4a16-int4, ..."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     replicas: int | None = Field(default=None, ge=1)
-    """A fixed number; 1 if neither this nor `autoscaling` is given."""
+    """Fixed number of replicas; 1 if neither this nor `autoscaling` is given."""
     autoscaling: Autoscaling | None = None
     cpus: float = Field(default=1.0, ge=0)
-    """CPUs that Ray reserves for one replica."""
+    """Number of CPUs that Ray reserves for one replica."""
     gpus: float = Field(default=0.0, ge=0)
-    """GPUs of one replica."""
+    """Number of GPUs of one replica."""
     placement: Placement | None = None
     """Replaces the one bundle made of `cpus` and `gpus`."""
     threads: str | None = None
     """Cores that the CPU backend binds its threads to: `0`, `0-3`, `0,2`; null leaves it free."""
     engine_args: dict[str, JsonValue] = {}
-    """Passed to vLLM as they are."""
+    """Engine arguments, passed to vLLM as they are."""
     env: dict[str, str] = {}
-    """Environment of the replica."""
+    """Environment variables of the replica."""
     startup_seconds: float = Field(default=900.0, gt=0)
-    """How long a replica may take from start to ready."""
+    """Longest time from a replica's start to ready."""
 
     @model_validator(mode="after")
     def _one_kind_of_scaling(self) -> Self:
@@ -98,7 +98,7 @@ class EngineSpec(BaseModel):
 
     @property
     def model_source(self) -> str:
-        """What vLLM is given: a folder, or the name on the hub."""
+        """Model argument of vLLM: a folder, or the name on the hub."""
         return self.source.removeprefix(HUB)
 
     @property
@@ -145,12 +145,12 @@ class ModelSpec(BaseModel):
     model_config = _STRICT
 
     baseline: str
-    """The variant at full precision: every fallback goes there."""
+    """The variant at full precision; every fallback goes to it."""
     variants: dict[str, VariantSpec] = Field(min_length=1)
-    """In an order that matters: shares of a split lie in it (docs/flags.md); append new ones."""
+    """Variants by name. A split depends on their order (docs/flags.md): append new ones."""
     slices: tuple[SliceRule, ...] = Field(default=(), max_length=20)
     flag: Flag = Flag()
-    """The flag to begin with; once the store holds one, the store's wins."""
+    """The flag to begin with; a flag in the store takes precedence."""
 
 
 class GatewaySpec(BaseModel):
@@ -160,7 +160,7 @@ class GatewaySpec(BaseModel):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=1, le=65535)
-    """Shared by all of them."""
+    """Port that all gateway processes share."""
     processes: int = Field(default=1, ge=1, le=64)
     internal_port: int = Field(default=8100, ge=1, le=65535)
     """Port of the first process's metrics and health, at `metrics.host`; the others count up."""
@@ -176,20 +176,20 @@ class ControlSpec(BaseModel):
     store: str | None = None
     """SQLAlchemy URL; null is the SQLite file `penumbra.db` in the state folder."""
     acknowledge_seconds: float = Field(default=1.0, gt=0, le=30)
-    """For how long a change waits for the gateways to put it into force before it is answered."""
+    """Longest time that a change waits for the gateways' acknowledgement before it is answered."""
     lease_seconds: float = Field(default=10.0, ge=1, le=300)
-    """For how long candidates go on getting live traffic without a sign of life of their guard."""
+    """Time for which candidates keep live traffic without a sign of life of their guard."""
     feedback_days: int = Field(default=30, ge=1, le=3650)
-    """For how long users' judgements are kept."""
+    """Number of days for which users' judgements are kept."""
 
 
 class ShadowSpec(BaseModel):
-    """The comparator of this machine: what it may hold, and what it may cost the engines."""
+    """The comparator of this machine: limits of its memory and of its cost to the engines."""
 
     model_config = _STRICT
 
     enabled: bool = True
-    """Without one nothing is mirrored, and no candidate under a rollout gets live traffic."""
+    """Without a comparator nothing is mirrored, and no candidate in a rollout gets live traffic."""
     internal_port: int = Field(default=8095, ge=1, le=65535)
     """Port of its metrics and health, at `metrics.host`."""
     limits: QueueLimits = QueueLimits()
@@ -201,16 +201,16 @@ class ShadowSpec(BaseModel):
 
 
 class MetricsSpec(BaseModel):
-    """Where Prometheus finds the internal ports of this machine's gateways and comparator."""
+    """Address at which Prometheus reaches the metrics of this machine's gateways and comparator."""
 
     model_config = _STRICT
 
     host: str = Field(default="127.0.0.1", min_length=1)
-    """Address that they are bound to. They ask for no key: nothing but Prometheus should reach
+    """Address that the internal ports are bound to. They need no key: only Prometheus should reach
     them."""
     announce: str | None = Field(default=None, min_length=1)
-    """Host that discovery names; by default `host`, and if that is every address, the one from
-    which a process connects to the control process."""
+    """Host that discovery names. The default is `host`; if that is every address, it is the address
+    from which a process connects to the control process."""
 
 
 class RaySpec(BaseModel):
@@ -219,13 +219,13 @@ class RaySpec(BaseModel):
     model_config = _STRICT
 
     address: str | None = None
-    """An existing cluster; null starts a local one."""
+    """Address of an existing cluster; null starts a local one."""
     port: int = Field(default=8000, ge=1, le=65535)
-    """Of the HAProxy that carries the bytes to the replicas."""
+    """Port of the HAProxy that carries the bytes to the replicas."""
 
 
 class PenumbraSpec(BaseModel):
-    """The whole file."""
+    """Content of `penumbra.yaml`."""
 
     model_config = _STRICT
 
@@ -241,7 +241,7 @@ class PenumbraSpec(BaseModel):
 
     @property
     def needs_ray(self) -> bool:
-        """Whether any variant is hosted here."""
+        """Whether this installation hosts a variant."""
         return any(
             variant.engine is not None
             for model in self.models.values()

@@ -25,7 +25,7 @@ class _StrictLoader(yaml.SafeLoader):
     """SafeLoader without timestamps, whose mappings are JSON objects."""
 
 
-def _mapping(loader: _StrictLoader, node: yaml.MappingNode, *, deep: bool = False) -> Any:
+def _construct_mapping(loader: _StrictLoader, node: yaml.MappingNode, *, deep: bool = False) -> Any:
     del deep
     _refuse_repeated_keys(node)
     # After the check: a key that is written out may override one that `<<` merges in.
@@ -58,7 +58,7 @@ def _text_key(loader: _StrictLoader, node: yaml.Node) -> str:
     return key
 
 
-_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
 _StrictLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()

@@ -1,4 +1,4 @@
-"""Reads a YAML file that holds one mapping; every error names the file and the place in it."""
+"""Reader of YAML files with one mapping; every error names the file and the place in it."""
 
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,14 @@ from penumbra.deployments.errors import ConfigInvalid
 
 
 def read_mapping(path: Path, expected: str) -> dict[str, Any]:
-    """The mapping in a file.
+    """Reads the mapping in a file.
 
     Args:
         path: The file.
-        expected: What it should hold, for the error: ``a mapping with `models` ``.
+        expected: Description of its content, for the error: ``a mapping with `models` ``.
 
     Raises:
-        ConfigInvalid: It cannot be read, or is no YAML mapping.
+        ConfigInvalid: The file cannot be read, or does not hold a YAML mapping.
     """
     file = str(path)
     try:

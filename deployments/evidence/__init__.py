@@ -1,1 +1,1 @@
-"""Judges a run: folds reports into guardrail monitors and decides what they call for. Pure."""
+"""Judgement of a run: folds reports into guardrail monitors, and drafts decisions. Pure."""

@@ -1,1 +1,1 @@
-"""The metrics of the control process, and where the other processes have theirs."""
+"""Metrics of the control process, and discovery of the other processes' metrics."""

@@ -1,4 +1,4 @@
-"""The table of the firings that were dealt with, so that no restart makes one act twice."""
+"""Table of handled alert firings, so that no firing acts twice after a restart."""
 
 from datetime import datetime, timedelta
 
@@ -7,8 +7,8 @@ import sqlalchemy as sa
 from penumbra.deployments.actors import ALERTMANAGER
 from penumbra.deployments.history.alerts import Alert
 
-KEPT = timedelta(days=90)
-"""Nobody re-sends an alert for so long without its being resolved in between."""
+RETENTION = timedelta(days=90)
+"""Time for which a firing is remembered; no unresolved alert is sent again for so long."""
 
 _metadata = sa.MetaData()
 _ALERTS = sa.Table(
@@ -24,7 +24,7 @@ _EVENTS = sa.table("events", sa.column("actor", sa.String), sa.column("reason", 
 
 
 def is_dealt_with(connection: sa.Connection, alert: Alert) -> bool:
-    """Whether this firing led to a change before, or found everything done."""
+    """Returns whether this firing led to a change before, or found everything done."""
     fingerprint, start = alert.firing
     row = sa.select(_ALERTS.c.at).where(
         _ALERTS.c.fingerprint == fingerprint, _ALERTS.c.starts_at == start
@@ -39,13 +39,13 @@ def is_dealt_with(connection: sa.Connection, alert: Alert) -> bool:
 
 
 def deal_with(connection: sa.Connection, alert: Alert, key: tuple[str, str], at: datetime) -> None:
-    """Remember a firing, and forget those of long ago.
+    """Remembers a firing, and deletes those older than `RETENTION`.
 
     Args:
-        connection: In a transaction.
+        connection: A connection in a transaction.
         alert: The firing, which is not remembered yet.
         key: (model, candidate).
-        at: Now, with a timezone.
+        at: Current time, with a timezone.
     """
     fingerprint, start = alert.firing
     row = {
@@ -56,4 +56,4 @@ def deal_with(connection: sa.Connection, alert: Alert, key: tuple[str, str], at:
         "candidate": key[1],
     }
     connection.execute(sa.insert(_ALERTS), row)
-    connection.execute(sa.delete(_ALERTS).where(_ALERTS.c.at < (at - KEPT).isoformat()))
+    connection.execute(sa.delete(_ALERTS).where(_ALERTS.c.at < (at - RETENTION).isoformat()))

@@ -1,6 +1,6 @@
-"""The tables beside the events: reports, judgements, the times of rollbacks.
+"""Tables of reports, user judgements and times of rollbacks.
 
-Functions of an open connection, so that what belongs together is written in one transaction.
+The functions take an open connection, so that several writes can share one transaction.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -64,7 +64,7 @@ _PAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class CommitExtras:
-    """What is stored in one transaction with events, or with none."""
+    """Reports and judgements to store in one transaction, with events or without."""
 
     reports: Sequence[Report] = ()
     judgements: Sequence[UserFeedback] = ()
@@ -72,26 +72,26 @@ class CommitExtras:
 
 @dataclass(frozen=True, slots=True)
 class RollbackTimes:
-    """How fast one rollback was; Unix seconds."""
+    """Times of one rollback, Unix seconds."""
 
     epoch: int
     model: str
     candidate: str
     observed_at: float | None
-    """The deciding observation; None if a person decided."""
+    """Time of the deciding observation; None if a person decided."""
     durable_at: float
     acknowledged_at: float | None
-    """By the last gateway; None unless every one that was connected did."""
+    """Time of the last acknowledgement; None unless every connected gateway acknowledged."""
     gateways: int
 
 
-def insert(connection: sa.Connection, beside: CommitExtras, at: datetime) -> None:
-    """Store reports and judgements.
+def insert(connection: sa.Connection, extras: CommitExtras, at: datetime) -> None:
+    """Stores reports and judgements.
 
     Raises:
-        IntegrityError: One of them is stored already.
+        IntegrityError: A report or judgement is stored already.
     """
-    for report in beside.reports:
+    for report in extras.reports:
         row = {
             "source": report.source,
             "incarnation": report.process_start_id,
@@ -101,23 +101,25 @@ def insert(connection: sa.Connection, beside: CommitExtras, at: datetime) -> Non
         }
         result = connection.execute(sa.insert(_REPORTS), row)
         number = result.inserted_primary_key[0] if result.inserted_primary_key else None
-        runs = dict.fromkeys(one.run.id for one in report.runs)
+        runs = dict.fromkeys(run_report.run.id for run_report in report.runs)
         if runs:
             rows = [{"run": run, "report": number} for run in runs]
             connection.execute(sa.insert(_RUNS), rows)
-    if beside.judgements:
-        connection.execute(sa.insert(_FEEDBACK), [_feedback(one, at) for one in beside.judgements])
+    if extras.judgements:
+        connection.execute(
+            sa.insert(_FEEDBACK), [_feedback_row(judgement, at) for judgement in extras.judgements]
+        )
 
 
 def reports(
     connection: sa.Connection, runs: Sequence[str], until: tuple[str, str, int] | None = None
 ) -> Iterator[Report]:
-    """The reports of some runs, in the order in which they were stored.
+    """Reads the reports of some runs, in the order in which they were stored.
 
     Args:
-        connection: Open.
-        runs: Ids.
-        until: (source, incarnation, seq) of the last one wanted.
+        connection: An open connection.
+        runs: Ids of the runs.
+        until: (source, process start id, sequence number) of the last report to read.
     """
     query = (
         sa.select(_REPORTS.c.payload)
@@ -134,7 +136,7 @@ def reports(
 
 
 def known(connection: sa.Connection, wanted: Iterable[Report]) -> set[tuple[str, str, int]]:
-    """Those of some reports that are stored, by (source, incarnation, seq)."""
+    """Returns which of some reports are stored, as (source, process start id, sequence number)."""
     found = set()
     for report in wanted:
         name = (report.source, report.process_start_id, report.seq)
@@ -149,7 +151,7 @@ def known(connection: sa.Connection, wanted: Iterable[Report]) -> set[tuple[str,
 
 
 def judgement(connection: sa.Connection, tenant: str, request_id: str) -> UserFeedback | None:
-    """The judgement of a request, if there is one."""
+    """Reads the judgement of a request; None if there is none."""
     query = sa.select(_FEEDBACK.c.judgement).where(
         _FEEDBACK.c.tenant == tenant, _FEEDBACK.c.request_id == request_id
     )
@@ -158,40 +160,40 @@ def judgement(connection: sa.Connection, tenant: str, request_id: str) -> UserFe
 
 
 def insert_times(connection: sa.Connection, times: RollbackTimes) -> None:
-    """Store how fast a rollback was."""
+    """Stores the times of a rollback."""
     connection.execute(sa.insert(_ROLLBACKS), asdict(times))
 
 
 def times_of(connection: sa.Connection, epoch: int) -> RollbackTimes | None:
-    """How fast a rollback was; None if the process ended before that was known."""
+    """Reads the times of a rollback; None if the process ended before they were known."""
     row = connection.execute(sa.select(_ROLLBACKS).where(_ROLLBACKS.c.epoch == epoch)).mappings()
     found = row.first()
     return None if found is None else RollbackTimes(**found)
 
 
 def all_times(connection: sa.Connection) -> list[RollbackTimes]:
-    """How fast all rollbacks were, oldest first."""
+    """Reads the times of all rollbacks, oldest first."""
     rows = connection.execute(sa.select(_ROLLBACKS).order_by(_ROLLBACKS.c.epoch)).mappings()
     return [RollbackTimes(**row) for row in rows]
 
 
 def prune(connection: sa.Connection, keep: Sequence[str], feedback_before: datetime) -> None:
-    """Delete the reports of all runs but `keep`, and judgements that are too old.
+    """Deletes the reports of all runs but `keep`, and judgements that are too old.
 
-    A report that is deleted and then sent again is stored again; it counts for no run that is kept.
+    A report that is deleted and then sent again is stored again; it counts for no run in `keep`.
     """
     connection.execute(sa.delete(_RUNS).where(_RUNS.c.run.not_in(keep)))
     connection.execute(sa.delete(_REPORTS).where(_REPORTS.c.id.not_in(sa.select(_RUNS.c.report))))
     connection.execute(sa.delete(_FEEDBACK).where(_FEEDBACK.c.at < feedback_before.isoformat()))
 
 
-def _feedback(one: UserFeedback, at: datetime) -> dict[str, Any]:
+def _feedback_row(judgement: UserFeedback, at: datetime) -> dict[str, Any]:
     return {
-        "tenant": one.tenant,
-        "request_id": one.request_id,
+        "tenant": judgement.tenant,
+        "request_id": judgement.request_id,
         "at": at.isoformat(),
-        "model": one.model,
-        "variant": one.variant,
-        "slice": one.slice,
-        "judgement": _encode(one).decode(),
+        "model": judgement.model,
+        "variant": judgement.variant,
+        "slice": judgement.slice,
+        "judgement": _encode(judgement).decode(),
     }

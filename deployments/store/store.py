@@ -1,7 +1,7 @@
-"""The durable log of events: append-only, one writer at a time, on any SQLAlchemy database.
+"""Store: the durable log of events, append-only, one writer at a time, on any SQLAlchemy database.
 
-SQLite is set to survive a power cut (write-ahead log, synchronous=FULL). What `append` returned is
-on disk. Everything here blocks; the controller calls it from a thread of its own.
+SQLite is set to survive a power cut (write-ahead log, synchronous=FULL). The events that `append`
+returned are on disk. All calls block; the controller makes them in a thread of its own.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -49,13 +49,13 @@ class Store:
         url: SQLAlchemy URL.
 
     Raises:
-        StoreUnavailable: It cannot be opened or brought up to date.
+        StoreUnavailable: The store cannot be opened or brought up to date.
     """
 
     def __init__(self, url: str) -> None:
-        with _translated("opened"):
-            # A connection that broke while nobody looked is replaced, not met with an error. What
-            # was to be stored is in no error's text: users' metadata would be in the log.
+        with _translate_errors("opened"):
+            # pool_pre_ping replaces a connection that broke between two uses. hide_parameters keeps
+            # the values out of error texts: users' metadata would get into the log.
             self._engine = sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
             if self._engine.dialect.name == "sqlite":
                 _make_folder(self._engine.url)
@@ -68,7 +68,7 @@ class Store:
     def events(
         self, after: int = 0, until: int | None = None, model: str | None = None
     ) -> list[Event]:
-        """The events with after < epoch <= until, oldest first.
+        """Reads the events with after < epoch <= until, oldest first.
 
         Raises:
             StoreUnavailable: The store cannot be read.
@@ -76,7 +76,7 @@ class Store:
         return self._select(_between(after, until, model).order_by(_EVENTS.c.epoch))
 
     def page(self, after: int, limit: int, model: str | None = None) -> list[Event]:
-        """At most `limit` events with epoch > after, oldest first.
+        """Reads at most `limit` events with epoch > after, oldest first.
 
         Raises:
             StoreUnavailable: The store cannot be read.
@@ -85,7 +85,7 @@ class Store:
         return self._select(query.limit(limit))
 
     def latest(self, limit: int, model: str | None = None) -> list[Event]:
-        """The last `limit` events, oldest first.
+        """Reads the last `limit` events, oldest first.
 
         Raises:
             StoreUnavailable: The store cannot be read.
@@ -94,14 +94,14 @@ class Store:
         return self._select(query)[::-1]
 
     def backwards(self, model: str, kind: Kind) -> Iterator[Event]:
-        """The events of one kind of a model, newest first; read as they are asked for.
+        """Yields the events of one kind of a model, newest first, reading them page by page.
 
         Raises:
             StoreUnavailable: The store cannot be read.
         """
         query = _between(0, None, model).where(_EVENTS.c.kind == kind.value)
         query = query.order_by(_EVENTS.c.epoch.desc()).execution_options(yield_per=_PAGE)
-        with _translated("read"), self._engine.connect() as connection:
+        with _translate_errors("read"), self._engine.connect() as connection:
             for row in connection.execute(query).mappings():
                 yield _event(row)
 
@@ -110,30 +110,30 @@ class Store:
         drafts: Sequence[Draft],
         expected_epoch: int,
         at: datetime,
-        beside: CommitExtras = _NOTHING,
+        extras: CommitExtras = _NOTHING,
     ) -> list[Event]:
-        """Store all of `drafts` and what goes with them, or none; when this returns it is durable.
+        """Stores all of `drafts` and `extras`, or nothing; once this returns, they are durable.
 
         Args:
-            drafts: What happened, in order.
+            drafts: The events, in order.
             expected_epoch: The store's epoch as the writer knows it.
-            at: When, with a timezone.
-            beside: Reports and judgements of the same transaction.
+            at: Time of the events, with a timezone.
+            extras: Reports and judgements of the same transaction.
 
         Raises:
-            Conflict: The store is at another epoch: somebody else wrote.
-            StoreUnavailable: Nothing was stored. (If it is the answer to the commit that got lost,
-                the events may be there: read before writing again.)
+            Conflict: The store is at another epoch: another writer was first.
+            StoreUnavailable: Nothing was stored. (If the answer to the commit was lost, the events
+                may be there: read before writing again.)
         """
         events = [
             Event.of(draft, expected_epoch + number, at)
             for number, draft in enumerate(drafts, start=1)
         ]
-        with _translated("written"):
+        with _translate_errors("written"):
             try:
                 with self._engine.begin() as connection:
                     _require_epoch(connection, expected_epoch)
-                    observation_tables.insert(connection, beside, at)
+                    observation_tables.insert(connection, extras, at)
                     if events:
                         connection.execute(sa.insert(_EVENTS), [_row(event) for event in events])
             except IntegrityError as error:
@@ -141,38 +141,38 @@ class Store:
         return events
 
     def look(self, work: Callable[[sa.Connection], T]) -> T:
-        """Read something.
+        """Runs a function that reads.
 
         Raises:
             StoreUnavailable: The store cannot be read.
         """
-        with _translated("read"), self._engine.connect() as connection:
+        with _translate_errors("read"), self._engine.connect() as connection:
             return work(connection)
 
     def write(self, work: Callable[[sa.Connection], T]) -> T:
-        """Change something beside the events, in a transaction.
+        """Runs a function that writes other tables than the events, in a transaction.
 
         Raises:
             StoreUnavailable: Nothing was changed.
         """
-        with _translated("written"), self._engine.begin() as connection:
+        with _translate_errors("written"), self._engine.begin() as connection:
             return work(connection)
 
     def prove(self) -> None:
-        """Write something durably that changes nothing.
+        """Tests the store with a durable write that changes nothing.
 
         Raises:
-            StoreUnavailable: It does not take writes.
+            StoreUnavailable: The store does not take writes.
         """
-        with _translated("written"), self._engine.begin() as connection:
+        with _translate_errors("written"), self._engine.begin() as connection:
             connection.execute(sa.update(_IDENTITY).values(store=self.identity))
 
     def close(self) -> None:
-        """Close all connections."""
+        """Closes all connections."""
         self._engine.dispose()
 
     def _select(self, query: sa.Select[Any]) -> list[Event]:
-        with _translated("read"), self._engine.connect() as connection:
+        with _translate_errors("read"), self._engine.connect() as connection:
             rows = connection.execute(query).mappings().all()
             return [_event(row) for row in rows]
 
@@ -223,7 +223,7 @@ def _make_sqlite_durable(connection: Any, record: object) -> None:
 
 
 @contextmanager
-def _translated(what: str) -> Iterator[None]:
+def _translate_errors(verb: str) -> Iterator[None]:
     try:
         yield
     except (
@@ -234,7 +234,7 @@ def _translated(what: str) -> Iterator[None]:
         OSError,
         ImportError,
     ) as error:
-        # Alembic's: the schema is newer than this software. Pydantic's, msgspec's: so is a row.
-        # ImportError: the database's driver is not installed.
+        # Alembic's error: the schema is newer than this software. Pydantic's and msgspec's: a row
+        # is. ImportError: the database's driver is not installed.
         cause = getattr(error, "orig", None) or error
-        raise StoreUnavailable(f"the store cannot be {what}: {cause}") from error
+        raise StoreUnavailable(f"the store cannot be {verb}: {cause}") from error

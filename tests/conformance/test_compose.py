@@ -1,4 +1,4 @@
-"""deployments/compose mounts what exists, and its parts find each other. Docker is not run."""
+"""deployments/compose mounts existing files, and its parts find each other. Docker is not run."""
 
 import re
 from collections import Counter
@@ -21,7 +21,7 @@ each_service = pytest.mark.parametrize("name", SERVICES)
 
 
 def _mounts(name: str) -> list[tuple[str, PurePosixPath, str]]:
-    """Source, path in the container, mode. `${VAR:?why}` stays in the source."""
+    """Lists (source, path in the container, mode). `${VAR:?why}` stays in the source."""
     found = []
     for text in SERVICES[name]["volumes"]:
         parts = re.fullmatch(r"(\$\{[^}]*\}|[^:]+):([^:]+)(?::(ro|rw))?", text)
@@ -31,7 +31,7 @@ def _mounts(name: str) -> list[tuple[str, PurePosixPath, str]]:
 
 
 def _in_container(name: str, path: PurePosixPath) -> Path:
-    """The file of this repository that is at `path` in the container."""
+    """Finds the file of this repository that is at `path` in the container."""
     for source, target, _ in _mounts(name):
         if source.startswith(".") and path.is_relative_to(target):
             return (COMPOSE / source / path.relative_to(target)).resolve()
@@ -39,7 +39,7 @@ def _in_container(name: str, path: PurePosixPath) -> Path:
 
 
 def _options(name: str) -> dict[str, str]:
-    options = dict(one.removeprefix("--").split("=", 1) for one in SERVICES[name]["command"])
+    options = dict(option.removeprefix("--").split("=", 1) for option in SERVICES[name]["command"])
     assert len(options) == len(SERVICES[name]["command"])
     return options
 
@@ -76,7 +76,7 @@ def test_images_are_pinned(name: str) -> None:
 
 
 @each_service
-def test_what_is_mounted_exists_and_stays_as_it_is(name: str) -> None:
+def test_mounted_files_exist_and_are_read_only(name: str) -> None:
     for source, _, mode in _mounts(name):
         if source.startswith("."):
             assert (COMPOSE / source).exists(), source
@@ -90,9 +90,9 @@ def test_nothing_is_mounted_over_something_else(name: str) -> None:
     targets = Counter(target for _, target, _ in _mounts(name))
     assert max(targets.values()) == 1
     folders = [target for source, target, _ in _mounts(name) if source.startswith(".")]
-    for one in folders:
+    for folder in folders:
         # A read-only folder has no place for another mount.
-        assert not any(one in other.parents for other in targets if other != one)
+        assert not any(folder in other.parents for other in targets if other != folder)
 
 
 def test_ports_do_not_clash_with_each_other_or_with_penumbra() -> None:
@@ -122,7 +122,9 @@ def test_prometheus_finds_its_configuration_its_rules_and_penumbra() -> None:
         rules = _in_container("prometheus", folder)
         assert sorted(rules.glob(PurePosixPath(pattern).name))
     urls = [
-        one["url"] for job in content["scrape_configs"] for one in job.get("http_sd_configs", ())
+        discovery["url"]
+        for job in content["scrape_configs"]
+        for discovery in job.get("http_sd_configs", ())
     ]
     assert urls == [f"http://127.0.0.1:{ControlSpec().port}/metrics/targets"]
     (group,) = content["alerting"]["alertmanagers"][0]["static_configs"]
@@ -136,7 +138,7 @@ def test_alertmanager_finds_its_configuration_and_its_token() -> None:
     files = re.findall(r"credentials_file: (\S+)", ALERTMANAGER.read_text())
     targets = {target for _, target, _ in _mounts("alertmanager")}
     assert files
-    assert {path.parent / one for one in files} <= targets
+    assert {path.parent / file for file in files} <= targets
     urls = [
         hook["url"]
         for receiver in content["receivers"]
@@ -166,11 +168,11 @@ def test_grafana_reads_the_committed_dashboards() -> None:
 
 
 def _normal(parts: tuple[str, ...]) -> list[str]:
-    """Without `..`."""
-    kept: list[str] = []
+    """Resolves `..`."""
+    resolved: list[str] = []
     for part in parts:
         if part == "..":
-            kept.pop()
+            resolved.pop()
         else:
-            kept.append(part)
-    return kept
+            resolved.append(part)
+    return resolved

@@ -1,4 +1,4 @@
-"""The control process exposes what the registry defines for it, with right values, and no more."""
+"""The control process exposes exactly the metrics of its registry, with the right values."""
 
 import asyncio
 import shutil
@@ -101,7 +101,12 @@ def test_a_live_rollout_is_exposed_as_it_stands(story: Story) -> None:
 
 def test_the_evidence_that_is_exposed_is_the_one_that_acts(story: Story) -> None:
     live, view = story.live, story.view
-    assert [one["signal"] for one in view["signals"]] == ["displacement", "harm", "failure", "ttft"]
+    assert [signal["signal"] for signal in view["signals"]] == [
+        "displacement",
+        "harm",
+        "failure",
+        "ttft",
+    ]
     proof_boundaries = set()
     for signal in view["signals"]:
         own = {**INT8, "signal": signal["signal"]}
@@ -113,7 +118,7 @@ def test_the_evidence_that_is_exposed_is_the_one_that_acts(story: Story) -> None
         for stream in (signal["aggregate"], *signal["slices"]):
             _assert_stream(live, stream, own | {"slice": stream["slice"] or AGGREGATE})
     exposed = live.one("penumbra_proof_log_boundary_nats", **INT8)
-    assert [exposed] == [pytest.approx(one) for one in proof_boundaries]
+    assert [exposed] == [pytest.approx(boundary) for boundary in proof_boundaries]
 
 
 def _assert_stream(live: Scraped, stream: dict[str, Any], labels: dict[str, str]) -> None:
@@ -152,7 +157,7 @@ def test_the_excess_is_over_the_baseline_against_itself(story: Story) -> None:
     assert len(excesses) == 1
 
 
-def test_a_rollback_is_exposed_with_what_caused_it(story: Story) -> None:
+def test_a_rollback_is_exposed_with_its_cause(story: Story) -> None:
     over = story.over
     assert over.state("penumbra_rollout_phase", "phase", **INT8) == "rolled_back"
     assert over.state("penumbra_rollout_verdict", "verdict", **INT8) == "fail"
@@ -250,7 +255,7 @@ def test_an_alert_with_an_unknown_result_is_refused() -> None:
 @pytest.mark.skipif(
     shutil.which("promtool") is None, reason="needs promtool (Debian's package prometheus)"
 )
-def test_promtool_finds_nothing_to_say(story: Story) -> None:
+def test_promtool_finds_no_problem(story: Story) -> None:
     for scraped in (story.live, story.over):
         done = subprocess.run(
             ["promtool", "check", "metrics"],

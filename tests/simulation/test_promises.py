@@ -21,11 +21,11 @@ from penumbra.monitoring.stats.guard import GuardSpec
 
 REPS = 200
 UNLIKELY = 1e-4
-"""So seldom may a test fail whose subject keeps its promise, were the seed another."""
+"""Largest probability, over seeds, that a test fails although its subject keeps its promise."""
 
 
 def is_plausible(events: int, trials: int, probability: float) -> bool:
-    """Whether so many events or more have a fair chance at this probability."""
+    """Returns whether so many events or more are plausible at this probability."""
     return events == 0 or 1.0 - chance_of_at_most(events - 1, trials, probability) > UNLIKELY
 
 
@@ -53,7 +53,7 @@ def test_rules_without_the_promise_break_it() -> None:
 def test_regression_is_rolled_back_as_soon_as_the_prototype_did(
     name: str, median: int, p90: int
 ) -> None:
-    scenario = next(one for one in REGRESSIONS if one.name == name)
+    scenario = next(regression for regression in REGRESSIONS if regression.name == name)
     firsts = simulate(scenario, REPS, seed=2, horizon=5000, has_rivals=False)[SHIPPED]
     # Half of the repetitions are over by the median, give or take what chance explains.
     late = int((firsts > 1.1 * median).sum())
@@ -71,7 +71,7 @@ def test_good_past_does_not_shield_a_late_regression() -> None:
 
 
 def test_stream_at_its_tolerance_is_seldom_proven() -> None:
-    null = next(one for one in CANDIDATES if one.is_null)
+    null = next(candidate for candidate in CANDIDATES if candidate.is_null)
     assert is_plausible(int(np.isfinite(prove(null, 100, seed=4)).sum()), 100, ALPHA_PROMOTION)
 
 

@@ -134,11 +134,11 @@ class FlakyStore(Store):
         drafts: Sequence[Draft],
         expected_epoch: int,
         at: datetime,
-        beside: CommitExtras = CommitExtras(),  # noqa: B008 - immutable
+        extras: CommitExtras = CommitExtras(),  # noqa: B008 - immutable
     ) -> list[Event]:
         if self.failures and not self.loses_answers:
             raise self.failures.pop()
-        events = super().append(drafts, expected_epoch, at, beside)
+        events = super().append(drafts, expected_epoch, at, extras)
         if self.failures:
             raise self.failures.pop()
         return events

@@ -1,4 +1,4 @@
-"""Alembic's entry: run the migrations on the connection that `upgrade` brought along."""
+"""Alembic's entry point: runs the migrations on the connection that `upgrade` passes."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""The log of events, and the identity of the store."""
+"""Tables of the events and of the store's identity."""
 
 import uuid
 

@@ -1,4 +1,4 @@
-"""Reports of what was observed, users' judgements, and how fast rollbacks were."""
+"""Tables of reports, users' judgements, and times of rollbacks."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Firings of alerts that were dealt with."""
+"""Table of handled alert firings."""
 
 import sqlalchemy as sa
 from alembic import op

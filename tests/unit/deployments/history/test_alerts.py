@@ -24,7 +24,7 @@ from penumbra.deployments.history.alerts import Alert, Result
 from penumbra.deployments.history.events import Event, Kind
 from penumbra.deployments.history.flag_edits import add_pin, set_split
 from penumbra.deployments.rollouts.record import Phase, Rollout
-from penumbra.deployments.store.alert_tables import KEPT
+from penumbra.deployments.store.alert_tables import RETENTION
 from penumbra.monitoring.telemetry import labels
 from penumbra.router.flags.routing_table import Flag, Pin, Rule
 from tests.support.alerts import FINGERPRINT, alert, notification
@@ -44,25 +44,25 @@ class Webhook:
     plane: Plane
     now: datetime = NOW
     rollouts: RolloutService = field(init=False)
-    desk: AlertHandler = field(init=False)
+    handler: AlertHandler = field(init=False)
     client: httpx.AsyncClient = field(init=False)
 
     async def start(self, alert_token: str | None = ALERTS) -> None:
-        """Also as after a restart of the process: nothing but the store."""
+        """Start, or start again as after a restart of the process: only the store is kept."""
         clocks = Clocks(lambda: self.now, asyncio.get_running_loop().time)
         controller = self.plane.controller
-        self.rollouts = RolloutService(controller, clocks, 1.0, "incarnation")
+        self.rollouts = RolloutService(controller, clocks, 1.0, "process-1")
         await self.rollouts.start()
-        self.desk = AlertHandler(self.rollouts, controller, clocks.now)
+        self.handler = AlertHandler(self.rollouts, controller, clocks.now)
         access = Access(TOKENS, "gateway-token", alert_token)
         app = build_api(controller, self.plane.publisher, access)
-        app.include_router(alerts_router(self.desk, access))
+        app.include_router(alerts_router(self.handler, access))
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://control")
 
     @property
     def counts(self) -> dict[str, int]:
-        """Result -> alerts that came to it."""
+        """Result -> number of alerts."""
         return self.plane.controller.metrics.alerts
 
     async def post(self, body: Any, token: str | None = ALERTS) -> httpx.Response:
@@ -75,10 +75,10 @@ class Webhook:
         )
 
     async def bring(self, *alerts: dict[str, Any]) -> list[str]:
-        """What became of each."""
+        """Send alerts; returns the result of each."""
         answer = await self.post(notification(*alerts))
         assert answer.status_code == 200, answer.text
-        return [one["result"] for one in answer.json()["results"]]
+        return [outcome["result"] for outcome in answer.json()["results"]]
 
     async def roll_out(self) -> Rollout:
         def make() -> Rollout:
@@ -90,7 +90,10 @@ class Webhook:
     async def rearm(self) -> None:
         state = self.plane.controller.state
         await self.rollouts.change(
-            KEY, lambda one: operator_actions.rearm(state, one, "fixed", self.now), "ann", "fixed"
+            KEY,
+            lambda rollout: operator_actions.rearm(state, rollout, "fixed", self.now),
+            "ann",
+            "fixed",
         )
 
     @property
@@ -178,7 +181,7 @@ async def test_a_firing_after_the_guards_own_rollback_does_not_undo_a_re_arming(
 ) -> None:
     await webhook.roll_out()
     await webhook.rollouts.change(
-        KEY, lambda one: operator_actions.rollback(one, "worse", NOW), "guard", "worse"
+        KEY, lambda rollout: operator_actions.rollback(rollout, "worse", NOW), "guard", "worse"
     )
     epoch = webhook.epoch
     assert await webhook.bring(alert()) == ["already_acted"]
@@ -219,7 +222,8 @@ async def test_a_store_that_fails_is_a_503_and_the_next_try_acts(webhook: Webhoo
     webhook.plane.store.failures = [StoreUnavailable("the store cannot be written: disk full")]
     answer = await webhook.post(notification(alert(), alert(status="resolved")))
     assert answer.status_code == 503
-    assert [one["result"] for one in answer.json()["results"]] == ["failed", "resolved"]
+    results = [outcome["result"] for outcome in answer.json()["results"]]
+    assert results == ["failed", "resolved"]
     assert "disk full" in answer.json()["results"][0]["detail"]
     assert webhook.phase is Phase.SHADOW
     assert await webhook.bring(alert()) == ["acted"]
@@ -228,7 +232,7 @@ async def test_a_store_that_fails_is_a_503_and_the_next_try_acts(webhook: Webhoo
 async def test_firings_of_long_ago_are_forgotten(webhook: Webhook) -> None:
     await webhook.roll_out()
     await webhook.bring(alert(fingerprint="aa"))
-    webhook.now += KEPT + timedelta(days=1)
+    webhook.now += RETENTION + timedelta(days=1)
     await webhook.bring(alert(fingerprint="bb"))
     rows = webhook.plane.store.look(
         lambda c: c.exec_driver_sql("select fingerprint from alerts").all()
@@ -276,7 +280,7 @@ async def test_a_block_that_an_admin_took_back_stays_back_until_a_new_firing(
     assert await webhook.bring(alert(starts_at=LATER)) == ["acted"]
 
 
-async def test_a_candidate_that_nobody_gets_is_acted_upon_once_somebody_does(
+async def test_a_candidate_without_traffic_is_acted_upon_once_it_has_some(
     webhook: Webhook,
 ) -> None:
     assert await webhook.bring(alert()) == ["no_action"]
@@ -287,7 +291,7 @@ async def test_a_candidate_that_nobody_gets_is_acted_upon_once_somebody_does(
 async def test_a_rollout_that_has_ended_leaves_it_to_the_flag(webhook: Webhook) -> None:
     await webhook.roll_out()
     await webhook.rollouts.change(
-        KEY, lambda one: operator_actions.end(one, "done", NOW), "ann", "done"
+        KEY, lambda rollout: operator_actions.end(rollout, "done", NOW), "ann", "done"
     )
     pin = Pin(kind="tenant", subject="acme", variant="int8")
     edits = {"demo": add_pin(pin)}
