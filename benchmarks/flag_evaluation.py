@@ -1,4 +1,4 @@
-"""What a flag costs one request: `flags.evaluate` and `slices.slice_of`, in microseconds.
+"""Benchmark of flags: the cost of `flags.evaluate` and `slices.slice_of` in microseconds.
 
     python benchmarks/flag_evaluation.py
 

@@ -1,4 +1,4 @@
-"""What a comparator asks a scripted engine besides answers: scores, gauges, health, identity."""
+"""Replies of a scripted engine to a comparator: scores, gauges, health, identity."""
 
 import json
 
@@ -32,7 +32,7 @@ def scoring(shift: float = 0.0) -> Behaviour:
 def probed(
     upstream: ScriptedUpstream, shift: float = 0.0, running: int = 0, waiting: int = 0
 ) -> None:
-    """Have an engine answer to everything that a comparator asks.
+    """Have an engine answer every call of a comparator.
 
     Args:
         upstream: The engine; its chat answers stay what they are.

@@ -22,7 +22,7 @@ class FrameSink:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.connections = 0
-        """How many a gateway has made so far."""
+        """Connections that a gateway has made so far."""
         self._frames: list[MirrorFrame] = []
         self._changed = threading.Condition()
         self._listener: socket.socket | None = None
@@ -45,7 +45,7 @@ class FrameSink:
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def stop(self) -> None:
-        """As a comparator that died: nobody listens, and connections are closed."""
+        """Stop as a comparator that died: without a listener, and with closed connections."""
         self._reads.set()
         for sock in [self._listener, *self._open]:
             if sock is not None:

@@ -38,7 +38,7 @@ vllm:kv_cache_usage_perc{{engine="0"}} {kv}
 
 @dataclass
 class Build:
-    """What one fake engine says."""
+    """A fake engine and the replies that it gives."""
 
     shift: float = 0.0
     """Added to its log-probabilities."""
@@ -96,7 +96,7 @@ HANGING: Script = (Hang(),)
 
 
 class Reports:
-    """Keeps what it is told."""
+    """Stores the observations that are reported."""
 
     def __init__(self) -> None:
         self.pairs: list[tuple[Run, Pair]] = []
@@ -131,7 +131,7 @@ class Time:
         return self.seconds
 
 
-class Bench:
+class ComparatorSetup:
     """A comparator, its builds, its clock and its reports."""
 
     def __init__(self, *watches: Watch, **settings: Any) -> None:
@@ -171,14 +171,14 @@ class Bench:
 
 
 def watch(candidate: str = "int8", **fields: Any) -> Watch:
-    """Everything is mirrored, nothing generated, no A/A unless said."""
+    """Make a watch that mirrors everything and generates nothing, without A/A unless given."""
     told = {"run": f"run-{candidate}", "mirror": 1.0, "generate": 0.0, "aa": 0.0}
     return Watch.model_validate({"candidate": candidate, **told, **fields})
 
 
 @contextlib.asynccontextmanager
-async def running(bench: Bench) -> AsyncIterator[None]:
-    task = asyncio.create_task(bench.comparator.run())
+async def running(setup: ComparatorSetup) -> AsyncIterator[None]:
+    task = asyncio.create_task(setup.comparator.run())
     try:
         yield
     finally:
@@ -192,10 +192,10 @@ async def until(is_true: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-async def compare(bench: Bench, *requests: MirrorFrame, expected: int = 1) -> None:
+async def compare(setup: ComparatorSetup, *requests: MirrorFrame, expected: int = 1) -> None:
     """Offer mirrored requests and wait for so many pairs and sheds together."""
-    async with running(bench):
+    async with running(setup):
         for request in requests:
-            bench.comparator.offer(request, 100)
-        reports = bench.reports
+            setup.comparator.offer(request, 100)
+        reports = setup.reports
         await until(lambda: len(reports.pairs) + len(reports.sheds) >= expected)

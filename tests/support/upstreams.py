@@ -1,4 +1,4 @@
-"""How a contract test gets an upstream, whichever implementation it is."""
+"""Type of the fixture that makes an upstream for a contract test, of any implementation."""
 
 import contextlib
 from collections.abc import Callable

@@ -3,7 +3,7 @@
 One installation of real processes, traced in full, is told words that appear nowhere else: in
 prompts, answers, tool arguments, keys, tokens, ids of users and sessions, and errors that quote
 them. Then everything that it has written is searched. The one place where such a word may be is the
-`metadata` of feedback in the store: it is kept there by design, for whoever sent it.
+`metadata` of feedback in the store: it is stored there by design, for the application that sent it.
 """
 
 import asyncio
@@ -197,7 +197,7 @@ def judge(it: Installation) -> None:
 
 def administrate(it: Installation) -> None:
     """Calls that are refused, and the end of the rollout."""
-    assert it.admin("GET", "/rollouts", token=f"{CANARY}-wrong-token-of-somebody") == 401
+    assert it.admin("GET", "/rollouts", token=f"{CANARY}-wrong-token") == 401
     assert it.admin("PUT", "/rollouts", b'{"spec": ' + CANARY.encode()) in {400, 422}
     assert it.admin("POST", f"/flags/{CANARY}/kill", {"reason": "x"}) == 404
     body = {"reason": "enough"}
@@ -305,6 +305,6 @@ def _assert_acknowledged(spans: list[Received], lines: list[dict[str, Any]]) -> 
     assert rollback.attributes["penumbra.gateways"] == 1
     assert rollback.attributes["penumbra.is_acknowledged"] is True
     changes = [line for line in lines if line["event"] == "rollout_changed"]
-    (line,) = [one for one in changes if one["change"] == "rolled_back"]
+    (line,) = [change for change in changes if change["change"] == "rolled_back"]
     assert line["trace_id"] == rollback.trace_id
     assert line["text"].startswith("int8 of demo was rolled back from ")

@@ -82,7 +82,7 @@ async def test_it_tells_fingerprints_and_a_self_test_by_itself(tmp_path: Path) -
     assert test.largest_gap == 0.0
 
 
-async def test_a_malformed_frame_costs_its_sender_the_connection_and_nobody_else(
+async def test_a_malformed_frame_costs_its_sender_the_connection_and_no_other(
     tmp_path: Path,
 ) -> None:
     async with installed(tmp_path, watch()) as installation:

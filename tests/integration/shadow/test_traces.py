@@ -58,7 +58,7 @@ async def test_a_pair_is_linked_to_its_request_and_has_its_work_below_it(
     assert pair.trace_id != TRACE
     assert pair.resource["service.name"] == "penumbra-comparator"
     about = pair.attributes
-    (report,) = [one for one in installation.control.pairs if one.arm == "candidate"]
+    (report,) = [found for found in installation.control.pairs if found.arm == "candidate"]
     assert about["penumbra.displacement"] == report.displacement > 0
     assert about["penumbra.harm"] == report.harm == 0
     assert about["penumbra.aa_displacement"] == 0.0
@@ -75,7 +75,7 @@ async def test_a_pair_is_linked_to_its_request_and_has_its_work_below_it(
         ("score full", True),
         ("score int8", False),
     ]
-    assert all(pair.began_ns <= one.began_ns <= one.ended_ns <= pair.ended_ns for one in work)
+    assert all(pair.began_ns <= span.began_ns <= span.ended_ns <= pair.ended_ns for span in work)
 
 
 @pytest.mark.parametrize("trace", ["", UNSAMPLED, "nonsense"])

@@ -75,7 +75,7 @@ def test_line_refuses_a_point_beyond_it() -> None:
 
 
 @given(splits(), st.sampled_from(VARIANTS[1:]), st.integers(0, TOTAL), st.integers(0, TOTAL - 1))
-def test_raising_a_share_moves_only_who_was_in_one_declared_later_on_the_same_side(
+def test_raising_a_share_moves_only_keys_of_one_declared_later_on_the_same_side(
     split: dict[str, float], raised: str, more: int, point: int
 ) -> None:
     room = TOTAL - sum(round(percent * 100) for percent in split.values())
@@ -88,7 +88,7 @@ def test_raising_a_share_moves_only_who_was_in_one_declared_later_on_the_same_si
 
 
 @given(st.integers(0, 5000), st.integers(0, 5000), st.integers(0, 5000), st.integers(0, TOTAL - 1))
-def test_raising_either_of_two_shares_moves_nobody_out_of_a_candidate(
+def test_raising_either_of_two_shares_moves_no_key_out_of_a_candidate(
     first: int, second: int, more: int, point: int
 ) -> None:
     variants = ("full", "int8", "int4")

@@ -91,7 +91,7 @@ def test_quarantine_beats_a_pin() -> None:
     assert decide(flag).reason is Reason.PIN
 
 
-def test_the_kill_switch_beats_quarantine_and_holds_for_everybody() -> None:
+def test_the_kill_switch_beats_quarantine_and_holds_for_all_requests() -> None:
     flag = Flag(killed=True, quarantined=("greek",))
     assert decide(flag, context(slice="greek")) == Decision("full", Reason.KILL_SWITCH)
     assert decide(flag) == Decision("full", Reason.KILL_SWITCH)

@@ -28,7 +28,7 @@ RICH = Flag(
 
 
 def flagd_variant(document: dict[str, Any], request: Context, headers: dict[str, str]) -> str:
-    """What the OpenFeature flagd provider's own evaluator makes of an exported flag."""
+    """Evaluate an exported flag by the OpenFeature flagd provider's own evaluator."""
     core = FlagdCore()
     core.set_flags(json.dumps(document))
     attributes = {

@@ -22,7 +22,7 @@ def test_the_first_slice_that_matches_wins() -> None:
     assert slice_of(RULES, "acme", {}, chat("hello there")) == "long"
 
 
-def test_what_no_rule_claims_is_other() -> None:
+def test_a_request_that_no_rule_matches_is_of_the_slice_other() -> None:
     assert slice_of(RULES, "acme", {}, chat("hi")) == "other"
 
 

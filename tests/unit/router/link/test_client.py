@@ -35,7 +35,7 @@ def test_the_link_is_at_the_control_url(url: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8090", "ftp://control", ""])
-def test_an_address_that_is_none_is_refused(url: str) -> None:
+def test_an_invalid_address_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="control_url: found"):
         link_url(url)
 
@@ -54,7 +54,7 @@ def test_a_table_survives_the_link(flag: Flag) -> None:
 
 
 @pytest.mark.parametrize("message", [Hello("g", 1, "s", 2), EpochApplied(3), Refused(4, "why")])
-def test_what_a_gateway_says_is_understood(message: Hello | EpochApplied | Refused) -> None:
+def test_messages_of_a_gateway_survive_the_link(message: Hello | EpochApplied | Refused) -> None:
     assert from_gateway(encode(message)) == message
 
 
@@ -73,7 +73,7 @@ def test_what_a_gateway_says_is_understood(message: Hello | EpochApplied | Refus
         '"metadata":{"a":' + 5_000 * "[" + 5_000 * "]" + "}}",
     ],
 )
-def test_what_is_no_message_is_refused(text: str | bytes) -> None:
+def test_a_malformed_message_is_refused(text: str | bytes) -> None:
     with pytest.raises(LinkError):
         from_gateway(text)
     with pytest.raises(LinkError):
@@ -145,7 +145,7 @@ def test_a_table_that_cannot_be_applied_leaves_the_last_one(
     assert deliver(link, 2) == EpochApplied(2)
 
 
-def test_what_is_no_table_is_refused(link: ControlLink, receiver: Receiver) -> None:
+def test_an_invalid_table_is_refused(link: ControlLink, receiver: Receiver) -> None:
     push = from_control('{"type":"snapshot","store":"s","snapshot":{"epoch":1}}')
     answer = link._take(push)
     assert isinstance(answer, Refused)

@@ -74,7 +74,7 @@ def test_a_judgement_is_read(fields: dict[str, Any]) -> None:
         json.dumps({"thumb": "up"}).encode(),
     ],
 )
-def test_what_is_no_judgement_is_refused(raw: bytes) -> None:
+def test_an_invalid_judgement_is_refused(raw: bytes) -> None:
     with pytest.raises(BadRequest) as refused:
         read_feedback(raw)
     assert refused.value.status == 400
@@ -121,7 +121,7 @@ class Control:
             return await self._submitter.submit("acme", THUMB)
 
 
-async def test_a_judgement_is_passed_on_with_who_served_it() -> None:
+async def test_a_judgement_is_passed_on_with_the_variant_that_served_it() -> None:
     served = Served()
     served.remember(b"req-1", (INT8, "acme"))
     control = Control(FeedbackSubmitter(served), attribution=INT8)
@@ -146,7 +146,7 @@ async def test_a_request_that_was_served_elsewhere_is_passed_on_without() -> Non
         ({"attribution": INT8, "error": "control_unavailable"}, ControlUnavailable, 503),
     ],
 )
-async def test_what_comes_of_it_is_told(
+async def test_the_answer_of_the_control_process_is_told(
     answer: dict[str, Any], error: type[GatewayError], status: int
 ) -> None:
     control = Control(FeedbackSubmitter(Served()), **answer)

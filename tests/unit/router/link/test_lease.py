@@ -49,7 +49,7 @@ def test_an_answer_that_was_overtaken_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("nonce", [99, -1])
-def test_an_answer_to_what_nobody_asked_grants_nothing(nonce: int) -> None:
+def test_an_answer_to_a_question_that_was_not_asked_grants_nothing(nonce: int) -> None:
     lease = Lease()
     lease.ask(0.0)
     lease.answered(LeaseGrant(nonce, {"demo": 10.0}, 10.0))

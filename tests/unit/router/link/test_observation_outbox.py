@@ -52,7 +52,7 @@ def test_the_first_observation_can_be_sent_at_once() -> None:
     assert report.runs[0].pairs == (pair(1),)
 
 
-def test_what_is_observed_while_a_report_is_on_its_way_is_the_next_one() -> None:
+def test_observations_made_while_a_report_is_on_its_way_are_the_next_report() -> None:
     source = outbox()
     source.pair(RUN, pair(1))
     first = next_report(source)
@@ -75,7 +75,7 @@ def test_after_a_broken_connection_the_same_report_is_sent_again() -> None:
     assert source.next_report() is None
 
 
-def test_nothing_to_tell_is_no_report() -> None:
+def test_without_observations_there_is_no_report() -> None:
     source = outbox()
     assert source.next_report() is None
     assert source.is_empty
@@ -95,7 +95,7 @@ def test_the_acknowledgement_of_another_report_is_ignored(process_start_id: str,
     assert not source.is_empty
 
 
-def test_everything_is_told_of_the_run_that_it_belongs_to() -> None:
+def test_every_observation_is_reported_for_its_run() -> None:
     source = outbox()
     for is_one in (True, False, False):
         source.count(RUN, "facts", Signal.FAILURE, is_one=is_one)
@@ -116,7 +116,7 @@ def test_everything_is_told_of_the_run_that_it_belongs_to() -> None:
     assert other.counts == (Counts("facts", Signal.FAILURE, 0, 1),)
 
 
-def test_over_the_limit_the_newest_pair_is_dropped_and_told_as_shed() -> None:
+def test_over_the_limit_the_newest_pair_is_dropped_and_reported_as_shed() -> None:
     source = outbox(limit=2)
     for number in range(4):
         source.pair(RUN, pair(number))

@@ -1,4 +1,4 @@
-"""The gateway's end of the comparator's socket, over a transport in memory."""
+"""The client of the comparator's socket, over a transport in memory."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which requests are mirrored."""
+"""Selection of the requests that are mirrored."""
 
 import pytest
 from hypothesis import given
@@ -38,7 +38,7 @@ def _share(found: MirrorSelection, slice_name: str = "other", count: int = 20_00
 
 
 @pytest.mark.parametrize("watches", [(), (_watch(mirror=0.0),)])
-def test_a_model_that_mirrors_nothing_has_nobody_to_ask(watches: tuple[Watch, ...]) -> None:
+def test_a_model_that_mirrors_nothing_has_no_selection(watches: tuple[Watch, ...]) -> None:
     assert compile_mirror("demo", _model(*watches)) is None
 
 
@@ -60,7 +60,7 @@ def test_a_slice_may_have_a_rate_of_its_own() -> None:
 
 
 @given(st.binary(min_size=1, max_size=128), st.floats(0.01, 1.0))
-def test_every_replica_decides_alike_and_a_higher_rate_loses_nobody(
+def test_every_replica_decides_alike_and_a_higher_rate_loses_no_request(
     request_id: bytes, rate: float
 ) -> None:
     lower, again = mirror(_watch(mirror=rate)), mirror(_watch(mirror=rate))

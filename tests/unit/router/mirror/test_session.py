@@ -1,4 +1,4 @@
-"""MirrorSessions a request must not be felt by it, whatever goes wrong."""
+"""Mirroring of a request that fails, which the request's client must not notice."""
 
 import pytest
 
@@ -16,8 +16,8 @@ FACTS = RequestFacts(b"req-1", "demo", "other", epoch=1, prompt_hash=1, session=
 REQUEST = UpstreamRequest(b"/v1/chat/completions", b"", b'{"model":"demo","messages":["SECRET"]}')
 
 
-class BrokenHandover(ComparatorClient):
-    """Fails as no handover should."""
+class BrokenComparatorClient(ComparatorClient):
+    """A client of the comparator that raises."""
 
     def __init__(self, *, is_broken_at_once: bool) -> None:
         super().__init__(None)
@@ -37,13 +37,13 @@ def test_a_fault_is_counted_and_costs_the_client_nothing(
     caplog: pytest.LogCaptureFixture, is_broken_at_once: bool
 ) -> None:
     outbox, metrics = ObservationOutbox("me", "life-1"), GatewayMetrics()
-    comparator_client = BrokenHandover(is_broken_at_once=is_broken_at_once)
-    mirroring = MirrorSessions(comparator_client, outbox, metrics)
-    tapped = mirroring.begin((RUN,), "full", REQUEST, FACTS)
-    assert (tapped is None) is is_broken_at_once
-    if tapped is not None:
-        tapped.tap.whole(b"{}")
-        mirroring.end(tapped, AnswerTimes("full", 0.0, 0.5, 1.0))
+    comparator_client = BrokenComparatorClient(is_broken_at_once=is_broken_at_once)
+    sessions = MirrorSessions(comparator_client, outbox, metrics)
+    session = sessions.begin((RUN,), "full", REQUEST, FACTS)
+    assert (session is None) is is_broken_at_once
+    if session is not None:
+        session.tap.whole(b"{}")
+        sessions.end(session, AnswerTimes("full", 0.0, 0.5, 1.0))
     assert metrics.mirror_sheds.cell("demo", "int8", "fault").value == 1
     report = outbox.next_report()
     assert report is not None

@@ -54,7 +54,7 @@ def test_strip_restores_what_an_engine_writes_without_token_ids(
 
 
 @given(st.dictionaries(texts, texts | st.dictionaries(texts, st.floats(-9, 0)), max_size=4))
-def test_strip_leaves_every_answer_alone_that_has_no_token_ids(value: dict[str, Any]) -> None:
+def test_strip_changes_no_answer_without_token_ids(value: dict[str, Any]) -> None:
     # Keys too are a model's words here, as in completions' `top_logprobs`.
     assert strip(encode({"a": 1, **value})) == encode({"a": 1, **value})
 
@@ -84,7 +84,7 @@ def test_a_stream_is_stripped_event_by_event(path: str, more: dict[str, Any]) ->
     assert tap.answer == b"".join(tapped)
 
 
-def test_events_go_away_that_the_engine_would_have_kept_back() -> None:
+def test_events_that_the_engine_would_have_held_back_are_removed() -> None:
     body = request_for(CHAT, stream=True, tools=[{"type": "function"}])
     tapped = Engine("full", silent=(1, 2, 5)).events(CHAT, {**body, "return_token_ids": True})
     plain = Engine("full", silent=(1, 2, 5)).events(CHAT, body)
@@ -95,7 +95,7 @@ def test_events_go_away_that_the_engine_would_have_kept_back() -> None:
     assert [piece for piece in each if piece] == plain
 
 
-def test_an_empty_delta_stays_that_ends_its_choice() -> None:
+def test_an_empty_delta_that_ends_its_choice_stays() -> None:
     end = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "tool_calls"}
     data = event({"choices": [{**end, "stop_reason": None, "token_ids": [5]}]})
     assert strip(data) == event({"choices": [{**end, "stop_reason": None, "token_ids": None}]})

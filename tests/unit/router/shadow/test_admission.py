@@ -52,7 +52,7 @@ def test_headroom_is_that_of_the_busiest_engine(
     assert has_headroom(gauges, HeadroomSettings(), in_flight) is expected
 
 
-def test_the_purse_closes_at_nothing_and_debts_are_waited_off() -> None:
+def test_the_budget_closes_at_zero_and_opens_when_a_debt_is_refilled() -> None:
     budget = EngineBudget(Budget(engine_seconds_per_minute=6.0), now=100.0)
     assert budget.is_open(100.0)
     budget.charge(7.0)
@@ -62,12 +62,12 @@ def test_the_purse_closes_at_nothing_and_debts_are_waited_off() -> None:
     assert budget.spent == 7.0
 
 
-def test_the_purse_saves_one_minute_at_most() -> None:
+def test_the_budget_saves_one_minute_at_most() -> None:
     budget = EngineBudget(Budget(engine_seconds_per_minute=6.0), now=0.0)
     assert budget.balance(1_000_000.0) == pytest.approx(6.0)
 
 
-def test_over_an_hour_the_purse_spends_its_budget_and_no_more() -> None:
+def test_over_an_hour_the_budget_is_spent_and_no_more() -> None:
     budget = EngineBudget(Budget(engine_seconds_per_minute=30.0), now=0.0)
     for second in range(3600):
         while budget.is_open(float(second)):

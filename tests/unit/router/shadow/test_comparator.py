@@ -6,14 +6,14 @@ from penumbra.monitoring.observations import Arm
 from penumbra.monitoring.signals.lengths import LEAST_ANSWERS
 from penumbra.router.upstream.fake import Script, whole
 from tests.support.mirrored import ANSWER_IDS, PROMPT_IDS, answer_bytes, mirrored
-from tests.support.shadow import HANGING, Bench, compare, watch
+from tests.support.shadow import HANGING, ComparatorSetup, compare, watch
 
 
 async def test_both_arms_score_the_clients_tokens_and_the_pair_is_reported() -> None:
-    bench = Bench(watch())
-    bench.builds["int8"].shift = -0.5
-    await compare(bench, mirrored("r", slice="json", session=7))
-    ((run, pair),) = bench.reports.pairs
+    setup = ComparatorSetup(watch())
+    setup.builds["int8"].shift = -0.5
+    await compare(setup, mirrored("r", slice="json", session=7))
+    ((run, pair),) = setup.reports.pairs
     assert (run.model, run.candidate, run.id) == ("demo", "int8", "run-int8")
     assert (pair.request_id, pair.slice, pair.session, pair.tokens) == ("r", "json", 7, 5)
     assert (pair.arm, pair.answered_by, pair.missing) == (Arm.CANDIDATE, "full", None)
@@ -21,26 +21,26 @@ async def test_both_arms_score_the_clients_tokens_and_the_pair_is_reported() -> 
     assert 0.0 < pair.displacement < 1.0
     assert pair.kl is not None
     assert pair.harm is None
-    for build in bench.builds.values():
+    for build in setup.builds.values():
         (body,) = build.scores
         assert body["prompt"] == [*PROMPT_IDS, *ANSWER_IDS]
 
 
 async def test_equal_builds_are_not_displaced() -> None:
-    bench = Bench(watch())
-    await compare(bench, mirrored())
-    (pair,) = bench.pairs
+    setup = ComparatorSetup(watch())
+    await compare(setup, mirrored())
+    (pair,) = setup.pairs
     assert (pair.displacement, pair.kl, pair.agreement, pair.divergence) == (0.0, 0.0, 1.0, None)
 
 
 async def test_an_answer_of_the_candidate_counts_the_other_way_round() -> None:
-    bench = Bench(watch())
-    bench.builds["int8"].shift = -0.5
-    from_full = Bench(watch())
+    setup = ComparatorSetup(watch())
+    setup.builds["int8"].shift = -0.5
+    from_full = ComparatorSetup(watch())
     from_full.builds["int8"].shift = -0.5
-    await compare(bench, mirrored(variant="int8"))
+    await compare(setup, mirrored(variant="int8"))
     await compare(from_full, mirrored())
-    (by_candidate,), (by_baseline,) = bench.pairs, from_full.pairs
+    (by_candidate,), (by_baseline,) = setup.pairs, from_full.pairs
     assert by_candidate.answered_by == "int8"
     # The baseline finds the tokens likelier than the candidate does: nothing is lost that way.
     assert by_candidate.displacement == 0.0
@@ -49,43 +49,43 @@ async def test_an_answer_of_the_candidate_counts_the_other_way_round() -> None:
 
 
 async def test_the_baseline_is_scored_once_for_several_candidates() -> None:
-    bench = Bench(watch("int8"), watch("int4"))
-    bench.builds["int4"].shift = -1.0
-    await compare(bench, mirrored(candidates=("int8", "int4")), expected=2)
-    assert [len(bench.builds[name].scores) for name in ("full", "int8", "int4")] == [1, 1, 1]
-    assert {run.candidate for run, _ in bench.reports.pairs} == {"int8", "int4"}
+    setup = ComparatorSetup(watch("int8"), watch("int4"))
+    setup.builds["int4"].shift = -1.0
+    await compare(setup, mirrored(candidates=("int8", "int4")), expected=2)
+    assert [len(setup.builds[name].scores) for name in ("full", "int8", "int4")] == [1, 1, 1]
+    assert {run.candidate for run, _ in setup.reports.pairs} == {"int8", "int4"}
 
 
 async def test_another_candidates_answer_says_nothing_of_this_one() -> None:
-    bench = Bench(watch("int8"), watch("int4"))
-    await compare(bench, mirrored(variant="int8", candidates=("int8", "int4")), expected=2)
-    assert [run.candidate for run, _ in bench.reports.pairs] == ["int8"]
-    assert bench.reports.sheds == [("int4", "other_arm")]
-    assert bench.builds["int4"].scores == []
+    setup = ComparatorSetup(watch("int8"), watch("int4"))
+    await compare(setup, mirrored(variant="int8", candidates=("int8", "int4")), expected=2)
+    assert [run.candidate for run, _ in setup.reports.pairs] == ["int8"]
+    assert setup.reports.sheds == [("int4", "other_arm")]
+    assert setup.builds["int4"].scores == []
 
 
 async def test_a_candidate_that_gives_no_score_is_missing_not_shed() -> None:
-    bench = Bench(watch())
-    bench.builds["int8"].score = whole({}, 500)
-    await compare(bench, mirrored())
-    (pair,) = bench.pairs
+    setup = ComparatorSetup(watch())
+    setup.builds["int8"].score = whole({}, 500)
+    await compare(setup, mirrored())
+    (pair,) = setup.pairs
     assert (pair.missing, pair.displacement) == ("score: server_error", None)
-    assert bench.reports.sheds == []
+    assert setup.reports.sheds == []
 
 
 async def test_a_candidate_that_is_too_slow_is_missing() -> None:
-    bench = Bench(watch(), deadlines={"score_seconds": 0.05})
-    bench.builds["int8"].score = HANGING
-    await compare(bench, mirrored())
-    assert [pair.missing for pair in bench.pairs] == ["score: timeout"]
+    setup = ComparatorSetup(watch(), deadlines={"score_seconds": 0.05})
+    setup.builds["int8"].score = HANGING
+    await compare(setup, mirrored())
+    assert [pair.missing for pair in setup.pairs] == ["score: timeout"]
 
 
 async def test_a_baseline_that_gives_no_score_is_shed_not_evidence() -> None:
-    bench = Bench(watch())
-    bench.builds["full"].score = whole({}, 503)
-    await compare(bench, mirrored())
-    assert bench.pairs == []
-    assert bench.reports.sheds == [("int8", "baseline_score")]
+    setup = ComparatorSetup(watch())
+    setup.builds["full"].score = whole({}, 503)
+    await compare(setup, mirrored())
+    assert setup.pairs == []
+    assert setup.reports.sheds == [("int8", "baseline_score")]
 
 
 NULL_ROWS = [None, *({str(token): {"logprob": None}} for token in (*PROMPT_IDS, *ANSWER_IDS)[1:])]
@@ -99,18 +99,18 @@ NULL_ROWS = [None, *({str(token): {"logprob": None}} for token in (*PROMPT_IDS, 
     ],
     ids=["null", "unwritable"],
 )
-async def test_numbers_that_are_none_are_told(score: Script) -> None:
-    bench = Bench(watch())
-    bench.builds["int8"].score = score
-    await compare(bench, mirrored())
-    (pair,) = bench.pairs
+async def test_log_probabilities_that_are_not_finite_are_reported(score: Script) -> None:
+    setup = ComparatorSetup(watch())
+    setup.builds["int8"].score = score
+    await compare(setup, mirrored())
+    (pair,) = setup.pairs
     assert pair.not_finite
     assert pair.displacement is None
 
 
 async def test_the_other_arm_answers_the_same_request_unstreamed_and_marked() -> None:
-    bench = Bench(watch(generate=1.0))
-    bench.builds["int8"].text = ""
+    setup = ComparatorSetup(watch(generate=1.0))
+    setup.builds["int8"].text = ""
     body = {
         "model": "demo",
         "messages": [{"role": "user", "content": "Hi"}],
@@ -120,71 +120,71 @@ async def test_the_other_arm_answers_the_same_request_unstreamed_and_marked() ->
         "tools": [{"type": "function", "function": {"name": "f"}}],
         "seed": 3,
     }
-    await compare(bench, mirrored("r", body=json.dumps(body).encode()))
-    (pair,) = bench.pairs
+    await compare(setup, mirrored("r", body=json.dumps(body).encode()))
+    (pair,) = setup.pairs
     assert (pair.harm, pair.failed, pair.failed_baseline) == (1, ("empty",), ())
-    (asked,) = bench.builds["int8"].answers
+    (asked,) = setup.builds["int8"].answers
     wanted = {name: value for name, value in body.items() if name != "stream_options"}
     assert asked == {**wanted, "stream": False}
-    request = next(r for r in bench.builds["int8"].requests if r.path == b"/v1/chat/completions")
+    request = next(r for r in setup.builds["int8"].requests if r.path == b"/v1/chat/completions")
     assert b"x-penumbra-shadow: 1\r\n" in request.headers
-    assert bench.builds["full"].answers == []
+    assert setup.builds["full"].answers == []
 
 
 async def test_an_answer_of_unusual_length_is_harm_once_a_length_is_usual() -> None:
-    bench = Bench(watch(generate=1.0))
-    bench.builds["int8"].text = "No."
+    setup = ComparatorSetup(watch(generate=1.0))
+    setup.builds["int8"].text = "No."
     answer = answer_bytes(" ".join(f"Case {i} is another one." for i in range(12)))
     requests = [mirrored(f"r{i}", answer=answer) for i in range(LEAST_ANSWERS + 1)]
-    await compare(bench, *requests, expected=len(requests))
-    assert [pair.failed for pair in bench.pairs] == [()] * LEAST_ANSWERS + [("length_drift",)]
-    assert bench.pairs[-1].harm == 1
+    await compare(setup, *requests, expected=len(requests))
+    assert [pair.failed for pair in setup.pairs] == [()] * LEAST_ANSWERS + [("length_drift",)]
+    assert setup.pairs[-1].harm == 1
 
 
 async def test_no_answer_of_the_candidate_is_harm() -> None:
-    bench = Bench(watch(generate=1.0), deadlines={"generate_seconds": 0.05})
-    bench.builds["int8"].answer = HANGING
-    await compare(bench, mirrored())
-    (pair,) = bench.pairs
+    setup = ComparatorSetup(watch(generate=1.0), deadlines={"generate_seconds": 0.05})
+    setup.builds["int8"].answer = HANGING
+    await compare(setup, mirrored())
+    (pair,) = setup.pairs
     assert (pair.harm, pair.missing) == (1, "answer: timeout")
     assert pair.displacement == 0.0
 
 
 async def test_no_answer_of_the_baseline_says_nothing_of_harm() -> None:
-    bench = Bench(watch(generate=1.0))
-    bench.builds["full"].answer = whole({}, 500)
-    await compare(bench, mirrored(variant="int8"))
-    (pair,) = bench.pairs
+    setup = ComparatorSetup(watch(generate=1.0))
+    setup.builds["full"].answer = whole({}, 500)
+    await compare(setup, mirrored(variant="int8"))
+    (pair,) = setup.pairs
     assert (pair.harm, pair.missing) == (None, None)
 
 
 async def test_an_answer_without_a_limit_is_bounded() -> None:
-    bench = Bench(watch(generate=1.0), generation_tokens=100)
-    await compare(bench, mirrored())
-    (asked,) = bench.builds["int8"].answers
+    setup = ComparatorSetup(watch(generate=1.0), generation_tokens=100)
+    await compare(setup, mirrored())
+    (asked,) = setup.builds["int8"].answers
     assert asked["max_tokens"] == 100
 
 
 async def test_the_aa_arm_compares_the_baseline_with_itself() -> None:
-    bench = Bench(watch(aa=1.0, generate=1.0))
-    bench.builds["int8"].shift = -2.0
-    await compare(bench, mirrored(), expected=2)
-    candidate, aa = bench.pairs
+    setup = ComparatorSetup(watch(aa=1.0, generate=1.0))
+    setup.builds["int8"].shift = -2.0
+    await compare(setup, mirrored(), expected=2)
+    candidate, aa = setup.pairs
     assert (candidate.arm, aa.arm) == (Arm.CANDIDATE, Arm.BASELINE)
     assert (aa.displacement, aa.harm) == (0.0, 0)
     assert candidate.displacement != 0.0
-    assert len(bench.builds["full"].scores) == 2
+    assert len(setup.builds["full"].scores) == 2
 
 
 async def test_which_requests_generate_is_fixed_by_their_id_and_the_run() -> None:
     chosen = []
     for _ in range(2):
-        bench = Bench(watch(generate=0.3))
-        await compare(bench, *(mirrored(f"r{n}") for n in range(60)), expected=60)
-        chosen.append({pair.request_id for pair in bench.pairs if pair.harm is not None})
+        setup = ComparatorSetup(watch(generate=0.3))
+        await compare(setup, *(mirrored(f"r{n}") for n in range(60)), expected=60)
+        chosen.append({pair.request_id for pair in setup.pairs if pair.harm is not None})
     assert chosen[0] == chosen[1]
     # Binomial(60, .3).
     assert 5 <= len(chosen[0]) <= 33
-    other = Bench(watch(generate=0.3, run="another"))
+    other = ComparatorSetup(watch(generate=0.3, run="another"))
     await compare(other, *(mirrored(f"r{n}") for n in range(60)), expected=60)
     assert {pair.request_id for pair in other.pairs if pair.harm is not None} != chosen[0]

@@ -18,7 +18,7 @@ class Clock:
 
 
 class Queue:
-    """An intake with its clock and what it shed."""
+    """A queue with its clock and the requests that it shed."""
 
     def __init__(self, **limits: float) -> None:
         self.clock = Clock()
@@ -84,7 +84,7 @@ def test_shedding_does_not_depend_on_length() -> None:
         (None, ShedReason.AGE),
     ],
 )
-def test_what_grows_too_old_is_shed_with_what_kept_it(
+def test_a_request_that_grows_too_old_is_shed_with_the_obstacle_as_reason(
     obstacle: ShedReason | None, reason: ShedReason
 ) -> None:
     queue = Queue(age_seconds=5)
