@@ -59,7 +59,7 @@ class Controller:
         """Whether the store may hold events that `state` lacks: not started, or a write failed."""
         self.state: State = EMPTY
         self.metrics = ControlMetrics()
-        self.metrics.expose("controller", self._series)
+        self.metrics.expose("controller", self._collect_series)
 
     async def start(self) -> None:
         """Read the store, and publish its routing table.
@@ -81,13 +81,13 @@ class Controller:
         """
         began = self._clocks.monotonic()
         async with self.writing():
-            drafts = self._drafts(change)
+            drafts = self._draft_change(change)
             durable_at = began
             delivery = None
             if drafts:
                 durable_at, delivery = await self.commit(drafts)
             epoch = self.state.epoch
-        arrival = await self._arrival(epoch, delivery)
+        arrival = await self._await_arrival(epoch, delivery)
         return ChangeOutcome(epoch, bool(drafts), arrival, durable_at - began)
 
     async def configure(self, payload: ConfigPayload, actor: str) -> bool:
@@ -124,7 +124,7 @@ class Controller:
             if before is None:
                 known = ", ".join(self.state.flags) or "none"
                 raise NotFound(f"found no stored flag of {name!r}, wanted one of: {known}")
-            await self.commit(self._resets(name, flag, actor, reason))
+            await self.commit(self._draft_reset(name, flag, actor, reason))
             return self.state.epoch
 
     async def read(self, query: Callable[[Store], T]) -> T:
@@ -150,14 +150,14 @@ class Controller:
         self._reader.shutdown(wait=True)
         self._store.close()
 
-    def _drafts(self, change: Change) -> list[Draft]:
+    def _draft_change(self, change: Change) -> list[Draft]:
         drafts = []
         for name, edit in change.edits.items():
             model = self.state.models.get(name)
             if model is None:
                 raise NotFound.among("model", name, self.state.models)
             self._require_unchanged(name, change.expected_epoch)
-            after = _checked(name, model, edit(model.flag, model))
+            after = _validate(name, model, edit(model.flag, model))
             config_effects.require_unguarded(self.state, name, model.flag, after)
             if after != model.flag:
                 payload = FlagPayload(before=model.flag, after=after)
@@ -172,7 +172,7 @@ class Controller:
                 )
         return drafts
 
-    def _resets(self, name: str, flag: Flag, actor: str, reason: str) -> list[Draft]:
+    def _draft_reset(self, name: str, flag: Flag, actor: str, reason: str) -> list[Draft]:
         now, state = self._clocks.now(), self.state
         drafts = [
             config_effects.draft_of(
@@ -234,7 +234,7 @@ class Controller:
         except StoreUnavailable:
             self.metrics.store_failures += 1
             raise
-        self._take(events)
+        self._apply_events(events)
         if not events:
             return durable_at, None
         delivery = self._publisher.publish(self.state.snapshot(), durable_at)
@@ -254,16 +254,16 @@ class Controller:
     async def _catch_up(self) -> None:
         after = self.state.epoch
         events = await self._in_thread(lambda: self._store.events(after))
-        self._take(events)
+        self._apply_events(events)
         if events:
             self._publisher.publish(self.state.snapshot(), self._clocks.monotonic())
 
-    def _take(self, events: Sequence[Event]) -> None:
+    def _apply_events(self, events: Sequence[Event]) -> None:
         self.state = fold(events, self.state)
         self.metrics.history_counters.take(events)
         self.is_behind = False
 
-    async def _series(self) -> list[Series]:
+    async def _collect_series(self) -> list[Series]:
         state = self.state
         return [
             *flag_series(state),
@@ -271,7 +271,7 @@ class Controller:
             *link_series(self._publisher.links, state.epoch),
         ]
 
-    async def _arrival(self, epoch: int, delivery: Delivery | None) -> Arrival:
+    async def _await_arrival(self, epoch: int, delivery: Delivery | None) -> Arrival:
         if delivery is None:
             links = self._publisher.links
             return Arrival(len(links), sum(link.epoch == epoch for link in links), None)
@@ -289,7 +289,7 @@ def _structure(models: Mapping[str, ModelSnapshot]) -> dict[str, str]:
     }
 
 
-def _checked(name: str, model: ModelSnapshot, flag: Flag) -> Flag:
+def _validate(name: str, model: ModelSnapshot, flag: Flag) -> Flag:
     try:
         validate_flag(model, flag)
     except FlagInvalid as error:
