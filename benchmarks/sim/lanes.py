@@ -81,5 +81,5 @@ def _factors(spec: GuardSpec, tolerances: Sequence[float], values: Sequence[floa
     """What the shipped table makes of each possible observation, shape (slices, values, bets)."""
     tables = [Table(tolerance, spec.low, spec.high) for tolerance in tolerances]
     return np.array(
-        [[[exp(log) for log in table.tally(value).against] for value in values] for table in tables]
+        [[[exp(log) for log in table.bet(value).against] for value in values] for table in tables]
     )

@@ -103,8 +103,8 @@ class Table:
         self._against = bets_against(tolerance, low)
         self._for = bets_for(tolerance, high)
 
-    def tally(self, value: float, times: int = 1) -> BetSums:
-        """Sums of one observation, or of several equal ones.
+    def bet(self, value: float, times: int = 1) -> BetSums:
+        """Bet on one observation, or on several equal ones; returns the sums.
 
         Raises:
             ValueError: It is outside the range, or no number.

@@ -61,10 +61,10 @@ class Sums:
     inflow of the whole batch comes in at its beginning.
     """
 
-    __slots__ = ("_spec", "_tables", "tallies")
+    __slots__ = ("_spec", "_tables", "by_slice")
 
     def __init__(self, spec: GuardSpec) -> None:
-        self.tallies: dict[str, BetSums] = {}
+        self.by_slice: dict[str, BetSums] = {}
         self._spec = spec
         self._tables: dict[float, Table] = {}
 
@@ -82,16 +82,16 @@ class Sums:
         if table is None:
             table = self._tables[tolerance] = Table(tolerance, spec.low, spec.high)
         if times:
-            self.put(slice_name, table.tally(value, times))
+            self.put(slice_name, table.bet(value, times))
 
-    def put(self, slice_name: str, tally: BetSums) -> None:
+    def put(self, slice_name: str, bet_sums: BetSums) -> None:
         """Adds sums to one slice."""
-        self.tallies.setdefault(slice_name, BetSums()).add(tally)
+        self.by_slice.setdefault(slice_name, BetSums()).add(bet_sums)
 
     def merge(self, other: "Sums") -> None:
         """Adds another batch."""
-        for slice_name, tally in other.tallies.items():
-            self.put(slice_name, tally)
+        for slice_name, bet_sums in other.by_slice.items():
+            self.put(slice_name, bet_sums)
 
 
 class Guard:
@@ -142,18 +142,18 @@ class Guard:
             ValueError: The value is outside the range, or not a number.
         """
         table = self._tables.get(slice_name, self._default)
-        tally = table.tally(value)
-        self._take(slice_name, table.tolerance, tally)
-        self._aggregate.take(tally)
+        bet_sums = table.bet(value)
+        self._take(slice_name, table.tolerance, bet_sums)
+        self._aggregate.take(bet_sums)
         self._latch()
 
     def fold(self, sums: Sums) -> None:
         """Bets on a batch that another process has summed up."""
         total = BetSums()
-        for slice_name, tally in sorted(sums.tallies.items()):
+        for slice_name, bet_sums in sorted(sums.by_slice.items()):
             table = self._tables.get(slice_name, self._default)
-            self._take(slice_name, table.tolerance, tally)
-            total.add(tally)
+            self._take(slice_name, table.tolerance, bet_sums)
+            total.add(bet_sums)
         self._aggregate.take(total)  # one batch: slice by slice, the order would make a difference
         self._latch()
 
@@ -219,11 +219,11 @@ class Guard:
             stream.load(dumped["slices"][name])
         return guard
 
-    def _take(self, slice_name: str, tolerance: float, tally: BetSums) -> None:
+    def _take(self, slice_name: str, tolerance: float, bet_sums: BetSums) -> None:
         stream = self._streams.get(slice_name)
         if stream is not None:
-            stream.take(tally)
-        self._tolerances_total += tolerance * tally.count
+            stream.take(bet_sums)
+        self._tolerances_total += tolerance * bet_sums.count
 
     def _stream(self, horizon: float) -> Stream:
         return Stream(horizon, self.spec.low, self.spec.high, self.spec.alpha_promotion)

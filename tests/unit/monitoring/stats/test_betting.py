@@ -30,7 +30,7 @@ def test_no_bet_can_lose_everything(tolerance: float, value: float) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -0.001, 1.001])
 def test_observation_outside_the_range_is_refused(value: float) -> None:
     with pytest.raises(ValueError, match="found the observation"):
-        Table(0.02, 0.0, 1.0).tally(value)
+        Table(0.02, 0.0, 1.0).bet(value)
 
 
 @pytest.mark.parametrize("tolerance", [math.nan, 0.0, 1.0, -0.5])

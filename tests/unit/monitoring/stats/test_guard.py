@@ -94,8 +94,8 @@ def test_merging_two_batches_commutes_bit_for_bit(first: Steps, second: Steps) -
     left.fold(one)
     right.fold(other)
     assert figures(left) == pytest.approx(figures(right), rel=1e-12, abs=1e-15)
-    for name, tally in one.tallies.items():
-        assert tally == other.tallies[name]
+    for name, sums in one.by_slice.items():
+        assert sums == other.by_slice[name]
 
 
 @settings(deadline=None, max_examples=30)
