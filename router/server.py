@@ -16,7 +16,8 @@ from penumbra.router.gateway.client_protocol import GatewayProtocol
 from penumbra.router.gateway.cold_routes import build_internal_app, build_public_app
 from penumbra.router.gateway.gateway import Gateway
 from penumbra.router.gateway.gauges import declare_gauges
-from penumbra.router.link.client import ControlLink, Duties
+from penumbra.router.link.client import ControlLink
+from penumbra.router.link.duties import Duties
 from penumbra.router.listening import BACKLOG, announced, bind
 from penumbra.router.settings import GatewaySettings
 from penumbra.router.uvicorn_server import UvicornServer

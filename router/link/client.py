@@ -9,9 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
-import platform
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -20,11 +18,10 @@ from websockets.frames import CloseCode
 
 from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.link.backoff import Backoff
+from penumbra.router.link.duties import Duties
 from penumbra.router.link.feedback import FeedbackSubmitter
 from penumbra.router.link.lease import Lease
 from penumbra.router.link.messages import (
-    COMPARATOR_PATH,
-    PATH,
     VERSION,
     Beat,
     EpochApplied,
@@ -50,30 +47,6 @@ from penumbra.router.link.unknown_messages import UnknownMessages
 log = logging.getLogger(__name__)
 
 _LARGEST_MESSAGE_BYTES = 16 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Duties:
-    """The parts of a process that use the link, besides the one that takes routing tables."""
-
-    outbox: ObservationOutbox | None = None
-    """Observations to send."""
-    lease: Lease | None = None
-    """Leases to renew."""
-    feedback: FeedbackSubmitter | None = None
-    """Users' judgements to pass on."""
-    is_comparing: Callable[[], bool] | None = None
-    """If given, this end is a comparator: when asked it gives a sign of life, provided that this
-    returns True and it has the newest table."""
-    machine: str = field(default_factory=platform.node)
-    """Name of the machine, the same for a comparator and the gateways that it guards."""
-    metrics: str = ""
-    """Address of this process's metrics, as in `Hello`."""
-
-    @property
-    def path(self) -> str:
-        """Path of the link at the control process."""
-        return PATH if self.is_comparing is None else COMPARATOR_PATH
 
 
 class ControlLink:

@@ -19,7 +19,7 @@ class ShedReason(StrEnum):
     REFUSED = "refused"
     """The server does not take the field that asks for token ids."""
     TOO_LARGE = "too_large"
-    """The answer is longer than what is kept, or the frame larger than what a comparator reads."""
+    """The answer is longer than what is stored, or than what a comparator reads."""
     ERROR = "error"
     """The answer is an error of the engine's or of the gateway's."""
     BROKEN_OFF = "broken_off"

@@ -13,7 +13,8 @@ import uvicorn
 from penumbra.monitoring.telemetry import comparator as of
 from penumbra.monitoring.tracing.tracer import Tracer
 from penumbra.router.flags.routing_table import Variant
-from penumbra.router.link.client import ControlLink, Duties
+from penumbra.router.link.client import ControlLink
+from penumbra.router.link.duties import Duties
 from penumbra.router.link.observation_outbox import ObservationOutbox
 from penumbra.router.listening import announced, bind
 from penumbra.router.shadow.asgi import build_internal_app

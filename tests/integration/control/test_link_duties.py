@@ -13,7 +13,8 @@ from websockets.asyncio.server import ServerConnection, serve
 from penumbra.monitoring.observations import Pair, Report, Run
 from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.link.backoff import Backoff
-from penumbra.router.link.client import ControlLink, Duties
+from penumbra.router.link.client import ControlLink
+from penumbra.router.link.duties import Duties
 from penumbra.router.link.feedback import FeedbackBody, FeedbackSubmitter, Served
 from penumbra.router.link.lease import Lease
 from penumbra.router.link.messages import (
@@ -83,12 +84,12 @@ class Control:
 
 @asynccontextmanager
 async def linked(duties: Duties) -> AsyncIterator[Control]:
-    async with ends(duties) as (_, control):
+    async with linked_ends(duties) as (_, control):
         yield control
 
 
 @asynccontextmanager
-async def ends(duties: Duties) -> AsyncIterator[tuple[ControlLink, Control]]:
+async def linked_ends(duties: Duties) -> AsyncIterator[tuple[ControlLink, Control]]:
     control = Control()
     async with serve(control.attend, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
@@ -112,7 +113,7 @@ def pair(number: int) -> Pair:
 
 
 def clusters(report: Report) -> list[int]:
-    return [one.cluster for run in report.runs for one in run.pairs]
+    return [pair.cluster for run in report.runs for pair in run.pairs]
 
 
 async def test_an_observation_is_sent_at_once_and_the_next_ones_with_the_acknowledgement() -> None:
@@ -231,22 +232,22 @@ async def test_a_comparator_says_that_it_compares_only_while_it_does(is_comparin
 async def test_a_judgement_makes_its_way_and_back() -> None:
     served = Served()
     served.remember(b"req-1", (INT8, "acme"))
-    desk = FeedbackSubmitter(served)
-    async with linked(Duties(feedback=desk)) as control:
+    submitter = FeedbackSubmitter(served)
+    async with linked(Duties(feedback=submitter)) as control:
         assert control.paths == [PATH]
-        judging = asyncio.create_task(desk.submit("acme", FeedbackBody("req-1", thumb="up")))
+        judging = asyncio.create_task(submitter.submit("acme", FeedbackBody("req-1", thumb="up")))
         heard = await control.hear(Feedback)
         assert (heard.attribution, heard.thumb) == (INT8, True)
         await control.say(FeedbackDone(heard.nonce, INT8))
         assert await judging == INT8
         await control.say(Seek(9, "req-1", "acme"))
         assert await control.hear(Found) == Found(9, INT8)
-    assert not desk.is_connected
+    assert not submitter.is_connected
 
 
 async def test_the_end_waits_for_what_is_still_to_be_told() -> None:
     outbox = ObservationOutbox("me", "life-1")
-    async with ends(Duties(outbox=outbox)) as (link, control):
+    async with linked_ends(Duties(outbox=outbox)) as (link, control):
         outbox.pair(RUN, pair(1))
         ending = asyncio.create_task(link.tell_the_rest(5.0))
         report = await control.hear(Report)

@@ -7,7 +7,8 @@ import pytest
 
 from penumbra.monitoring.observations import Pair, Report, Run, RunReport
 from penumbra.router.flags.routing_table import Snapshot
-from penumbra.router.link.client import ControlLink, Duties
+from penumbra.router.link.client import ControlLink
+from penumbra.router.link.duties import Duties
 from penumbra.router.link.lease import Lease
 from penumbra.router.link.messages import (
     Attribution,

@@ -1,0 +1,34 @@
+"""Users of the link to the control process, besides the one that takes routing tables."""
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from penumbra.router.link.feedback import FeedbackSubmitter
+from penumbra.router.link.lease import Lease
+from penumbra.router.link.messages import COMPARATOR_PATH, PATH
+from penumbra.router.link.observation_outbox import ObservationOutbox
+
+
+@dataclass(frozen=True, slots=True)
+class Duties:
+    """The parts of a process that use the link, besides the one that takes routing tables."""
+
+    outbox: ObservationOutbox | None = None
+    """Observations to send."""
+    lease: Lease | None = None
+    """Leases to renew."""
+    feedback: FeedbackSubmitter | None = None
+    """Users' judgements to pass on."""
+    is_comparing: Callable[[], bool] | None = None
+    """If given, this end is a comparator: when asked it gives a sign of life, provided that this
+    returns True and it has the newest table."""
+    machine: str = field(default_factory=platform.node)
+    """Name of the machine, the same for a comparator and the gateways that it guards."""
+    metrics: str = ""
+    """Address of this process's metrics, as in `Hello`."""
+
+    @property
+    def path(self) -> str:
+        """Path of the link at the control process."""
+        return PATH if self.is_comparing is None else COMPARATOR_PATH
