@@ -32,9 +32,9 @@ def test_the_answer_is_the_quantile_or_up_to_four_percent_above(values: list[flo
 
 def test_what_is_two_generations_old_is_forgotten() -> None:
     recent = RollingQuantile(0.9, least=50, generation_seconds=60.0)
-    dice = random.Random(1)
+    generator = random.Random(1)
     for second in range(60):
-        recent.add(10.0 + dice.random(), float(second))
+        recent.add(10.0 + generator.random(), float(second))
     for second in range(60, 180):
         recent.add(1.0, float(second))
     assert recent.value(180.0) == pytest.approx(1.0, rel=0.04)

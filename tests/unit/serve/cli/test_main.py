@@ -193,8 +193,8 @@ def test_health_is_what_every_part_says(
     assert any(problem in found for found in report.problems) == bool(problem)
 
 
-def test_plain_board_says_each_change_once(capsys: pytest.CaptureFixture[str]) -> None:
-    board = PlainView(Console(width=200))
+def test_plain_view_prints_each_change_once(capsys: pytest.CaptureFixture[str]) -> None:
+    view = PlainView(Console(width=200))
     for state in (
         running(Phase.LOADING, is_ready=False),
         running(Phase.LOADING, is_ready=False),
@@ -202,7 +202,7 @@ def test_plain_board_says_each_change_once(capsys: pytest.CaptureFixture[str]) -
         running(),
         running(),
     ):
-        board.observe(state)
+        view.observe(state)
     lines = capsys.readouterr().out.splitlines()
     told = [line.split("] ")[1] for line in lines if line.startswith("[")]
     assert told == [
