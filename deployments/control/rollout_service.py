@@ -247,7 +247,7 @@ class RolloutService:
     async def _store(self, reports: Sequence[Report], judgements: Sequence[UserFeedback]) -> None:
         # From the first fold on the evidence is ahead of the store.
         self._is_behind = True
-        drafts = self.evidence_book.hear(self._controller.state, reports)
+        drafts = self.evidence_book.fold_reports(self._controller.state, reports)
         await self._commit(drafts, CommitExtras(reports, judgements))
         for report in reports:
             self._last_seq[report.source, report.process_start_id] = report.seq

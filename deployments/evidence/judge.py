@@ -2,7 +2,7 @@
 
 Pure, apart from the evidence that an `EvidenceBook` keeps.
 
-Reading order: EvidenceBook.hear, EvidenceBook.reconsider.
+Reading order: EvidenceBook.fold_reports, EvidenceBook.reconsider.
 """
 
 from collections.abc import Callable, Iterable
@@ -93,7 +93,7 @@ class EvidenceBook:
             (folded.spec.model, folded.spec.candidate): folded for folded in evidence.values()
         }
 
-    def hear(self, state: State, reports: Iterable[Report]) -> list[Draft]:
+    def fold_reports(self, state: State, reports: Iterable[Report]) -> list[Draft]:
         """Folds new reports, one after another, and drafts the events that follow from them."""
         drafts: list[Draft] = []
         for report in reports:

@@ -31,7 +31,7 @@ def test_a_token_of_two_roles_has_the_higher_one() -> None:
 @pytest.mark.parametrize(
     ("actor", "expected"), [(None, "admin"), ("", "admin"), (" Ann Lee ", "Ann Lee")]
 )
-def test_the_actor_is_who_the_caller_says_or_the_role(actor: str | None, expected: str) -> None:
+def test_the_actor_is_the_given_name_or_the_role(actor: str | None, expected: str) -> None:
     assert ACCESS.identify("Bearer a-token", actor, Role.ADMIN).actor == expected
 
 

@@ -79,7 +79,7 @@ def assert_error(answer: httpx.Response, status: int, code: str, text: str = "")
 
 
 @pytest.mark.parametrize("path", READS)
-async def test_reading_needs_a_token_and_no_more_than_the_viewers(api: Api, path: str) -> None:
+async def test_reading_needs_at_least_the_viewers_token(api: Api, path: str) -> None:
     assert_error(await api.call("GET", path, role=None), 401, "unauthorized")
     assert (await api.call("GET", path, role=Role.VIEWER)).status_code == 200
 
@@ -105,7 +105,7 @@ async def test_whole_flags_are_for_admins(
     assert (await api.change(method, path, body, headers=match)).status_code == 200
 
 
-async def test_a_change_says_how_far_it_got(api: Api) -> None:
+async def test_a_change_returns_the_gateways_that_it_reached(api: Api) -> None:
     await api.plane.connect(FakeGateway("g0"))
     answer = await api.change("POST", "/flags/demo/split", {"split": {"int8": 30}})
     body = answer.json()
@@ -116,7 +116,7 @@ async def test_a_change_says_how_far_it_got(api: Api) -> None:
     assert body["propagation_ms"] > 0
 
 
-async def test_history_says_who_when_why_and_what(api: Api) -> None:
+async def test_history_has_actor_time_reason_and_flags(api: Api) -> None:
     await api.change(
         "POST", "/flags/demo/kill", {"reason": "latency"}, headers={"x-penumbra-actor": "Ann"}
     )
@@ -148,7 +148,7 @@ async def test_every_decision_can_be_replayed_from_the_history(api: Api) -> None
 
 
 @pytest.mark.parametrize("epoch", [0, 2, -1])
-async def test_an_epoch_that_is_not_there_is_not_found(api: Api, epoch: int) -> None:
+async def test_an_unknown_epoch_is_not_found(api: Api, epoch: int) -> None:
     assert_error(await api.call("GET", f"/snapshots/{epoch}"), 404, "not_found")
 
 
@@ -193,7 +193,7 @@ async def test_a_verb_may_be_conditional_too(api: Api) -> None:
         ("/nosuch", {}, 404, "route_not_found", ""),
     ],
 )
-async def test_a_refusal_has_the_openai_shape_and_says_why(
+async def test_a_refusal_has_the_openai_shape_and_a_reason(
     api: Api, path: str, body: dict[str, Any], status: int, code: str, text: str
 ) -> None:
     assert_error(await api.change("POST", path, body), status, code, text)
@@ -216,7 +216,7 @@ async def test_a_store_that_fails_is_a_503_and_changes_nothing(api: Api) -> None
     assert (await api.client.get("/ready")).status_code == 200
 
 
-async def test_an_error_of_ours_is_a_500_without_its_inside(
+async def test_an_internal_error_is_a_500_without_details(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:

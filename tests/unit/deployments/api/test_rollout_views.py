@@ -13,7 +13,7 @@ from tests.support.control_plane import control_plane, split_change
 from tests.support.rollouts import NOW, aa_pairs, pairs, rollout_spec
 
 
-def test_a_view_is_of_the_moment_at_which_it_was_asked_for() -> None:
+def test_a_view_shows_the_moment_of_the_request() -> None:
     spec, slices = rollout_spec(), ("json", "other")
     record = RolloutRecord(phase=Phase.SHADOW, since=NOW, run="r-1", slices=slices, cause="c")
     rollout = Rollout(spec=spec, record=record)
@@ -33,7 +33,7 @@ def test_a_view_is_of_the_moment_at_which_it_was_asked_for() -> None:
     assert before.instrument.aa[0].aggregate.count == 3
 
 
-async def test_the_past_is_read_backwards_and_no_further_than_it_is_asked_for(
+async def test_the_history_is_read_backwards_and_lazily(
     tmp_path: Path,
 ) -> None:
     async with control_plane(tmp_path) as plane:

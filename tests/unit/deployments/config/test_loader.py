@@ -150,7 +150,7 @@ def test_the_control_url_is_one_that_can_be_connected_to(tmp_path: Path) -> None
         ("\nmodels:", "\nmodels: [", "line 4, column 13"),
     ],
 )
-def test_a_refusal_says_where_what_was_found_and_what_is_wanted(
+def test_a_refusal_names_the_path_the_found_and_the_wanted_value(
     tmp_path: Path, old: str, new: str, expected: str
 ) -> None:
     assert old in GOOD
@@ -159,7 +159,7 @@ def test_a_refusal_says_where_what_was_found_and_what_is_wanted(
     assert expected in message
 
 
-def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_are_listed_at_once(tmp_path: Path) -> None:
     text = GOOD.replace("source: variants/full", "source: 1, cpus: -1").replace("30", "many")
     assert len(refusal(tmp_path, text).splitlines()) == 3
 
@@ -177,7 +177,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         load(tmp_path / "penumbra.yaml")
 
 
-def test_a_date_is_text_and_no_date(tmp_path: Path) -> None:
+def test_a_date_is_read_as_text(tmp_path: Path) -> None:
     assert 'found "2026-01-01", wanted' in refusal(
         tmp_path, GOOD.replace("int8: 30", "int8: 2026-01-01")
     )

@@ -81,9 +81,7 @@ def test_a_pyyaml_that_merges_wrongly_is_refused(monkeypatch: pytest.MonkeyPatch
         ("a: !!python/object:os.system x", "could not determine a constructor"),
     ],
 )
-def test_a_document_that_is_no_json_object_is_refused_with_its_place(
-    text: str, expected: str
-) -> None:
+def test_a_document_beyond_json_is_refused_with_its_place(text: str, expected: str) -> None:
     with pytest.raises(yaml.MarkedYAMLError, match=expected) as caught:
         strict_yaml.parse(text)
     assert caught.value.problem_mark is not None

@@ -165,7 +165,7 @@ def test_a_missing_score_is_no_harm_of_a_request_without_an_answer() -> None:
     assert (harm.count, harm.mean) == (99, 0.0)
 
 
-def test_a_missing_score_is_displacement_if_it_is_said_so() -> None:
+def test_a_missing_score_is_displacement_if_the_guardrail_says_so() -> None:
     worst = Guardrail(
         signal=Signal.DISPLACEMENT, tolerance=0.2, action="rollback", share=0.5, missing="worst"
     )

@@ -50,7 +50,7 @@ def test_of_two_writers_the_later_one_is_refused(store: Store, tmp_path: Path) -
 
 
 def test_all_drafts_are_stored_or_none(store: Store, tmp_path: Path) -> None:
-    # The second of two events is what another writer stored first: the index refuses it.
+    # A trigger refuses the second of two events, as a full disk would.
     raw = sqlite3.connect(tmp_path / "penumbra.db")
     raw.execute(
         "CREATE TRIGGER full BEFORE INSERT ON events WHEN NEW.epoch = 2"
@@ -63,7 +63,7 @@ def test_all_drafts_are_stored_or_none(store: Store, tmp_path: Path) -> None:
     assert store.events() == []
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(store: Store, tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_and_stores_nothing(store: Store, tmp_path: Path) -> None:
     store.append([draft()], 0, AT)
     raw = sqlite3.connect(tmp_path / "penumbra.db")
     pages = raw.execute("PRAGMA page_count").fetchone()[0]
@@ -122,7 +122,7 @@ def test_a_store_of_a_newer_release_is_left_alone(store: Store, tmp_path: Path) 
         Store(store_url(tmp_path))
 
 
-def test_an_event_that_cannot_be_read_is_no_flag(store: Store, tmp_path: Path) -> None:
+def test_an_event_that_cannot_be_read_is_an_error(store: Store, tmp_path: Path) -> None:
     store.append([draft()], 0, AT)
     raw = sqlite3.connect(tmp_path / "penumbra.db")
     raw.execute("UPDATE events SET payload = '{}'")
