@@ -1,4 +1,4 @@
-"""The webhook of the real control process: what it did once it knows, whatever is restarted."""
+"""The alert webhook of the real control process, across restarts: a firing acts once."""
 
 import sqlite3
 from pathlib import Path

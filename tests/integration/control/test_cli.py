@@ -1,3 +1,5 @@
+"""The command line of flags against a real control process."""
+
 import json
 from pathlib import Path
 from typing import Any
@@ -63,7 +65,7 @@ def test_pin_and_unpin(cli: Cli) -> None:
     cli("unpin", "demo", "--tenant", "acme", "--reason", "over")
     assert [pin["kind"] for pin in cli.json("show", "demo")["flag"]["pins"]] == ["key"]
     assert cli("unpin", "demo", "--tenant", "acme", "--reason", "over").exit_code == 1
-    assert cli("pin", "demo", "int8", "--reason", "nobody").exit_code == 1
+    assert cli("pin", "demo", "int8", "--reason", "no subject").exit_code == 1
 
 
 def test_a_whole_flag_comes_from_a_file_and_slices_are_quarantined(

@@ -1,3 +1,5 @@
+"""The link between gateways and a real control process, when either end fails."""
+
 import asyncio
 import os
 import signal
@@ -123,8 +125,8 @@ async def test_a_wrong_token_brings_no_table_and_no_end(
     assert "not-the-gateways-token" not in caplog.text
 
 
-async def test_a_gateway_that_hangs_holds_up_nobody(control: ControlProcess) -> None:
-    """One gateway reads but never answers; the other has the change at once all the same."""
+async def test_a_gateway_that_hangs_delays_no_other_gateway(control: ControlProcess) -> None:
+    """One gateway reads but never answers; the other gets the change at once."""
     headers = {"authorization": f"Bearer {GATEWAY}"}
     url = f"{control.url.replace('http', 'ws')}{PATH}"
     async with connect(url, additional_headers=headers) as hanging:

@@ -1,3 +1,5 @@
+"""Changes survive `kill -9` of the control process."""
+
 import random
 import threading
 
@@ -12,7 +14,7 @@ ROUNDS = 4
 
 
 class Writer(threading.Thread):
-    """Changes the split as fast as it is answered, until nobody answers."""
+    """Changes the split as fast as it is answered, until the control process is gone."""
 
     def __init__(self, control: ControlProcess, first: int) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ from tests.support.raw_client import RawResponse
 from tests.support.requests import CHAT, chat
 from tests.support.scripted_upstream import ScriptedUpstream
 
-ACME, OTHER = "key-of-acme", "key-of-somebody-else"
+ACME, OTHER = "key-of-acme", "key-of-another-tenant"
 
 
 class Installation:
@@ -116,16 +116,18 @@ def test_the_same_judgement_again_is_the_same_and_another_one_is_refused(
 
 
 @pytest.mark.parametrize("gateway", [0, 1])
-def test_a_request_that_nobody_remembers_is_not_found(
+def test_a_request_that_no_gateway_remembers_is_not_found(
     installation: Installation, gateway: int
 ) -> None:
-    answer = installation.judge("req-of-nobody", gateway)
+    answer = installation.judge("req-unknown", gateway)
     assert (answer.status, answer.error["code"]) == (404, "request_not_found")
     assert answer.error["param"] == "request_id"
 
 
 @pytest.mark.parametrize("gateway", [0, 1])
-def test_nobody_judges_another_tenants_request(installation: Installation, gateway: int) -> None:
+def test_a_tenant_cannot_judge_another_tenants_request(
+    installation: Installation, gateway: int
+) -> None:
     request_id = installation.served(gateway=0)
     answer = installation.judge(request_id, gateway, key=OTHER)
     assert (answer.status, answer.error["code"]) == (404, "request_not_found")

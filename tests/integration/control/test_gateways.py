@@ -127,7 +127,7 @@ def test_gateways_serve_on_without_control_and_are_brought_up_to_date_after(
 def test_every_answer_under_flipping_flags_agrees_with_its_epoch(
     installation: Installation,
 ) -> None:
-    """Nobody but the history is asked who should have answered."""
+    """The expected variant comes from the history alone."""
     traffic = [
         Traffic(gateway, random.Random(number))
         for number, gateway in enumerate(installation.gateways * 2)

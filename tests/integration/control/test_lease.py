@@ -28,7 +28,7 @@ LEASE_SECONDS = 2.0
 SLACK_SECONDS = 1.0
 """The promise: within the lease and this much more no candidate answer begins."""
 LOOK_SECONDS = 1.5
-"""For how long it is watched to be kept."""
+"""Seconds for which traffic is watched after the lease is over."""
 FAULTS = ["killed", "stopped", "cut off"]
 TOKEN = {"PENUMBRA_GATEWAY_TOKEN": GATEWAY}
 
@@ -201,12 +201,13 @@ def expect_no_candidate_after_the_lease(
         recovered_at = time.monotonic()
         guard.recover(fault)
         seen.await_variant("int8", after=recovered_at)
-    assert {one.status for one in seen.answered} == {200}
+    assert {request.status for request in seen.answered} == {200}
     unguarded = seen.between(safe_at, recovered_at)
     assert len(unguarded) > 20
-    assert {one.variant for one in unguarded} == {"full"}
+    assert {request.variant for request in unguarded} == {"full"}
     # About half of them would have got the candidate.
-    assert sum(one.reason == "LEASE_EXPIRED" for one in unguarded) > len(unguarded) // 5
+    expired = [request for request in unguarded if request.reason == "LEASE_EXPIRED"]
+    assert len(expired) > len(unguarded) // 5
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -234,4 +235,4 @@ def test_without_the_comparator_what_it_does_not_guard_goes_on(
             seen.await_variant("int8", after=0.0, timeout=5.0)
     finally:
         guard.recover("stopped")
-    assert {one.reason for one in seen.answered} == {"SPLIT"}
+    assert {request.reason for request in seen.answered} == {"SPLIT"}

@@ -1,4 +1,4 @@
-"""Discovery and the aggregated page over real processes: who is there, and who was."""
+"""Discovery and the aggregated metrics page over real processes, alive and lost."""
 
 import asyncio
 import contextlib
@@ -167,6 +167,8 @@ def test_a_process_that_binds_every_address_is_found_where_it_connects_from(
 
         def found() -> list[Any]:
             groups = httpx.get(f"{control.url}/metrics/targets").json()
-            return [one["targets"] for one in groups if one["labels"]["process"] == "gateway-0"]
+            return [
+                group["targets"] for group in groups if group["labels"]["process"] == "gateway-0"
+            ]
 
         eventually(lambda: found() == [[f"127.0.0.1:{gateway.internal_port}"]], found=found)

@@ -1,3 +1,5 @@
+"""Start, end and access rights of the real control process."""
+
 import json
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from tests.support.control_process import (
 )
 
 
-def test_who_may_flip(control: ControlProcess) -> None:
+def test_only_operators_and_admins_change_flags(control: ControlProcess) -> None:
     refusals = [("wrong", 401), (GATEWAY, 401), (VIEWER, 403)]
     for token, status in refusals:
         assert control.post("/flags/demo/kill", {}, token).status_code == status

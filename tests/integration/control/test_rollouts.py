@@ -176,7 +176,7 @@ def test_a_proven_candidate_goes_live_slice_by_slice(control: ControlProcess) ->
         assert found["share"] >= 10
         assert control.get("/flags/demo")["flag"]["split"]["int8"] >= 10
     listed = control.get("/rollouts")["rollouts"]
-    assert [one["candidate"] for one in listed] == ["int8"]
+    assert [rollout["candidate"] for rollout in listed] == ["int8"]
     kinds = [item["kind"] for item in control.get("/history")["items"]]
     assert "rollout" in kinds
 

@@ -1,4 +1,4 @@
-"""The control process's spans and its lines for people, from the real process."""
+"""Spans and log lines of rollout changes, from the real control process."""
 
 import json
 import re
@@ -63,14 +63,14 @@ def test_a_rollbacks_span_is_from_the_deciding_observation_to_the_last_gateway(
     control: ControlProcess, spans: list[Received]
 ) -> None:
     first = next(span for span in spans if span.name == "rollback")
-    about = first.attributes
-    assert about["penumbra.action"] == "rollback"
-    assert about["penumbra.signal"] == "displacement"
-    assert about["penumbra.evidence"] >= about["penumbra.boundary"] > 1
-    assert about["penumbra.pairs"] > 60
-    assert about["penumbra.culprits"] == ["other"]
-    # Nobody was there to acknowledge it.
-    assert (about["penumbra.gateways"], about["penumbra.is_acknowledged"]) == (0, False)
+    attributes = first.attributes
+    assert attributes["penumbra.action"] == "rollback"
+    assert attributes["penumbra.signal"] == "displacement"
+    assert attributes["penumbra.evidence"] >= attributes["penumbra.boundary"] > 1
+    assert attributes["penumbra.pairs"] > 60
+    assert attributes["penumbra.culprits"] == ["other"]
+    # No gateway was connected to acknowledge it.
+    assert (attributes["penumbra.gateways"], attributes["penumbra.is_acknowledged"]) == (0, False)
     assert (first.parent_id, first.links) == ("", ())
     (durable,) = first.events
     assert first.began_ns <= durable.at_ns <= first.ended_ns

@@ -1,3 +1,5 @@
+"""The controller: durable changes, their delivery to gateways, and failures of the store."""
+
 import asyncio
 from pathlib import Path
 
@@ -262,19 +264,19 @@ async def test_an_acknowledgement_that_comes_late_is_missed_once_and_measured_al
         gateway._answers = False
         applied = await plane.controller.apply(split_change(1))
         assert applied.arrival.acknowledged == 0
-        assert await _counted(plane) == (1.0, 0.0)
+        assert await _count_changes(plane) == (1.0, 0.0)
         gateway.say(encode(EpochApplied(applied.epoch)))
         await turns()
-        assert await _counted(plane) == (1.0, 1.0)
+        assert await _count_changes(plane) == (1.0, 1.0)
 
 
-async def test_an_epoch_that_nobody_waits_for_is_measured_too(tmp_path: Path) -> None:
+async def test_an_epoch_without_a_waiting_change_is_measured_too(tmp_path: Path) -> None:
     async with control_plane(tmp_path) as plane:
         gateway = await plane.connect(FakeGateway("g0"))
         await plane.controller.reset("demo", Flag(killed=True), "ann", "stop")
         await gateway.reach(2)
         await turns()
-        assert await _counted(plane) == (0.0, 1.0)
+        assert await _count_changes(plane) == (0.0, 1.0)
 
 
 async def test_changes_are_counted_once_whatever_happened_to_the_commit(tmp_path: Path) -> None:
@@ -290,8 +292,8 @@ async def test_changes_are_counted_once_whatever_happened_to_the_commit(tmp_path
         assert plane.controller.metrics.history_counters.kinds == {"config": 1, "split": 2}
 
 
-async def _counted(plane: Plane) -> tuple[float, float]:
-    """Changes that somebody did not acknowledge in time, and those that all have acknowledged."""
+async def _count_changes(plane: Plane) -> tuple[float, float]:
+    """Changes that a gateway did not acknowledge in time, and those that all acknowledged."""
     text, _ = await plane.controller.metrics.scrape(None)
     values = dict(line.rsplit(" ", 1) for line in text.decode().splitlines())
     return (

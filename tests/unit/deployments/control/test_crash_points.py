@@ -246,7 +246,7 @@ async def with_dying_sources(
     deaths=st.lists(st.sampled_from([0, 0, 1, 2]), min_size=1, max_size=7),
 )
 @settings(max_examples=25, deadline=None)
-def test_whoever_dies_what_was_acknowledged_counts_and_no_prompt_counts_twice(
+def test_after_any_deaths_acknowledged_reports_count_and_no_prompt_counts_twice(
     values: list[float], fates: list[int], deaths: list[int]
 ) -> None:
     async def both() -> None:
@@ -254,7 +254,8 @@ def test_whoever_dies_what_was_acknowledged_counts_and_no_prompt_counts_twice(
         names = [(report.source, report.process_start_id, report.seq) for report in stored]
         assert acknowledged <= set(names)
         assert len(names) == len(set(names))
-        prompts = {one.cluster for report in stored for run in report.runs for one in run.pairs}
+        runs = [run for report in stored for run in report.runs]
+        prompts = {pair.cluster for run in runs for pair in run.pairs}
         assert clusters == len(prompts)
         assert found == (await in_peace(stored))[0]
 

@@ -1,3 +1,5 @@
+"""Rollouts from report to decision, on a store, with a clock that the test moves."""
+
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -30,7 +32,7 @@ RUNS = ("run-1", "run-2")
 
 
 @dataclass
-class Desk:
+class RunningRollouts:
     """A control plane with rollouts, and a clock that the test moves."""
 
     plane: Plane
@@ -42,14 +44,14 @@ class Desk:
 
     async def apply(self, spec: RolloutSpec | None = None) -> Rollout:
         state = self.plane.controller
-        kept = await self.rollouts.put(
+        result = await self.rollouts.put(
             lambda: operator_actions.apply(
                 state.state, spec or rollout_spec(), "try", self.now, "run"
             ),
             "ann",
             "try",
         )
-        return kept.rollout
+        return result.rollout
 
     async def after(self, seconds: float) -> Rollout:
         self.now += timedelta(seconds=seconds)
@@ -65,26 +67,26 @@ class Desk:
         return self.plane.controller.state.models["demo"].flag
 
     def fresh(self) -> RolloutService:
-        """As after a restart of the process: nothing but the store."""
+        """Make a service as after a restart of the process: it has only the store."""
         return _rollouts(self.plane, lambda: self.now)
 
 
 def _rollouts(plane: Plane, now: Callable[[], datetime]) -> RolloutService:
     clock = asyncio.get_running_loop().time
-    return RolloutService(plane.controller, Clocks(now, clock), 1.0, "incarnation")
+    return RolloutService(plane.controller, Clocks(now, clock), 1.0, "process-1")
 
 
 @asynccontextmanager
-async def desk(folder: Path) -> AsyncIterator[Desk]:
+async def running_rollouts(folder: Path) -> AsyncIterator[RunningRollouts]:
     async with control_plane(folder) as plane:
-        made = Desk(plane)
+        made = RunningRollouts(plane)
         await made.rollouts.start()
         yield made
         await made.rollouts.close()
 
 
 async def test_a_rollout_begins_in_shadow_and_is_watched(tmp_path: Path) -> None:
-    async with desk(tmp_path) as it:
+    async with running_rollouts(tmp_path) as it:
         gateway = await it.plane.connect(FakeGateway("g"))
         rollout = await it.apply()
         await gateway.reach(2)
@@ -94,7 +96,7 @@ async def test_a_rollout_begins_in_shadow_and_is_watched(tmp_path: Path) -> None
 
 
 async def test_a_good_candidate_goes_through_all_stages(tmp_path: Path) -> None:
-    async with desk(tmp_path) as it:
+    async with running_rollouts(tmp_path) as it:
         await it.apply()
         reporting = Reporting()
         for some in in_batches(pairs(100, 0.0), 10):
@@ -110,7 +112,7 @@ async def test_a_good_candidate_goes_through_all_stages(tmp_path: Path) -> None:
 
 
 async def test_a_bad_candidate_is_rolled_back_with_the_report_that_decides(tmp_path: Path) -> None:
-    async with desk(tmp_path) as it:
+    async with running_rollouts(tmp_path) as it:
         await it.apply()
         gateway = await it.plane.connect(FakeGateway("g"))
         reporting = Reporting()
@@ -136,7 +138,7 @@ async def test_a_bad_candidate_is_rolled_back_with_the_report_that_decides(tmp_p
 
 
 async def test_a_report_that_comes_twice_counts_once(tmp_path: Path) -> None:
-    async with desk(tmp_path) as it:
+    async with running_rollouts(tmp_path) as it:
         await it.apply()
         reporting = Reporting()
         report = reporting.of_pairs("run-1", pairs(5, 0.0))
@@ -150,7 +152,7 @@ async def test_a_report_that_comes_twice_counts_once(tmp_path: Path) -> None:
 
 
 async def test_evidence_is_the_same_after_a_restart(tmp_path: Path) -> None:
-    async with desk(tmp_path) as it:
+    async with running_rollouts(tmp_path) as it:
         await it.apply()
         reporting = Reporting()
         for some in in_batches(pairs(50, 0.21), 7):
@@ -165,7 +167,7 @@ async def test_evidence_is_the_same_after_a_restart(tmp_path: Path) -> None:
 async def test_a_failed_commit_loses_nothing_and_counts_nothing_twice(
     tmp_path: Path, loses_answer: bool
 ) -> None:
-    async with desk(tmp_path) as it:
+    async with running_rollouts(tmp_path) as it:
         await it.apply()
         reporting = Reporting()
         report = reporting.of_pairs("run-1", pairs(40, 0.9))
@@ -180,7 +182,7 @@ async def test_a_failed_commit_loses_nothing_and_counts_nothing_twice(
 
 
 async def test_reports_of_another_run_are_stored_but_count_for_nothing(tmp_path: Path) -> None:
-    async with desk(tmp_path) as it:
+    async with running_rollouts(tmp_path) as it:
         await it.apply()
         await it.rollouts.take(Reporting().of_pairs("run-0", pairs(40, 0.9)))
         assert it.rollout.record.phase is Phase.SHADOW
@@ -188,7 +190,7 @@ async def test_reports_of_another_run_are_stored_but_count_for_nothing(tmp_path:
 
 
 async def test_only_rearming_ends_a_rollback_and_it_begins_afresh(tmp_path: Path) -> None:
-    async with desk(tmp_path) as it:
+    async with running_rollouts(tmp_path) as it:
         await it.apply()
         await it.rollouts.take(Reporting().of_pairs("run-1", pairs(40, 0.9)))
         await it.apply(rollout_spec(alpha=0.02))
@@ -196,7 +198,7 @@ async def test_only_rearming_ends_a_rollback_and_it_begins_afresh(tmp_path: Path
         state = it.plane.controller
         await it.rollouts.change(
             KEY,
-            lambda one: operator_actions.rearm(state.state, one, "fixed", it.now),
+            lambda rollout: operator_actions.rearm(state.state, rollout, "fixed", it.now),
             "ann",
             "fixed",
         )
@@ -208,14 +210,14 @@ async def test_only_rearming_ends_a_rollback_and_it_begins_afresh(tmp_path: Path
 
 
 async def test_a_flag_under_a_rollout_is_not_changed_by_hand(tmp_path: Path) -> None:
-    async with desk(tmp_path) as it:
+    async with running_rollouts(tmp_path) as it:
         await it.apply()
         with pytest.raises(Conflict, match="decided by its rollout"):
             await it.plane.controller.apply(split_change(10))
 
 
 async def test_a_judgement_is_stored_counted_and_final(tmp_path: Path) -> None:
-    async with desk(tmp_path) as it:
+    async with running_rollouts(tmp_path) as it:
         guardrails = (
             Guardrail(signal=Signal.DISPLACEMENT, tolerance=0.2, action="rollback", share=0.5),
             Guardrail(signal=Signal.FEEDBACK, tolerance=0.2, action="hold"),
@@ -232,7 +234,7 @@ async def test_a_judgement_is_stored_counted_and_final(tmp_path: Path) -> None:
 
 
 async def test_a_build_that_changes_begins_the_evidence_anew(tmp_path: Path) -> None:
-    async with desk(tmp_path) as it:
+    async with running_rollouts(tmp_path) as it:
         await it.apply()
         reporting = Reporting()
         run = reporting.of_pairs("run-1", pairs(5, 0.0)).runs[0].run
@@ -248,7 +250,7 @@ async def test_what_waits_for_a_store_that_cannot_be_read_is_not_piled_up(
     def unreadable(*_: object, **__: object) -> list[Event]:
         raise StoreUnavailable("the disk is gone")
 
-    async with desk(tmp_path) as it:
+    async with running_rollouts(tmp_path) as it:
         await it.apply()
         report = Reporting().of_pairs("run-1", pairs(3, 0.0))
         with monkeypatch.context() as broken:
@@ -262,12 +264,12 @@ async def test_what_waits_for_a_store_that_cannot_be_read_is_not_piled_up(
         assert it.rollouts.evidence_book.findings(it.rollout).pairs == 3
 
 
-def stored(it: Desk, run: str) -> int:
+def stored(it: RunningRollouts, run: str) -> int:
     return it.plane.store.look(lambda c: len(list(reports(c, [run]))))
 
 
 async def test_reports_of_runs_that_are_over_are_deleted_while_it_runs(tmp_path: Path) -> None:
-    async with desk(tmp_path) as it:
+    async with running_rollouts(tmp_path) as it:
         await it.apply()
         reporting = Reporting()
         await it.rollouts.take(reporting.of_pairs("run-1", pairs(3, 0.0)))
@@ -279,7 +281,7 @@ async def test_reports_of_runs_that_are_over_are_deleted_while_it_runs(tmp_path:
 
 
 async def test_reports_are_read_in_one_query_however_many_there_are(tmp_path: Path) -> None:
-    async with desk(tmp_path) as it:
+    async with running_rollouts(tmp_path) as it:
         reporting = Reporting()
         many = [reporting.of_pairs(RUNS[number % 2], ()) for number in range(1200)]
         it.plane.store.append([], it.plane.controller.state.epoch, it.now, CommitExtras(many))

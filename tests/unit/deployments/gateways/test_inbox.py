@@ -271,15 +271,15 @@ async def judged(
 
 
 async def test_a_judgement_is_confirmed_when_it_is_durable() -> None:
-    kept: list[UserFeedback] = []
+    stored: list[UserFeedback] = []
 
     async def keep(judgement: UserFeedback) -> None:
-        kept.append(judgement)
+        stored.append(judgement)
 
     async with judged(keep) as (_, [gateway, *_]):
         say(gateway, feedback(5, INT8, metadata={"why": "wrong"}))
         assert await gateway.hear(FeedbackDone) == FeedbackDone(5, INT8)
-    [judgement] = kept
+    [judgement] = stored
     assert (judgement.request_id, judgement.tenant) == ("req-1", "acme")
     assert (judgement.model, judgement.variant, judgement.slice) == ("demo", "int8", "other")
     assert judgement.metadata == {"why": "wrong"}
@@ -304,10 +304,10 @@ def test_negative_feedback_is_a_thumb_down_a_low_score_or_an_escalation(
 
 
 async def test_the_gateway_that_served_the_request_is_found() -> None:
-    kept: list[UserFeedback] = []
+    stored: list[UserFeedback] = []
 
     async def keep(judgement: UserFeedback) -> None:
-        kept.append(judgement)
+        stored.append(judgement)
 
     async with judged(keep) as (_, [asking, other, server]):
         say(asking, feedback(5, None))
@@ -316,7 +316,7 @@ async def test_the_gateway_that_served_the_request_is_found() -> None:
             assert (seek.request_id, seek.tenant) == ("req-1", "acme")
             say(gateway, Found(seek.nonce, attribution))
         assert await asking.hear(FeedbackDone) == FeedbackDone(5, INT8)
-    assert kept[0].variant == "int8"
+    assert stored[0].variant == "int8"
 
 
 async def test_a_request_that_no_gateway_remembers_is_not_found() -> None:

@@ -1,4 +1,4 @@
-"""What became of a rollout, in a word and in a sentence."""
+"""Names of rollout changes: the label value and the sentence."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The rollout as a state machine: whatever happens, in whatever order, what must hold holds."""
+"""Decisions on a rollout: single cases, and a state machine that checks invariants."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -100,7 +100,7 @@ def test_a_broken_instrument_freezes_quality_but_not_failures() -> None:
     assert (works.frozen, works.verdict) == (None, None)
 
 
-def test_hold_and_alert_have_their_say_once() -> None:
+def test_hold_and_alert_are_carried_out_once() -> None:
     findings = replace(PROVEN, tripped=(tripped("ttft", "hold"), tripped("tpot", "alert")))
     record, steps = decide(SPEC, RECORD, findings, NOW)
     assert record.held is not None
@@ -110,8 +110,10 @@ def test_hold_and_alert_have_their_say_once() -> None:
 
 
 def test_a_quarantined_slice_stays_on_the_baseline_while_the_others_go_on() -> None:
-    one = tripped(action="quarantine")
-    findings = replace(PROVEN, quarantined={"json": one}, proven=SLICES, is_aggregate_proven=False)
+    beyond = tripped(action="quarantine")
+    findings = replace(
+        PROVEN, quarantined={"json": beyond}, proven=SLICES, is_aggregate_proven=False
+    )
     record, _ = decide(SPEC, RECORD, findings, LATER)
     assert (record.phase, record.proven, record.quarantined) == (
         Phase.LIVE,
@@ -157,7 +159,7 @@ FINDINGS = st.builds(
 )
 
 
-class Course(RuleBasedStateMachine):
+class RolloutMachine(RuleBasedStateMachine):
     """A rollout, the guard, the clock and people."""
 
     def __init__(self) -> None:
@@ -212,7 +214,7 @@ class Course(RuleBasedStateMachine):
         self.become(self.rollout.model_copy(update={"record": record}))
 
     @rule(verb=st.sampled_from(["hold", "resume", "rollback", "rearm"]))
-    def somebody_acts(self, verb: str) -> None:
+    def operator_acts(self, verb: str) -> None:
         before = self.rollout.record
         acts = {
             "hold": lambda: operator_actions.hold(self.rollout, "why"),
@@ -232,7 +234,7 @@ class Course(RuleBasedStateMachine):
 
     @precondition(lambda self: self.rollout.record.phase in WATCHED)
     @rule(findings=FINDINGS)
-    def somebody_promotes(self, findings: Findings) -> None:
+    def operator_promotes(self, findings: Findings) -> None:
         record = self.rollout.record
         findings = replace(findings, run=record.run)
         try:
@@ -258,5 +260,5 @@ class Course(RuleBasedStateMachine):
             assert (record.outside, self.flag.quarantined) == (None, ())
 
 
-Course.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
-TestCourse = Course.TestCase
+RolloutMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestRolloutMachine = RolloutMachine.TestCase

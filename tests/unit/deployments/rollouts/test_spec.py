@@ -1,4 +1,4 @@
-"""What a rollout may declare, and what gateways are told of it."""
+"""Rollout specs that are accepted, and the watches that gateways get."""
 
 from typing import Any
 
