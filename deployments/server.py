@@ -45,10 +45,11 @@ from penumbra.deployments.store.store import Store
 from penumbra.monitoring.telemetry import control
 from penumbra.monitoring.telemetry.metric import Process
 from penumbra.monitoring.tracing.tracer import Tracer
+from penumbra.router.addresses import announced_address, join_host_port, local_host
 from penumbra.router.flags.routing_table import Flag
 from penumbra.router.flags.validate import flag_problems
 from penumbra.router.link.messages import COMPARATOR_PATH
-from penumbra.router.listening import announced, bind, joined, local_host
+from penumbra.router.listening import bind
 from penumbra.router.uvicorn_server import UvicornServer
 
 log = logging.getLogger(__name__)
@@ -119,12 +120,12 @@ def open_plane(spec: PenumbraSpec, tracer: Tracer | None = None) -> ControlPlane
         gateway_inbox=LinkInbox(
             liveness,
             now,
-            rollouts.take,
-            take_feedback=rollouts.judge,
+            rollouts.take_report,
+            take_feedback=rollouts.take_feedback,
             newest_table=lambda: gateways.snapshot,
         ),
-        comparator_inbox=LinkInbox(liveness, now, rollouts.take, is_for_comparators=True),
-        tick=ControlTick(liveness, rollouts.tick, controller.prove_store, now),
+        comparator_inbox=LinkInbox(liveness, now, rollouts.take_report, is_for_comparators=True),
+        tick=ControlTick(liveness, rollouts.decide_pending, controller.prove_store, now),
         rollouts=rollouts,
         interval_cache=IntervalCache(),
         registry=registry,
@@ -224,9 +225,9 @@ def _metrics_routes(
     replicas: Path | None,
 ) -> APIRouter:
     host, port = spec.control.host, sock.getsockname()[1]
-    own = announced(host, port, spec.metrics.announce)
+    own = announced_address(host, port, spec.metrics.announce)
     discovery = Discovery(own, plane.registry, lambda: plane.controller.state.models, replicas)
-    own_url = f"http://{joined(local_host(host), port)}{METRICS_PATH}"
+    own_url = f"http://{join_host_port(local_host(host), port)}{METRICS_PATH}"
     return metrics_router(discovery, Aggregate(fetcher(client, own_url)))
 
 

@@ -12,13 +12,14 @@ import uvicorn
 from starlette.applications import Starlette
 
 from penumbra.monitoring.tracing.tracer import Tracer
+from penumbra.router.addresses import announced_address
 from penumbra.router.gateway.client_protocol import GatewayProtocol
 from penumbra.router.gateway.cold_routes import build_internal_app, build_public_app
 from penumbra.router.gateway.gateway import Gateway
 from penumbra.router.gateway.gauges import declare_gauges
 from penumbra.router.link.client import ControlLink
 from penumbra.router.link.duties import Duties
-from penumbra.router.listening import BACKLOG, announced, bind
+from penumbra.router.listening import BACKLOG, bind
 from penumbra.router.settings import GatewaySettings
 from penumbra.router.uvicorn_server import UvicornServer
 
@@ -84,7 +85,7 @@ def _build_servers(gateway: Gateway) -> tuple[list[tuple[UvicornServer, socket.s
     host = settings.internal_host
     sock = bind(host, settings.internal_port, "metrics.host, gateway.internal_port")
     servers.append((_build_server(build_internal_app(gateway), "httptools"), sock))
-    return servers, announced(host, sock.getsockname()[1], settings.announce)
+    return servers, announced_address(host, sock.getsockname()[1], settings.announce)
 
 
 def _build_link(gateway: Gateway, control_token: str | None, metrics: str) -> ControlLink | None:

@@ -9,8 +9,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from penumbra.router.addresses import is_loopback
 from penumbra.router.flags.routing_table import Snapshot
-from penumbra.router.listening import is_loopback
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 

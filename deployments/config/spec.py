@@ -11,8 +11,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from penumbra.router.addresses import join_host_port, local_host
 from penumbra.router.flags.routing_table import NAME, Flag, SliceRule
-from penumbra.router.listening import joined, local_host
 from penumbra.router.settings import KeySettings, LimitSettings
 from penumbra.router.shadow.settings import (
     Budget,
@@ -256,4 +256,4 @@ class PenumbraSpec(BaseModel):
     @property
     def control_url(self) -> str:
         """Base URL of the control process for this machine's processes."""
-        return f"http://{joined(local_host(self.control.host), self.control.port)}"
+        return f"http://{join_host_port(local_host(self.control.host), self.control.port)}"

@@ -13,8 +13,8 @@ from penumbra.deployments.config.replica_addresses import read_engines
 from penumbra.deployments.metrics.process_registry import ProcessEntry, ProcessRegistry
 from penumbra.monitoring.telemetry import engine, labels
 from penumbra.monitoring.telemetry.metric import Process
+from penumbra.router.addresses import join_host_port
 from penumbra.router.flags.routing_table import ModelSnapshot
-from penumbra.router.listening import joined
 
 METRICS_PATH = "/metrics"
 ONLY_REPLICA = "0"
@@ -88,7 +88,7 @@ class Discovery:
         """
         own = self._own_address
         if own.startswith(":"):
-            own = joined(asked_at.strip("[]"), int(own[1:]))
+            own = join_host_port(asked_at.strip("[]"), int(own[1:]))
         control = Target(own, Process.CONTROL.value, Process.CONTROL.value)
         processes = [_process_target(process) for process in self._registry.present()]
         unique = _with_unique_names([control, *processes, *self._engines()])
@@ -122,7 +122,7 @@ def _process_target(process: ProcessEntry) -> Target:
 
 def _address_and_path(url: str) -> tuple[str, str]:
     parts = urllib.parse.urlsplit(url)
-    address = joined(parts.hostname or "", parts.port or _HTTP_PORT)
+    address = join_host_port(parts.hostname or "", parts.port or _HTTP_PORT)
     return address, f"{parts.path.rstrip('/')}{METRICS_PATH}"
 
 

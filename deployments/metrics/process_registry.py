@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from penumbra.deployments.gateways.link import Link
 from penumbra.monitoring.telemetry.metric import Process
-from penumbra.router.listening import is_loopback, joined
+from penumbra.router.addresses import is_loopback, join_host_port
 
 log = logging.getLogger(__name__)
 
@@ -114,4 +114,4 @@ def _resolve_address(announced: str, peer: str) -> tuple[str, str]:
         return announced, ""
     if not peer:
         return announced, "a port without host, and the host is not known: set metrics.announce"
-    return joined(peer, int(found[2])), ""
+    return join_host_port(peer, int(found[2])), ""

@@ -56,7 +56,7 @@ def tracing(environment: Mapping[str, str], service: str, instance: str) -> Iter
     except ModuleNotFoundError as error:
         raise TracingMisconfigured(
             f"an endpoint for traces is set, but {error.name} is not installed:"
-            " pip install 'penumbra-gateway[tracing]', or unset OTEL_EXPORTER_OTLP_ENDPOINT"
+            " pip install '.[tracing]', or unset OTEL_EXPORTER_OTLP_ENDPOINT"
         ) from error
     except ValueError as error:
         raise TracingMisconfigured(

@@ -12,11 +12,12 @@ import uvicorn
 
 from penumbra.monitoring.telemetry import comparator as of
 from penumbra.monitoring.tracing.tracer import Tracer
+from penumbra.router.addresses import announced_address
 from penumbra.router.flags.routing_table import Variant
 from penumbra.router.link.client import ControlLink
 from penumbra.router.link.duties import Duties
 from penumbra.router.link.observation_outbox import ObservationOutbox
-from penumbra.router.listening import announced, bind
+from penumbra.router.listening import bind
 from penumbra.router.shadow.asgi import build_internal_app
 from penumbra.router.shadow.clocks import Clocks
 from penumbra.router.shadow.comparator import Comparator
@@ -132,7 +133,7 @@ def _internal_socket(settings: ShadowSettings) -> socket.socket | None:
 def _announced(settings: ShadowSettings, sock: socket.socket | None) -> str:
     if sock is None:
         return ""
-    return announced(settings.internal_host, sock.getsockname()[1], settings.announce)
+    return announced_address(settings.internal_host, sock.getsockname()[1], settings.announce)
 
 
 async def _serve(comparator: Comparator, sock: socket.socket) -> None:

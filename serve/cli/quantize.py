@@ -36,8 +36,7 @@ def quantize(
         raise typer.Exit(2) from error
     except ModuleNotFoundError as error:
         raise ConfigurationInvalid(
-            f"`penumbra quantize` needs {error.name}: pip install 'penumbra-gateway[cpu]' or"
-            " 'penumbra-gateway[gpu]'"
+            f"`penumbra quantize` needs {error.name}: pip install '.[cpu]' or '.[gpu]'"
         ) from error
     size_bytes = sum(file.size_bytes for file in made.weights.values())
     typer.echo(f"{target}: {made.scheme}, {size_bytes} bytes of weights, {content_sha256(made)}")

