@@ -6,7 +6,7 @@ other. Reports that arrive while another commit is under way share the next comm
 After a commit that failed it is not known whether it happened. The evidence is then folded again
 from the store before anything else is decided.
 
-Reading order: RolloutService.take, RolloutService.tick, RolloutService.change.
+Reading order: RolloutService.take_report, RolloutService.decide_pending, RolloutService.change.
 """
 
 import asyncio
@@ -108,7 +108,7 @@ class RolloutService:
             await self._catch_up()
             await self._rollback_timer.load()
 
-    async def take(self, report: Report) -> None:
+    async def take_report(self, report: Report) -> None:
         """Take a report; when this returns, it and the decisions that it causes are durable.
 
         A report that is stored already changes nothing.
@@ -127,7 +127,7 @@ class RolloutService:
             self._pending = [pending for pending in self._pending if pending is not own]
         await own.done
 
-    async def judge(self, judgement: UserFeedback) -> None:
+    async def take_feedback(self, judgement: UserFeedback) -> None:
         """Store a user's judgement, and count it as evidence if its variant is under a rollout.
 
         Raises:
@@ -154,7 +154,7 @@ class RolloutService:
             await self._store([report], [judgement])
             self._controller.metrics.count_judgement(judgement)
 
-    async def tick(self) -> None:
+    async def decide_pending(self) -> None:
         """Make the decisions that are due by time alone, and delete rows of no use any more.
 
         Raises:

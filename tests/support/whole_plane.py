@@ -107,7 +107,7 @@ class WholePlane:
         """Report observations of a run."""
         counts: tuple[Counts, ...] = more.pop("counts", ())
         observed = RunReport(run, pairs=tuple(pairs), counts=counts, **more)
-        await self.parts.rollouts.take(self.reporting.report(observed))
+        await self.parts.rollouts.take_report(self.reporting.report(observed))
 
     async def scrape(self, accept: str = "") -> Scraped:
         """Scrape as Prometheus does."""

@@ -68,9 +68,9 @@ async def test_reports_roll_back_and_their_evidence_survives(server: PostgresSer
     reporting = Reporting()
     for _ in range(2):
         report = reporting.of_pairs(run, pairs(5, 0.0))
-        await rollouts.take(report)
-        await rollouts.take(report)
-    await rollouts.take(reporting.of_pairs(run, pairs(30, 0.9, start=100)))
+        await rollouts.take_report(report)
+        await rollouts.take_report(report)
+    await rollouts.take_report(reporting.of_pairs(run, pairs(30, 0.9, start=100)))
     rolled_back = rollouts.rollout(("demo", "int8"))
     assert rolled_back.record.phase is Phase.ROLLED_BACK
     evidence = state_of(rollouts.evidence_book.evidence(rolled_back))

@@ -112,7 +112,7 @@ async def send(process: Process, report: Report, fate: int) -> bool:
     if fate in {BEFORE, AFTER}:
         process.store.failures.append(StoreUnavailable("killed"))
     try:
-        await process.rollouts.take(report)
+        await process.rollouts.take_report(report)
     except StoreUnavailable:
         return False
     return fate != UNACKNOWLEDGED
@@ -122,7 +122,7 @@ async def in_peace(order: Sequence[Report]) -> tuple[dict[str, Any], Phase]:
     with TemporaryDirectory() as name:
         process = await begin(Path(name))
         for report in order:
-            await process.rollouts.take(report)
+            await process.rollouts.take_report(report)
         found = process.evidence_state(), process.rollout.record.phase
         await process.die()
         return found
@@ -143,7 +143,7 @@ async def under_fire(
                     process = await Process(folder).start()
             if resends[number % len(resends)]:
                 # The acknowledgement got lost on the link: it is sent again, also concurrently.
-                await asyncio.gather(*(process.rollouts.take(report) for _ in range(2)))
+                await asyncio.gather(*(process.rollouts.take_report(report) for _ in range(2)))
         await process.die()
         process = await Process(folder).start()
         stored = process.store.look(lambda c: len(list(stored_reports(c, ["run-1"]))))

@@ -55,7 +55,7 @@ class RunningRollouts:
 
     async def after(self, seconds: float) -> Rollout:
         self.now += timedelta(seconds=seconds)
-        await self.rollouts.tick()
+        await self.rollouts.decide_pending()
         return self.rollout
 
     @property
@@ -100,7 +100,7 @@ async def test_a_good_candidate_goes_through_all_stages(tmp_path: Path) -> None:
         await it.apply()
         reporting = Reporting()
         for some in in_batches(pairs(100, 0.0), 10):
-            await it.rollouts.take(reporting.of_pairs("run-1", some))
+            await it.rollouts.take_report(reporting.of_pairs("run-1", some))
         assert it.rollout.record.proven == ("other",)
         assert it.flag.split == {}
         assert (await it.after(60)).stage == "10"
@@ -117,7 +117,7 @@ async def test_a_bad_candidate_is_rolled_back_with_the_report_that_decides(tmp_p
         gateway = await it.plane.connect(FakeGateway("g"))
         reporting = Reporting()
         for some in in_batches(pairs(40, 0.9), 2):
-            await it.rollouts.take(reporting.of_pairs("run-1", some))
+            await it.rollouts.take_report(reporting.of_pairs("run-1", some))
         assert it.rollout.record.phase is Phase.ROLLED_BACK
         assert it.flag.blocked == ("int8",)
         await it.rollouts.close()
@@ -142,11 +142,11 @@ async def test_a_report_that_comes_twice_counts_once(tmp_path: Path) -> None:
         await it.apply()
         reporting = Reporting()
         report = reporting.of_pairs("run-1", pairs(5, 0.0))
-        await asyncio.gather(it.rollouts.take(report), it.rollouts.take(report))
-        await it.rollouts.take(reporting.of_pairs("run-1", pairs(5, 0.0, start=6)))
-        await it.rollouts.take(report)
+        await asyncio.gather(it.rollouts.take_report(report), it.rollouts.take_report(report))
+        await it.rollouts.take_report(reporting.of_pairs("run-1", pairs(5, 0.0, start=6)))
+        await it.rollouts.take_report(report)
         again = it.fresh()
-        await again.take(report)
+        await again.take_report(report)
         for rollouts in (it.rollouts, again):
             assert rollouts.evidence_book.findings(it.rollout).pairs == 10
 
@@ -156,7 +156,7 @@ async def test_evidence_is_the_same_after_a_restart(tmp_path: Path) -> None:
         await it.apply()
         reporting = Reporting()
         for some in in_batches(pairs(50, 0.21), 7):
-            await it.rollouts.take(reporting.of_pairs("run-1", some))
+            await it.rollouts.take_report(reporting.of_pairs("run-1", some))
         again = it.fresh()
         await again.start()
         found = state_of(again.evidence_book.evidence(it.rollout))
@@ -174,8 +174,8 @@ async def test_a_failed_commit_loses_nothing_and_counts_nothing_twice(
         it.plane.store.loses_answers = loses_answer
         it.plane.store.failures.append(StoreUnavailable("the disk is full"))
         with pytest.raises(StoreUnavailable):
-            await it.rollouts.take(report)
-        await it.rollouts.take(report)
+            await it.rollouts.take_report(report)
+        await it.rollouts.take_report(report)
         assert it.rollout.record.phase is Phase.ROLLED_BACK
         assert it.rollouts.evidence_book.findings(it.rollout).pairs == 40
         assert fold(it.plane.store.events()) == it.plane.controller.state
@@ -184,7 +184,7 @@ async def test_a_failed_commit_loses_nothing_and_counts_nothing_twice(
 async def test_reports_of_another_run_are_stored_but_count_for_nothing(tmp_path: Path) -> None:
     async with running_rollouts(tmp_path) as it:
         await it.apply()
-        await it.rollouts.take(Reporting().of_pairs("run-0", pairs(40, 0.9)))
+        await it.rollouts.take_report(Reporting().of_pairs("run-0", pairs(40, 0.9)))
         assert it.rollout.record.phase is Phase.SHADOW
         assert it.rollouts.evidence_book.findings(it.rollout).pairs == 0
 
@@ -192,7 +192,7 @@ async def test_reports_of_another_run_are_stored_but_count_for_nothing(tmp_path:
 async def test_only_rearming_ends_a_rollback_and_it_begins_afresh(tmp_path: Path) -> None:
     async with running_rollouts(tmp_path) as it:
         await it.apply()
-        await it.rollouts.take(Reporting().of_pairs("run-1", pairs(40, 0.9)))
+        await it.rollouts.take_report(Reporting().of_pairs("run-1", pairs(40, 0.9)))
         await it.apply(rollout_spec(alpha=0.02))
         assert it.rollout.record.phase is Phase.ROLLED_BACK
         state = it.plane.controller
@@ -224,11 +224,11 @@ async def test_a_judgement_is_stored_counted_and_final(tmp_path: Path) -> None:
         )
         await it.apply(rollout_spec(guardrails=guardrails))
         judged = UserFeedback("r1", "t", "demo", "int8", "other", False, None, False, {})
-        await it.rollouts.judge(judged)
-        await it.rollouts.judge(judged)
+        await it.rollouts.take_feedback(judged)
+        await it.rollouts.take_feedback(judged)
         assert it.rollouts.evidence_book.evidence(it.rollout).monitors[Signal.FEEDBACK].count == 1
         with pytest.raises(AlreadyJudged):
-            await it.rollouts.judge(
+            await it.rollouts.take_feedback(
                 UserFeedback("r1", "t", "demo", "int8", "other", True, None, False, {})
             )
 
@@ -238,8 +238,12 @@ async def test_a_build_that_changes_begins_the_evidence_anew(tmp_path: Path) -> 
         await it.apply()
         reporting = Reporting()
         run = reporting.of_pairs("run-1", pairs(5, 0.0)).runs[0].run
-        await it.rollouts.take(reporting.report(RunReport(run, fingerprints={"int8": "a" * 64})))
-        await it.rollouts.take(reporting.report(RunReport(run, fingerprints={"int8": "b" * 64})))
+        await it.rollouts.take_report(
+            reporting.report(RunReport(run, fingerprints={"int8": "a" * 64}))
+        )
+        await it.rollouts.take_report(
+            reporting.report(RunReport(run, fingerprints={"int8": "b" * 64}))
+        )
         assert it.rollout.record.run == "run-2"
         assert "int8 is bbbb" in it.rollout.record.cause
 
@@ -258,9 +262,9 @@ async def test_what_waits_for_a_store_that_cannot_be_read_is_not_piled_up(
             it.plane.controller.is_behind = True
             for _ in range(3):
                 with pytest.raises(StoreUnavailable):
-                    await it.rollouts.take(report)
+                    await it.rollouts.take_report(report)
         assert it.rollouts.waiting == 0
-        await it.rollouts.take(report)
+        await it.rollouts.take_report(report)
         assert it.rollouts.evidence_book.findings(it.rollout).pairs == 3
 
 
@@ -272,9 +276,9 @@ async def test_reports_of_runs_that_are_over_are_deleted_while_it_runs(tmp_path:
     async with running_rollouts(tmp_path) as it:
         await it.apply()
         reporting = Reporting()
-        await it.rollouts.take(reporting.of_pairs("run-1", pairs(3, 0.0)))
+        await it.rollouts.take_report(reporting.of_pairs("run-1", pairs(3, 0.0)))
         await it.apply(rollout_spec(alpha=0.02))
-        await it.rollouts.take(reporting.of_pairs("run-2", pairs(3, 0.0)))
+        await it.rollouts.take_report(reporting.of_pairs("run-2", pairs(3, 0.0)))
         assert [stored(it, run) for run in RUNS] == [1, 1]
         await it.after(PRUNE_SECONDS)
         assert [stored(it, run) for run in RUNS] == [0, 1]
