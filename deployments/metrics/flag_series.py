@@ -1,4 +1,4 @@
-"""Series of the flags, the links, the guard's liveness and feedback. Pure.
+"""Series of the flags, the links, the guard's liveness and feedback.
 
 Reading order: flag_series; the other functions stand alone.
 """
