@@ -1,10 +1,9 @@
 """One request on a hot route, as it was read from its client."""
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class IncomingRequest:
+class IncomingRequest(msgspec.Struct, frozen=True):
     """A request whose body is complete; everything that decides it except its caller."""
 
     path: bytes
