@@ -2,10 +2,11 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 PY := .venv/bin/python
-# A worker for each core. Each goes through a part of the tests in order and takes over half of what
-# another has left, so that most modules start their processes once.
-PARALLEL := -n $(shell nproc) --dist worksteal
+# A worker for each core; the tests of a file share its servers, and so their worker.
+PARALLEL := -n $(shell nproc) --dist loadfile
 export RAY_USAGE_STATS_ENABLED := 0
+# Tests start hundreds of processes; each would compile all that it imports.
+export PYTHONDONTWRITEBYTECODE :=
 export HF_HUB_OFFLINE := 1
 
 .PHONY: help install check lint types imports unit test monitor-test pictures demo table sim \
