@@ -1,4 +1,4 @@
-"""What holds for every test."""
+"""Hypothesis profiles of every test: `local`, and `ci` where CI is set."""
 
 import os
 

