@@ -43,7 +43,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
   for service in "${SERVICES[@]}"; do
-    # Only what was installed just now: a service that somebody runs here is theirs.
+    # Only what was installed just now: a service that ran here before stays as it was.
     if [[ " ${missing[*]} " == *" $service "* ]] && command -v systemctl >/dev/null; then
       systemctl disable --quiet "$service" 2>/dev/null || true
     fi
