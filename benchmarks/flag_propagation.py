@@ -99,6 +99,11 @@ def _report(figures: Figures, gateways: int) -> None:
         f" Python {platform.python_version()}, {os.cpu_count()} cores,"
         f" load average {load:.1f}; milliseconds\n"
     )
+    print_quantiles(rows)
+
+
+def print_quantiles(rows: dict[str, list[float]]) -> None:
+    """Print quantiles of named values as a Markdown table."""
     print("| | p50 | p90 | p99 | max |\n|---|---|---|---|---|")
     for name, values in rows.items():
         cells = [_quantile(values, q) for q in (0.5, 0.9, 0.99, 1.0)]

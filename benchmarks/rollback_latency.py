@@ -36,6 +36,7 @@ from benchmarks.flag_propagation import (  # noqa: E402 - only now is the root i
     _free_ports,
     _process,
     _quantile,
+    print_quantiles,
 )
 from benchmarks.gateway.build import BUILD, compile_tools  # noqa: E402
 from penumbra.monitoring.observations import Pair, Report, Run, RunReport  # noqa: E402
@@ -388,10 +389,7 @@ def report(figures: Figures, gateways: int, rate: float) -> None:
         f" SQLite (synchronous=FULL), Python {platform.python_version()}, {os.cpu_count()} cores,"
         f" load average {os.getloadavg()[0]:.1f}; milliseconds\n"
     )
-    print("| | p50 | p90 | p99 | max |\n|---|---|---|---|---|")
-    for name, values in rows.items():
-        cells = [_quantile(values, q) for q in (0.5, 0.9, 0.99, 1.0)]
-        print(f"| {name} | {' | '.join(f'{cell:.2f}' for cell in cells)} |")
+    print_quantiles(rows)
     print(
         f"\n{figures.answers} answers, {figures.live} of them the candidate's, {figures.errors}"
         f" errors. Candidate answers to requests sent after the last acknowledgement:"
