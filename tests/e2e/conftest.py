@@ -91,4 +91,4 @@ def stack(variants: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         processes = installation.processes()
         installation.send(signal.SIGTERM)
         assert installation.wait(STOP_SECONDS) == 0, installation.output.read_text()
-        assert still_running(processes, seconds=5) == []
+        assert still_running(processes, seconds=20) == []

@@ -140,8 +140,8 @@ def test_client_that_leaves_aborts_the_engines_request(stack: Installation, stre
     )
     with socket.create_connection((target.host, target.port)) as client:
         client.sendall(head.encode() + body)
-        wait_until(lambda: running(url) == 1, 30)
-    wait_until(lambda: running(url) == 0, 2)
+        wait_until(lambda: running(url) == 1, 60)
+    wait_until(lambda: running(url) == 0, 30)
     assert metric(url, "vllm:request_success_total", 'finished_reason="length"') == finished
 
 

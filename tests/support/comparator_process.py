@@ -20,7 +20,7 @@ from penumbra.router.link.messages import Stored, encode, from_gateway, push_of
 from penumbra.router.mirror.frame import MirrorFrame, frame
 from tests.support.gateway_process import ROOT, free_port
 
-WAIT_SECONDS = 15.0
+WAIT_SECONDS = 60.0
 
 
 @dataclass

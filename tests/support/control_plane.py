@@ -82,7 +82,7 @@ class FakeGateway:
 
     async def hear(self, kind: type[Heard]) -> Heard:
         """The next message of this kind, tables aside."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 for message in self.heard:
                     if isinstance(message, kind):

@@ -56,7 +56,7 @@ class ControlProcess:
         self.replicas = folder / "replicas.json"
         self._log = folder / "control.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self.client = httpx.Client(base_url=f"{self.url}/admin/v1", timeout=10.0)
+        self.client = httpx.Client(base_url=f"{self.url}/admin/v1", timeout=30.0)
 
     def __enter__(self) -> Self:
         self.start()
@@ -131,7 +131,7 @@ class ControlProcess:
     def stop(self) -> int:
         """Ask it to end; returns its exit status."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(10.0)
+        return self.process.wait(30.0)
 
     def log_text(self) -> str:
         return self._log.read_text()

@@ -66,14 +66,14 @@ class FrameSink:
         with self._changed:
             self._frames.clear()
 
-    def wait_for(self, count: int, timeout: float = 5.0) -> list[MirrorFrame]:
+    def wait_for(self, count: int, timeout: float = 30.0) -> list[MirrorFrame]:
         """The first `count` mirrored requests, once they are there."""
         with self._changed:
             arrived = self._changed.wait_for(lambda: len(self._frames) >= count, timeout)
             assert arrived, f"{len(self._frames)} frames came, wanted {count}"
             return self._frames[:count]
 
-    def frame_of(self, request_id: str, timeout: float = 5.0) -> MirrorFrame:
+    def frame_of(self, request_id: str, timeout: float = 30.0) -> MirrorFrame:
         """The mirrored request with this id, once it is there."""
 
         def found() -> MirrorFrame | None:
@@ -84,7 +84,7 @@ class FrameSink:
         assert frame is not None, f"{request_id} was not handed over"
         return frame
 
-    def wait_for_connection(self, number: int = 1, timeout: float = 10.0) -> None:
+    def wait_for_connection(self, number: int = 1, timeout: float = 30.0) -> None:
         with self._changed:
             assert self._changed.wait_for(lambda: self.connections >= number, timeout)
 

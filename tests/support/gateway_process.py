@@ -19,7 +19,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.raw_client import RawClient, RawResponse, request_bytes
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 15.0
+START_SECONDS = 60.0
+PATIENCE_SECONDS = 30.0
+"""How long a test waits for what it knows will come: long, for a busy machine is slow."""
 # Below the ports that the kernel gives to outgoing connections, so none is taken in between.
 _PORTS = range(20_000, 32_000)
 
@@ -90,10 +92,10 @@ class GatewayProcess:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                return self.process.wait(5.0)
+                return self.process.wait(20.0)
             except subprocess.TimeoutExpired:
                 self.process.kill()
-        return self.process.wait(5.0)
+        return self.process.wait(20.0)
 
     def terminate(self) -> None:
         """SIGTERM, without waiting."""
@@ -120,7 +122,7 @@ class GatewayProcess:
 
     # Requests
 
-    def connect(self, *, timeout: float = 10.0, receive_buffer: int = 0) -> RawClient:
+    def connect(self, *, timeout: float = PATIENCE_SECONDS, receive_buffer: int = 0) -> RawClient:
         return RawClient(self.port, timeout=timeout, receive_buffer=receive_buffer)
 
     def post(self, path: str, body: object, headers: dict[str, str] | None = None) -> RawResponse:
@@ -171,7 +173,6 @@ def counting(gateway: GatewayProcess, name: str, by: float = 1, **labels: str) -
     wanted = before + by
     eventually(
         lambda: gateway.metric(name, **labels) == wanted,
-        timeout=3.0,
         what=f"{name}{labels} to be {wanted}",
         found=lambda: gateway.metric(name, **labels),
     )
@@ -180,7 +181,7 @@ def counting(gateway: GatewayProcess, name: str, by: float = 1, **labels: str) -
 def eventually(
     condition: Callable[[], bool],
     *,
-    timeout: float = 5.0,
+    timeout: float = PATIENCE_SECONDS,
     what: str = "it",
     found: Callable[[], object] = lambda: None,
 ) -> None:

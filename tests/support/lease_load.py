@@ -35,7 +35,7 @@ class Traffic:
         """Requests that were sent in this time."""
         return [request for request in list(self.answered) if begin <= request.sent_at < end]
 
-    def await_variant(self, variant: str, after: float, timeout: float = 20.0) -> None:
+    def await_variant(self, variant: str, after: float, timeout: float = 60.0) -> None:
         """Wait until the variant has answered a request that was sent after a moment."""
         eventually(
             lambda: any(

@@ -181,7 +181,7 @@ class Monitored:
                 stderr=log,
             )
         try:
-            eventually(self._is_comparing, timeout=20.0, what="the comparator to be ready")
+            eventually(self._is_comparing, timeout=60.0, what="the comparator to be ready")
             yield process
         finally:
             process.kill()
@@ -291,7 +291,7 @@ async def _bad(monitored: Monitored, story: Story, seed: int) -> Stop:
 
 
 async def _first_answer(traffics: list[Traffic]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not any(traffic.counts.by_variant["int2"] for traffic in traffics):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 

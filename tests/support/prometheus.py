@@ -14,7 +14,7 @@ import yaml
 from tests.support.gateway_process import ROOT, eventually, free_port
 
 MONITORING = ROOT / "monitoring"
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 MISSING = "found no {}: scripts/system-packages.sh installs it (Debian: {})"
 
 
@@ -163,7 +163,7 @@ class Prometheus(_Server):
         assert len(found) == 1, f"{expression}: found {len(found)} series, wanted one"
         return found[0].value
 
-    def wait_for(self, expression: str, seconds: float = 30.0) -> list[Series]:
+    def wait_for(self, expression: str, seconds: float = 60.0) -> list[Series]:
         """Wait until an expression has a value that is not 0."""
         eventually(
             lambda: any(series.value for series in self.query(expression)),
@@ -190,7 +190,7 @@ class Prometheus(_Server):
         return result
 
 
-def wait_for_targets(prometheus: Prometheus, count: int, seconds: float = 30.0) -> None:
+def wait_for_targets(prometheus: Prometheus, count: int, seconds: float = 60.0) -> None:
     """Wait until so many targets are up; the first samples come about six seconds after a start."""
     deadline = time.monotonic() + seconds
     while True:

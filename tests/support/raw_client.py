@@ -65,7 +65,7 @@ class RawResponse:
 class RawClient:
     """One connection to `127.0.0.1:port`."""
 
-    def __init__(self, port: int, *, timeout: float = 10.0, receive_buffer: int = 0) -> None:
+    def __init__(self, port: int, *, timeout: float = 30.0, receive_buffer: int = 0) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         if receive_buffer:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)

@@ -97,14 +97,14 @@ class ScriptedUpstream:
 
     # Watching
 
-    def wait_for_requests(self, count: int, timeout: float = 5.0) -> list[RecordedRequest]:
+    def wait_for_requests(self, count: int, timeout: float = 30.0) -> list[RecordedRequest]:
         """The first `count` requests, once they have arrived whole."""
         with self._changed:
             arrived = self._changed.wait_for(lambda: len(self.requests) >= count, timeout)
         assert arrived, f"{self.name} got {len(self.requests)} requests, wanted {count}"
         return self.requests[:count]
 
-    def wait_for_request(self, timeout: float = 5.0) -> RecordedRequest:
+    def wait_for_request(self, timeout: float = 30.0) -> RecordedRequest:
         return self.wait_for_requests(1, timeout)[0]
 
     @property
@@ -120,7 +120,7 @@ class ScriptedUpstream:
     def stop(self) -> None:
         self._run(self._shut(with_connections=True))
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5.0)
+        self._thread.join(30.0)
         self._loop.close()
         self._reservation.close()
 

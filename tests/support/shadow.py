@@ -187,7 +187,7 @@ async def running(setup: ComparatorSetup) -> AsyncIterator[None]:
 
 
 async def until(is_true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not is_true():  # noqa: ASYNC110 - what is waited for has no event of its own
             await asyncio.sleep(0)
 

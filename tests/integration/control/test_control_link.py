@@ -36,14 +36,14 @@ class Gateway:
 
     async def epoch(self, epoch: int) -> Snapshot:
         """The table, once it is at least at this epoch."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not self.tables or self.tables[-1].epoch < epoch:
                 self._changed.clear()
                 await self._changed.wait()
         return self.tables[-1]
 
     async def connected(self, wanted: bool) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while self.link.is_connected is not wanted:  # noqa: ASYNC110 - it has no event
                 await asyncio.sleep(0.01)
 

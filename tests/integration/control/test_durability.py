@@ -41,11 +41,11 @@ def test_kill_9_while_writing_loses_nothing_that_was_acknowledged(control: Contr
     for _ in range(ROUNDS):
         writer = Writer(control, first=len(acknowledged) + 100)
         writer.start()
-        assert writer.has_written.wait(20.0)
+        assert writer.has_written.wait(60.0)
         # Somewhere within a request, at another place each time.
         threading.Event().wait(dice.uniform(0, 0.02))
         control.kill()
-        writer.join(20.0)
+        writer.join(60.0)
         assert not writer.is_alive()
         acknowledged += writer.acknowledged
         control.start()
@@ -107,5 +107,5 @@ def test_two_who_change_the_same_flag_from_the_same_epoch_cannot_both_win(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20.0)
+        thread.join(60.0)
     assert sorted(statuses) == [200] + [409] * (writers - 1)

@@ -69,7 +69,7 @@ class Control:
             self.heard.put_nowait(from_gateway(text))
 
     async def hear(self, kind: type[Said]) -> Said:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 message = await self.heard.get()
                 if isinstance(message, kind):
@@ -253,7 +253,7 @@ async def test_the_end_waits_for_what_is_still_to_be_told() -> None:
         report = await control.hear(Report)
         assert not ending.done()
         await control.say(Stored("life-1", report.seq))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await ending
         assert outbox.is_empty
 

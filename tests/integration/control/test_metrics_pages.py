@@ -80,7 +80,7 @@ async def installed(folder: Path) -> AsyncIterator[Installation]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    await asyncio.to_thread(eventually, condition, timeout=15.0, what="the targets")
+    await asyncio.to_thread(eventually, condition, timeout=60.0, what="the targets")
 
 
 def check_discovery(it: Installation) -> None:

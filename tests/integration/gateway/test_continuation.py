@@ -226,7 +226,7 @@ def test_events_reach_the_client_before_the_engine_dies(
     with gateway.connect() as client:
         client.send_request(path, json.dumps(stream_body(path)).encode())
         client.read_until(f'"{TOKENS[2]}"'.encode())
-        assert gate.reached.wait(5)
+        assert gate.reached.wait(30)
         gate.open()
         rest = client.read_until(b"data: [DONE]\n\n")
     assert f'"{TOKENS[2]}"'.encode() not in rest

@@ -95,7 +95,7 @@ def in_pieces(draw: st.DrawFn, what: st.SearchStrategy[bytes]) -> list[bytes]:
 
 def talk(gateway: GatewayProcess, connections: list[list[bytes]]) -> list[bytes]:
     """Send the pieces of all connections in turn; returns what each got until it was closed."""
-    clients = [gateway.connect(timeout=20 * SOON) for _ in connections]
+    clients = [gateway.connect(timeout=60 * SOON) for _ in connections]
     try:
         for turn in range(max(map(len, connections))):
             for client, pieces in zip(clients, connections, strict=True):

@@ -74,7 +74,7 @@ def test_engine_that_says_close_gets_a_new_connection(
             assert client.read_response().status == 200
     first, second = full.requests
     assert first.connection != second.connection
-    assert first.disconnected.wait(1)
+    assert first.disconnected.wait(10)
 
 
 def test_engine_of_http_1_0_gets_a_new_connection(

@@ -153,7 +153,7 @@ def waiting_request(
     full.next(engine(FULL, gate=gate))
     with gateway.connect() as client:
         client.send_request(CHAT, dumps(chat()), bearer("single-key"))
-        assert gate.reached.wait(5)
+        assert gate.reached.wait(30)
         yield client, gate
         gate.open()
     eventually(lambda: gateway.post(CHAT, chat(), bearer("single-key")).status == 200)
@@ -228,7 +228,7 @@ def test_gateway_without_keys_refuses_an_address_that_is_not_loopback(
 ) -> None:
     process = GatewayProcess({**settings, "keys": [], "host": host}, tmp_path)
     process.start(wait=False)
-    assert process.process.wait(15) != 0
+    assert process.process.wait(60) != 0
     assert host in process.log_text()
     assert "keys" in process.log_text()
     assert "Traceback" not in process.log_text()
@@ -253,6 +253,6 @@ def test_gateway_with_broken_settings_names_what_is_wrong(
 ) -> None:
     process = GatewayProcess({**settings, **broken}, tmp_path)
     process.start(wait=False)
-    assert process.process.wait(15) != 0
+    assert process.process.wait(60) != 0
     assert named in process.log_text()
     assert "Traceback" not in process.log_text()

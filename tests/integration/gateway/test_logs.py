@@ -150,7 +150,7 @@ def test_settings_error_holds_no_key(settings: dict[str, Any], tmp_path: Path) -
     broken = [{**settings["keys"][0], "sha256": f"{CANARY}-in-clear"}]
     process = GatewayProcess({**settings, "keys": broken}, tmp_path)
     process.start(wait=False)
-    assert process.process.wait(15) != 0
+    assert process.process.wait(60) != 0
     assert "sha256" in process.log_text()
     assert CANARY not in process.log_text()
 

@@ -252,7 +252,7 @@ def test_a_client_that_leaves_is_counted(gateway: GatewayProcess, full: Scripted
     with counting(gateway, SHEDS, model="demo", reason="client_gone"):
         with gateway.connect() as client:
             client.send_request(CHAT, dumps(chat()))
-            assert gate.reached.wait(5.0)
+            assert gate.reached.wait(30)
         gate.open()
 
 

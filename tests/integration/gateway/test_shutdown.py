@@ -15,7 +15,8 @@ from tests.support.raw_client import RawClient
 from tests.support.requests import CHAT, StreamView, chat, dumps
 from tests.support.scripted_upstream import Gate, ScriptedUpstream
 
-SOON = 5.0
+SOON = 20.0
+"""Less than a gateway waits for what is under way: `penumbra.router.server.GRACE_SECONDS`."""
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_idle_gateway_ends_at_once(mortal: GatewayProcess, name: signal.Signals)
 
 
 def test_gateway_with_idle_connections_ends_at_once(mortal: GatewayProcess) -> None:
-    with mortal.connect() as silent, mortal.connect() as used:
+    with mortal.connect(timeout=SOON) as silent, mortal.connect(timeout=SOON) as used:
         used.send_request(CHAT, dumps(chat()))
         assert used.read_response().status == 200
         mortal.terminate()
@@ -154,7 +155,7 @@ def wait_until_draining(process: GatewayProcess) -> None:
 
 def is_refused(port: int) -> bool:
     try:
-        RawClient(port, timeout=1.0).close()
+        RawClient(port).close()
     except ConnectionRefusedError:
         return True
     return False

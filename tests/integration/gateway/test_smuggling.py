@@ -7,7 +7,8 @@ from tests.support.raw_client import request_bytes
 from tests.support.requests import CHAT, chat, dumps
 from tests.support.scripted_upstream import ScriptedUpstream
 
-WAIT_SECONDS = 3.0
+WAIT_SECONDS = 8.0
+"""Less than `header_seconds`: what is refused is not left to time out."""
 """A connection that is still open after this was not closed."""
 
 BODY = dumps(chat())

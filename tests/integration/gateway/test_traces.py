@@ -309,7 +309,7 @@ def test_variables_that_cannot_be_used_end_the_process_at_its_start(
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", variable: value}
     process = GatewayProcess(settings, tmp_path, environment)
     process.start(wait=False)
-    assert process.process.wait(15) == 2
+    assert process.process.wait(60) == 2
     assert words in process.log_text()
     assert "Traceback" not in process.log_text()
 
@@ -337,7 +337,8 @@ def test_a_collector_that_fails_costs_no_request_and_no_end(
             began = time.monotonic()
             assert process.stop() == 0
             ended = time.monotonic() - began
-        assert slowest < 1.0
-        assert ended < 4.5
+        # A request that waited for the exporter would wait for its ten seconds, or for a retry's.
+        assert slowest < 4.0
+        assert ended < 9.0
         assert re.search(r'"event": "spans_lost".*"(failed|dropped)": [1-9]', process.log_text())
         assert "Traceback" not in process.log_text()

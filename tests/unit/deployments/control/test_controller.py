@@ -46,7 +46,7 @@ async def test_a_change_is_durable_and_live_when_it_is_answered(tmp_path: Path) 
 async def test_a_hanging_gateway_delays_neither_the_others_nor_later_changes(
     tmp_path: Path,
 ) -> None:
-    async with control_plane(tmp_path, acknowledge_seconds=0.05) as plane:
+    async with control_plane(tmp_path, acknowledge_seconds=0.25) as plane:
         await plane.connect(HangingGateway("hangs"))
         well = await plane.connect(FakeGateway("well"))
         for number in range(1, 4):

@@ -253,7 +253,7 @@ async def test_the_end_of_a_connection_does_not_break_off_what_is_being_stored()
         gateway.leave()
         await plane.attending["gateway-0"]
         may_end.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await ended.wait()
 
 

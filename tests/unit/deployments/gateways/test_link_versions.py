@@ -28,7 +28,7 @@ async def converse(gateway: FakeGateway, *said: str) -> Delivery:
     """Link the gateway, publish epoch 2, and end when the gateway has said all and left."""
     publisher = Publisher("store", lambda: 1.0)
     publisher.publish(TABLE, 1.0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         attending = asyncio.create_task(publisher.attend(gateway))
         await gateway.reach(1)
         delivery = publisher.publish(TABLE.model_copy(update={"epoch": 2}), 1.0)
@@ -42,7 +42,7 @@ async def converse(gateway: FakeGateway, *said: str) -> Delivery:
 async def test_a_gateway_of_before_is_served() -> None:
     gateway = OtherGateway(HELLO_OF_BEFORE)
     delivery = await converse(gateway, '{"type":"applied","epoch":2}')
-    assert (await delivery.wait(1)).acknowledged == 1
+    assert (await delivery.wait(30)).acknowledged == 1
 
 
 async def test_what_a_newer_gateway_adds_is_ignored_and_logged(
@@ -56,7 +56,7 @@ async def test_what_a_newer_gateway_adds_is_ignored_and_logged(
         '{"type":"added_later","nonce":2}',
         '{"type":"applied","epoch":2,"added_later":1}',
     )
-    assert (await delivery.wait(1)).acknowledged == 1
+    assert (await delivery.wait(30)).acknowledged == 1
     unknown = [r for r in caplog.records if r.message == "link_message_unknown"]
     assert [(r.__dict__["peer"], r.__dict__["message_type"]) for r in unknown] == [
         ("new", "added_later")

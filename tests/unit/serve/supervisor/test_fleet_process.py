@@ -30,10 +30,13 @@ class Fleet:
     ) -> None:
         self.phases: list[tuple[str, Phase]] = []
         self.changed = asyncio.Event()
-        engine = EngineSpec(source=str(folder), startup_seconds=startup_seconds)
         names = ("full", "int8")
+        engines = {
+            "full": EngineSpec(source=str(folder), startup_seconds=60),
+            "int8": EngineSpec(source=str(folder), startup_seconds=startup_seconds),
+        }
         plan = FleetPlan(
-            variants=tuple(host_variant("demo", name, engine, log=None) for name in names),
+            variants=tuple(host_variant("demo", name, engines[name], log=None) for name in names),
             port=8000,
             folder="/x",
         )
