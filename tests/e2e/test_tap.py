@@ -152,11 +152,14 @@ def _joined(body: bytes) -> tuple[Any, ...]:
 
 
 def _collect(said: list[Any], choice: dict[str, Any]) -> None:
-    """Take words and log-probabilities out of an event."""
+    """Take words, token ids and log-probabilities out of an event."""
     for holder, name in ((choice.get("delta") or {}, "content"), (choice, "text")):
         if isinstance(holder.get(name), str):  # empty: the token's character is not complete yet
             said.append(holder[name])
             holder[name] = "words"
+    if isinstance(choice.get("token_ids"), list):
+        said += choice["token_ids"]
+        choice["token_ids"] = "ids"
     rows = choice.get("logprobs")
     if isinstance(rows, dict):
         columns = zip(*(rows[name] for name in sorted(rows)), strict=True)

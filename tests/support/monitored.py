@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -78,11 +79,10 @@ class Story:
     @property
     def answers(self) -> dict[str, int]:
         """Variant -> answers that clients got."""
-        counts: dict[str, int] = {}
+        answers: Counter[str] = Counter()
         for counts in self.all_counts:
-            for variant, count in counts.by_variant.items():
-                counts[variant] = counts.get(variant, 0) + count
-        return counts
+            answers.update(counts.by_variant)
+        return dict(answers)
 
     @property
     def errors(self) -> list[str]:
