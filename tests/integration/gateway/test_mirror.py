@@ -249,11 +249,10 @@ def test_no_refusal_shows_the_client_a_field_that_it_did_not_send(
 def test_a_client_that_leaves_is_counted(gateway: GatewayProcess, full: ScriptedUpstream) -> None:
     gate = full.gate()
     full.always(engine(BUILD, gate=gate))
-    with counting(gateway, SHEDS, model="demo", reason="client_gone"):
-        with gateway.connect() as client:
-            client.send_request(CHAT, dumps(chat()))
-            assert gate.reached.wait(30)
-        gate.open()
+    with counting(gateway, SHEDS, model="demo", reason="client_gone"), gateway.connect() as client:
+        client.send_request(CHAT, dumps(chat()))
+        assert gate.reached.wait(30)
+    gate.open()  # not before: the answer could come with the news that the client has left
 
 
 def test_a_model_without_a_watch_is_not_tapped(
