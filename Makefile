@@ -18,7 +18,7 @@ help:  ## this list
 install:  ## create .venv with everything that is needed (quick when nothing changed)
 	@bash scripts/bootstrap.sh
 
-check: install lint types imports unit  ## lint, types, import rules, unit tests: two minutes
+check: install lint types imports unit  ## lint, types, import rules, unit tests: a minute
 
 lint:
 	@.venv/bin/ruff format --check .

