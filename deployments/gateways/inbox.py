@@ -1,4 +1,4 @@
-"""Messages of gateways and comparators to the control process, except acknowledgements of tables.
+"""Takes what gateways and comparators send besides acknowledgements: reports, feedback, beats.
 
 The reports of each process are stored one after another, in a task of their own. Meanwhile the link
 must go on taking acknowledgements, because a rollback that a report causes waits for them.

@@ -43,7 +43,7 @@ _COLUMNS = ("epoch", "at", "actor", "reason", "kind", "model")
 
 
 class Store:
-    """An open store.
+    """The durable log of events and observations in one database.
 
     Args:
         url: SQLAlchemy URL.

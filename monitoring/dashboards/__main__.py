@@ -7,8 +7,14 @@ import argparse
 import json
 from pathlib import Path
 
-from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.dashboard import Dashboard
+try:
+    from grafana_foundation_sdk.cog.encoder import JSONEncoder
+    from grafana_foundation_sdk.models.dashboard import Dashboard
+except ModuleNotFoundError as error:
+    raise SystemExit(
+        f"{error.name} is not installed: it comes with the extra `dev` of a clone."
+        " `penumbra dashboards --out DIR` writes the dashboards that ship."
+    ) from error
 
 from penumbra.monitoring.dashboards import engines, quality, rollout, traffic
 from penumbra.monitoring.dashboards.frame import draw

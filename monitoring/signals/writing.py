@@ -1,4 +1,4 @@
-"""Detects the writing of a text, to find answers in the wrong one. Pure."""
+"""Detects the script of a text (Latin, Greek, ...), to find answers in another one. Pure."""
 
 import re
 from collections import Counter

@@ -19,10 +19,10 @@ class Client(Protocol):
         """Send the head of an answer of unknown length."""
 
     def send_piece(self, data: bytes) -> None:
-        """Send a piece of it, not empty."""
+        """Send a piece of an answer, not empty."""
 
     def finish(self) -> None:
-        """End the answer: it is complete."""
+        """End an answer that is complete."""
 
     def break_off(self) -> None:
         """Close the connection: the answer cannot be completed."""

@@ -86,7 +86,7 @@ class Exchange(RequestReader):
         self._connection.transport.write(self._head(status, headers, None))
 
     def send_piece(self, data: bytes) -> None:
-        """Write a piece of it."""
+        """Write a piece of the answer."""
         if self._mirror_session is not None:
             data = self._mirror_session.tap.feed(data)
             if not data:  # the piece held only what the tap takes out

@@ -1,4 +1,4 @@
-"""Users of the link to the control process, besides the one that takes routing tables."""
+"""Parts of a process that use its link: observations out, leases and feedback in."""
 
 import platform
 from collections.abc import Callable

@@ -142,7 +142,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_usable(self) -> bool:
-        """Whether a request can be sent on it."""
+        """Whether the next request can be sent on this connection."""
         return not self.transport.is_closing() and not self._is_poisoned
 
     def begin(self, exchange: UpstreamExchange) -> None:

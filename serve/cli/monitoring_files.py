@@ -46,6 +46,7 @@ def _check_url(runbooks: str | None) -> str | None:
     if not _URL.fullmatch(runbooks):
         raise ConfigurationInvalid(
             f'--runbooks: found "{runbooks}", wanted a URL that begins with http:// or https://'
+            " and has no space, quote, backslash or # in it"
         )
     return runbooks.rstrip("/")
 

@@ -59,7 +59,7 @@ def up(
 
 
 def down(file: File = _FILE) -> None:
-    """Stop a running `penumbra up`, and whatever one that was killed has left behind."""
+    """Stop a running `penumbra up`, and end processes that a killed one left."""
     folder = StateFolder(_load(file).state_dir)
     state = read_state(folder.state)
     supervisor = find_process(state.pid, state.start_time)

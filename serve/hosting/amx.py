@@ -1,4 +1,4 @@
-"""Plugin that asks for AMX; vLLM loads it in each of its processes (`vllm.general_plugins`).
+"""vLLM plugin that asks Linux for AMX, the matrix unit of some Intel processors.
 
 On a processor with AMX vLLM's CPU attention uses its tiles, and Linux kills a process that touches
 them before it has asked for permission. PyTorch asks when it first multiplies bfloat16 matrices
