@@ -15,7 +15,7 @@ _active: list[list[str]] = []
 
 
 class IsolationBroken(AssertionError):
-    """A unit test reached out."""
+    """A unit test opened a network socket or started Ray."""
 
 
 @contextmanager
@@ -23,10 +23,10 @@ def isolated() -> Iterator[list[str]]:
     """Forbid network sockets and `ray.init` inside.
 
     Yields:
-        What was tried; empty if nothing.
+        The forbidden calls that were tried.
 
     Raises:
-        IsolationBroken: At the end, if anything was tried.
+        IsolationBroken: At the end, if a call was tried.
     """
     tried: list[str] = []
     _active.append(tried)
@@ -48,9 +48,9 @@ def _refuse_ray(*_: object, **__: object) -> None:
     _refuse("ray.init")
 
 
-def _refuse(what: str) -> None:
-    _active[-1].append(what)
-    raise IsolationBroken(f"a unit test must not do this: {what}")
+def _refuse(call: str) -> None:
+    _active[-1].append(call)
+    raise IsolationBroken(f"a unit test must not do this: {call}")
 
 
 def _watch(event: str, arguments: tuple[Any, ...]) -> None:
