@@ -103,8 +103,14 @@ def wait_until_gone(pid: int, start_time: float, seconds: float) -> bool:
 
 
 def start_time_of(pid: int) -> float:
-    """Start time of a process in Unix seconds; with the id it identifies the process."""
-    return float(psutil.Process(pid).create_time())
+    """Start time of a process in Unix seconds; with the id it identifies the process.
+
+    0.0 if the process is gone already: no process has that start time.
+    """
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.NoSuchProcess:
+        return 0.0
 
 
 def reap_adopted(own: Collection[int] = ()) -> None:

@@ -50,6 +50,13 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     process.wait()
 
 
+def test_start_time_of_a_process_that_is_gone_identifies_none() -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    assert start_time_of(gone.pid) == 0.0
+    assert find_process(gone.pid, start_time_of(gone.pid)) is None
+
+
 def test_process_is_found_by_id_and_start_time(sleeper: subprocess.Popen[bytes]) -> None:
     start_time = start_time_of(sleeper.pid)
     found = find_process(sleeper.pid, start_time)

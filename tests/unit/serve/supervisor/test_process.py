@@ -3,12 +3,15 @@
 import asyncio
 import signal
 import sys
+import time
 from asyncio.subprocess import Process
 from pathlib import Path
 
+import psutil
 import pytest
 
 from penumbra.serve.errors import ProcessFailed
+from penumbra.serve.processes import start_time_of
 from penumbra.serve.supervisor import process as keeping
 from penumbra.serve.supervisor.process import Program, SupervisedProcess, describe_exit
 from penumbra.serve.supervisor.state import Phase
@@ -53,6 +56,21 @@ async def stop(process: SupervisedProcess, task: "asyncio.Task[None]") -> None:
 
 
 async def test_process_that_dies_before_it_is_ready_fails_with_its_log(tmp_path: Path) -> None:
+    process = NeverReadyProcess("import sys; print('no such model'); sys.exit(3)", tmp_path)
+    with pytest.raises(ProcessFailed, match=r"worker ended \(exit status 3\)") as failure:
+        await process.run()
+    assert failure.value.log_tail == "no such model"
+
+
+async def test_process_that_is_gone_before_it_is_looked_at_fails_with_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look_late(pid: int) -> float:
+        while psutil.pid_exists(pid):  # asyncio's own thread collects it
+            time.sleep(0.01)
+        return start_time_of(pid)
+
+    monkeypatch.setattr(keeping, "start_time_of", look_late)
     process = NeverReadyProcess("import sys; print('no such model'); sys.exit(3)", tmp_path)
     with pytest.raises(ProcessFailed, match=r"worker ended \(exit status 3\)") as failure:
         await process.run()
