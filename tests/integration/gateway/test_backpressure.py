@@ -1,4 +1,4 @@
-"""Slow clients: one that reads slowly holds up only its own engine, one that never reads is cut."""
+"""A client that does not read holds up its own engine, slows no other client, and is cut."""
 
 import time
 from typing import Any
@@ -7,26 +7,21 @@ import pytest
 
 from tests.integration.gateway.conftest import FULL
 from tests.support.behaviours import (
-    JSON_TYPE,
-    LAST_CHUNK,
     STREAM_HEAD,
     chunk,
     endless,
     error_event,
-    full_response,
-    head,
     raw,
     respond,
 )
-from tests.support.engine_wire import DONE, event
+from tests.support.engine_wire import DONE
 from tests.support.gateway_process import GatewayProcess
-from tests.support.raw_client import RawClient, request_bytes
+from tests.support.raw_client import request_bytes
 from tests.support.requests import CHAT, chat, dumps
 from tests.support.scripted_upstream import ScriptedUpstream
+from tests.support.slow_reading import MEGABYTE, PIECE, wait_until_steady
 
-MEGABYTE = 1024 * 1024
 WRITE_SECONDS = 2.5
-PIECE = event({"choices": [{"index": 0, "delta": {"content": "x" * 60_000}}]})
 HEAD_EVENT = FULL.events(CHAT, chat())[0]
 
 
@@ -42,16 +37,6 @@ def wait_until_cut(upstream: ScriptedUpstream, count: int = 1) -> int:
     return request.sent_bytes
 
 
-def wait_until_steady(upstream: ScriptedUpstream) -> None:
-    """Wait until the engine is held up, or at least slow. Polls: a standstill has no event."""
-    request = upstream.wait_for_request()
-    while True:
-        before = request.sent_bytes
-        time.sleep(0.3)
-        if before and request.sent_bytes == before:
-            return
-
-
 @pytest.mark.parametrize("name", ["demo", "demo-candidate"])
 def test_client_that_does_not_read_holds_the_engine_up(
     gateway: GatewayProcess, full: ScriptedUpstream, int8: ScriptedUpstream, name: str
@@ -61,33 +46,6 @@ def test_client_that_does_not_read_holds_the_engine_up(
     with gateway.growing_at_most(20 * MEGABYTE), gateway.connect() as client:
         client.send_request(CHAT, dumps(chat(name, stream=True)))
         assert wait_until_cut(upstream) < 40 * MEGABYTE
-
-
-def test_client_that_reads_again_gets_every_byte(
-    gateway: GatewayProcess, full: ScriptedUpstream
-) -> None:
-    total = 30 * MEGABYTE
-    full.always(endless(PIECE, total))
-    with gateway.connect(receive_buffer=65536) as client:
-        client.send_request(CHAT, dumps(chat(stream=True)))
-        wait_until_steady(full)
-        response = client.read_response()
-    assert response.status == 200
-    assert response.body == PIECE * ((len(response.body) - len(DONE)) // len(PIECE)) + DONE
-    assert len(response.body) > total - MEGABYTE
-
-
-def test_client_that_reads_slowly_is_not_an_idle_engine(
-    gateway: GatewayProcess, full: ScriptedUpstream
-) -> None:
-    full.always(endless(PIECE, 30 * MEGABYTE))
-    with gateway.connect(receive_buffer=65536) as client:
-        client.send_request(CHAT, dumps(chat(stream=True)))
-        wait_until_steady(full)
-        time.sleep(1.0)  # longer than idle_seconds
-        response = client.read_response()
-    assert response.body.endswith(DONE)
-    assert len(full.requests) == 1
 
 
 def test_client_that_never_reads_sees_no_end(
@@ -126,27 +84,6 @@ def seconds_of_posts(gateway: GatewayProcess, count: int) -> float:
     for _ in range(count):
         assert gateway.post(CHAT, chat()).status == 200
     return time.monotonic() - started
-
-
-@pytest.mark.parametrize("kilobytes", [64, 256, 1024, 2048, 3072, 4096, 6144])
-@pytest.mark.parametrize("framing", ["length", "chunked", "events"])
-def test_connection_of_an_unread_answer_serves_the_next_request(
-    gateway: GatewayProcess, full: ScriptedUpstream, kilobytes: int, framing: str
-) -> None:
-    body = b'"' + b"x" * (kilobytes * 1024) + b'"'
-    chunked = head(200, [JSON_TYPE, ("transfer-encoding", "chunked")]) + chunk(body) + LAST_CHUNK
-    wires = {
-        "length": full_response(200, body),
-        "chunked": chunked,
-        "events": STREAM_HEAD + chunk(b"data: [" + body + b"]\n\n") + chunk(DONE) + LAST_CHUNK,
-    }
-    full.next(raw(wires[framing], then=None))
-    with gateway.connect(receive_buffer=4096) as slow:
-        slow.send_request(CHAT, dumps(chat()))
-        full.wait_for_request().finished.wait(0.3)
-        with RawClient(gateway.port, timeout=2.0) as quick:
-            quick.send_request(CHAT, dumps(chat()))
-            assert quick.read_response().status == 200
 
 
 def test_pipelined_requests_of_a_client_that_does_not_read_are_bounded(
