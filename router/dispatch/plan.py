@@ -5,15 +5,14 @@ is asked once more if it refused the connection. Then a candidate answers in its
 its own flag gives it live traffic and the guard does not object.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from penumbra.monitoring.vocabulary import Outcome
 from penumbra.router.flags.evaluate import Decision
 from penumbra.router.flags.routing_table import ModelSnapshot
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """The variants to try, best first; the first is the decision's."""
 
     attempts: tuple[str, ...]

@@ -22,6 +22,8 @@ Reading order: evaluate, CompiledModel.decide, CompiledModel.wish.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from penumbra.monitoring.vocabulary import Reason
 from penumbra.router.flags.bucketing import Line, intervals, position, salt
 from penumbra.router.flags.request_features import RequestFeatures
@@ -40,8 +42,7 @@ CLIENT_ERRORS = frozenset({MODEL_NOT_FOUND, UNKNOWN_VARIANT, PIN_NOT_ALLOWED})
 """Error codes with which the request is refused; with any other the baseline answers."""
 
 
-@dataclass(slots=True)
-class Context:
+class Context(msgspec.Struct):
     """Facts of one request that decide its variant."""
 
     model: str

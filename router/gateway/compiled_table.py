@@ -4,7 +4,7 @@ Values that many requests share (plans, header lines, attributions) are made on 
 cached.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from penumbra.monitoring.vocabulary import Outcome
 from penumbra.router.dispatch.attempt import Attempt
@@ -81,8 +81,7 @@ class Model:
         return lines
 
 
-@dataclass(slots=True)
-class Routed:
+class Routed(msgspec.Struct):
     """A request with its decision and its plan."""
 
     model: Model

@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from penumbra.monitoring.vocabulary import Outcome
 
 Headers = list[tuple[bytes, bytes]]
 """Header lines in order; names in lower case."""
 
 
-@dataclass(slots=True)
-class UpstreamRequest:
+class UpstreamRequest(msgspec.Struct):
     """One request as it is sent to an upstream."""
 
     path: bytes
