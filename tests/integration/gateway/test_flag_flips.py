@@ -53,6 +53,7 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
 class Observed:
     """One request and the headers with which the gateway answered it."""
 
+    client: int
     headers: dict[str, str]
     body: bytes
     status: int
@@ -114,7 +115,7 @@ async def flip_while_asking(
     async with asyncio.TaskGroup() as tasks:
         for client in range(CLIENTS):
             port = gateways[client % len(gateways)].port
-            tasks.create_task(ask(port, numbers, seen, has_flipped))
+            tasks.create_task(ask(client, port, numbers, seen, has_flipped))
         tasks.create_task(flip(control, seen, has_flipped))
     return seen
 
@@ -141,12 +142,14 @@ def apply(control: ControlProcess, verb: str, body: dict[str, Any]) -> None:
 
 
 async def ask(
-    port: int, numbers: Iterator[int], seen: list[Observed], has_flipped: asyncio.Event
+    client: int, port: int, numbers: Iterator[int], seen: list[Observed], has_flipped: asyncio.Event
 ) -> None:
-    """One client: a request after the other on one connection, until all is done."""
+    """One client: a request after the other on one connection; its last one after the last flip."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        while len(seen) < REQUESTS or not has_flipped.is_set():
+        is_last = False
+        while not is_last:
+            is_last = len(seen) >= REQUESTS and has_flipped.is_set()
             headers, body = request_number(next(numbers))
             writer.write(request_bytes(CHAT, body, headers))
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -154,6 +157,7 @@ async def ask(
             await reader.readexactly(int(answers["content-length"]))
             seen.append(
                 Observed(
+                    client,
                     headers,
                     body,
                     int(head.split(" ")[1]),
@@ -239,6 +243,9 @@ def test_epochs_never_go_back_on_one_connection(
     for process in gateways:
         shown = process.get("/debug/snapshot", is_internal=True).json()
         assert shown["epoch"] == max(item.epoch for item in observed)
+    for client in range(CLIENTS):
+        epochs = [item.epoch for item in observed if item.client == client]
+        assert epochs == sorted(epochs)
 
 
 def is_plain_split(table: Snapshot, share: float) -> bool:
