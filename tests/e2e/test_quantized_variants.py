@@ -29,7 +29,7 @@ PER_SLICE = 60
 SEED = 2_026
 CLIENTS = 16
 CHOSEN_KERNEL = re.compile(r"(?:Using|Selected) (\w+Kernel) for CompressedTensors")
-"""What vLLM logs of each quantized layer's kernel."""
+"""Log line of vLLM that names the kernel of a quantized layer."""
 
 Shares = dict[str, float]
 """Slice -> share of its tasks that were answered right."""

@@ -25,9 +25,7 @@ from tests.support.scripted_upstream import ScriptedUpstream
 
 PROMPTLY = 10.0
 """Long for a busy machine, and short beside the minute or more after which all else gives up."""
-MEGABYTE = 1024 * 1024
 WRITE_SECONDS = 2.5
-PIECE = event({"choices": [{"index": 0, "delta": {"content": "x" * 60_000}}]})
 
 
 @pytest.fixture(scope="module")
