@@ -10,8 +10,6 @@ from penumbra.deployments.api.flag_schemas import ReasonBody
 from penumbra.deployments.config import error_words
 from penumbra.deployments.rollouts.spec import RolloutSpec
 
-Verb = Literal["promote", "hold", "resume", "rollback", "rearm", "end"]
-
 
 def _from_json(value: object) -> RolloutSpec:
     # Strict validation takes a list for a tuple only from JSON.

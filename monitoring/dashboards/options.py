@@ -71,8 +71,6 @@ class Look:
 
 
 LINES = Look()
-STATES = Look(has_steps=True)
-SHARES = Look(maximum=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,6 @@ from penumbra.router.gateway.headers import is_valid_request_id
 from penumbra.router.gateway.hot_routes import HOT_PATHS
 from penumbra.router.link import feedback
 
-_NOT_FOUND = 404
 _NOT_ALLOWED = 405
 
 
