@@ -88,7 +88,10 @@ class AttemptTraces:
         context = self._tracer.child(self._parent)
         self._traces.append(_AttemptTrace(context, variant, at, self.is_answered))
         line = f"traceparent: {context.header}\r\n".encode("ascii")
-        return UpstreamRequest(request.path, request.headers + line, request.body, request.method)
+        headers = request.headers + line
+        return UpstreamRequest(
+            request.path, headers, request.body, request.method, budget=request.budget
+        )
 
     def end(self, variant: str, outcome: Outcome) -> None:
         """Note the end of the attempt at a variant."""

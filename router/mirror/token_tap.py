@@ -135,7 +135,9 @@ class TokenTap:
     ) -> None:
         # Token ids cannot be taken out of an answer that a proxy in between has compressed.
         headers = _ENCODINGS.sub(b"", request.headers)
-        self.request: UpstreamRequest | None = UpstreamRequest(request.path, headers, body)
+        self.request: UpstreamRequest | None = UpstreamRequest(
+            request.path, headers, body, budget=request.budget
+        )
         """The request to send in place of the client's; None once the tap is withdrawn."""
         self.lost: ShedReason | None = None
         """Reason why there is nothing to hand over; None while there is."""

@@ -18,14 +18,12 @@ from penumbra.router.shadow.scoring import Scorer
 from penumbra.router.shadow.selftest import built_in_sequences, run_self_test
 from penumbra.router.shadow.settings import ShadowSettings
 from penumbra.router.shadow.watch_list import WatchedModel, WatchList
-from penumbra.router.upstream.calls import UpstreamError, fetch, fetch_json
-from penumbra.router.upstream.port import Upstream, UpstreamRequest
+from penumbra.router.upstream.calls import UpstreamError, fetch, fetch_json, get_request
+from penumbra.router.upstream.port import Upstream
 
 log = logging.getLogger(__name__)
 
 UNHEALTHY = "unhealthy"
-_METRICS = UpstreamRequest(b"/metrics", b"", b"", b"GET")
-_MODELS = UpstreamRequest(b"/v1/models", b"", b"", b"GET")
 _GAUGES_SECONDS = 1.0
 _LOOK_SECONDS = 1.0
 _OK = 200
@@ -111,7 +109,7 @@ class EngineChecks:
 
     async def _read_gauges(self, model: str, variant: str, upstream: Upstream) -> None:
         try:
-            answer = await fetch(upstream, _METRICS, timeout_seconds=_GAUGES_SECONDS)
+            answer = await fetch(upstream, get_request(b"/metrics"), timeout_seconds=_GAUGES_SECONDS)
         except UpstreamError:
             return  # the known gauges grow stale, and stale gauges count as unknown
         gauges = None
@@ -180,7 +178,7 @@ class EngineChecks:
 
     async def _read_context_tokens(self, upstream: Upstream) -> int | None:
         try:
-            answer: Any = await fetch_json(upstream, _MODELS)
+            answer: Any = await fetch_json(upstream, get_request(b"/v1/models"))
             lengths = [card.get("max_model_len") for card in answer["data"]]
         except (UpstreamError, KeyError, TypeError, AttributeError):
             return None

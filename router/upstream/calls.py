@@ -122,6 +122,11 @@ async def fetch(
         stream.abort()
 
 
+def get_request(path: bytes) -> UpstreamRequest:
+    """Make a GET request."""
+    return UpstreamRequest(path, b"", b"", b"GET")
+
+
 def json_request(path: str, payload: object) -> UpstreamRequest:
     """Make a POST request with a JSON body."""
     return UpstreamRequest(path.encode(), _JSON_HEADERS, msgspec.json.encode(payload))
@@ -210,17 +215,15 @@ class UpstreamCalls:
     async def health(self) -> bool:
         """See `Upstream.health`."""
         try:
-            answer = await fetch(
-                self, UpstreamRequest(b"/health", b"", b"", b"GET"), timeout_seconds=2.0
-            )
+            answer = await fetch(self, get_request(b"/health"), timeout_seconds=2.0)
         except UpstreamError:
             return False
         return answer.status == _OK
 
     async def fingerprint(self) -> str:
         """See `Upstream.fingerprint`: SHA-256 over the server's version and its model card."""
-        version = await fetch_json(self, UpstreamRequest(b"/version", b"", b"", b"GET"))
-        models = await fetch_json(self, UpstreamRequest(b"/v1/models", b"", b"", b"GET"))
+        version = await fetch_json(self, get_request(b"/version"))
+        models = await fetch_json(self, get_request(b"/v1/models"))
         try:
             cards = [
                 {key: card.get(key) for key in ("id", "root", "parent", "max_model_len")}

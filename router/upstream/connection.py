@@ -12,7 +12,7 @@ import httptools
 
 from penumbra.monitoring.vocabulary import Outcome
 from penumbra.router.upstream.batched_writes import BatchedWrites
-from penumbra.router.upstream.port import Headers, Receiver
+from penumbra.router.upstream.port import AttemptBudget, Headers, Receiver
 
 log = logging.getLogger(__name__)
 
@@ -44,28 +44,33 @@ class UpstreamExchange:
         upstream: The pool that sends it.
         wire: The request as bytes, in pieces.
         receiver: Takes the answer.
+        budget: Takes count of the sends.
     """
 
     __slots__ = (
+        "budget",
         "connecting",
         "connection",
         "is_over",
         "is_paused",
-        "is_retriable",
         "receiver",
         "upstream",
+        "was_reused",
+        "was_sent",
         "wire",
     )
 
-    def __init__(self, upstream: Pool, wire: tuple[bytes, ...], receiver: Receiver) -> None:
+    def __init__(
+        self, upstream: Pool, wire: tuple[bytes, ...], receiver: Receiver, budget: AttemptBudget
+    ) -> None:
         self.upstream = upstream
         self.wire = wire
         self.receiver = receiver
+        self.budget = budget
         self.connection: Connection | None = None
         self.connecting: asyncio.Task[None] | None = None
-        # A kept-alive connection may be closed by its server at any moment: if it is, before one
-        # byte of the answer, the request is sent once more on a fresh one.
-        self.is_retriable = True
+        self.was_sent = False
+        self.was_reused = False
         self.is_over = False
         self.is_paused = False
 
@@ -104,8 +109,10 @@ class UpstreamExchange:
             return
         if connection.has_begun:
             self.fail(Outcome.DIED, "connection closed within the answer")
-        elif self.is_retriable:
-            self.is_retriable = False
+        elif self.was_reused and self.budget.can_repeat:
+            # A kept connection may be closed by its server at any moment, and a proxy closes one
+            # whose server did so: the request is sent once more, on a fresh one.
+            self.was_reused = False
             self.connection = None
             self.upstream.connect_for(self)
         else:
@@ -148,6 +155,9 @@ class Connection(asyncio.Protocol):
     def begin(self, exchange: UpstreamExchange) -> None:
         """Send the request of `exchange`; its answer goes to its receiver."""
         self._exchange = exchange
+        exchange.connection = self
+        exchange.was_sent = True
+        exchange.budget.left -= 1
         self.has_begun = self._is_complete = False
         self._head_bytes = 0
         # The slow reader of the last answer may have left the connection paused.

@@ -5,6 +5,7 @@ own, as a socket would, so pausing and aborting between any two of them can be t
 """
 
 import asyncio
+import itertools
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import mmh3
 
 from penumbra.monitoring.vocabulary import Outcome
 from penumbra.router.upstream.calls import UpstreamCalls
-from penumbra.router.upstream.port import Headers, Receiver, UpstreamRequest
+from penumbra.router.upstream.port import AttemptBudget, Headers, Receiver, UpstreamRequest
 
 JSON: Headers = [(b"content-type", b"application/json")]
 EVENTS: Headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
@@ -45,6 +46,10 @@ class Fail:
     """Break the answer off."""
 
     outcome: Outcome
+    was_sent: bool | None = None
+    """As a first step: whether the request had been sent; by default unless it was refused."""
+    was_reused: bool = False
+    """Whether the connection had carried another request before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +64,16 @@ Script = Iterable[Step]
 class FakeStream:
     """An answer under way."""
 
-    def __init__(self, steps: Script, receiver: Receiver) -> None:
+    def __init__(self, steps: Script, receiver: Receiver, budget: AttemptBudget) -> None:
         self._steps = iter(steps)
+        first = next(self._steps, None)
+        self.was_sent = not _is_refusal(first)
+        if self.was_sent and budget.left <= 0:
+            self.was_sent, first = False, Fail(Outcome.REFUSED)
+        budget.left -= self.was_sent
+        self.was_reused = isinstance(first, Fail) and first.was_reused
+        if first is not None:
+            self._steps = itertools.chain((first,), self._steps)
         self._receiver = receiver
         self.is_aborted = False
         self.is_paused = False
@@ -98,6 +111,14 @@ class FakeStream:
             asyncio.get_running_loop().call_soon(self._advance)
 
 
+def _is_refusal(step: Step | None) -> bool:
+    if not isinstance(step, Fail):
+        return False
+    was_sent = step.was_sent
+    refusals = (Outcome.REFUSED, Outcome.GATEWAY_LIMIT)
+    return step.outcome in refusals if was_sent is None else not was_sent
+
+
 class FakeUpstream(UpstreamCalls):
     """A variant in memory.
 
@@ -117,7 +138,7 @@ class FakeUpstream(UpstreamCalls):
     def stream(self, request: UpstreamRequest, receiver: Receiver) -> FakeStream:
         """See `Upstream.stream`."""
         self.requests.append(request)
-        stream = FakeStream(self._answer(request), receiver)
+        stream = FakeStream(self._answer(request), receiver, request.budget)
         self.streams.append(stream)
         return stream
 

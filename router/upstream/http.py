@@ -15,6 +15,7 @@ from penumbra.router.upstream.connection import Connection, UpstreamExchange
 from penumbra.router.upstream.port import Receiver, Stream, UpstreamRequest
 
 _JOIN_LIMIT_BYTES = 64 * 1024
+_NO_ATTEMPTS_LEFT = "no attempts left"
 
 
 class HttpUpstream(UpstreamCalls):
@@ -72,16 +73,16 @@ class HttpUpstream(UpstreamCalls):
 
     def stream(self, request: UpstreamRequest, receiver: Receiver) -> Stream:
         """See `Upstream.stream`: pooled, a fresh connection where none is idle."""
-        wire = self._wire(request)
+        exchange = UpstreamExchange(self, self._wire(request), receiver, request.budget)
+        if request.budget.left <= 0:
+            asyncio.get_running_loop().call_soon(exchange.fail, Outcome.REFUSED, _NO_ATTEMPTS_LEFT)
+            return exchange
         while self._idle:
             connection = self._idle.pop()
             if connection.is_usable:
-                exchange = UpstreamExchange(self, wire, receiver)
-                exchange.connection = connection
+                exchange.was_reused = True
                 connection.begin(exchange)
                 return exchange
-        exchange = UpstreamExchange(self, wire, receiver)
-        exchange.is_retriable = False
         self.connect_for(exchange)
         return exchange
 
@@ -114,10 +115,11 @@ class HttpUpstream(UpstreamCalls):
 
     def _begin(self, connection: "Connection", exchange: "UpstreamExchange") -> None:
         exchange.connecting = None
+        if not exchange.is_over and exchange.budget.left <= 0:
+            exchange.fail(Outcome.REFUSED, _NO_ATTEMPTS_LEFT)
         if exchange.is_over:
             self.release(connection)
             return
-        exchange.connection = connection
         connection.begin(exchange)
 
     def release(self, connection: "Connection") -> None:

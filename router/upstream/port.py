@@ -19,6 +19,25 @@ Headers = list[tuple[bytes, bytes]]
 """Header lines in order; names in lower case."""
 
 
+class AttemptBudget(msgspec.Struct):
+    """The sends that one client's request may still cost, at all variants together.
+
+    A send begins with the first byte that is written to a connection; a connect that failed is
+    none. So a request that kills its server reaches two servers at most, whoever repeats it: the
+    plan of the request, or a pool behind it.
+    """
+
+    left: int = 2
+    kept: int = 0
+    """Those among them that a pool leaves for a later attempt: it repeats a request only by the
+    rest."""
+
+    @property
+    def can_repeat(self) -> bool:
+        """Whether a pool may send the request once more by itself."""
+        return self.left > self.kept
+
+
 class UpstreamRequest(msgspec.Struct):
     """One request as it is sent to an upstream."""
 
@@ -28,6 +47,8 @@ class UpstreamRequest(msgspec.Struct):
     """Header lines ready for the wire (`name: value\\r\\n` each), without host and length."""
     body: bytes
     method: bytes = b"POST"
+    budget: AttemptBudget = msgspec.field(default_factory=AttemptBudget)
+    """Shared by all requests that stand for one request of a client."""
 
 
 class Receiver(Protocol):
@@ -51,7 +72,19 @@ class Receiver(Protocol):
 
 
 class Stream(Protocol):
-    """An answer under way."""
+    """An answer under way. Its properties hold after its end as well."""
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether a byte of the request may have reached a server."""
+
+    @property
+    def was_reused(self) -> bool:
+        """Whether the request went out on a connection that had carried another one before.
+
+        Closed without an answer, such a connection says nothing about its server, which may have
+        been about to close it.
+        """
 
     def abort(self) -> None:
         """Stop the answer and the engine's work on it. Safe to call at any time before the end."""
@@ -81,7 +114,9 @@ class Upstream(Protocol):
         """Send `request` and push its answer to `receiver`.
 
         Failures, a refused connection included, arrive through `receiver.on_fail`, never before
-        `stream` has returned.
+        `stream` has returned. The first byte sent takes one from `request.budget`; with none left
+        the request is not sent and fails with `Outcome.REFUSED`. With a limit of the gateway's own
+        in the way it fails with `Outcome.GATEWAY_LIMIT`.
         """
 
     async def score(self, token_ids: Sequence[int], start: int) -> Scores:

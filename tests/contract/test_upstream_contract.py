@@ -8,10 +8,16 @@ import pytest
 from penumbra.monitoring.vocabulary import Outcome
 from penumbra.router.upstream.calls import UpstreamError, fetch
 from penumbra.router.upstream.fake import Body, Fail, Hang, Head, Script, events, whole
-from penumbra.router.upstream.port import Headers, Upstream, UpstreamRequest
+from penumbra.router.upstream.port import AttemptBudget, Headers, Upstream, UpstreamRequest
 from tests.support.upstreams import Make
 
-REQUEST = UpstreamRequest(b"/v1/chat/completions", b"content-type: application/json\r\n", b"{}")
+
+
+def asked(budget: AttemptBudget | None = None) -> UpstreamRequest:
+    headers = b"content-type: application/json\r\n"
+    return UpstreamRequest(
+        b"/v1/chat/completions", headers, b"{}", budget=budget or AttemptBudget()
+    )
 
 
 class Recorder:
@@ -48,7 +54,7 @@ class Recorder:
 async def test_stream_pushes_head_then_body_then_end(make: Make) -> None:
     async with make(lambda _: events({"a": 1}, {"b": 2})) as upstream:
         recorder = Recorder()
-        upstream.stream(REQUEST, recorder)
+        upstream.stream(asked(), recorder)
         await recorder.over.wait()
     assert recorder.calls[0] == "head"
     assert recorder.calls[-1] == "end"
@@ -74,7 +80,7 @@ async def test_stream_sends_the_body_byte_for_byte(make: Make) -> None:
 async def test_stream_tells_nothing_before_it_has_returned(make: Make) -> None:
     async with make(lambda _: whole({})) as upstream:
         recorder = Recorder()
-        upstream.stream(REQUEST, recorder)
+        upstream.stream(asked(), recorder)
         assert recorder.calls == []
         await recorder.over.wait()
 
@@ -83,16 +89,16 @@ async def test_a_broken_answer_fails_once_and_last(make: Make) -> None:
     steps = (Head(), Body(b"half"), Fail(Outcome.DIED))
     async with make(lambda _: steps) as upstream:
         recorder = Recorder()
-        upstream.stream(REQUEST, recorder)
+        upstream.stream(asked(), recorder)
         await recorder.over.wait()
     assert recorder.calls == ["head", "body", "fail"]
     assert recorder.outcome is Outcome.DIED
 
 
 async def test_a_connection_closed_before_the_head_is_refused(make: Make) -> None:
-    async with make(lambda _: (Fail(Outcome.REFUSED),)) as upstream:
+    async with make(lambda _: (Fail(Outcome.REFUSED, was_sent=True),)) as upstream:
         recorder = Recorder()
-        upstream.stream(REQUEST, recorder)
+        upstream.stream(asked(), recorder)
         await recorder.over.wait()
     assert recorder.calls == ["fail"]
     assert recorder.outcome is Outcome.REFUSED
@@ -101,7 +107,7 @@ async def test_a_connection_closed_before_the_head_is_refused(make: Make) -> Non
 async def test_abort_silences_the_stream(make: Make) -> None:
     async with make(lambda _: [Head(), Body(b"x"), Hang()]) as upstream:
         recorder = Recorder()
-        stream = upstream.stream(REQUEST, recorder)
+        stream = upstream.stream(asked(), recorder)
         await recorder.began.wait()
         stream.abort()
         stream.abort()
@@ -118,7 +124,7 @@ async def fetch_health(upstream: Upstream) -> None:
 async def test_pause_holds_the_body_until_resume(make: Make) -> None:
     async with make(lambda _: events(*({"n": n} for n in range(50)))) as upstream:
         recorder = Recorder()
-        stream = upstream.stream(REQUEST, recorder)
+        stream = upstream.stream(asked(), recorder)
         await recorder.began.wait()
         stream.pause()
         await asyncio.sleep(0.02)
@@ -157,9 +163,46 @@ async def test_fingerprint_changes_with_what_the_server_says(make: Make) -> None
 async def test_fetch_gives_up_at_its_limits(make: Make) -> None:
     async with make(lambda _: [Hang()]) as upstream:
         with pytest.raises(UpstreamError) as caught:
-            await fetch(upstream, REQUEST, timeout_seconds=0.05)
+            await fetch(upstream, asked(), timeout_seconds=0.05)
         assert caught.value.outcome is Outcome.TIMEOUT
     async with make(lambda _: whole("x" * 100)) as upstream:
         with pytest.raises(UpstreamError) as caught:
-            await fetch(upstream, REQUEST, limit_bytes=10)
+            await fetch(upstream, asked(), limit_bytes=10)
         assert caught.value.outcome is Outcome.GARBAGE
+
+
+async def test_a_send_takes_one_of_the_budget(make: Make) -> None:
+    budget = AttemptBudget()
+    async with make(lambda _: whole({})) as upstream:
+        for left in (1, 0):
+            recorder = Recorder()
+            stream = upstream.stream(asked(budget), recorder)
+            await recorder.over.wait()
+            assert (budget.left, stream.was_sent, recorder.outcome) == (left, True, None)
+
+
+async def test_nothing_is_sent_without_a_budget(make: Make) -> None:
+    seen: list[UpstreamRequest] = []
+
+    def answer(request: UpstreamRequest) -> Script:
+        seen.append(request)
+        return whole({})
+
+    budget = AttemptBudget(left=0)
+    async with make(answer) as upstream:
+        recorder = Recorder()
+        stream = upstream.stream(asked(budget), recorder)
+        assert recorder.calls == []
+        await recorder.over.wait()
+    assert (recorder.outcome, stream.was_sent, budget.left) == (Outcome.REFUSED, False, 0)
+    assert seen == []
+
+
+async def test_a_server_that_closes_without_an_answer_was_sent_the_request(make: Make) -> None:
+    budget = AttemptBudget()
+    async with make(lambda _: (Fail(Outcome.REFUSED, was_sent=True),)) as upstream:
+        recorder = Recorder()
+        stream = upstream.stream(asked(budget), recorder)
+        await recorder.over.wait()
+    assert (recorder.outcome, stream.was_sent, stream.was_reused) == (Outcome.REFUSED, True, False)
+    assert budget.left == 1
