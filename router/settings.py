@@ -47,6 +47,9 @@ class LimitSettings(BaseModel):
     body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
     header_bytes: int = Field(default=32 * 1024, ge=1024)
     """All header lines of one request together, the request line included."""
+    header_lines: int = Field(default=72, ge=8)
+    """Header lines of one request. HAProxy, in front of our replicas, takes 100; the gateway adds
+    up to five."""
     header_seconds: float = Field(default=10.0, gt=0)
     """From the first byte of a request to the end of its head."""
     body_seconds: float = Field(default=60.0, gt=0)

@@ -35,10 +35,23 @@ OPERATIONS = {
     "/v1/responses": "chat",
     "/v1/completions": "text_completion",
     "/v1/embeddings": "embeddings",
+    "/v1/chat/completions/batch": "chat",
+    "/v1/messages": "chat",
+    "/v1/systemone": "chat",
+    "/v2/embed": "embeddings",
+    "/pooling": "pooling",
+    "/classify": "classify",
+    "/score": "score",
+    "/v1/score": "score",
+    "/generative_scoring": "score",
+    "/rerank": "rerank",
+    "/v1/rerank": "rerank",
+    "/v2/rerank": "rerank",
     "/tokenize": "tokenize",
     "/detokenize": "detokenize",
+    "/v1/messages/count_tokens": "tokenize",
 }
-"""Hot route -> operation; the last two have no name in the conventions."""
+"""Hot route -> operation; the conventions name the first three only."""
 GATEWAY = "penumbra"
 ENGINE = "vllm"
 """Providers: the gateway for clients, an engine with vLLM's API for the gateway."""

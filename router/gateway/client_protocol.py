@@ -2,34 +2,29 @@
 
 A request on a hot route becomes an `Exchange`, answered from callbacks; all others go to the ASGI
 application. There is one port and one parser, and pipelined requests are answered in order. This
-file also does what uvicorn leaves to a proxy in front: it limits the size of a head, cuts slow
-clients, and refuses heads that two HTTP parsers may read in two ways.
+file also does what uvicorn leaves to a proxy in front: it cuts slow clients and ends connections so
+that the client can read why. `HeadReader`, its base, parses, and refuses heads that are too large
+or that two HTTP parsers may read in two ways.
 """
 
 import asyncio
-import logging
 import math
 from typing import Any
 
-import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
-from penumbra.router.errors import BadRequest, GatewayError, HeaderTooLarge, RequestTimeout
+from penumbra.router.errors import GatewayError, RequestTimeout
 from penumbra.router.gateway.exchange import Exchange
 from penumbra.router.gateway.gateway import Gateway
-from penumbra.router.gateway.head_checks import check_head
+from penumbra.router.gateway.head_reader import HeadReader
 from penumbra.router.gateway.headers import last_answer
-from penumbra.router.gateway.hot_routes import hot_path
+from penumbra.router.gateway.hot_routes import hot_path, without_slash
 from penumbra.router.gateway.request_reader import RequestReader
-
-log = logging.getLogger(__name__)
 
 _PIPELINE_LENGTH = 16
 _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 1024 * 1024
 
 
-class GatewayProtocol(HttpToolsProtocol):
+class GatewayProtocol(HeadReader):
     """A client connection of the gateway.
 
     Args:
@@ -41,11 +36,8 @@ class GatewayProtocol(HttpToolsProtocol):
     cycle: Any
 
     def __init__(self, gateway: Gateway, **uvicorn_state: Any) -> None:
-        super().__init__(**uvicorn_state)
+        super().__init__(gateway.limits, **uvicorn_state)
         self._gateway = gateway
-        self._limits = gateway.limits
-        self._in_head = False
-        self._head_bytes = 0
         self._is_unreadable = False
         self._refused: GatewayError | None = None
         self._discarded_bytes: int | None = None
@@ -84,22 +76,6 @@ class GatewayProtocol(HttpToolsProtocol):
             problem = self._head_too_large()
         if problem is not None:
             self._refuse(problem)
-
-    def _feed(self, data: bytes) -> GatewayError | None:
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserCallbackError as error:
-            cause = error.__context__
-            if isinstance(cause, GatewayError):
-                return cause
-            # The client is not at fault: a callback of the gateway raised.
-            log.error("request_callback_failed", exc_info=cause)
-            self.transport.abort()
-        except httptools.HttpParserUpgrade:
-            return BadRequest("protocol upgrades are not supported")
-        except httptools.HttpParserError as error:
-            return BadRequest(f"malformed HTTP request: {error}")
-        return None
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""
@@ -148,16 +124,17 @@ class GatewayProtocol(HttpToolsProtocol):
             GatewayError: The connection cannot be read on. Raising stops the parser, so that
                 nothing behind this head is executed.
         """
-        self._in_head = False
-        headers = dict(self.headers)
-        self._check_head(headers)
+        headers = self._complete_head()
+        if headers is None:
+            return
         is_post = self.parser.get_method() == b"POST"
         path = hot_path(self.url) if is_post else None
         if path is None:
             self.deadline = math.inf
+            self.url = without_slash(self.url)
             super().on_headers_complete()
             return
-        exchange = Exchange(self, self._gateway, path, headers)
+        exchange = Exchange(self, self._gateway, path, headers, self.headers)
         previous = self.cycle
         self.cycle = exchange
         is_idle = previous is None or previous.response_complete
@@ -181,25 +158,13 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Close the body of a complete request."""
+        if self._next_head is not None:  # only its head is complete
+            return
         if isinstance(self.cycle, Exchange):
             self.deadline = math.inf
             self.cycle.complete_body()
         else:
             super().on_message_complete()
-
-    def _check_head(self, by_name: dict[bytes, bytes]) -> None:
-        headers = self.headers
-        if self._head_bytes > self._limits.header_bytes:
-            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in headers)
-            if size > self._limits.header_bytes:
-                raise self._head_too_large()
-        if self.parser.should_upgrade():
-            raise BadRequest("protocol upgrades are not supported")
-        check_head(self.url, self.parser.get_http_version(), headers, by_name)
-
-    def _head_too_large(self) -> HeaderTooLarge:
-        limit = self._limits.header_bytes
-        return HeaderTooLarge(f"the head is larger than {limit} bytes (limits.header_bytes)")
 
     # Turns
 

@@ -1,6 +1,5 @@
 """Routes that the gateway answers itself: models, health, readiness, metrics and feedback."""
 
-import json
 from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
@@ -9,16 +8,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from penumbra.router.errors import (
-    GatewayError,
-    MethodNotAllowed,
-    ModelNotFound,
-    RequestTooLarge,
-    RouteNotFound,
+from penumbra.router.errors import GatewayError, ModelNotFound
+from penumbra.router.gateway.cold_answers import (
+    answer_gateway_error,
+    answer_http_error,
+    read_small_body,
 )
+from penumbra.router.gateway.cold_answers import authorization_of as _authorization
+from penumbra.router.gateway.cold_answers import gateway_of as _gateway
+from penumbra.router.gateway.cold_answers import json_answer as _json
+from penumbra.router.gateway.cold_answers import request_id_of as _request_id
 from penumbra.router.gateway.gateway import Gateway
-from penumbra.router.gateway.headers import is_valid_request_id
 from penumbra.router.gateway.hot_routes import HOT_PATHS
+from penumbra.router.gateway.model_cards import ModelCards
+from penumbra.router.gateway.stored_responses import relay_stored
 from penumbra.router.link import feedback
 
 _NOT_ALLOWED = 405
@@ -30,6 +33,8 @@ def build_public_app(gateway: Gateway) -> Starlette:
         Route("/v1/models", _keyed(gateway, list_models)),
         Route("/v1/models/{model:path}", _keyed(gateway, show_model)),
         Route("/metrics", _keyed(gateway, show_metrics)),
+        Route("/v1/responses/{response_id}", relay_stored),
+        Route("/v1/responses/{response_id}/cancel", relay_stored, methods=["POST"]),
         Route(feedback.PATH, take_feedback, methods=["POST"]),
         *_open_routes(),
         *(Route(path.decode(), _refuse_method, methods=["POST"]) for path in HOT_PATHS),
@@ -54,31 +59,37 @@ def _open_routes() -> list[Route]:
 def _application(gateway: Gateway, routes: list[Route]) -> Starlette:
     app = Starlette(
         routes=routes,
-        exception_handlers={HTTPException: _http_error, GatewayError: _gateway_error},
+        exception_handlers={HTTPException: answer_http_error, GatewayError: answer_gateway_error},
     )
     app.router.redirect_slashes = False
     app.state.gateway = gateway
+    app.state.model_cards = ModelCards(gateway.now)
     return app
 
 
 async def list_models(request: Request) -> Response:
     """GET /v1/models: all models."""
-    models = _gateway(request).snapshot.models
-    return _json(request, {"object": "list", "data": [_card(name) for name in models]})
+    cards = await _fresh_cards(request)
+    models, builds = _gateway(request).snapshot.models, _gateway(request).builds
+    data = [cards.card(name, models[name].baseline, builds[name]) for name in models]
+    return _json(request, {"object": "list", "data": data})
 
 
 async def show_model(request: Request) -> Response:
     """GET /v1/models/{model}: one model."""
     name = request.path_params["model"]
-    models = _gateway(request).snapshot.models
+    cards = await _fresh_cards(request)
+    models, builds = _gateway(request).snapshot.models, _gateway(request).builds
     if name not in models:
         known = ", ".join(sorted(models)) or "none"
         raise ModelNotFound(f"the model {name!r} is not served here; known: {known}", param="model")
-    return _json(request, _card(name))
+    return _json(request, cards.card(name, models[name].baseline, builds[name]))
 
 
-def _card(name: str) -> dict[str, object]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "penumbra"}
+async def _fresh_cards(request: Request) -> ModelCards:
+    cards: ModelCards = request.app.state.model_cards
+    await cards.refresh(_gateway(request).builds)
+    return cards
 
 
 async def show_health(request: Request) -> Response:
@@ -117,7 +128,7 @@ async def take_feedback(request: Request) -> Response:
     """POST /v1/feedback: a user's judgement of an answer (`penumbra.router.link.feedback`)."""
     gateway = _gateway(request)
     caller = gateway.keys.identify(_authorization(request))
-    body = feedback.read_feedback(await _small_body(request))
+    body = feedback.read_feedback(await read_small_body(request, feedback.LARGEST_BODY_BYTES))
     judged = await gateway.feedback.submit(caller.tenant.name, body)
     return _json(
         request,
@@ -129,15 +140,6 @@ async def take_feedback(request: Request) -> Response:
             "slice": judged.slice,
         },
     )
-
-
-async def _small_body(request: Request) -> bytes:
-    body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > feedback.LARGEST_BODY_BYTES:
-            raise RequestTooLarge(f"the body is larger than {feedback.LARGEST_BODY_BYTES} bytes")
-    return body
 
 
 async def _refuse_method(request: Request) -> Response:
@@ -153,57 +155,3 @@ def _keyed(
         return await endpoint(request)
 
     return checked
-
-
-def _authorization(request: Request) -> bytes | None:
-    found = request.headers.get("authorization")
-    return found.encode("latin-1") if found else None
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        raise error
-    path = request.url.path
-    if error.status_code == _NOT_ALLOWED:
-        refusal: GatewayError = MethodNotAllowed(f"{request.method} is not allowed on {path}")
-    else:
-        refusal = RouteNotFound(f"there is nothing at {path}")
-    return _error_response(request, refusal, dict(error.headers or {}))
-
-
-async def _gateway_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, GatewayError):
-        raise error
-    extra = {name.decode(): value.decode() for name, value in error.headers}
-    return _error_response(request, error, extra)
-
-
-def _error_response(request: Request, error: GatewayError, headers: dict[str, str]) -> Response:
-    _gateway(request).metrics.errors.cell(error.reported_code).value += 1
-    return Response(
-        error.body,
-        status_code=error.status,
-        media_type="application/json",
-        headers={**headers, "x-request-id": _request_id(request)},
-    )
-
-
-def _json(request: Request, value: object, status: int = 200) -> Response:
-    return Response(
-        json.dumps(value),
-        status_code=status,
-        media_type="application/json",
-        headers={"x-request-id": _request_id(request)},
-    )
-
-
-def _request_id(request: Request) -> str:
-    given = request.headers.get("x-request-id", "")
-    if is_valid_request_id(given.encode("latin-1")):
-        return given
-    return _gateway(request).next_request_id().decode()
-
-
-def _gateway(request: Request) -> Gateway:
-    gateway: Gateway = request.app.state.gateway
-    return gateway

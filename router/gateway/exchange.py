@@ -9,6 +9,7 @@ from penumbra.router.dispatch.dispatch import Dispatch
 from penumbra.router.errors import GatewayError
 from penumbra.router.gateway.answer_timing import AnswerTiming
 from penumbra.router.gateway.compiled_table import Routed
+from penumbra.router.gateway.error_bodies import error_body_for
 from penumbra.router.gateway.gateway import Gateway
 from penumbra.router.gateway.headers import JSON, answer_head
 from penumbra.router.gateway.incoming_request import IncomingRequest
@@ -32,9 +33,14 @@ class Exchange(RequestReader):
     )  # fmt: skip
 
     def __init__(
-        self, connection: Connection, gateway: Gateway, path: bytes, headers: dict[bytes, bytes]
+        self,
+        connection: Connection,
+        gateway: Gateway,
+        path: bytes,
+        headers: dict[bytes, bytes],
+        lines: Headers,
     ) -> None:
-        super().__init__(connection, gateway, path, headers)
+        super().__init__(connection, gateway, path, headers, lines)
         self.response_complete = False
         self._dispatch: Dispatch | None = None
         self._routed: Routed | None = None
@@ -124,7 +130,7 @@ class Exchange(RequestReader):
             self.keep_alive = False
         if self._mirror_session is not None:
             self._mirror_session.tap.lose(ShedReason.ERROR)
-        body = error.body
+        body = error_body_for(self._path, error)
         headers = [*JSON, *error.headers]
         answer = self._head(error.status, headers, len(body)) + body
         self._gateway.writes.write(self._connection.transport, answer)

@@ -119,6 +119,14 @@ class Gateway:
         return counts
 
     @property
+    def builds(self) -> dict[str, dict[str, Upstream]]:
+        """Model -> variant -> upstream."""
+        return {
+            name: {variant: self._upstreams[name, at] for variant, at in model.variants.items()}
+            for name, model in self.snapshot.models.items()
+        }
+
+    @property
     def lease_seconds(self) -> dict[str, float]:
         """Model -> seconds for which its candidates may get live traffic; empty if unguarded."""
         now, models = self.now(), self._models if self.lease.is_needed else ()
@@ -191,7 +199,7 @@ class Gateway:
             raise refused_decision(decision, context, model)
         model.attempts[decision.variant].cells.count_decision(decision.reason)
         plan = model.plan(decision, context.slice, is_lease_fresh=is_lease_fresh)
-        headers = upstream_headers(request.headers, request.request_id)
+        headers = upstream_headers(request.lines, request.headers, request.request_id)
         sent = UpstreamRequest(request.path, headers, request.body)
         routed = Routed(model, decision, plan, sent)
         if model.mirror is not None and request.path in KINDS:

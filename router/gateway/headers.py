@@ -8,13 +8,15 @@ from penumbra.router.upstream.port import Headers
 
 _HOP_BY_HOP = frozenset(
     {
-        b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization",
-        b"proxy-connection", b"te", b"trailer", b"trailers", b"transfer-encoding", b"upgrade",
+        b"connection", b"http2-settings", b"keep-alive", b"proxy-authenticate",
+        b"proxy-authorization", b"proxy-connection", b"te", b"trailer", b"trailers",
+        b"transfer-encoding", b"upgrade",
     }
 )  # fmt: skip
+# Without `accept-encoding` no engine or proxy compresses an answer, which the gateway has to read.
 _NOT_UPSTREAM = _HOP_BY_HOP | {
-    b"authorization", b"cookie", b"host", b"content-length", b"expect", b"x-request-id",
-    b"x-penumbra-variant", b"x-penumbra-slice",
+    b"accept-encoding", b"authorization", b"content-length", b"cookie", b"expect", b"host",
+    b"x-api-key", b"x-penumbra-slice", b"x-penumbra-variant", b"x-request-id",
 }  # fmt: skip
 _NOT_DOWNSTREAM = _HOP_BY_HOP | {b"content-length", b"x-request-id", b"server", b"set-cookie"}
 _PRIVATE = b"x-penumbra-"
@@ -39,15 +41,20 @@ def is_valid_request_id(value: bytes) -> bool:
     return text.isprintable() and " " not in text
 
 
-def upstream_headers(headers: dict[bytes, bytes], request_id: bytes) -> bytes:
-    """Make an upstream's header lines from the client's headers, with the request id added."""
+def upstream_headers(headers: Headers, by_name: dict[bytes, bytes], request_id: bytes) -> bytes:
+    """Make an upstream's header lines from the client's.
+
+    Args:
+        headers: The client's header lines in order, names in lower case.
+        by_name: The same by name.
+        request_id: The id of the request; it is added.
+    """
     dropped = _NOT_UPSTREAM
-    nominated = headers.get(b"connection")
-    if nominated is not None:
-        dropped = dropped | _nominated(nominated)
+    if b"connection" in by_name:
+        dropped = _with_nominated(dropped, headers)
     lines = [
         b"%b: %b\r\n" % line
-        for line in headers.items()
+        for line in headers
         if line[0] not in dropped and not line[0].startswith(_PRIVATE)
     ]
     lines.append(b"x-request-id: %b\r\n" % request_id)
@@ -56,10 +63,7 @@ def upstream_headers(headers: dict[bytes, bytes], request_id: bytes) -> bytes:
 
 def answer_head(status: int, headers: Headers, end: bytes) -> bytes:
     """Make the head of an answer: status line, the upstream's end-to-end headers, then `end`."""
-    dropped = _NOT_DOWNSTREAM
-    for name, value in headers:
-        if name == b"connection":
-            dropped = dropped | _nominated(value)
+    dropped = _with_nominated(_NOT_DOWNSTREAM, headers)
     lines = [_STATUS_LINES[status]]
     lines += [
         b"%b: %b\r\n" % line
@@ -70,15 +74,24 @@ def answer_head(status: int, headers: Headers, end: bytes) -> bytes:
     return b"".join(lines)
 
 
+def end_to_end(headers: Headers) -> Headers:
+    """The header lines of an upstream's answer that its client gets."""
+    dropped = _with_nominated(_NOT_DOWNSTREAM, headers)
+    return [line for line in headers if line[0] not in dropped and not line[0].startswith(_PRIVATE)]
+
+
 def last_answer(status: int, body: bytes, request_id: bytes) -> bytes:
     """Make a whole JSON answer that ends the connection, for a request that cannot be read."""
     end = b"x-request-id: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
     return answer_head(status, JSON, end % (request_id, len(body))) + body
 
 
-def _nominated(connection: bytes) -> frozenset[bytes]:
-    """The headers that a `Connection` header makes hop-by-hop."""
-    return frozenset(name.strip().lower() for name in connection.split(b","))
+def _with_nominated(dropped: frozenset[bytes], headers: Headers) -> frozenset[bytes]:
+    """Names of headers that stay behind, those that the `Connection` lines nominate included."""
+    for name, value in headers:
+        if name == b"connection":
+            dropped = dropped | {nominated.strip().lower() for nominated in value.split(b",")}
+    return dropped
 
 
 class TextHeaders(Mapping[str, str]):

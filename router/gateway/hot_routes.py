@@ -1,6 +1,7 @@
 """The hot routes: paths whose POST requests go to a variant. Pure."""
 
-import httptools
+MESSAGES = b"/v1/messages"
+"""Start of the paths of Anthropic's API."""
 
 HOT_PATHS = frozenset(
     {
@@ -10,20 +11,44 @@ HOT_PATHS = frozenset(
         b"/v1/embeddings",
         b"/tokenize",
         b"/detokenize",
+        b"/v1/chat/completions/batch",
+        MESSAGES,
+        MESSAGES + b"/count_tokens",
+        b"/v1/systemone",
+        b"/generative_scoring",
+        b"/v2/embed",
+        b"/pooling",
+        b"/classify",
+        b"/score",
+        b"/v1/score",
+        b"/rerank",
+        b"/v1/rerank",
+        b"/v2/rerank",
     }
 )
 """A variant answers POST on these paths; the gateway itself answers everything else."""
 
 
+def credentials(path: bytes, headers: dict[bytes, bytes]) -> bytes | None:
+    """The `authorization` header of a request, or what stands for it in Anthropic's API."""
+    found = headers.get(b"authorization")
+    if found is None and path.startswith(MESSAGES) and b"x-api-key" in headers:
+        return b"Bearer " + headers[b"x-api-key"]
+    return found
+
+
 def hot_path(target: bytes) -> bytes | None:
-    """The request target in origin form, query included, if its path is hot; else None."""
+    """The request target in origin form, query included, if its path is hot; else None.
+
+    One slash behind the path is left out.
+    """
     if target in HOT_PATHS:
         return target
-    try:
-        parsed = httptools.parse_url(target)
-    except httptools.HttpParserInvalidURLError:
-        return None
-    if parsed.path not in HOT_PATHS:
-        return None
-    path: bytes = parsed.path
-    return path if parsed.query is None else b"%b?%b" % (path, parsed.query)
+    target = without_slash(target)
+    return target if target.partition(b"?")[0] in HOT_PATHS else None
+
+
+def without_slash(target: bytes) -> bytes:
+    """A request target in origin form without a slash behind its path; `/` stays."""
+    path, mark, query = target.partition(b"?")
+    return path[:-1] + mark + query if path.endswith(b"/") and len(path) > 1 else target

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from penumbra.router.upstream.port import Headers
+
 
 class IncomingRequest(msgspec.Struct, frozen=True):
     """A request whose body is complete; everything that decides it except its caller."""
@@ -9,7 +11,9 @@ class IncomingRequest(msgspec.Struct, frozen=True):
     path: bytes
     """Target in origin form, query included."""
     headers: dict[bytes, bytes]
-    """Header values by name in lower case; tracing a request removes its trace context."""
+    """Header values by name in lower case, of repeated lines the last; for look-ups."""
     body: bytes
     request_id: bytes
     """The client's own `x-request-id` if it is valid, else one of this process."""
+    lines: Headers
+    """All header lines in order; tracing a request removes its trace context here and above."""

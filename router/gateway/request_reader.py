@@ -14,7 +14,9 @@ from penumbra.router.errors import GatewayError, RequestTooLarge, UnsupportedEnc
 from penumbra.router.gateway.api_keys import Caller
 from penumbra.router.gateway.gateway import Gateway
 from penumbra.router.gateway.headers import CONTINUE, is_valid_request_id
+from penumbra.router.gateway.hot_routes import credentials
 from penumbra.router.gateway.incoming_request import IncomingRequest
+from penumbra.router.upstream.port import Headers
 
 
 class Connection(Protocol):
@@ -35,21 +37,28 @@ class RequestReader(ABC):
         gateway: The process that serves it.
         path: Target in origin form, query included.
         headers: Header values by name in lower case.
+        lines: All header lines in order.
     """
 
     __slots__ = (
         "_awaits_continue", "_caller", "_connection", "_error", "_gateway", "_headers",
-        "_is_http_1_0", "_is_turn", "_parts", "_path", "_request", "_request_id", "_size",
+        "_is_http_1_0", "_is_turn", "_lines", "_parts", "_path", "_request", "_request_id", "_size",
         "keep_alive",
     )  # fmt: skip
 
     def __init__(
-        self, connection: Connection, gateway: Gateway, path: bytes, headers: dict[bytes, bytes]
+        self,
+        connection: Connection,
+        gateway: Gateway,
+        path: bytes,
+        headers: dict[bytes, bytes],
+        lines: Headers,
     ) -> None:
         self._connection = connection
         self._gateway = gateway
         self._path = path
         self._headers = headers
+        self._lines = lines
         given = headers.get(b"x-request-id")
         is_given = given is not None and is_valid_request_id(given)
         self._request_id: bytes = given if given and is_given else gateway.next_request_id()
@@ -82,7 +91,7 @@ class RequestReader(ABC):
         self.keep_alive = keep_alive and not is_http_1_0
         headers = self._headers
         try:
-            self._caller = self._gateway.keys.identify(headers.get(b"authorization"))
+            self._caller = self._gateway.keys.identify(credentials(self._path, headers))
             if headers.get(b"content-encoding", b"identity").lower() != b"identity":
                 raise UnsupportedEncoding("the body is compressed: send it as it is")
             length = headers.get(b"content-length")
@@ -112,7 +121,7 @@ class RequestReader(ABC):
         """Close the body: the request is complete."""
         parts = self._parts
         body = parts[0] if len(parts) == 1 else b"".join(parts)
-        request = IncomingRequest(self._path, self._headers, body, self._request_id)
+        request = IncomingRequest(self._path, self._headers, body, self._request_id, self._lines)
         self._request = request
         if self._is_turn and self._error is None:
             self._run(request)

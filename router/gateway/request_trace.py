@@ -79,6 +79,7 @@ def trace_request(
     context, parent = found
     if parent is None:
         headers.pop(TRACESTATE, None)
+    request.lines[:] = [line for line in request.lines if line[0] in headers]
     timing.trace_id = context.trace_hex
     return RequestTrace(tracer, context, parent, request, timing)
 

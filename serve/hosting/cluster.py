@@ -17,6 +17,9 @@ HAPROXY_FOLDER = "h"
 """HAProxy takes socket paths of 97 characters, and Ray puts 68 after this."""
 HAPROXY_THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))
 _HARD_STOP_SECONDS = 3600
+HAPROXY_BUFFER_BYTES = 48 * 1024
+"""HAProxy takes a head that is 1 KiB smaller: more than a gateway passes on, whose own limit is
+32 KiB (`limits.header_bytes`)."""
 
 
 def ray_environment(folder: Path) -> dict[str, str]:
@@ -44,6 +47,7 @@ def ray_environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(HAPROXY_THREADS),
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(HAPROXY_BUFFER_BYTES),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),

@@ -47,6 +47,9 @@ def engine(build: Engine, *, headers: Headers = (), gate: Gate | None = None) ->
     """
 
     async def behave(exchange: Exchange) -> None:
+        if exchange.request.method == "GET":
+            await exchange.send(full_response(200, build.cards))
+            return
         path, body = _route(exchange), json.loads(exchange.request.body)
         if gate is not None:
             await gate.passed()

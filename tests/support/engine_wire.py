@@ -66,6 +66,11 @@ class Engine:
 
     # Unary
 
+    @property
+    def cards(self) -> bytes:
+        """Its own model list, which knows none of the public names here."""
+        return encode({"object": "list", "data": [{"id": self.name, "object": "model"}]})
+
     def answer(self, path: str, body: Body) -> bytes:
         """The body of a unary answer."""
         match path:

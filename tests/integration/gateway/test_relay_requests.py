@@ -126,6 +126,9 @@ WITHHELD = {
     "proxy-authorization": "Basic eDp5",
     "proxy-connection": "keep-alive",
     "upgrade": "h2c",
+    "http2-settings": "AAEAAEAA",
+    "accept-encoding": "gzip, deflate, br",
+    "x-api-key": "client-secret",
 }
 
 
@@ -142,6 +145,56 @@ def test_request_header_that_connection_names_is_withheld(
 ) -> None:
     gateway.post(CHAT, chat(), {"connection": "keep-alive, X-Private", "x-private": "1"})
     assert full.wait_for_request().header("x-private") is None
+
+
+def with_lines(*lines: str) -> bytes:
+    """A request with these header lines before its others."""
+    start, rest = request_bytes(CHAT, dumps(chat())).split(b"\r\n", 1)
+    return b"\r\n".join([start, *(line.encode() for line in lines), rest])
+
+
+def test_repeated_request_headers_reach_the_engine_in_order(
+    gateway: GatewayProcess, full: ScriptedUpstream
+) -> None:
+    lines = ["X-Forwarded-For: 1.1.1.1", "Accept: a/b", "x-forwarded-for: 2.2.2.2", "accept: c/d"]
+    with gateway.connect() as client:
+        client.send(with_lines(*lines, "X-Forwarded-For: 1.1.1.1", "x-single: 1"))
+        assert client.read_response().status == 200
+    headers = full.wait_for_request().headers
+    assert [value for name, value in headers if name == "x-forwarded-for"] == [
+        "1.1.1.1",
+        "2.2.2.2",
+        "1.1.1.1",
+    ]
+    assert [value for name, value in headers if name == "accept"] == ["a/b", "c/d"]
+    assert [value for name, value in headers if name == "x-single"] == ["1"]
+
+
+def test_headers_that_any_of_several_connection_lines_names_are_withheld(
+    gateway: GatewayProcess, full: ScriptedUpstream
+) -> None:
+    lines = ["connection: x-a", "x-a: 1", "connection: keep-alive, X-B", "x-b: 2", "x-c: 3"]
+    with gateway.connect() as client:
+        client.send(with_lines(*lines))
+        assert client.read_response().status == 200
+    names = [name for name, _ in full.wait_for_request().headers]
+    assert [name for name in names if name in ("x-a", "x-b", "x-c", "connection")] == ["x-c"]
+
+
+def test_trailer_of_a_request_does_not_travel_as_headers(
+    gateway: GatewayProcess, full: ScriptedUpstream
+) -> None:
+    body = dumps(chat())
+    head = request_bytes(CHAT, b"", {"transfer-encoding": "chunked"}, method="GET")
+    trailer = b"x-sum: 1\r\nx-penumbra-variant: int8\r\ncontent-encoding: gzip\r\n"
+    with gateway.connect() as client:
+        client.send(head.replace(b"GET", b"POST", 1))
+        client.send(b"%x\r\n%b\r\n0\r\n%b\r\n" % (len(body), body, trailer))
+        assert client.read_response().status == 200
+    request = full.wait_for_request()
+    assert request.body == body
+    assert request.header("x-sum") is None
+    assert request.header("content-encoding") is None
 
 
 def test_request_header_spelt_in_capitals_is_withheld_too(

@@ -71,7 +71,7 @@ class Traced:
         self.watch = model.attempts["int8"].watch = ListingWatch()
         self.tracer = Tracer(1.0, self.spans.append, lambda: float(next(self.ticks)), lambda: 0)
         headers = {b"traceparent": TRACEPARENT, b"tracestate": b"v=1"}
-        self.incoming = IncomingRequest(CHAT, headers, b"", b"r1")
+        self.incoming = IncomingRequest(CHAT, headers, b"", b"r1", list(headers.items()))
         self.timing = AnswerTiming()
         trace = trace_request(self.tracer, self.incoming, self.timing)
         assert trace is not None
@@ -205,7 +205,7 @@ async def test_other_calls_of_an_upstream_are_not_traced() -> None:
 
 def test_a_request_that_is_not_sampled_keeps_its_headers() -> None:
     headers = {b"traceparent": TRACEPARENT[:-1] + b"0", b"tracestate": b"v=1"}
-    incoming = IncomingRequest(CHAT, dict(headers), b"", b"r1")
+    incoming = IncomingRequest(CHAT, dict(headers), b"", b"r1", list(dict(headers).items()))
     timing = AnswerTiming()
     tracer = Tracer(1.0, pytest.fail, lambda: 0.0, lambda: 0)
     assert trace_request(tracer, incoming, timing) is None

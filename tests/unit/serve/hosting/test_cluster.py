@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from penumbra.router.settings import LimitSettings
 from penumbra.serve.hosting import cluster
 
 CONFIG = """global
@@ -91,6 +92,14 @@ def test_haproxys_socket_paths_fit(environment: dict[str, str]) -> None:
     name = Path(environment["RAY_SERVE_HAPROXY_SOCKET_PATH"]).name
     node_id = "0" * 56
     assert len(str(folder / cluster.HAPROXY_FOLDER / node_id / name)) <= 97
+
+
+def test_haproxy_takes_every_head_that_a_gateway_passes_on(environment: dict[str, str]) -> None:
+    limits = LimitSettings()
+    added_bytes, kept_free = 2048, 1024  # by the gateway; by HAProxy for rewriting
+    taken = int(environment["RAY_SERVE_HAPROXY_TUNE_BUFSIZE"]) - kept_free
+    assert taken > limits.header_bytes + added_bytes
+    assert limits.header_lines + 5 < 100  # HAProxy's `tune.http.maxhdr`, less the request line
 
 
 def test_own_ray_stays_on_loopback(tmp_path: Path) -> None:

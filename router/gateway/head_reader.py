@@ -1,0 +1,119 @@
+"""Feeds a client's bytes to llhttp, and says what is wrong with a request head as an error.
+
+`GatewayProtocol` (`penumbra.router.gateway.client_protocol`) is the only subclass and acts on the
+requests; both are one object, so that a request costs no extra calls.
+"""
+
+import logging
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from penumbra.router.errors import BadRequest, GatewayError, HeaderTooLarge
+from penumbra.router.gateway.head_checks import check_head, origin_form
+from penumbra.router.gateway.upgrade_offers import head_without_offer
+from penumbra.router.settings import LimitSettings
+
+log = logging.getLogger(__name__)
+
+_OFFERS_AT_ONCE = 16
+
+
+class HeadReader(HttpToolsProtocol):
+    """The reading side of a client connection, up to the end of each head.
+
+    Args:
+        limits: Limits of the process.
+        **uvicorn_state: Arguments of uvicorn's own protocol.
+    """
+
+    def __init__(self, limits: LimitSettings, **uvicorn_state: Any) -> None:
+        super().__init__(**uvicorn_state)
+        self._limits = limits
+        self._in_head = False
+        # Bytes since the head began, those behind it in the same read included.
+        self._head_bytes = 0
+        # The head to go on with, once llhttp has stopped behind one that offers an upgrade.
+        self._next_head: bytes | None = None
+        self._offers = 0
+
+    def _feed(self, data: bytes | memoryview) -> GatewayError | None:
+        """Feed bytes to the parser; returns the error for which the connection cannot go on."""
+        try:
+            self.parser.feed_data(data)
+            return None
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            if isinstance(cause, GatewayError):
+                return cause
+            # The client is not at fault: a callback of the gateway raised.
+            log.error("request_callback_failed", exc_info=cause)
+            self.transport.abort()
+            return None
+        except httptools.HttpParserUpgrade as error:
+            stopped_at = error.args[0]
+        except httptools.HttpParserError as error:
+            if self.parser.get_method() == b"PRI":
+                return BadRequest("HTTP/2 is not spoken here: send HTTP/1.1")
+            return BadRequest(f"malformed HTTP request: {error}")
+        # Not within the handler: what is raised there has another context than its cause.
+        return self._feed_without_offer(memoryview(data)[stopped_at:])
+
+    def _feed_without_offer(self, rest: memoryview) -> GatewayError | None:
+        """Go on behind a head that offers an upgrade, with a parser that does not see the offer."""
+        head, self._next_head = self._next_head, None
+        if self._offers >= _OFFERS_AT_ONCE or head is None:
+            return BadRequest("too many protocol upgrades offered at once")
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self._offers += 1
+        try:
+            return self._feed(head) or self._feed(rest)
+        finally:
+            self._offers -= 1
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take one header line; those of a trailer are dropped."""
+        if not self._in_head:
+            return
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
+    def _complete_head(self) -> dict[bytes, bytes] | None:
+        """Check a head that is complete.
+
+        Returns:
+            Header values by name in lower case, of repeated lines the last; None if the head offers
+            an upgrade: it will come once more without it.
+
+        Raises:
+            GatewayError: The connection cannot be read on. Raising stops the parser, so that
+                nothing behind this head is executed.
+        """
+        self._in_head = False
+        parser, headers = self.parser, self.headers
+        version = parser.get_http_version()
+        if parser.should_upgrade():
+            self._next_head = head_without_offer(parser.get_method(), self.url, version, headers)
+            return None
+        by_name = dict(headers)
+        if self._head_bytes > self._limits.header_bytes:
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in headers)
+            if size > self._limits.header_bytes:
+                raise self._head_too_large()
+        if len(headers) > self._limits.header_lines:
+            raise HeaderTooLarge(
+                f"the head has {len(headers)} header lines, more than"
+                f" {self._limits.header_lines} (limits.header_lines)"
+            )
+        check_head(version, headers, by_name)
+        if not self.url.startswith(b"/") or b"#" in self.url:
+            self.url = origin_form(self.url, by_name.get(b"host"))
+        return by_name
+
+    def _head_too_large(self) -> HeaderTooLarge:
+        limit = self._limits.header_bytes
+        return HeaderTooLarge(f"the head is larger than {limit} bytes (limits.header_bytes)")
