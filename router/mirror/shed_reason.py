@@ -50,6 +50,8 @@ class ShedReason(StrEnum):
     """The run has compared a request of this session before."""
     UNREADABLE = "unreadable"
     """The answer cannot be read, or came without token ids."""
+    IDS_MISSING = "ids_missing"
+    """The answer came with fewer token ids than tokens, by the engine's own count."""
     NOT_TEXT = "not_text"
     """The prompt holds more than text, which token ids do not carry."""
     TOO_LONG = "too_long"

@@ -76,6 +76,8 @@ def read_case(mirrored: MirrorFrame, context_tokens: int | None) -> Case | ShedR
     prompt, said = answer.choices[0].prompt_token_ids, answer.choices[0].token_ids
     if not prompt or not said:
         return ShedReason.UNREADABLE
+    if answer.completion_tokens is not None and _ids(answer) < answer.completion_tokens:
+        return ShedReason.IDS_MISSING
     token_ids = [*prompt, *said]
     if context_tokens is not None:
         token_ids = token_ids[: context_tokens - 1]
@@ -83,6 +85,10 @@ def read_case(mirrored: MirrorFrame, context_tokens: int | None) -> Case | ShedR
         return ShedReason.TOO_LONG
     expected = expectations(mirrored.path, mirrored.body)
     return Case(mirrored, body, answer, expected, token_ids, len(prompt))
+
+
+def _ids(answer: Answer) -> int:
+    return sum(len(choice.token_ids) for choice in answer.choices)
 
 
 @dataclass(frozen=True, slots=True)

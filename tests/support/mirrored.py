@@ -12,9 +12,12 @@ ANSWER_IDS = (20, 21, 22, 23, 24)
 
 
 def answer_bytes(
-    text: str = "It rains in Zürich.", token_ids: tuple[int, ...] = ANSWER_IDS, **choice: Any
+    text: str = "It rains in Zürich.",
+    token_ids: tuple[int, ...] = ANSWER_IDS,
+    completion_tokens: int | None = None,
+    **choice: Any,
 ) -> bytes:
-    """A whole chat answer with its token ids."""
+    """A whole chat answer with its token ids; by default the engine counts as many tokens."""
     whole = {
         "index": 0,
         "message": {"role": "assistant", "content": text},
@@ -22,7 +25,8 @@ def answer_bytes(
         "token_ids": token_ids,
         **choice,
     }
-    usage = {"prompt_tokens": len(PROMPT_IDS), "completion_tokens": len(token_ids)}
+    counted = len(token_ids) if completion_tokens is None else completion_tokens
+    usage = {"prompt_tokens": len(PROMPT_IDS), "completion_tokens": counted}
     return json.dumps(
         {"id": "x", "prompt_token_ids": PROMPT_IDS, "choices": [whole], "usage": usage}
     ).encode()

@@ -1,6 +1,5 @@
 """Tapped answers: asked for with token ids, and without them for the client."""
 
-import copy
 import itertools
 import json
 from typing import Any
@@ -10,68 +9,51 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penumbra.router.mirror.shed_reason import ShedReason
-from penumbra.router.mirror.token_tap import TokenTap, strip, tap_body
+from penumbra.router.mirror.token_tap import TokenTap, tap_body
 from penumbra.router.upstream.port import UpstreamRequest
-from tests.support.engine_wire import DONE, Engine, encode, event
+from tests.support.engine_wire import DONE, Engine, event
 from tests.support.requests import CHAT, COMPLETIONS, MESSAGES, dumps, request_for
-
-LURES = (
-    '"token_ids":[1,2]', ',"token_ids":[1]', '{"prompt_token_ids":[3]', '\\"token_ids\\":[1]',
-    '"', "\\", '","token_ids":[7],"x":"', '"delta":{},"logprobs":null,"finish_reason":null,',
-    'token_ids":[', "]", "},{",
-)  # fmt: skip
-texts = st.lists(st.sampled_from(LURES) | st.text(max_size=6), max_size=5).map("".join)
-ids = st.lists(st.integers(0, 200_000), max_size=6)
-
-
-@st.composite
-def answers(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One answer with token ids, and the same without."""
-    call = {"name": draw(texts), "arguments": draw(texts)}
-    message = {"content": draw(texts), "tool_calls": [{"id": draw(texts), "function": call}]}
-    rows = {"tokens": [draw(texts)], "top_logprobs": [{draw(texts): -0.5, draw(texts): -1.0}]}
-    choice = {"index": 0, "message": message, "logprobs": rows, "finish_reason": "stop"}
-    tapped = {
-        "id": "x",
-        "choices": [{**choice, "token_ids": draw(ids)}, {"token_ids": draw(ids), **choice}],
-        "prompt_token_ids": draw(ids),
-        "usage": {"prompt_tokens": 3},
-    }
-    plain = copy.deepcopy(tapped)
-    plain["prompt_token_ids"] = None
-    for each in plain["choices"]:
-        each["token_ids"] = None
-    return tapped, plain
+from tests.support.tapped_answers import (
+    BLANKS_AND_LINES,
+    NO_BLANKS,
+    answers,
+    as_event,
+    seeds,
+    texts,
+    written,
+)
 
 
-@given(answers())
-def test_strip_restores_what_an_engine_writes_without_token_ids(
-    answer: tuple[dict[str, Any], dict[str, Any]],
-) -> None:
-    tapped, plain = answer
-    assert strip(encode(tapped)) == encode(plain)
-    assert strip(event(tapped)) == event(plain)
-
-
-@given(st.dictionaries(texts, texts | st.dictionaries(texts, st.floats(-9, 0)), max_size=4))
-def test_strip_changes_no_answer_without_token_ids(value: dict[str, Any]) -> None:
-    # Keys too are a model's words here, as in completions' `top_logprobs`.
-    assert strip(encode({"a": 1, **value})) == encode({"a": 1, **value})
-
-
-@given(answers(), st.lists(st.integers(0, 2_000), max_size=8))
+@given(
+    answers(),
+    seeds,
+    st.sampled_from([NO_BLANKS, BLANKS_AND_LINES]),
+    st.lists(st.integers(0, 2_000)),
+)
 def test_an_answer_in_any_pieces_is_stripped_as_it_is_in_one(
-    answer: tuple[dict[str, Any], dict[str, Any]], cuts: list[int]
+    answer: dict[str, Any], seed: int, blanks: tuple[str, ...], cuts: list[int]
 ) -> None:
-    tapped, plain = encode(answer[0]), encode(answer[1])
+    tapped = written(answer, seed, blanks, has_ids=True)
     tap = _tap()
     edges = [0, *sorted(min(cut, len(tapped)) for cut in cuts), len(tapped)]
     pieces = [tapped[start:end] for start, end in itertools.pairwise(edges)]
 
     out = b"".join(tap.feed(piece) for piece in pieces) + tap.rest()
 
-    assert out == plain
+    assert out == written(answer, seed, blanks, has_ids=False)
     assert tap.answer == tapped
+
+
+@given(answers(), seeds, st.sampled_from([b"\n", b"\r\n", b"\r"]))
+def test_nothing_of_an_event_waits_for_the_next_one(
+    answer: dict[str, Any], seed: int, line_end: bytes
+) -> None:
+    tap = _tap()
+    for blanks in (NO_BLANKS, BLANKS_AND_LINES):
+        tapped = as_event(written(answer, seed, blanks, has_ids=True), line_end)
+        plain = as_event(written(answer, seed, blanks, has_ids=False), line_end)
+        assert tap.feed(tapped) == plain
+    assert tap.rest() == b""
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
@@ -82,28 +64,6 @@ def test_a_stream_is_stripped_event_by_event(path: str, more: dict[str, Any]) ->
     tap = _tap()
     assert [tap.feed(each) for each in tapped] == Engine("full").events(path, body)
     assert tap.answer == b"".join(tapped)
-
-
-def test_events_that_the_engine_would_have_held_back_are_removed() -> None:
-    body = request_for(CHAT, stream=True, tools=[{"type": "function"}])
-    tapped = Engine("full", silent=(1, 2, 5)).events(CHAT, {**body, "return_token_ids": True})
-    plain = Engine("full", silent=(1, 2, 5)).events(CHAT, body)
-    assert len(plain) == len(tapped) - 3
-
-    assert strip(b"".join(tapped)) == b"".join(plain)
-    each = [strip(piece) for piece in tapped]
-    assert [piece for piece in each if piece] == plain
-
-
-def test_an_empty_delta_that_ends_its_choice_stays() -> None:
-    end = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "tool_calls"}
-    data = event({"choices": [{**end, "stop_reason": None, "token_ids": [5]}]})
-    assert strip(data) == event({"choices": [{**end, "stop_reason": None, "token_ids": None}]})
-
-
-def test_done_and_comments_pass() -> None:
-    assert strip(DONE) == DONE
-    assert strip(b": ping\n\n") == b": ping\n\n"
 
 
 # Asking

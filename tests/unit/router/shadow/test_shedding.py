@@ -131,6 +131,7 @@ async def test_engines_that_tell_nothing_get_one_comparison_at_a_time() -> None:
     [
         ({"answer": b"not an answer"}, "unreadable"),
         ({"answer": answer_bytes(token_ids=())}, "unreadable"),
+        ({"answer": answer_bytes(completion_tokens=len(ANSWER_IDS) + 1)}, "ids_missing"),
         ({"body": b"[]"}, "unreadable"),
         ({"body": b'{"a":"\xff"}'}, "unreadable"),
         ({"body": b'{"a":' + 5_000 * b"[" + 5_000 * b"]" + b"}"}, "unreadable"),
@@ -143,7 +144,7 @@ async def test_engines_that_tell_nothing_get_one_comparison_at_a_time() -> None:
             "not_text",
         ),
     ],
-    ids=["no answer", "no token ids", "no body", "no text", "too deep", "image"],
+    ids=["no answer", "no token ids", "too few ids", "no body", "no text", "too deep", "image"],
 )
 async def test_what_cannot_be_compared_is_shed_with_its_reason(
     changes: dict[str, object], reason: str
