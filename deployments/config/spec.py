@@ -147,7 +147,7 @@ class ModelSpec(BaseModel):
     baseline: str
     """The variant at full precision; every fallback goes to it."""
     variants: dict[str, VariantSpec] = Field(min_length=1)
-    """Variants by name. A split depends on their order (docs/flags.md): append new ones."""
+    """Variants by name. Their order places the first ones in splits (docs/flags.md)."""
     slices: tuple[SliceRule, ...] = Field(default=(), max_length=20)
     flag: Flag = Flag()
     """The flag to begin with; a flag in the store takes precedence."""

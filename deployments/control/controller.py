@@ -17,6 +17,7 @@ from penumbra.deployments.gateways.publisher import Delivery, Publisher
 from penumbra.deployments.history import config_effects
 from penumbra.deployments.history.changes import Arrival, Change, ChangeOutcome, Clocks, Edit
 from penumbra.deployments.history.events import ConfigPayload, Draft, Event, FlagPayload, Kind
+from penumbra.deployments.history.split_places import keep_places
 from penumbra.deployments.history.state import EMPTY, State, fold
 from penumbra.deployments.metrics.control_metrics import ControlMetrics, Series
 from penumbra.deployments.metrics.flag_series import feedback_series, flag_series, link_series
@@ -100,6 +101,7 @@ class Controller:
             StoreUnavailable: The store failed; nothing was changed.
         """
         async with self.writing():
+            payload = keep_places(payload, self.state.places)
             if _structure(payload.models) == _structure(self.state.models):
                 return False
             await self.commit(

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from penumbra.deployments.history.events import ConfigPayload, Event
+from penumbra.deployments.history.split_places import Places, places_of
 from penumbra.deployments.rollouts.payload import RolloutPayload
 from penumbra.deployments.rollouts.record import Key, Rollout, watches_of
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Snapshot
@@ -22,6 +23,8 @@ class State:
     """Model -> epoch of the last event that touched it."""
     rollouts: Mapping[Key, Rollout] = field(default_factory=dict)
     """By (model, candidate), in the order in which they were first applied."""
+    places: Places = field(default_factory=dict)
+    """Places in splits, also of models that are not configured at the moment."""
 
     def snapshot(self) -> Snapshot:
         """The routing table."""
@@ -68,7 +71,8 @@ def _apply_config(state: State, epoch: int, payload: ConfigPayload) -> State:
         name: epoch if models[name] != state.models.get(name) else state.changed[name]
         for name in models
     }
-    return replace(state, epoch=epoch, models=models, flags=flags, changed=changed)
+    places = {**state.places, **{name: places_of(model) for name, model in models.items()}}
+    return replace(state, epoch=epoch, models=models, flags=flags, changed=changed, places=places)
 
 
 def _apply_flag(state: State, event: Event, flag: Flag) -> State:

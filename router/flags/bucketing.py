@@ -4,19 +4,26 @@ The hash is the one of flagd's `fractional` operator (MurmurHash3 of the CBOR ar
 `[flag key, targeting key]`), so an exported flag puts every user into the same variant wherever it
 is evaluated.
 
-Shares are percents with a resolution of 0.01. They lie on a line of 10 000 basis points:
+Shares are percents with a resolution of 0.01. They lie on a line of 10 000 basis points. Each
+candidate has a **place**, a number that does not change when other candidates come and go. It says
+where the candidate's share begins and in which direction it grows:
 
-    |-- 1st --|-- 3rd --|---------- baseline ----------|-- 4th --|-- 2nd --|
-    0                                                                   10 000
+    place   0                      3 ->             2 ->             4 ->             <- 1
+            |----------------------|----------------|----------------|------------------|
+            0                    2 500            5 000            7 500           10 000
 
-Candidates keep their place in the order in which the model declares them, whether or not they have
-a share: the odd ones stack up from the bottom, the even ones down from the top. Raising a share
-therefore moves no targeting key out of the candidate that is raised, nor out of one declared before
-it, nor out of one on the other side. With one or two candidates no key leaves any candidate.
+Place 0 grows from the bottom up, place 1 from the top down, and every further one from a point of
+its own up, past the top to the bottom. Where a share meets points that a lower place has taken, it
+goes on behind them. The baseline has what is left.
+
+Raising a share therefore moves no targeting key out of the candidate that is raised, nor out of one
+with a lower place. Only where shares meet may it move keys of a candidate with a higher place;
+places 0 and 1 never meet. Lowering a share to zero, or taking a candidate out, moves no key of
+another candidate unless the two had met.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import mmh3
 
@@ -86,27 +93,101 @@ class Line:
         raise ValueError(f"basis point {point} is outside the line")
 
 
+def places(candidates: Iterable[str], known: Mapping[str, int]) -> dict[str, int]:
+    """Return the place of every candidate: the known one, else the lowest that is free.
+
+    Args:
+        candidates: In the order in which they are declared.
+        known: Candidate -> the place that it has; of one that is gone the place is free.
+    """
+    names = list(candidates)
+    kept = {name: known[name] for name in names if name in known}
+    taken = frozenset(kept.values())
+    free = (place for place in range(len(names)) if place not in taken)
+    return {name: kept[name] if name in kept else next(free) for name in names}
+
+
 def intervals(
-    split: Mapping[str, float], baseline: str, variants: Iterable[str]
+    split: Mapping[str, float],
+    baseline: str,
+    variants: Iterable[str],
+    known_places: Mapping[str, int] | None = None,
 ) -> list[tuple[str, int]]:
     """Lay a split out on the line, bottom first: (variant, basis points), summing to 10 000.
+
+    A variant may have several intervals: the baseline, and a candidate that met another.
 
     Args:
         split: Candidate -> percent; candidates left out have none.
         baseline: The variant that gets the rest.
         variants: Every variant of the model in the order of its declaration.
+        known_places: As in `places`; without any a place follows from the declaration.
 
     Raises:
         ValueError: A share is none, the shares are over 100 together, or one is for the baseline
-            or for an unknown variant.
+            or for an unknown variant; or two candidates have one place.
     """
     candidates = [name for name in variants if name != baseline]
     unknown = sorted(set(split) - set(candidates))
     if unknown:
         raise ValueError(f"shares for {', '.join(unknown)}, which are no candidates")
-    points = [(name, basis_points(split.get(name, 0.0))) for name in candidates]
-    rest = TOTAL - sum(share for _, share in points)
-    if rest < 0:
+    points = {name: basis_points(split.get(name, 0.0)) for name in candidates}
+    if sum(points.values()) > TOTAL:
         raise ValueError("shares of at most 100 together")
-    laid = [*points[0::2], (baseline, rest), *reversed(points[1::2])]
-    return [(name, share) for name, share in laid if share > 0]
+    placed = places(candidates, known_places or {})
+    if len(set(placed.values())) < len(placed):
+        raise ValueError("two candidates have one place")
+    taken: list[tuple[int, int, str]] = []
+    for name in sorted(candidates, key=placed.__getitem__):
+        taken += list(_take(points[name], placed[name], taken, name))
+    return _filled(sorted(taken), baseline)
+
+
+def _take(
+    points: int, place: int, taken: list[tuple[int, int, str]], name: str
+) -> Iterator[tuple[int, int, str]]:
+    """Take so many free points from the place on, in its direction: (begin, end, name)."""
+    for begin, end in _free(place, taken):
+        if points <= 0:
+            return
+        length = min(points, end - begin)
+        points -= length
+        yield (end - length, end, name) if place == 1 else (begin, begin + length, name)
+
+
+def _free(place: int, taken: list[tuple[int, int, str]]) -> list[tuple[int, int]]:
+    """The free stretches of the line in the order in which a place takes them."""
+    free, at = [], 0
+    for begin, end, _ in [*sorted(taken), (TOTAL, TOTAL, "")]:
+        if begin > at:
+            free.append((at, begin))
+        at = end
+    if place == 1:
+        return free[::-1]
+    anchor = _anchor(place)
+    behind = [(max(begin, anchor), end) for begin, end in free if end > anchor]
+    before = [(begin, min(end, anchor)) for begin, end in free if begin < anchor]
+    return behind + before
+
+
+def _anchor(place: int) -> int:
+    """Where the share of a place other than 1 begins: 0, then 1/2, 1/4, 3/4, 1/8, 3/8, ..."""
+    if place == 0:
+        return 0
+    level = 1 << (place - 1).bit_length() - 1
+    return TOTAL * (2 * (place - 1 - level) + 1) // (2 * level)
+
+
+def _filled(taken: list[tuple[int, int, str]], baseline: str) -> list[tuple[str, int]]:
+    """The stretches in order, neighbours of one variant joined, and the baseline between them."""
+    laid: list[tuple[str, int]] = []
+    at = 0
+    for begin, end, name in [*taken, (TOTAL, TOTAL, baseline)]:
+        for variant, length in ((baseline, begin - at), (name, end - begin)):
+            if length <= 0:
+                continue
+            if laid and laid[-1][0] == variant:
+                length += laid.pop()[1]
+            laid.append((variant, length))
+        at = end
+    return laid

@@ -226,7 +226,7 @@ class _CompiledRule:
 
 
 def _line(split: dict[str, float], model: ModelSnapshot) -> Line | None:
-    laid = intervals(split, model.baseline, model.variants)
+    laid = intervals(split, model.baseline, model.variants, model.places)
     has_share = any(variant != model.baseline for variant, _ in laid)
     return Line(laid) if has_share else None
 

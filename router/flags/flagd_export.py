@@ -101,7 +101,7 @@ def _rule_outcome(rule: Rule, model: ModelSnapshot) -> Any:
 
 
 def _outcome(split: Mapping[str, float], model: ModelSnapshot) -> Any:
-    laid = intervals(split, model.baseline, model.variants)
+    laid = intervals(split, model.baseline, model.variants, model.places)
     if [name for name, _ in laid] == [model.baseline]:
         return model.baseline
     return {"fractional": [[name, points] for name, points in laid]}

@@ -9,7 +9,7 @@ that does not use a newer field. A default must therefore never change.
 Reading order: Snapshot, ModelSnapshot, Flag, Rule, Match, Watch.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -102,9 +102,12 @@ class Variant(BaseModel):
     model_config = _STRICT
 
     url: str
-    """Base URL; `/v1/...` is appended. http only: TLS ends in front of the gateway."""
+    """Base URL, http or https; `/v1/...` is appended, also where it ends in `/v1` already."""
     api_key_env: str | None = None
     """Environment variable of the gateway that holds the upstream's API key."""
+    ca_file: str | None = None
+    """File of the gateway's machine with the certificates that sign an https server's; by default
+    the system's."""
 
 
 class Watch(BaseModel):
@@ -145,6 +148,9 @@ class ModelSnapshot(BaseModel):
     flag: Flag = Flag()
     watches: tuple[Watch, ...] = ()
     """One for each candidate under a rollout."""
+    places: dict[str, Annotated[int, Field(ge=0)]] = {}
+    """Candidate -> its place in splits (`penumbra.router.flags.bucketing`), where that does not
+    follow from the order of the variants. Set by the control process."""
 
 
 class Snapshot(BaseModel):
