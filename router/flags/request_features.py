@@ -51,11 +51,14 @@ class RequestFeatures:
     """
 
     __slots__ = (
-        "_body", "_code", "_json_mode", "_load", "_prompt_chars", "_script", "_text", "most_chars",
+        "_body", "_code", "_json_mode", "_load", "_prompt_chars", "_script", "_text",
+        "is_unreadable", "most_chars",
     )  # fmt: skip
 
     def __init__(self, load: Callable[[], Any], most_chars: float = math.inf) -> None:
         self.most_chars = most_chars
+        self.is_unreadable = False
+        """Whether a feature was asked for and the body could not be decoded."""
         self._load = load
         self._body: Mapping[str, Any] | None = None
         self._text: str | None = None
@@ -71,10 +74,21 @@ class RequestFeatures:
 
     @property
     def body(self) -> Mapping[str, Any]:
-        """The decoded body; empty if it is no JSON object."""
+        """The decoded body; empty if it is no JSON object, or cannot be decoded."""
         if self._body is None:
-            self._body = _load_object(self._load)
+            self._body = self._load_object()
         return self._body
+
+    def _load_object(self) -> Mapping[str, Any]:
+        try:
+            body = self._load()
+        except Exception:  # noqa: BLE001 - a body that cannot be decoded has no features
+            self.is_unreadable = True
+            return {}
+        if not isinstance(body, dict):
+            self.is_unreadable = True
+            return {}
+        return body
 
     @property
     def json_mode(self) -> bool:
@@ -131,14 +145,6 @@ def holds_code(text: str) -> bool:
         return True
     ends = _CODE_LINE_END.finditer(text)
     return sum(1 for _ in zip(range(_CODE_LINES), ends, strict=False)) == _CODE_LINES
-
-
-def _load_object(load: Callable[[], Any]) -> Mapping[str, Any]:
-    try:
-        body = load()
-    except Exception:  # noqa: BLE001 - a body that cannot be decoded has no features
-        return {}
-    return body if isinstance(body, dict) else {}
 
 
 def _asks_for_json(body: Mapping[str, Any]) -> bool:

@@ -4,7 +4,7 @@
 conditions that a rule really has.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from penumbra.router.flags.request_features import RequestFeatures
@@ -41,9 +41,12 @@ def slice_of(
     headers: Headers,
     features: RequestFeatures,
     named: str | None = None,
-    quarantined: Collection[str] = (),
+    quarantined: Sequence[str] = (),
 ) -> str:
     """Return the slice of one request: the first rule that matches names it. Never raises.
+
+    While slices are quarantined, a body that a rule could not read counts as one of them: it may
+    be, and only the baseline is proven there.
 
     Args:
         slices: The model's rules.
@@ -54,13 +57,15 @@ def slice_of(
         quarantined: ... but takes no request out of one of these slices, which the guard keeps on
             the baseline.
     """
-    if named is None or named not in slices.names:
-        return _slice_by_rules(slices, tenant, headers, features)
-    if quarantined:
-        own = _slice_by_rules(slices, tenant, headers, features)
-        if own in quarantined:
-            return own
-    return named
+    is_named = named is not None and named in slices.names
+    if named is not None and is_named and not quarantined:
+        return named
+    own = _slice_by_rules(slices, tenant, headers, features)
+    if own in quarantined:
+        return own
+    if quarantined and features.is_unreadable:
+        return quarantined[0]
+    return named if named is not None and is_named else own
 
 
 def _slice_by_rules(

@@ -47,6 +47,32 @@ def test_no_name_takes_a_request_out_of_quarantine(named: str, text: str, expect
     assert slice_of(RULES, "globex", {}, chat(text), named, ("greek",)) == expected
 
 
+def unreadable() -> Any:
+    raise ValueError("no number can be that large")
+
+
+@pytest.mark.parametrize("named", [None, "long", "other", "vip", "nosuch", "greek"])
+def test_a_body_that_no_rule_can_read_counts_as_quarantined_while_a_slice_is(
+    named: str | None,
+) -> None:
+    def slice_with(*quarantined: str) -> str:
+        return slice_of(RULES, "globex", {}, RequestFeatures(unreadable), named, quarantined)
+
+    assert slice_with("greek") == "greek"
+    assert slice_with("vip", "long") == "vip"
+    assert slice_with() == (named if named in RULES.names else "other")
+
+
+def test_a_rule_that_matches_after_one_that_could_not_read_the_body_does_not_free_it() -> None:
+    greek = SliceRule(name="greek", match=Match(scripts=("greek",)))
+    acme = SliceRule(name="acme", match=Match(tenants=("acme",)))
+    asked = CompiledSlices((greek, acme))
+    assert slice_of(asked, "acme", {}, RequestFeatures(unreadable), None, ("greek",)) == "greek"
+    # A rule above that needs no body decides as ever: the body was not asked for.
+    not_asked = CompiledSlices((acme, greek))
+    assert slice_of(not_asked, "acme", {}, RequestFeatures(unreadable), None, ("greek",)) == "acme"
+
+
 def test_rules_that_ask_nothing_of_the_body_never_decode_it() -> None:
     def load() -> Any:
         raise AssertionError("decoded")
