@@ -46,6 +46,7 @@ from penumbra.monitoring.telemetry import control
 from penumbra.monitoring.telemetry.metric import Process
 from penumbra.monitoring.tracing.tracer import Tracer
 from penumbra.router.addresses import announced_address, join_host_port, local_host
+from penumbra.router.descriptors import raise_descriptor_limit
 from penumbra.router.flags.routing_table import Flag
 from penumbra.router.flags.validate import flag_problems
 from penumbra.router.link.messages import COMPARATOR_PATH
@@ -254,6 +255,7 @@ def require_fitting_flags(
 
 
 async def _serve(app: FastAPI, sock: socket.socket) -> None:
+    raise_descriptor_limit()
     config = uvicorn.Config(
         app,
         loop="none",

@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 
 from penumbra.monitoring.tracing.tracer import Tracer
 from penumbra.router.addresses import announced_address
+from penumbra.router.descriptors import raise_descriptor_limit
 from penumbra.router.gateway.client_protocol import GatewayProtocol
 from penumbra.router.gateway.cold_routes import build_internal_app, build_public_app
 from penumbra.router.gateway.gateway import Gateway
@@ -43,6 +44,7 @@ async def run_gateway(
     Raises:
         OSError: A port cannot be bound; the message names it and the setting.
     """
+    raise_descriptor_limit()
     loop = asyncio.get_running_loop()
     gateway = Gateway(settings, time.monotonic, tracer=tracer)
     servers, metrics = _build_servers(gateway)

@@ -70,6 +70,8 @@ class LimitSettings(BaseModel):
 
 class GatewaySettings(BaseModel):
     """Everything one gateway process needs to start.
+    upstream_connection_seconds: float = Field(default=300.0, gt=0)
+    """Longest life of such a connection: new ones go to the addresses that the name then has."""
 
     Raises:
         ValueError: no keys are configured and `host` is not a loopback address.

@@ -19,6 +19,7 @@ from penumbra.router.flags.routing_table import NAME, Flag, ModelSnapshot, Snaps
 from penumbra.router.flags.rule_checks import one_of, problem, slice_problems
 from penumbra.router.flags.validate import flag_problems
 from penumbra.router.settings import GatewaySettings
+from penumbra.router.upstream.base_url import root_url
 
 BaseUrlOf = Callable[[str, str], str]
 """(model, variant) -> base URL of the variant."""
@@ -69,7 +70,9 @@ def build_model(name: str, model: ModelSpec, flag: Flag, base_url_of: BaseUrlOf)
     """Builds one model of a routing table."""
     variants = {
         variant_name: Variant(
-            url=variant.url or base_url_of(name, variant_name), api_key_env=variant.api_key_env
+            url=root_url(variant.url) if variant.url else base_url_of(name, variant_name),
+            api_key_env=variant.api_key_env,
+            ca_file=variant.ca_file,
         )
         for variant_name, variant in model.variants.items()
     }
@@ -120,7 +123,10 @@ def _anchor(spec: PenumbraSpec, folder: Path) -> PenumbraSpec:
             update={
                 "variants": {
                     variant_name: variant.model_copy(
-                        update={"engine": _anchor_engine(variant.engine, folder)}
+                        update={
+                            "engine": _anchor_engine(variant.engine, folder),
+                            "ca_file": _anchor_file(variant.ca_file, folder),
+                        }
                     )
                     for variant_name, variant in model.variants.items()
                 }
@@ -138,6 +144,10 @@ def _anchor(spec: PenumbraSpec, folder: Path) -> PenumbraSpec:
             "control": spec.control.model_copy(update={"store": store}),
         }
     )
+
+
+def _anchor_file(file: str | None, folder: Path) -> str | None:
+    return None if file is None else str((folder / file).resolve())
 
 
 def _anchor_engine(engine: EngineSpec | None, folder: Path) -> EngineSpec | None:

@@ -9,7 +9,7 @@ Reading order: PenumbraSpec, ModelSpec, VariantSpec, EngineSpec.
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from penumbra.router.addresses import join_host_port, local_host
 from penumbra.router.flags.routing_table import NAME, Flag, SliceRule
@@ -22,6 +22,7 @@ from penumbra.router.shadow.settings import (
     QueueLimits,
     SelfTestSettings,
 )
+from penumbra.router.upstream.base_url import WANTED_BASE_URL, read_base_url
 
 MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.:-]*(/[A-Za-z0-9_.:-]+)*$"
 """Pattern of a model's name; `organisation/name` matches too."""
@@ -116,18 +117,24 @@ class VariantSpec(BaseModel):
     model_config = _STRICT
 
     engine: EngineSpec | None = None
-    url: str | None = Field(
-        default=None,
-        pattern=r"^http://[^/?#\s]+(/[^?#\s]*)?$",
-        json_schema_extra={"wanted": "http://HOST[:PORT][/PATH]"},
-    )
-    """Base URL; `/v1/...` is appended. http only: TLS ends in front of the gateway."""
+    url: str | None = Field(default=None, json_schema_extra={"wanted": WANTED_BASE_URL})
+    """Base URL; `/v1/...` is appended, also where it ends in `/v1` already."""
+    ca_file: str | None = Field(default=None, min_length=1)
+    """Certificates that sign the server's, relative to the file; by default the system's. It must
+    lie at the same place for every gateway and comparator."""
     api_key_env: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         json_schema_extra={"wanted": "the name of an environment variable"},
     )
     """Environment variable of the gateways that holds the server's API key."""
+
+    @field_validator("url")
+    @classmethod
+    def _url_is_usable(cls, url: str | None) -> str | None:
+        if url is not None:
+            read_base_url(url)
+        return url
 
     @model_validator(mode="after")
     def _hosted_or_external(self) -> Self:
@@ -136,6 +143,8 @@ class VariantSpec(BaseModel):
             raise ValueError(f"found {found}, wanted exactly one of them")
         if self.engine is not None and self.api_key_env is not None:
             raise ValueError("found api_key_env with engine, wanted it only with url")
+        if self.ca_file is not None and not (self.url and read_base_url(self.url).is_tls):
+            raise ValueError("found ca_file without an https url, wanted it only with one")
         return self
 
 

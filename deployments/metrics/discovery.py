@@ -3,7 +3,6 @@
 Reading order: Discovery.targets, Target.
 """
 
-import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,12 +14,11 @@ from penumbra.monitoring.telemetry import engine, labels
 from penumbra.monitoring.telemetry.metric import Process
 from penumbra.router.addresses import join_host_port
 from penumbra.router.flags.routing_table import ModelSnapshot
+from penumbra.router.upstream.base_url import read_base_url
 
 METRICS_PATH = "/metrics"
 ONLY_REPLICA = "0"
 """Value of the label `replica` if a variant is scraped as a whole."""
-
-_HTTP_PORT = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +34,7 @@ class Target:
     path: str = METRICS_PATH
     engine: Mapping[str, str] = field(default_factory=dict)
     """`model`, `variant` and `replica` of an engine."""
+    is_tls: bool = False
 
     @property
     def labels(self) -> dict[str, str]:
@@ -46,13 +45,15 @@ class Target:
     @property
     def url(self) -> str:
         """URL of the page."""
-        return f"http://{self.address}{self.path}"
+        return f"{'https' if self.is_tls else 'http'}://{self.address}{self.path}"
 
     def group(self) -> dict[str, object]:
         """Returns the target in the form of Prometheus's HTTP service discovery."""
         target_labels = self.labels
         if self.path != METRICS_PATH:
             target_labels["__metrics_path__"] = self.path
+        if self.is_tls:
+            target_labels["__scheme__"] = "https"
         return {"targets": [self.address], "labels": target_labels}
 
 
@@ -98,8 +99,9 @@ class Discovery:
         known = read_engines(self._replicas)
         for model_name, model in self._models().items():
             for variant_name, variant in model.variants.items():
-                address, path = _address_and_path(variant.url)
-                replicas = {ONLY_REPLICA: address}
+                base = read_base_url(variant.url)
+                path = f"{base.prefix}{METRICS_PATH}"
+                replicas = {ONLY_REPLICA: join_host_port(base.host, base.port)}
                 hosted = known.get(model_name, {}).get(variant_name)
                 if hosted is not None and hosted.replicas:
                     path, replicas = hosted.path, hosted.replicas
@@ -110,6 +112,7 @@ class Discovery:
                         f"{model_name}-{variant_name}-{replica}",
                         path,
                         {"model": model_name, "variant": variant_name, "replica": replica},
+                        is_tls=base.is_tls,
                     )
 
 
@@ -118,12 +121,6 @@ def _process_target(process: ProcessEntry) -> Target:
     # processes, so a process's series stay together.
     name = f"{process.name}@{process.machine}" if process.machine else process.name
     return Target(process.address, process.kind.value, name)
-
-
-def _address_and_path(url: str) -> tuple[str, str]:
-    parts = urllib.parse.urlsplit(url)
-    address = join_host_port(parts.hostname or "", parts.port or _HTTP_PORT)
-    return address, f"{parts.path.rstrip('/')}{METRICS_PATH}"
 
 
 def _with_unique_names(targets: Sequence[Target]) -> Iterator[Target]:

@@ -59,6 +59,12 @@ EVENTS = (
     _event("expire_failed", "A fault of ours met a deadline."),
     _event("move_failed", "A request could not be moved off a rolled back candidate."),
     _event("write_failed", "Bytes could not be written to a connection."),
+    _event(
+        "upstream_connect_failed",
+        "A variant's server cannot be connected to; at most once a minute and variant.",
+        "model", "url", "error",
+    ),
+    _event("descriptor_limit", "The limit on open files was raised.", "before", "now"),
     # The comparator
     _event("comparator_started", "It runs.", "port"),
     _event("comparator_stopping", "It ends; what waits is shed."),

@@ -11,18 +11,18 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from penumbra.monitoring.tracing import semconv
 from penumbra.monitoring.tracing.context import TraceContext
 from penumbra.monitoring.tracing.span import Span, SpanEvent, SpanKind
 from penumbra.monitoring.tracing.tracer import Tracer
 from penumbra.monitoring.vocabulary import FAILURES, Outcome, role_of
+from penumbra.router.dispatch.admissions import Admission
 from penumbra.router.dispatch.attempt import Attempt, AttemptWatch
 from penumbra.router.gateway.compiled_table import Routed
+from penumbra.router.upstream.base_url import read_base_url
 from penumbra.router.upstream.port import Receiver, Scores, Stream, Upstream, UpstreamRequest
 
-_HTTP_PORT = 80
 _PASSED_ON = FAILURES | {Outcome.ROLLED_BACK}
 """Outcomes after which another attempt takes over."""
 
@@ -76,6 +76,7 @@ class AttemptTraces:
                 attempt.cells,
                 _TracedWatch(self, name, attempt.watch),
                 attempt.gate,
+                attempt.record,
             )
             for name, attempt in self._routed.model.attempts.items()
         }
@@ -124,9 +125,9 @@ class AttemptTraces:
         about |= variant_attributes(routed, trace.variant)
         about["penumbra.outcome"] = outcome.value
         about["penumbra.is_continuation"] = trace.is_continuation
-        url = urlsplit(routed.model.snapshot.variants[trace.variant].url)
-        about[semconv.SERVER_ADDRESS] = url.hostname or ""
-        about[semconv.SERVER_PORT] = url.port or _HTTP_PORT
+        server = read_base_url(routed.model.snapshot.variants[trace.variant].url)
+        about[semconv.SERVER_ADDRESS] = server.host
+        about[semconv.SERVER_PORT] = server.port
         if outcome is not Outcome.OK:
             about[semconv.ERROR_TYPE] = outcome.value
         return about
@@ -198,16 +199,28 @@ class _TracedWatch:
         self._variant = variant
         self._watch = watch
 
-    def record_end(self, slice_name: str, outcome: Outcome) -> None:
+    def admit(self, slice_name: str) -> Admission | None:
+        """See `AttemptWatch`."""
+        return None if self._watch is None else self._watch.admit(slice_name)
+
+    def note_failure(self, outcome: Outcome, admission: Admission | None) -> None:
+        """See `AttemptWatch`. A span says how its attempt ended, whosever fault it was."""
+        self._traces.end(self._variant, outcome)
+        if self._watch is not None:
+            self._watch.note_failure(outcome, admission)
+
+    def record_end(
+        self, slice_name: str, outcome: Outcome, admission: Admission | None = None
+    ) -> None:
         """See `AttemptWatch`."""
         self._traces.end(self._variant, outcome)
         if self._watch is not None:
-            self._watch.record_end(slice_name, outcome)
+            self._watch.record_end(slice_name, outcome, admission)
 
-    def record_first_byte(self, slice_name: str, seconds: float) -> None:
+    def record_first_byte(self, slice_name: str, seconds: float, *, is_stream: bool) -> None:
         """See `AttemptWatch`."""
         if self._watch is not None:
-            self._watch.record_first_byte(slice_name, seconds)
+            self._watch.record_first_byte(slice_name, seconds, is_stream=is_stream)
 
     def record_pace(self, slice_name: str, seconds: float) -> None:
         """See `AttemptWatch`."""

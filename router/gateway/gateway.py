@@ -37,7 +37,7 @@ from penumbra.router.mirror.comparator_client import ComparatorClient
 from penumbra.router.mirror.session import MirrorSessions
 from penumbra.router.settings import GatewaySettings
 from penumbra.router.upstream.batched_writes import BatchedWrites
-from penumbra.router.upstream.http import HttpUpstream
+from penumbra.router.upstream.http import HttpUpstream, PoolLimits
 from penumbra.router.upstream.port import Upstream, UpstreamRequest
 
 log = logging.getLogger(__name__)
@@ -249,7 +249,11 @@ class Gateway:
             model,
             variant.url,
             api_key=api_key,
-            connect_seconds=self.limits.connect_seconds,
-            connections=self.limits.upstream_connections,
+            ca_file=variant.ca_file,
+            limits=PoolLimits(
+                self.limits.connect_seconds,
+                self.limits.upstream_connections,
+                self.limits.upstream_connection_seconds,
+            ),
             writes=self.writes,
         )

@@ -109,7 +109,8 @@ class EngineChecks:
 
     async def _read_gauges(self, model: str, variant: str, upstream: Upstream) -> None:
         try:
-            answer = await fetch(upstream, get_request(b"/metrics"), timeout_seconds=_GAUGES_SECONDS)
+            asked = get_request(b"/metrics")
+            answer = await fetch(upstream, asked, timeout_seconds=_GAUGES_SECONDS)
         except UpstreamError:
             return  # the known gauges grow stale, and stale gauges count as unknown
         gauges = None

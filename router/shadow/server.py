@@ -13,6 +13,7 @@ import uvicorn
 from penumbra.monitoring.telemetry import comparator as of
 from penumbra.monitoring.tracing.tracer import Tracer
 from penumbra.router.addresses import announced_address
+from penumbra.router.descriptors import raise_descriptor_limit
 from penumbra.router.flags.routing_table import Variant
 from penumbra.router.link.client import ControlLink
 from penumbra.router.link.duties import Duties
@@ -26,7 +27,7 @@ from penumbra.router.shadow.engine_facts import EngineFacts
 from penumbra.router.shadow.frame_server import FrameServer, nice
 from penumbra.router.shadow.settings import ShadowSettings
 from penumbra.router.shadow.watch_list import Connect, WatchList
-from penumbra.router.upstream.http import HttpUpstream
+from penumbra.router.upstream.http import HttpUpstream, PoolLimits
 from penumbra.router.upstream.port import Upstream
 from penumbra.router.uvicorn_server import UvicornServer
 
@@ -51,6 +52,7 @@ async def run_comparator(
         OSError: The socket or the port cannot be bound; the message names it and the setting.
     """
     stop = _stopped_by_signals()
+    raise_descriptor_limit()
     nice(settings.niceness)
     clocks = Clocks(time.monotonic, lambda: dt.datetime.now(dt.UTC).timestamp())
     outbox = ObservationOutbox(settings.comparator_id, secrets.token_hex(8))
@@ -118,8 +120,8 @@ def _connector(settings: ShadowSettings) -> Connect:
             model,
             variant.url,
             api_key=api_key,
-            connect_seconds=settings.deadlines.connect_seconds,
-            connections=_CONNECTIONS,
+            ca_file=variant.ca_file,
+            limits=PoolLimits(settings.deadlines.connect_seconds, _CONNECTIONS),
         )
 
     return connect

@@ -86,7 +86,7 @@ class WatchList:
     def __init__(self, connect: Connect, bets: int) -> None:
         self._connect = connect
         self._bets = bets
-        self._upstreams: dict[tuple[str, str, str | None], Upstream] = {}
+        self._upstreams: dict[tuple[str, Variant], Upstream] = {}
         self.models: dict[str, WatchedModel] = {}
         self.epoch = 0
         """Epoch of the routing table in force; 0 before the first."""
@@ -100,7 +100,7 @@ class WatchList:
 
     def apply(self, snapshot: Snapshot) -> None:
         """Watch the runs of this routing table, and close upstreams that are no longer used."""
-        upstreams: dict[tuple[str, str, str | None], Upstream] = {}
+        upstreams: dict[tuple[str, Variant], Upstream] = {}
         models = {
             name: self._model(name, model, snapshot.epoch, upstreams)
             for name, model in snapshot.models.items()
@@ -122,13 +122,13 @@ class WatchList:
         name: str,
         model: ModelSnapshot,
         epoch: int,
-        upstreams: dict[tuple[str, str, str | None], Upstream],
+        upstreams: dict[tuple[str, Variant], Upstream],
     ) -> WatchedModel:
         runs = {watch.candidate: self._run(name, watch, epoch) for watch in model.watches}
         own = {}
         for variant_name in (model.baseline, *runs):
             variant = model.variants[variant_name]
-            key = (name, variant.url, variant.api_key_env)
+            key = (name, variant)
             upstream = self._upstreams.get(key) or upstreams.get(key)
             if upstream is None:
                 secret = os.environ.get(variant.api_key_env) if variant.api_key_env else None

@@ -33,6 +33,10 @@ class BatchedWrites:
             asyncio.get_running_loop().call_soon(self.flush)
         self._queue.append((transport, data))
 
+    def holds(self, transport: asyncio.Transport) -> bool:
+        """Whether bytes for this transport still wait for the end of the turn."""
+        return any(waiting is transport for waiting, _ in self._queue)
+
     def flush(self) -> None:
         """Write everything now. Call it before anything else is done to a transport with writes."""
         if not self._queue:

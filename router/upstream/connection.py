@@ -1,31 +1,35 @@
-"""One request at one HTTP upstream, and the keep-alive connection that carries it.
+"""One keep-alive connection to an HTTP upstream: sends requests, parses their answers by llhttp.
 
-A connection goes back to its pool only after an answer that ended exactly where its framing says;
-anything else closes it, so that no byte of one answer can reach the next client. Parsed by llhttp.
+A connection goes back to its pool only after a request that was sent to its end, and an answer that
+ended exactly where its framing says; anything else closes it, so that no byte of one answer can
+reach the next client, and no client waits behind another one's request.
 """
 
 import asyncio
+import fcntl
 import logging
+import struct
+import termios
 from typing import Protocol, cast
 
 import httptools
 
 from penumbra.monitoring.vocabulary import Outcome
 from penumbra.router.upstream.batched_writes import BatchedWrites
-from penumbra.router.upstream.port import AttemptBudget, Headers, Receiver
+from penumbra.router.upstream.content_coding import DecodingReceiver, coding_of
+from penumbra.router.upstream.exchange import UpstreamExchange
+from penumbra.router.upstream.port import Headers
 
 log = logging.getLogger(__name__)
 
 _HEAD_LIMIT_BYTES = 64 * 1024
 _SWITCHING_PROTOCOLS = 101
-_FIRST_FINAL_STATUS = 200
+_FIRST_STATUS, _FIRST_FINAL_STATUS, _LAST_STATUS = 100, 200, 599
+_QUEUE = struct.Struct("i")
 
 
 class Pool(Protocol):
-    """The pool that opens connections and takes them back."""
-
-    def connect_for(self, exchange: "UpstreamExchange") -> None:
-        """Open a connection and send `exchange` on it."""
+    """The pool that a connection belongs to."""
 
     def release(self, connection: "Connection") -> None:
         """Take back a connection whose answer ended cleanly."""
@@ -35,88 +39,6 @@ class Pool(Protocol):
 
     def lost(self, connection: "Connection") -> None:
         """Forget a connection that is gone."""
-
-
-class UpstreamExchange:
-    """One request at one upstream: the `Stream` that its caller holds.
-
-    Args:
-        upstream: The pool that sends it.
-        wire: The request as bytes, in pieces.
-        receiver: Takes the answer.
-        budget: Takes count of the sends.
-    """
-
-    __slots__ = (
-        "budget",
-        "connecting",
-        "connection",
-        "is_over",
-        "is_paused",
-        "receiver",
-        "upstream",
-        "was_reused",
-        "was_sent",
-        "wire",
-    )
-
-    def __init__(
-        self, upstream: Pool, wire: tuple[bytes, ...], receiver: Receiver, budget: AttemptBudget
-    ) -> None:
-        self.upstream = upstream
-        self.wire = wire
-        self.receiver = receiver
-        self.budget = budget
-        self.connection: Connection | None = None
-        self.connecting: asyncio.Task[None] | None = None
-        self.was_sent = False
-        self.was_reused = False
-        self.is_over = False
-        self.is_paused = False
-
-    def abort(self) -> None:
-        """See `Stream`."""
-        if self.is_over:
-            return
-        self.is_over = True
-        if self.connecting is not None:
-            self.connecting.cancel()
-        if self.connection is not None:
-            self.connection.abort()
-
-    def pause(self) -> None:
-        """See `Stream`."""
-        self.is_paused = True
-        if self.connection is not None and not self.is_over:
-            self.connection.set_paused(is_paused=True)
-
-    def resume(self) -> None:
-        """See `Stream`."""
-        self.is_paused = False
-        if self.connection is not None and not self.is_over:
-            self.connection.set_paused(is_paused=False)
-
-    def fail(self, outcome: Outcome, detail: str) -> None:
-        """End the exchange with a failure, once."""
-        if self.is_over:
-            return
-        self.is_over = True
-        self.receiver.on_fail(outcome, detail)
-
-    def broke_off(self, connection: "Connection") -> None:
-        """Handle a connection that the server closed, or that broke: send again, or fail."""
-        if self.is_over:
-            return
-        if connection.has_begun:
-            self.fail(Outcome.DIED, "connection closed within the answer")
-        elif self.was_reused and self.budget.can_repeat:
-            # A kept connection may be closed by its server at any moment, and a proxy closes one
-            # whose server did so: the request is sent once more, on a fresh one.
-            self.was_reused = False
-            self.connection = None
-            self.upstream.connect_for(self)
-        else:
-            self.fail(Outcome.REFUSED, "connection closed before an answer")
 
 
 class _ResponseParser(Protocol):
@@ -145,6 +67,8 @@ class Connection(asyncio.Protocol):
         self._is_poisoned = False
         self._is_kept_alive = False
         self._is_paused = False
+        self._is_retired = False
+        self._retirement: asyncio.TimerHandle | None = None
         self.has_begun = False
 
     @property
@@ -155,9 +79,7 @@ class Connection(asyncio.Protocol):
     def begin(self, exchange: UpstreamExchange) -> None:
         """Send the request of `exchange`; its answer goes to its receiver."""
         self._exchange = exchange
-        exchange.connection = self
-        exchange.was_sent = True
-        exchange.budget.left -= 1
+        exchange.carried_by(self)
         self.has_begun = self._is_complete = False
         self._head_bytes = 0
         # The slow reader of the last answer may have left the connection paused.
@@ -185,6 +107,15 @@ class Connection(asyncio.Protocol):
         """Close an idle connection."""
         self._is_poisoned = True
         self.transport.close()
+
+    def retire_in(self, seconds: float) -> None:
+        """Close after this time, or when the answer then under way ends."""
+        self._retirement = asyncio.get_running_loop().call_later(seconds, self._retire)
+
+    def _retire(self) -> None:
+        self._is_retired = True
+        if self._exchange is None:
+            self.close()
 
     # asyncio.Protocol
 
@@ -218,10 +149,22 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """See asyncio.Protocol: closes, and `connection_lost` follows."""
+        exchange = self._exchange
+        # A server acknowledges what it has got in the very packet that closes the connection: it
+        # closed this one before the request came.
+        if (
+            exchange is not None
+            and exchange.was_reused
+            and not self._head_bytes
+            and self._has_unsent(may_be_acknowledged=False)
+        ):
+            exchange.never_arrived()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
         self._pool.lost(self)
+        if self._retirement is not None:
+            self._retirement.cancel()
         self._is_poisoned = True
         exchange, self._exchange = self._exchange, None
         if exchange is None or exchange.is_over:
@@ -229,8 +172,12 @@ class Connection(asyncio.Protocol):
         if exc is None and self._is_delimited_by_close():
             exchange.is_over = True
             exchange.receiver.on_end()
+        elif self.has_begun:
+            exchange.fail(Outcome.DIED, "connection closed within the answer")
         else:
-            exchange.broke_off(self)
+            if self._head_bytes:
+                exchange.was_reused = False  # the server did begin to answer
+            exchange.closed_unanswered()
 
     def _is_delimited_by_close(self) -> bool:
         if not self.has_begun:
@@ -249,7 +196,9 @@ class Connection(asyncio.Protocol):
 
     def _finish(self, exchange: UpstreamExchange) -> None:
         self._exchange = None
-        if self._is_poisoned or not self._is_kept_alive:
+        if self._has_unsent(may_be_acknowledged=len(exchange.wire) == 1):
+            self.abort()
+        elif self._is_poisoned or self._is_retired or not self._is_kept_alive:
             self.close()
         elif self.is_usable:
             self.set_paused(is_paused=False)  # else the server's close would go unnoticed
@@ -257,6 +206,16 @@ class Connection(asyncio.Protocol):
         if not exchange.is_over:
             exchange.is_over = True
             exchange.receiver.on_end()
+
+    def _has_unsent(self, *, may_be_acknowledged: bool) -> bool:
+        """Whether a part of the request is still here: unwritten, or not acknowledged.
+
+        Args:
+            may_be_acknowledged: Take what was written for arrived, without asking the kernel.
+        """
+        if self.transport.get_write_buffer_size() or self._writes.holds(self.transport):
+            return True
+        return not may_be_acknowledged and _unacknowledged_bytes(self.transport) > 0
 
     # llhttp's callbacks
 
@@ -269,7 +228,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one header line."""
-        if not self._is_complete:
+        if not self.has_begun:  # else it is a trailer
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -278,12 +237,20 @@ class Connection(asyncio.Protocol):
             return
         status = self._status = self._parser.get_status_code()
         is_http_1 = self._parser.get_http_version() in ("1.0", "1.1")
-        if status == _SWITCHING_PROTOCOLS or not is_http_1:
+        is_status = _FIRST_STATUS <= status <= _LAST_STATUS and status != _SWITCHING_PROTOCOLS
+        if not (is_http_1 and is_status):
             self._is_poisoned = True
         elif status >= _FIRST_FINAL_STATUS and not self._is_poisoned:
-            self.has_begun = True
-            if not self._exchange.is_over:
-                self._exchange.receiver.on_head(status, self._headers)
+            self._begin_answer(self._exchange, status)
+
+    def _begin_answer(self, exchange: UpstreamExchange, status: int) -> None:
+        self.has_begun = True
+        if exchange.is_over:
+            return
+        coding = coding_of(self._headers)
+        if coding:
+            exchange.receiver = DecodingReceiver(exchange, coding)
+        exchange.receiver.on_head(status, self._headers)
 
     def on_body(self, body: bytes) -> None:
         """Hand a piece of the body over, without its framing."""
@@ -297,3 +264,14 @@ class Connection(asyncio.Protocol):
         if self.has_begun and not self._is_complete:
             self._is_complete = True
             self._is_kept_alive = self._parser.should_keep_alive()
+
+
+def _unacknowledged_bytes(transport: asyncio.Transport) -> int:
+    """Bytes that the peer has not acknowledged yet; 0 where that is unknown."""
+    sock = transport.get_extra_info("socket")
+    try:
+        # On a socket this is SIOCOUTQ: tcp(7).
+        answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, _QUEUE.pack(0))
+    except (OSError, AttributeError):
+        return 0
+    return int(_QUEUE.unpack(answer)[0])

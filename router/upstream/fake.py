@@ -68,8 +68,6 @@ class FakeStream:
         self._steps = iter(steps)
         first = next(self._steps, None)
         self.was_sent = not _is_refusal(first)
-        if self.was_sent and budget.left <= 0:
-            self.was_sent, first = False, Fail(Outcome.REFUSED)
         budget.left -= self.was_sent
         self.was_reused = isinstance(first, Fail) and first.was_reused
         if first is not None:
@@ -137,8 +135,11 @@ class FakeUpstream(UpstreamCalls):
 
     def stream(self, request: UpstreamRequest, receiver: Receiver) -> FakeStream:
         """See `Upstream.stream`."""
-        self.requests.append(request)
-        stream = FakeStream(self._answer(request), receiver, request.budget)
+        steps: Script = (Fail(Outcome.REFUSED),)
+        if request.budget.left > 0:
+            self.requests.append(request)
+            steps = self._answer(request)
+        stream = FakeStream(steps, receiver, request.budget)
         self.streams.append(stream)
         return stream
 

@@ -5,17 +5,42 @@
 """
 
 import asyncio
+import logging
+import math
+import random
 from collections import deque
-from urllib.parse import urlsplit
+from dataclasses import dataclass
 
 from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router.upstream.base_url import read_base_url
 from penumbra.router.upstream.batched_writes import BatchedWrites
 from penumbra.router.upstream.calls import UpstreamCalls
-from penumbra.router.upstream.connection import Connection, UpstreamExchange
+from penumbra.router.upstream.connecting import connect, is_gateway_limit
+from penumbra.router.upstream.connection import Connection
+from penumbra.router.upstream.exchange import UpstreamExchange
 from penumbra.router.upstream.port import Receiver, Stream, UpstreamRequest
+from penumbra.router.upstream.resolver import Resolver
+from penumbra.router.upstream.tls import client_context
+
+log = logging.getLogger(__name__)
 
 _JOIN_LIMIT_BYTES = 64 * 1024
 _NO_ATTEMPTS_LEFT = "no attempts left"
+_LOG_SECONDS = 60.0
+"""Least time between two log lines about failed connects of one variant."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """Limits of the connections to one variant."""
+
+    connect_seconds: float = 2.0
+    """For opening one: look-up, all addresses and TLS together."""
+    connections: int = 4096
+    """Open connections at most, busy and idle."""
+    lifetime_seconds: float = 300.0
+    """A connection is closed after this, or up to a fifth earlier, so that new ones are made at the
+    addresses that the name then has."""
 
 
 class HttpUpstream(UpstreamCalls):
@@ -23,14 +48,14 @@ class HttpUpstream(UpstreamCalls):
 
     Args:
         model: Public model name, as the server knows it.
-        url: Base URL, http only, e.g. `http://127.0.0.1:8000/demo-int8`.
+        url: Base URL, e.g. `http://127.0.0.1:8000/demo-int8` or `https://engine.example/v1`.
         api_key: Sent as bearer token, if the server wants one.
-        connect_seconds: Limit for opening a connection.
-        connections: Open connections at most, busy and idle.
+        ca_file: Certificates that an https server's must be signed by, in place of the system's.
+        limits: Limits of the connections.
         writes: Queue of small requests.
 
     Raises:
-        ValueError: `url` is not an absolute http URL.
+        ValueError: `url` is not an absolute http or https URL, or `ca_file` cannot be used.
     """
 
     def __init__(
@@ -39,26 +64,28 @@ class HttpUpstream(UpstreamCalls):
         url: str,
         *,
         api_key: str | None = None,
-        connect_seconds: float = 2.0,
-        connections: int = 4096,
+        ca_file: str | None = None,
+        limits: PoolLimits | None = None,
         writes: BatchedWrites | None = None,
     ) -> None:
         super().__init__(model)
-        parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname:
-            raise ValueError(f"variant url is {url!r}, wanted http://HOST[:PORT][/PREFIX]")
-        self.url = url
-        self._host, self._port = parts.hostname, parts.port or 80
-        self._prefix = parts.path.rstrip("/").encode("ascii")
-        authorization = f"authorization: Bearer {api_key}\r\n" if api_key else ""
-        self._fixed = f" HTTP/1.1\r\nhost: {parts.netloc}\r\n{authorization}".encode("latin-1")
-        self._connect_seconds = connect_seconds
-        self._limit = connections
+        try:
+            base = read_base_url(url)
+        except ValueError as error:
+            raise ValueError(f"variant url: {error}") from error
+        self._base = base
+        self._prefix = base.prefix.encode("ascii")
+        authorization = f"authorization: Bearer {_checked_key(api_key)}\r\n" if api_key else ""
+        self._fixed = f" HTTP/1.1\r\nhost: {base.authority}\r\n{authorization}".encode("latin-1")
+        self._tls = client_context(ca_file) if base.is_tls else None
+        self._resolver = Resolver(base.host, base.port)
+        self._limits = limits or PoolLimits()
         self._writes = writes or BatchedWrites()
         self._idle: deque[Connection] = deque()
         self._open: set[Connection] = set()
         self._pending: set[Connection] = set()
         self._connecting: set[asyncio.Task[None]] = set()
+        self._logged_at = -math.inf
         self._is_closed = False
 
     @property
@@ -86,55 +113,83 @@ class HttpUpstream(UpstreamCalls):
         self.connect_for(exchange)
         return exchange
 
-    def connect_for(self, exchange: "UpstreamExchange") -> None:
+    def connect_for(self, exchange: UpstreamExchange) -> None:
         """Open a connection and send `exchange` on it."""
         task = asyncio.get_running_loop().create_task(self._connect(exchange))
         exchange.connecting = task
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
-    async def _connect(self, exchange: "UpstreamExchange") -> None:
-        if self.open_connections >= self._limit:
-            exchange.fail(Outcome.REFUSED, "connection limit reached")
+    async def _connect(self, exchange: UpstreamExchange) -> None:
+        if self.open_connections >= self._limits.connections:
+            exchange.fail(Outcome.GATEWAY_LIMIT, "connection limit reached")
             return
         connection = Connection(self, self._writes)
         self._pending.add(connection)
         try:
-            async with asyncio.timeout(self._connect_seconds):
-                await asyncio.get_running_loop().create_connection(
-                    lambda: connection, self._host, self._port
-                )
+            async with asyncio.timeout(self._limits.connect_seconds):
+                await self._open_connection(connection)
         except TimeoutError:
-            exchange.fail(Outcome.REFUSED, "connect timed out")
+            self._failed(exchange, Outcome.REFUSED, "connect timed out")
         except OSError as error:
-            exchange.fail(Outcome.REFUSED, f"connect failed: {error.strerror or 'no address'}")
+            outcome = Outcome.GATEWAY_LIMIT if is_gateway_limit(error) else Outcome.REFUSED
+            self._failed(exchange, outcome, f"connect failed: {error.strerror or error}")
         else:
             self._begin(connection, exchange)
         finally:
             self._pending.discard(connection)
 
-    def _begin(self, connection: "Connection", exchange: "UpstreamExchange") -> None:
+    async def _open_connection(self, connection: Connection) -> None:
+        addresses = await self._resolver.addresses()
+        sock = await connect(addresses, self._limits.connect_seconds)
+        try:
+            await asyncio.get_running_loop().create_connection(
+                lambda: connection,
+                sock=sock,
+                ssl=self._tls,
+                server_hostname=self._base.host if self._tls is not None else None,
+            )
+        except BaseException:
+            sock.close()
+            raise
+
+    def _failed(self, exchange: UpstreamExchange, outcome: Outcome, detail: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._logged_at >= _LOG_SECONDS:
+            self._logged_at = now
+            log.warning(
+                "upstream_connect_failed",
+                extra={"model": self.model, "url": self._base.root, "error": detail},
+            )
+        exchange.fail(outcome, detail)
+
+    def _begin(self, connection: Connection, exchange: UpstreamExchange) -> None:
         exchange.connecting = None
         if not exchange.is_over and exchange.budget.left <= 0:
             exchange.fail(Outcome.REFUSED, _NO_ATTEMPTS_LEFT)
         if exchange.is_over:
             self.release(connection)
             return
+        if not connection.is_usable:  # accepted and closed at once
+            exchange.fail(Outcome.REFUSED, "connection closed before it was used")
+            return
         connection.begin(exchange)
 
-    def release(self, connection: "Connection") -> None:
+    def release(self, connection: Connection) -> None:
         """Take back a connection whose answer ended cleanly."""
         if self._is_closed:
             connection.close()
         else:
             self._idle.append(connection)
 
-    def opened(self, connection: "Connection") -> None:
+    def opened(self, connection: Connection) -> None:
         """Count a connection that was made."""
         self._pending.discard(connection)
         self._open.add(connection)
+        spread = random.uniform(0.8, 1.0)  # noqa: S311 -- so that they do not all end at once
+        connection.retire_in(self._limits.lifetime_seconds * spread)
 
-    def lost(self, connection: "Connection") -> None:
+    def lost(self, connection: Connection) -> None:
         """Forget a connection that is gone."""
         self._open.discard(connection)
         if connection in self._idle:
@@ -157,3 +212,10 @@ class HttpUpstream(UpstreamCalls):
             len(body),
         )
         return (head + body,) if len(body) <= _JOIN_LIMIT_BYTES else (head, body)
+
+
+def _checked_key(api_key: str) -> str:
+    key = api_key.strip()  # a file that a variable was read from ends with a line break
+    if not key.isascii() or not key.isprintable():
+        raise ValueError("the variant's API key holds characters that no header may have")
+    return key

@@ -15,6 +15,7 @@ from penumbra.router.addresses import join_host_port, local_host
 from penumbra.router.flags.routing_table import Flag
 from penumbra.router.settings import GatewaySettings
 from penumbra.router.shadow.settings import ShadowSettings
+from penumbra.router.upstream.base_url import root_url
 from penumbra.serve.hosting.plan import FleetPlan, app_name, host_variant
 from penumbra.serve.supervisor.folder import StateFolder
 from penumbra.serve.supervisor.process import Program
@@ -241,7 +242,12 @@ def _records(spec: PenumbraSpec, folder: StateFolder) -> Iterator[VariantRecord]
             yield VariantRecord(
                 model=model_name,
                 variant=variant_name,
-                url=variant.url or _hosted_url(spec, model_name, variant_name),
+                url=(
+                    root_url(variant.url)
+                    if variant.url
+                    else _hosted_url(spec, model_name, variant_name)
+                ),
+                ca_file=variant.ca_file,
                 is_hosted=engine is not None,
                 phase=Phase.WAITING,
                 log=str(folder.log(app_name(model_name, variant_name))) if engine else None,

@@ -53,6 +53,8 @@ class VariantRecord(BaseModel):
     model: str
     variant: str
     url: str
+    ca_file: str | None = None
+    """Certificates that sign an external https server's; None: the system's."""
     is_hosted: bool
     phase: Phase
     replicas: int | None = None

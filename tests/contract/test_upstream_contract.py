@@ -8,9 +8,9 @@ import pytest
 from penumbra.monitoring.vocabulary import Outcome
 from penumbra.router.upstream.calls import UpstreamError, fetch
 from penumbra.router.upstream.fake import Body, Fail, Hang, Head, Script, events, whole
-from penumbra.router.upstream.port import AttemptBudget, Headers, Upstream, UpstreamRequest
+from penumbra.router.upstream.port import AttemptBudget, Upstream, UpstreamRequest
+from tests.support.recorder import Recorder
 from tests.support.upstreams import Make
-
 
 
 def asked(budget: AttemptBudget | None = None) -> UpstreamRequest:
@@ -18,37 +18,6 @@ def asked(budget: AttemptBudget | None = None) -> UpstreamRequest:
     return UpstreamRequest(
         b"/v1/chat/completions", headers, b"{}", budget=budget or AttemptBudget()
     )
-
-
-class Recorder:
-    """A receiver that notes what it is told."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-        self.status = 0
-        self.headers: Headers = []
-        self.body = b""
-        self.outcome: Outcome | None = None
-        self.over = asyncio.Event()
-        self.began = asyncio.Event()
-
-    def on_head(self, status: int, headers: Headers) -> None:
-        self.calls.append("head")
-        self.status, self.headers = status, headers
-
-    def on_body(self, data: bytes) -> None:
-        self.calls.append("body")
-        self.body += data
-        self.began.set()
-
-    def on_end(self) -> None:
-        self.calls.append("end")
-        self.over.set()
-
-    def on_fail(self, outcome: Outcome, detail: str) -> None:
-        self.calls.append("fail")
-        self.outcome = outcome
-        self.over.set()
 
 
 async def test_stream_pushes_head_then_body_then_end(make: Make) -> None:

@@ -118,8 +118,18 @@ def test_the_control_url_is_one_that_can_be_connected_to(tmp_path: Path) -> None
         ),
         (
             'url: "http://far:9000/base"',
-            'url: "https://far"',
-            'far.url: found "https://far", wanted http://HOST[:PORT][/PATH]',
+            'url: "ftp://far"',
+            'far.url: found "ftp://far", wanted http://HOST[:PORT][/PATH] or https://',
+        ),
+        (
+            'url: "http://far:9000/base"',
+            'url: "http://me:secret@far"',
+            "far.url: found credentials in the URL, wanted none: name the environment variable",
+        ),
+        (
+            'url: "http://far:9000/base"',
+            'url: "http://far/v1", ca_file: ca.pem',
+            "found ca_file without an https url, wanted it only with one",
         ),
         (
             "engine: {source: variants/full}",
