@@ -24,6 +24,7 @@ from penumbra.router.gateway.model_cards import ModelCards
 from penumbra.router.gateway.stored_responses import relay_stored
 from penumbra.router.link import feedback
 
+_NOT_FOUND = 404
 _NOT_ALLOWED = 405
 
 
@@ -33,6 +34,8 @@ def build_public_app(gateway: Gateway) -> Starlette:
         Route("/v1/models", _keyed(gateway, list_models)),
         Route("/v1/models/{model:path}", _keyed(gateway, show_model)),
         Route("/metrics", _keyed(gateway, show_metrics)),
+        # Before the route of stored responses, whose id it would be taken for.
+        Route("/v1/responses/render", _refuse_path, methods=["GET", "POST"]),
         Route("/v1/responses/{response_id}", relay_stored),
         Route("/v1/responses/{response_id}/cancel", relay_stored, methods=["POST"]),
         Route(feedback.PATH, take_feedback, methods=["POST"]),
@@ -140,6 +143,10 @@ async def take_feedback(request: Request) -> Response:
             "slice": judged.slice,
         },
     )
+
+
+async def _refuse_path(request: Request) -> Response:
+    raise HTTPException(_NOT_FOUND)
 
 
 async def _refuse_method(request: Request) -> Response:

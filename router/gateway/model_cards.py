@@ -25,7 +25,7 @@ _OK = 200
 
 
 class BuildCard(msgspec.Struct, frozen=True):
-    """What one build says of a model."""
+    """Model card of one build."""
 
     id: str
     root: str | None = None

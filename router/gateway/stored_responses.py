@@ -137,6 +137,8 @@ class _Relayed(StreamingResponse):
         """Write the answer."""
         try:
             await super().__call__(scope, receive, send)
+        except ConnectionError:
+            return  # uvicorn closes a connection whose answer is not complete
         finally:
             self._pull.abort()
             self._tenant.leave()

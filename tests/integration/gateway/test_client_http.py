@@ -1,4 +1,4 @@
-"""What ordinary HTTP clients send beyond a plain request: offers of upgrades, absolute targets."""
+"""Requests of ordinary HTTP clients: offers of upgrades, absolute targets, a slash too many."""
 
 import json
 

@@ -1,0 +1,261 @@
+"""Routes of vLLM beyond OpenAI's first ones: Anthropic's API, scores, ranks, stored responses."""
+
+import json
+from typing import Any
+
+import pytest
+
+from penumbra.router.gateway.hot_routes import HOT_PATHS
+from penumbra.router.gateway.refused_routes import REFUSED
+from tests.support.behaviours import STREAM_TYPE, chunk, head, raw, respond
+from tests.support.gateway_process import GatewayProcess, eventually, key_settings
+from tests.support.raw_client import RawResponse, request_bytes
+from tests.support.requests import CHAT, chat, dumps
+from tests.support.scripted_upstream import ScriptedUpstream
+
+PATHS = sorted(path.decode() for path in HOT_PATHS)
+MESSAGES = ("/v1/messages", "/v1/messages/count_tokens")
+KEY = "acme-key"
+BEARER = {"authorization": f"Bearer {KEY}"}
+ANSWER = b'{"id":"a-1","object":"anything", "data":[ {"score": 0.50} ]}'
+EVENTS = (
+    b'event: message_start\ndata: {"type":"message_start","message":{"id":"msg_1"}}\n\n',
+    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0}\n\n',
+    b'event: message_stop\ndata: {"type":"message_stop"}\n\n',
+)
+
+
+@pytest.fixture(scope="module")
+def keys() -> list[dict[str, Any]]:
+    return [key_settings("acme", KEY), key_settings("busy", "busy-key", limits={"concurrency": 1})]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_body_and_answer_pass_byte_for_byte(
+    gateway: GatewayProcess, full: ScriptedUpstream, path: str
+) -> None:
+    body = b'{ "model": "demo",\t"query": "\\u00e9", "documents": ["a", "b"] , "n": 1.0e0 }'
+    full.always(respond(200, ANSWER))
+    response = gateway.post(path, body, BEARER)
+    assert (response.status, response.body) == (200, ANSWER)
+    assert response.header("x-penumbra-variant") == "full"
+    request = full.wait_for_request()
+    assert (request.method, request.target, request.body) == ("POST", path, body)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_other_methods_of_a_relayed_route_are_405(
+    gateway: GatewayProcess, path: str, method: str
+) -> None:
+    with gateway.connect() as client:
+        client.send(request_bytes(path, b"", BEARER, method=method))
+        response = client.read_response()
+    assert response.status == 405
+    assert response.header("allow") == "POST"
+
+
+@pytest.mark.parametrize("path", REFUSED)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_refused_route_says_why(
+    gateway: GatewayProcess, full: ScriptedUpstream, path: str, method: str
+) -> None:
+    with gateway.connect() as client:
+        client.send(request_bytes(path, dumps(chat()), BEARER, method=method))
+        response = client.read_response()
+    assert response.status == 404
+    if not path.startswith(MESSAGES):
+        assert response.error["code"] == "route_not_found"
+        assert REFUSED[path] in response.error["message"]
+    assert full.requests == []
+
+
+# Anthropic's API
+
+
+def anthropic_error(response: RawResponse) -> dict[str, str]:
+    body = response.json()
+    assert set(body) == {"type", "error"}
+    assert body["type"] == "error"
+    assert set(body["error"]) == {"type", "message"}
+    assert response.header("x-request-id")
+    return dict(body["error"])
+
+
+@pytest.mark.parametrize("headers", [{"x-api-key": KEY}, BEARER, {"X-Api-Key": KEY}])
+@pytest.mark.parametrize("path", MESSAGES)
+def test_messages_take_the_key_in_either_header(
+    gateway: GatewayProcess, full: ScriptedUpstream, path: str, headers: dict[str, str]
+) -> None:
+    full.always(respond(200, ANSWER))
+    more = {"anthropic-version": "2023-06-01", "anthropic-beta": "a,b"}
+    assert gateway.post(path, chat(), {**headers, **more}).status == 200
+    request = full.wait_for_request()
+    assert request.header("x-api-key") is None
+    assert request.header("authorization") is None
+    assert request.header("anthropic-version") == "2023-06-01"
+    assert request.header("anthropic-beta") == "a,b"
+
+
+def test_key_in_the_other_header_is_for_messages_only(gateway: GatewayProcess) -> None:
+    assert gateway.post(CHAT, chat(), {"x-api-key": KEY}).error["code"] == "invalid_api_key"
+
+
+@pytest.mark.parametrize("path", [*MESSAGES, "/v1/messages?beta=true", "/v1/messages/"])
+@pytest.mark.parametrize(
+    ("headers", "body", "status", "kind"),
+    [
+        ({}, chat(), 401, "authentication_error"),
+        ({"x-api-key": "unknown"}, chat(), 401, "authentication_error"),
+        (BEARER, chat("unknown"), 404, "not_found_error"),
+        (BEARER, {"model": 7}, 400, "invalid_request_error"),
+        ({**BEARER, "x-penumbra-variant": "int8"}, chat(), 403, "permission_error"),
+        ({**BEARER, "content-encoding": "gzip"}, chat(), 415, "invalid_request_error"),
+    ],
+)
+def test_own_errors_on_messages_are_in_anthropics_form(
+    gateway: GatewayProcess,
+    full: ScriptedUpstream,
+    path: str,
+    headers: dict[str, str],
+    body: dict[str, Any],
+    status: int,
+    kind: str,
+) -> None:
+    response = gateway.post(path, body, headers)
+    assert (response.status, anthropic_error(response)["type"]) == (status, kind)
+    assert full.requests == []
+
+
+@pytest.mark.parametrize(("path", "status"), [(MESSAGES[0], 405), ("/v1/messages/nope", 404)])
+def test_wrong_route_of_messages_is_in_anthropics_form(
+    gateway: GatewayProcess, path: str, status: int
+) -> None:
+    response = gateway.get(path)
+    assert response.status == status
+    assert anthropic_error(response)["message"]
+
+
+def test_two_keys_in_one_request_are_refused(
+    gateway: GatewayProcess, full: ScriptedUpstream
+) -> None:
+    data = request_bytes(MESSAGES[0], dumps(chat()), {"x-api-key": KEY})
+    with gateway.connect() as client:
+        client.send(data.replace(b"x-api-key: ", b"x-api-key: other\r\nx-api-key: "))
+        assert client.read_response().status == 400
+    assert full.requests == []
+
+
+def test_stream_of_messages_passes_byte_for_byte(
+    gateway: GatewayProcess, full: ScriptedUpstream
+) -> None:
+    start = head(200, [STREAM_TYPE, ("transfer-encoding", "chunked")])
+    full.always(raw(start + b"".join(map(chunk, EVENTS)) + b"0\r\n\r\n", then=None))
+    response = gateway.post(MESSAGES[0], chat(stream=True), BEARER)
+    assert (response.status, response.body) == (200, b"".join(EVENTS))
+
+
+# Stored responses
+
+STORED = "/v1/responses/resp_1"
+MISSING = b'{"error":{"message":"not found","type":"invalid_request_error","code":404}}'
+
+
+@pytest.mark.parametrize("owner", ["full", "int8"])
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [("GET", f"{STORED}?stream=false&x=%20"), ("POST", f"{STORED}/cancel"), ("GET", f"{STORED}/")],
+)
+def test_stored_response_comes_from_the_build_that_keeps_it(
+    gateway: GatewayProcess,
+    full: ScriptedUpstream,
+    int8: ScriptedUpstream,
+    owner: str,
+    method: str,
+    target: str,
+) -> None:
+    for upstream in (full, int8):
+        is_owner = upstream.name == owner
+        upstream.always(respond(200, ANSWER) if is_owner else respond(404, MISSING))
+    with gateway.connect() as client:
+        client.send(request_bytes(target, b"", {**BEARER, "x-request-id": "r-1"}, method=method))
+        response = client.read_response()
+    assert (response.status, response.body) == (200, ANSWER)
+    assert response.header("x-penumbra-variant") == owner
+    assert response.header("x-request-id") == "r-1"
+    upstream = full if owner == "full" else int8
+    request = upstream.requests[-1]
+    assert (request.method, request.target) == (method, target.removesuffix("/"))
+    assert request.header("authorization") is None
+
+
+def test_stored_response_that_streams_passes_piece_by_piece(
+    gateway: GatewayProcess, full: ScriptedUpstream
+) -> None:
+    start = head(200, [STREAM_TYPE, ("transfer-encoding", "chunked")])
+    full.always(raw(start + b"".join(map(chunk, EVENTS)) + b"0\r\n\r\n", then=None))
+    response = gateway.get(f"{STORED}?stream=true", BEARER)
+    assert (response.status, response.body) == (200, b"".join(EVENTS))
+    assert (response.header("content-type") or "").startswith("text/event-stream")
+
+
+def test_large_stored_response_passes_whole(
+    gateway: GatewayProcess, full: ScriptedUpstream
+) -> None:
+    body = json.dumps({"text": "x" * 5_000_000}).encode()
+    full.always(respond(200, body))
+    assert gateway.get(STORED, BEARER).body == body
+
+
+def test_response_that_no_build_keeps_is_404(
+    gateway: GatewayProcess, full: ScriptedUpstream, int8: ScriptedUpstream
+) -> None:
+    full.always(respond(404, MISSING))
+    int8.always(respond(500, b"broken"))
+    response = gateway.get(STORED, BEARER)
+    assert (response.status, response.error["code"]) == (404, "request_not_found")
+
+
+def test_builds_that_do_not_answer_are_503(
+    gateway: GatewayProcess, full: ScriptedUpstream, int8: ScriptedUpstream
+) -> None:
+    for upstream in (full, int8):
+        upstream.always(raw(b"", then="fin"))
+    response = gateway.get(STORED, BEARER)
+    assert (response.status, response.error["code"]) == (503, "upstream_unavailable")
+
+
+def test_refusal_of_the_build_that_keeps_a_response_passes(
+    gateway: GatewayProcess, full: ScriptedUpstream, int8: ScriptedUpstream
+) -> None:
+    full.always(respond(404, MISSING))
+    int8.always(respond(400, MISSING))
+    with gateway.connect() as client:
+        client.send(request_bytes(f"{STORED}/cancel", b"", BEARER))
+        response = client.read_response()
+    assert (response.status, response.body) == (400, MISSING)
+
+
+def test_stored_response_wants_a_key(gateway: GatewayProcess, full: ScriptedUpstream) -> None:
+    assert gateway.get(STORED).error["code"] == "invalid_api_key"
+    assert full.requests == []
+
+
+def test_stored_responses_leave_no_slot_of_their_tenant_taken(
+    gateway: GatewayProcess, full: ScriptedUpstream, int8: ScriptedUpstream
+) -> None:
+    busy = {"authorization": "Bearer busy-key"}
+    for behaviour in (
+        respond(200, ANSWER),
+        respond(404, MISSING),
+        raw(b"", then="fin"),
+        raw(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nxx", then="fin"),
+        raw(head(200, [("transfer-encoding", "chunked")]) + chunk(b"x"), then="rst"),
+    ):
+        full.always(behaviour)
+        int8.always(behaviour)
+        with gateway.connect() as client:
+            client.send(request_bytes(STORED, b"", busy, method="GET"))
+            client.read_head()
+    full.always(respond(200, ANSWER))
+    eventually(lambda: gateway.post(CHAT, chat(), busy).status == 200)
