@@ -5,6 +5,7 @@
 
 from prometheus_client import CollectorRegistry
 
+from penumbra.monitoring.answers import AnswerCode, code_of
 from penumbra.monitoring.metrics.build_info import build_labels
 from penumbra.monitoring.metrics.cells import CellCollector, Counter, Family, Histogram
 from penumbra.monitoring.metrics.exposition import Exposed, expose
@@ -38,13 +39,22 @@ class SliceCells:
 class VariantCells:
     """The cells of one variant of one model, each looked up once."""
 
-    __slots__ = ("_decisions", "_labels", "_metrics", "_slices", "post_rollback_starts")
+    __slots__ = (
+        "_by_status", "_decisions", "_labels", "_metrics", "_slices", "answers",
+        "post_rollback_starts",
+    )  # fmt: skip
 
     def __init__(self, metrics: "GatewayMetrics", model: str, variant: str, role: str) -> None:
         self._metrics = metrics
         self._labels = (model, variant, role)
         self._slices: dict[str, SliceCells] = {}
         self._decisions: dict[Reason, Counter] = {}
+        # All at once: a series that is born with its first event has no increase to alert on.
+        self.answers: dict[AnswerCode, Counter] = {
+            code: metrics.answers.cell(*self._labels, code.value) for code in AnswerCode
+        }
+        """Answers as clients got them."""
+        self._by_status: dict[int, Counter] = {}
         self.post_rollback_starts = metrics.post_rollback_starts.cell(model, variant)
 
     def of(self, slice_name: str) -> SliceCells:
@@ -62,6 +72,13 @@ class VariantCells:
             cell = self._decisions[reason] = self._metrics.decisions.cell(*labels)
         cell.value += 1
 
+    def count_answer(self, status: int) -> None:
+        """Count the head of an answer of this variant that a client gets."""
+        cell = self._by_status.get(status)
+        if cell is None:
+            cell = self._by_status[status] = self.answers[code_of(status)]
+        cell.value += 1
+
     def count_failover(self, outcome: Outcome) -> None:
         """Count a failure of this variant after which another one took over."""
         model, variant, _ = self._labels
@@ -74,6 +91,7 @@ class GatewayMetrics:
     def __init__(self) -> None:
         self.cells = cells = CellCollector()
         self.requests = cells.counter(of.REQUESTS)
+        self.answers = cells.counter(of.ANSWERS)
         self.decisions = cells.counter(of.DECISIONS)
         self.attempts = cells.counter(of.ATTEMPTS)
         self.failovers = cells.counter(of.FAILOVERS)

@@ -58,6 +58,7 @@ async def run_gateway(
     async with asyncio.TaskGroup() as group:
         serving = [group.create_task(server.serve(sockets=[sock])) for server, sock in servers]
         background = [group.create_task(gateway.sweep())]
+        background.append(group.create_task(gateway.recent_answers.run()))
         background.append(group.create_task(gateway.mirroring.comparator_client.run()))
         if link is not None:
             background.append(group.create_task(link.run()))
@@ -98,6 +99,7 @@ def _build_link(gateway: Gateway, control_token: str | None, metrics: str) -> Co
         gateway.observations,
         gateway.lease,
         gateway.feedback,
+        answers=gateway.recent_answers.counts,
         machine=settings.machine,
         metrics=metrics,
     )

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from penumbra.deployments.api.access import Access
 from penumbra.deployments.api.flag_routes import admin_router
+from penumbra.deployments.api.status_route import status_router
 from penumbra.deployments.config import error_words
 from penumbra.deployments.control.controller import Controller
 from penumbra.deployments.errors import DeploymentsError
@@ -50,6 +51,7 @@ def build_api(
         redoc_url=None,
     )
     app.include_router(admin_router(controller, publisher, access, now))
+    app.include_router(status_router(controller, publisher, access))
     _add_probes(app, controller, publisher)
     app.add_exception_handler(DeploymentsError, _answer_refusal)
     app.add_exception_handler(RequestValidationError, _answer_invalid)

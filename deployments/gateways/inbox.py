@@ -20,6 +20,7 @@ from penumbra.deployments.history.user_feedback import UserFeedback
 from penumbra.monitoring.observations import Report
 from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.link.messages import (
+    Answers,
     Beat,
     Feedback,
     Found,
@@ -33,7 +34,7 @@ from penumbra.router.link.messages import (
 
 log = logging.getLogger(__name__)
 
-InboxMessage = Renew | Beat | Report | Feedback | Found
+InboxMessage = Renew | Answers | Beat | Report | Feedback | Found
 
 _UNACKNOWLEDGED = 4
 """Reports of one process that may wait here; it sends the next after the last was stored."""
@@ -120,6 +121,8 @@ class LinkInbox:
         match message:
             case Renew(nonce=nonce) if not self._is_for_comparators:
                 self._renew(link, nonce)
+            case Answers(counts=counts) if not self._is_for_comparators:
+                link.answers = counts
             case Beat(nonce=nonce) if self._is_for_comparators:
                 asked_at = connection.probes.pop(nonce, None)
                 if asked_at is not None:

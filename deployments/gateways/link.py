@@ -7,6 +7,7 @@ queue builds up either: of messages with the same key, as of the tables, only th
 import asyncio
 from typing import Protocol
 
+from penumbra.monitoring.answers import AnswerCount
 from penumbra.router.link.messages import Hello
 
 _TABLE = "table"
@@ -56,6 +57,8 @@ class Link:
         self.refusal: str | None = None
         """Reason for its last refusal of a table; None if it has applied one since."""
         self.last_propagation_seconds: float | None = None
+        self.answers: tuple[AnswerCount, ...] = ()
+        """Answers that its clients got in the last minute, as it last said."""
         self._channel = channel
         self._unsent: dict[object, str] = {}
         self._has_unsent = asyncio.Event()

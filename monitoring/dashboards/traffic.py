@@ -1,5 +1,9 @@
 """Traffic dashboard: rate, errors and duration of every variant, failover, shadow's cost."""
 
+from collections.abc import Collection
+
+from penumbra.monitoring.answers import FAILED as FAILED_ANSWERS
+from penumbra.monitoring.answers import JUDGED, REFUSED, AnswerCode
 from penumbra.monitoring.dashboards import frame
 from penumbra.monitoring.dashboards.options import TOKENS, About, Look, Query
 from penumbra.monitoring.dashboards.panels import chart
@@ -99,6 +103,77 @@ def _requests() -> frame.Row:
                     Query(
                         per_second("variant, outcome", IN.pick(gateway.ATTEMPTS)),
                         "{{variant}}: {{outcome}}",
+                    )
+                ],
+                "reqps",
+                width=8,
+            ),
+        ],
+    )
+
+
+def _codes(codes: Collection[AnswerCode]) -> str:
+    return f'code=~"{"|".join(sorted(codes))}"'
+
+
+def _clients() -> frame.Row:
+    answered = IN.pick(
+        gateway.ANSWERS, _codes(set(AnswerCode) - {AnswerCode.BROKEN_OFF, AnswerCode.UNANSWERED})
+    )
+    return frame.Row(
+        "What clients got",
+        [
+            chart(
+                About(
+                    "Answers that failed for clients",
+                    "Share of each model's answers that were errors, broke off, or were none,"
+                    " whichever build caused it.",
+                    "gateway-burn-rate",
+                ),
+                [
+                    Query(
+                        share(
+                            "model",
+                            IN.pick(gateway.ANSWERS, _codes(FAILED_ANSWERS)),
+                            IN.pick(gateway.ANSWERS, _codes(JUDGED)),
+                        ),
+                        "{{model}}",
+                    )
+                ],
+                "percentunit",
+                width=8,
+            ),
+            chart(
+                About(
+                    "Refusals that clients got",
+                    "Share of each variant's answers that refused the request (3xx, 401, 403, 404,"
+                    " 429) or called it invalid (other 4xx).",
+                    "engine-refusals",
+                ),
+                [
+                    Query(
+                        share("variant", IN.pick(gateway.ANSWERS, _codes(codes)), answered),
+                        f"{{{{variant}}}}: {word}",
+                    )
+                    for word, codes in (
+                        ("refused", REFUSED),
+                        ("invalid", {AnswerCode.CLIENT_ERROR}),
+                    )
+                ],
+                "percentunit",
+                width=8,
+            ),
+            chart(
+                About(
+                    "Answers by code",
+                    "Answers for each second, as clients got them: by status, broken off (counted"
+                    " before by its status), or unanswered, an error of the gateway's own.",
+                    "gateway-burn-rate",
+                ),
+                [
+                    Query(
+                        per_second("variant, code", IN.pick(gateway.ANSWERS)),
+                        "{{variant}}: {{code}}",
                     )
                 ],
                 "reqps",
@@ -239,5 +314,5 @@ BOARD = frame.Board(
     "Rate, errors and duration of every variant on every slice; failover and limits; what shadow"
     " compares and what it costs.",
     VARIABLES,
-    [_requests(), _latency(), _gateway(), shadow()],
+    [_clients(), _requests(), _latency(), _gateway(), shadow()],
 )

@@ -4,6 +4,7 @@ The cardinality budget assumes an installation of two models, each with four var
 twenty slices beside the rest.
 """
 
+from penumbra.monitoring.answers import AnswerCode
 from penumbra.monitoring.observations import Arm, Signal
 from penumbra.monitoring.signals.harm import Check
 from penumbra.monitoring.telemetry.metric import Label
@@ -39,6 +40,12 @@ REASON = Label(
 )
 OUTCOME = Label("outcome", "How an attempt ended.", tuple(outcome.value for outcome in Outcome))
 CODE = Label("code", "The stable code of the gateway's own error.", most=24)
+ANSWER_CODE = Label(
+    "code",
+    "The status that the client got, those of a wrong key, name or limit by themselves;"
+    " `broken_off`; or `unanswered`, an error of the gateway's own in place of an answer.",
+    tuple(code.value for code in AnswerCode),
+)
 ARM = Label(
     "arm",
     "What was compared with the baseline: the candidate, or the baseline again (A/A).",

@@ -8,7 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from penumbra.router.errors import GatewayError, ModelNotFound
+from penumbra.monitoring.answers import by_model, find_problems
+from penumbra.router.errors import GatewayError, InvalidKey, ModelNotFound
 from penumbra.router.gateway.cold_answers import (
     answer_gateway_error,
     answer_http_error,
@@ -42,7 +43,7 @@ def build_public_app(gateway: Gateway) -> Starlette:
         *_open_routes(),
         *(Route(path.decode(), _refuse_method, methods=["POST"]) for path in HOT_PATHS),
     ]
-    return _application(gateway, routes)
+    return _application(gateway, routes, is_internal=False)
 
 
 def build_internal_app(gateway: Gateway) -> Starlette:
@@ -52,14 +53,14 @@ def build_internal_app(gateway: Gateway) -> Starlette:
         Route("/metrics", show_metrics),
         Route("/debug/snapshot", show_snapshot),
     ]
-    return _application(gateway, routes)
+    return _application(gateway, routes, is_internal=True)
 
 
 def _open_routes() -> list[Route]:
     return [Route("/health", show_health), Route("/ready", show_readiness)]
 
 
-def _application(gateway: Gateway, routes: list[Route]) -> Starlette:
+def _application(gateway: Gateway, routes: list[Route], *, is_internal: bool) -> Starlette:
     app = Starlette(
         routes=routes,
         exception_handlers={HTTPException: answer_http_error, GatewayError: answer_gateway_error},
@@ -67,6 +68,7 @@ def _application(gateway: Gateway, routes: list[Route]) -> Starlette:
     app.router.redirect_slashes = False
     app.state.gateway = gateway
     app.state.model_cards = ModelCards(gateway.now)
+    app.state.is_internal = is_internal
     return app
 
 
@@ -101,18 +103,37 @@ async def show_health(request: Request) -> Response:
 
 
 async def show_readiness(request: Request) -> Response:
-    """GET /ready: the process has a routing table and takes requests."""
+    """GET /ready: the process has a routing table and takes requests.
+
+    The body also says what this process's clients got in the last minute. That is no reason to send
+    requests elsewhere, so it does not change the status.
+    """
     gateway = _gateway(request)
     is_ready = gateway.is_ready
-    state = {
+    problems = find_problems(by_model(gateway.recent_answers.counts()))
+    state: dict[str, object] = {
         "status": "ready"
         if is_ready
         else "draining"
         if gateway.is_draining
         else "waiting for flags",
         "epoch": gateway.snapshot.epoch,
+        "health": "degraded" if problems else "healthy",
     }
+    if _may_read(request):
+        state["problems"] = problems
     return _json(request, state, status=200 if is_ready else 503)
+
+
+def _may_read(request: Request) -> bool:
+    """Whether the caller may know models and variants: it has a key, or none is asked for."""
+    if request.app.state.is_internal:
+        return True
+    try:
+        _gateway(request).keys.identify(_authorization(request))
+    except InvalidKey:
+        return False
+    return True
 
 
 async def show_metrics(request: Request) -> Response:

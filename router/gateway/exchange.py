@@ -5,6 +5,7 @@ connection (`penumbra.router.gateway.client_protocol`) and of its `Dispatch`: no
 `RequestReader`, its base, reads the request; this file routes it and writes the answer.
 """
 
+from penumbra.monitoring.answers import AnswerCode
 from penumbra.router.dispatch.dispatch import Dispatch
 from penumbra.router.errors import GatewayError
 from penumbra.router.gateway.answer_timing import AnswerTiming
@@ -76,7 +77,7 @@ class Exchange(RequestReader):
 
     def send_whole(self, status: int, headers: Headers, body: bytes) -> None:
         """Write a complete answer."""
-        self._begin_answer()
+        self._begin_answer(status)
         if self._mirror_session is not None:
             body = self._mirror_session.tap.whole(body)
             if status >= 400:
@@ -87,7 +88,7 @@ class Exchange(RequestReader):
 
     def send_head(self, status: int, headers: Headers) -> None:
         """Write the head of an answer of unknown length: chunked, for HTTP/1.0 ended by closing."""
-        self._begin_answer()
+        self._begin_answer(status)
         self._gateway.writes.flush()
         self._connection.transport.write(self._head(status, headers, None))
 
@@ -119,6 +120,10 @@ class Exchange(RequestReader):
     def break_off(self) -> None:
         """Close the connection without the end of the answer, which cannot be completed."""
         self.keep_alive = False
+        dispatch = self._dispatch
+        # A client that did not read its answer broke it off itself.
+        if dispatch is not None and not self._connection.flow.write_paused:
+            dispatch.attempt.cells.answers[AnswerCode.BROKEN_OFF].value += 1
         if self._mirror_session is not None:
             self._mirror_session.tap.lose(ShedReason.BROKEN_OFF)
         self._complete(BROKEN_OFF)
@@ -126,6 +131,9 @@ class Exchange(RequestReader):
     def send_error(self, error: GatewayError) -> None:
         """Write an error of the gateway's own in place of an answer."""
         self._gateway.metrics.errors.cell(error.reported_code).value += 1
+        dispatch = self._dispatch
+        if dispatch is not None and error.status >= 500:
+            dispatch.attempt.cells.answers[AnswerCode.UNANSWERED].value += 1
         if not self.is_read:
             self.keep_alive = False
         if self._mirror_session is not None:
@@ -152,10 +160,11 @@ class Exchange(RequestReader):
             status, headers, b"x-request-id: %b\r\n%b%b\r\n" % (self._request_id, about, framing)
         )
 
-    def _begin_answer(self) -> None:
+    def _begin_answer(self, status: int) -> None:
         dispatch = self._dispatch
         if dispatch is None:
             return
+        dispatch.attempt.cells.count_answer(status)
         self._timing.begin(dispatch, self._gateway.now())
         served, routed, caller = self._gateway.served, self._routed, self._caller
         if served is not None and routed is not None and caller is not None:

@@ -27,6 +27,7 @@ from penumbra.router.gateway.body_peek import read_request
 from penumbra.router.gateway.compiled_table import Model, Routed
 from penumbra.router.gateway.headers import upstream_headers
 from penumbra.router.gateway.incoming_request import IncomingRequest
+from penumbra.router.gateway.recent_answers import RecentAnswers
 from penumbra.router.gateway.request_context import build_context, build_facts, refused_decision
 from penumbra.router.gateway.request_trace import RequestTrace
 from penumbra.router.link.feedback import FeedbackSubmitter, Served
@@ -70,6 +71,7 @@ class Gateway:
         self.tracer = tracer
         self.keys = KeyRing(settings.keys, settings.processes)
         self.metrics = GatewayMetrics()
+        self.recent_answers = RecentAnswers(self.metrics.answers, now)
         self.timed: set[Timed] = set()
         self.writes = BatchedWrites()
         self.lease = Lease(is_needed=settings.control_url is not None)

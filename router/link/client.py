@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, WebSocketException
 from websockets.frames import CloseCode
 
+from penumbra.monitoring.answers import MOST_COUNTS, AnswerCount
 from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.link.backoff import Backoff
 from penumbra.router.link.duties import Duties
@@ -23,6 +24,7 @@ from penumbra.router.link.feedback import FeedbackSubmitter
 from penumbra.router.link.lease import Lease
 from penumbra.router.link.messages import (
     VERSION,
+    Answers,
     Beat,
     EpochApplied,
     Feedback,
@@ -47,6 +49,8 @@ from penumbra.router.link.unknown_messages import UnknownMessages
 log = logging.getLogger(__name__)
 
 _LARGEST_MESSAGE_BYTES = 16 * 1024 * 1024
+_ANSWERS_SECONDS = 1.0
+"""Interval between two messages about the answers of the last minute."""
 
 
 class ControlLink:
@@ -162,9 +166,22 @@ class ControlLink:
             senders.append(self._send_reports(socket, self._duties.outbox))
         if self._duties.lease is not None:
             senders.append(self._renew(socket, self._duties.lease))
+        if self._duties.answers is not None:
+            senders.append(self._send_answers(socket, self._duties.answers))
         if self._duties.feedback is not None:
             senders.append(self._send_feedback(socket, self._duties.feedback))
         return senders
+
+    async def _send_answers(
+        self, socket: ClientConnection, answers: Callable[[], tuple[AnswerCount, ...]]
+    ) -> None:
+        sent: tuple[AnswerCount, ...] = ()
+        while True:
+            counts = answers()[:MOST_COUNTS]
+            if counts != sent:
+                await socket.send(encode(Answers(counts)))
+                sent = counts
+            await self._backoff.sleep(_ANSWERS_SECONDS)
 
     async def _send_feedback(self, socket: ClientConnection, feedback: FeedbackSubmitter) -> None:
         waiting: asyncio.Queue[Feedback] = asyncio.Queue()  # bounded by the submitter

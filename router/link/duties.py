@@ -1,9 +1,10 @@
-"""Parts of a process that use its link: observations out, leases and feedback in."""
+"""Parts of a process that use its link: observations and answers out, leases and feedback in."""
 
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from penumbra.monitoring.answers import AnswerCount
 from penumbra.router.link.feedback import FeedbackSubmitter
 from penumbra.router.link.lease import Lease
 from penumbra.router.link.messages import COMPARATOR_PATH, PATH
@@ -20,6 +21,8 @@ class Duties:
     """Leases to renew."""
     feedback: FeedbackSubmitter | None = None
     """Users' judgements to pass on."""
+    answers: Callable[[], tuple[AnswerCount, ...]] | None = None
+    """Tells the answers that clients of this gateway got in the last minute."""
     is_comparing: Callable[[], bool] | None = None
     """If given, this end is a comparator: when asked it gives a sign of life, provided that this
     returns True and it has the newest table."""

@@ -7,6 +7,7 @@
        | -- Refused(epoch, detail) ----------> |   ... or it is not, and the last one stays
        | -- Renew(nonce) --------------------> |   a few times within a lease
        | <-- LeaseGrant(nonce, seconds, ...) - |   counted from when the Renew was sent
+       | -- Answers(counts) -----------------> |   what clients got in the last minute
        | -- Report(source, seq, runs) -------> |   observations (penumbra.monitoring.observations)
        | <-- Stored(incarnation, seq) -------- |   the observations are durable
        | -- Feedback(nonce, id, ...) --------> |   a user's judgement of an answer
@@ -42,10 +43,11 @@ link:
 """
 
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import msgspec
 
+from penumbra.monitoring.answers import MOST_COUNTS, AnswerCount
 from penumbra.monitoring.observations import Report
 from penumbra.router.flags.routing_table import Snapshot
 
@@ -127,6 +129,15 @@ class LeaseGrant(msgspec.Struct, frozen=True, tag="lease"):
     """Seconds for a model whose guard is alive at this very moment."""
 
 
+class Answers(msgspec.Struct, frozen=True, tag="answers"):
+    """The answers that clients of a gateway got in the last minute.
+
+    Sent every second in which they changed; the last one counts until the next.
+    """
+
+    counts: Annotated[tuple[AnswerCount, ...], msgspec.Meta(max_length=MOST_COUNTS)] = ()
+
+
 class Probe(msgspec.Struct, frozen=True, tag="probe"):
     """Asks whether the comparator is alive and compares."""
 
@@ -203,7 +214,7 @@ class UnknownMessage:
     type: str
 
 
-FromGateway = Hello | EpochApplied | Refused | Renew | Beat | Report | Feedback | Found
+FromGateway = Hello | EpochApplied | Refused | Renew | Answers | Beat | Report | Feedback | Found
 FromControl = Push | LeaseGrant | Probe | Stored | Seek | FeedbackDone
 
 _read_from_gateway: msgspec.json.Decoder[FromGateway] = msgspec.json.Decoder(FromGateway)

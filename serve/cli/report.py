@@ -71,6 +71,21 @@ class FlagReport(BaseModel):
     pins: int
 
 
+class AnswersReport(BaseModel):
+    """Answers that clients of one model got in the last minute, over all gateways."""
+
+    model_config = _STRICT
+
+    model: str
+    answers: int
+    failed: int
+    """5xx, broken off, or none that could be passed on."""
+    failed_ratio: float
+    refused: int
+    """Refused by a variant: 3xx, 401, 403, 404 and 429."""
+    refused_ratio: float
+
+
 class Report(BaseModel):
     """State of the whole installation."""
 
@@ -87,6 +102,8 @@ class Report(BaseModel):
     variants: tuple[VariantReport, ...]
     processes: tuple[ProcessReport, ...]
     flags: tuple[FlagReport, ...]
+    answers: tuple[AnswersReport, ...]
+    """Models without an answer in the last minute are left out."""
 
 
 def collect(state: RunState, admin_token: str) -> Report:
@@ -96,10 +113,10 @@ def collect(state: RunState, admin_token: str) -> Report:
         state: State of a running supervisor.
         admin_token: For the control process.
     """
-    flags, gateways = _ask_control(state.admin_url, admin_token)
+    flags, gateways, status = _ask_control(state.admin_url, admin_token)
     epochs = {gateway["gateway"]: gateway["epoch"] for gateway in gateways.get("gateways", [])}
     newest = flags.get("epoch")
-    problems = tuple(_problems(state, newest, epochs))
+    problems = (*status.get("problems", ()), *_problems(state, newest, epochs))
     return Report(
         health=Health.DEGRADED if problems else Health.HEALTHY,
         problems=problems,
@@ -111,6 +128,7 @@ def collect(state: RunState, admin_token: str) -> Report:
         variants=tuple(_variant(record) for record in state.variants),
         processes=tuple(_process(record, epochs) for record in state.processes),
         flags=tuple(_flag(view) for view in flags.get("flags", [])),
+        answers=tuple(_answers(view) for view in status.get("models", [])),
     )
 
 
@@ -147,23 +165,46 @@ def print_report(report: Report, console: Console) -> None:
         flags.add_row(
             flag.model, flag.baseline, killed, split or "-", str(flag.rules), str(flag.pins)
         )
-    for table in (variants, processes, flags):
+    for table in (variants, processes, flags, _answers_table(report.answers)):
         console.print(table)
 
 
-def _ask_control(url: str, token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _answers_table(reports: tuple[AnswersReport, ...]) -> Table:
+    table = _table("model", "answers in the last minute", "failed", "refused")
+    for report in reports:
+        failed, refused = (
+            f"{count} ({ratio:.1%})" if count else "0"
+            for count, ratio in (
+                (report.failed, report.failed_ratio),
+                (report.refused, report.refused_ratio),
+            )
+        )
+        table.add_row(report.model, str(report.answers), failed, refused)
+    return table
+
+
+def _ask_control(url: str, token: str) -> tuple[dict[str, Any], ...]:
+    """The answers of `_CONTROL_PATHS`, all empty if the control process does not answer."""
     headers = {"authorization": f"Bearer {token}"}
     try:
         with httpx.Client(
             base_url=f"{url}/admin/v1", headers=headers, timeout=_SECONDS, trust_env=False
         ) as client:
-            answers = [client.get(path).raise_for_status().json() for path in _CONTROL_PATHS]
+            answers = [_read(client, path) for path in _CONTROL_PATHS]
     except httpx.HTTPError:
-        return {}, {}
-    return answers[0], answers[1]
+        return tuple({} for _ in _CONTROL_PATHS)
+    return tuple(answers)
 
 
-_CONTROL_PATHS = ("/flags", "/gateways")
+_CONTROL_PATHS = ("/flags", "/gateways", "/status")
+
+
+def _read(client: httpx.Client, path: str) -> dict[str, Any]:
+    response = client.get(path)
+    if response.status_code == httpx.codes.NOT_FOUND:
+        return {}  # A control process that was started by an older version lacks the page.
+    answer: dict[str, Any] = response.raise_for_status().json()
+    return answer
 
 
 def _problems(state: RunState, newest: int | None, epochs: dict[str, int]) -> Iterator[str]:
@@ -234,6 +275,10 @@ def _flag(view: dict[str, Any]) -> FlagReport:
         rules=len(flag["rules"]),
         pins=len(flag["pins"]),
     )
+
+
+def _answers(view: dict[str, Any]) -> AnswersReport:
+    return AnswersReport(**{name: view[name] for name in AnswersReport.model_fields})
 
 
 def _table(*headings: str) -> Table:

@@ -9,11 +9,11 @@ import promql_parser
 import pytest
 import yaml
 
+from penumbra.monitoring.answers import FAILED, JUDGED, REFUSED, AnswerCode
 from penumbra.monitoring.telemetry import engine, engine_rules
 from penumbra.monitoring.telemetry.metric import Kind
 from penumbra.monitoring.telemetry.registry import METRICS, SAMPLE_NAMES
 from penumbra.monitoring.vocabulary import FAILURES
-from penumbra.router.errors import STATUS
 from tests.support.promtool import check
 
 ROOT = Path(__file__).parents[2]
@@ -237,10 +237,27 @@ def test_failures_are_those_of_the_vocabulary() -> None:
     ]
 
 
-def test_slo_counts_the_gateways_own_codes() -> None:
-    used = set(re.findall(r'code=~"([a-z_|]+)"', "".join(rule["expr"] for rule in RULES)))
-    own = {code for code, status in STATUS.items() if status >= 500} - {"control_unavailable"}
-    assert [set(alternatives.split("|")) for alternatives in used] == [own]
+@pytest.mark.parametrize(
+    ("recorded", "codes"),
+    [
+        ("model:penumbra_failed_answers:rate5m", FAILED),
+        ("model:penumbra_judged_answers:rate5m", JUDGED),
+        ("variant:penumbra_refused_answers:rate5m", REFUSED),
+        ("variant:penumbra_invalid_answers:rate5m", {AnswerCode.CLIENT_ERROR}),
+        (
+            "variant:penumbra_answers:rate5m",
+            set(AnswerCode) - {AnswerCode.BROKEN_OFF, AnswerCode.UNANSWERED},
+        ),
+    ],
+)
+def test_rules_count_answers_as_the_status_does(recorded: str, codes: set[AnswerCode]) -> None:
+    [expression] = [rule["expr"] for rule in RULES if rule.get("record") == recorded]
+    [used] = re.findall(r'code=~?"([^"]+)"', expression)
+    assert set(used.split("|")) == codes
+
+
+def test_every_code_of_an_answer_is_judged_by_a_rule() -> None:
+    assert set(AnswerCode) == FAILED | JUDGED | REFUSED | {AnswerCode.CLIENT_ERROR}
 
 
 def test_engine_rules_are_those_of_the_module() -> None:

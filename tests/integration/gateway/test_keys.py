@@ -77,6 +77,15 @@ def test_health_wants_no_key(gateway: GatewayProcess, path: str) -> None:
     assert gateway.get(path).status == 200
 
 
+def test_ready_names_models_and_variants_to_callers_with_a_key_only(
+    gateway: GatewayProcess,
+) -> None:
+    assert "problems" not in gateway.get("/ready").json()
+    assert "problems" not in gateway.get("/ready", bearer("unknown-key")).json()
+    assert "problems" in gateway.get("/ready", bearer("acme-key")).json()
+    assert "problems" in gateway.get("/ready", is_internal=True).json()
+
+
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
 def test_scheme_is_read_in_any_case(gateway: GatewayProcess, scheme: str) -> None:
     assert gateway.post(CHAT, chat(), {"authorization": f"{scheme} acme-key"}).status == 200

@@ -14,7 +14,7 @@ from tests.support.control_plane import FakeGateway, Plane, control_plane, paylo
 from tests.support.routing_tables import context, model
 
 TOKENS = {role: f"{role.name.lower()}-token" for role in Role}
-READS = ["/flags", "/flags/demo", "/history", "/snapshots/1", "/gateways", "/flagd"]
+READS = ["/flags", "/flags/demo", "/history", "/snapshots/1", "/gateways", "/flagd", "/status"]
 CHANGES: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", "/flags/demo/kill", {}),
     ("POST", "/flags/demo/unkill", {}),

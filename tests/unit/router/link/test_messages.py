@@ -5,12 +5,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from penumbra.monitoring.answers import AnswerCount
 from penumbra.monitoring.observations import Pair, Report, Run, RunReport
 from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.link.client import ControlLink
 from penumbra.router.link.duties import Duties
 from penumbra.router.link.lease import Lease
 from penumbra.router.link.messages import (
+    Answers,
     Attribution,
     Beat,
     EpochApplied,
@@ -43,6 +45,7 @@ FROM_GATEWAY: list[FromGateway] = [
     EpochApplied(3),
     Refused(4, "why"),
     Renew(5),
+    Answers((AnswerCount("demo", "full", "5xx", 7),)),
     Beat(6),
     REPORT,
     Feedback(7, "req", "acme", INT8),

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from penumbra.serve.cli import report as reporting
 from penumbra.serve.cli.main import COMMANDS, main
-from penumbra.serve.cli.report import Health, collect
+from penumbra.serve.cli.report import Health, collect, print_report
 from penumbra.serve.cli.startup_view import PlainView, summary
 from penumbra.serve.errors import EXIT_CODE, ServeError
 from penumbra.serve.processes import start_time_of
@@ -160,13 +160,13 @@ def test_gateway_index_is_checked(config: Path, capsys: pytest.CaptureFixture[st
     assert "gateway.processes" in capsys.readouterr().err
 
 
-def answers(epoch: int | None, gateway_epoch: int | None) -> tuple[object, object]:
+def answers(epoch: int | None, gateway_epoch: int | None) -> tuple[object, ...]:
     if epoch is None:
-        return {}, {}
+        return {}, {}, {}
     flag = {"killed": False, "split": {}, "rules": [], "pins": []}
     flags = {"epoch": epoch, "flags": [{"model": "demo", "baseline": "full", "flag": flag}]}
     gateways = [] if gateway_epoch is None else [{"gateway": "gateway-0", "epoch": gateway_epoch}]
-    return flags, {"gateways": gateways}
+    return flags, {"gateways": gateways}, {"health": "healthy", "problems": [], "models": []}
 
 
 @pytest.mark.parametrize(
@@ -191,6 +191,23 @@ def test_health_is_what_every_part_says(
     report = collect(state, "token")
     assert report.health == (Health.DEGRADED if problem else Health.HEALTHY)
     assert any(problem in found for found in report.problems) == bool(problem)
+
+
+def test_health_is_what_clients_got(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problem = "37 % of demo's answers failed in the last minute (5xx of full)"
+    got = {"model": "demo", "answers": 1000, "failed": 370, "failed_ratio": 0.37}
+    got |= {"refused": 0, "refused_ratio": 0.0, "by_variant": []}
+    status = {"health": "degraded", "problems": [problem], "models": [got]}
+    monkeypatch.setattr(reporting, "_ask_control", lambda *_: (*answers(7, 7)[:2], status))
+    report = collect(running(), "token")
+    assert (report.health, report.problems) == (Health.DEGRADED, (problem,))
+    print_report(report, Console(width=200))
+    said = capsys.readouterr().out
+    assert said.startswith("degraded")
+    assert problem in said
+    assert "370 (37.0%)" in said
 
 
 def test_plain_view_prints_each_change_once(capsys: pytest.CaptureFixture[str]) -> None:

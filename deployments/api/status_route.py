@@ -1,0 +1,89 @@
+"""Route of the status: what clients of all gateways got in the last minute, and whether it is well.
+
+It is about answers only. Whether processes run and which tables they have is in `/gateways`.
+"""
+
+from typing import Literal, Self
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from penumbra.deployments.api.access import Access
+from penumbra.deployments.api.flag_routes import ERRORS, viewer_of
+from penumbra.deployments.control.controller import Controller
+from penumbra.deployments.gateways.publisher import Publisher
+from penumbra.monitoring.answers import ModelAnswers, by_model, find_problems
+
+
+class AnswersView(BaseModel):
+    """Answers of one kind within the last minute."""
+
+    variant: str
+    code: str
+    """2xx, 3xx, 401, 403, 404, 429, 4xx, 5xx, `broken_off` or `unanswered`."""
+    count: int
+
+
+class ModelAnswersView(BaseModel):
+    """Answers that clients of one model got in the last minute."""
+
+    model: str
+    answers: int
+    failed: int
+    """5xx, broken off, or none that could be passed on."""
+    failed_ratio: float
+    refused: int
+    """Refused by a variant: 3xx, 401, 403, 404 and 429."""
+    refused_ratio: float
+    by_variant: list[AnswersView]
+    """The most frequent first."""
+
+    @classmethod
+    def of(cls, found: ModelAnswers) -> Self:
+        """Makes the view of one model."""
+        whole = max(1, found.answers)
+        return cls(
+            model=found.model,
+            answers=found.answers,
+            failed=found.failed,
+            failed_ratio=round(found.failed / whole, 6),
+            refused=found.refused,
+            refused_ratio=round(found.refused / whole, 6),
+            by_variant=[
+                AnswersView(variant=count.variant, code=count.code, count=count.count)
+                for count in found.counts
+            ],
+        )
+
+
+class StatusView(BaseModel):
+    """The answers that clients of all gateways got in the last minute, judged."""
+
+    epoch: int
+    gateways: int
+    """Connected ones; their answers are those that are counted."""
+    health: Literal["healthy", "degraded"]
+    problems: list[str]
+    models: list[ModelAnswersView]
+    """Models without an answer in the last minute are left out."""
+
+
+def status_router(controller: Controller, publisher: Publisher, access: Access) -> APIRouter:
+    """Builds the route of the status."""
+    router = APIRouter(prefix="/admin/v1", responses=ERRORS)
+
+    @router.get("/status", tags=["status"], dependencies=[viewer_of(access)])
+    async def status() -> StatusView:
+        """Show what clients of all gateways got in the last minute, and whether that is well."""
+        links = publisher.links
+        models = by_model(count for link in links for count in link.answers)
+        problems = find_problems(models)
+        return StatusView(
+            epoch=controller.state.epoch,
+            gateways=len(links),
+            health="degraded" if problems else "healthy",
+            problems=list(problems),
+            models=[ModelAnswersView.of(model) for model in models],
+        )
+
+    return router
