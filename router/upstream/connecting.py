@@ -40,7 +40,8 @@ async def connect(addresses: Sequence[Address], seconds: float) -> socket.socket
     """
     if len(addresses) == 1:
         return await _connect_one(addresses[0])
-    stagger = min(_STAGGER_SECONDS, seconds / len(addresses))
+    # Half of the time is left for the last one.
+    stagger = min(_STAGGER_SECONDS, seconds / 2 / len(addresses))
     waiting = deque(addresses)
     running: set[asyncio.Task[socket.socket]] = set()
     errors: list[OSError] = []
