@@ -66,12 +66,12 @@ class LimitSettings(BaseModel):
     """Between two pieces of one answer."""
     upstream_connections: int = Field(default=4096, ge=1)
     """Open connections to one variant, idle ones included, in one gateway process."""
+    upstream_connection_seconds: float = Field(default=300.0, gt=0)
+    """Longest life of such a connection: new ones go to the addresses that the name then has."""
 
 
 class GatewaySettings(BaseModel):
     """Everything one gateway process needs to start.
-    upstream_connection_seconds: float = Field(default=300.0, gt=0)
-    """Longest life of such a connection: new ones go to the addresses that the name then has."""
 
     Raises:
         ValueError: no keys are configured and `host` is not a loopback address.
