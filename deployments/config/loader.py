@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from penumbra.deployments.config import error_words
+from penumbra.deployments.config.shared_servers import shared_server_problems
 from penumbra.deployments.config.spec import HUB, MODEL_NAME, EngineSpec, ModelSpec, PenumbraSpec
 from penumbra.deployments.config.yaml_files import read_mapping
 from penumbra.deployments.errors import ConfigInvalid
@@ -101,6 +102,8 @@ def _model_problems(name: str, model: ModelSpec) -> Iterator[str]:
     for variant in model.variants:
         if not re.match(NAME, variant):
             yield problem(f"variants.{variant}", variant, f"a name like {NAME}")
+    external = {variant: spec.url for variant, spec in model.variants.items() if spec.url}
+    yield from shared_server_problems(external)
     if model.baseline not in model.variants:
         yield problem("baseline", model.baseline, one_of(model.variants))
         return

@@ -34,7 +34,12 @@ def upstream() -> Iterator[ScriptedUpstream]:
 
 def models(upstream: ScriptedUpstream) -> dict[str, Any]:
     url = upstream.url
-    return {"demo": {"baseline": "full", "variants": {"full": {"url": url}, "int8": {"url": url}}}}
+    return {
+        "demo": {
+            "baseline": "full",
+            "variants": {"full": {"url": url}, "int8": {"url": f"{url}/int8"}},
+        }
+    }
 
 
 @pytest.fixture
