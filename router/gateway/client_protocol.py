@@ -72,8 +72,8 @@ class GatewayProtocol(HeadReader):
             return
         self._head_bytes = self._head_bytes + len(data) if self._in_head else len(data)
         problem = self._feed(data)
-        if problem is None and self._in_head and self._head_bytes > self._limits.header_bytes:
-            problem = self._head_too_large()
+        if problem is None and (self._in_head or self._is_chunked):
+            problem = self._size_problem(len(data))
         if problem is not None:
             self._refuse(problem)
 
@@ -151,6 +151,7 @@ class GatewayProtocol(HeadReader):
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a request's body."""
+        self._had_body = True
         if isinstance(self.cycle, Exchange):
             self.cycle.receive(body)
         else:
@@ -221,6 +222,11 @@ class GatewayProtocol(HeadReader):
         if isinstance(cycle, Exchange) and not cycle.is_read and not cycle.response_complete:
             cycle.reject(error)
         elif cycle is None or cycle.response_complete:
+            self._send_refusal(error)
+        elif not self.pipeline and self._turn is None and not cycle.response_started:
+            # The application waits for the rest of the body, which does not come.
+            cycle.disconnected = True
+            cycle.message_event.set()
             self._send_refusal(error)
         else:
             self._refused = error

@@ -34,6 +34,11 @@ class HeadReader(HttpToolsProtocol):
         self._in_head = False
         # Bytes since the head began, those behind it in the same read included.
         self._head_bytes = 0
+        self._is_chunked = False
+        self._had_body = False
+        # Bytes since the last piece of a chunked body: its trailer, or the extension of a chunk.
+        self._framing_bytes = 0
+        self._trailer_lines = 0
         # The head to go on with, once llhttp has stopped behind one that offers an upgrade.
         self._next_head: bytes | None = None
         self._offers = 0
@@ -73,10 +78,30 @@ class HeadReader(HttpToolsProtocol):
         finally:
             self._offers -= 1
 
+    def _size_problem(self, size: int) -> GatewayError | None:
+        """The error of a head or a trailer that is too large, after `size` bytes more of it."""
+        limit = self._limits.header_bytes
+        if self._in_head:
+            return self._head_too_large() if self._head_bytes > limit else None
+        self._framing_bytes = 0 if self._had_body else self._framing_bytes + size
+        self._had_body = False
+        if self._framing_bytes <= limit:
+            return None
+        return HeaderTooLarge(f"the trailer is larger than {limit} bytes (limits.header_bytes)")
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take one header line; those of a trailer are dropped."""
+        """Take one header line; those of a trailer are dropped.
+
+        Raises:
+            HeaderTooLarge: There are too many; more of them would hold up the other connections.
+        """
         if not self._in_head:
+            self._trailer_lines += 1
+            if self._trailer_lines > self._limits.header_lines:
+                raise self._too_many_lines("trailer")
             return
+        if len(self.headers) >= self._limits.header_lines:
+            raise self._too_many_lines("head")
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
@@ -100,19 +125,20 @@ class HeadReader(HttpToolsProtocol):
             self._next_head = head_without_offer(parser.get_method(), self.url, version, headers)
             return None
         by_name = dict(headers)
+        self._is_chunked = b"transfer-encoding" in by_name
+        self._trailer_lines = 0
         if self._head_bytes > self._limits.header_bytes:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in headers)
             if size > self._limits.header_bytes:
                 raise self._head_too_large()
-        if len(headers) > self._limits.header_lines:
-            raise HeaderTooLarge(
-                f"the head has {len(headers)} header lines, more than"
-                f" {self._limits.header_lines} (limits.header_lines)"
-            )
         check_head(version, headers, by_name)
         if not self.url.startswith(b"/") or b"#" in self.url:
             self.url = origin_form(self.url, by_name.get(b"host"))
         return by_name
+
+    def _too_many_lines(self, part: str) -> HeaderTooLarge:
+        limit = self._limits.header_lines
+        return HeaderTooLarge(f"the {part} has more than {limit} lines (limits.header_lines)")
 
     def _head_too_large(self) -> HeaderTooLarge:
         limit = self._limits.header_bytes

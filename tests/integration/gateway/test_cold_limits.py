@@ -1,5 +1,6 @@
 """Limits on heads, and on what clients send to the routes that the gateway answers itself."""
 
+import contextlib
 import time
 from typing import Any
 
@@ -62,6 +63,56 @@ def test_repeated_lines_count_each(gateway: GatewayProcess) -> None:
     with gateway.connect() as client:
         client.send(data)
         assert client.read_response().status == 431
+
+
+def trailing(path: str, trailer: bytes) -> bytes:
+    """A chunked request with a trailer and without its end."""
+    body = dumps(chat())
+    head = request_bytes(path, b"", {"transfer-encoding": "chunked"}, method="GET")
+    return head.replace(b"GET", b"POST", 1) + b"%x\r\n%b\r\n0\r\n%b" % (len(body), body, trailer)
+
+
+@pytest.mark.parametrize("path", [CHAT, FEEDBACK])
+@pytest.mark.parametrize("line", [b"x-a: 1\r\n", b"x-a: " + b"a" * 100_000, b"x" * 100_000])
+def test_trailer_without_end_is_refused(
+    gateway: GatewayProcess, full: ScriptedUpstream, path: str, line: bytes
+) -> None:
+    with gateway.connect() as client, contextlib.suppress(ConnectionError):
+        client.send(trailing(path, b""))
+        for _ in range(300):
+            client.send(line)
+        response = client.read_response()
+        assert response.status in (408, 431)
+    assert full.requests == []
+
+
+@pytest.mark.parametrize("path", [CHAT, FEEDBACK])
+def test_extension_of_a_chunk_without_end_is_refused(gateway: GatewayProcess, path: str) -> None:
+    data = trailing(path, b"").removesuffix(b"\r\n0\r\n")
+    with gateway.connect() as client, contextlib.suppress(ConnectionError):
+        client.send(data + b"\r\n1;a=")
+        for _ in range(100):
+            client.send(b"x" * 100_000)
+        assert client.read_response().status in (408, 431)
+
+
+def test_small_chunks_are_no_trailer(gateway: GatewayProcess) -> None:
+    body = dumps(chat(user="u" * 20_000))
+    head = request_bytes(CHAT, b"", {"transfer-encoding": "chunked"}, method="GET")
+    chunks = b"".join(b"1;ext=1234567\r\n%c\r\n" % byte for byte in body)
+    with gateway.connect() as client:
+        client.send(head.replace(b"GET", b"POST", 1))
+        client.send(chunks + b"0\r\nx-a: 1\r\n\r\n")
+        assert client.read_response().status == 200
+
+
+def test_malformed_body_of_feedback_is_refused_at_once(gateway: GatewayProcess) -> None:
+    begin = time.monotonic()
+    with gateway.connect() as client:
+        client.send(UNFINISHED["no_last_chunk"].encode() + b"nonsense\r\n")
+        (response,) = client.read_responses_to_eof()
+    assert (response.status, response.error["code"]) == (400, "invalid_request")
+    assert time.monotonic() - begin < 20 * SLOW_SECONDS
 
 
 UNFINISHED = {
