@@ -22,7 +22,7 @@ EXTERNAL = {
         "baseline": "full",
         "variants": {
             "full": {"url": "http://127.0.0.1:9001"},
-            "int8": {"url": "http://127.0.0.1:9001"},
+            "int8": {"url": "http://127.0.0.1:9002"},
         },
     }
 }
