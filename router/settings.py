@@ -5,14 +5,18 @@ The flags and the routing table come as a `Snapshot` from the control process.
 
 import platform
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from penumbra.router.addresses import is_loopback
 from penumbra.router.flags.routing_table import Snapshot
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+Origin = Annotated[str, StringConstraints(pattern=r"^(\*|https?://[a-z0-9.:\[\]-]+)$")]
+"""Origin of a web page as browsers send it, e.g. `https://chat.example:8443`; `*` is every one."""
 
 
 class TenantLimits(BaseModel):
@@ -93,6 +97,8 @@ class GatewaySettings(BaseModel):
     processes: int = Field(default=1, ge=1, le=64)
     """Gateway processes that share the port; tenant limits are divided by it."""
     keys: tuple[KeySettings, ...] = ()
+    allowed_origins: tuple[Origin, ...] = ()
+    """Origins of web pages whose scripts may read answers (CORS)."""
     limits: LimitSettings = LimitSettings()
     control_url: str | None = None
     """Base URL of the control process, e.g. http://127.0.0.1:8090; None runs on `snapshot`."""

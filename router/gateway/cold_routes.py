@@ -19,6 +19,7 @@ from penumbra.router.gateway.cold_answers import authorization_of as _authorizat
 from penumbra.router.gateway.cold_answers import gateway_of as _gateway
 from penumbra.router.gateway.cold_answers import json_answer as _json
 from penumbra.router.gateway.cold_answers import request_id_of as _request_id
+from penumbra.router.gateway.cross_origin import cross_origin_middleware
 from penumbra.router.gateway.gateway import Gateway
 from penumbra.router.gateway.hot_routes import HOT_PATHS
 from penumbra.router.gateway.model_cards import ModelCards
@@ -63,6 +64,7 @@ def _open_routes() -> list[Route]:
 def _application(gateway: Gateway, routes: list[Route], *, is_internal: bool) -> Starlette:
     app = Starlette(
         routes=routes,
+        middleware=cross_origin_middleware(gateway.settings.allowed_origins),
         exception_handlers={HTTPException: answer_http_error, GatewayError: answer_gateway_error},
     )
     app.router.redirect_slashes = False

@@ -151,6 +151,8 @@ class Exchange(RequestReader):
         about = b""
         if routed is not None and dispatch is not None:
             about = routed.answer_lines(dispatch.attempt.name, dispatch.failover)
+        if self._gateway.origins is not None:
+            about += self._gateway.origins.lines(self._headers.get(b"origin"))
         framing = b"" if self.keep_alive else b"connection: close\r\n"
         if length is None:
             framing += b"" if self._is_http_1_0 else b"transfer-encoding: chunked\r\n"

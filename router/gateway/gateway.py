@@ -25,6 +25,7 @@ from penumbra.router.flags.routing_table import Snapshot, Variant
 from penumbra.router.gateway.api_keys import Caller, KeyRing
 from penumbra.router.gateway.body_peek import read_request
 from penumbra.router.gateway.compiled_table import Model, Routed
+from penumbra.router.gateway.cross_origin import AllowedOrigins
 from penumbra.router.gateway.headers import upstream_headers
 from penumbra.router.gateway.incoming_request import IncomingRequest
 from penumbra.router.gateway.recent_answers import RecentAnswers
@@ -70,6 +71,8 @@ class Gateway:
         self.now = now
         self.tracer = tracer
         self.keys = KeyRing(settings.keys, settings.processes)
+        origins = settings.allowed_origins
+        self.origins = AllowedOrigins(origins) if origins else None
         self.metrics = GatewayMetrics()
         self.recent_answers = RecentAnswers(self.metrics.answers, now)
         self.timed: set[Timed] = set()

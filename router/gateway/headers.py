@@ -18,7 +18,12 @@ _NOT_UPSTREAM = _HOP_BY_HOP | {
     b"accept-encoding", b"authorization", b"content-length", b"cookie", b"expect", b"host",
     b"x-api-key", b"x-penumbra-slice", b"x-penumbra-variant", b"x-request-id",
 }  # fmt: skip
-_NOT_DOWNSTREAM = _HOP_BY_HOP | {b"content-length", b"x-request-id", b"server", b"set-cookie"}
+_NOT_DOWNSTREAM = _HOP_BY_HOP | {
+    b"access-control-allow-credentials", b"access-control-allow-headers",
+    b"access-control-allow-methods", b"access-control-allow-origin",
+    b"access-control-expose-headers", b"access-control-max-age", b"content-length", b"server",
+    b"set-cookie", b"x-request-id",
+}  # fmt: skip
 _PRIVATE = b"x-penumbra-"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 JSON: Headers = [(b"content-type", b"application/json")]

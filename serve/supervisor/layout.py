@@ -118,6 +118,7 @@ def gateway_settings(
             gateway_id=f"gateway-{index}",
             processes=spec.gateway.processes,
             keys=spec.keys,
+            allowed_origins=spec.gateway.allowed_origins,
             limits=spec.limits,
             control_url=spec.control_url,
             shadow_socket=shadow_socket,

@@ -9,6 +9,7 @@ import pytest
 
 from penumbra.deployments.config.loader import load
 from penumbra.deployments.config.spec import PenumbraSpec
+from penumbra.deployments.errors import ConfigInvalid
 from penumbra.router.settings import GatewaySettings
 from penumbra.router.shadow.settings import ShadowSettings
 from penumbra.serve.errors import ConfigurationInvalid
@@ -81,6 +82,20 @@ def test_gateways_share_a_port_and_have_health_of_their_own(tmp_path: Path) -> N
     assert (first.internal_port, second.internal_port) == (7100, 7101)
     assert (first.gateway_id, second.gateway_id) == ("gateway-0", "gateway-1")
     assert layout.gateways[1].ready_url == "http://127.0.0.1:7101/ready"
+
+
+def test_gateways_know_whose_pages_may_read_answers(tmp_path: Path) -> None:
+    origins = ["https://chat.example", "http://localhost:3000"]
+    layout = layout_of(tmp_path, EXTERNAL, gateway={"allowed_origins": origins})
+    assert settings_of(layout, 0).allowed_origins == tuple(origins)
+
+
+@pytest.mark.parametrize(
+    "origin", ["chat.example", "https://chat.example/", "https://Chat.example", "", "http://", "**"]
+)
+def test_origin_that_no_browser_sends_is_refused(tmp_path: Path, origin: str) -> None:
+    with pytest.raises(ConfigInvalid, match="allowed_origins"):
+        spec_of(tmp_path, EXTERNAL, gateway={"allowed_origins": [origin]})
 
 
 def test_gateways_cannot_administrate(tmp_path: Path) -> None:
