@@ -80,6 +80,7 @@ FAILURES = frozenset(
         Outcome.SERVER_ERROR,
         Outcome.GARBAGE,
         Outcome.DIED,
+        Outcome.REJECTED,
     }
 )
 """The outcomes that count against a variant."""

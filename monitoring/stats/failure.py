@@ -1,5 +1,7 @@
 """E-process on the failures of one candidate, cheap enough for the byte path. Pure."""
 
+from collections.abc import Iterable
+
 from penumbra.monitoring.stats.betting import BETS, bets_against
 from penumbra.monitoring.stats.wealth import START, inflow_of
 
@@ -53,3 +55,28 @@ class FailureProcess:
             self.is_tripped = True
             self._wealth = [START] * BETS  # what happened is latched; wealth need not overflow
         return self.is_tripped
+
+    def would_trip(self, passes: Iterable[int]) -> bool:
+        """Whether it trips if these requests come next; changes nothing.
+
+        Args:
+            passes: One entry for each further failure, in order: the requests before it, since the
+                failure before, that pass.
+        """
+        wealth = self._wealth
+        for count in passes:
+            wealth = [
+                (_after(value, count, factor, self._inflow) + self._inflow) * fail
+                for value, factor, fail in zip(wealth, self._pass, self._fail, strict=True)
+            ]
+            if sum(wealth) >= self._boundary:
+                return True
+        return False
+
+
+def _after(wealth: float, count: int, factor: float, inflow: float) -> float:
+    """The wealth after `count` passes: w -> (w + inflow) x factor, so often, in closed form."""
+    if factor == 1.0:
+        return wealth + count * inflow
+    power = factor**count
+    return wealth * power + inflow * factor * (1.0 - power) / (1.0 - factor)

@@ -4,6 +4,8 @@ from collections.abc import Callable, Collection
 from typing import Protocol
 
 from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router.dispatch.admissions import Admission
+from penumbra.router.dispatch.build_record import BuildRecord
 from penumbra.router.errors import GatewayError
 from penumbra.router.metrics import VariantCells
 from penumbra.router.upstream.port import Headers, Receiver, Stream, Upstream, UpstreamRequest
@@ -30,18 +32,32 @@ class Client(Protocol):
     def send_error(self, error: GatewayError) -> None:
         """Send an error of the gateway's own in place of an answer."""
 
+    def note_first_data(self) -> None:
+        """Note the first data of an answer whose head and comments were sent before."""
+
+    def count_repeat(self) -> None:
+        """Count one more request of the tenant: a candidate's refusal is asked again."""
+
 
 class AttemptWatch(Protocol):
     """Observer of one variant's attempts, for a rollout."""
 
-    def record_end(self, slice_name: str, outcome: Outcome) -> None:
-        """Note the outcome of an attempt at the variant."""
+    def admit(self, slice_name: str) -> Admission | None:
+        """Give an attempt its place in the order of attempts; None if the order is not needed."""
 
-    def record_first_byte(self, slice_name: str, seconds: float) -> None:
-        """Note the time to the first byte of an answer, given as the first attempt."""
+    def note_failure(self, outcome: Outcome, admission: Admission | None) -> None:
+        """Note that an attempt has failed, before it is known whose fault it was."""
+
+    def record_end(
+        self, slice_name: str, outcome: Outcome, admission: Admission | None = None
+    ) -> None:
+        """Record the outcome of an attempt at the variant: whose fault it was is known."""
+
+    def record_first_byte(self, slice_name: str, seconds: float, *, is_stream: bool) -> None:
+        """Note the time to the first data of an answer that the first attempt gave."""
 
     def record_pace(self, slice_name: str, seconds: float) -> None:
-        """Note the mean time between two pieces of a complete stream."""
+        """Note the mean time between two tokens of a complete stream."""
 
 
 class TrafficGate:
@@ -76,9 +92,10 @@ class Attempt:
         cells: Its counters.
         watch: Observer for a rollout, if there is one.
         gate: Gate shared by all attempts at the variant; None: one that is always open.
+        record: What is known of the build; None: nothing yet.
     """
 
-    __slots__ = ("cells", "gate", "name", "upstream", "watch")
+    __slots__ = ("cells", "gate", "name", "record", "upstream", "watch")
 
     def __init__(
         self,
@@ -87,12 +104,23 @@ class Attempt:
         cells: VariantCells,
         watch: AttemptWatch | None = None,
         gate: TrafficGate | None = None,
+        record: BuildRecord | None = None,
     ) -> None:
         self.name = name
         self.upstream = upstream
         self.cells = cells
         self.watch = watch
         self.gate = gate or TrafficGate()
+        self.record = record or BuildRecord()
+
+    def admit(self, slice_name: str) -> Admission | None:
+        """Give an attempt that begins now its place in the order; None if nothing watches it."""
+        return None if self.watch is None else self.watch.admit(slice_name)
+
+    def note_failure(self, outcome: Outcome, admission: Admission | None) -> None:
+        """Tell the watch of a failure before it is known whose fault it was."""
+        if self.watch is not None:
+            self.watch.note_failure(outcome, admission)
 
     def begin(self, request: UpstreamRequest, receiver: Receiver) -> Stream:
         """Send a request. The caller has asked the gate; a start behind a shut gate is counted."""
@@ -100,8 +128,10 @@ class Attempt:
             self.cells.post_rollback_starts.value += 1
         return self.upstream.stream(request, receiver)
 
-    def record_end(self, slice_name: str, outcome: Outcome) -> None:
+    def record_end(
+        self, slice_name: str, outcome: Outcome, admission: Admission | None = None
+    ) -> None:
         """Count the outcome of an attempt and tell the watch."""
         self.cells.of(slice_name).attempts[outcome].value += 1
         if self.watch is not None:
-            self.watch.record_end(slice_name, outcome)
+            self.watch.record_end(slice_name, outcome, admission)

@@ -1,25 +1,34 @@
 """One request through its attempts: try, fail over, continue.
 
-`Dispatch` receives an upstream's answer and drives the client; its base, `ResponseRelay`
-(`penumbra.router.dispatch.relay`), buffers and relays the answer. An attempt that fails before the
-client has seen anything is replaced by the next attempt of the plan, and a stream that breaks off
-later is continued. Every method is a callback of the event loop and none waits.
+`Dispatch` receives an upstream's answer and drives the client. Its bases relay the answer
+(`penumbra.router.dispatch.relay`) and decide whether it is one and whose fault a failure was
+(`penumbra.router.dispatch.judged_relay`). An attempt that fails before the client has seen anything
+is replaced by the next attempt of the plan, and a stream that breaks off later is continued. Every
+method is a callback of the event loop and none waits.
+
+Reading order: Dispatch.start, on_fail, leave_candidate.
 """
 
 import math
-from collections.abc import Callable
 from typing import Protocol
 
 from penumbra.monitoring.vocabulary import Outcome
 from penumbra.router.dispatch.attempt import Attempt, Client
+from penumbra.router.dispatch.judged_relay import JudgedRelay
 from penumbra.router.dispatch.plan import Plan
-from penumbra.router.dispatch.relay import ResponseRelay
+from penumbra.router.dispatch.request_shape import RequestShape
 from penumbra.router.dispatch.response_buffer import ResponseBuffer
+from penumbra.router.dispatch.services import DispatchServices
+from penumbra.router.dispatch.stream_end import StreamEnd, end_of
 from penumbra.router.dispatch.stream_resumer import StreamResumer, is_continuable
 from penumbra.router.errors import error_body, upstream_error
 from penumbra.router.mirror.token_tap import TokenTap
-from penumbra.router.settings import LimitSettings
 from penumbra.router.upstream.port import UpstreamRequest
+
+_SENDS = 2
+"""Servers that one request reaches, if it kills them."""
+_OK = 200
+_COMPLETE = frozenset({StreamEnd.MARKED, StreamEnd.FINISHED})
 
 
 class Timed(Protocol):
@@ -31,7 +40,7 @@ class Timed(Protocol):
         """Act on the deadline, which has passed."""
 
 
-class Dispatch(ResponseRelay):
+class Dispatch(JudgedRelay):
     """One request through its attempts. The receiver of their answers.
 
     Args:
@@ -39,8 +48,8 @@ class Dispatch(ResponseRelay):
         attempts: The attempts by variant name.
         request: The request that every attempt sends.
         client: The client that gets the answer.
-        limits: Time limits.
-        clock: Monotonic seconds.
+        shape: What the request asks for.
+        services: Limits, clock, judge.
     """
 
     __slots__ = ("_attempts", "_index", "_is_client_slow", "_resumer", "failover")
@@ -51,10 +60,10 @@ class Dispatch(ResponseRelay):
         attempts: dict[str, Attempt],
         request: UpstreamRequest,
         client: Client,
-        limits: LimitSettings,
-        clock: Callable[[], float],
+        shape: RequestShape,
+        services: DispatchServices,
     ) -> None:
-        super().__init__(plan, attempts[plan.attempts[0]], request, client, limits, clock)
+        super().__init__(plan, attempts[plan.attempts[0]], request, client, shape, services)
         self._attempts = attempts
         self._index = 0
         self._resumer: StreamResumer | None = None
@@ -81,25 +90,56 @@ class Dispatch(ResponseRelay):
         """The attempt whose answer the client gets, or would get now."""
         return self._attempt
 
+    @property
+    def _is_last(self) -> bool:
+        return self._plan.following(self._index, Outcome.GARBAGE) is None
+
     def start(self) -> None:
         """Begin the attempt whose turn it is."""
-        attempt = self._attempt = self._attempts[self._plan.attempts[self._index]]
-        is_baseline = attempt.name == self._plan.baseline
-        if not (is_baseline or attempt.gate.admits(self._plan.slice_name)):
-            # The candidate was taken out of service after the request was decided.
-            self._try_next(Outcome.ROLLED_BACK)
-            return
-        limits = self._limits
-        seconds = limits.first_byte_seconds if is_baseline else limits.candidate_first_byte_seconds
-        self.deadline = self._clock() + seconds
+        plan, request = self._plan, self._request
+        attempt = self._attempt = self._attempts[plan.attempts[self._index]]
+        now = self._began_at = self._clock()
+        self._admission = None
+        if self._is_candidate:
+            refusal = self._reason_not_to_try(attempt, now)
+            if refusal is not None:
+                self._try_next(refusal)
+                return
+            self._admission = attempt.admit(plan.slice_name)
+        # The pool of a candidate repeats nothing by itself: the baseline answers instead.
+        request.budget.kept = 1 if self._is_candidate and not self._is_last else 0
+        self._patience = self._patience_seconds(attempt, now)
+        self.deadline = now + self._patience
         tapped = self._tap.request if self._tap is not None else None
-        self._stream = attempt.begin(tapped or self._request, self)
+        self._stream = attempt.begin(tapped or request, self)
+
+    def _reason_not_to_try(self, attempt: Attempt, now: float) -> Outcome | None:
+        slice_name, request = self._plan.slice_name, self._request
+        if not attempt.gate.admits(slice_name):
+            # The candidate was taken out of service after the request was decided.
+            return Outcome.ROLLED_BACK
+        lacks = attempt.record.capabilities.lacks
+        if lacks(request.path, request.body, self._shape.most_tokens, now):
+            attempt.record_end(slice_name, Outcome.UNSUPPORTED)
+            return Outcome.UNSUPPORTED
+        return None
+
+    def _patience_seconds(self, attempt: Attempt, now: float) -> float:
+        limits, is_stream = self._limits, self._shape.kind.is_stream
+        if not self._is_candidate:
+            return limits.first_byte_seconds if is_stream else limits.whole_answer_seconds
+        least = limits.candidate_first_byte_seconds
+        if is_stream:
+            return least
+        return attempt.record.whole_limit(least, limits.whole_answer_seconds, now)
 
     # The client's side
 
     def abort(self) -> None:
         """Stop the engine: the client is gone."""
-        self._attempt.record_end(self._plan.slice_name, Outcome.CLIENT_GONE)
+        if self._resumer is None:
+            self._record_end(Outcome.CLIENT_GONE)
+        self._let_arbiter_judge()
         self._stop()
 
     def pause(self) -> None:
@@ -113,7 +153,7 @@ class Dispatch(ResponseRelay):
     def resume(self) -> None:
         """Resume the upstream: the client has caught up."""
         self._is_client_slow = False
-        self._progressed_at = self._clock()
+        self._note_progress()
         self.deadline = self._progressed_at + self._limits.idle_seconds
         stream = self._resumer or self._stream
         if stream is not None:
@@ -132,49 +172,82 @@ class Dispatch(ResponseRelay):
         if due > now:
             self.deadline = due
             return
+        budget = self._request.budget
+        budget.left = min(_SENDS, budget.left + 1)  # the server hangs, it was not killed
         self._abort_attempt()
         if self._resumer is not None:
             self._resumer.abort()
-        self.on_fail(Outcome.TIMEOUT, "no byte in time")
+        self.on_fail(self._lateness(), "no data in time")
+
+    def _lateness(self) -> Outcome:
+        """A build that answers others is slow, one that answers none hangs."""
+        is_awaited_whole = self._is_candidate and not (self.status or self._shape.kind.is_stream)
+        if is_awaited_whole and self._attempt.record.answered_at >= self._began_at:
+            return Outcome.OVERTIME
+        return Outcome.TIMEOUT
 
     def _stop(self) -> None:
         for stream in (self._stream, self._resumer):
             if stream is not None:
                 stream.abort()
         self._stream = None
+        self.close()
 
-    # The upstream's side: failures (answers are in `ResponseRelay`)
+    # Failures
 
     def on_fail(self, outcome: Outcome, detail: str) -> None:
         """See `Receiver`."""
         del detail
-        self._stream = None
-        if not self._is_relaying:
-            self._fail(outcome)
+        stream, self._stream = self._stream, None
+        if not self._is_begun:
+            is_unreachable = False
+            if stream is not None and outcome is Outcome.REFUSED:
+                is_unreachable = not stream.was_sent
+                if stream.was_reused and self._is_candidate:
+                    # Its server may have been closing it: the gateway was too slow to notice.
+                    outcome = Outcome.GATEWAY_LIMIT
+            self._note_end(outcome, is_unreachable=is_unreachable)
+            self._try_next(outcome)
             return
-        if self._resumer is None:
-            self._attempt.record_end(self._plan.slice_name, outcome)
-        if self._sent is not None and self._resumer is None:
-            self._attempt.cells.count_failover(outcome)
-            self._resume_stream(self._sent)
-        else:
+        if self._resumer is not None:
             self.give_up()
+            return
+        end = end_of(self._request.path, self.last_events) if self._is_event_stream else None
+        if end is not None and end in _COMPLETE and self._is_relaying:
+            self._finish_stream(end)  # nothing of the answer is missing
+            return
+        self._note_end(outcome)
+        kept = self._kept_pieces
+        if kept is None:
+            self.give_up()
+            return
+        self._attempt.cells.count_failover(outcome)
+        self._resume_stream(kept)
 
     def _fail(self, outcome: Outcome) -> None:
         """Go on with the next attempt, if any: the client has seen nothing of this one."""
-        self._attempt.record_end(self._plan.slice_name, outcome)
+        self._note_end(outcome)
         self._try_next(outcome)
 
     def _try_next(self, outcome: Outcome) -> None:
         following = self._plan.following(self._index, outcome)
-        if following is None:
-            self._client.send_error(upstream_error(outcome))
+        if following is None or self._request.budget.left <= 0:
+            self._let_arbiter_judge()
+            self._send_last(outcome)
             return
         self._attempt.cells.count_failover(outcome)
         self.failover = self.failover or outcome
         self._index = following
         self._reset()
         self.start()
+
+    def _send_last(self, outcome: Outcome) -> None:
+        if self._held is None:
+            self._client.send_error(upstream_error(outcome))
+            return
+        # The candidate's refusal is all there is.
+        self._attempt, self.status, self.headers, body = self._held
+        self._client.send_whole(self.status, self.headers, body)
 
     def leave_candidate(self) -> bool:
         """Let the baseline answer, or continue the stream, of a candidate that was rolled back.
@@ -185,21 +258,21 @@ class Dispatch(ResponseRelay):
         """
         if self._stream is None:  # ended since `move` made its list
             return False
-        if self._attempt.name == self._plan.baseline or self._resumer is not None:
+        if not self._is_candidate or self._resumer is not None:
             return False
-        if not self._is_relaying:
+        if not self._is_begun:
             if self._plan.following(self._index, Outcome.ROLLED_BACK) is None:
                 return False
             self._abort_attempt()
             self._fail(Outcome.ROLLED_BACK)
             return True
-        sent = self._sent
-        if sent is None or not is_continuable(self._request, b"".join(sent)):
+        kept = self._kept_pieces
+        if kept is None or not is_continuable(self._request, b"".join(kept)):
             return False
         self._abort_attempt()
-        self._attempt.record_end(self._plan.slice_name, Outcome.ROLLED_BACK)
+        self._record_end(Outcome.ROLLED_BACK)
         self._attempt.cells.count_failover(Outcome.ROLLED_BACK)
-        self._resume_stream(sent)
+        self._resume_stream(kept)
         return True
 
     # A stream that broke off
@@ -208,6 +281,7 @@ class Dispatch(ResponseRelay):
         baseline = self._attempts[self._plan.baseline]
         self._buffer = ResponseBuffer()
         self._progressed_at = -math.inf
+        self._request.budget.left, self._request.budget.kept = 1, 0
         self.deadline = self._clock() + self._limits.first_byte_seconds
         self._resumer = StreamResumer(self, baseline, self._request, b"".join(sent), self._clock)
         if self._is_client_slow:
@@ -216,14 +290,18 @@ class Dispatch(ResponseRelay):
 
     def send_event(self, event: bytes) -> None:
         """Send an event of the continuation to the client."""
+        if self._suspect is not None:
+            self._settle_suspect(_OK, is_proper=True)
         self._client.send_piece(event)
 
     def finish_resumed(self) -> None:
         """End the answer: the continuation is complete."""
+        self._let_arbiter_judge()
         self._client.finish()
 
     def give_up(self) -> None:
         """Send an error event and close: the stream cannot be completed."""
+        self._let_arbiter_judge()
         if self._is_event_stream:
             message = "the answer broke off and could not be continued"
             self._client.send_piece(b"data: " + error_body(message, "upstream_died") + b"\n\n")

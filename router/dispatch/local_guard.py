@@ -1,7 +1,8 @@
 """The guard of one gateway: watches candidates under a rollout and takes failing ones out.
 
-Every candidate attempt feeds the run's failure process. When that trips, the candidate is out of
-service in this gateway at once, before the control process knows, until the run changes. First byte
+Every candidate attempt whose outcome is the candidate's own feeds the run's failure process, in the
+order of admission. When that trips, the candidate is out of service in this gateway at once, before
+the control process knows, until the run changes. First byte
 and pace of every live candidate answer are compared with the baseline's recent p90. Requests of
 models without a watch cost one look for a watch.
 
@@ -17,13 +18,19 @@ from penumbra.monitoring.observations import Run, Signal, Trip
 from penumbra.monitoring.stats.failure import FailureProcess
 from penumbra.monitoring.stats.rolling_quantile import RollingQuantile
 from penumbra.monitoring.vocabulary import FAILURES, Outcome
+from penumbra.router.dispatch.admissions import Admission, AdmissionLedger, Verdict
 from penumbra.router.dispatch.attempt import AttemptWatch
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Watch
 from penumbra.router.link.observation_outbox import ObservationOutbox
 
 log = logging.getLogger(__name__)
 
-_ENDED_BY_OTHERS = frozenset({Outcome.CLIENT_GONE, Outcome.ROLLED_BACK})
+
+def _verdict(outcome: Outcome) -> Verdict:
+    """What an outcome says of the candidate: only its own deeds count."""
+    if outcome is Outcome.OK:
+        return Verdict.GOOD
+    return Verdict.FAILED if outcome in FAILURES else Verdict.VOID
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +67,33 @@ class _Latency:
 class BaselineWatch:
     """Latencies of one model's baseline, which its candidates are compared with."""
 
-    __slots__ = ("_now", "per_piece", "to_first_byte")
+    __slots__ = ("_now", "of_whole", "per_token", "to_first_byte")
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self.to_first_byte = _Latency()
-        self.per_piece = _Latency()
+        self.of_whole = _Latency()
+        self.per_token = _Latency()
 
-    def record_end(self, slice_name: str, outcome: Outcome) -> None:
+    def admit(self, slice_name: str) -> None:
+        """See AttemptWatch. The order of the baseline's attempts is not needed."""
+
+    def note_failure(self, outcome: Outcome, admission: Admission | None) -> None:
+        """See AttemptWatch."""
+
+    def record_end(
+        self, slice_name: str, outcome: Outcome, admission: Admission | None = None
+    ) -> None:
         """See AttemptWatch. The baseline's outcomes are not judged."""
 
-    def record_first_byte(self, slice_name: str, seconds: float) -> None:
+    def record_first_byte(self, slice_name: str, seconds: float, *, is_stream: bool) -> None:
         """See AttemptWatch."""
-        self.to_first_byte.add(slice_name, seconds, self._now())
+        latency = self.to_first_byte if is_stream else self.of_whole
+        latency.add(slice_name, seconds, self._now())
 
     def record_pace(self, slice_name: str, seconds: float) -> None:
         """See AttemptWatch."""
-        self.per_piece.add(slice_name, seconds, self._now())
+        self.per_token.add(slice_name, seconds, self._now())
 
 
 class CandidateWatch:
@@ -88,33 +105,48 @@ class CandidateWatch:
         self.run = run
         self.is_tripped = False
         self._factor = watch.latency_factor
-        self._failures = (
+        process = (
             None
             if watch.failure_alpha is None
             else FailureProcess(watch.failure_tolerance, watch.failure_alpha)
         )
+        self._ledger = AdmissionLedger(process, self._report, guard.clocks.monotonic)
         self._baseline = baseline
         self._guard = guard
 
-    def record_end(self, slice_name: str, outcome: Outcome) -> None:
-        """See AttemptWatch. An end by the client or by a rollback says nothing of the candidate."""
-        if outcome in _ENDED_BY_OTHERS:
-            return
-        is_failure = outcome in FAILURES
-        self._guard.outbox.count(self.run, slice_name, Signal.FAILURE, is_one=is_failure)
-        if self._failures is None or self.is_tripped:
-            return
-        if self._failures.observe(is_failure):
+    def admit(self, slice_name: str) -> Admission:
+        """See AttemptWatch."""
+        return self._ledger.admit(slice_name)
+
+    def note_failure(self, outcome: Outcome, admission: Admission | None) -> None:
+        """See AttemptWatch."""
+        del outcome
+        if admission is not None:
+            self._ledger.note_failure(admission)
+
+    def record_end(
+        self, slice_name: str, outcome: Outcome, admission: Admission | None = None
+    ) -> None:
+        """See AttemptWatch. What others or the request did says nothing of the candidate."""
+        has_tripped = self._ledger.settle(
+            admission or self._ledger.admit(slice_name), _verdict(outcome)
+        )
+        if has_tripped and not self.is_tripped:
             self.is_tripped = True
             self._guard.trip(self.run)
 
-    def record_first_byte(self, slice_name: str, seconds: float) -> None:
-        """See AttemptWatch."""
-        self._compare(Signal.TTFT, self._baseline.to_first_byte, slice_name, seconds)
+    def _report(self, slice_name: str, is_failure: bool) -> None:
+        self._guard.outbox.count(self.run, slice_name, Signal.FAILURE, is_one=is_failure)
+
+    def record_first_byte(self, slice_name: str, seconds: float, *, is_stream: bool) -> None:
+        """See AttemptWatch. Whole answers, whose first byte is their last, have their own p90."""
+        baseline = self._baseline
+        latency = baseline.to_first_byte if is_stream else baseline.of_whole
+        self._compare(Signal.TTFT, latency, slice_name, seconds)
 
     def record_pace(self, slice_name: str, seconds: float) -> None:
         """See AttemptWatch."""
-        self._compare(Signal.TPOT, self._baseline.per_piece, slice_name, seconds)
+        self._compare(Signal.TPOT, self._baseline.per_token, slice_name, seconds)
 
     def _compare(self, signal: Signal, baseline: _Latency, slice_name: str, seconds: float) -> None:
         p90 = baseline.p90(slice_name, self._guard.clocks.monotonic())

@@ -11,6 +11,8 @@ from penumbra.monitoring.vocabulary import Outcome
 from penumbra.router.flags.evaluate import Decision
 from penumbra.router.flags.routing_table import ModelSnapshot
 
+_NOT_HANDED_OVER = frozenset({Outcome.REFUSED, Outcome.GATEWAY_LIMIT})
+
 
 class Plan(msgspec.Struct, frozen=True):
     """The variants to try, best first; the first is the decision's."""
@@ -23,11 +25,11 @@ class Plan(msgspec.Struct, frozen=True):
     def following(self, index: int, outcome: Outcome) -> int | None:
         """Index of the attempt after attempt `index` ended with `outcome`; None if there is none.
 
-        Only a refusal moves on from the baseline: after any other failure it may have done the
-        work, or would fail in the same way again.
+        Only a request that was not handed over moves on from the baseline: after any other failure
+        it may have done the work, or would fail in the same way again.
         """
         if self.attempts[index] == self.baseline:
-            has_next = outcome is Outcome.REFUSED and index + 1 < len(self.attempts)
+            has_next = outcome in _NOT_HANDED_OVER and index + 1 < len(self.attempts)
             return index + 1 if has_next else None
         has_baseline_left = self.baseline in self.attempts[index + 1 :]
         return index + 1 if has_baseline_left else None

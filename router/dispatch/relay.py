@@ -1,33 +1,35 @@
 """Relay of an answer from a variant to the client. The byte path.
 
 Before the client has seen anything the answer is buffered: a whole body until it is complete, a
-stream until its first event is sound. From then on pieces are passed on as they come and never
-parsed; references to them are kept, so that a stream which breaks off can be continued. `Dispatch`
+stream until its first event with data is sound. From then on pieces are passed on as they come and
+never parsed; references to them are kept where the stream can be continued. Comments of a stream
+are no progress. They pass at once where no other build may answer any more. `Dispatch`
 (`penumbra.router.dispatch.dispatch`) is the only subclass of `ResponseRelay` and decides what
 follows a failed answer; both are one object, so that a token costs one call.
+
+Reading order: ResponseRelay.on_head, on_body, on_end.
 """
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 from penumbra.monitoring.vocabulary import Outcome
 from penumbra.router import sse
+from penumbra.router.dispatch.answer_check import first_event_fault
 from penumbra.router.dispatch.attempt import Attempt, Client
 from penumbra.router.dispatch.continuation import KINDS
+from penumbra.router.dispatch.kept_stream import KeptStream
 from penumbra.router.dispatch.plan import Plan
-from penumbra.router.dispatch.response_buffer import (
-    ResponseBuffer,
-    first_event_fault,
-    whole_fault,
-    whole_outcome,
-)
+from penumbra.router.dispatch.request_shape import RequestShape
+from penumbra.router.dispatch.response_buffer import ResponseBuffer
+from penumbra.router.dispatch.services import DispatchServices
+from penumbra.router.dispatch.stream_end import StreamEnd, end_of
 from penumbra.router.mirror.token_tap import TokenTap
-from penumbra.router.settings import LimitSettings
 from penumbra.router.upstream.port import Headers, Stream, UpstreamRequest
 
-CONTINUABLE_BYTES = 4 * 1024 * 1024
-"""Most bytes of a stream that are remembered; a longer stream cannot be continued."""
+_COLON = ord(":")
+_NOT_IMPLEMENTED = 501
+_FIRST_SERVER_ERROR = 500
 
 
 class ResponseRelay(ABC):
@@ -38,13 +40,14 @@ class ResponseRelay(ABC):
         attempt: The first attempt.
         request: The request that every attempt sends.
         client: The client that gets the answer.
-        limits: Time limits.
-        clock: Monotonic seconds.
+        shape: What the request asks for.
+        services: Limits, clock, judge.
     """
 
     __slots__ = (
-        "_attempt", "_buffer", "_client", "_clock", "_is_event_stream", "_is_relaying", "_limits",
-        "_plan", "_progressed_at", "_request", "_sent", "_sent_bytes", "_stream", "_tap",
+        "_attempt", "_before_last", "_began_at", "_buffer", "_client", "_clock", "_has_error_event",
+        "_is_begun", "_is_event_stream", "_is_raw", "_is_relaying", "_kept", "_last", "_limits",
+        "_plan", "_progressed_at", "_request", "_services", "_shape", "_stream", "_tap",
         "deadline", "headers", "status",
     )  # fmt: skip
 
@@ -54,20 +57,24 @@ class ResponseRelay(ABC):
         attempt: Attempt,
         request: UpstreamRequest,
         client: Client,
-        limits: LimitSettings,
-        clock: Callable[[], float],
+        shape: RequestShape,
+        services: DispatchServices,
     ) -> None:
         self._plan = plan
         self._attempt = attempt
         self._request = request
         self._client = client
-        self._limits = limits
-        self._clock = clock
+        self._shape = shape
+        self._services = services
+        self._limits = services.limits
+        self._clock = services.clock
         self._stream: Stream | None = None
         self._tap: TokenTap | None = None
+        self._kept: KeptStream | None = None
+        self._began_at = 0.0
+        """When the present attempt began."""
         self.deadline = math.inf
-        """When `expire` is due, unless there was progress; monotonic seconds."""
-        self._progressed_at = -math.inf
+        """When `expire` is due, unless there was progress; seconds of the services' clock."""
         self._reset()
 
     def _reset(self) -> None:
@@ -76,16 +83,43 @@ class ResponseRelay(ABC):
             self._tap.restart()
         self.status = 0
         self.headers: Headers = []
+        self._progressed_at = -math.inf
         self._buffer = ResponseBuffer()
         self._is_event_stream = False
-        self._is_relaying = False
-        self._sent: list[bytes] | None = [] if self._request.path in KINDS else None
-        self._sent_bytes = 0
+        self._is_begun = False  # the client has the head
+        self._is_relaying = False  # and the first event with data, or a part of a large body
+        self._is_raw = False
+        self._has_error_event = False
+        self._before_last = self._last = b""
+        self.close()
+        if self._shape.may_be_continued and self._request.path in KINDS:
+            self._kept = KeptStream(self._services.kept_bytes)
+
+    def close(self) -> None:
+        """Give back what is kept of the stream: the dispatch is over."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.close()
 
     @property
     def whole_body(self) -> bytes:
         """The body of an answer that the client gets whole; empty if it is or was relayed."""
-        return b"" if self._is_relaying else self._buffer.data
+        return b"" if self._is_begun else self._buffer.data
+
+    @property
+    def is_event_stream(self) -> bool:
+        """Whether the present answer is a stream of events."""
+        return self._is_event_stream
+
+    @property
+    def has_data(self) -> bool:
+        """Whether data of the answer has come, and not only its head and comments."""
+        return not self._is_event_stream or self._is_relaying
+
+    @property
+    def last_events(self) -> bytes:
+        """The last two pieces of a stream with data."""
+        return self._before_last + self._last
 
     @abstractmethod
     def start(self) -> None:
@@ -99,6 +133,27 @@ class ResponseRelay(ABC):
     def _fail(self, outcome: Outcome) -> None:
         """Go on with the next attempt, if any: the client has seen nothing of this one."""
 
+    @abstractmethod
+    def _end_whole(self, body: bytes) -> None:
+        """Take a whole answer, which is complete."""
+
+    @abstractmethod
+    def _begin_relaying(self, *, is_sound: bool) -> None:
+        """Note that the first data of an answer passes to the client, and whether it is sound."""
+
+    @abstractmethod
+    def _finish_stream(self, end: StreamEnd) -> None:
+        """Finish an answer that was relayed to its end."""
+
+    @property
+    @abstractmethod
+    def _is_last(self) -> bool:
+        """Whether no other build may answer the request any more."""
+
+    @property
+    def _is_candidate(self) -> bool:
+        return self._attempt.name != self._plan.baseline
+
     def _abort_attempt(self) -> None:
         if self._stream is not None:
             self._stream.abort()
@@ -106,120 +161,133 @@ class ResponseRelay(ABC):
 
     def on_head(self, status: int, headers: Headers) -> None:
         """See `Receiver`."""
-        self._progressed_at = self._clock()
-        self.deadline = self._progressed_at + self._limits.idle_seconds
+        self._request.budget.left += 1  # a server that answers was not killed by the request
         self.status, self.headers = status, headers
-        if status >= 500 and self._attempt.name != self._plan.baseline:
+        if status >= _FIRST_SERVER_ERROR and status != _NOT_IMPLEMENTED and self._is_candidate:
             self._abort_attempt()
             self._fail(Outcome.SERVER_ERROR)
             return
         self._is_event_stream = any(
-            name == b"content-type" and value.startswith(b"text/event-stream")
+            name == b"content-type" and value[:17].lower() == b"text/event-stream"
             for name, value in headers
         )
+        if not self._is_event_stream:
+            # A stream's limit goes on to its first event; a whole answer follows its head at once.
+            self._note_progress()
+            self.deadline = self._progressed_at + self._limits.idle_seconds
+
+    def _note_progress(self) -> None:
+        self._progressed_at = self._clock()
 
     def on_body(self, data: bytes) -> None:
         """See `Receiver`. Runs once for each token of a stream."""
-        self._progressed_at = self._clock()
         if (
             self._is_relaying
             and not self._buffer.length
             and data.endswith(b"\n\n")
+            and data[0] != _COLON
             and sse.ERROR_MARK not in data
         ):
-            if self._sent is not None:
-                self._record_sent(self._sent, data)
+            self._progressed_at = self._clock()
+            self._before_last = self._last
+            self._last = data
+            if self._kept is not None:
+                self._kept.add(data)
             self._client.send_piece(data)
             return
         self._on_unusual_body(data)
 
-    def _record_sent(self, sent: list[bytes], data: bytes) -> None:
-        sent.append(data)
-        self._sent_bytes += len(data)
-        if self._sent_bytes > CONTINUABLE_BYTES:
-            self._sent = None
-
     def _on_unusual_body(self, data: bytes) -> None:
         buffer = self._buffer
         ends_event = buffer.add(data)
-        if not self._is_event_stream:
+        if not self._is_event_stream or self._is_raw:
+            self._note_progress()
             if self._is_relaying or buffer.is_over_limit:
+                if not self._is_relaying:
+                    self._begin_relaying(is_sound=self.status // 100 == 2)
                 self._relay_buffered(buffer.length)
-        elif (ends_event or buffer.is_over_limit) and (
-            self._is_relaying or self._admits(buffer.data)
-        ):
-            self._relay_events(buffer)
+        elif ends_event:
+            self._take_events(buffer)
+        elif buffer.is_over_limit:
+            self._pass_unread(buffer)
+
+    def _pass_unread(self, buffer: ResponseBuffer) -> None:
+        """Pass on an event that is larger than the limit, and what follows, without reading it."""
+        self._is_raw = True
+        self.close()
+        self._note_progress()
+        if not self._is_relaying:
+            self._begin_relaying(is_sound=True)
+        self._relay_buffered(buffer.length)
+
+    def _take_events(self, buffer: ResponseBuffer) -> None:
+        events = buffer.data[: sse.complete_length(buffer.data)]
+        if not self._is_relaying and not self._admits(events):
+            return
+        if next(sse.payloads(events), None) is not None:
+            self._note_progress()
+            self._before_last, self._last = self._last, events
+        if self._is_relaying and sse.has_error_event(events):
+            self._has_error_event = True
+            if self._kept_pieces is not None:
+                self._abort_attempt()
+                self.on_fail(Outcome.DIED, "an error event within the stream")
+                return
+        self._relay_buffered(len(events))
+
+    @property
+    def _kept_pieces(self) -> list[bytes] | None:
+        return None if self._kept is None else self._kept.pieces
 
     def _admits(self, events: bytes) -> bool:
-        """Whether the stream may begin now; fails a candidate whose first event is broken."""
-        if self._attempt.name != self._plan.baseline:
-            fault = first_event_fault(events)
-            if fault is not None:
-                self._abort_attempt()
+        """Whether the events at the start of a stream may pass; fails a broken candidate."""
+        is_sound = sse.first_event_is_sound(events)
+        if is_sound is None:  # comments only
+            return self._is_last
+        if self._is_candidate and not is_sound:
+            self._abort_attempt()
+            fault = first_event_fault(events) or Outcome.GARBAGE
+            if self._is_begun:
+                self.on_fail(fault, "a broken first event")
+            else:
                 self._fail(fault)
-                return False
-        return sse.first_event_is_sound(events) is not None or self._buffer.is_over_limit
-
-    def _relay_events(self, buffer: ResponseBuffer) -> None:
-        length = sse.complete_length(buffer.data)
-        if (
-            self._is_relaying
-            and self._sent is not None
-            and sse.has_error_event(buffer.data[:length])
-        ):
-            self._abort_attempt()
-            self.on_fail(Outcome.DIED, "an error event within the stream")
-        elif length:
-            self._relay_buffered(length)
-        elif buffer.is_over_limit:
-            self._abort_attempt()
-            self.on_fail(Outcome.GARBAGE, "an event larger than the limit")
+            return False
+        self._begin_relaying(is_sound=is_sound)
+        self._is_relaying = True
+        self.deadline = self._clock() + self._limits.idle_seconds
+        return True
 
     def _relay_buffered(self, length: int) -> None:
         """Send the first `length` buffered bytes; the rest stays buffered."""
-        if not self._is_relaying:
-            self._is_relaying = True
+        if not self._is_begun:
+            self._is_begun = True
             self._client.send_head(self.status, self.headers)
+        if not self._is_event_stream or self._is_raw:
+            self._is_relaying = True
         piece = self._buffer.take(length)
         if piece:
-            if self._sent is not None:
-                self._record_sent(self._sent, piece)
+            if self._kept is not None:
+                self._kept.add(piece)
             self._client.send_piece(piece)
 
     def on_end(self) -> None:
         """See `Receiver`."""
         self._stream = None
-        if self._is_relaying:
+        if self._is_begun:
             self._end_relay()
         else:
             self._end_whole(self._buffer.data)
 
     def _end_relay(self) -> None:
-        sent, buffer = self._sent, self._buffer
-        if (
-            self._is_event_stream
-            and sent is not None
-            and not sse.ends_with_done(b"".join([*sent[-4:], buffer.data]))
-        ):
-            self.on_fail(Outcome.DIED, "the stream ended without [DONE]")
-            return
-        if buffer.length:
-            self._relay_buffered(buffer.length)
-        self._attempt.record_end(self._plan.slice_name, Outcome.OK)
-        self._client.finish()
-
-    def _end_whole(self, body: bytes) -> None:
-        status = self.status
-        if self._tap is not None and self._tap.withdraws(status, body):
-            self._reset()
-            self.start()
-            return
-        is_candidate = self._attempt.name != self._plan.baseline
-        fault = whole_fault(
-            status, body, is_event_stream=self._is_event_stream, is_candidate=is_candidate
-        )
-        if fault is not None:
-            self._fail(fault)
-            return
-        self._attempt.record_end(self._plan.slice_name, whole_outcome(status))
-        self._client.send_whole(status, self.headers, body)
+        end = StreamEnd.MARKED
+        if self._is_event_stream and not self._is_raw:
+            tail = self._before_last + self._last + self._buffer.data
+            end = end_of(self._request.path, tail)
+            if self._has_error_event:
+                end = StreamEnd.FAILED
+            if end is StreamEnd.OPEN:
+                self.on_fail(Outcome.DIED, "the stream ended before its answer")
+                return
+        if self._buffer.length:
+            self._relay_buffered(self._buffer.length)
+        self._finish_stream(end)

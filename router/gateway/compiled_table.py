@@ -9,6 +9,8 @@ import msgspec
 from penumbra.monitoring.vocabulary import Outcome
 from penumbra.router.dispatch.attempt import Attempt
 from penumbra.router.dispatch.plan import Plan, plan
+from penumbra.router.dispatch.request_shape import RequestShape
+from penumbra.router.dispatch.services import DispatchServices
 from penumbra.router.flags.evaluate import CompiledModel, Decision
 from penumbra.router.flags.routing_table import ModelSnapshot
 from penumbra.router.link.messages import Attribution
@@ -29,6 +31,7 @@ class Model:
         "epoch",
         "mirror",
         "name",
+        "services",
         "snapshot",
     )
 
@@ -39,12 +42,14 @@ class Model:
         compiled: CompiledModel,
         snapshot: ModelSnapshot,
         attempts: dict[str, Attempt],
+        services: DispatchServices,
     ) -> None:
         self.name = name
         self.epoch = epoch
         self.compiled = compiled
         self.snapshot = snapshot
         self.attempts = attempts
+        self.services = services
         self.mirror = compile_mirror(name, snapshot)
         self._lines: dict[tuple[str, str], bytes] = {}
         self._plans: dict[tuple[str, str, bool], Plan] = {}
@@ -88,6 +93,7 @@ class Routed(msgspec.Struct):
     decision: Decision
     plan: Plan
     request: UpstreamRequest
+    shape: RequestShape
     mirror_session: MirrorSession | None = None
     """The mirroring of the request; None if it is not mirrored."""
 

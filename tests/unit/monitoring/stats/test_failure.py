@@ -44,3 +44,21 @@ def test_failure_process_is_the_evidence_of_a_guard() -> None:
 def test_failure_process_refuses_what_promises_nothing(tolerance: float, alpha: float) -> None:
     with pytest.raises(ValueError, match="found"):
         FailureProcess(tolerance, alpha)
+
+
+@pytest.mark.parametrize(
+    "passes", [[], [0], [0, 0], [3, 0], [400, 0, 0], [50, 50, 0, 0, 0], [0] * 9]
+)
+def test_would_trip_foresees_what_observing_would_find(passes: list[int]) -> None:
+    foreseeing, observing = FailureProcess(0.005, 0.002), FailureProcess(0.005, 0.002)
+    for process in (foreseeing, observing):
+        for _ in range(25):
+            process.observe(is_failure=False)
+    has_tripped = False
+    for count in passes:
+        for _ in range(count):
+            observing.observe(is_failure=False)
+        has_tripped = observing.observe(is_failure=True)
+    evidence = foreseeing.evidence
+    assert foreseeing.would_trip(passes) is has_tripped
+    assert foreseeing.evidence == evidence

@@ -14,7 +14,6 @@ from penumbra.router.dispatch.gates import TrafficGates, move
 from penumbra.router.dispatch.plan import Plan
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Variant, Watch
 from penumbra.router.metrics import GatewayMetrics
-from penumbra.router.settings import LimitSettings
 from penumbra.router.upstream.fake import (
     EVENTS,
     Body,
@@ -28,6 +27,7 @@ from penumbra.router.upstream.fake import (
 )
 from penumbra.router.upstream.port import UpstreamRequest
 from tests.support.cells import attempts_of, cells_of
+from tests.support.dispatching import ANY, services
 from tests.support.engine_wire import Engine
 from tests.unit.router.dispatch.test_dispatch import RecordingClient
 
@@ -77,7 +77,7 @@ class Stage:
         client = RecordingClient()
         plan = Plan(attempts, "full", "facts")
         return (
-            Dispatch(plan, self.attempts, request, client, LimitSettings(), lambda: 0.0),
+            Dispatch(plan, self.attempts, request, client, ANY, services()),
             client,
         )
 

@@ -11,6 +11,7 @@ from penumbra.monitoring.tracing.context import read_traceparent
 from penumbra.monitoring.tracing.span import Span, SpanKind
 from penumbra.monitoring.tracing.tracer import Tracer
 from penumbra.monitoring.vocabulary import Outcome, Reason
+from penumbra.router.dispatch.admissions import Admission
 from penumbra.router.dispatch.dispatch import Dispatch
 from penumbra.router.flags.evaluate import Decision
 from penumbra.router.flags.routing_table import Variant
@@ -24,6 +25,7 @@ from penumbra.router.settings import GatewaySettings
 from penumbra.router.upstream.calls import fetch_json, json_request
 from penumbra.router.upstream.fake import FakeUpstream, Hang, Script, events, whole
 from penumbra.router.upstream.port import UpstreamRequest
+from tests.support.dispatching import ANY, services
 from tests.unit.router.dispatch.test_dispatch import ERROR, GOOD, RecordingClient, chunk
 from tests.unit.router.gateway.test_gateway import table
 
@@ -37,10 +39,18 @@ class ListingWatch:
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []
 
-    def record_end(self, slice_name: str, outcome: Outcome) -> None:
+    def admit(self, slice_name: str) -> None:
+        self.calls.append(("admitted", slice_name))
+
+    def note_failure(self, outcome: Outcome, admission: Admission | None) -> None:
+        self.calls.append(("failed", outcome.value))
+
+    def record_end(
+        self, slice_name: str, outcome: Outcome, admission: Admission | None = None
+    ) -> None:
         self.calls.append(("ended", outcome.value))
 
-    def record_first_byte(self, slice_name: str, seconds: float) -> None:
+    def record_first_byte(self, slice_name: str, seconds: float, *, is_stream: bool) -> None:
         self.calls.append(("first_byte", slice_name))
 
     def record_pace(self, slice_name: str, seconds: float) -> None:
@@ -71,7 +81,7 @@ class Traced:
         self.watch = model.attempts["int8"].watch = ListingWatch()
         self.tracer = Tracer(1.0, self.spans.append, lambda: float(next(self.ticks)), lambda: 0)
         headers = {b"traceparent": TRACEPARENT, b"tracestate": b"v=1"}
-        self.incoming = IncomingRequest(CHAT, headers, b"", b"r1", list(headers.items()))
+        self.incoming = IncomingRequest(CHAT, headers, b"", b"r1", list(headers.items()), b"own")
         self.timing = AnswerTiming()
         trace = trace_request(self.tracer, self.incoming, self.timing)
         assert trace is not None
@@ -80,10 +90,10 @@ class Traced:
         plan = model.plan(decision, "other", is_lease_fresh=True)
         body = {"model": "demo", "stream": self.is_stream, "messages": [{"role": "user"}]}
         request = UpstreamRequest(CHAT, b"a: b\r\n", json.dumps(body).encode())
-        routed = Routed(model, decision, plan, request)
+        routed = Routed(model, decision, plan, request, ANY)
         self.client = RecordingClient()
         self.dispatch = Dispatch(
-            plan, trace.route(routed), request, self.client, gateway.limits, lambda: 0.0
+            plan, trace.route(routed), request, self.client, ANY, services()
         )
         self.request = request
 
@@ -165,13 +175,13 @@ async def test_a_server_that_refuses_a_tap_is_no_failover() -> None:
     assert "failover" not in names(root)
 
 
-async def test_an_engines_4xx_is_no_error_of_the_attempt() -> None:
-    traced = Traced(candidate=[whole(ERROR, 400)])
+async def test_a_4xx_of_both_builds_is_no_error_of_the_request() -> None:
+    traced = Traced(candidate=[whole(ERROR, 400)], baseline=[whole(ERROR, 400)])
     traced.dispatch.start()
     await traced.client.over.wait()
-    root, (attempt,) = traced.end()
-    assert outcomes([attempt]) == ["client_error"]
-    assert not attempt.is_error
+    root, attempts = traced.end()
+    assert outcomes(attempts) == ["rejected", "client_error"]
+    assert not attempts[1].is_error
     assert not root.is_error
 
 
@@ -190,9 +200,10 @@ async def test_the_variants_own_watch_is_called_as_without_a_trace() -> None:
     await traced.client.over.wait()
     watch = traced.dispatch.attempt.watch
     assert watch is not None
-    watch.record_first_byte("other", 0.1)
+    watch.record_first_byte("other", 0.1, is_stream=True)
     watch.record_pace("other", 0.1)
-    assert traced.watch.calls == [("ended", "ok"), ("first_byte", "other"), ("piece", "other")]
+    ended = [("admitted", "other"), ("ended", "ok")]
+    assert traced.watch.calls == [*ended, ("first_byte", "other"), ("piece", "other")]
 
 
 async def test_other_calls_of_an_upstream_are_not_traced() -> None:
@@ -205,7 +216,7 @@ async def test_other_calls_of_an_upstream_are_not_traced() -> None:
 
 def test_a_request_that_is_not_sampled_keeps_its_headers() -> None:
     headers = {b"traceparent": TRACEPARENT[:-1] + b"0", b"tracestate": b"v=1"}
-    incoming = IncomingRequest(CHAT, dict(headers), b"", b"r1", list(dict(headers).items()))
+    incoming = IncomingRequest(CHAT, dict(headers), b"", b"r1", list(dict(headers).items()), b"own")
     timing = AnswerTiming()
     tracer = Tracer(1.0, pytest.fail, lambda: 0.0, lambda: 0)
     assert trace_request(tracer, incoming, timing) is None

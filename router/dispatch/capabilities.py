@@ -1,0 +1,148 @@
+"""Memory of what one build cannot do: routes, parameters and context lengths that it lacks. Pure.
+
+A build that lacks something that the baseline has is not asked again for it while the memory lasts;
+the baseline answers. A lack is noted only after the baseline answered the same request properly, so
+a client cannot invent one.
+
+Reading order: read_lack, Capabilities.lacks, Capabilities.note.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from penumbra.router import sse
+
+LASTS_SECONDS = 600.0
+"""After this the build is asked again: it may have been replaced at its address."""
+MOST_PARAMETERS = 64
+_READ_BYTES = 16 * 1024
+_MOST_BYTES_A_TOKEN = 8
+"""A text of so many bytes has at least one token, for all but odd texts: long runs of blanks. A
+shorter prompt than this says is asked for all the same."""
+
+_NO_ROUTE = frozenset({404, 405, 501})
+_REFUSED = frozenset({400, 413, 422})
+_CONTEXT = re.compile(
+    r"maximum (?:context|model|input|sequence) length|context[ _]length|max_model_len"
+    r"|longer than the (?:maximum|context)|exceeds? the (?:context|model)",
+    re.IGNORECASE,
+)
+_CONTEXT_TOKENS = re.compile(
+    r"(?:maximum (?:context|model) length (?:is|of)|max_model_len\D{0,3}) ?(\d{1,8})", re.IGNORECASE
+)
+_LACKING = re.compile(
+    r"not (?:yet )?(?:support|implement|allow|permit)|unsupported|unknown|unrecogni[sz]ed"
+    r"|unexpected (?:field|keyword|parameter)|extra (?:field|input)",
+    re.IGNORECASE,
+)
+_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{1,63}$")
+_COMMON = frozenset(
+    {"model", "messages", "prompt", "input", "stream", "system", "role", "content", "body"}
+)
+"""Fields of nearly every request: a build that refuses them lacks no parameter, it is broken."""
+
+Kind = Literal["route", "parameter", "context"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """One thing that a build lacks."""
+
+    kind: Kind
+    name: str = ""
+    """The route's path or the parameter's name."""
+    tokens: int = 0
+    """The context length, where the refusal names it."""
+
+
+def read_lack(path: bytes, status: int, body: bytes) -> Lack | None:
+    """What a candidate's 4xx or 501 says that the build lacks; None if it says nothing of the kind.
+
+    Args:
+        path: Target of the request, query included.
+        status: Status of the answer.
+        body: Its body, of which the beginning is read.
+    """
+    body = body[:_READ_BYTES]
+    if status in _NO_ROUTE and not sse.is_engine_error(body):
+        return Lack("route", path.partition(b"?")[0].decode("latin-1"))
+    if status not in _REFUSED:
+        return None
+    value = sse.read_object(body)
+    if value is None:
+        return None
+    error = value.get("error")
+    told = error if isinstance(error, dict) else value
+    text = str(told.get("message") or "")
+    if told.get("code") == "context_length_exceeded" or _CONTEXT.search(text):
+        found = _CONTEXT_TOKENS.search(text)
+        return Lack("context", tokens=int(found[1]) if found else 0)
+    name = _refused_name(told)
+    if name is None or not (_LACKING.search(text) or "detail" in told):
+        return None
+    return Lack("parameter", name)
+
+
+def _refused_name(told: dict[str, object]) -> str | None:
+    name = told.get("param")
+    detail = told.get("detail")
+    if isinstance(detail, list) and detail and isinstance(detail[0], dict):
+        place = detail[0].get("loc")
+        is_unknown = detail[0].get("type") == "extra_forbidden"
+        name = place[-1] if is_unknown and isinstance(place, list) and place else None
+    if not isinstance(name, str) or not _NAME.match(name) or name in _COMMON:
+        return None
+    return name
+
+
+class Capabilities:
+    """What one build is known to lack, for some minutes each."""
+
+    __slots__ = ("_context", "_parameters", "_routes")
+
+    def __init__(self) -> None:
+        self._routes: dict[bytes, float] = {}
+        self._parameters: dict[bytes, float] = {}
+        self._context: tuple[int, float] | None = None
+
+    def note(self, lack: Lack, now: float) -> None:
+        """Remember a lack that is proven: the baseline answered the same request."""
+        until = now + LASTS_SECONDS
+        match lack.kind:
+            case "route":
+                self._routes[lack.name.encode("latin-1")] = until
+            case "parameter":
+                if len(self._parameters) < MOST_PARAMETERS:
+                    self._parameters[b'"%b"' % lack.name.encode("ascii")] = until
+            case "context":
+                if lack.tokens > 0:
+                    self._context = lack.tokens, until
+
+    def lacks(self, path: bytes, body: bytes, most_tokens: int | None, now: float) -> bool:
+        """Whether the build is known to be unable to answer a request.
+
+        Args:
+            path: Target of the request, query included.
+            body: Its body.
+            most_tokens: The longest answer that it allows, if it says so.
+            now: Monotonic seconds.
+        """
+        if not (self._routes or self._parameters or self._context):
+            return False
+        self._forget(now)
+        if self._routes and path.partition(b"?")[0] in self._routes:
+            return True
+        if any(mark in body for mark in self._parameters):
+            return True
+        if self._context is None:
+            return False
+        least = len(body) // _MOST_BYTES_A_TOKEN + (most_tokens or 0)
+        return least > self._context[0]
+
+    def _forget(self, now: float) -> None:
+        for memory in (self._routes, self._parameters):
+            for key in [key for key, until in memory.items() if until <= now]:
+                del memory[key]
+        if self._context is not None and self._context[1] <= now:
+            self._context = None

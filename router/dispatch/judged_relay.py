@@ -1,0 +1,198 @@
+"""Judged relay: decides whether an answer is one, and holds failures against the right build.
+
+A candidate's failure is a `Suspect` until the baseline's answer to the same request says whose
+fault it was; where the baseline gives none, the `Arbiter` judges.
+
+Reading order: JudgedRelay._end_whole, _note_end, _settle_suspect.
+"""
+
+from abc import abstractmethod
+
+from penumbra.monitoring.vocabulary import FAILURES, Outcome
+from penumbra.router import sse
+from penumbra.router.dispatch.admissions import Admission
+from penumbra.router.dispatch.answer_check import (
+    is_of_a_proxy,
+    is_proper,
+    is_success,
+    whole_fault,
+    whole_outcome,
+)
+from penumbra.router.dispatch.attempt import Attempt, Client
+from penumbra.router.dispatch.attribution import Suspect
+from penumbra.router.dispatch.capabilities import Lack, read_lack
+from penumbra.router.dispatch.plan import Plan
+from penumbra.router.dispatch.relay import ResponseRelay
+from penumbra.router.dispatch.request_shape import RequestShape
+from penumbra.router.dispatch.services import DispatchServices
+from penumbra.router.dispatch.stream_end import StreamEnd
+from penumbra.router.upstream.port import Headers, UpstreamRequest
+
+_FIRST_ERROR = 400
+_USAGE = b'"include_usage"'
+
+
+class JudgedRelay(ResponseRelay):
+    """A relay that counts how attempts end, and by whose fault.
+
+    Args:
+        plan: The order of the attempts.
+        attempt: The first attempt.
+        request: The request that every attempt sends.
+        client: The client that gets the answer.
+        shape: What the request asks for.
+        services: Limits, clock, judge.
+    """
+
+    __slots__ = ("_admission", "_held", "_patience", "_suspect")
+
+    def __init__(
+        self,
+        plan: Plan,
+        attempt: Attempt,
+        request: UpstreamRequest,
+        client: Client,
+        shape: RequestShape,
+        services: DispatchServices,
+    ) -> None:
+        super().__init__(plan, attempt, request, client, shape, services)
+        self._admission: Admission | None = None
+        self._suspect: Suspect | None = None
+        self._patience = 0.0
+        """Limit on the first event of a stream, or on a whole answer, seconds."""
+        self._held: tuple[Attempt, int, Headers, bytes] | None = None
+        """A refusal by the candidate, should the baseline give no answer."""
+
+    @abstractmethod
+    def _resume_stream(self, sent: list[bytes]) -> None:
+        """Have the baseline continue a stream of which the client has `sent`."""
+
+    # Answers
+
+    def _begin_relaying(self, *, is_sound: bool) -> None:
+        self._attempt.record.answered_at = self._clock()
+        if self._is_begun:
+            self._client.note_first_data()
+        if not self._is_candidate:
+            self._settle_suspect(self.status, is_proper=is_sound and is_success(self.status))
+
+    def _end_whole(self, body: bytes) -> None:
+        status = self.status
+        if self._tap is not None and self._tap.withdraws(status, body):
+            self._void_admission()
+            self._reset()
+            self.start()
+        elif self._is_candidate:
+            self._end_candidate_whole(status, body)
+        elif is_of_a_proxy(status, body):
+            self._fail(Outcome.REFUSED)
+        else:
+            is_events = self._is_event_stream  # which ended before an event
+            self._settle_suspect(
+                status, is_proper=not is_events and is_proper(status, body, self._shape.kind)
+            )
+            self._pass_whole(whole_outcome(status), body)
+
+    def _void_admission(self) -> None:
+        """Give back the place of an attempt that is made once more."""
+        if self._admission is not None and self._attempt.watch is not None:
+            slice_name = self._plan.slice_name
+            self._attempt.watch.record_end(slice_name, Outcome.UNSUPPORTED, self._admission)
+            self._admission = None
+
+    def _end_candidate_whole(self, status: int, body: bytes) -> None:
+        kind = self._shape.kind
+        fault = whole_fault(status, body, kind, is_event_stream=self._is_event_stream)
+        if fault is None:
+            self._pass_whole(Outcome.OK, body)
+        elif fault is Outcome.REJECTED and self._is_last:
+            self._pass_whole(Outcome.CLIENT_ERROR, body)  # there is nothing to compare it with
+        else:
+            if fault is Outcome.REJECTED:
+                self._held = self._attempt, status, self.headers, body
+                self._client.count_repeat()
+            self._fail(fault)
+
+    def _pass_whole(self, outcome: Outcome, body: bytes) -> None:
+        now, record = self._clock(), self._attempt.record
+        record.answered_at = now
+        if outcome is Outcome.OK:
+            record.add_whole(now - self._began_at, now)
+            record.answered_paths.add(self._route)
+        self._record_end(outcome)
+        self._client.send_whole(self.status, self.headers, body)
+
+    def _finish_stream(self, end: StreamEnd) -> None:
+        record = self._attempt.record
+        record.answered_at = self._clock()
+        if end is not StreamEnd.FAILED:
+            record.answered_paths.add(self._route)
+            self._record_end(Outcome.OK)
+        elif self._is_candidate:
+            # The client has the failure, so the baseline is not asked for this request.
+            self._suspect = self._new_suspect(Outcome.SERVER_ERROR)
+            self._let_arbiter_judge()
+        else:
+            self._record_end(Outcome.SERVER_ERROR)
+        if end is StreamEnd.FINISHED:
+            kept = self._kept_pieces
+            if kept is not None and _USAGE in self._request.body:
+                self._resume_stream(kept)  # adds the usage and the end
+                return
+            self._client.send_piece(sse.DONE)
+        self._client.finish()
+
+    # Whose fault a failure was
+
+    def _record_end(self, outcome: Outcome) -> None:
+        if not self._is_candidate and outcome in FAILURES:
+            self._services.arbiter.note_baseline_failure(outcome)
+        self._attempt.record_end(self._plan.slice_name, outcome, self._admission)
+
+    def _note_end(self, outcome: Outcome, *, is_unreachable: bool = False) -> None:
+        """Note a failed attempt: a candidate's is a suspect, all others are counted at once.
+
+        Args:
+            outcome: How it failed.
+            is_unreachable: Whether nothing of the request was sent.
+        """
+        if not self._is_candidate or outcome not in FAILURES:
+            self._record_end(outcome)
+            if not self._is_candidate and outcome in FAILURES:
+                self._settle_suspect(0, is_proper=False)
+            return
+        suspect = self._suspect = self._new_suspect(outcome)
+        if is_unreachable:
+            suspect.is_unreachable = True
+            self._services.arbiter.judge(suspect)  # or the baseline's answer, if it comes sooner
+
+    def _new_suspect(self, outcome: Outcome) -> Suspect:
+        attempt = self._attempt
+        attempt.note_failure(outcome, self._admission)
+        suspect = Suspect(attempt, self._plan.slice_name, outcome, self._admission)
+        if outcome is Outcome.TIMEOUT and not (self.status or self._shape.kind.is_stream):
+            suspect.patience_seconds = self._patience
+        if self.status >= _FIRST_ERROR:
+            suspect.lack = self._read_lack()
+        return suspect
+
+    def _read_lack(self) -> Lack | None:
+        lack = read_lack(self._request.path, self.status, self._buffer.data)
+        is_known = lack is not None and lack.kind == "route"
+        return None if is_known and self._route in self._attempt.record.answered_paths else lack
+
+    @property
+    def _route(self) -> bytes:
+        return self._request.path.partition(b"?")[0]
+
+    def _settle_suspect(self, status: int, *, is_proper: bool) -> None:
+        suspect, self._suspect = self._suspect, None
+        if suspect is not None:
+            now = self._clock()
+            seconds = now - self._began_at
+            suspect.settle_by(status, is_proper=is_proper, seconds=seconds, now=now)
+
+    def _let_arbiter_judge(self) -> None:
+        suspect, self._suspect = self._suspect, None
+        if suspect is not None:
+            self._services.arbiter.judge(suspect)

@@ -1,0 +1,35 @@
+"""Makes the shape of a request: what its dispatch must know of it. Pure."""
+
+from typing import Any
+
+from penumbra.router.dispatch.answer_check import AnswerKind
+from penumbra.router.dispatch.request_shape import RequestShape
+from penumbra.router.gateway.body_peek import BodyPeek
+
+_STREAMS = AnswerKind(is_stream=True)
+_WHOLE = AnswerKind(is_stream=False)
+_ANY_BYTES = AnswerKind(is_stream=None, is_json=False)
+_AUDIO = b"/v1/audio/"
+
+
+def shape_of(path: bytes, peek: BodyPeek) -> RequestShape:
+    """The shape of a request.
+
+    Args:
+        path: Its target.
+        peek: The fields of its body that were read.
+    """
+    limits = (peek.max_completion_tokens, peek.max_tokens, peek.max_output_tokens)
+    return RequestShape(
+        _kind(path, peek.stream), peek.may_be_continued, next(filter(_is_count, limits), None)
+    )
+
+
+def _kind(path: bytes, stream: Any) -> AnswerKind:
+    if path.startswith(_AUDIO):
+        return _ANY_BYTES
+    return _STREAMS if stream is True else _WHOLE
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
