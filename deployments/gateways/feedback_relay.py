@@ -1,29 +1,45 @@
-"""Relays users' judgements of answers from the gateways to the store.
+"""Relays users' judgements of answers to the store, and finds the builds of stored responses.
 
 A judgement comes to any gateway process; only the one that served the request knows which variant
 answered. If that is another one, all others are asked. A request is judged once: the same judgement
 again is accepted, because a client may retry; a different one is refused, because evidence that was
 counted cannot be taken back.
 
-Reading order: FeedbackRelay.take.
+A gateway may also ask which build gave a response that a request goes on from. Then only the other
+gateways are asked, and nothing is stored.
+
+Reading order: FeedbackRelay.take, FeedbackRelay.locate.
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any
 
 from penumbra.deployments.errors import AlreadyJudged, Conflict, DeploymentsError
 from penumbra.deployments.gateways.link import Link
 from penumbra.deployments.history.user_feedback import UserFeedback
-from penumbra.router.link.messages import Attribution, Feedback, FeedbackDone, Found, Seek, encode
+from penumbra.router.link.messages import (
+    Attribution,
+    Feedback,
+    FeedbackDone,
+    Found,
+    Locate,
+    Located,
+    Seek,
+    encode,
+)
 
 log = logging.getLogger(__name__)
 
 SEEK_SECONDS = 2.0
 """Time that the other gateways have to find a request."""
+LOCATE_SECONDS = 0.4
+"""Time that they have to find a response: a client waits meanwhile."""
 IN_FLIGHT = 256
-"""Judgements that are looked for and stored at once; more are refused, to be sent again."""
+"""Judgements and responses that are looked for at once; more are refused, to be sent again."""
 
 
 async def refuse_feedback(judgement: UserFeedback) -> None:
@@ -52,14 +68,38 @@ class FeedbackRelay:
         self._sought: dict[tuple[Link, int], asyncio.Future[Attribution | None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def handle(self, link: Link, message: Feedback | Found) -> None:
+        """Handle a judgement, or a gateway's answer whether it served a request."""
+        if isinstance(message, Feedback):
+            self.take(link, message)
+        else:
+            self.take_found(link, message)
+
     def take(self, link: Link, feedback: Feedback) -> None:
         """Take a judgement that a gateway passed on; the answer follows when it is settled."""
         if len(self._tasks) >= IN_FLIGHT:
             _answer(link, FeedbackDone(feedback.nonce, None, "control_unavailable"))
             return
-        task = asyncio.create_task(self._settle(link, feedback))
+        self._start(self._settle(link, feedback))
+
+    def locate(self, link: Link, question: Locate) -> None:
+        """Take a gateway's question which build gave a response; the answer follows."""
+        if len(self._tasks) >= IN_FLIGHT:
+            link.say((Located, question.nonce), encode(Located(question.nonce, None)))
+            return
+        self._start(self._find_home(link, question))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _find_home(self, link: Link, question: Locate) -> None:
+        attribution = None
+        with contextlib.suppress(TimeoutError):
+            seek = question.response_id, question.tenant
+            attribution = await self._seek(link, *seek, LOCATE_SECONDS)
+        link.say((Located, question.nonce), encode(Located(question.nonce, attribution)))
 
     def take_found(self, link: Link, found: Found) -> None:
         """Take a gateway's answer whether it served a request."""
@@ -77,7 +117,8 @@ class FeedbackRelay:
         attribution, error = feedback.attribution, None
         try:
             if attribution is None:
-                attribution = await self._seek(link, feedback)
+                seek = feedback.request_id, feedback.tenant
+                attribution = await self._seek(link, *seek, SEEK_SECONDS)
             if attribution is not None:
                 await self._take_feedback(_judgement_of(feedback, attribution))
         except TimeoutError:
@@ -90,7 +131,9 @@ class FeedbackRelay:
             error = "control_unavailable"
         _answer(link, FeedbackDone(feedback.nonce, attribution, error))
 
-    async def _seek(self, asking: Link, feedback: Feedback) -> Attribution | None:
+    async def _seek(
+        self, asking: Link, request_id: str, tenant: str, seconds: float
+    ) -> Attribution | None:
         """Ask all the other gateways at once.
 
         Raises:
@@ -102,11 +145,11 @@ class FeedbackRelay:
             (link, nonce): loop.create_future() for link in self._links() if link is not asking
         }
         self._sought |= waiting
-        seek = encode(Seek(nonce, feedback.request_id, feedback.tenant))
+        seek = encode(Seek(nonce, request_id, tenant))
         try:
             for link, _ in waiting:
                 link.say((Seek, nonce), seek)
-            async with asyncio.timeout(SEEK_SECONDS):
+            async with asyncio.timeout(seconds):
                 for answer in asyncio.as_completed(waiting.values()):
                     if (attribution := await answer) is not None:
                         return attribution

@@ -26,6 +26,7 @@ from penumbra.router.link.messages import (
     Found,
     LeaseGrant,
     LinkError,
+    Locate,
     Probe,
     Renew,
     Stored,
@@ -34,7 +35,7 @@ from penumbra.router.link.messages import (
 
 log = logging.getLogger(__name__)
 
-InboxMessage = Renew | Answers | Beat | Report | Feedback | Found
+InboxMessage = Renew | Answers | Beat | Report | Feedback | Found | Locate
 
 _UNACKNOWLEDGED = 4
 """Reports of one process that may wait here; it sends the next after the last was stored."""
@@ -129,10 +130,10 @@ class LinkInbox:
                     self._liveness.note_beat(link.hello.host, asked_at)
             case Report():
                 self._queue(link, connection, message)
-            case Feedback():
-                self._feedback.take(link, message)
-            case Found():
-                self._feedback.take_found(link, message)
+            case Feedback() | Found():
+                self._feedback.handle(link, message)
+            case Locate() if not self._is_for_comparators:
+                self._feedback.locate(link, message)
             case _:
                 raise LinkError(f"{type(message).__name__} was not asked for")
 

@@ -33,6 +33,8 @@ from penumbra.router.link.messages import (
     Hello,
     LeaseGrant,
     LinkError,
+    Locate,
+    Located,
     Probe,
     Push,
     Refused,
@@ -184,7 +186,7 @@ class ControlLink:
             await self._backoff.sleep(_ANSWERS_SECONDS)
 
     async def _send_feedback(self, socket: ClientConnection, feedback: FeedbackSubmitter) -> None:
-        waiting: asyncio.Queue[Feedback] = asyncio.Queue()  # bounded by the submitter
+        waiting: asyncio.Queue[Feedback | Locate] = asyncio.Queue()  # bounded by the submitter
         with feedback.connected(waiting.put_nowait):
             while True:
                 await socket.send(encode(await waiting.get()))
@@ -224,7 +226,7 @@ class ControlLink:
                     await socket.send(encode(answer))
 
     def _hear(
-        self, message: LeaseGrant | Stored | Probe | Seek | FeedbackDone
+        self, message: LeaseGrant | Stored | Probe | Seek | FeedbackDone | Located
     ) -> Beat | Found | None:
         duties = self._duties
         match message:
@@ -232,6 +234,8 @@ class ControlLink:
                 return duties.feedback.found(message)
             case FeedbackDone() if duties.feedback is not None:
                 duties.feedback.done(message)
+            case Located() if duties.feedback is not None:
+                duties.feedback.homes.located(message)
             case LeaseGrant() if duties.lease is not None:
                 duties.lease.answered(message)
             case Stored(process_start_id=process_start_id, seq=seq) if duties.outbox is not None:

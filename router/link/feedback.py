@@ -7,7 +7,7 @@ At least one of thumb, score and escalated is needed. Each gateway process remem
 served its last requests. Every judgement goes to the control process, which asks the other gateways
 if this one does not know the request. It is answered when it is durable.
 
-Reading order: FeedbackBody, Served, FeedbackSubmitter.submit.
+Reading order: FeedbackBody, FeedbackSubmitter.submit.
 """
 
 import asyncio
@@ -19,7 +19,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from penumbra.router.errors import BadRequest, ControlUnavailable, FeedbackExists, RequestNotFound
-from penumbra.router.link.messages import Attribution, Feedback, FeedbackDone, Found, Seek
+from penumbra.router.link.messages import Attribution, Feedback, FeedbackDone, Found, Locate, Seek
+from penumbra.router.link.response_homes import ResponseHomes
+from penumbra.router.link.served import Served
 
 PATH = "/v1/feedback"
 LARGEST_BODY_BYTES = 16 * 1024
@@ -27,8 +29,6 @@ LARGEST_METADATA_BYTES = 4 * 1024
 DEEPEST_METADATA = 12
 """Levels of nested objects and lists: three processes read and write the metadata, and each must be
 able to."""
-REMEMBERED = 100_000
-"""Requests, at most, whose variant one process remembers; at least half as many."""
 ANSWER_SECONDS = 5.0
 IN_FLIGHT = 256
 
@@ -81,51 +81,16 @@ def _is_shallow(value: object, levels: int) -> bool:
     return levels > 0 and all(_is_shallow(each, levels - 1) for each in inner)
 
 
-class Served:
-    """The variants that served the last requests of one process.
-
-    There are two generations of them, so that remembering a request costs one insertion.
-
-    Args:
-        limit: Requests that are remembered at most.
-    """
-
-    __slots__ = ("_earlier", "_half", "_latest")
-
-    def __init__(self, limit: int = REMEMBERED) -> None:
-        self._half = limit // 2
-        self._latest: dict[bytes, tuple[Attribution, str]] = {}
-        self._earlier: dict[bytes, tuple[Attribution, str]] = {}
-
-    def remember(self, request_id: bytes, server: tuple[Attribution, str]) -> None:
-        """Remember which variant answered a request.
-
-        Args:
-            request_id: Its id.
-            server: The variant, and the tenant that had asked; shared between requests.
-        """
-        if len(self._latest) >= self._half:
-            self._earlier, self._latest = self._latest, {}
-        self._latest[request_id] = server
-
-    def find(self, request_id: str, tenant: str) -> Attribution | None:
-        """Find the variant that answered a tenant's request; None if it is not remembered here."""
-        try:
-            key = request_id.encode("latin-1")
-        except UnicodeEncodeError:
-            return None
-        found = self._latest.get(key) or self._earlier.get(key)
-        return found[0] if found is not None and found[1] == tenant else None
-
-
 class FeedbackSubmitter:
     """Passes the judgements of one gateway process to the control process.
 
     Args:
         served: The variants that served the requests of this process.
+        homes: The variants that gave the stored responses that it relayed.
     """
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: Served, homes: ResponseHomes | None = None) -> None:
+        self.homes = homes or ResponseHomes()
         self._send: Callable[[Feedback], None] | None = None
         self._served = served
         self._nonces = itertools.count(1)
@@ -137,15 +102,16 @@ class FeedbackSubmitter:
         return self._send is not None
 
     @contextlib.contextmanager
-    def connected(self, send: Callable[[Feedback], None]) -> Iterator[None]:
+    def connected(self, send: Callable[[Feedback | Locate], None]) -> Iterator[None]:
         """Take judgements for as long as the block runs; outside of it they are refused.
 
         Args:
-            send: Passes a judgement to the control process; must not wait.
+            send: Passes a judgement, or a question, to the control process; must not wait.
         """
         self._send = send
         try:
-            yield
+            with self.homes.connected(send):
+                yield
         finally:
             self._send = None
 
@@ -193,8 +159,9 @@ class FeedbackSubmitter:
             waiting.set_result(done)
 
     def found(self, seek: Seek) -> Found:
-        """Answer the question whether this process served a request."""
-        return Found(seek.nonce, self._served.find(seek.request_id, seek.tenant))
+        """Answer the question whether this process served a request, or relayed a response."""
+        found = self._served.find(seek.request_id, seek.tenant)
+        return Found(seek.nonce, found or self.homes.find(seek.request_id, seek.tenant))
 
 
 def _attribution_of(done: FeedbackDone, request_id: str) -> Attribution:

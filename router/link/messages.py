@@ -14,6 +14,8 @@
        | <-- Seek(nonce, id) ----------------- |   another gateway's user judged this request
        | -- Found(nonce, attribution) -------> |
        | <-- FeedbackDone(nonce, ...) -------- |   it is durable, or no gateway knows the request
+       | -- Locate(nonce, id) ---------------> |   which build gave this stored response?
+       | <-- Located(nonce, attribution) ----- |   after the others were asked (Seek, Found)
 
 A comparator speaks the same on its own path. It neither renews nor passes feedback, but is asked
 for signs of life:
@@ -50,6 +52,11 @@ import msgspec
 from penumbra.monitoring.answers import MOST_COUNTS, AnswerCount
 from penumbra.monitoring.observations import Report
 from penumbra.router.flags.routing_table import Snapshot
+from penumbra.router.link.attribution import Attribution as Attribution
+from penumbra.router.link.attribution import Found as Found
+from penumbra.router.link.attribution import Locate as Locate
+from penumbra.router.link.attribution import Located as Located
+from penumbra.router.link.attribution import Seek as Seek
 
 PATH = "/gateway/v1/link"
 COMPARATOR_PATH = "/comparator/v1/link"
@@ -157,14 +164,6 @@ class Stored(msgspec.Struct, frozen=True, tag="stored"):
     seq: int
 
 
-class Attribution(msgspec.Struct, frozen=True):
-    """The variant that served a request, with its model and slice."""
-
-    model: str
-    variant: str
-    slice: str
-
-
 class Feedback(msgspec.Struct, frozen=True, tag="feedback"):
     """A user's judgement of one answer."""
 
@@ -180,21 +179,6 @@ class Feedback(msgspec.Struct, frozen=True, tag="feedback"):
     """In [0, 1]."""
     is_escalated: bool = False
     metadata: dict[str, Any] = {}
-
-
-class Seek(msgspec.Struct, frozen=True, tag="seek"):
-    """Asks a gateway which variant served this request."""
-
-    nonce: int
-    request_id: str
-    tenant: str
-
-
-class Found(msgspec.Struct, frozen=True, tag="found"):
-    """The answer to a `Seek`; the attribution is None if another process served the request."""
-
-    nonce: int
-    attribution: Attribution | None
 
 
 class FeedbackDone(msgspec.Struct, frozen=True, tag="feedback_done"):
@@ -214,8 +198,10 @@ class UnknownMessage:
     type: str
 
 
-FromGateway = Hello | EpochApplied | Refused | Renew | Answers | Beat | Report | Feedback | Found
-FromControl = Push | LeaseGrant | Probe | Stored | Seek | FeedbackDone
+FromGateway = (
+    Hello | EpochApplied | Refused | Renew | Answers | Beat | Report | Feedback | Found | Locate
+)
+FromControl = Push | LeaseGrant | Probe | Stored | Seek | FeedbackDone | Located
 
 _read_from_gateway: msgspec.json.Decoder[FromGateway] = msgspec.json.Decoder(FromGateway)
 _read_from_control: msgspec.json.Decoder[FromControl] = msgspec.json.Decoder(FromControl)

@@ -134,7 +134,7 @@ class TokenTap:
         """Count the token ids of the stored answer; None if none is stored."""
         if self.lost is not None:
             return None
-        arrays = _IDS.findall(self.answer)
+        arrays: list[bytes] = _IDS.findall(self.answer)
         return sum(array.count(b",") + bool(array.strip()) for array in arrays)
 
     def feed(self, data: bytes) -> bytes:

@@ -15,7 +15,7 @@ from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.link.backoff import Backoff
 from penumbra.router.link.client import ControlLink
 from penumbra.router.link.duties import Duties
-from penumbra.router.link.feedback import FeedbackBody, FeedbackSubmitter, Served
+from penumbra.router.link.feedback import FeedbackBody, FeedbackSubmitter
 from penumbra.router.link.lease import Lease
 from penumbra.router.link.messages import (
     COMPARATOR_PATH,
@@ -40,6 +40,7 @@ from penumbra.router.link.messages import (
     push_of,
 )
 from penumbra.router.link.observation_outbox import ObservationOutbox
+from penumbra.router.link.served import Served
 from tests.support.routing_tables import snapshot
 
 Said = TypeVar("Said")

@@ -11,8 +11,9 @@ from penumbra.router.errors import (
     GatewayError,
     RequestNotFound,
 )
-from penumbra.router.link.feedback import FeedbackBody, FeedbackSubmitter, Served, read_feedback
-from penumbra.router.link.messages import Attribution, Feedback, FeedbackDone, Found, Seek
+from penumbra.router.link.feedback import FeedbackBody, FeedbackSubmitter, read_feedback
+from penumbra.router.link.messages import Attribution, Feedback, FeedbackDone, Found, Locate, Seek
+from penumbra.router.link.served import Served
 
 INT8 = Attribution("demo", "int8", "facts")
 THUMB = FeedbackBody("req-1", thumb="down", metadata={"why": "wrong"})
@@ -111,7 +112,8 @@ class Control:
         self._submitter = submitter
         self._answer = answer
 
-    def take(self, feedback: Feedback) -> None:
+    def take(self, feedback: Feedback | Locate) -> None:
+        assert isinstance(feedback, Feedback)
         self.heard.append(feedback)
         done = FeedbackDone(feedback.nonce, **self._answer)
         asyncio.get_running_loop().call_soon(self._submitter.done, done)
