@@ -13,12 +13,12 @@ from penumbra.router.errors import GatewayError, InvalidKey, ModelNotFound
 from penumbra.router.gateway.cold_answers import (
     answer_gateway_error,
     answer_http_error,
+    authorization_of,
+    gateway_of,
+    json_answer,
     read_small_body,
+    request_id_of,
 )
-from penumbra.router.gateway.cold_answers import authorization_of as _authorization
-from penumbra.router.gateway.cold_answers import gateway_of as _gateway
-from penumbra.router.gateway.cold_answers import json_answer as _json
-from penumbra.router.gateway.cold_answers import request_id_of as _request_id
 from penumbra.router.gateway.cross_origin import cross_origin_middleware
 from penumbra.router.gateway.gateway import Gateway
 from penumbra.router.gateway.hot_routes import HOT_PATHS
@@ -77,31 +77,31 @@ def _application(gateway: Gateway, routes: list[Route], *, is_internal: bool) ->
 async def list_models(request: Request) -> Response:
     """GET /v1/models: all models."""
     cards = await _fresh_cards(request)
-    models, builds = _gateway(request).snapshot.models, _gateway(request).builds
+    models, builds = gateway_of(request).snapshot.models, gateway_of(request).builds
     data = [cards.card(name, models[name].baseline, builds[name]) for name in models]
-    return _json(request, {"object": "list", "data": data})
+    return json_answer(request, {"object": "list", "data": data})
 
 
 async def show_model(request: Request) -> Response:
     """GET /v1/models/{model}: one model."""
     name = request.path_params["model"]
     cards = await _fresh_cards(request)
-    models, builds = _gateway(request).snapshot.models, _gateway(request).builds
+    models, builds = gateway_of(request).snapshot.models, gateway_of(request).builds
     if name not in models:
         known = ", ".join(sorted(models)) or "none"
         raise ModelNotFound(f"the model {name!r} is not served here; known: {known}", param="model")
-    return _json(request, cards.card(name, models[name].baseline, builds[name]))
+    return json_answer(request, cards.card(name, models[name].baseline, builds[name]))
 
 
 async def _fresh_cards(request: Request) -> ModelCards:
     cards: ModelCards = request.app.state.model_cards
-    await cards.refresh(_gateway(request).builds)
+    await cards.refresh(gateway_of(request).builds)
     return cards
 
 
 async def show_health(request: Request) -> Response:
     """GET /health: the process runs."""
-    return _json(request, {"status": "ok"})
+    return json_answer(request, {"status": "ok"})
 
 
 async def show_readiness(request: Request) -> Response:
@@ -110,7 +110,7 @@ async def show_readiness(request: Request) -> Response:
     The body also says what this process's clients got in the last minute. That is no reason to send
     requests elsewhere, so it does not change the status.
     """
-    gateway = _gateway(request)
+    gateway = gateway_of(request)
     is_ready = gateway.is_ready
     problems = find_problems(by_model(gateway.recent_answers.counts()))
     state: dict[str, object] = {
@@ -124,7 +124,7 @@ async def show_readiness(request: Request) -> Response:
     }
     if _may_read(request):
         state["problems"] = problems
-    return _json(request, state, status=200 if is_ready else 503)
+    return json_answer(request, state, status=200 if is_ready else 503)
 
 
 def _may_read(request: Request) -> bool:
@@ -132,7 +132,7 @@ def _may_read(request: Request) -> bool:
     if request.app.state.is_internal:
         return True
     try:
-        _gateway(request).keys.identify(_authorization(request))
+        gateway_of(request).keys.identify(authorization_of(request))
     except InvalidKey:
         return False
     return True
@@ -140,23 +140,23 @@ def _may_read(request: Request) -> bool:
 
 async def show_metrics(request: Request) -> Response:
     """GET /metrics: this process's metrics."""
-    exposed = _gateway(request).metrics.expose(request.headers.get("accept"))
-    headers = {"x-request-id": _request_id(request), "content-type": exposed.content_type}
+    exposed = gateway_of(request).metrics.expose(request.headers.get("accept"))
+    headers = {"x-request-id": request_id_of(request), "content-type": exposed.content_type}
     return Response(exposed.body, headers=headers)
 
 
 async def show_snapshot(request: Request) -> Response:
     """GET /debug/snapshot: the routing table in force."""
-    return _json(request, _gateway(request).snapshot.model_dump(mode="json"))
+    return json_answer(request, gateway_of(request).snapshot.model_dump(mode="json"))
 
 
 async def take_feedback(request: Request) -> Response:
     """POST /v1/feedback: a user's judgement of an answer (`penumbra.router.link.feedback`)."""
-    gateway = _gateway(request)
-    caller = gateway.keys.identify(_authorization(request))
+    gateway = gateway_of(request)
+    caller = gateway.keys.identify(authorization_of(request))
     body = feedback.read_feedback(await read_small_body(request, feedback.LARGEST_BODY_BYTES))
     judged = await gateway.feedback.submit(caller.tenant.name, body)
-    return _json(
+    return json_answer(
         request,
         {
             "object": "feedback",
@@ -181,7 +181,7 @@ def _keyed(
     gateway: Gateway, endpoint: Callable[[Request], Awaitable[Response]]
 ) -> Callable[[Request], Awaitable[Response]]:
     async def checked(request: Request) -> Response:
-        gateway.keys.identify(_authorization(request))
+        gateway.keys.identify(authorization_of(request))
         return await endpoint(request)
 
     return checked
