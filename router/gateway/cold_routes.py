@@ -64,7 +64,8 @@ def _open_routes() -> list[Route]:
 def _application(gateway: Gateway, routes: list[Route], *, is_internal: bool) -> Starlette:
     app = Starlette(
         routes=routes,
-        middleware=cross_origin_middleware(gateway.settings.allowed_origins),
+        # The internal port is for no browser.
+        middleware=cross_origin_middleware(() if is_internal else gateway.settings.allowed_origins),
         exception_handlers={HTTPException: answer_http_error, GatewayError: answer_gateway_error},
     )
     app.router.redirect_slashes = False
