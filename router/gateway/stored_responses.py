@@ -2,15 +2,16 @@
 
     GET /v1/responses/{id}      POST /v1/responses/{id}/cancel
 
-An id says neither model nor build. The builds are asked in turn, baselines first, and the first
-that knows the response answers; to the others it is unknown, so asking them changes nothing.
+The build that gave the response is asked first, if this gateway process or another one remembers
+it, then all builds in turn, baselines first. The first that knows the response answers; to the
+others it is unknown, so asking them changes nothing.
 
 Reading order: relay_stored, _Pull.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -27,6 +28,7 @@ from penumbra.router.gateway.cold_answers import (
 )
 from penumbra.router.gateway.gateway import Gateway
 from penumbra.router.gateway.headers import end_to_end, upstream_headers
+from penumbra.router.link.messages import Attribution
 from penumbra.router.upstream.port import Headers, Upstream, UpstreamRequest
 
 _NOT_FOUND = 404
@@ -157,17 +159,18 @@ async def relay_stored(request: Request) -> Response:
     body = await read_small_body(request, _LARGEST_BODY_BYTES)
     tenant.enter(gateway.now())
     try:
-        pull, variant = await _find(gateway, request, body)
+        pull, variant = await _find(gateway, request, body, tenant.name)
     except BaseException:
         tenant.leave()
         raise
     return _Relayed(request, pull, variant, tenant)
 
 
-async def _find(gateway: Gateway, request: Request, body: bytes) -> tuple[_Pull, str]:
+async def _find(gateway: Gateway, request: Request, body: bytes, tenant: str) -> tuple[_Pull, str]:
     """The answer of the build that keeps the response, and the build's name."""
     was_answered = False
-    for variant, upstream in _in_turn(gateway):
+    home = await _home_of(gateway, request.path_params["response_id"], tenant)
+    for variant, upstream in _in_turn(gateway, home):
         pull = _Pull(upstream, _request_to(request, body))
         try:
             status = await pull.head(_ANSWER_SECONDS)
@@ -183,14 +186,24 @@ async def _find(gateway: Gateway, request: Request, body: bytes) -> tuple[_Pull,
     raise UpstreamUnavailable("no build that may keep this response can be reached now; try again")
 
 
-def _in_turn(gateway: Gateway) -> Iterator[tuple[str, Upstream]]:
+async def _home_of(gateway: Gateway, response_id: str, tenant: str) -> Attribution | None:
+    """The build that gave the response; None if no gateway process remembers it."""
+    homes = gateway.feedback.homes
+    asked = homes.ask(response_id, tenant)
+    if asked is not None:
+        await asyncio.shield(asked)  # it is not this request's to cancel
+    return homes.find(response_id, tenant)
+
+
+def _in_turn(gateway: Gateway, home: Attribution | None) -> list[tuple[str, Upstream]]:
     builds, models = gateway.builds, gateway.snapshot.models
-    for name, found in builds.items():
-        baseline = models[name].baseline
-        yield baseline, found[baseline]
-    for name, found in builds.items():
-        baseline = models[name].baseline
-        yield from (build for build in found.items() if build[0] != baseline)
+    first = builds.get(home.model, {}).get(home.variant) if home is not None else None
+    baselines = [
+        (models[name].baseline, found[models[name].baseline]) for name, found in builds.items()
+    ]
+    others = [build for found in builds.values() for build in found.items()]
+    homes = [(home.variant, first)] if home is not None and first is not None else []
+    return list(dict.fromkeys([*homes, *baselines, *others]))
 
 
 def _request_to(request: Request, body: bytes) -> UpstreamRequest:
