@@ -1,239 +1,221 @@
 """Continuation of a broken stream by another build, from the text that the client has. Pure.
 
-From the request's body and the bytes sent so far, `read_progress` and `continuation_body` make the
-request for the rest, and `Splice` makes its events the rest of the same stream. Streamed chat and
-text completions of one choice are continued. Others are not, because the state of the lost engine
-cannot be rebuilt from text: `n` > 1, tools and structured output (the grammar would start anew in
-mid-answer), logprobs and echo (rows of the lost half would be missing or doubled), reasoning
-content, several prompts or token-id prompts, and `/v1/responses` (its events are numbered and
-repeat the whole answer at the end).
+Streamed chat and text completions of one choice are continued. Others are not, because the state of
+the lost engine cannot be rebuilt from text: `n` > 1, tools and structured output (the grammar would
+start anew in mid-answer), logprobs and echo (rows of the lost half would be missing or doubled),
+reasoning that was sent or hidden, several prompts or token-id prompts, and `/v1/responses` (its
+events are numbered and repeat the whole answer at the end).
 
-Reading order: check_continuable, read_progress, continuation_body, Splice.
+This module reads the request: whether its stream may be continued, and what of it decides where the
+second half begins. `continuation_request` makes the request for the rest, `sent_progress` reads the
+part that was sent, `stream_end` tells a complete stream, and `splice` joins the halves.
+
+Reading order: check_continuable, StopStrings, token_limit.
 """
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 import msgspec
 
-from penumbra.router import sse
-
 Kind = Literal["chat", "completions"]
 KINDS: dict[bytes, Kind] = {b"/v1/chat/completions": "chat", b"/v1/completions": "completions"}
+
+Fields = dict[str, msgspec.Raw]
+"""The top-level fields of a request, each value in the client's own bytes."""
+
+DEFAULT_MAX_TOKENS: Final = 16
+"""Limit of a text completion that names none, or null: OpenAI's API, vLLM's
+`entrypoints/openai/completion/protocol.py`."""
+LIMITS: Final[dict[Kind, tuple[str, ...]]] = {
+    "chat": ("max_completion_tokens", "max_tokens"),
+    "completions": ("max_tokens",),
+}
+"""Fields that limit the answer's tokens; the first that is set counts."""
 
 _UNCONTINUABLE = (
     "tools", "functions", "response_format", "structured_outputs", "guided_json", "guided_regex",
     "guided_choice", "guided_grammar", "logprobs", "top_logprobs", "prompt_logprobs", "echo",
     "return_token_ids", "use_beam_search", "prompt_embeds", "suffix",
 )  # fmt: skip
-_LIMITS = ("max_tokens", "max_completion_tokens")
-_SAME_FOR_ALL = ("id", "created", "model")
+_SHORT_BYTES = 512
+"""A longer value is no way to say that a field is not set."""
+_MOST_COMMAS = 400_000
+"""A body with more values would hold up the event loop for too long (about 3 ms at this number)."""
+_TRUE = (True, 1, "1", "true", "t", "yes", "y", "on")
+_MARKED_CHARACTERS = 64
+"""Characters of a stop string that are looked for at the end of the text."""
+_MOST_STOP_STRINGS = 1_000
+_MOST_DIGITS = 18
 
 
 class CannotContinueError(Exception):
     """The stream cannot be continued; the message says why, without content."""
 
 
-@dataclass(slots=True)
-class Progress:
-    """The part of a stream that the client has."""
-
-    head: dict[str, Any] = field(default_factory=dict)
-    """`id`, `created` and `model` of its events."""
-    text: str = ""
-    content_events: int = 0
-    """Events that carried a token: as many as tokens, or fewer if the engine merged some."""
-    silent_events: int = 0
-    """Tokens since the last content event without text, as the first token of a character that
-    takes two. The continuation makes them again."""
-    has_role: bool = False
-    finish_reason: str | None = None
-    has_usage: bool = False
-    is_done: bool = False
+_decode_fields = msgspec.json.Decoder(Fields).decode
 
 
-def check_continuable(kind: Kind, body: dict[str, Any]) -> None:
+def read_fields(body: bytes) -> Fields:
+    """Read the top-level fields of a request.
+
+    Raises:
+        CannotContinueError: The body is not a JSON object, or holds too many values.
+    """
+    if body.count(b",") > _MOST_COMMAS:
+        raise CannotContinueError("the request holds too many values")
+    try:
+        return _decode_fields(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CannotContinueError("the request is not a JSON object") from error
+
+
+def value_of(fields: Fields, name: str) -> Any:
+    """Read one field; None if it is absent.
+
+    Raises:
+        CannotContinueError: The value cannot be read.
+    """
+    raw = fields.get(name)
+    if raw is None:
+        return None
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CannotContinueError(f"{name} cannot be read") from error
+
+
+def check_continuable(kind: Kind, fields: Fields) -> None:
     """Refuse a request whose stream cannot be continued.
 
     Raises:
         CannotContinueError: Names the field that rules it out.
     """
-    if body.get("n") not in (None, 1):
+    if value_of(fields, "n") not in (None, 1):
         raise CannotContinueError("n is greater than 1")
     for name in _UNCONTINUABLE:
-        value = body.get(name)
-        if name == "response_format" and isinstance(value, dict) and value.get("type") == "text":
-            continue
-        # 0 is a wish too: vLLM then gives the chosen token's log-probability.
-        if value is not None and value is not False and value not in ([], {}):
+        if _is_set(fields, name):
             raise CannotContinueError(f"{name} is set")
-    if kind == "completions" and not isinstance(body.get("prompt"), str):
+    # Reasoning that the client was not shown is lost with the engine.
+    if value_of(fields, "include_reasoning") not in (None, *_TRUE):
+        raise CannotContinueError("include_reasoning is false")
+    if kind == "completions" and not _starts(fields, "prompt", b'"'):
         raise CannotContinueError("the prompt is not one string")
-    if kind == "chat" and not isinstance(body.get("messages"), list):
+    if kind == "chat" and not _starts(fields, "messages", b"["):
         raise CannotContinueError("there are no messages")
+    if read_integer(fields, "truncate_prompt_tokens", -1) >= 0 and (
+        value_of(fields, "truncation_side") == "right"
+    ):
+        raise CannotContinueError("the prompt's end is cut off")
 
 
-def read_progress(kind: Kind, sent: bytes) -> Progress:
-    """Read the progress from the bytes sent, whole events only.
+def _is_set(fields: Fields, name: str) -> bool:
+    raw = fields.get(name)
+    if raw is None:
+        return False
+    if len(bytes(raw)) > _SHORT_BYTES:
+        return True
+    value = value_of(fields, name)
+    if name == "response_format" and isinstance(value, dict) and value.get("type") == "text":
+        return False
+    # 0 is a wish too: vLLM then gives the chosen token's log-probability.
+    return value is not None and value is not False and value not in ([], {})
+
+
+def _starts(fields: Fields, name: str, first: bytes) -> bool:
+    raw = fields.get(name)
+    return raw is not None and bytes(raw).startswith(first)
+
+
+def is_true(fields: Fields, name: str) -> bool:
+    """Whether a field says yes, in any of the ways that vLLM takes for one."""
+    value = value_of(fields, name)
+    return (value.lower() if isinstance(value, str) else value) in _TRUE
+
+
+def read_integer(fields: Fields, name: str, default: int) -> int:
+    """Read a whole number, in any of the ways that vLLM takes for one.
 
     Raises:
-        CannotContinueError: The bytes hold something that text alone cannot continue.
+        CannotContinueError: The field is set to anything else.
     """
-    progress = Progress()
-    pieces: list[str] = []
-    for payload in sse.payloads(sent):
-        if payload == b"[DONE]":
-            progress.is_done = True
-            continue
-        event = sse.read_object(payload)
-        if event is None:
-            raise CannotContinueError("an event was sent that is not JSON")
-        _read_event(kind, event, progress, pieces)
-    progress.text = "".join(pieces)
-    return progress
+    value = value_of(fields, name)
+    if value is None:
+        return default
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value.strip()[:_MOST_DIGITS])
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return int(value)
+    raise CannotContinueError(f"{name} is not a whole number")
 
 
-def _read_event(kind: Kind, event: dict[str, Any], progress: Progress, pieces: list[str]) -> None:
-    if not progress.head:
-        progress.head = {name: event[name] for name in _SAME_FOR_ALL if name in event}
-    choices = event.get("choices")
-    if event.get("usage") and not choices:
-        progress.has_usage = True
-    for choice in choices or ():
-        is_token = not choice.get("finish_reason")
-        if kind == "chat":
-            delta = choice.get("delta") or {}
-            is_token = is_token and "role" not in delta
-            if delta.get("tool_calls") or delta.get("reasoning_content") or delta.get("reasoning"):
-                raise CannotContinueError("tool calls or reasoning were sent")
-            progress.has_role = progress.has_role or "role" in delta
-            text = delta.get("content")
-        else:
-            text = choice.get("text")
-        if text:
-            pieces.append(text)
-            progress.content_events += 1 + progress.silent_events
-            progress.silent_events = 0
-        elif is_token and text is not None:
-            progress.silent_events += 1
-        progress.finish_reason = choice.get("finish_reason") or progress.finish_reason
+def token_limit(kind: Kind, fields: Fields) -> int | None:
+    """Most tokens of the answer; None: as many as the context holds."""
+    for name in LIMITS[kind]:
+        limit = read_integer(fields, name, -1)
+        if limit >= 0:
+            return limit
+    return None if kind == "chat" else DEFAULT_MAX_TOKENS
 
 
-def wants_usage(body: dict[str, Any]) -> bool:
+def depends_on_count(kind: Kind, fields: Fields) -> bool:
+    """Whether the request for the rest depends on how many tokens were sent."""
+    return (
+        token_limit(kind, fields) is not None
+        or read_integer(fields, "min_tokens", 0) > 0
+        or read_integer(fields, "truncate_prompt_tokens", -1) >= 0
+    )
+
+
+def wants_usage(fields: Fields) -> bool:
     """Whether the client asked for a usage event."""
-    options = body.get("stream_options")
+    options = value_of(fields, "stream_options")
     return isinstance(options, dict) and bool(options.get("include_usage"))
 
 
-def continuation_body(kind: Kind, body: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Make the body of the request for the rest of the stream."""
-    rest = dict(body)
-    for name in _LIMITS:
-        if isinstance(rest.get(name), int):
-            rest[name] = rest[name] - progress.content_events
-    if isinstance(rest.get("min_tokens"), int):
-        rest["min_tokens"] = max(0, rest["min_tokens"] - progress.content_events)
-    rest.update(extended_prompt(kind, body, progress.text))
-    return rest
+@dataclass(frozen=True, slots=True)
+class StopStrings:
+    """The strings that end an answer, and how they affect what is sent of it."""
 
+    strings: tuple[str, ...] = ()
+    is_included: bool = False
+    """Whether the string is sent as the answer's end."""
 
-def is_exhausted(rest: dict[str, Any]) -> bool:
-    """Whether the limit on tokens leaves nothing to generate."""
-    return any(isinstance(rest.get(name), int) and rest[name] <= 0 for name in _LIMITS)
-
-
-def extended_prompt(kind: Kind, body: dict[str, Any], text: str) -> dict[str, Any]:
-    """The prompt fields of `body` with `text` as the beginning of the answer.
-
-    Raises:
-        CannotContinueError: The body asks to continue a message that is not one string.
-    """
-    if kind == "completions":
-        return {"prompt": body["prompt"] + text}
-    messages = list(body["messages"])
-    if not text:
-        return {"messages": messages}
-    last = messages[-1] if messages else None
-    if body.get("continue_final_message") and isinstance(last, dict):
-        if not isinstance(last.get("content"), str):
-            raise CannotContinueError("the message to continue is not one string")
-        messages[-1] = {**last, "content": last["content"] + text}
-    else:
-        messages.append({"role": "assistant", "content": text})
-    return {
-        "messages": messages,
-        "continue_final_message": True,
-        "add_generation_prompt": False,
-    }
-
-
-class Splice:
-    """Makes the continuation's events the rest of the first stream.
-
-    Args:
-        kind: The API of the stream.
-        progress: The part of the stream that the client has.
-        prompt_tokens: Tokens of the client's own prompt, where known; corrects the usage.
-    """
-
-    def __init__(self, kind: Kind, progress: Progress, prompt_tokens: int | None) -> None:
-        self._kind = kind
-        self._progress = progress
-        self._prompt_tokens = prompt_tokens
-
-    def rewrite(self, payload: bytes) -> bytes | None:
-        """Rewrite one event of the continuation for the client; None if it must not get it.
+    @classmethod
+    def of(cls, fields: Fields) -> "StopStrings":
+        """Read them from a request.
 
         Raises:
-            CannotContinueError: The event is no JSON object, or an error.
+            CannotContinueError: They are neither a string nor a list of strings.
         """
-        event = sse.read_object(payload)
-        if event is None or sse.is_error(event):
-            raise CannotContinueError("the continuation broke as well")
-        event.update(self._progress.head)
-        if self._is_repeated_role(event):
-            return None
-        if isinstance(event.get("usage"), dict):
-            event["usage"] = self.usage(event["usage"])
-        return b"data: " + msgspec.json.encode(event) + b"\n\n"
+        stop = value_of(fields, "stop")
+        strings = [stop] if isinstance(stop, str) else stop or []
+        if not isinstance(strings, list) or not all(isinstance(item, str) for item in strings):
+            raise CannotContinueError("stop is not a list of strings")
+        if len(strings) > _MOST_STOP_STRINGS:
+            raise CannotContinueError("there are too many stop strings")
+        is_included = is_true(fields, "include_stop_str_in_output")
+        return cls(tuple(filter(None, strings)), is_included)
 
-    def _is_repeated_role(self, event: dict[str, Any]) -> bool:
-        if self._kind != "chat" or not self._progress.has_role or not event.get("choices"):
-            return False
-        choice = event["choices"][0]
-        delta = choice.get("delta") or {}
-        delta.pop("role", None)
-        has_news = delta.get("content") or choice.get("finish_reason")
-        return not has_news
+    @property
+    def held_back(self) -> int:
+        """Characters that vLLM holds back at the end of unfinished text.
 
-    def usage(self, usage: dict[str, Any]) -> dict[str, Any]:
-        """Make the usage of the whole answer from the usage of its second part."""
-        asked = int(usage.get("prompt_tokens") or 0)
-        own = self._prompt_tokens
-        if own is None:
-            own = max(0, asked - self._progress.content_events)
-        # At the seam of prompt and text two tokens may have become one; no event is less than one.
-        sent = max(asked - own, self._progress.content_events)
-        generated = sent + int(usage.get("completion_tokens") or 0)
-        return {
-            **usage,
-            "prompt_tokens": own,
-            "completion_tokens": generated,
-            "total_tokens": own + generated,
-        }
+        They may be the beginning of a stop string (`v1/engine/detokenizer.py`); their tokens are
+        made, and the client has no text of them.
+        """
+        if self.is_included or not self.strings:
+            return 0
+        return max(map(len, self.strings)) - 1
 
-    def closing_events(
-        self, *, finish_reason: str | None, usage: dict[str, Any] | None
-    ) -> list[bytes]:
-        """Events still missing when the text is complete: finish reason, usage, `[DONE]`."""
-        chunk = "chat.completion.chunk" if self._kind == "chat" else "text_completion"
-        base = {**self._progress.head, "object": chunk}
-        events = []
-        if finish_reason is not None:
-            content: dict[str, Any] = {"delta": {}} if self._kind == "chat" else {"text": ""}
-            choice = {"index": 0, **content, "logprobs": None, "finish_reason": finish_reason}
-            events.append({**base, "choices": [choice]})
-        if usage is not None:
-            events.append({**base, "choices": [], "usage": usage})
-        encoded = [b"data: " + msgspec.json.encode(event) + b"\n\n" for event in events]
-        return [*encoded, sse.DONE]
+    def begun_at(self, text: str) -> int:
+        """Index at which a stop string may have begun at the end of `text`; its length if none.
+
+        An engine that goes on after this index would not see the string as a whole. Text of an
+        engine that holds back never ends so, but by chance.
+        """
+        for length in range(min(_MARKED_CHARACTERS, len(text)), 0, -1):
+            end = text[-length:]
+            if any(len(item) > length and item.startswith(end) for item in self.strings):
+                return len(text) - length
+        return len(text)

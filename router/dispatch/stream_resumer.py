@@ -1,61 +1,54 @@
-"""Carries out a continuation: counts tokens if needed, asks the baseline, splices the rest in.
+"""Carries out a continuation: asks the baseline for the rest, splices it in, counts tokens.
 
 It runs once for a stream that broke off, off the hot path. The decisions (what may be continued,
-and with which request) are in `penumbra.router.dispatch.continuation`.
+and with which request) are in `penumbra.router.dispatch.continuation` and its neighbours. The text
+goes on first: it waits for a count of tokens only where the request for the rest needs one, and not
+for long.
 """
 
 import asyncio
+import logging
 import math
-from collections.abc import Callable
-from typing import Any, Protocol
-
-import msgspec
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from penumbra.monitoring.vocabulary import Outcome
 from penumbra.router import sse
 from penumbra.router.dispatch import continuation
 from penumbra.router.dispatch.attempt import Attempt
-from penumbra.router.dispatch.continuation import (
-    KINDS,
-    CannotContinueError,
-    Kind,
-    Progress,
-    Splice,
-)
-from penumbra.router.upstream.calls import UpstreamError, fetch_json, json_request
+from penumbra.router.dispatch.broken_stream import BrokenStream
+from penumbra.router.dispatch.continuation import KINDS, CannotContinueError, Kind
+from penumbra.router.dispatch.continuation_request import Prefix
+from penumbra.router.dispatch.continued_answer import ContinuedAnswer, read_answer
+from penumbra.router.dispatch.response_buffer import ResponseBuffer
+from penumbra.router.dispatch.sent_progress import SentProgress
+from penumbra.router.dispatch.splice import DivergedError, Splice
+from penumbra.router.dispatch.stream_end import StreamEnd, end_of
 from penumbra.router.upstream.port import Headers, Stream, UpstreamRequest
 
+log = logging.getLogger(__name__)
+
 _OK = 200
-_PROMPT_FIELDS = ("messages", "prompt", "continue_final_message", "add_generation_prompt")
-_TEMPLATE_FIELDS = ("model", "chat_template", "chat_template_kwargs", "add_special_tokens")
+_REFUSALS = range(400, 500)
+_LOOKED_AT_BYTES = 256 * 1024
+_END_BYTES = 16 * 1024
 
 
 def is_continuable(request: UpstreamRequest, sent: bytes) -> bool:
-    """Whether a stream of which the client has `sent` can be continued and is not over yet."""
+    """Whether a stream of which the client has `sent` can be continued and is not over yet.
+
+    Looks at the beginning and the end of what was sent: reasoning and tool calls come first.
+    """
     try:
         kind = KINDS[request.path]
-        continuation.check_continuable(kind, msgspec.json.decode(request.body))
-        progress = continuation.read_progress(kind, sent)
-    except (CannotContinueError, msgspec.DecodeError, TypeError, KeyError, AttributeError):
+        continuation.check_continuable(kind, continuation.read_fields(request.body))
+        begin = sent[:_LOOKED_AT_BYTES]
+        progress = SentProgress(kind)
+        for payload in sse.payloads(begin[: sse.complete_length(begin)]):
+            progress.read(payload)
+    except (CannotContinueError, KeyError):
         return False
-    return not (progress.is_done or progress.finish_reason)
-
-
-class BrokenStream(Protocol):
-    """The stream that broke off: takes the rest of its events and the end."""
-
-    @property
-    def slice_name(self) -> str:
-        """The request's slice, for the attempt counters."""
-
-    def send_event(self, event: bytes) -> None:
-        """Send one event of the continuation to the client."""
-
-    def finish_resumed(self) -> None:
-        """End the answer: the continuation is complete."""
-
-    def give_up(self) -> None:
-        """Break the answer off: the stream cannot be completed."""
+    return end_of(request.path, sent[-_END_BYTES:]) is StreamEnd.OPEN
 
 
 class StreamResumer:
@@ -84,25 +77,27 @@ class StreamResumer:
         self._kind: Kind = KINDS[request.path]
         self._stream: Stream | None = None
         self._task: asyncio.Task[None] | None = None
+        self._answer: ContinuedAnswer | None = None
         self._splice: Splice | None = None
-        self._buffer = b""
+        self._fallback: Prefix | None = None
+        self._buffer = ResponseBuffer()
+        self._waiting: list[bytes] = []
+        self._late_end: Outcome | None = None
+        self._is_counting = False
         self._is_paused = False
         self._is_over = False
         self._clock = clock
         self.progressed_at = -math.inf
-        """Time of the last bytes; monotonic seconds."""
+        """Time of the last event; monotonic seconds."""
 
     def start(self) -> None:
         """Begin the continuation; never raises."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._spawn(self._run())
 
     def abort(self) -> None:
         """Stop: the client is gone, or the time is over."""
         self._is_over = True
-        if self._task is not None:
-            self._task.cancel()
-        if self._stream is not None:
-            self._stream.abort()
+        self._stop()
 
     def pause(self) -> None:
         """Pause the upstream: the client does not keep up."""
@@ -116,46 +111,85 @@ class StreamResumer:
         if self._stream is not None:
             self._stream.resume()
 
-    async def _run(self) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._to_end(work))
+
+    async def _to_end(self, work: Coroutine[Any, Any, None]) -> None:
         try:
-            body = msgspec.json.decode(self._request.body)
-            continuation.check_continuable(self._kind, body)
-            progress = continuation.read_progress(self._kind, self._sent)
-            await self._continue(body, progress)
-        except (CannotContinueError, UpstreamError, msgspec.DecodeError, TypeError, KeyError):
+            await work
+        except CannotContinueError:
+            self._give_up()
+        except Exception:
+            log.exception("continuation_failed")
             self._give_up()
 
-    async def _continue(self, body: dict[str, Any], progress: Progress) -> None:
-        wants_usage = continuation.wants_usage(body) and not progress.has_usage
-        prompt_tokens = await self._count(body) if wants_usage else None
-        splice = self._splice = Splice(self._kind, progress, prompt_tokens)
-        rest = continuation.continuation_body(self._kind, body, progress)
-        reason = "length" if continuation.is_exhausted(rest) else None
-        if progress.is_done or progress.finish_reason or reason:
-            usage = None
-            if wants_usage:
-                usage = splice.usage(
-                    {"prompt_tokens": await self._count({**body, **rest}), "completion_tokens": 0}
-                )
-            self._close(None if progress.finish_reason else reason, usage)
+    async def _run(self) -> None:
+        sent, self._sent = self._sent, b""
+        try:
+            answer = await read_answer(self._baseline.upstream, self._request, sent)
+        except CannotContinueError:
+            if end_of(self._request.path, sent) is not StreamEnd.FINISHED:
+                raise
+            self._close([sse.DONE])  # nothing is missing that could be made up
             return
-        encoded = msgspec.json.encode(rest)
-        request = UpstreamRequest(self._request.path, self._request.headers, encoded)
+        self._answer = answer
+        if answer.is_complete:
+            self._close(await answer.missing_events())
+            return
+        prefix = answer.prefix
+        if prefix != answer.whole_prefix and not answer.is_blank:
+            self._fallback = answer.whole_prefix
+        await self._ask(answer, prefix)
+
+    async def _ask(self, answer: ContinuedAnswer, prefix: Prefix) -> None:
+        """Ask for the rest after `prefix`; count the prompt's tokens beside it, if they matter."""
+        tokens = await answer.count_prefix(prefix)
+        splice = self._splice = answer.splice(prefix, tokens)
+        if answer.is_exhausted(tokens):
+            self._close(answer.exhausted_events(tokens))
+            return
+        if not (answer.wants_usage and answer.prompt_tokens is None and prefix.text):
+            self._send(answer.request_for_rest(prefix, tokens))
+            return
+        self._is_counting = True
+        count = asyncio.create_task(answer.count_prompt())
+        try:
+            await asyncio.sleep(0)  # both are sent at once
+            self._send(answer.request_for_rest(prefix, tokens))
+            await count
+        finally:
+            count.cancel()
+        splice.prompt_tokens = answer.prompt_tokens
+        self._is_counting = False
+        self._pass_on_waiting()
+
+    def _send(self, request: UpstreamRequest) -> None:
         self._stream = self._baseline.upstream.stream(request, self)
         if self._is_paused:
             self._stream.pause()
 
-    async def _count(self, body: dict[str, Any]) -> int:
-        wanted = {name: body[name] for name in _TEMPLATE_FIELDS + _PROMPT_FIELDS if name in body}
-        answer = await fetch_json(self._baseline.upstream, json_request("/tokenize", wanted))
-        self.progressed_at = self._clock()
-        return int(answer["count"])
+    def _fall_back(self, answer: ContinuedAnswer, prefix: Prefix) -> None:
+        """Go on from all text that was sent: the baseline does not make its end again."""
+        self._stop()
+        self._fallback = None
+        # The server has answered: this is no second try of a request that may have killed it.
+        self._request.budget.left = max(1, self._request.budget.left)
+        self._buffer = ResponseBuffer()
+        self._waiting, self._late_end, self._is_counting = [], None, False
+        self._spawn(self._ask(answer, prefix))
 
-    def _close(self, finish_reason: str | None, usage: dict[str, Any] | None) -> None:
-        if self._is_over or self._splice is None:
+    def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        if self._stream is not None:
+            self._stream.abort()
+            self._stream = None
+
+    def _close(self, events: list[bytes]) -> None:
+        if self._is_over:
             return
         self._is_over = True
-        for event in self._splice.closing_events(finish_reason=finish_reason, usage=usage):
+        for event in events:
             self._broken.send_event(event)
         self._broken.finish_resumed()
 
@@ -172,43 +206,86 @@ class StreamResumer:
     def on_head(self, status: int, headers: Headers) -> None:
         """See `Receiver`."""
         del headers
-        if status != _OK:
+        if status in _REFUSALS and self._fallback is not None and self._answer is not None:
+            self._fall_back(self._answer, self._fallback)
+        elif status != _OK:
             self._fail(Outcome.SERVER_ERROR)
 
     def on_body(self, data: bytes) -> None:
         """See `Receiver`."""
-        self.progressed_at = self._clock()
-        buffer = self._buffer + data
-        length = sse.complete_length(buffer)
-        self._buffer = buffer[length:]
-        for payload in sse.payloads(buffer[:length]):
-            if self._is_over:
+        buffer = self._buffer
+        if self._is_over:
+            return
+        if not buffer.add(data):
+            if buffer.is_over_limit:
+                self._fail(Outcome.GARBAGE)
+            return
+        events = buffer.take(sse.complete_length(buffer.data))
+        for payload in sse.payloads(events):
+            self.progressed_at = self._clock()
+            if self._is_over or buffer is not self._buffer:
                 return
-            self._pass_on(payload)
+            self._take(payload)
 
-    def _pass_on(self, payload: bytes) -> None:
+    def _take(self, payload: bytes) -> None:
+        splice = self._splice
+        if self._waiting or splice is None:
+            self._waiting.append(payload)
+            return
         if payload == b"[DONE]":
-            self._count_end(Outcome.OK)
-            if self._stream is not None:
-                self._stream.abort()
-            self._close(None, None)
+            self._finish()
             return
         try:
-            event = self._splice.rewrite(payload) if self._splice else None
-        except (CannotContinueError, TypeError, AttributeError, ValueError):
+            event = splice.read(payload)
+            if self._is_counting and event.get("usage"):
+                self._waiting.append(payload)
+                return
+            data = splice.rewrite(event)
+        except DivergedError:
+            self._diverge()
+        except (CannotContinueError, TypeError, ValueError, RecursionError):
             self._fail(Outcome.GARBAGE)
-            return
-        if event is not None:
-            self._broken.send_event(event)
+        else:
+            if data is not None:
+                self._broken.send_event(data)
+
+    def _diverge(self) -> None:
+        if self._fallback is None or self._answer is None:
+            self._fail(Outcome.GARBAGE)
+        else:
+            self._fall_back(self._answer, self._fallback)
+
+    def _pass_on_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for payload in waiting:
+            if not self._is_over:
+                self._take(payload)
+        if self._late_end is not None:
+            self._end(self._late_end)
 
     def on_end(self) -> None:
         """See `Receiver`: the end without `[DONE]`."""
-        self._fail(Outcome.DIED)
+        self._end(Outcome.DIED)
 
     def on_fail(self, outcome: Outcome, detail: str) -> None:
         """See `Receiver`."""
         del detail
-        self._fail(outcome)
+        self._end(outcome)
+
+    def _end(self, outcome: Outcome) -> None:
+        if self._waiting:
+            self._late_end = outcome
+        elif self._splice is not None and self._splice.is_finished:
+            self._finish()
+        else:
+            self._fail(outcome)
+
+    def _finish(self) -> None:
+        if not self._is_over:
+            self._count_end(Outcome.OK)
+        if self._stream is not None:
+            self._stream.abort()
+        self._close([sse.DONE])
 
     def _fail(self, outcome: Outcome) -> None:
         if not self._is_over:

@@ -1,10 +1,13 @@
 """Requests of the tests of continued streams, and the text that their client must see."""
 
+import json
 from typing import Any
 
 from tests.support.engine_wire import TEXT
 from tests.support.raw_client import RawResponse
 from tests.support.requests import CHAT, StreamView, chat, completion
+from tests.support.scripted_connection import RecordedRequest
+from tests.support.scripted_upstream import ScriptedUpstream
 
 
 def stream_body(path: str, **more: Any) -> dict[str, Any]:
@@ -33,3 +36,15 @@ def assert_undisturbed(response: RawResponse, path: str, text: str = TEXT) -> St
     if path == CHAT:
         assert view.roles == ["assistant"]
     return view
+
+
+def continuation_of(full: ScriptedUpstream, path: str) -> RecordedRequest:
+    """The request by which the baseline was asked to go on; those that count tokens are others."""
+    (request,) = (request for request in full.requests if request.target == path)
+    return request
+
+
+def body_of_continuation(full: ScriptedUpstream, path: str) -> dict[str, Any]:
+    """The body of that request."""
+    body: dict[str, Any] = json.loads(continuation_of(full, path).body)
+    return body

@@ -1,13 +1,18 @@
 """The request that continues a stream on the baseline, and the tokens that are counted."""
 
-import json
 from typing import Any
 
 import pytest
 
 from tests.integration.gateway.conftest import INT8, model
 from tests.support.behaviours import dying_stream
-from tests.support.continued import assert_undisturbed, events_before, stream_body
+from tests.support.continued import (
+    assert_undisturbed,
+    body_of_continuation,
+    continuation_of,
+    events_before,
+    stream_body,
+)
 from tests.support.engine_wire import TEXT, TOKENS, Engine, prompt_tokens
 from tests.support.gateway_process import GatewayProcess
 from tests.support.raw_client import RawResponse
@@ -32,10 +37,8 @@ def test_chat_continuation_asks_for_the_rest_of_the_message(
     body = stream_body(CHAT, seed=12345678901234567890, temperature=0.1, x_new={"é": [1.5, None]})
     int8.always(dying_stream(INT8, after_events=events_before(CHAT, words)))
     gateway.post(CHAT, body)
-    request = full.wait_for_request()
     sent = "".join(TOKENS[:words])
-    asked = json.loads(request.body)
-    assert request.target == CHAT
+    asked = body_of_continuation(full, CHAT)
     assert asked.pop("messages") == [*body.pop("messages"), {"role": "assistant", "content": sent}]
     assert (asked.pop("continue_final_message"), asked.pop("add_generation_prompt")) == (
         True,
@@ -51,10 +54,9 @@ def test_completion_continuation_asks_for_the_rest_of_the_text(
     body = stream_body(COMPLETIONS, seed=12345678901234567890, stop=["X"], x_new={"é": [1.5, None]})
     int8.always(dying_stream(INT8, after_events=words))
     gateway.post(COMPLETIONS, body)
-    request = full.wait_for_request()
-    asked = json.loads(request.body)
-    assert request.target == COMPLETIONS
+    asked = body_of_continuation(full, COMPLETIONS)
     assert asked.pop("prompt") == body.pop("prompt") + "".join(TOKENS[:words])
+    assert asked.pop("max_tokens") == 16 - words
     assert without_usage(asked) == body
 
 
@@ -71,7 +73,7 @@ def test_continuation_keeps_the_request_id(
     gateway.post(
         path, stream_body(path), {"x-request-id": "mine", "authorization": "Bearer secret"}
     )
-    request = full.wait_for_request()
+    request = continuation_of(full, path)
     assert request.header("x-request-id") == "mine"
     assert request.header("authorization") is None
 
@@ -93,7 +95,7 @@ def test_token_limit_holds_for_both_halves_together(
     response = gateway.post(path, stream_body(path, **{name: limit}))
     view = assert_undisturbed(response, path, "".join(TOKENS[:limit]))
     assert view.finish_reasons == ["length" if limit < len(TOKENS) else "stop"]
-    assert json.loads(full.wait_for_request().body)[name] == limit - 5
+    assert body_of_continuation(full, path)[name] == limit - 5
 
 
 def test_both_token_limits_are_reduced(
@@ -101,7 +103,7 @@ def test_both_token_limits_are_reduced(
 ) -> None:
     int8.always(dying_stream(INT8, after_events=events_before(CHAT, 5)))
     gateway.post(CHAT, stream_body(CHAT, max_tokens=50, max_completion_tokens=40))
-    asked = json.loads(full.wait_for_request().body)
+    asked = body_of_continuation(full, CHAT)
     assert (asked["max_tokens"], asked["max_completion_tokens"]) == (45, 35)
 
 
@@ -112,7 +114,7 @@ def test_words_without_text_count_against_the_limit(
     halves = Engine("int8", tokens=("Zürich", "", " lies", "", " at", " the"))
     int8.always(dying_stream(halves, after_events=events_before(CHAT, 5)))
     gateway.post(CHAT, stream_body(CHAT, max_tokens=50))
-    assert json.loads(full.wait_for_request().body)["max_tokens"] == 45
+    assert body_of_continuation(full, CHAT)["max_tokens"] == 45
 
 
 def test_stream_that_used_up_its_limit_is_ended_not_continued(

@@ -1,55 +1,27 @@
+"""Which requests can be continued, and what of them decides where the second half begins."""
+
 import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from penumbra.router.dispatch.continuation import (
     CannotContinueError,
-    Splice,
+    StopStrings,
     check_continuable,
-    continuation_body,
-    extended_prompt,
-    is_exhausted,
-    read_progress,
+    depends_on_count,
+    read_fields,
+    token_limit,
+    value_of,
+    wants_usage,
 )
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
+TEXT: dict[str, Any] = {"prompt": "hi"}
 
 
-def stream(*events: object) -> bytes:
-    return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
-
-
-def delta(**fields: Any) -> dict[str, Any]:
-    return {"id": "a", "created": 1, "model": "m", "choices": [{"index": 0, "delta": fields}]}
-
-
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), max_size=20))
-def test_progress_is_the_text_that_was_sent(pieces: list[str]) -> None:
-    progress = read_progress("chat", stream(*(delta(content=piece) for piece in pieces)))
-    assert progress.text == "".join(pieces)
-    assert progress.content_events + progress.silent_events == len(pieces)
-
-
-def test_a_token_without_text_counts_once_text_follows() -> None:
-    events = [delta(content=piece) for piece in ("", "\u03b1", "b", "", "")]
-    progress = read_progress("chat", stream(*events))
-    assert (progress.content_events, progress.silent_events) == (3, 2)
-
-
-def test_progress_notes_role_finish_usage_and_done() -> None:
-    events = (delta(role="assistant", content=""), {"choices": [], "usage": {"prompt_tokens": 1}})
-    progress = read_progress("chat", stream(*events) + b"data: [DONE]\n\n")
-    assert (progress.has_role, progress.has_usage, progress.is_done) == (True, True, True)
-    assert progress.head == {"id": "a", "created": 1, "model": "m"}
-
-
-@pytest.mark.parametrize("fields", [{"tool_calls": [{}]}, {"reasoning_content": "hm"}])
-def test_tool_calls_and_reasoning_cannot_be_continued(fields: dict[str, Any]) -> None:
-    with pytest.raises(CannotContinueError):
-        read_progress("chat", stream(delta(**fields)))
+def fields(body: dict[str, Any]) -> Any:
+    return read_fields(json.dumps(body).encode())
 
 
 @pytest.mark.parametrize(
@@ -61,10 +33,14 @@ def test_tool_calls_and_reasoning_cannot_be_continued(fields: dict[str, Any]) ->
         {"logprobs": False},
         {"response_format": {"type": "text"}},
         {"logprobs": None},
+        {"include_reasoning": True},
+        {"include_reasoning": None},
+        {"truncate_prompt_tokens": 5},
+        {"truncate_prompt_tokens": -1, "truncation_side": "right"},
     ],
 )
 def test_plain_requests_are_continuable(extra: dict[str, Any]) -> None:
-    check_continuable("chat", {**CHAT, **extra})
+    check_continuable("chat", fields({**CHAT, **extra}))
 
 
 @pytest.mark.parametrize(
@@ -72,60 +48,133 @@ def test_plain_requests_are_continuable(extra: dict[str, Any]) -> None:
     [
         ("chat", {**CHAT, "n": 2}),
         ("chat", {**CHAT, "tools": [{}]}),
+        ("chat", {**CHAT, "tools": [{"function": {"name": "f" * 1000}}]}),
         ("chat", {**CHAT, "logprobs": True}),
         ("chat", {**CHAT, "response_format": {"type": "json_schema"}}),
+        ("chat", {**CHAT, "include_reasoning": False}),
+        ("chat", {**CHAT, "include_reasoning": "false"}),
+        ("chat", {**CHAT, "include_reasoning": 0}),
+        ("chat", {**CHAT, "truncate_prompt_tokens": 5, "truncation_side": "right"}),
         ("chat", {"messages": "no list"}),
+        ("chat", {}),
         ("completions", {"prompt": ["a", "b"]}),
         ("completions", {"prompt": [1, 2]}),
-        ("completions", {"prompt": "a", "logprobs": 0}),
-        ("completions", {"prompt": "a", "echo": True}),
+        ("completions", {"prompt": None}),
+        ("completions", {**TEXT, "logprobs": 0}),
+        ("completions", {**TEXT, "echo": True}),
     ],
 )
 def test_what_text_cannot_restore_is_refused(kind: Any, body: dict[str, Any]) -> None:
     with pytest.raises(CannotContinueError):
-        check_continuable(kind, body)
+        check_continuable(kind, fields(body))
 
 
-def test_limits_shrink_by_what_was_sent() -> None:
-    progress = read_progress("chat", stream(delta(content="a"), delta(content="b")))
-    body = {**CHAT, "max_tokens": 5, "max_completion_tokens": 2, "min_tokens": 1, "x": [1]}
-    rest = continuation_body("chat", body, progress)
-    assert (rest["max_tokens"], rest["max_completion_tokens"], rest["min_tokens"]) == (3, 0, 0)
-    assert rest["x"] == [1]
-    assert is_exhausted(rest)
-    assert body["max_tokens"] == 5
-
-
-def test_a_message_that_was_already_continued_grows() -> None:
-    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "A "}]
-    body = {"messages": messages, "continue_final_message": True, "add_generation_prompt": False}
-    grown = extended_prompt("chat", body, "b")
-    assert grown["messages"] == [messages[0], {"role": "assistant", "content": "A b"}]
-    assert messages[1]["content"] == "A "
-
-
-def test_nothing_sent_asks_the_same_again() -> None:
-    assert extended_prompt("chat", CHAT, "") == CHAT
-
-
-def test_splice_keeps_a_role_event_that_carries_text() -> None:
-    progress = read_progress("chat", stream(delta(role="assistant", content="x")))
-    rewritten = Splice("chat", progress, None).rewrite(
-        json.dumps({**delta(role="assistant", content="y"), "id": "b"}).encode()
-    )
-    assert rewritten is not None
-    event = json.loads(rewritten.removeprefix(b"data: "))
-    assert event["id"] == "a"
-    assert event["choices"][0]["delta"] == {"content": "y"}
-
-
-@pytest.mark.parametrize("payload", [b"nonsense", b"[]", b'{"error": {"message": "x"}}'])
-def test_splice_refuses_what_is_no_event(payload: bytes) -> None:
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'"x"', b'{"a":"\xff"', b'{"a":' + b"[" * 2000])
+def test_body_that_is_no_object_is_refused(body: bytes) -> None:
     with pytest.raises(CannotContinueError):
-        Splice("chat", read_progress("chat", b""), None).rewrite(payload)
+        read_fields(body)
 
 
-def test_usage_without_a_count_falls_back_to_events() -> None:
-    progress = read_progress("chat", stream(delta(content="a"), delta(content="b")))
-    usage = Splice("chat", progress, None).usage({"prompt_tokens": 12, "completion_tokens": 3})
-    assert usage == {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+def test_body_of_too_many_values_is_refused_unread() -> None:
+    with pytest.raises(CannotContinueError, match="too many"):
+        read_fields(b'{"a":[' + b"{}," * 500_000 + b"{}]}")
+
+
+@pytest.mark.parametrize("raw", [b"1e999", b"1" * 5000, b'"\\ud83c"'])
+def test_value_that_cannot_be_held_matters_only_where_it_is_read(raw: bytes) -> None:
+    read = read_fields(
+        b'{"messages":[],"x":1,"y":%b}' % raw if raw[0] != 34 else b'{"y":"\\u00e9"}'
+    )
+    assert value_of(read, "x") in (1, None)
+    if raw[0] != 34:
+        with pytest.raises(CannotContinueError):
+            value_of(read, "y")
+
+
+@pytest.mark.parametrize(
+    ("kind", "extra", "limit"),
+    [
+        ("completions", {}, 16),
+        ("completions", {"max_tokens": None}, 16),
+        ("completions", {"max_tokens": 7}, 7),
+        ("completions", {"max_tokens": "7"}, 7),
+        ("completions", {"max_tokens": 7.0}, 7),
+        ("completions", {"max_completion_tokens": 7}, 16),
+        ("chat", {}, None),
+        ("chat", {"max_tokens": None}, None),
+        ("chat", {"max_tokens": 9}, 9),
+        ("chat", {"max_tokens": 9, "max_completion_tokens": 40}, 40),
+        ("chat", {"max_tokens": 9, "max_completion_tokens": None}, 9),
+    ],
+)
+def test_token_limit_is_the_one_that_the_engine_takes(
+    kind: Any, extra: dict[str, Any], limit: int | None
+) -> None:
+    assert token_limit(kind, fields({**CHAT, **TEXT, **extra})) == limit
+
+
+@pytest.mark.parametrize("value", ["many", [1], {}, 7.5])
+def test_limit_that_is_no_number_cannot_be_continued(value: object) -> None:
+    with pytest.raises(CannotContinueError):
+        token_limit("chat", fields({**CHAT, "max_tokens": value}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "extra", "depends"),
+    [
+        ("chat", {}, False),
+        ("chat", {"max_tokens": 5}, True),
+        ("chat", {"min_tokens": 5}, True),
+        ("chat", {"min_tokens": 0}, False),
+        ("chat", {"truncate_prompt_tokens": 5}, True),
+        ("chat", {"truncate_prompt_tokens": -1}, False),
+        ("completions", {}, True),
+    ],
+)
+def test_tokens_are_counted_where_the_rest_depends_on_them(
+    kind: Any, extra: dict[str, Any], depends: bool
+) -> None:
+    assert depends_on_count(kind, fields({**CHAT, **TEXT, **extra})) is depends
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [({"include_usage": True}, True), ({"include_usage": False}, False), (None, False), (5, False)],
+)
+def test_usage_is_wanted_if_asked_for(options: object, wanted: bool) -> None:
+    assert wants_usage(fields({**CHAT, "stream_options": options})) is wanted
+
+
+@pytest.mark.parametrize(
+    ("extra", "held_back"),
+    [
+        ({}, 0),
+        ({"stop": None}, 0),
+        ({"stop": []}, 0),
+        ({"stop": "x"}, 0),
+        ({"stop": "END"}, 2),
+        ({"stop": ["END", "\n\n\n\n", "x"]}, 3),
+        ({"stop": "Ω≈ç√"}, 3),
+        ({"stop": "END", "include_stop_str_in_output": True}, 0),
+        ({"stop": "END", "include_stop_str_in_output": "true"}, 0),
+        ({"stop": "END", "include_stop_str_in_output": False}, 2),
+    ],
+)
+def test_engine_holds_back_all_but_one_character_of_the_longest_stop_string(
+    extra: dict[str, Any], held_back: int
+) -> None:
+    assert StopStrings.of(fields({**CHAT, **extra})).held_back == held_back
+
+
+@pytest.mark.parametrize("stop", [5, {"a": 1}, [5], ["x"] * 2000])
+def test_odd_stop_strings_cannot_be_continued(stop: object) -> None:
+    with pytest.raises(CannotContinueError):
+        StopStrings.of(fields({**CHAT, "stop": stop}))
+
+
+@pytest.mark.parametrize(
+    ("text", "begun_at"),
+    [("", 0), ("abc", 3), ("abcE", 3), ("abcEN", 3), ("abcENDE", 6), ("E END", 5), ("EE", 1)],
+)
+def test_a_stop_string_may_have_begun_at_the_end_of_the_text(text: str, begun_at: int) -> None:
+    assert StopStrings(("END", "zzz")).begun_at(text) == begun_at
