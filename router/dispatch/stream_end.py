@@ -12,7 +12,7 @@ from penumbra.router import sse
 
 
 class StreamEnd(Enum):
-    """How complete the answer of a stream is."""
+    """State of a stream's answer when its last event has come."""
 
     MARKED = "marked"
     """The stream has the last event of its API, or its API has none that is known here."""

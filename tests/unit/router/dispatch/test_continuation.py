@@ -1,4 +1,4 @@
-"""Which requests can be continued, and what of them decides where the second half begins."""
+"""Requests that can be continued, and the fields that decide where the second half begins."""
 
 import json
 from typing import Any

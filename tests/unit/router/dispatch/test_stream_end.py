@@ -1,4 +1,4 @@
-"""How complete a stream's answer is, by its last events."""
+"""A stream's answer is complete or not, by its last events."""
 
 import json
 from typing import Any
