@@ -56,6 +56,12 @@ EVENTS = (
     _event("mirroring_failed", "A request could not be mirrored.", "error", "trace_id"),
     _event("request_callback_failed", "A fault of ours ended a client's connection."),
     _event("answer_callback_failed", "A fault of ours ended an upstream's answer."),
+    _event(
+        "gateway_stood_still",
+        "The process did not run for so long; its limits on others are extended by it.",
+        "seconds",
+    ),
+    _event("attribution_failed", "A fault of ours left a candidate's failure without a verdict."),
     _event("expire_failed", "A fault of ours met a deadline."),
     _event("move_failed", "A request could not be moved off a rolled back candidate."),
     _event("write_failed", "Bytes could not be written to a connection."),

@@ -39,6 +39,9 @@ class Timed(Protocol):
     def expire(self, now: float) -> None:
         """Act on the deadline, which has passed."""
 
+    def forgive(self, seconds: float) -> None:
+        """Extend all limits: the process itself stood still for so long."""
+
 
 class Dispatch(JudgedRelay):
     """One request through its attempts. The receiver of their answers.
@@ -178,6 +181,12 @@ class Dispatch(JudgedRelay):
         if self._resumer is not None:
             self._resumer.abort()
         self.on_fail(self._lateness(), "no data in time")
+
+    def forgive(self, seconds: float) -> None:
+        """Extend all limits: the process itself stood still for so long."""
+        self.deadline += seconds
+        self._progressed_at += seconds
+        self._began_at += seconds
 
     def _lateness(self) -> Outcome:
         """A build that answers others is slow, one that answers none hangs."""

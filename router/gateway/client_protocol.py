@@ -93,6 +93,10 @@ class GatewayProtocol(HeadReader):
         elif self._discarded_bytes is None:
             self.deadline = self._gateway.now() + self._patience_seconds()
 
+    def forgive(self, seconds: float) -> None:
+        """Extend the limit: the process itself stood still for so long."""
+        self.deadline += seconds
+
     def expire(self, now: float) -> None:
         """End what the client is too slow for; close an idle connection."""
         self.deadline = math.inf
