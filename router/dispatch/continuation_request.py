@@ -8,7 +8,6 @@ here can hold included.
 Reading order: Prefix, continuation_body, extended_prompt.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +36,6 @@ class Prefix:
     """Tokens of the text that were counted in the stream; fewer than it has if events merged."""
     is_exact: bool = False
     """Whether `tokens` is what the engine made, and no lower bound."""
-    ids: Sequence[int] | None = None
-    """Token ids of the client's prompt and of the text, where the stream held them."""
 
 
 def continuation_body(kind: Kind, fields: Fields, prefix: Prefix, tokens: int) -> dict[str, Any]:
@@ -81,8 +78,6 @@ def extended_prompt(kind: Kind, fields: Fields, prefix: Prefix) -> dict[str, Any
         CannotContinueError: The request asks to continue a message that is not one string.
     """
     if kind == "completions":
-        if prefix.ids is not None:
-            return {"prompt": prefix.ids}
         return {"prompt": _extend(fields["prompt"], prefix.text)}
     if not prefix.text:
         return {"messages": fields["messages"]}

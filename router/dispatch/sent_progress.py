@@ -80,11 +80,8 @@ class SentProgress:
         self.is_done = False
         self.prompt_tokens: int | None = None
         """Tokens of the client's own prompt, if the stream said so."""
-        self.prompt_ids: list[int] | None = None
         self.tokens = 0
         """Tokens that the engine made, or a lower bound of them: an event is one at least."""
-        self.ids: list[int] | None = []
-        """Their ids, if every event named them."""
         self.is_exact = True
         """Whether every event said how many tokens there are."""
         self.marks: list[tuple[int, int]] = []
@@ -127,8 +124,7 @@ class SentProgress:
         ids = event.prompt_token_ids
         if event.choices and not ids:
             ids = event.choices[0].prompt_token_ids
-        if self.prompt_ids is None and _are_ids(ids):
-            self.prompt_ids = ids
+        if self.prompt_tokens is None and isinstance(ids, list):
             self.prompt_tokens = len(ids)
         if event.usage is not None and event.usage.prompt_tokens:
             self.prompt_tokens = event.usage.prompt_tokens
@@ -157,23 +153,14 @@ class SentProgress:
     def _count(self, choice: _Choice, usage: _Usage | None, *, is_token: bool) -> None:
         if not is_token:
             return
-        ids = choice.token_ids
         told = usage.completion_tokens if usage is not None else None
-        if _are_ids(ids):
-            self.tokens += len(ids)
-            if self.ids is not None:
-                self.ids += ids
-            return
-        self.ids = None
-        if told is not None and told >= self.tokens:
+        if isinstance(choice.token_ids, list):
+            self.tokens += len(choice.token_ids)
+        elif told is not None and told >= self.tokens:
             self.tokens = told
-            return
-        self.is_exact = False
-        self.tokens += 1
-
-
-def _are_ids(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, int) for item in value)
+        else:
+            self.is_exact = False
+            self.tokens += 1
 
 
 def read_progress(kind: Kind, sent: bytes) -> SentProgress:
@@ -203,15 +190,8 @@ def choose_prefix(kind: Kind, progress: SentProgress, stops: StopStrings) -> Pre
     for characters, tokens in reversed(progress.marks):
         end = characters + stops.held_back
         if end <= latest and not (kind == "chat" and text[end - 1].isspace()):
-            return _prefix(progress, text[:end], tokens)
+            return Prefix(text[:end], tokens, progress.is_exact)
     return Prefix(is_exact=True)
-
-
-def _prefix(progress: SentProgress, text: str, tokens: int) -> Prefix:
-    ids = None
-    if progress.ids is not None and progress.prompt_ids is not None:
-        ids = progress.prompt_ids + progress.ids[:tokens]
-    return Prefix(text, tokens, progress.is_exact, ids)
 
 
 def whole_prefix(progress: SentProgress, stops: StopStrings) -> Prefix:
@@ -223,4 +203,4 @@ def whole_prefix(progress: SentProgress, stops: StopStrings) -> Prefix:
         return Prefix(is_exact=True)
     if stops.held_back:
         return Prefix(progress.text, len(progress.marks))
-    return _prefix(progress, progress.text, progress.marks[-1][1])
+    return Prefix(progress.text, progress.marks[-1][1], progress.is_exact)

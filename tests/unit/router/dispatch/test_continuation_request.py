@@ -78,11 +78,6 @@ def test_nothing_to_go_on_from_asks_the_same_again(kind: Any, body: dict[str, An
     assert rest_of(kind, body, Prefix(), 0) == body
 
 
-def test_known_token_ids_are_the_prompt_of_a_text_completion() -> None:
-    rest = rest_of("completions", {"prompt": "p"}, Prefix("ab", 2, ids=[1, 2, 3]), 2)
-    assert rest["prompt"] == [1, 2, 3]
-
-
 @given(TEXTS, TEXTS)
 def test_prompt_grows_by_the_text(prompt: str, text: str) -> None:
     for is_ascii in (True, False):

@@ -178,7 +178,7 @@ def test_token_ids_count_the_tokens_of_an_event() -> None:
     )
     progress = read_progress("completions", stream(*events))
     prefix = choose_prefix("completions", progress, NO_STOPS)
-    assert prefix == Prefix("abcdef", 5, is_exact=True, ids=[7, 8, 9, 1, 2, 3, 4, 5])
+    assert prefix == Prefix("abcdef", 5, is_exact=True)
     assert (progress.tokens, progress.prompt_tokens) == (6, 3)
 
 
@@ -192,7 +192,7 @@ def test_usage_within_the_stream_counts_the_tokens_of_an_event() -> None:
     assert (progress.prompt_tokens, progress.has_usage) == (11, False)
 
 
-@pytest.mark.parametrize("ids", [None, "x", 5, ["a"], {}])
+@pytest.mark.parametrize("ids", [None, "x", 5, {}])
 def test_odd_token_ids_name_no_tokens(ids: object) -> None:
     progress = read_progress("completions", stream(text("ab", token_ids=ids)))
     assert choose_prefix("completions", progress, NO_STOPS) == Prefix("ab", 1)
