@@ -93,6 +93,8 @@ class Report(BaseModel):
 
     health: Health
     problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    """Differences between builds and the configuration that fail no request."""
     pid: int
     config: str
     gateway_url: str
@@ -120,6 +122,7 @@ def collect(state: RunState, admin_token: str) -> Report:
     return Report(
         health=Health.DEGRADED if problems else Health.HEALTHY,
         problems=problems,
+        warnings=tuple(text for record in state.variants for text in record.warnings),
         pid=state.pid,
         config=state.config,
         gateway_url=state.gateway_url,
@@ -138,6 +141,8 @@ def print_report(report: Report, console: Console) -> None:
     console.print(f"[{colour}]{report.health}[/]  epoch {report.epoch}  {report.config}")
     for problem in report.problems:
         console.print(f"  {problem}", style="yellow", markup=False)
+    for warning in report.warnings:
+        console.print(f"  warning: {warning}", markup=False)
     variants = _table("variant", "is", "replicas", "scheme", "weights", "url")
     for variant in report.variants:
         variants.add_row(
@@ -213,6 +218,7 @@ def _problems(state: RunState, newest: int | None, epochs: dict[str, int]) -> It
     for variant in state.variants:
         if variant.phase is not Phase.READY:
             yield f"variant {variant.model}/{variant.variant} is {variant.phase}"
+        yield from variant.problems
     for process in state.processes:
         if process.phase is not Phase.READY:
             yield f"{process.name} is {process.phase}"

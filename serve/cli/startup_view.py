@@ -73,6 +73,7 @@ def summary(state: RunState) -> str:
     body = f'{{"model": "{models[0]}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
     return "\n".join(
         [
+            *(f"Warning   {text}" for text in warnings_of(state)),
             f"Gateway   {state.gateway_url}/v1   models: {', '.join(models)}",
             f"Control   {state.admin_url}      docs: {state.admin_url}/docs",
             f"Try       curl {state.gateway_url}/v1/chat/completions"
@@ -80,6 +81,11 @@ def summary(state: RunState) -> str:
             "Stop      Ctrl-C, or `penumbra down`; look with `penumbra status`",
         ]
     )
+
+
+def warnings_of(state: RunState) -> list[str]:
+    """What every build serves unlike the configuration, with the words that mend it."""
+    return [text for record in state.variants for text in (*record.problems, *record.warnings)]
 
 
 class PlainView:
@@ -90,6 +96,7 @@ class PlainView:
         self._began = self._printed_at = time.monotonic()
         self._phases: dict[str, Phase] = {}
         self._is_announced = False
+        self._warned: set[str] = set()
 
     def observe(self, state: RunState) -> None:
         """Print what has changed."""
@@ -98,6 +105,10 @@ class PlainView:
                 self._phases[item.name] = item.phase
                 note = f" - {item.note}" if item.note else ""
                 self._print_timed(f"{item.name}: {item.phase}{note} ({item.log})")
+        for text in warnings_of(state):
+            if text not in self._warned:
+                self._warned.add(text)
+                self._print_timed(f"warning: {text}")
         if state.is_ready and not self._is_announced:
             self._is_announced = True
             self._print_timed("ready")
@@ -110,6 +121,7 @@ class PlainView:
         """Take a state as known: only later changes are printed."""
         self._phases = {item.name: item.phase for item in items(state)}
         self._is_announced = state.is_ready
+        self._warned = set(warnings_of(state))
 
     def _print_timed(self, text: str) -> None:
         self._printed_at = time.monotonic()

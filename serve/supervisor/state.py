@@ -62,6 +62,9 @@ class VariantRecord(BaseModel):
     addresses: dict[str, str] = {}
     """Number of a hosted replica -> `HOST:PORT` of its own, where that is known."""
     message: str = ""
+    problems: tuple[str, ...] = ()
+    """Ways in which what it serves contradicts the configuration, so that requests to it fail."""
+    warnings: tuple[str, ...] = ()
     log: str | None = None
     source: str | None = None
     scheme: str | None = None

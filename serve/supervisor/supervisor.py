@@ -28,6 +28,7 @@ from penumbra.serve.supervisor.layout import Layout, gateway_url, lay_out
 from penumbra.serve.supervisor.preflight import check
 from penumbra.serve.supervisor.process import SupervisedProcess
 from penumbra.serve.supervisor.replicas_file import ReplicasFile
+from penumbra.serve.supervisor.served_models import ServedModels
 from penumbra.serve.supervisor.state import RunState, VariantRecord, write_state
 
 _TICK_SECONDS = 5.0
@@ -61,7 +62,8 @@ def supervise(
         check(spec)
         become_subreaper()
         layout = lay_out(spec, config.absolute(), folder, runtime, environment)
-        asyncio.run(Supervisor(spec, config.absolute(), folder, layout, observe).run_until_told())
+        supervisor = Supervisor(spec, config.absolute(), folder, layout, environment, observe)
+        asyncio.run(supervisor.run_until_told())
     finally:
         folder.state.unlink(missing_ok=True)
         folder.replicas.unlink(missing_ok=True)
@@ -77,6 +79,7 @@ class Supervisor:
         config: Its file.
         folder: The state folder, locked.
         layout: The programs to start.
+        environment: The operator's environment variables.
         observe: Called after every change.
     """
 
@@ -86,6 +89,7 @@ class Supervisor:
         config: Path,
         folder: StateFolder,
         layout: Layout,
+        environment: Mapping[str, str],
         observe: Observer,
     ) -> None:
         self._folder = folder
@@ -93,6 +97,7 @@ class Supervisor:
         self._variants: dict[str, VariantRecord] = {
             app_name(record.model, record.variant): record for record in layout.variants
         }
+        self._served = ServedModels(self._variants, spec, environment, self._changed)
         self._gateways = [SupervisedProcess(program, self._changed) for program in layout.gateways]
         self._control = SupervisedProcess(layout.control, self._changed)
         self._fleet = None
@@ -132,6 +137,8 @@ class Supervisor:
         Raises:
             ServeError: Something died before it was ready.
         """
+        # First, so that it is said before all else.
+        await self._served.compare()
         self._changed()
         try:
             async with asyncio.TaskGroup() as group:
@@ -139,6 +146,7 @@ class Supervisor:
                 tasks.append(group.create_task(self._announce()))
                 tasks.append(group.create_task(self._tick()))
                 tasks.append(group.create_task(watch_external(self._variants, self._changed)))
+                tasks.append(group.create_task(self._served.run()))
                 await stop.wait()
                 for task in tasks:
                     task.cancel()
