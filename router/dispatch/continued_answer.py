@@ -88,19 +88,19 @@ class ContinuedAnswer:
         return self.progress.is_done or self.progress.finish_reason is not None
 
     @property
-    def is_blank(self) -> bool:
-        """Whether the client has no text but white space."""
-        return not self.progress.text.strip()
-
-    @property
     def prefix(self) -> Prefix:
         """The text to go on from."""
         return choose_prefix(self._kind, self.progress, self._stops)
 
-    @property
-    def whole_prefix(self) -> Prefix:
-        """All text that was sent, to go on from if the baseline does not make its end again."""
-        return whole_prefix(self.progress, self._stops)
+    def fallback(self, prefix: Prefix) -> Prefix | None:
+        """All text that was sent, to go on from if the baseline does not make its end again.
+
+        Returns:
+            None if `prefix` is all, or if a chat's template would find nothing to go on from.
+        """
+        whole = whole_prefix(self.progress, self._stops)
+        is_blank = self._kind == "chat" and not whole.text.strip()
+        return None if is_blank or whole.text == prefix.text else whole
 
     def splice(self, prefix: Prefix, tokens: int) -> Splice:
         """Make the splice of a continuation that goes on from `prefix`, of so many tokens."""

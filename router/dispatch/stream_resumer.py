@@ -89,6 +89,8 @@ class StreamResumer:
         self._clock = clock
         self.progressed_at = -math.inf
         """Time of the last event; monotonic seconds."""
+        self.outcome: Outcome | None = None
+        """How the baseline's answer ended, once it has; None if it was not asked."""
 
     def start(self) -> None:
         """Begin the continuation; never raises."""
@@ -137,8 +139,7 @@ class StreamResumer:
             self._close(await answer.missing_events())
             return
         prefix = answer.prefix
-        if prefix != answer.whole_prefix and not answer.is_blank:
-            self._fallback = answer.whole_prefix
+        self._fallback = answer.fallback(prefix)
         await self._ask(answer, prefix)
 
     async def _ask(self, answer: ContinuedAnswer, prefix: Prefix) -> None:
@@ -171,7 +172,7 @@ class StreamResumer:
     def _fall_back(self, answer: ContinuedAnswer, prefix: Prefix) -> None:
         """Go on from all text that was sent: the baseline does not make its end again."""
         self._stop()
-        self._fallback = None
+        self._fallback = self._splice = None
         # The server has answered: this is no second try of a request that may have killed it.
         self._request.budget.left = max(1, self._request.budget.left)
         self._buffer = ResponseBuffer()
@@ -179,7 +180,7 @@ class StreamResumer:
         self._spawn(self._ask(answer, prefix))
 
     def _stop(self) -> None:
-        if self._task is not None:
+        if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
         if self._stream is not None:
             self._stream.abort()
@@ -189,6 +190,7 @@ class StreamResumer:
         if self._is_over:
             return
         self._is_over = True
+        self._stop()
         for event in events:
             self._broken.send_event(event)
         self._broken.finish_resumed()
@@ -197,8 +199,7 @@ class StreamResumer:
         if self._is_over:
             return
         self._is_over = True
-        if self._stream is not None:
-            self._stream.abort()
+        self._stop()
         self._broken.give_up()
 
     # The receiver of the baseline's answer
@@ -256,9 +257,9 @@ class StreamResumer:
             self._fall_back(self._answer, self._fallback)
 
     def _pass_on_waiting(self) -> None:
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting, splice = self._waiting, [], self._splice
         for payload in waiting:
-            if not self._is_over:
+            if not self._is_over and self._splice is splice:
                 self._take(payload)
         if self._late_end is not None:
             self._end(self._late_end)
@@ -283,8 +284,6 @@ class StreamResumer:
     def _finish(self) -> None:
         if not self._is_over:
             self._count_end(Outcome.OK)
-        if self._stream is not None:
-            self._stream.abort()
         self._close([sse.DONE])
 
     def _fail(self, outcome: Outcome) -> None:
@@ -293,5 +292,6 @@ class StreamResumer:
         self._give_up()
 
     def _count_end(self, outcome: Outcome) -> None:
+        self.outcome = outcome
         cells = self._baseline.cells.of(self._broken.slice_name)
         cells.attempts[outcome].value += 1

@@ -68,6 +68,7 @@ class Resumed:
         rest: The baseline's answers, one for each time that it is asked to go on.
         count: Its answer to `/tokenize`.
         body: More fields of the client's request.
+        path: Its route.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Resumed:
         *rest: Script,
         count: Script | None = None,
         body: dict[str, Any] | None = None,
+        path: bytes = CHAT,
     ) -> None:
         scripts = iter(rest)
         self.upstream = FakeUpstream(
@@ -91,7 +93,7 @@ class Resumed:
         self.resumer = StreamResumer(
             self.broken,
             Attempt("full", self.upstream, cells_of(self.metrics, "full")),
-            UpstreamRequest(CHAT, b"", json.dumps(request).encode()),
+            UpstreamRequest(path, b"", json.dumps(request).encode()),
             sent,
             lambda: 5.0,
         )

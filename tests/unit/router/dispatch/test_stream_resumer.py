@@ -1,6 +1,7 @@
 """A continuation over a fake baseline: what it is asked, what the client gets, and when."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from penumbra.monitoring.vocabulary import Outcome
 from penumbra.router.dispatch import token_count
 from penumbra.router.upstream.fake import Body, End, Fail, Hang, Head, Script, events, whole
 from tests.support.resumed import ASKED, ROLE, USAGE, Resumed, rest
-from tests.support.stream_events import delta, stream
+from tests.support.stream_events import delta, stream, text
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +108,32 @@ async def test_text_that_is_not_made_again_is_gone_on_from() -> None:
     assert (first["max_tokens"], second["max_tokens"]) == (30, 28)
     assert run.ended(Outcome.OK) == 1
     assert run.upstream.streams[-2].is_aborted or run.upstream.streams[0].is_aborted
+
+
+async def test_other_text_beside_running_usage_is_not_told() -> None:
+    def counted(event: dict[str, Any]) -> dict[str, Any]:
+        return {**event, "usage": {"prompt_tokens": 12, "completion_tokens": 1}}
+
+    wrong = [counted(delta(content=word)) for word in ("Other", " words")]
+    run = Resumed(
+        stream(ROLE, delta(content="Hello")),
+        events(ROLE, *wrong),
+        rest("!"),
+        body={"stop": ["x" * 9], **ASKED},
+    )
+    assert (await run.to_end()).text == "!"
+
+
+async def test_white_space_of_a_text_completion_is_gone_on_from_as_well() -> None:
+    run = Resumed(
+        stream(text("\n")),
+        events(text("Hello")),
+        events(text("x")),
+        body={"prompt": "hi", "stop": ["y" * 9]},
+        path=b"/v1/completions",
+    )
+    await run.to_end()
+    assert [asked["prompt"] for asked in run.asked] == ["hi", "hi\n"]
 
 
 async def test_baseline_that_refuses_the_shorter_text_is_asked_with_all_of_it() -> None:
