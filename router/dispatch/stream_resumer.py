@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 _OK = 200
 _REFUSALS = range(400, 500)
-_LOOKED_AT_BYTES = 256 * 1024
+_LOOKED_AT_BYTES = 64 * 1024
 _END_BYTES = 16 * 1024
 
 
