@@ -7,6 +7,8 @@ import logging
 import signal
 import socket
 import time
+from collections.abc import Coroutine, Iterator
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -21,6 +23,7 @@ from penumbra.router.gateway.gauges import declare_gauges
 from penumbra.router.link.client import ControlLink
 from penumbra.router.link.duties import Duties
 from penumbra.router.listening import BACKLOG, bind
+from penumbra.router.server_tls import ServerTls
 from penumbra.router.settings import GatewaySettings
 from penumbra.router.uvicorn_server import UvicornServer
 
@@ -42,12 +45,14 @@ async def run_gateway(
         tracer: Tracer of sampled requests; None traces none.
 
     Raises:
-        OSError: A port cannot be bound; the message names it and the setting.
+        OSError: A port cannot be bound, or the certificate cannot be used; the message names it and
+            the setting.
     """
     raise_descriptor_limit()
     loop = asyncio.get_running_loop()
     gateway = Gateway(settings, time.monotonic, tracer=tracer)
-    servers, metrics = _build_servers(gateway)
+    tls = ServerTls(settings.tls) if settings.tls is not None else None
+    servers, metrics = _build_servers(gateway, tls)
     link = _build_link(gateway, control_token, metrics)
     declare_gauges(gateway, link)
     stop = asyncio.Event()
@@ -57,11 +62,7 @@ async def run_gateway(
     log.info("gateway_started", extra={"addresses": [_address(sock) for _, sock in servers]})
     async with asyncio.TaskGroup() as group:
         serving = [group.create_task(server.serve(sockets=[sock])) for server, sock in servers]
-        background = [group.create_task(gateway.sweep())]
-        background.append(group.create_task(gateway.recent_answers.run()))
-        background.append(group.create_task(gateway.mirroring.comparator_client.run()))
-        if link is not None:
-            background.append(group.create_task(link.run()))
+        background = [group.create_task(work) for work in _background(gateway, tls, link)]
         await stop.wait()
         log.info("gateway_draining")
         gateway.drain()
@@ -77,11 +78,28 @@ async def run_gateway(
     log.info("gateway_stopped")
 
 
-def _build_servers(gateway: Gateway) -> tuple[list[tuple[UvicornServer, socket.socket]], str]:
+def _background(
+    gateway: Gateway, tls: ServerTls | None, link: ControlLink | None
+) -> Iterator[Coroutine[Any, Any, None]]:
+    yield gateway.sweep()
+    yield gateway.recent_answers.run()
+    yield gateway.mirroring.comparator_client.run()
+    if tls is not None:
+        yield tls.watch()
+    if link is not None:
+        yield link.run()
+
+
+def _build_servers(
+    gateway: Gateway, tls: ServerTls | None
+) -> tuple[list[tuple[UvicornServer, socket.socket]], str]:
     """The servers with their sockets, and the address of this process's metrics (may be empty)."""
     settings = gateway.settings
     public_socket = bind(settings.host, settings.port, "gateway.port", is_shared=True)
     public = _build_server(build_public_app(gateway), functools.partial(GatewayProtocol, gateway))
+    if tls is not None:
+        public.config.load()
+        public.config.ssl = tls.context
     servers = [(public, public_socket)]
     if settings.internal_port is None:
         return servers, ""

@@ -43,6 +43,17 @@ class KeySettings(BaseModel):
     limits: TenantLimits = TenantLimits()
 
 
+class TlsSettings(BaseModel):
+    """Certificate of the gateway's own port; renewed files are noticed within seconds."""
+
+    model_config = _STRICT
+
+    certificate: Path
+    """Certificate and those in between, up to the authority, in PEM form."""
+    key: Path
+    """Its private key in PEM form, without a password."""
+
+
 class LimitSettings(BaseModel):
     """Limits on the size and the time of requests, and on the time of answers."""
 
@@ -99,6 +110,8 @@ class GatewaySettings(BaseModel):
     keys: tuple[KeySettings, ...] = ()
     allowed_origins: tuple[Origin, ...] = ()
     """Origins of web pages whose scripts may read answers (CORS)."""
+    tls: TlsSettings | None = None
+    """The port speaks https with it; null is plain http."""
     limits: LimitSettings = LimitSettings()
     control_url: str | None = None
     """Base URL of the control process, e.g. http://127.0.0.1:8090; None runs on `snapshot`."""

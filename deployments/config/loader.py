@@ -19,7 +19,7 @@ from penumbra.deployments.errors import ConfigInvalid
 from penumbra.router.flags.routing_table import NAME, Flag, ModelSnapshot, Snapshot, Variant
 from penumbra.router.flags.rule_checks import one_of, problem, slice_problems
 from penumbra.router.flags.validate import flag_problems
-from penumbra.router.settings import GatewaySettings
+from penumbra.router.settings import GatewaySettings, TlsSettings
 from penumbra.router.upstream.base_url import root_url
 
 BaseUrlOf = Callable[[str, str], str]
@@ -143,6 +143,9 @@ def _anchor(spec: PenumbraSpec, folder: Path) -> PenumbraSpec:
     return spec.model_copy(
         update={
             "models": models,
+            "gateway": spec.gateway.model_copy(
+                update={"tls": _anchor_tls(spec.gateway.tls, folder)}
+            ),
             "state_dir": (folder / spec.state_dir).resolve(),
             "control": spec.control.model_copy(update={"store": store}),
         }
@@ -151,6 +154,13 @@ def _anchor(spec: PenumbraSpec, folder: Path) -> PenumbraSpec:
 
 def _anchor_file(file: str | None, folder: Path) -> str | None:
     return None if file is None else str((folder / file).resolve())
+
+
+def _anchor_tls(tls: TlsSettings | None, folder: Path) -> TlsSettings | None:
+    if tls is None:
+        return None
+    certificate, key = ((folder / file).resolve() for file in (tls.certificate, tls.key))
+    return TlsSettings(certificate=certificate, key=key)
 
 
 def _anchor_engine(engine: EngineSpec | None, folder: Path) -> EngineSpec | None:

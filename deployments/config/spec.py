@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, m
 
 from penumbra.router.addresses import join_host_port, local_host
 from penumbra.router.flags.routing_table import NAME, Flag, SliceRule
-from penumbra.router.settings import KeySettings, LimitSettings, Origin
+from penumbra.router.settings import KeySettings, LimitSettings, Origin, TlsSettings
 from penumbra.router.shadow.settings import (
     Budget,
     DeadlineSettings,
@@ -173,6 +173,8 @@ class GatewaySpec(BaseModel):
     processes: int = Field(default=1, ge=1, le=64)
     internal_port: int = Field(default=8100, ge=1, le=65535)
     """Port of the first process's metrics and health, at `metrics.host`; the others count up."""
+    tls: TlsSettings | None = None
+    """Certificate and key of the port, which speaks https then; null is plain http."""
     allowed_origins: tuple[Origin, ...] = ()
     """Origins of web pages whose scripts may read answers (CORS), e.g. https://chat.example; `*` is
     every origin."""

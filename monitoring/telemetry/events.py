@@ -71,6 +71,12 @@ EVENTS = (
         "model", "url", "error",
     ),
     _event("descriptor_limit", "The limit on open files was raised.", "before", "now"),
+    _event("certificate_renewed", "New connections get the changed certificate.", "file"),
+    _event(
+        "certificate_unusable",
+        "The files of the certificate have changed and are no use: the last ones stay in force.",
+        "problem",
+    ),
     # The comparator
     _event("comparator_started", "It runs.", "port"),
     _event("comparator_stopping", "It ends; what waits is shed."),

@@ -119,6 +119,7 @@ def gateway_settings(
             processes=spec.gateway.processes,
             keys=spec.keys,
             allowed_origins=spec.gateway.allowed_origins,
+            tls=spec.gateway.tls,
             limits=spec.limits,
             control_url=spec.control_url,
             shadow_socket=shadow_socket,
@@ -186,7 +187,8 @@ def hosted_variants(spec: PenumbraSpec) -> Iterator[tuple[str, str, EngineSpec]]
 
 def gateway_url(spec: PenumbraSpec) -> str:
     """Base URL of the gateway for clients on this machine."""
-    return f"http://{join_host_port(local_host(spec.gateway.host), spec.gateway.port)}"
+    scheme = "http" if spec.gateway.tls is None else "https"
+    return f"{scheme}://{join_host_port(local_host(spec.gateway.host), spec.gateway.port)}"
 
 
 def _plan(spec: PenumbraSpec, folder: StateFolder, runtime: Path) -> FleetPlan | None:

@@ -15,7 +15,7 @@ from penumbra.router.shadow.settings import ShadowSettings
 from penumbra.serve.errors import ConfigurationInvalid
 from penumbra.serve.supervisor import preflight
 from penumbra.serve.supervisor.folder import TOKENS, StateFolder
-from penumbra.serve.supervisor.layout import Layout, lay_out
+from penumbra.serve.supervisor.layout import Layout, gateway_url, lay_out
 from penumbra.serve.supervisor.state import Phase
 
 EXTERNAL = {
@@ -163,3 +163,15 @@ def test_missing_ray_is_said_and_not_needed_for_external_variants(
     preflight.check(spec_of(tmp_path, EXTERNAL))
     with pytest.raises(ConfigurationInvalid, match="need Ray and vLLM"):
         preflight.check(spec_of(tmp_path, hosted(source="hf://org/model")))
+
+
+def test_certificate_is_found_beside_the_configuration(tmp_path: Path) -> None:
+    tls = {"certificate": "tls/gateway.pem", "key": "/keys/gateway.key"}
+    layout = layout_of(tmp_path, EXTERNAL, gateway={"tls": tls})
+    found = settings_of(layout, 0).tls
+    assert found is not None
+    assert (found.certificate, found.key) == (
+        tmp_path / "tls" / "gateway.pem",
+        Path("/keys/gateway.key"),
+    )
+    assert gateway_url(spec_of(tmp_path, EXTERNAL, gateway={"tls": tls})).startswith("https://")
