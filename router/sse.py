@@ -1,5 +1,6 @@
 """Server-sent events as bytes: finds their ends, reads their data, checks them for errors. Pure."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,12 +11,17 @@ ERROR_MARK = b'"error"'
 this word, so a piece of a stream without them reports no error and needs no parsing."""
 
 DONE = b"data: [DONE]\n\n"
+_EVENT_END = re.compile(rb"\n\r?\n")
 
 
 def complete_length(data: bytes) -> int:
-    """Length of the whole events at the start of `data`; 0 if there is none."""
-    line_feeds, returns = data.rfind(b"\n\n"), data.rfind(b"\r\n\r\n")
-    return max(line_feeds + 2 if line_feeds >= 0 else 0, returns + 4 if returns >= 0 else 0)
+    """Length of the whole events at the start of `data`; 0 if there is none.
+
+    An event ends with an empty line, and a line with a line feed, with or without a carriage return
+    before it.
+    """
+    plain, mixed = data.rfind(b"\n\n"), data.rfind(b"\n\r\n")
+    return max(plain + 2 if plain >= 0 else 0, mixed + 3 if mixed >= 0 else 0)
 
 
 def payloads(data: bytes) -> Iterator[bytes]:
@@ -48,6 +54,18 @@ def has_error_event(data: bytes) -> bool:
         for payload in payloads(data)
         if ERROR_MARK in payload and (value := read_object(payload)) is not None
     )
+
+
+def length_before_error(data: bytes) -> int:
+    """Length of the whole events at the start of `data` before the first that reports an error."""
+    if ERROR_MARK not in data:
+        return len(data)
+    start = 0
+    for end in _EVENT_END.finditer(data):
+        if has_error_event(data[start : end.end()]):
+            return start
+        start = end.end()
+    return len(data)
 
 
 def is_error(value: dict[str, Any]) -> bool:

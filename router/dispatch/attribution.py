@@ -2,32 +2,45 @@
 
 A failure is held against a candidate only if the baseline did better with the same request. Where
 the baseline's answer to the same request is not known (it was not asked, or the client left), the
-`Arbiter` compares with the baseline's traffic of the same seconds, and asks the baseline for a sign
-of life once.
+`Arbiter` compares with the baseline's traffic of the same seconds, and asks the baseline once.
 
 Reading order: Suspect.settle_by, Arbiter.judge.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router import sse
 from penumbra.router.dispatch.admissions import Admission
+from penumbra.router.dispatch.answer_check import AnswerKind, is_proper, is_success
 from penumbra.router.dispatch.attempt import Attempt
 from penumbra.router.dispatch.capabilities import Lack
-from penumbra.router.upstream.calls import UpstreamError, fetch, get_request
-from penumbra.router.upstream.port import Upstream
+from penumbra.router.dispatch.stream_end import StreamEnd, end_of
+from penumbra.router.upstream.calls import Answer, UpstreamError, fetch, get_request
+from penumbra.router.upstream.port import Upstream, UpstreamRequest
 
 log = logging.getLogger(__name__)
 
 SAME_SECONDS = 2.0
 """Failures of both builds so close to each other are one outage."""
 _GATHER_SECONDS = 0.1
-"""Time given to the baseline's own failures to show, before it is asked."""
 _PROBE_SECONDS = 2.0
+_REPEAT_SECONDS = 120.0
+_REPEAT_BYTES = 8 * 1024 * 1024
+_END_BYTES = 16 * 1024
 _MOST_WAITING = 10_000
 _FIRST_SERVER_ERROR = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """A request that may be asked again of the baseline, and the kind of its answer."""
+
+    request: UpstreamRequest
+    kind: AnswerKind
 
 
 class Suspect:
@@ -99,16 +112,22 @@ class Suspect:
 class Arbiter:
     """Judge of the failures of one model's candidates that no answer of the baseline explains.
 
+    A failure that the baseline shows in the same seconds is shared. Else the baseline is asked: for
+    a sign of life where the candidate could not be reached, for an answer to the same request where
+    that may have been the cause. One request is asked again at a time, off every client's way; the
+    failures that were seen together with it share its verdict.
+
     Args:
         now: Monotonic seconds.
+        gather_seconds: Time given to the baseline's own failures to show, before it is asked.
     """
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], gather_seconds: float = _GATHER_SECONDS) -> None:
         self._now = now
+        self._gather_seconds = gather_seconds
         self._baseline: Upstream | None = None
         self._failed_at: dict[Outcome, float] = {}
-        self._waiting: list[tuple[Suspect, float]] = []
-        self._task: asyncio.Task[None] | None = None
+        self._queues = (_Queue(self._answers_health), _Queue(self._answers_again))
 
     def appoint(self, baseline: Upstream) -> None:
         """Name the baseline to ask from now on."""
@@ -118,41 +137,44 @@ class Arbiter:
         """Note that the baseline failed."""
         self._failed_at[outcome] = self._now()
 
-    def judge(self, suspect: Suspect) -> None:
-        """Settle a suspect soon, by what the baseline does in the same seconds."""
+    def judge(self, suspect: Suspect, again: Repeat | None = None) -> None:
+        """Settle a suspect soon.
+
+        Args:
+            suspect: The failed attempt.
+            again: The request to ask the baseline; None: a sign of life is enough.
+        """
         if suspect.is_settled:
             return
-        if self._baseline is None or len(self._waiting) >= _MOST_WAITING:
+        queue = self._queues[again is not None]
+        if self._baseline is None or len(queue.waiting) >= _MOST_WAITING:
             suspect.settle(Outcome.SHARED)
             return
-        self._waiting.append((suspect, self._now()))
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+        queue.waiting.append(_Case(suspect, self._now(), again))
+        if queue.task is None:
+            queue.task = asyncio.get_running_loop().create_task(self._run(queue))
 
-    def close(self) -> None:
-        """Stop asking."""
-        if self._task is not None:
-            self._task.cancel()
-
-    async def _run(self) -> None:
+    async def _run(self, queue: "_Queue") -> None:
         try:
-            while self._waiting:
-                await asyncio.sleep(_GATHER_SECONDS)
-                waiting, self._waiting = self._waiting, []
-                is_alive = await self._baseline_lives()
-                for suspect, failed_at in waiting:
-                    is_shared = not is_alive or self._failed_alike(suspect.outcome, failed_at)
-                    suspect.settle(Outcome.SHARED if is_shared else suspect.outcome)
+            while queue.waiting:
+                await asyncio.sleep(self._gather_seconds)
+                cases, queue.waiting = queue.waiting, []
+                does_better = await queue.ask(cases[0])
+                for case in cases:
+                    suspect = case.suspect
+                    is_own = does_better and not self._failed_alike(suspect.outcome, case.failed_at)
+                    suspect.settle(suspect.outcome if is_own else Outcome.SHARED)
         except Exception:
             log.exception("attribution_failed")
         finally:
-            self._task = None
+            queue.task = None
 
     def _failed_alike(self, outcome: Outcome, at: float) -> bool:
         last = self._failed_at.get(outcome)
         return last is not None and abs(last - at) <= SAME_SECONDS
 
-    async def _baseline_lives(self) -> bool:
+    async def _answers_health(self, case: "_Case") -> bool:
+        del case
         if self._baseline is None:
             return False
         try:
@@ -162,3 +184,53 @@ class Arbiter:
         except UpstreamError:
             return False
         return answer.status < _FIRST_SERVER_ERROR
+
+    async def _answers_again(self, case: "_Case") -> bool:
+        if self._baseline is None or case.again is None:
+            return False
+        again = case.again
+        request = UpstreamRequest(again.request.path, again.request.headers, again.request.body)
+        request.budget.left = 1
+        try:
+            answer = await fetch(
+                self._baseline, request, timeout_seconds=_REPEAT_SECONDS, limit_bytes=_REPEAT_BYTES
+            )
+        except UpstreamError:
+            return False
+        return is_good_answer(request.path, answer, again.kind)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One failure that waits for its verdict."""
+
+    suspect: Suspect
+    failed_at: float
+    again: Repeat | None
+
+
+class _Queue:
+    """The cases that wait for one way of asking the baseline.
+
+    Args:
+        ask: Whether the baseline does better than the candidate did.
+    """
+
+    def __init__(self, ask: Callable[[_Case], Awaitable[bool]]) -> None:
+        self.ask = ask
+        self.waiting: list[_Case] = []
+        self.task: asyncio.Task[None] | None = None
+
+
+def is_good_answer(path: bytes, answer: Answer, kind: AnswerKind) -> bool:
+    """Whether an answer that is complete, whole or a stream, answers its request."""
+    if not is_success(answer.status):
+        return False
+    if not any(
+        name == b"content-type" and b"event-stream" in value for name, value in answer.headers
+    ):
+        return is_proper(answer.status, answer.body, kind)
+    has_data = sse.first_event_is_sound(answer.body)
+    end = end_of(path, answer.body[-_END_BYTES:])
+    is_complete = end in (StreamEnd.MARKED, StreamEnd.FINISHED)
+    return bool(has_data) and is_complete and not sse.has_error_event(answer.body)

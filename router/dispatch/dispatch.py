@@ -10,9 +10,8 @@ Reading order: Dispatch.start, on_fail, leave_candidate.
 """
 
 import math
-from typing import Protocol
 
-from penumbra.monitoring.vocabulary import Outcome
+from penumbra.monitoring.vocabulary import FAILURES, Outcome
 from penumbra.router.dispatch.attempt import Attempt, Client
 from penumbra.router.dispatch.judged_relay import JudgedRelay
 from penumbra.router.dispatch.plan import Plan
@@ -29,18 +28,6 @@ _SENDS = 2
 """Servers that one request reaches, if it kills them."""
 _OK = 200
 _COMPLETE = frozenset({StreamEnd.MARKED, StreamEnd.FINISHED})
-
-
-class Timed(Protocol):
-    """An object with a deadline, which the gateway's sweep watches."""
-
-    deadline: float
-
-    def expire(self, now: float) -> None:
-        """Act on the deadline, which has passed."""
-
-    def forgive(self, seconds: float) -> None:
-        """Extend all limits: the process itself stood still for so long."""
 
 
 class Dispatch(JudgedRelay):
@@ -127,15 +114,6 @@ class Dispatch(JudgedRelay):
             return Outcome.UNSUPPORTED
         return None
 
-    def _patience_seconds(self, attempt: Attempt, now: float) -> float:
-        limits, is_stream = self._limits, self._shape.kind.is_stream
-        if not self._is_candidate:
-            return limits.first_byte_seconds if is_stream else limits.whole_answer_seconds
-        least = limits.candidate_first_byte_seconds
-        if is_stream:
-            return least
-        return attempt.record.whole_limit(least, limits.whole_answer_seconds, now)
-
     # The client's side
 
     def abort(self) -> None:
@@ -168,9 +146,8 @@ class Dispatch(JudgedRelay):
             self.abort()
             self._client.break_off()
             return
-        progressed_at = max(
-            self._progressed_at, self._resumer.progressed_at if self._resumer else -math.inf
-        )
+        resumed_at = self._resumer.progressed_at if self._resumer else -math.inf
+        progressed_at = max(self._progressed_at, resumed_at)
         due = progressed_at + self._limits.idle_seconds
         if due > now:
             self.deadline = due
@@ -187,13 +164,6 @@ class Dispatch(JudgedRelay):
         self.deadline += seconds
         self._progressed_at += seconds
         self._began_at += seconds
-
-    def _lateness(self) -> Outcome:
-        """A build that answers others is slow, one that answers none hangs."""
-        is_awaited_whole = self._is_candidate and not (self.status or self._shape.kind.is_stream)
-        if is_awaited_whole and self._attempt.record.answered_at >= self._began_at:
-            return Outcome.OVERTIME
-        return Outcome.TIMEOUT
 
     def _stop(self) -> None:
         for stream in (self._stream, self._resumer):
@@ -265,9 +235,8 @@ class Dispatch(JudgedRelay):
             False if the request stays where it is: it is over, or the baseline has it already, or
             the baseline cannot continue what the client has seen. A rollback breaks off no answer.
         """
-        if self._stream is None:  # ended since `move` made its list
-            return False
-        if not self._is_candidate or self._resumer is not None:
+        has_ended = self._stream is None  # since `move` made its list
+        if has_ended or not self._is_candidate or self._resumer is not None:
             return False
         if not self._is_begun:
             if self._plan.following(self._index, Outcome.ROLLED_BACK) is None:
@@ -299,18 +268,26 @@ class Dispatch(JudgedRelay):
 
     def send_event(self, event: bytes) -> None:
         """Send an event of the continuation to the client."""
-        if self._suspect is not None:
-            self._settle_suspect(_OK, is_proper=True)
         self._client.send_piece(event)
 
     def finish_resumed(self) -> None:
         """End the answer: the continuation is complete."""
-        self._let_arbiter_judge()
+        self._settle_by_rest()
         self._client.finish()
+
+    def _settle_by_rest(self) -> None:
+        """Settle a broken stream by what the baseline made of its rest, if it was asked."""
+        outcome = self._resumer.outcome if self._resumer is not None else None
+        if outcome is Outcome.OK:
+            self._settle_suspect(_OK, is_proper=True)
+        elif outcome is not None and outcome in FAILURES:
+            self._services.arbiter.note_baseline_failure(outcome)
+            self._settle_suspect(0, is_proper=False)
+        self._let_arbiter_judge()
 
     def give_up(self) -> None:
         """Send an error event and close: the stream cannot be completed."""
-        self._let_arbiter_judge()
+        self._settle_by_rest()
         if self._is_event_stream:
             message = "the answer broke off and could not be continued"
             self._client.send_piece(b"data: " + error_body(message, "upstream_died") + b"\n\n")

@@ -19,7 +19,7 @@ from penumbra.router.dispatch.answer_check import (
     whole_outcome,
 )
 from penumbra.router.dispatch.attempt import Attempt, Client
-from penumbra.router.dispatch.attribution import Suspect
+from penumbra.router.dispatch.attribution import Repeat, Suspect
 from penumbra.router.dispatch.capabilities import Lack, read_lack
 from penumbra.router.dispatch.plan import Plan
 from penumbra.router.dispatch.relay import ResponseRelay
@@ -142,6 +142,24 @@ class JudgedRelay(ResponseRelay):
             self._client.send_piece(sse.DONE)
         self._client.finish()
 
+    # Limits
+
+    def _patience_seconds(self, attempt: Attempt, now: float) -> float:
+        limits, is_stream = self._limits, self._shape.kind.is_stream
+        if not self._is_candidate:
+            return limits.first_byte_seconds if is_stream else limits.whole_answer_seconds
+        least = limits.candidate_first_byte_seconds
+        if is_stream:
+            return least
+        return attempt.record.whole_limit(least, limits.whole_answer_seconds, now)
+
+    def _lateness(self) -> Outcome:
+        """A build that answers others is slow, one that answers none hangs."""
+        is_awaited_whole = self._is_candidate and not (self.status or self._shape.kind.is_stream)
+        if is_awaited_whole and self._attempt.record.answered_at >= self._began_at:
+            return Outcome.OVERTIME
+        return Outcome.TIMEOUT
+
     # Whose fault a failure was
 
     def _record_end(self, outcome: Outcome) -> None:
@@ -194,5 +212,9 @@ class JudgedRelay(ResponseRelay):
 
     def _let_arbiter_judge(self) -> None:
         suspect, self._suspect = self._suspect, None
-        if suspect is not None:
-            self._services.arbiter.judge(suspect)
+        if suspect is None:
+            return
+        again = None
+        if not suspect.is_unreachable and self._request.budget.left > 0:
+            again = Repeat(self._request, self._shape.kind)
+        self._services.arbiter.judge(suspect, again)

@@ -221,7 +221,18 @@ class ResponseRelay(ABC):
         self._relay_buffered(buffer.length)
 
     def _take_events(self, buffer: ResponseBuffer) -> None:
-        events = buffer.data[: sse.complete_length(buffer.data)]
+        length = sse.complete_length(buffer.data)
+        sound = sse.length_before_error(buffer.data[:length])
+        if 0 < sound < length:
+            # What came before an error passes first, however the network cut it into pieces.
+            self._pass_events(buffer, sound)
+            if buffer is not self._buffer:
+                return
+            length = sse.complete_length(buffer.data)
+        self._pass_events(buffer, length)
+
+    def _pass_events(self, buffer: ResponseBuffer, length: int) -> None:
+        events = buffer.data[:length]
         if not self._is_relaying and not self._admits(events):
             return
         if next(sse.payloads(events), None) is not None:

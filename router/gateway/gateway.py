@@ -15,25 +15,33 @@ from collections.abc import Callable
 from penumbra.monitoring.tracing.tracer import Tracer
 from penumbra.monitoring.vocabulary import role_of
 from penumbra.router.dispatch.attempt import Attempt, Client
+from penumbra.router.dispatch.attribution import Arbiter
+from penumbra.router.dispatch.build_record import BuildRecord
 from penumbra.router.dispatch.continuation import KINDS
-from penumbra.router.dispatch.dispatch import Dispatch, Timed
+from penumbra.router.dispatch.dispatch import Dispatch
 from penumbra.router.dispatch.gates import TrafficGates, move
+from penumbra.router.dispatch.kept_bytes import KeptBytes
 from penumbra.router.dispatch.local_guard import Clocks, LocalGuard
-from penumbra.router.errors import ModelNotFound
+from penumbra.router.dispatch.services import DispatchServices
+from penumbra.router.dispatch.timed import Timed
+from penumbra.router.errors import BadRequest, ModelNotFound
 from penumbra.router.flags.evaluate import CLIENT_ERRORS, compile_model, evaluate
 from penumbra.router.flags.routing_table import Snapshot, Variant
 from penumbra.router.gateway.api_keys import Caller, KeyRing
-from penumbra.router.gateway.body_peek import read_request
+from penumbra.router.gateway.body_peek import BodyPeek
 from penumbra.router.gateway.compiled_table import Model, Routed
 from penumbra.router.gateway.cross_origin import AllowedOrigins
 from penumbra.router.gateway.headers import upstream_headers
 from penumbra.router.gateway.incoming_request import IncomingRequest
+from penumbra.router.gateway.reading_queue import ReadingQueue
 from penumbra.router.gateway.recent_answers import RecentAnswers
 from penumbra.router.gateway.request_context import build_context, build_facts, refused_decision
+from penumbra.router.gateway.request_shape import shape_of
 from penumbra.router.gateway.request_trace import RequestTrace
-from penumbra.router.link.feedback import FeedbackSubmitter, Served
+from penumbra.router.link.feedback import FeedbackSubmitter
 from penumbra.router.link.lease import Lease
 from penumbra.router.link.observation_outbox import ObservationOutbox
+from penumbra.router.link.served import Served
 from penumbra.router.metrics import GatewayMetrics
 from penumbra.router.mirror.comparator_client import ComparatorClient
 from penumbra.router.mirror.session import MirrorSessions
@@ -45,6 +53,9 @@ from penumbra.router.upstream.port import Upstream, UpstreamRequest
 log = logging.getLogger(__name__)
 
 _LINK_PATIENCE_SECONDS = 5.0
+_SHOWN_CHARS = 200
+"""Characters of an unknown model's name that its error repeats."""
+_STALL_SECONDS = 0.5
 SWEEP_SECONDS = 0.1
 """Interval between two looks at the deadlines: a limit is exact to within this."""
 
@@ -77,6 +88,7 @@ class Gateway:
         self.recent_answers = RecentAnswers(self.metrics.answers, now)
         self.timed: set[Timed] = set()
         self.writes = BatchedWrites()
+        self.reading = ReadingQueue()
         self.lease = Lease(is_needed=settings.control_url is not None)
         self.observations = ObservationOutbox(settings.gateway_id, secrets.token_hex(8))
         # A candidate that trips is out of service at once: the same table again, without it.
@@ -93,6 +105,9 @@ class Gateway:
         self._patient_until = now() + _LINK_PATIENCE_SECONDS if settings.control_url else now()
         self._make_upstream = make_upstream or self._http_upstream
         self._upstreams: dict[tuple[str, Variant], Upstream] = {}
+        self._kept_bytes = KeptBytes()
+        self._arbiters: dict[str, Arbiter] = {}
+        self._records: dict[tuple[str, Variant], BuildRecord] = {}
         self._gates = TrafficGates(lambda model: self.lease.is_fresh(model, self.now()))
         self._models: dict[str, Model] = {}
         self._id_prefix = secrets.token_hex(8).encode()
@@ -144,6 +159,7 @@ class Gateway:
             ValueError: A variant has no usable address; the last table stays in force.
         """
         upstreams = self._upstreams_of(snapshot)
+        records = {key: self._records.get(key) or BuildRecord() for key in upstreams}
         models: dict[str, Model] = {}
         self.local_guard.apply(snapshot)
         for name, pushed in snapshot.models.items():
@@ -155,8 +171,12 @@ class Gateway:
                 cells = self.metrics.variant(name, variant_name, role)
                 watch = self.local_guard.watch(name, model, variant_name)
                 gate = self._gates.of(name, variant_name)
-                attempts[variant_name] = Attempt(variant_name, upstream, cells, watch, gate)
-            models[name] = Model(name, snapshot.epoch, compile_model(name, model), model, attempts)
+                record = records[name, variant]
+                attempts[variant_name] = Attempt(variant_name, upstream, cells, watch, gate, record)
+            services = self._services_of(name, attempts[model.baseline].upstream)
+            compiled = compile_model(name, model)
+            models[name] = Model(name, snapshot.epoch, compiled, model, attempts, services)
+        self._records = records
         retired = [self._upstreams[key] for key in self._upstreams.keys() - upstreams.keys()]
         self.snapshot, self._models, self._upstreams = snapshot, models, upstreams
         leaving = self._gates.apply({name: model.snapshot for name, model in models.items()})
@@ -175,30 +195,53 @@ class Gateway:
         ]
         return {key: self._upstreams.get(key) or self._make_upstream(*key) for key in keys}
 
+    def _services_of(self, model: str, baseline: Upstream) -> DispatchServices:
+        arbiter = self._arbiters.get(model)
+        if arbiter is None:
+            arbiter = self._arbiters[model] = Arbiter(self.now)
+        arbiter.appoint(baseline)
+        return DispatchServices(self.limits, self.now, arbiter, self._kept_bytes)
+
     def next_request_id(self) -> bytes:
         """Make a request id that no other process makes."""
         return b"req-%b-%x" % (self._id_prefix, next(self._id_counter))
 
-    def route(self, request: IncomingRequest, caller: Caller, trace: RequestTrace | None) -> Routed:
+    def _model_of(self, peek: BodyPeek) -> Model:
+        if peek.model is None and len(self._models) == 1:  # it may be left out where there is one
+            (peek.model,) = self._models
+        if peek.model is None:
+            raise BadRequest("`model` is nothing, wanted the name of a model", param="model")
+        model = self._models.get(peek.model)
+        if model is None:
+            known = ", ".join(sorted(self._models)) or "none"
+            name = peek.model[:_SHOWN_CHARS]
+            raise ModelNotFound(
+                f"the model {name!r} is not served here; known: {known}", param="model"
+            )
+        return model
+
+    def route(
+        self,
+        request: IncomingRequest,
+        peek: BodyPeek,
+        caller: Caller,
+        trace: RequestTrace | None,
+    ) -> Routed:
         """Decide one request.
 
         Args:
             request: The request.
+            peek: What was read of its body.
             caller: The key that it came with.
             trace: Its trace, if it is sampled.
 
         Raises:
             GatewayError: The request cannot be served; the error is for the client.
         """
-        peek = read_request(request.body)
-        model = self._models.get(peek.model)
-        if model is None:
-            known = ", ".join(sorted(self._models)) or "none"
-            raise ModelNotFound(
-                f"the model {peek.model!r} is not served here; known: {known}", param="model"
-            )
+        model = self._model_of(peek)
         is_lease_fresh = self.lease.is_fresh(peek.model, self.now())
-        context = build_context(request, caller, peek, model, is_lease_fresh=is_lease_fresh)
+        homes = self.feedback.homes
+        context = build_context(request, caller, peek, model, homes, is_lease_fresh=is_lease_fresh)
         decision = evaluate(model.compiled, context)
         if decision.error_code in CLIENT_ERRORS:
             raise refused_decision(decision, context, model)
@@ -206,9 +249,9 @@ class Gateway:
         plan = model.plan(decision, context.slice, is_lease_fresh=is_lease_fresh)
         headers = upstream_headers(request.lines, request.headers, request.request_id)
         sent = UpstreamRequest(request.path, headers, request.body)
-        routed = Routed(model, decision, plan, sent)
+        routed = Routed(model, decision, plan, sent, shape_of(request.path, peek))
         if model.mirror is not None and request.path in KINDS:
-            runs = model.mirror.chosen(request.request_id, context.slice, decision.variant)
+            runs = model.mirror.chosen(request.own_id, context.slice, decision.variant)
             if runs:
                 facts = build_facts(request, caller, peek, routed, trace)
                 session = self.mirroring.begin(runs, model.mirror.baseline, sent, facts)
@@ -218,7 +261,9 @@ class Gateway:
     def dispatch(self, routed: Routed, client: Client, trace: RequestTrace | None) -> Dispatch:
         """Make the dispatch of a decided request and watch its deadline; the caller starts it."""
         attempts = trace.route(routed) if trace is not None else routed.model.attempts
-        dispatch = Dispatch(routed.plan, attempts, routed.request, client, self.limits, self.now)
+        dispatch = Dispatch(
+            routed.plan, attempts, routed.request, client, routed.shape, routed.model.services
+        )
         if routed.mirror_session is not None:
             dispatch.tap(routed.mirror_session.tap)
         self.timed.add(dispatch)
@@ -226,10 +271,21 @@ class Gateway:
         return dispatch
 
     async def sweep(self) -> None:
-        """Expire all that is over its deadline, every `SWEEP_SECONDS`, until cancelled."""
+        """Expire all that is over its deadline, every `SWEEP_SECONDS`, until cancelled.
+
+        A process that was stopped or starved holds that against no build and no client: their data
+        may wait in its sockets.
+        """
+        last = self.now()
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             now = self.now()
+            stood_still = now - last - SWEEP_SECONDS
+            last = now
+            if stood_still > _STALL_SECONDS:
+                log.warning("gateway_stood_still", extra={"seconds": stood_still})
+                for item in self.timed:
+                    item.forgive(stood_still)
             for item in [item for item in self.timed if item.deadline <= now]:
                 try:
                     item.expire(now)

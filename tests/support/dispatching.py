@@ -18,8 +18,8 @@ ANY = RequestShape()
 def services(
     clock: Callable[[], float] = lambda: 0.0, baseline: Upstream | None = None
 ) -> DispatchServices:
-    """Services with default limits."""
-    arbiter = Arbiter(clock)
+    """Services with default limits, and an arbiter that asks the baseline at once."""
+    arbiter = Arbiter(clock, gather_seconds=0.0)
     if baseline is not None:
         arbiter.appoint(baseline)
     return DispatchServices(LimitSettings(), clock, arbiter, KeptBytes())

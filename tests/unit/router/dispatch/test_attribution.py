@@ -114,10 +114,6 @@ async def test_a_request_that_kills_servers_reaches_two_at_most() -> None:
 # Without an answer of the baseline to the same request: the arbiter
 
 
-def health(status: int = 200) -> Script:
-    return whole({}, status=status)
-
-
 async def _judged(run: Run, outcome: Outcome) -> None:
     """Wait until the candidate's attempt has ended so."""
     for _ in range(1_000):
@@ -132,20 +128,21 @@ UNCONTINUABLE: dict[str, Any] = {"tools": [{}]}
 
 async def test_a_broken_stream_is_its_own_if_the_baseline_lives() -> None:
     died = [*events(ROLE, chunk("a"), is_done=False), Fail(Outcome.DIED)]
-    run = Run([died], [health()], body=UNCONTINUABLE, shape=STREAM)
+    run = Run([died], body=UNCONTINUABLE, shape=STREAM)
     await run.to_end()
     await _judged(run, Outcome.DIED)
 
 
 async def test_a_broken_stream_is_no_evidence_if_the_baseline_is_gone_too() -> None:
     died = [*events(ROLE, chunk("a"), is_done=False), Fail(Outcome.DIED)]
-    run = Run([died], [[Fail(Outcome.REFUSED)]], body=UNCONTINUABLE, shape=STREAM)
+    gone: Script = [Fail(Outcome.REFUSED)]
+    run = Run([died], body=UNCONTINUABLE, shape=STREAM, repeated=gone)
     await run.to_end()
     await _judged(run, Outcome.SHARED)
 
 
 async def test_a_client_that_leaves_between_two_attempts_hides_no_failure() -> None:
-    run = Run([whole(ERROR, status=500)], [[Hang()], health()])
+    run = Run([whole(ERROR, status=500)], [[Hang()]])
     run.dispatch.start()
     for _ in range(10):
         await asyncio.sleep(0)
@@ -155,7 +152,7 @@ async def test_a_client_that_leaves_between_two_attempts_hides_no_failure() -> N
 
 
 async def test_a_dead_build_is_found_out_before_a_long_answer_of_the_baseline_ends() -> None:
-    run = Run([[Fail(Outcome.REFUSED)]], [[Hang()], health()], shape=WHOLE)
+    run = Run([[Fail(Outcome.REFUSED)]], [[Hang()]], shape=WHOLE)
     run.dispatch.start()
     await _judged(run, Outcome.REFUSED)
     run.dispatch.abort()

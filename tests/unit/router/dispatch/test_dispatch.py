@@ -71,6 +71,9 @@ class RecordingClient:
         self.error = error
         self.over.set()
 
+    def note_first_data(self) -> None:
+        assert self.status
+
     def count_repeat(self) -> None:
         self.repeats += 1
 
@@ -100,6 +103,8 @@ class Run:
         attempts: tuple[str, ...] = ("int8", "full", "full"),
         path: bytes = b"/v1/chat/completions",
         shape: RequestShape = ANY,
+        probe: Script | None = None,
+        repeated: Script | None = None,
     ) -> None:
         self.now = 0.0
         self.metrics = GatewayMetrics()
@@ -121,7 +126,12 @@ class Run:
         chat = {"model": "demo", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
         self.body = {**chat, **(body or {})}
         request = UpstreamRequest(path, b"", json.dumps(self.body).encode())
-        told = services(lambda: self.now, self.upstreams["full"])
+        asked = {
+            b"/health": whole({}) if probe is None else probe,
+            path: whole(GOOD) if repeated is None else repeated,
+        }
+        judged_by = FakeUpstream("demo", lambda request: asked[request.path])
+        told = services(lambda: self.now, judged_by)
         self.dispatch = Dispatch(Plan(attempts, "full"), built, request, self.client, shape, told)
 
     async def to_end(self) -> RecordingClient:
