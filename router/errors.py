@@ -13,6 +13,7 @@ GatewayError
 ├── RequestTimeout (408)        the client is too slow
 ├── RequestTooLarge (413), HeaderTooLarge (431)
 ├── RateLimited (429)
+├── InternalError (500)         a fault of the gateway's own
 ├── UpstreamGarbage (502)
 ├── UpstreamUnavailable (503), ControlUnavailable (503)
 └── UpstreamTimeout (504)
@@ -42,6 +43,7 @@ STATUS: dict[str, int] = {
     "unsupported_encoding": 415,
     "rate_limit_exceeded": 429,
     "header_too_large": 431,
+    "internal_error": 500,
     "upstream_garbage": 502,
     "upstream_unavailable": 503,
     "control_unavailable": 503,
@@ -202,6 +204,12 @@ class RateLimited(GatewayError):
         super().__init__(message, headers=((b"retry-after", b"%d" % seconds),))
 
 
+class InternalError(GatewayError):
+    """The gateway met a fault of its own; the message says nothing of it."""
+
+    code = "internal_error"
+
+
 class UpstreamGarbage(GatewayError):
     """The variant's answer cannot be used."""
 
@@ -234,7 +242,7 @@ class UpstreamTimeout(GatewayError):
 
 def upstream_error(outcome: Outcome) -> GatewayError:
     """The error for a client that has seen nothing when the last attempt failed with `outcome`."""
-    if outcome is Outcome.TIMEOUT:
+    if outcome in (Outcome.TIMEOUT, Outcome.OVERTIME):
         return UpstreamTimeout("the model did not begin its answer in time")
     if outcome is Outcome.GATEWAY_LIMIT:
         return UpstreamUnavailable("the gateway has no connection left for this model; try again")

@@ -52,9 +52,24 @@ class Tenant:
         """Count the end of one admitted request."""
         self.in_flight -= 1
 
-    def _take(self, now: float, rate: float) -> None:
+    def charge(self, now: float) -> None:
+        """Count one more request against the rate, without refusing it.
+
+        The tenant may owe one burst at most, which later requests wait for.
+
+        Args:
+            now: Monotonic seconds.
+        """
+        if self._rate is not None:
+            self._refill(now, self._rate)
+            self._tokens = max(-self._burst, self._tokens - 1.0)
+
+    def _refill(self, now: float, rate: float) -> None:
         self._tokens = min(self._burst, self._tokens + (now - self._refilled_at) * rate)
         self._refilled_at = now
+
+    def _take(self, now: float, rate: float) -> None:
+        self._refill(now, rate)
         if self._tokens < 1.0:
             raise RateLimited(
                 f"tenant {self.name} is over its rate of {rate * _MINUTE_SECONDS:g}"

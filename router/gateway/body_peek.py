@@ -1,10 +1,11 @@
-"""The fields of a request body that route it, read in one parse; the bytes stay as they came.
+"""The fields of a request body that decide what happens to it; the bytes stay as they came.
 
-`read_request` scans the body once. Prompts and tools stay undecoded slices of it, decoded only if a
-slice rule asks for them. Unknown fields are skipped and reach the engine untouched.
+`read_at_once` decodes a small body in one parse. Prompts and tools stay undecoded slices of it,
+decoded only if a slice rule asks for them. Unknown fields are skipped and reach the engine
+untouched. Bodies that would hold up the event loop, and those that may repeat a field, are left to
+`penumbra.router.gateway.large_body`, which reads the same from them, step by step.
 """
 
-import json
 import operator
 import re
 from typing import Any
@@ -14,6 +15,9 @@ import msgspec
 
 from penumbra.router.errors import BadRequest
 from penumbra.router.flags import request_features
+
+AT_ONCE_BYTES = 128 * 1024
+"""Largest body that is decoded at once: 3 ms if it is made of nothing but empty objects."""
 
 _ROUTING_FIELDS = ("model", "stream", "n", "user")
 _MARKS = tuple(
@@ -25,6 +29,9 @@ _DISGUISES = (b"\\u006", b"\\u007")
 """Escapes of ASCII letters. No encoder writes them, so they may disguise a field name."""
 
 _ABSENT = msgspec.Raw()
+_EMPTY = frozenset({b"null", b"false", b"[]", b"{}"})
+_LONGEST_EMPTY_BYTES = 64
+"""Longest value that is compared with the empty ones, white space inside it included."""
 
 
 class BodyPeek(msgspec.Struct):
@@ -32,7 +39,16 @@ class BodyPeek(msgspec.Struct):
 
     model: Any = None
     user: Any = None
+    stream: Any = None
+    n: Any = None
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+    max_output_tokens: Any = None
+    safety_identifier: Any = None
+    previous_response_id: Any = None
+    metadata: msgspec.Raw = _ABSENT
     messages: msgspec.Raw = _ABSENT
+    system: msgspec.Raw = _ABSENT
     prompt: msgspec.Raw = _ABSENT
     input: msgspec.Raw = _ABSENT
     instructions: msgspec.Raw = _ABSENT
@@ -45,11 +61,39 @@ class BodyPeek(msgspec.Struct):
     guided_regex: msgspec.Raw = _ABSENT
     guided_choice: msgspec.Raw = _ABSENT
     guided_grammar: msgspec.Raw = _ABSENT
+    logprobs: msgspec.Raw = _ABSENT
+    top_logprobs: msgspec.Raw = _ABSENT
+    prompt_logprobs: msgspec.Raw = _ABSENT
+    echo: msgspec.Raw = _ABSENT
+    return_token_ids: msgspec.Raw = _ABSENT
+    use_beam_search: msgspec.Raw = _ABSENT
+    prompt_embeds: msgspec.Raw = _ABSENT
+    suffix: msgspec.Raw = _ABSENT
+    include_reasoning: msgspec.Raw = _ABSENT
+
+    @property
+    def may_be_continued(self) -> bool:
+        """Whether a stream of this request, once broken, may be continued by another build.
+
+        False only if `penumbra.router.dispatch.continuation.check_continuable` refuses it for sure;
+        which decodes the body and so is left to the few streams that do break.
+        """
+        if self.n not in (None, 1) or bytes(self.include_reasoning) == b"false":
+            return False
+        for raw in _uncontinuable_fields(self):
+            if raw is not _ABSENT and not _may_be_empty(raw):
+                return False
+        return self.response_format is _ABSENT or _may_be_text(self.response_format)
+
+    @property
+    def least_chars(self) -> int:
+        """Characters of a prompt that `parts` cannot decode: at least so many; else 0."""
+        return 0
 
     def prompt_hash(self) -> str:
         """Hash of the prompt's bytes in the body, 128 bits in hex; empty without a prompt."""
         raw = self.messages or self.prompt or self.input
-        return f"{mmh3.hash128(bytes(raw)):032x}" if raw else ""
+        return f"{mmh3.mmh3_x64_128_uintdigest(raw):032x}" if raw else ""
 
     def parts(self) -> dict[str, Any]:
         """Decode the fields that slice rules look at.
@@ -57,21 +101,47 @@ class BodyPeek(msgspec.Struct):
         Raises:
             msgspec.DecodeError, UnicodeDecodeError: A field is not valid JSON. The first scan
                 does not look into strings; the engine refuses such a body.
+            RecursionError: A field is nested too deeply.
         """
-        raws = zip(request_features.FIELDS, _raw_fields(self), strict=True)
+        raws = zip(request_features.FIELDS, _feature_fields(self), strict=True)
         return {name: _decode_any(raw) for name, raw in raws if raw is not _ABSENT}
 
 
-_raw_fields = operator.attrgetter(*request_features.FIELDS)
+_UNCONTINUABLE = (
+    "tools", "functions", "structured_outputs", "guided_json", "guided_regex", "guided_choice",
+    "guided_grammar", "logprobs", "top_logprobs", "prompt_logprobs", "echo", "return_token_ids",
+    "use_beam_search", "prompt_embeds", "suffix",
+)  # fmt: skip
+"""Fields that rule a continuation out, `response_format` aside."""
+_uncontinuable_fields = operator.attrgetter(*_UNCONTINUABLE)
+_feature_fields = operator.attrgetter(*request_features.FIELDS)
 _decode_any = msgspec.json.Decoder().decode
 _decode = msgspec.json.Decoder(BodyPeek).decode
 
+DECODED_FIELDS, UNDECODED_FIELDS = (
+    tuple(one.name for one in msgspec.structs.fields(BodyPeek) if (one.type is Any) is is_decoded)
+    for is_decoded in (True, False)
+)
+"""Fields of `BodyPeek` that are decoded, and those that stay slices of the body."""
 
-def read_request(body: bytes) -> BodyPeek:
-    """Read the routing fields of a request body.
+
+def read_at_once(body: bytes) -> BodyPeek | None:
+    """Read a body in one parse; None if it has to be read in steps.
 
     Raises:
-        BadRequest: The body is no JSON object, has no `model`, or repeats a routing field.
+        BadRequest: The body is no JSON object, or its `model` is no name.
+    """
+    if len(body) > AT_ONCE_BYTES:
+        return None
+    peek = decode(body)
+    return None if _may_repeat(body) else peek
+
+
+def decode(body: bytes) -> BodyPeek:
+    """Decode a body, however long that takes; of repeated fields the last one counts.
+
+    Raises:
+        BadRequest: The body is no JSON object, or its `model` is no name.
     """
     try:
         peek = _decode(body)
@@ -82,12 +152,33 @@ def read_request(body: bytes) -> BodyPeek:
         raise BadRequest(
             f"the body is not a valid JSON object: {error}", code="invalid_json"
         ) from error
-    if not isinstance(peek.model, str) or not peek.model:
-        found = "nothing" if peek.model is None else f"{type(peek.model).__name__}"
-        raise BadRequest(f"`model` is {found}, wanted the name of a model", param="model")
-    if _may_repeat(body):
-        _refuse_duplicates(body)
+    check_model(peek.model)
     return peek
+
+
+def check_model(model: object) -> None:
+    """Refuse a `model` that is no name; one that is left out is looked at by the routing.
+
+    Raises:
+        BadRequest: It is no text, or an empty one.
+    """
+    if model is not None and (not isinstance(model, str) or not model):
+        found = repr(model) if isinstance(model, str) else type(model).__name__
+        raise BadRequest(f"`model` is {found}, wanted the name of a model", param="model")
+
+
+def refuse_repeated(repeated: set[str]) -> None:
+    """Refuse a body that has a routing field twice: two parsers may each take another one.
+
+    Args:
+        repeated: The fields that the top level has twice.
+
+    Raises:
+        BadRequest: Names the first of them.
+    """
+    for name in _ROUTING_FIELDS:
+        if name in repeated:
+            raise BadRequest(f"`{name}` appears twice", code="duplicate_field", param=name)
 
 
 def _may_repeat(body: bytes) -> bool:
@@ -97,16 +188,16 @@ def _may_repeat(body: bytes) -> bool:
     return _DISGUISES[0] in body or _DISGUISES[1] in body
 
 
-def _refuse_duplicates(body: bytes) -> None:
-    # Two parsers may each take a different one of two equal keys, so such a body is refused.
-    # The name may also stand inside tools or a schema, hence the full parse.
-    seen: list[list[str]] = []
+def _may_be_empty(raw: msgspec.Raw) -> bool:
+    """Whether a value may be one that says nothing: null, false, or an empty list or object."""
+    value = bytes(memoryview(raw)[:_LONGEST_EMPTY_BYTES])
+    value = b"".join(value.split())
+    return value in _EMPTY or (len(raw) > _LONGEST_EMPTY_BYTES and value in (b"[", b"{"))
 
-    def note(pairs: list[tuple[str, Any]]) -> None:
-        seen.append([name for name, _ in pairs])
 
-    json.loads(body, object_pairs_hook=note)
-    top = seen[-1]
-    for name in _ROUTING_FIELDS:
-        if top.count(name) > 1:
-            raise BadRequest(f"`{name}` appears twice", code="duplicate_field", param=name)
+def _may_be_text(response_format: msgspec.Raw) -> bool:
+    """Whether a response format may be the one of plain text."""
+    if _may_be_empty(response_format):
+        return True
+    value = bytes(response_format)
+    return value.startswith(b"{") and (b'"text"' in value or b"\\" in value)
