@@ -76,6 +76,7 @@ class ContinuedAnswer:
         self._fields = fields
         self._kind = KINDS[request.path]
         self._stops = StopStrings.of(fields)
+        self._is_countable = True
         self.progress = progress
         self.prompt_tokens = progress.prompt_tokens
         """Tokens of the client's own prompt, once they are known."""
@@ -124,23 +125,30 @@ class ContinuedAnswer:
         """Count the tokens of a prefix, as exactly as the request for the rest needs it."""
         needs_count = continuation.depends_on_count(self._kind, self._fields)
         is_known = prefix.is_exact or not prefix.text or self.is_exhausted(prefix.tokens)
-        if is_known or not needs_count:
+        if is_known or not (needs_count and self._is_countable):
             return prefix.tokens
         return max(prefix.tokens, await self._count_text(prefix))
 
+    @property
+    def lacks_prompt_count(self) -> bool:
+        """Whether usage is wanted, and the prompt's tokens are not known and may be counted.
+
+        A build that did not count once is not asked again: it would cost a second each time.
+        """
+        return self.wants_usage and self.prompt_tokens is None and self._is_countable
+
     async def count_prompt(self) -> None:
         """Count the tokens of the client's own prompt, if the build says how many there are."""
-        if self.prompt_tokens is None:
-            self._take_prompt_count(await self._count({}))
+        self._take_prompt_count(await self._count({}))
 
     async def missing_events(self) -> list[bytes]:
         """Make what a complete answer lacks: its usage, where it can be counted, and its end."""
         if self.progress.is_done:
             return []
         generated = self.progress.tokens
-        if self.wants_usage:
-            if not self.progress.is_exact:
-                generated = max(generated, await self._count_generated())
+        if self.wants_usage and not self.progress.is_exact:
+            generated = max(generated, await self._count_generated())
+        if self.lacks_prompt_count:
             await self.count_prompt()
         return closing_events(self._kind, self.progress.head, None, self._usage(generated))
 
@@ -171,7 +179,9 @@ class ContinuedAnswer:
         return max(0, whole - own) if own is not None and whole is not None else 0
 
     async def _count(self, prompt: dict[str, Any]) -> int | None:
-        return await count_tokens(self._upstream, self._kind, self._fields, prompt)
+        count = await count_tokens(self._upstream, self._kind, self._fields, prompt)
+        self._is_countable = self._is_countable and count is not None
+        return count
 
     def _take_prompt_count(self, count: int | None) -> None:
         if self.prompt_tokens is None and count is not None:

@@ -149,7 +149,7 @@ class StreamResumer:
         if answer.is_exhausted(tokens):
             self._close(answer.exhausted_events(tokens))
             return
-        if not (answer.wants_usage and answer.prompt_tokens is None and prefix.text):
+        if not (answer.lacks_prompt_count and prefix.text):
             self._send(answer.request_for_rest(prefix, tokens))
             return
         self._is_counting = True

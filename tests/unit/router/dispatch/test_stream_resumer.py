@@ -77,6 +77,19 @@ async def test_a_limit_waits_for_the_count_and_not_for_long() -> None:
     assert run.asked[0]["max_tokens"] == 8
 
 
+async def test_a_build_that_does_not_count_is_not_asked_again() -> None:
+    run = Resumed(
+        stream(ROLE, delta(content="Hello")),
+        rest(" everyone"),
+        rest("!"),
+        count=[Hang()],
+        body={"max_tokens": 9, "stop": ["x" * 9], **ASKED},
+    )
+    assert (await run.to_end()).text == "!"
+    counts = [request for request in run.upstream.requests if request.path == b"/tokenize"]
+    assert len(counts) == 2  # of the prompt, with the text and without
+
+
 async def test_answer_that_breaks_while_its_usage_waits_is_given_up() -> None:
     broken_rest = [*events(ROLE, delta(content="c"), USAGE, is_done=False), Fail(Outcome.DIED)]
     run = Resumed(stream(ROLE, delta(content="ab")), broken_rest, count=[Hang()], body=ASKED)
