@@ -11,10 +11,12 @@ from penumbra.monitoring.dashboards.promql import per_second, quantile, share, t
 from penumbra.monitoring.dashboards.traffic_scope import IN, QUANTILES, VARIABLES
 from penumbra.monitoring.dashboards.traffic_shadow import shadow
 from penumbra.monitoring.telemetry import gateway
-from penumbra.monitoring.vocabulary import FAILURES
+from penumbra.monitoring.vocabulary import FAILURES, Outcome
 
 CANDIDATES = 'role="candidate"'
 FAILED = f'outcome=~"{"|".join(sorted(FAILURES))}"'
+JUDGED_ATTEMPTS = f'outcome=~"{"|".join(sorted(FAILURES | {Outcome.OK}))}"'
+"""What others or the request did is neither a failure nor an attempt that could have been one."""
 
 
 def _requests() -> frame.Row:
@@ -66,7 +68,9 @@ def _requests() -> frame.Row:
                 [
                     Query(
                         share(
-                            "variant", IN.pick(gateway.ATTEMPTS, FAILED), IN.pick(gateway.ATTEMPTS)
+                            "variant",
+                            IN.pick(gateway.ATTEMPTS, FAILED),
+                            IN.pick(gateway.ATTEMPTS, JUDGED_ATTEMPTS),
                         ),
                         "{{variant}}",
                     )
@@ -85,7 +89,7 @@ def _requests() -> frame.Row:
                         share(
                             "variant, slice",
                             IN.pick(gateway.ATTEMPTS, CANDIDATES, FAILED),
-                            IN.pick(gateway.ATTEMPTS, CANDIDATES),
+                            IN.pick(gateway.ATTEMPTS, CANDIDATES, JUDGED_ATTEMPTS),
                         ),
                         "{{variant}}: {{slice}}",
                     )
@@ -96,7 +100,8 @@ def _requests() -> frame.Row:
             chart(
                 About(
                     "Attempts by outcome",
-                    "Attempts at variants for each second, by how they ended.",
+                    "Attempts at variants for each second, by how they ended. Shared, unsupported,"
+                    " overtime, gateway_limit and client_error are held against no variant.",
                     "gateway-burn-rate",
                 ),
                 [
