@@ -77,7 +77,13 @@ def build_model(name: str, model: ModelSpec, flag: Flag, base_url_of: BaseUrlOf)
         )
         for variant_name, variant in model.variants.items()
     }
-    return ModelSnapshot(baseline=model.baseline, variants=variants, slices=model.slices, flag=flag)
+    return ModelSnapshot(
+        baseline=model.baseline,
+        variants=variants,
+        slices=model.slices,
+        flag=flag,
+        sticky_headers=model.sticky_headers,
+    )
 
 
 def _problems(spec: PenumbraSpec) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from penumbra.router.addresses import join_host_port, local_host
-from penumbra.router.flags.routing_table import NAME, Flag, SliceRule
+from penumbra.router.flags.routing_table import NAME, Flag, SliceRule, StickyHeader
 from penumbra.router.settings import KeySettings, LimitSettings, Origin, TlsSettings
 from penumbra.router.shadow.settings import (
     Budget,
@@ -160,6 +160,8 @@ class ModelSpec(BaseModel):
     slices: tuple[SliceRule, ...] = Field(default=(), max_length=20)
     flag: Flag = Flag()
     """The flag to begin with; a flag in the store takes precedence."""
+    sticky_headers: tuple[StickyHeader, ...] = Field(default=(), max_length=8)
+    """Headers that name a user, as those of chat front ends do (docs/flags.md), in lower case."""
 
 
 class GatewaySpec(BaseModel):

@@ -10,6 +10,8 @@ first of a pin, a targeting rule, the split, the baseline. The following overrul
     QUARANTINE      the slice is quarantined, whatever the wish                 -> baseline
     otherwise       the wish, for its own reason
 
+A request that goes on from a response of one build wishes that build, as if it were pinned to it.
+
 So GUARD and LEASE_EXPIRED are reported exactly where they changed the answer. KILL_SWITCH and
 QUARANTINE are reported on every request that they cover, also one that the baseline would have
 answered anyway. SPLIT is reported on both sides of a split. A request that cannot be evaluated gets
@@ -19,7 +21,6 @@ answer for it exists.
 Reading order: evaluate, CompiledModel.decide, CompiledModel.wish.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -49,13 +50,17 @@ class Context(msgspec.Struct):
     tenant: str
     headers: Headers
     targeting_key: str
+    """See `penumbra.router.flags.targeting_key`."""
     slice: str
     request_id: str
+    """The gateway's own id of the request, never one that a client chose."""
     features: RequestFeatures
     pin: str | None = None
     """The variant that the request asks for (`x-penumbra-variant`)."""
     may_pin: bool = False
     is_lease_fresh: bool = True
+    home: str | None = None
+    """The variant that holds the history which the request goes on from, if that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,25 +94,6 @@ def evaluate(table: "Snapshot | CompiledModel", context: Context) -> Decision:
         return table.decide(context)
     except Exception:  # noqa: BLE001 - total by contract: a request is never lost to its flag
         return Decision(table.baseline, Reason.ERROR, error_code=EVALUATION_FAILED)
-
-
-def targeting_key(
-    user_header: str | None,
-    session_header: str | None,
-    body_user: str | None,
-    key_id: str,
-    prompt_hash: Callable[[], str],
-) -> str:
-    """Return the key that a split is sticky on: the user, else session, else API key and prompt.
-
-    Args:
-        user_header: `x-user-id`.
-        session_header: `x-session-id`.
-        body_user: OpenAI's `user` field.
-        key_id: Id of the API key; may be empty.
-        prompt_hash: Called only if there is neither user nor session.
-    """
-    return user_header or body_user or session_header or f"{key_id}:{prompt_hash()}"
 
 
 def compile_model(name: str, model: ModelSnapshot) -> "CompiledModel":
@@ -152,7 +138,7 @@ class CompiledModel:
             return self._decision(self.baseline, Reason.ERROR, error_code=pin_error)
         if self._is_invalid:
             return self._decision(self.baseline, Reason.ERROR, error_code=FLAG_INVALID)
-        wish = self.wish(context)
+        wish = self.wish(context) if context.home is None else self._wish_at_home(context)
         if wish.variant != self.baseline:
             if wish.variant in self._blocked:
                 return self._decision(self.baseline, Reason.GUARD)
@@ -179,6 +165,16 @@ class CompiledModel:
         if self._line is not None:
             return self._draw(self._line, context, Reason.SPLIT, None)
         return self._decision(self.baseline, Reason.DEFAULT)
+
+    def _wish_at_home(self, context: Context) -> Decision:
+        """Return the decision for a request whose history is at one build, which has to answer it.
+
+        Where that build is out of service, the request is decided as any other.
+        """
+        wish, home = self.wish(context), context.home
+        if context.pin or home is None or home == wish.variant or home in self._blocked:
+            return wish
+        return self._decision(home, Reason.PIN) if home in self._variants else wish
 
     def _apply_rule(self, rule: "_CompiledRule", context: Context) -> Decision:
         if rule.variant is not None:

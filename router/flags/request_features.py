@@ -48,15 +48,19 @@ class RequestFeatures:
     Args:
         load: Returns the decoded body; called at most once, may raise anything.
         most_chars: Upper bound of the characters of all text: the bytes of the body, if known.
+        least_chars: Lower bound of them, for a body that is too large to be decoded.
     """
 
     __slots__ = (
-        "_body", "_code", "_json_mode", "_load", "_prompt_chars", "_script", "_text",
-        "is_unreadable", "most_chars",
+        "_body", "_code", "_json_mode", "_least_chars", "_load", "_prompt_chars", "_script",
+        "_text", "is_unreadable", "most_chars",
     )  # fmt: skip
 
-    def __init__(self, load: Callable[[], Any], most_chars: float = math.inf) -> None:
+    def __init__(
+        self, load: Callable[[], Any], most_chars: float = math.inf, least_chars: int = 0
+    ) -> None:
         self.most_chars = most_chars
+        self._least_chars = least_chars
         self.is_unreadable = False
         """Whether a feature was asked for and the body could not be decoded."""
         self._load = load
@@ -109,7 +113,8 @@ class RequestFeatures:
     def prompt_chars(self) -> int:
         """Characters of all prompt text; token ids hold none."""
         if self._prompt_chars is None:
-            self._prompt_chars = sum(len(text) for text in _prompt_texts(self.body))
+            counted = sum(len(text) for text in _prompt_texts(self.body))
+            self._prompt_chars = counted or self._least_chars
         return self._prompt_chars
 
     @property

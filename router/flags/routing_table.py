@@ -16,6 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field
 NAME = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 """Pattern of the names of variants, slices and rules: they end up in headers, labels and URLs."""
 
+HEADER_NAME = r"^[a-z0-9!#$%&'*+^_`|~-]{1,64}$"
+"""Pattern of a header's name: in lower case, without dots."""
+StickyHeader = Annotated[
+    str, Field(pattern=HEADER_NAME, json_schema_extra={"wanted": "a header name in lower case"})
+]
+
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -119,7 +125,7 @@ class Watch(BaseModel):
     run: str
     """Id of the run that the observations belong to."""
     mirror: float = Field(default=0.0, ge=0, le=1)
-    """Share of the requests that are mirrored; by a hash of the request id."""
+    """Share of the requests that are mirrored; by a hash of the gateway's own id."""
     mirror_slices: dict[str, float] = {}
     """Slice -> its own share, in [0, 1]."""
     generate: float = Field(default=0.3, ge=0, le=1)
@@ -146,6 +152,8 @@ class ModelSnapshot(BaseModel):
     variants: dict[str, Variant]
     slices: tuple[SliceRule, ...] = Field(default=(), max_length=20)
     flag: Flag = Flag()
+    sticky_headers: tuple[StickyHeader, ...] = Field(default=(), max_length=8)
+    """Headers whose value is the targeting key of a request that names no user otherwise."""
     watches: tuple[Watch, ...] = ()
     """One for each candidate under a rollout."""
     places: dict[str, Annotated[int, Field(ge=0)]] = {}

@@ -9,6 +9,8 @@ from penumbra.monitoring.answers import AnswerCode
 from penumbra.router.dispatch.dispatch import Dispatch
 from penumbra.router.errors import GatewayError
 from penumbra.router.gateway.answer_timing import AnswerTiming
+from penumbra.router.gateway.api_keys import Caller
+from penumbra.router.gateway.body_peek import BodyPeek
 from penumbra.router.gateway.compiled_table import Routed
 from penumbra.router.gateway.error_bodies import error_body_for
 from penumbra.router.gateway.gateway import Gateway
@@ -21,6 +23,7 @@ from penumbra.router.gateway.request_trace import (
     RequestTrace,
     trace_request,
 )
+from penumbra.router.gateway.response_ids import RESPONSES, ask_home, dispatch_noting
 from penumbra.router.mirror.session import MirrorSession
 from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.upstream.port import Headers
@@ -30,7 +33,7 @@ class Exchange(RequestReader):
     """One request on a hot route and its answer. The `Client` of its dispatch."""
 
     __slots__ = (
-        "_dispatch", "_mirror_session", "_routed", "_timing", "_trace", "response_complete",
+        "_dispatch", "_is_head_sent", "_mirror_session", "_routed", "_timing", "_trace",
     )  # fmt: skip
 
     def __init__(
@@ -42,36 +45,64 @@ class Exchange(RequestReader):
         lines: Headers,
     ) -> None:
         super().__init__(connection, gateway, path, headers, lines)
-        self.response_complete = False
         self._dispatch: Dispatch | None = None
+        self._is_head_sent = False
         self._routed: Routed | None = None
         self._mirror_session: MirrorSession | None = None
         self._timing = AnswerTiming()
         self._trace: RequestTrace | None = None  # only if the request is sampled
 
-    def _run(self, request: IncomingRequest) -> None:
-        gateway, caller = self._gateway, self._caller
-        self._timing.started_at = now = gateway.now()
-        if caller is None:
-            return
+    def _begin(self, request: IncomingRequest) -> None:
+        gateway = self._gateway
+        self._timing.started_at = gateway.now()
         if gateway.tracer is not None:
             self._trace = trace_request(gateway.tracer, request, self._timing)
-        try:
-            caller.tenant.enter(now)
-        except GatewayError as error:
-            self.send_error(error)
+
+    def _run(self, request: IncomingRequest, peek: BodyPeek) -> None:
+        gateway, caller = self._gateway, self._caller
+        if caller is None:
+            return
+        if peek.previous_response_id is not None:
+            asked = ask_home(gateway, peek, caller)
+            if asked is not None:
+                asked.add_done_callback(lambda _: self._run_later(request, peek, caller))
+                return
+        self._dispatch_to(request, peek, caller)
+
+    def _run_later(self, request: IncomingRequest, peek: BodyPeek, caller: Caller) -> None:
+        """Go on with a request whose home was asked for, if its client is still there."""
+        if self.response_complete:
             return
         try:
-            routed = self._routed = gateway.route(request, caller, self._trace)
+            self._dispatch_to(request, peek, caller)
         except GatewayError as error:
-            caller.tenant.leave()
             self.send_error(error)
-            return
+        except Exception as fault:  # noqa: BLE001 - a client must not wait for it
+            self._answer_fault(fault)
+
+    def _dispatch_to(self, request: IncomingRequest, peek: BodyPeek, caller: Caller) -> None:
+        """Decide the request and send it to a variant."""
+        gateway, trace = self._gateway, self._trace
+        routed = self._routed = gateway.route(request, peek, caller, trace)
         self._mirror_session = routed.mirror_session
-        dispatch = self._dispatch = gateway.dispatch(routed, self, self._trace)
+        if request.path.startswith(RESPONSES):
+            dispatch = self._dispatch = dispatch_noting(gateway, routed, self, trace, caller)
+        else:
+            dispatch = self._dispatch = gateway.dispatch(routed, self, trace)
         dispatch.start()
         if self._connection.flow.write_paused:  # an earlier answer is still unread
             dispatch.pause()
+
+    def _abandon(self, error: GatewayError) -> None:
+        if self.response_complete:  # another request of the connection would wait for ever
+            self._connection.transport.abort()
+            return
+        if self._dispatch is not None:
+            self._dispatch.abort()
+        if self._is_head_sent:
+            self.break_off()
+        else:
+            self.send_error(error)
 
     # The answer (see `Client`)
 
@@ -89,6 +120,7 @@ class Exchange(RequestReader):
     def send_head(self, status: int, headers: Headers) -> None:
         """Write the head of an answer of unknown length: chunked, for HTTP/1.0 ended by closing."""
         self._begin_answer(status)
+        self._is_head_sent = True
         self._gateway.writes.flush()
         self._connection.transport.write(self._head(status, headers, None))
 
@@ -114,8 +146,20 @@ class Exchange(RequestReader):
         if not self._is_http_1_0:
             self._connection.transport.write(b"0\r\n\r\n")
         if self._dispatch is not None:
-            self._timing.complete_stream(self._dispatch, self._gateway.now())
+            session = self._mirror_session
+            tapped = session.tap.count_tokens() if session is not None else None
+            self._timing.complete_stream(self._dispatch, self._gateway.now(), tapped)
         self._complete()
+
+    def note_first_data(self) -> None:
+        """Note the first data of an answer whose head and comments were written before."""
+        if self._dispatch is not None:
+            self._timing.note_first_data(self._dispatch, self._gateway.now())
+
+    def count_repeat(self) -> None:
+        """Charge the tenant's rate for a request that another build is asked once more."""
+        if self._tenant is not None:
+            self._tenant.charge(self._gateway.now())
 
     def break_off(self) -> None:
         """Close the connection without the end of the answer, which cannot be completed."""
@@ -173,11 +217,14 @@ class Exchange(RequestReader):
             variant, tenant = dispatch.attempt.name, caller.tenant.name
             attribution = routed.model.attribution(variant, dispatch.slice_name, tenant)
             served.remember(self._request_id, attribution)
+            if self._own_id is not self._request_id:
+                served.remember(self._own_id, attribution)
 
     def _complete(self, error: str | None = None) -> None:
         if self.response_complete:
             return
         self.response_complete = True
+        self._leave()
         # Let go of it: it holds this exchange, and cycles wait for the collector.
         dispatch, self._dispatch = self._dispatch, None
         if dispatch is not None:
@@ -197,10 +244,9 @@ class Exchange(RequestReader):
         self._gateway.mirroring.end(session, times)
 
     def _release(self, dispatch: Dispatch) -> None:
+        dispatch.close()
         self._gateway.timed.discard(dispatch)
         self._gateway.writes.in_flight -= 1
-        if self._caller is not None:
-            self._caller.tenant.leave()
 
     # The connection
 
@@ -209,6 +255,7 @@ class Exchange(RequestReader):
         if self.response_complete:
             return
         self.response_complete = True
+        self._leave()
         self._gateway.metrics.disconnects.value += 1
         dispatch, self._dispatch = self._dispatch, None
         if dispatch is not None:

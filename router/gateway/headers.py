@@ -99,6 +99,14 @@ def _with_nominated(dropped: frozenset[bytes], headers: Headers) -> frozenset[by
     return dropped
 
 
+def text_of(value: bytes) -> str:
+    """Decode a header value: UTF-8, as clients and proxies write it, else Latin-1."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
 class TextHeaders(Mapping[str, str]):
     """Header values as text, decoded on access; names in lower case."""
 
@@ -108,12 +116,12 @@ class TextHeaders(Mapping[str, str]):
         self._headers = headers
 
     def __getitem__(self, name: str) -> str:
-        return self._headers[name.encode("latin-1")].decode("latin-1")
+        return text_of(self._headers[name.encode("latin-1")])
 
     def get(self, name: str, default: Any = None) -> Any:
         """See Mapping; a missing header costs no exception."""
         value = self._headers.get(name.encode("latin-1"))
-        return default if value is None else value.decode("latin-1")
+        return default if value is None else text_of(value)
 
     def __iter__(self) -> Iterator[str]:
         return (name.decode("latin-1") for name in self._headers)

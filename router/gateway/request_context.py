@@ -4,38 +4,51 @@ Header values are decoded only where a rule or the targeting key looks at them.
 """
 
 from penumbra.router.errors import GatewayError, PinNotAllowed, UnknownVariant
-from penumbra.router.flags.evaluate import PIN_NOT_ALLOWED, Context, Decision, targeting_key
+from penumbra.router.flags.evaluate import PIN_NOT_ALLOWED, Context, Decision
 from penumbra.router.flags.request_features import RequestFeatures
 from penumbra.router.flags.slices import slice_of
+from penumbra.router.flags.targeting_key import targeting_key
 from penumbra.router.gateway.api_keys import Caller
 from penumbra.router.gateway.body_peek import BodyPeek
 from penumbra.router.gateway.compiled_table import Model, Routed
-from penumbra.router.gateway.headers import TextHeaders
+from penumbra.router.gateway.headers import TextHeaders, text_of
 from penumbra.router.gateway.incoming_request import IncomingRequest
 from penumbra.router.gateway.request_trace import RequestTrace
+from penumbra.router.link.response_homes import ResponseHomes
 from penumbra.router.mirror.selection import hash64, session_hash
 from penumbra.router.mirror.session import RequestFacts
 
 
 def build_context(
-    request: IncomingRequest, caller: Caller, peek: BodyPeek, model: Model, *, is_lease_fresh: bool
+    request: IncomingRequest,
+    caller: Caller,
+    peek: BodyPeek,
+    model: Model,
+    homes: ResponseHomes,
+    *,
+    is_lease_fresh: bool,
 ) -> Context:
-    """The context that the model's flag is evaluated in, the request's slice included."""
+    """The context that the model's flag is evaluated in, the request's slice included.
+
+    Args:
+        request: The request.
+        caller: The key that it came with.
+        peek: What was read of its body.
+        model: Its model.
+        homes: Where responses were made that requests go on from.
+        is_lease_fresh: Whether candidates may get live traffic.
+    """
     raw = request.headers
     headers = TextHeaders(raw)
     tenant = caller.tenant.name
-    features = RequestFeatures(peek.parts, len(request.body))
+    features = RequestFeatures(peek.parts, len(request.body), peek.least_chars)
     named = _text(raw.get(b"x-penumbra-slice"))
     return Context(
         model=peek.model,
         tenant=tenant,
         headers=headers,
         targeting_key=targeting_key(
-            _text(raw.get(b"x-user-id")),
-            _text(raw.get(b"x-session-id")),
-            peek.user if isinstance(peek.user, str) else None,
-            caller.key_id,
-            peek.prompt_hash,
+            headers, peek, model.snapshot.sticky_headers, caller.key_id, request.body
         ),
         slice=slice_of(
             model.compiled.slices,
@@ -45,12 +58,20 @@ def build_context(
             named,
             model.snapshot.flag.quarantined,
         ),
-        request_id=request.request_id.decode("latin-1"),
+        request_id=request.own_id.decode("ascii"),
         pin=_text(raw.get(b"x-penumbra-variant")),
         may_pin=caller.may_pin,
         features=features,
         is_lease_fresh=is_lease_fresh,
+        home=_home_of(peek, tenant, homes),
     )
+
+
+def _home_of(peek: BodyPeek, tenant: str, homes: ResponseHomes) -> str | None:
+    if peek.previous_response_id is None:
+        return None
+    found = homes.find(peek.previous_response_id, tenant)
+    return found.variant if found is not None and found.model == peek.model else None
 
 
 def build_facts(
@@ -64,6 +85,7 @@ def build_facts(
     prompt = bytes(peek.messages or peek.prompt)
     return RequestFacts(
         request_id=request.request_id,
+        own_id=request.own_id,
         model=peek.model,
         slice_name=routed.plan.slice_name,
         epoch=routed.model.epoch,
@@ -85,4 +107,4 @@ def refused_decision(decision: Decision, context: Context, model: Model) -> Gate
 
 
 def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode("latin-1")
+    return None if value is None else text_of(value)

@@ -42,6 +42,13 @@ class MirrorFrame(msgspec.Struct, frozen=True, array_like=True):
     total_seconds: float
     trace: str = ""
     """`traceparent` of the request's span, if it is traced; an older gateway sends none."""
+    own_id: str = ""
+    """The gateway's own id of the request, by which it is drawn; an older gateway sends none."""
+
+    @property
+    def draw_id(self) -> str:
+        """The id that decides what else is done with the request."""
+        return self.own_id or self.request_id
 
 
 _encoder = msgspec.msgpack.Encoder()

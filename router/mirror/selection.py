@@ -1,8 +1,9 @@
 """Selection of the requests to mirror, and the hashes by which they are identified. Pure.
 
-The decision is a hash of the request id and the run: the same in every process, made before
-anything of the answer is known, and independent of the variant that answers. Another run chooses
-other requests.
+The decision is a hash of the run and of the gateway's own id of the request: the same in every
+process, made before anything of the answer is known, and independent of the variant that answers. A
+client cannot choose it: one that sends the same `x-request-id` with each request would be mirrored
+always or never. Another run chooses other requests.
 
 Reading order: compile_mirror, MirrorSelection.chosen, comparable.
 """
@@ -29,12 +30,12 @@ class _WatchSelection:
         self._slice_limits = {name: _limit(share) for name, share in watch.mirror_slices.items()}
         self._stem = b"mirror\0" + watch.run.encode() + b"\0"
 
-    def selects(self, request_id: bytes, slice_name: str, variant: str) -> bool:
+    def selects(self, own_id: bytes, slice_name: str, variant: str) -> bool:
         """Whether the watch mirrors a request that `variant` is to answer."""
         if variant not in (self._baseline, self.run.candidate):
             return False  # the pair would compare two candidates, which no guardrail asks for
         limit = self._slice_limits.get(slice_name, self._limit)
-        return limit > 0 and hash64(self._stem + request_id) < limit
+        return limit > 0 and hash64(self._stem + own_id) < limit
 
 
 class MirrorSelection:
@@ -46,16 +47,16 @@ class MirrorSelection:
         self.baseline = model.baseline
         self._watches = [_WatchSelection(name, model.baseline, watch) for watch in model.watches]
 
-    def chosen(self, request_id: bytes, slice_name: str, variant: str) -> tuple[Run, ...]:
+    def chosen(self, own_id: bytes, slice_name: str, variant: str) -> tuple[Run, ...]:
         """Return the runs that a request is mirrored for; empty if it is not mirrored.
 
         Args:
-            request_id: The request's id as it is on the wire.
+            own_id: The gateway's own id of the request.
             slice_name: Its slice.
             variant: The variant that was decided to answer it.
         """
         return tuple(
-            watch.run for watch in self._watches if watch.selects(request_id, slice_name, variant)
+            watch.run for watch in self._watches if watch.selects(own_id, slice_name, variant)
         )
 
 

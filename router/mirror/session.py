@@ -31,6 +31,9 @@ class RequestFacts:
     """Facts of a mirrored request that identify and group it."""
 
     request_id: bytes
+    """The id that its client knows."""
+    own_id: bytes
+    """The gateway's own id of it, by which it is drawn."""
     model: str
     slice_name: str
     epoch: int
@@ -155,6 +158,7 @@ class MirrorSessions:
             first_byte_seconds=times.first_byte_at - times.started_at,
             total_seconds=times.ended_at - times.started_at,
             trace=facts.trace,
+            own_id=facts.own_id.decode("ascii"),
         )
         refusal = self.comparator_client.offer(mirrored)
         if refusal is not None:

@@ -212,18 +212,18 @@ class Comparison:
         if not runs:
             return []
         names = [self._model.baseline, *(run.watch.candidate for run in runs)]
-        request_id = self._case.mirrored.request_id
-        return [*names, _AGAIN] if any(run.runs_aa(request_id) for run in runs) else names
+        draw_id = self._case.mirrored.draw_id
+        return [*names, _AGAIN] if any(run.runs_aa(draw_id) for run in runs) else names
 
     def _variants_to_answer(self) -> list[str]:
-        request_id = self._case.mirrored.request_id
-        runs = [run for run in self._candidates() if run.generates(request_id)]
+        draw_id = self._case.mirrored.draw_id
+        runs = [run for run in self._candidates() if run.generates(draw_id)]
         if not runs:
             return []
         if self._case.mirrored.variant != self._model.baseline:
             return [self._model.baseline]
         names = [run.watch.candidate for run in runs]
-        return [*names, _AGAIN] if any(run.runs_aa(request_id) for run in runs) else names
+        return [*names, _AGAIN] if any(run.runs_aa(draw_id) for run in runs) else names
 
     def _upstream(self, name: str) -> Upstream:
         return self._model.upstreams[self._model.baseline if name == _AGAIN else name]
@@ -234,13 +234,13 @@ class Comparison:
         self, run: WatchedRun, scores: dict[str, ScoreResult], answers: dict[str, GenerationResult]
     ) -> tuple[Pair, ...]:
         baseline, candidate = self._model.baseline, run.watch.candidate
-        request_id = self._case.mirrored.request_id
-        asked = run.generates(request_id)
+        draw_id = self._case.mirrored.draw_id
+        asked = run.generates(draw_id)
         is_candidates = self._case.mirrored.variant == candidate
         first = self._arm(baseline, scores, answers, is_asked=asked)
         other = self._arm(candidate, scores, answers, is_asked=asked)
         arm_pairs = [ArmPair(Arm.CANDIDATE, first, other, is_candidates)]
-        if run.runs_aa(request_id) and scores[_AGAIN].usable is not None:
+        if run.runs_aa(draw_id) and scores[_AGAIN].usable is not None:
             # Where the candidate answered there is no first answer of the baseline to compare with.
             both = asked and not is_candidates
             first = self._arm(baseline, scores, answers, is_asked=both)

@@ -50,13 +50,13 @@ class WatchedRun:
         if mirrored.session:
             self._sessions.add(mirrored.session)
 
-    def generates(self, request_id: str) -> bool:
+    def generates(self, draw_id: str) -> bool:
         """Whether the other arm answers this request too: fixed by its id."""
-        return _falls_in(f"{self.run.id}:generate", request_id, self.watch.generate)
+        return _falls_in(f"{self.run.id}:generate", draw_id, self.watch.generate)
 
-    def runs_aa(self, request_id: str) -> bool:
+    def runs_aa(self, draw_id: str) -> bool:
         """Whether the baseline is compared with itself on this request: fixed by its id."""
-        return _falls_in(f"{self.run.id}:aa", request_id, self.watch.aa)
+        return _falls_in(f"{self.run.id}:aa", draw_id, self.watch.aa)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +145,8 @@ class WatchList:
         return WatchedRun(Run(model, watch.candidate, watch.run), watch, epoch, self._bets)
 
 
-def _falls_in(name: str, request_id: str, share: float) -> bool:
-    return position(salt(name), request_id) < share * TOTAL
+def _falls_in(name: str, draw_id: str, share: float) -> bool:
+    return position(salt(name), draw_id) < share * TOTAL
 
 
 def _close(upstream: Upstream) -> None:

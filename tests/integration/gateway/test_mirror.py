@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from penumbra.router.flags.routing_table import ModelSnapshot
 from penumbra.router.mirror.frame import MirrorFrame
-from penumbra.router.mirror.selection import compile_mirror, hash64
+from penumbra.router.mirror.selection import hash64
 from tests.integration.gateway.conftest import EPOCH, model
 from tests.support.behaviours import (
+    LAST_CHUNK,
+    STREAM_HEAD,
+    chunk,
     close_before_head,
     dying_stream,
     engine,
@@ -24,14 +26,21 @@ from tests.support.frame_sink import FrameSink
 from tests.support.gateway_process import GatewayProcess, counting, eventually
 from tests.support.raw_client import RawResponse
 from tests.support.requests import CHAT, COMPLETIONS, chat, dumps, request_for
+from tests.support.scripted_connection import Exchange
 from tests.support.scripted_upstream import ScriptedUpstream
+from tests.support.tapped_answers import BLANKS, Ids, as_event, written
 
 FIELD = b"return_token_ids"
 SHEDS = "penumbra_mirror_sheds_total"
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
 # Tokens without text: a character that takes two, and one that a tool parser swallows.
 BUILD = Engine("full", tokens=("Z", "", "ü", *TOKENS[1:]), silent=(3, 4))
-SLICES = [{"name": "greek", "match": {"scripts": ["greek"]}}]
+SLICES = [
+    {"name": "greek", "match": {"scripts": ["greek"]}},
+    {"name": "unmirrored", "match": {"tenants": ["of-no-key"]}},
+]
+UNMIRRORED = "unmirrored"
+"""A slice that only a client can name, and that is not mirrored."""
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +48,7 @@ def models(full: ScriptedUpstream, int8: ScriptedUpstream) -> dict[str, Any]:
     def watched(rate: float, **more: Any) -> dict[str, Any]:
         # The candidate fails here so often that the gateway itself would take it out of service.
         watch = {"candidate": "int8", "run": "run-1", "mirror": rate, "failure_tolerance": 0.99}
+        watch["mirror_slices"] = {UNMIRRORED: 0.0}
         return {**model(full, int8, **more), "watches": [watch], "slices": SLICES}
 
     return {
@@ -64,16 +74,6 @@ def settings(models: dict[str, Any], sink: FrameSink) -> dict[str, Any]:
 def _connected(gateway: GatewayProcess, sink: FrameSink) -> None:
     sink.wait_for_connection()
     eventually(lambda: gateway.metric("penumbra_comparator_connected") == 1)
-
-
-@pytest.fixture(scope="module")
-def request_ids(models: dict[str, Any]) -> tuple[str, str]:
-    """Two ids of the model `half`: of a request that is mirrored, and of one that is not."""
-    mirror = compile_mirror("half", ModelSnapshot.model_validate(models["half"]))
-    assert mirror is not None
-    ids = [f"r-{number}" for number in range(64)]
-    chosen = [bool(mirror.chosen(each.encode(), "other", "full")) for each in ids]
-    return ids[chosen.index(True)], ids[chosen.index(False)]
 
 
 def _comparable(response: RawResponse, request_id: str) -> tuple[Any, ...]:
@@ -110,14 +110,13 @@ def test_a_mirrored_client_gets_the_bytes_that_it_would_have_got(
     more: dict[str, Any],
     gateway: GatewayProcess,
     full: ScriptedUpstream,
-    request_ids: tuple[str, str],
 ) -> None:
     full.always(engine(BUILD))
-    body = request_for(path, "half", **({"stream": True} if is_stream else {}), **more)
-    answers = [
-        _comparable(gateway.post(path, body, {"x-request-id": each}), each) for each in request_ids
-    ]
-    assert answers[0] == answers[1]
+    body = request_for(path, **({"stream": True} if is_stream else {}), **more)
+    headers = {"x-request-id": "r-1"}
+    mirrored = gateway.post(path, body, headers)
+    unmirrored = gateway.post(path, body, {**headers, "x-penumbra-slice": UNMIRRORED})
+    assert _comparable(mirrored, "r-1") == _comparable(unmirrored, "r-1")
     tapped, plain = [json.loads(request.body) for request in full.wait_for_requests(2)]
     assert plain == body
     is_tapped = not {"echo", "return_token_ids"} & more.keys()
@@ -149,7 +148,9 @@ def test_the_comparator_gets_the_request_and_the_engines_answer(
         answered_at=frame.answered_at,
         first_byte_seconds=frame.first_byte_seconds,
         total_seconds=frame.total_seconds,
+        own_id=frame.own_id,
     )
+    assert frame.own_id.startswith("req-")
     assert frame.session > 0
     assert 0 < frame.first_byte_seconds <= frame.total_seconds < 5
     answer = json.loads(frame.answer)
@@ -158,6 +159,47 @@ def test_the_comparator_gets_the_request_and_the_engines_answer(
     shown = response.json()
     assert shown["choices"][0].pop("token_ids") is shown.pop("prompt_token_ids") is None
     assert answer == shown
+
+
+def test_a_client_that_repeats_its_request_id_is_mirrored_at_the_rate(
+    gateway: GatewayProcess, sink: FrameSink
+) -> None:
+    count, mirrored = 200, "penumbra_mirrored_requests_total"
+    body = dumps(request_for(COMPLETIONS, "half"))
+    before = gateway.metric(mirrored, model="half")
+    with gateway.connect() as client:
+        for _ in range(count):
+            client.send_request(COMPLETIONS, body, {"x-request-id": "same"})
+            assert client.read_response().header("x-request-id") == "same"
+    found = gateway.metric(mirrored, model="half") - before
+    # Five standard deviations of a binomial share of one half.
+    assert abs(found - count / 2) < 5 * (count / 4) ** 0.5
+    assert sink.frame_of("same").own_id != "same"
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_ids_in_another_spelling_reach_no_client_and_hold_no_event_back(
+    line_end: bytes, gateway: GatewayProcess, full: ScriptedUpstream
+) -> None:
+    choice = {"index": 0, "delta": {"content": "Zürich"}, "finish_reason": None}
+    event = {"choices": [{**choice, "token_ids": Ids([5, 6])}]}
+    tapped, plain = (
+        as_event(written(event, 1, BLANKS, has_ids=has_ids), line_end) for has_ids in (True, False)
+    )
+    gate = full.gate()
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.send(STREAM_HEAD + chunk(tapped))
+        await gate.passed()
+        await exchange.send(chunk(b"data: [DONE]" + 2 * line_end) + LAST_CHUNK)
+
+    full.always(answer)
+    with gateway.connect() as client:
+        client.send_request(CHAT, dumps(chat(stream=True)))
+        client.read_head()
+        assert client.read_chunk() == plain
+        gate.open()
+        assert b"".join(client.read_chunks()) == b"data: [DONE]" + 2 * line_end
 
 
 def test_a_stream_is_handed_over_as_the_engine_sent_it(

@@ -11,7 +11,6 @@ from penumbra.router.flags.evaluate import (
     Decision,
     compile_model,
     evaluate,
-    targeting_key,
 )
 from penumbra.router.flags.routing_table import Flag, Match, Pin, Rule, Snapshot
 from tests.support.routing_tables import VARIANTS, context, contexts, flags, model, snapshot
@@ -148,16 +147,6 @@ def test_a_failure_inside_gives_the_baseline() -> None:
     rule = Rule(name="team", match=Match(headers={"x-team": ("a",)}), variant="int8")
     decision = decide(Flag(rules=(rule,)), context(headers=Broken()))
     assert decision == Decision("full", Reason.ERROR, error_code="evaluation_failed")
-
-
-def test_targeting_key_prefers_the_user_then_the_session_then_key_and_prompt() -> None:
-    def never() -> str:
-        raise AssertionError("hashed although not needed")
-
-    assert targeting_key("h", "s", "b", "k", never) == "h"
-    assert targeting_key(None, "s", "b", "k", never) == "b"
-    assert targeting_key(None, "s", None, "k", never) == "s"
-    assert targeting_key("", "", "", "k", lambda: "p") == "k:p"
 
 
 @given(flags(), contexts())

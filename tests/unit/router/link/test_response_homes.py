@@ -16,7 +16,7 @@ INT8 = Attribution("demo", "int8", "other")
 
 @contextmanager
 def asking(homes: ResponseHomes) -> Iterator[list[Locate | Feedback]]:
-    """What is passed to the control process, through the link that feedback has."""
+    """Messages passed to the control process, through the link that feedback has."""
     passed: list[Locate | Feedback] = []
     with FeedbackSubmitter(Served(), homes).connected(passed.append):
         yield passed

@@ -26,11 +26,17 @@ def test_elements_that_a_newer_gateway_adds_at_the_end_are_ignored() -> None:
     assert read_frame(body) == mirrored()
 
 
-def test_a_gateway_of_before_leaves_out_the_last_elements() -> None:
-    body = msgspec.msgpack.encode(elements()[:-1])
-    assert read_frame(body) == mirrored()
+@pytest.mark.parametrize("left_out", [1, 2])
+def test_a_gateway_of_before_leaves_out_the_last_elements(left_out: int) -> None:
+    found = read_frame(msgspec.msgpack.encode(elements()[:-left_out]))
+    assert found == mirrored()
+    assert found.draw_id == found.request_id
+
+
+def test_a_request_is_drawn_by_the_gateways_own_id() -> None:
+    assert mirrored("chosen-by-a-client", own_id="req-1").draw_id == "req-1"
 
 
 def test_a_frame_that_lacks_an_element_that_is_needed_is_refused() -> None:
     with pytest.raises(msgspec.DecodeError):
-        read_frame(msgspec.msgpack.encode(elements()[:-2]))
+        read_frame(msgspec.msgpack.encode(elements()[:-3]))
