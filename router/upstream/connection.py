@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 _HEAD_LIMIT_BYTES = 64 * 1024
 _SWITCHING_PROTOCOLS = 101
 _FIRST_STATUS, _FIRST_FINAL_STATUS, _LAST_STATUS = 100, 200, 599
+_FIRST_ERROR_STATUS = 400
 _QUEUE = struct.Struct("i")
 
 
@@ -198,7 +199,7 @@ class Connection(asyncio.Protocol):
         self._exchange = None
         if self._has_unsent(may_be_acknowledged=len(exchange.wire) == 1):
             self.abort()
-        elif self._is_poisoned or self._is_retired or not self._is_kept_alive:
+        elif not self._is_reusable_after(exchange):
             self.close()
         elif self.is_usable:
             self.set_paused(is_paused=False)  # else the server's close would go unnoticed
@@ -206,6 +207,13 @@ class Connection(asyncio.Protocol):
         if not exchange.is_over:
             exchange.is_over = True
             exchange.receiver.on_end()
+
+    def _is_reusable_after(self, exchange: UpstreamExchange) -> bool:
+        if self._is_poisoned or self._is_retired or not self._is_kept_alive:
+            return False
+        # A server that refuses a large request may not have read it, and not read on either: the
+        # kernels' buffers take megabytes that it never asks for.
+        return len(exchange.wire) == 1 or self._status < _FIRST_ERROR_STATUS
 
     def _has_unsent(self, *, may_be_acknowledged: bool) -> bool:
         """Whether a part of the request is still here: unwritten, or not acknowledged.

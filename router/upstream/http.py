@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _JOIN_LIMIT_BYTES = 64 * 1024
 _NO_ATTEMPTS_LEFT = "no attempts left"
+_LATE_SECONDS = 0.25
 _LOG_SECONDS = 60.0
 """Least time between two log lines about failed connects of one variant."""
 
@@ -127,10 +128,13 @@ class HttpUpstream(UpstreamCalls):
         connection = Connection(self, self._writes)
         self._pending.add(connection)
         try:
-            async with asyncio.timeout(self._limits.connect_seconds):
+            async with asyncio.timeout(self._limits.connect_seconds) as limit:
                 await self._open_connection(connection)
         except TimeoutError:
-            self._failed(exchange, Outcome.REFUSED, "connect timed out")
+            late = asyncio.get_running_loop().time() - (limit.when() or math.inf)
+            # This process was busy: the server may have answered long ago.
+            outcome = Outcome.GATEWAY_LIMIT if late > _LATE_SECONDS else Outcome.REFUSED
+            self._failed(exchange, outcome, "connect timed out")
         except OSError as error:
             outcome = Outcome.GATEWAY_LIMIT if is_gateway_limit(error) else Outcome.REFUSED
             self._failed(exchange, outcome, f"connect failed: {error.strerror or error}")

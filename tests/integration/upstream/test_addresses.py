@@ -179,7 +179,19 @@ async def test_a_look_up_that_hangs_delays_nothing_else(
         assert (await ask(other)).status == 200
         for asked in all_asked:
             await asked.over.wait()
-            assert (asked.outcome, asked.detail) == (Outcome.REFUSED, "connect timed out")
+            assert asked.detail == "connect timed out"
         assert names.look_ups == len(hanging)
         names.wait.set()
         await asyncio.sleep(0.05)
+
+
+async def test_a_connect_that_this_process_is_too_busy_for_is_its_own_fault(
+    upstream_at: MakeUpstream,
+) -> None:
+    with silent("127.0.0.1") as port:
+        limits = PoolLimits(connect_seconds=0.2)
+        asked = begin(upstream_at(f"http://127.0.0.1:{port}", limits=limits))
+        await asyncio.sleep(0.05)
+        time.sleep(0.6)  # noqa: ASYNC251
+        await asked.over.wait()
+    assert asked.outcome is Outcome.GATEWAY_LIMIT

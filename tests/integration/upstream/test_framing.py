@@ -75,7 +75,7 @@ async def test_interim_answers_are_passed_over(upstream_at: MakeUpstream) -> Non
     assert b"link" not in dict(asked.headers)
 
 
-@pytest.mark.parametrize("size", [10, len(LARGE)])
+@pytest.mark.parametrize("size", [10, 200_000, len(LARGE)])
 async def test_an_early_answer_ends_the_connection_if_the_request_is_not_sent(
     upstream_at: MakeUpstream, size: int
 ) -> None:
