@@ -5,27 +5,29 @@ repeat a field, is scanned here: the same bodies are accepted, and the same fiel
 decoded. The work of a step is counted in units of about 25 ns on a slow machine; a step ends soon
 after its units are used up.
 
-Reading order: BodyScan.step, BodyScan._scan, BodyScan._value.
+Reading order: BodyScan.step, BodyScan._scan, BodyScan._item; `penumbra.router.gateway.body_tokens`.
 """
 
 import codecs
-import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 
 import msgspec
 
 from penumbra.router.errors import BadRequest
 from penumbra.router.gateway import body_grammar as grammar
+from penumbra.router.gateway import body_tokens
+from penumbra.router.gateway.body_tokens import (
+    PLAIN_BYTES_PER_UNIT,
+    QUOTE,
+    SHORTEST_REACH_BYTES,
+    TOKEN_UNITS,
+    BodyTokens,
+    Steps,
+    invalid_json,
+)
 
 STEP_UNITS = 100_000
 """Units of work of one step: 2.5 ms."""
-STRETCH_BYTES = 32 * 1024
-"""Bytes that one expression reads at most; each costs a unit at most."""
-PLAIN_BYTES_PER_UNIT = 4
-"""Bytes of text or white space that cost one unit."""
-_SHORTEST_REACH_BYTES = 256
-_TOKEN_UNITS = 40
-"""Units of one token that is looked at by itself."""
 _CHECKED_BYTES = 256 * 1024
 """Bytes whose encoding is checked at once."""
 _DEEPEST = 900
@@ -34,13 +36,8 @@ _MOST_NAMES = 30_000
 """Fields of the top level, which are looked at one by one: more than a small body can have."""
 _BRACE, _END_BRACE, _BRACKET, _END_BRACKET = b"{}[]"
 _BLANKS = b" \t\r\n"
-_QUOTE, _COMMA, _COLON, _DOT = b'",:.'
-_EXPONENTS = tuple(b"eE")
-_END_OF_BODY = -1
+_COMMA, _COLON = b",:"
 _decode_name = msgspec.json.Decoder(str).decode
-
-Steps = Generator[None, None, None]
-"""A part of the work. Each `yield` is a place at which a step may end."""
 
 
 class Field(msgspec.Struct):
@@ -53,7 +50,7 @@ class Field(msgspec.Struct):
     """Values that it holds, itself included."""
 
 
-class BodyScan:
+class BodyScan(BodyTokens):
     """The scan of one body.
 
     Args:
@@ -63,19 +60,16 @@ class BodyScan:
     """
 
     def __init__(self, body: bytes, wanted: frozenset[str], found: Callable[[Field], None]) -> None:
+        super().__init__(body)
         self.fields: dict[str, Field] = {}
         """Name -> the last field of this name; complete when the scan is over."""
         self.repeated: set[str] = set()
         """Wanted names that the top level has more than once."""
-        self._body = body
         self._wanted = wanted
         self._found = found
-        self._at = 0
-        self._left = 0
         self._closers = bytearray()
         """The brackets that will close what is open, the innermost last."""
         self._may_close = False
-        self._reach = _SHORTEST_REACH_BYTES
         self._names = 0
         self._field: Field | None = None
         """The wanted field whose value is being read."""
@@ -144,7 +138,7 @@ class BodyScan:
 
     def _name(self) -> Steps:
         begin = self._at
-        if self._char() != _QUOTE:
+        if self._char() != QUOTE:
             raise self._invalid("wanted a name in quotes")
         if len(self._closers) > 1 and self._skip(grammar.NAME):
             return
@@ -170,7 +164,7 @@ class BodyScan:
             self._open(b"}", self._at + 1)
         elif char == _BRACKET:
             self._open_arrays()
-        elif char == _QUOTE:
+        elif char == QUOTE:
             yield from self._string()
         elif literal := grammar.LITERAL.match(self._body, self._at):
             self._at = literal.end()
@@ -210,7 +204,7 @@ class BodyScan:
                 self.repeated.add(name)
             self._field = self.fields[name] = Field(name, self._at)
         self._names += 1
-        self._left -= 3 * _TOKEN_UNITS
+        self._left -= 3 * TOKEN_UNITS
         if self._names > _MOST_NAMES:
             raise BadRequest(f"the body has more than {_MOST_NAMES} fields")
 
@@ -229,7 +223,7 @@ class BodyScan:
     def _open_arrays(self) -> None:
         """Open an array, and those that it begins with."""
         begin = self._at
-        opened = grammar.OPENINGS.match(self._body, begin, begin + STRETCH_BYTES)
+        opened = grammar.OPENINGS.match(self._body, begin, begin + body_tokens.STRETCH_BYTES)
         end = opened.end() if opened else begin + 1
         self._left -= end - begin
         self._open(b"]" * self._body.count(b"[", begin, end), end)
@@ -237,7 +231,7 @@ class BodyScan:
     def _close_many(self) -> None:
         """Close all levels that end here one behind the other, down to the top level."""
         begin = self._at
-        closed = grammar.CLOSINGS.match(self._body, begin, begin + _SHORTEST_REACH_BYTES)
+        closed = grammar.CLOSINGS.match(self._body, begin, begin + SHORTEST_REACH_BYTES)
         end = closed.end() if closed else begin
         brackets = self._body[begin:end].translate(None, _BLANKS)
         if 1 < len(brackets) < len(self._closers):
@@ -245,20 +239,12 @@ class BodyScan:
                 raise self._invalid("wanted other brackets")
             del self._closers[-len(brackets) :]
             self._at = end
-            self._left -= _TOKEN_UNITS
+            self._left -= TOKEN_UNITS
 
     def _close(self) -> None:
         self._closers.pop()
         self._at += 1
-        self._left -= _TOKEN_UNITS
-
-    # Tokens. What returns True has to be called again after a `yield`.
-
-    def _skip_blank(self) -> bool:
-        begin = self._at
-        self._at = grammar.BLANK.match(self._body, begin, begin + STRETCH_BYTES).end()  # type: ignore[union-attr]
-        self._left -= (self._at - begin) // PLAIN_BYTES_PER_UNIT
-        return self._at == begin + STRETCH_BYTES
+        self._left -= TOKEN_UNITS
 
     def _skip_items(self) -> None:
         """Skip items that are within reach as a whole, each with its comma."""
@@ -269,7 +255,9 @@ class BodyScan:
             self._count_values(begin)
         # As far as the last look went, so that looks in vain cost no more than others.
         is_worth_it = self._at - begin > self._reach // 2
-        self._reach = min(2 * self._reach, STRETCH_BYTES) if is_worth_it else _SHORTEST_REACH_BYTES
+        self._reach = (
+            min(2 * self._reach, body_tokens.STRETCH_BYTES) if is_worth_it else SHORTEST_REACH_BYTES
+        )
 
     def _skip_value(self) -> bool:
         """Skip a value if it is within reach as a whole."""
@@ -280,69 +268,7 @@ class BodyScan:
         self._count_values(begin)
         return True
 
-    def _skip(self, pattern: re.Pattern[bytes], *, ends_whole: bool = False) -> bool:
-        """Skip what matches, unless it may be cut at the end of the reach; whether it is skipped."""
-        begin, limit = self._at, self._at + self._reach
-        self._left -= _TOKEN_UNITS
-        match = pattern.match(self._body, begin, limit)
-        if match is None or match.end() == begin or (match.end() == limit and not ends_whole):
-            return False
-        self._at = match.end()
-        self._left -= self._at - begin
-        return True
-
     def _count_values(self, begin: int) -> None:
         if self._field is not None:
             marks = grammar.STRING.sub(b"", self._body[begin : self._at])
             self._field.values += marks.count(b",") + marks.count(b"[") + marks.count(b"{") + 1
-
-    def _string(self) -> Steps:
-        body, at = self._body, self._at
-        whole = grammar.STRING.match(body, at, at + STRETCH_BYTES)
-        if whole is not None:
-            self._at = whole.end()
-            self._left -= (self._at - at) // PLAIN_BYTES_PER_UNIT
-            return
-        at += 1
-        while (end := grammar.STRING_CHARS.match(body, at, at + STRETCH_BYTES).end()) > at:  # type: ignore[union-attr]
-            self._left -= (end - at) // PLAIN_BYTES_PER_UNIT + body.count(b"\\", at, end)
-            at = end
-            if self._left < 0:
-                yield
-        self._at = at
-        if self._char() != _QUOTE:
-            raise self._invalid("wanted the end of a string")
-        self._at += 1
-
-    def _number(self) -> Steps:
-        yield from self._digits(grammar.INTEGER)
-        if self._char() == _DOT:
-            yield from self._digits(grammar.FRACTION)
-        if self._char() in _EXPONENTS:
-            yield from self._digits(grammar.EXPONENT)
-
-    def _digits(self, beginning: re.Pattern[bytes]) -> Steps:
-        """Read what matches, and the digits behind it if it fills a stretch."""
-        body, limit = self._body, self._at + STRETCH_BYTES
-        match = beginning.match(body, self._at, limit)
-        if match is None:
-            raise self._invalid("wanted a value")
-        end = match.end()
-        while end == limit:
-            self._left -= STRETCH_BYTES // PLAIN_BYTES_PER_UNIT
-            if self._left < 0:
-                yield
-            limit = end + STRETCH_BYTES
-            end = grammar.DIGITS.match(body, end, limit).end()  # type: ignore[union-attr]
-        self._at = end
-
-    def _char(self) -> int:
-        return self._body[self._at] if self._at < len(self._body) else _END_OF_BODY
-
-    def _invalid(self, wanted: str) -> BadRequest:
-        return invalid_json(f"{wanted} (byte {self._at})")
-
-
-def invalid_json(problem: str) -> BadRequest:
-    """The error of a body that is no JSON object."""
-    return BadRequest(f"the body is not a valid JSON object: {problem}", code="invalid_json")

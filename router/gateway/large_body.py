@@ -20,7 +20,8 @@ from penumbra.router.gateway.body_peek import (
     read_at_once,
     refuse_repeated,
 )
-from penumbra.router.gateway.body_scan import BodyScan, Field, invalid_json
+from penumbra.router.gateway.body_scan import BodyScan, Field
+from penumbra.router.gateway.body_tokens import invalid_json
 from penumbra.router.gateway.prompt_length import PromptLength
 
 _PARTS_BYTES = 4 * 1024 * 1024

@@ -6,13 +6,8 @@ message is the value of another field and counts nothing.
 """
 
 from penumbra.router.gateway import body_grammar as grammar
-from penumbra.router.gateway.body_scan import (
-    PLAIN_BYTES_PER_UNIT,
-    STEP_UNITS,
-    STRETCH_BYTES,
-    Field,
-    Steps,
-)
+from penumbra.router.gateway.body_scan import STEP_UNITS, Field
+from penumbra.router.gateway.body_tokens import PLAIN_BYTES_PER_UNIT, STRETCH_BYTES, Steps
 
 _LONGEST_CHAR_BYTES = 4
 """Bytes of one character in UTF-8."""

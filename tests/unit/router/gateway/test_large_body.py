@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penumbra.router.errors import BadRequest
-from penumbra.router.gateway import body_scan, prompt_length
+from penumbra.router.gateway import body_scan, body_tokens, prompt_length
 from penumbra.router.gateway.body_peek import (
     DECODED_FIELDS,
     UNDECODED_FIELDS,
@@ -35,8 +35,9 @@ def bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     """Bounds so small that every token is cut, and those in force."""
     stretch, units = request.param
     if stretch is not None:
-        for module in (body_scan, prompt_length):
+        for module in (body_tokens, prompt_length):
             monkeypatch.setattr(module, "STRETCH_BYTES", stretch)
+        for module in (body_scan, prompt_length):
             monkeypatch.setattr(module, "STEP_UNITS", units)
 
 
