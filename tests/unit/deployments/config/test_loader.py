@@ -234,3 +234,18 @@ def test_endpoints_are_read_strictly(tmp_path: Path) -> None:
         read_endpoints(path)
     with pytest.raises(ConfigInvalid, match="No such file"):
         read_endpoints(tmp_path / "nosuch.json")
+
+
+def test_sticky_headers_of_a_model_are_in_the_routing_table(tmp_path: Path) -> None:
+    sticky = "    sticky_headers: [x-openwebui-user-id, x-chat-user]\n    baseline:"
+    spec = load_text(tmp_path, GOOD.replace("    baseline:", sticky))
+    table = build_snapshot(spec, {}, 1, lambda _model, _variant: "http://ray")
+    assert table.models["demo"].sticky_headers == ("x-openwebui-user-id", "x-chat-user")
+
+
+@pytest.mark.parametrize("name", ["X-OpenWebUI-User-Id", "x user", "", "x.user"])
+def test_a_sticky_header_is_a_header_name_in_lower_case(tmp_path: Path, name: str) -> None:
+    sticky = f'    sticky_headers: ["{name}"]\n    baseline:'
+    message = refusal(tmp_path, GOOD.replace("    baseline:", sticky))
+    assert "models.demo.sticky_headers[0]" in message
+    assert "wanted a header name in lower case" in message

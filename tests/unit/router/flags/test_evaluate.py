@@ -70,6 +70,38 @@ def test_pins_beat_rules_the_request_first_then_the_key_then_the_tenant() -> Non
     assert decide(Flag(pins=(tenant, key)), asking) == Decision("int4", Reason.PIN)
 
 
+def test_a_request_that_goes_on_from_a_response_gets_the_build_that_gave_it() -> None:
+    flag = Flag(
+        pins=(Pin(kind="tenant", subject="acme", variant="int3"),),
+        rules=(ACME_RULE,),
+        split={"int8": 100},
+    )
+    assert decide(flag, context(home="int8")) == Decision("int8", Reason.PIN)
+    assert decide(flag, context(home="full")) == Decision("full", Reason.PIN)
+    # Where it is decided so anyway, the reason is the usual one.
+    assert decide(INT8_FOR_ALL, context(home="int8")) == Decision("int8", Reason.SPLIT)
+    # The request's own pin is nearer.
+    asking = context(home="int8", pin="int4", may_pin=True)
+    assert decide(flag, asking) == Decision("int4", Reason.PIN)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fields", "expected"),
+    [
+        ({"killed": True}, {}, Decision("full", Reason.KILL_SWITCH)),
+        ({"quarantined": ("greek",)}, {"slice": "greek"}, Decision("full", Reason.QUARANTINE)),
+        ({}, {"is_lease_fresh": False}, Decision("full", Reason.LEASE_EXPIRED)),
+        ({"blocked": ("int8",)}, {}, Decision("int4", Reason.SPLIT)),
+        ({}, {"home": "retired"}, Decision("int4", Reason.SPLIT)),
+    ],
+)
+def test_a_build_out_of_service_answers_no_follow_up(
+    changes: dict[str, object], fields: dict[str, object], expected: Decision
+) -> None:
+    flag = Flag(split={"int4": 100}).model_copy(update=changes)
+    assert decide(flag, context(**{"home": "int8", **fields})) == expected
+
+
 @pytest.mark.parametrize(
     ("fields", "code"),
     [

@@ -1,6 +1,11 @@
 import pytest
 
-from penumbra.router.gateway.headers import answer_head, is_valid_request_id, upstream_headers
+from penumbra.router.gateway.headers import (
+    TextHeaders,
+    answer_head,
+    is_valid_request_id,
+    upstream_headers,
+)
 
 
 @pytest.mark.parametrize("value", [b"a", b"x" * 128, b"req-1:2/3"])
@@ -11,6 +16,18 @@ def test_a_usable_request_id_is_valid(value: bytes) -> None:
 @pytest.mark.parametrize("value", [b"", b"x" * 129, b"a b", b"a\tb", b"\xc3\xa9", b"a\x00"])
 def test_an_unusable_request_id_is_not_valid(value: bytes) -> None:
     assert not is_valid_request_id(value)
+
+
+@pytest.mark.parametrize("text", ["alice", "Zoë", "Ελένη", "山田", "a b", ""])
+def test_header_values_are_read_as_utf_8(text: str) -> None:
+    headers = TextHeaders({b"x-user-id": text.encode()})
+    assert headers["x-user-id"] == headers.get("x-user-id") == text
+
+
+def test_header_values_that_are_no_utf_8_are_read_as_latin_1() -> None:
+    headers = TextHeaders({b"x-user-id": "Jürgen".encode("latin-1")})
+    assert headers["x-user-id"] == headers.get("x-user-id") == "Jürgen"
+    assert headers.get("x-session-id") is None
 
 
 def test_private_and_hop_by_hop_headers_stay_behind() -> None:
