@@ -4,6 +4,7 @@ The flags and the routing table come as a `Snapshot` from the control process.
 """
 
 import platform
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -74,11 +75,15 @@ class LimitSettings(BaseModel):
     keep_alive_seconds: float = Field(default=75.0, gt=0)
     connect_seconds: float = Field(default=2.0, gt=0)
     first_byte_seconds: float = Field(default=120.0, gt=0)
-    """From the request sent to an upstream to the first byte of its answer."""
+    """From a request for a stream to its first event with data; comments are none."""
     candidate_first_byte_seconds: float = Field(default=30.0, gt=0)
     """The same for a candidate; after it the baseline is asked."""
+    whole_answer_seconds: float = Field(default=600.0, gt=0)
+    """From a request for a whole answer to its head. For a candidate that has answered 20 such
+    requests lately, three times the longest of them, but at least `candidate_first_byte_seconds`,
+    if that is less."""
     idle_seconds: float = Field(default=60.0, gt=0)
-    """Between two pieces of one answer."""
+    """Between two events with data of a stream, or two pieces of a whole answer."""
     upstream_connections: int = Field(default=4096, ge=1)
     """Open connections to one variant, idle ones included, in one gateway process."""
     upstream_connection_seconds: float = Field(default=300.0, gt=0)
@@ -89,7 +94,8 @@ class GatewaySettings(BaseModel):
     """Everything one gateway process needs to start.
 
     Raises:
-        ValueError: no keys are configured and `host` is not a loopback address.
+        ValueError: no keys are configured and `host` is not a loopback address, or a tenant's limit
+            is below the number of processes.
     """
 
     model_config = _STRICT
@@ -132,3 +138,22 @@ class GatewaySettings(BaseModel):
             " binds a loopback address only (127.0.0.1, ::1 or localhost). Add a key"
             " (`penumbra keys new TENANT`) or bind loopback."
         )
+
+    @model_validator(mode="after")
+    def _every_process_has_a_share_of_each_limit(self) -> Self:
+        for text in limit_problems(self.keys, self.processes):
+            raise ValueError(text)
+        return self
+
+
+def limit_problems(keys: Iterable[KeySettings], processes: int) -> Iterator[str]:
+    """Problems of limits that are too small to be divided: each process would let one through."""
+    for index, key in enumerate(keys):
+        for name in TenantLimits.model_fields:
+            limit = getattr(key.limits, name)
+            if limit is not None and limit < processes:
+                yield (
+                    f"keys[{index}].limits.{name}: found {limit} with {processes} gateway"
+                    f" processes, wanted at least {processes}: each process keeps its share of a"
+                    f" limit (or set gateway.processes to {limit})"
+                )

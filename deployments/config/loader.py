@@ -19,7 +19,7 @@ from penumbra.deployments.errors import ConfigInvalid
 from penumbra.router.flags.routing_table import NAME, Flag, ModelSnapshot, Snapshot, Variant
 from penumbra.router.flags.rule_checks import one_of, problem, slice_problems
 from penumbra.router.flags.validate import flag_problems
-from penumbra.router.settings import GatewaySettings, TlsSettings
+from penumbra.router.settings import GatewaySettings, TlsSettings, limit_problems
 from penumbra.router.upstream.base_url import root_url
 
 BaseUrlOf = Callable[[str, str], str]
@@ -124,6 +124,7 @@ def _key_problems(spec: PenumbraSpec) -> Iterator[str]:
     for index, digest in enumerate(digests):
         if digest in digests[:index]:
             yield problem(f"keys[{index}].sha256", digest, "a key that is not listed above")
+    yield from limit_problems(spec.keys, spec.gateway.processes)
 
 
 def _anchor(spec: PenumbraSpec, folder: Path) -> PenumbraSpec:

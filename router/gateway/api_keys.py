@@ -1,7 +1,7 @@
 """API keys, known by digest only, and the limits of their tenants.
 
 Each process enforces its share of a limit (limit / processes), so no request waits for a shared
-counter.
+counter. A limit below the number of processes is refused when the settings are read.
 """
 
 import hashlib
@@ -80,7 +80,7 @@ class Tenant:
 
 
 def _share(limit: int | None, processes: int) -> int | None:
-    return None if limit is None else max(1, limit // processes)
+    return None if limit is None else limit // processes
 
 
 class Caller:

@@ -249,3 +249,13 @@ def test_a_sticky_header_is_a_header_name_in_lower_case(tmp_path: Path, name: st
     message = refusal(tmp_path, GOOD.replace("    baseline:", sticky))
     assert "models.demo.sticky_headers[0]" in message
     assert "wanted a header name in lower case" in message
+
+
+def test_a_limit_below_the_number_of_gateway_processes_names_both(tmp_path: Path) -> None:
+    keys = "keys: [{tenant: t, sha256: '" + "0" * 64 + "', limits: {LIMIT: 3}}]\n"
+    for limit in ("concurrency", "requests_per_minute"):
+        text = GOOD + keys.replace("LIMIT", limit) + "gateway: {processes: "
+        load_text(tmp_path, text + "3}\n")
+        assert f"keys[0].limits.{limit}: found 3 with 4 gateway processes, wanted at least 4" in (
+            refusal(tmp_path, text + "4}\n")
+        )

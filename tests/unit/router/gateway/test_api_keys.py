@@ -1,10 +1,13 @@
 import hashlib
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from penumbra.router.errors import InvalidKey, RateLimited
+from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.gateway.api_keys import KeyRing, Tenant
-from penumbra.router.settings import KeySettings, TenantLimits
+from penumbra.router.settings import GatewaySettings, KeySettings, TenantLimits
 
 
 def digest(key: str) -> str:
@@ -61,6 +64,61 @@ def test_limits_are_shared_between_processes() -> None:
     tenant.enter(0.0)
     with pytest.raises(RateLimited):
         tenant.enter(0.0)
+
+
+@pytest.mark.parametrize("limits", [{"concurrency": 3}, {"requests_per_minute": 3}])
+def test_a_limit_below_the_number_of_processes_is_refused(limits: dict[str, int]) -> None:
+    key = KeySettings(tenant="acme", sha256=digest("k1"), limits=TenantLimits(**limits))
+    GatewaySettings(keys=(key,), processes=3, snapshot=Snapshot(epoch=0, models={}))
+    with pytest.raises(ValueError, match=rf"keys\[0\].limits.{next(iter(limits))}: found 3 with 4"):
+        GatewaySettings(keys=(key,), processes=4, snapshot=Snapshot(epoch=0, models={}))
+
+
+@given(st.integers(1, 64), st.integers(1, 10_000))
+def test_all_processes_together_never_let_more_in_than_the_limit(
+    processes: int, limit: int
+) -> None:
+    assume(limit >= processes)
+    limits = TenantLimits(concurrency=limit, requests_per_minute=limit)
+    tenants = [Tenant("acme", limits, processes) for _ in range(processes)]
+    admitted = 0
+    for tenant in tenants:
+        for _ in range(limit // processes + 1):
+            try:
+                tenant.enter(0.0)
+            except RateLimited:
+                break
+            admitted += 1
+    assert 1 <= admitted <= limit
+
+
+def test_a_charge_is_taken_from_the_rate_and_refuses_nothing() -> None:
+    tenant = Tenant("acme", TenantLimits(requests_per_minute=12), 1)
+    tenant.enter(0.0)
+    tenant.charge(0.0)  # the burst of two is used up
+    with pytest.raises(RateLimited):
+        tenant.enter(0.0)
+    tenant.charge(0.0)
+    with pytest.raises(RateLimited):
+        tenant.enter(5.0)  # what the charge owed comes first
+    tenant.enter(10.0)
+
+
+def test_a_tenant_owes_one_burst_at_most() -> None:
+    tenant = Tenant("acme", TenantLimits(requests_per_minute=12), 1)
+    for _ in range(100):
+        tenant.charge(0.0)
+    with pytest.raises(RateLimited) as caught:
+        tenant.enter(0.0)
+    assert caught.value.headers == ((b"retry-after", b"15"),)
+    tenant.enter(15.0)
+
+
+def test_a_charge_without_a_rate_changes_nothing() -> None:
+    tenant = Tenant("acme", TenantLimits(concurrency=1), 1)
+    tenant.charge(0.0)
+    tenant.enter(0.0)
+    assert tenant.in_flight == 1
 
 
 def test_keys_of_one_tenant_share_its_limits() -> None:
