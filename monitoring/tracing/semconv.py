@@ -38,6 +38,8 @@ OPERATIONS = {
     "/v1/chat/completions/batch": "chat",
     "/v1/messages": "chat",
     "/v1/systemone": "chat",
+    "/v1/audio/transcriptions": "transcribe",
+    "/v1/audio/translations": "transcribe",
     "/v2/embed": "embeddings",
     "/pooling": "pooling",
     "/classify": "classify",

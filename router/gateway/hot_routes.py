@@ -3,6 +3,9 @@
 MESSAGES = b"/v1/messages"
 """Start of the paths of Anthropic's API."""
 
+AUDIO = b"/v1/audio/"
+"""Start of the paths whose bodies are forms with a file."""
+
 HOT_PATHS = frozenset(
     {
         b"/v1/chat/completions",
@@ -14,6 +17,8 @@ HOT_PATHS = frozenset(
         b"/v1/chat/completions/batch",
         MESSAGES,
         MESSAGES + b"/count_tokens",
+        AUDIO + b"transcriptions",
+        AUDIO + b"translations",
         b"/v1/systemone",
         b"/generative_scoring",
         b"/v2/embed",

@@ -5,13 +5,10 @@ _TRAINS = "it changes the weights or the state of one engine; ask that engine it
 _WORKER = "it is a step of serving that is spread over several engines"
 _STATE = "it tells the state of one engine; ask that engine itself"
 _ABORTS = "it ends requests by ids that the gateway does not know; close the connection instead"
-_FORM = "its body is a form with a file"
 _DOCUMENTS = "the documents of an engine are at that engine"
 
 REFUSED: dict[str, str] = {
     "/v1/realtime": "it is a WebSocket, which is bound to one engine",
-    "/v1/audio/transcriptions": _FORM,
-    "/v1/audio/translations": _FORM,
     "/invocations": "it names no route; ask the route itself",
     "/ping": "ask /health or /ready",
     "/load": _STATE,

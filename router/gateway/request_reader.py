@@ -24,9 +24,10 @@ from penumbra.router.errors import (
 )
 from penumbra.router.gateway.api_keys import Caller, Tenant
 from penumbra.router.gateway.body_peek import AT_ONCE_BYTES, BodyPeek, read_at_once
+from penumbra.router.gateway.form_body import FormBody
 from penumbra.router.gateway.gateway import Gateway
 from penumbra.router.gateway.headers import CONTINUE, is_valid_request_id
-from penumbra.router.gateway.hot_routes import credentials
+from penumbra.router.gateway.hot_routes import AUDIO, credentials
 from penumbra.router.gateway.incoming_request import IncomingRequest
 from penumbra.router.gateway.large_body import LargeBody
 from penumbra.router.upstream.port import Headers
@@ -90,7 +91,7 @@ class RequestReader(ABC):
         self._parts: list[bytes | bytearray] = []
         self._size = 0
         self._request: IncomingRequest | None = None
-        self._large_body: LargeBody | None = None
+        self._large_body: LargeBody | FormBody | None = None
         self._error: GatewayError | None = None
         self._is_turn = False
         self._is_http_1_0 = False
@@ -224,11 +225,13 @@ class RequestReader(ABC):
     def _start(self, request: IncomingRequest) -> None:
         try:
             self._begin(request)
-            peek = read_at_once(request.body)
-            if peek is not None:
+            if request.path.startswith(AUDIO):
+                self._large_body = FormBody(request.headers.get(b"content-type"), request.body)
+            elif (peek := read_at_once(request.body)) is not None:
                 self._run(request, peek)
                 return
-            self._large_body = LargeBody(request.body)
+            else:
+                self._large_body = LargeBody(request.body)
         except GatewayError as error:
             self.send_error(error)
             return

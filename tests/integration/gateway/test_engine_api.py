@@ -13,7 +13,9 @@ from tests.support.raw_client import RawResponse, request_bytes
 from tests.support.requests import CHAT, chat, dumps
 from tests.support.scripted_upstream import ScriptedUpstream
 
-PATHS = sorted(path.decode() for path in HOT_PATHS)
+ALL_PATHS = sorted(path.decode() for path in HOT_PATHS)
+PATHS = [path for path in ALL_PATHS if not path.startswith("/v1/audio/")]
+AUDIO = ("/v1/audio/transcriptions", "/v1/audio/translations")
 MESSAGES = ("/v1/messages", "/v1/messages/count_tokens")
 KEY = "acme-key"
 BEARER = {"authorization": f"Bearer {KEY}"}
@@ -43,7 +45,7 @@ def test_body_and_answer_pass_byte_for_byte(
     assert (request.method, request.target, request.body) == ("POST", path, body)
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", ALL_PATHS)
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
 def test_other_methods_of_a_relayed_route_are_405(
     gateway: GatewayProcess, path: str, method: str
@@ -67,6 +69,59 @@ def test_refused_route_says_why(
     if not path.startswith(MESSAGES):
         assert response.error["code"] == "route_not_found"
         assert REFUSED[path] in response.error["message"]
+    assert full.requests == []
+
+
+# Audio
+
+
+def form(model: str | None, size: int) -> bytes:
+    parts = [
+        b'name="file"; filename="a.wav"\r\ncontent-type: audio/wav\r\n\r\n' + b"\x00\xff" * size
+    ]
+    if model is not None:
+        parts.append(b'name="model"\r\n\r\n' + model.encode())
+    written = [b"--edge\r\ncontent-disposition: form-data; %b\r\n" % part for part in parts]
+    return b"".join(written) + b"--edge--\r\n"
+
+
+FORM = {**BEARER, "content-type": "multipart/form-data; boundary=edge"}
+
+
+@pytest.mark.parametrize("size", [0, 10, 1_000_000])
+@pytest.mark.parametrize("path", AUDIO)
+def test_form_passes_byte_for_byte(
+    gateway: GatewayProcess, full: ScriptedUpstream, path: str, size: int
+) -> None:
+    full.always(respond(200, b"Hello there", [("content-type", "text/plain")]))
+    response = gateway.post(path, form("demo", size), FORM)
+    assert (response.status, response.body) == (200, b"Hello there")
+    request = full.wait_for_request()
+    assert (request.target, request.body) == (path, form("demo", size))
+    assert request.header("content-type") == FORM["content-type"]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "code"),
+    [
+        (form("unknown", 10), FORM, 404, "model_not_found"),
+        (form(None, 10), FORM, 400, "invalid_request"),
+        (form("demo", 10)[:-9], FORM, 400, "invalid_request"),
+        (form("demo", 10), BEARER, 400, "invalid_request"),
+        (dumps(chat()), BEARER, 400, "invalid_request"),
+        (form("demo", 10), {"content-type": FORM["content-type"]}, 401, "invalid_api_key"),
+    ],
+)
+def test_form_that_cannot_be_relayed_is_refused(
+    gateway: GatewayProcess,
+    full: ScriptedUpstream,
+    body: bytes,
+    headers: dict[str, str],
+    status: int,
+    code: str,
+) -> None:
+    response = gateway.post(AUDIO[0], body, headers)
+    assert (response.status, response.error["code"]) == (status, code)
     assert full.requests == []
 
 
