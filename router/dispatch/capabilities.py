@@ -13,9 +13,11 @@ from typing import Literal
 
 from penumbra.router import sse
 
-LASTS_SECONDS = 600.0
-"""After this the build is asked again: it may have been replaced at its address."""
-MOST_PARAMETERS = 64
+FIRST_SECONDS = 10.0
+"""Time for which a lack is believed when it is first proven: the build may just be starting."""
+LONGEST_SECONDS = 600.0
+"""Each further proof doubles the time, up to this."""
+MOST_LACKS = 64
 _READ_BYTES = 16 * 1024
 _MOST_BYTES_A_TOKEN = 8
 """A text of so many bytes has at least one token, for all but odd texts: long runs of blanks. A
@@ -97,30 +99,30 @@ def _refused_name(told: dict[str, object]) -> str | None:
 
 
 class Capabilities:
-    """What one build is known to lack, for some minutes each."""
+    """What one build is known to lack; each lack is believed for a while."""
 
-    __slots__ = ("_context", "_parameters", "_routes")
+    __slots__ = ("_context_tokens", "_lacks", "_parameters", "_routes")
 
     def __init__(self) -> None:
-        self._routes: dict[bytes, float] = {}
-        self._parameters: dict[bytes, float] = {}
-        self._context: tuple[int, float] | None = None
+        self._lacks: dict[Lack, tuple[float, float]] = {}
+        """Lack -> (believed until, seconds)."""
+        self._routes: frozenset[bytes] = frozenset()
+        self._parameters: tuple[bytes, ...] = ()
+        self._context_tokens: int | None = None
 
     def note(self, lack: Lack, now: float) -> None:
         """Remember a lack that is proven: the baseline answered the same request."""
-        until = now + LASTS_SECONDS
-        match lack.kind:
-            case "route":
-                self._routes[lack.name.encode("latin-1")] = until
-            case "parameter":
-                if len(self._parameters) < MOST_PARAMETERS:
-                    self._parameters[b'"%b"' % lack.name.encode("ascii")] = until
-            case "context":
-                if lack.tokens > 0:
-                    self._context = lack.tokens, until
+        if len(self._lacks) >= MOST_LACKS and lack not in self._lacks:
+            return
+        if lack.kind == "context" and lack.tokens <= 0:
+            return
+        _, last = self._lacks.get(lack, (0.0, 0.0))
+        seconds = min(LONGEST_SECONDS, 2 * last) or FIRST_SECONDS
+        self._lacks[lack] = now + seconds, seconds
+        self._read(now)
 
     def lacks(self, path: bytes, body: bytes, most_tokens: int | None, now: float) -> bool:
-        """Whether the build is known to be unable to answer a request.
+        """Whether the build is believed to be unable to answer a request.
 
         Args:
             path: Target of the request, query included.
@@ -128,21 +130,29 @@ class Capabilities:
             most_tokens: The longest answer that it allows, if it says so.
             now: Monotonic seconds.
         """
-        if not (self._routes or self._parameters or self._context):
+        if not self._lacks:
             return False
-        self._forget(now)
-        if self._routes and path.partition(b"?")[0] in self._routes:
+        self._read(now)
+        if path.partition(b"?")[0] in self._routes:
             return True
         if any(mark in body for mark in self._parameters):
             return True
-        if self._context is None:
+        if self._context_tokens is None:
             return False
-        least = len(body) // _MOST_BYTES_A_TOKEN + (most_tokens or 0)
-        return least > self._context[0]
+        return len(body) // _MOST_BYTES_A_TOKEN + (most_tokens or 0) > self._context_tokens
 
-    def _forget(self, now: float) -> None:
-        for memory in (self._routes, self._parameters):
-            for key in [key for key, until in memory.items() if until <= now]:
-                del memory[key]
-        if self._context is not None and self._context[1] <= now:
-            self._context = None
+    def _read(self, now: float) -> None:
+        """Read the lacks that are believed now; forget those that were last proven long ago."""
+        for lack, (until, _) in list(self._lacks.items()):
+            if now > until + LONGEST_SECONDS:
+                del self._lacks[lack]
+        believed = [lack for lack, (until, _) in self._lacks.items() if now < until]
+        self._routes = frozenset(
+            each.name.encode("latin-1") for each in believed if each.kind == "route"
+        )
+        self._parameters = tuple(
+            b'"%b"' % each.name.encode("ascii") for each in believed if each.kind == "parameter"
+        )
+        self._context_tokens = min(
+            (each.tokens for each in believed if each.kind == "context"), default=None
+        )

@@ -19,6 +19,7 @@ FULL = Engine("full", created=1_700_000_001)
 INT8 = Engine("int8", created=1_700_000_002)
 FAILOVER_LIMITS = {
     "candidate_first_byte_seconds": 0.4,
+    "whole_answer_seconds": 0.6,
     "idle_seconds": 0.5,
     "connect_seconds": 0.5,
 }

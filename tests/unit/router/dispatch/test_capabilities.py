@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from penumbra.router.dispatch.capabilities import LASTS_SECONDS, Capabilities, Lack, read_lack
+from penumbra.router.dispatch.capabilities import (
+    FIRST_SECONDS,
+    LONGEST_SECONDS,
+    MOST_LACKS,
+    Capabilities,
+    Lack,
+    read_lack,
+)
 
 CHAT = b"/v1/chat/completions"
 CONTEXT = (
@@ -62,4 +69,20 @@ def test_a_lack_holds_for_requests_like_it_and_is_forgotten_in_time() -> None:
     assert known.lacks(CHAT, b"{}", 101, 1.0)
     assert known.lacks(CHAT, b"x" * 808, None, 1.0)
     assert not known.lacks(CHAT, b"x" * 400, 50, 1.0)
-    assert not known.lacks(b"/rerank", b'{"min_p":0.1}', 101, LASTS_SECONDS)
+    assert not known.lacks(b"/rerank", b'{"min_p":0.1}', 101, FIRST_SECONDS)
+
+
+def test_a_lack_that_is_proven_again_is_believed_longer() -> None:
+    known, now = Capabilities(), 0.0
+    for seconds in (10.0, 20.0, 40.0, 80.0, 160.0, 320.0, LONGEST_SECONDS, LONGEST_SECONDS):
+        known.note(Lack("route", "/rerank"), now)
+        assert known.lacks(b"/rerank", b"", None, now + seconds - 0.1)
+        now += seconds
+        assert not known.lacks(b"/rerank", b"", None, now)
+
+
+def test_the_memory_is_bounded() -> None:
+    known = Capabilities()
+    for number in range(MOST_LACKS + 10):
+        known.note(Lack("parameter", f"p{number}"), 0.0)
+    assert not known.lacks(CHAT, f'{{"p{MOST_LACKS}":1}}'.encode(), None, 1.0)
