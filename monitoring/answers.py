@@ -25,8 +25,8 @@ class AnswerCode(StrEnum):
     """Any other 4xx of a variant."""
     SERVER_ERROR = "5xx"
     BROKEN_OFF = "broken_off"
-    """An answer that had begun and was cut, or ended with an error event. It was counted before by
-    its status."""
+    """An answer that was cut, ended with an error event, or is none by its content: no JSON object,
+    or one with an error. It was counted before by its status."""
     UNANSWERED = "unanswered"
     """An error of the gateway's own, because no variant gave an answer that could be passed on."""
 

@@ -79,6 +79,10 @@ class VariantCells:
             cell = self._by_status[status] = self.answers[code_of(status)]
         cell.value += 1
 
+    def count_broken_off(self) -> None:
+        """Count that an answer which was counted by its status is no whole answer."""
+        self.answers[AnswerCode.BROKEN_OFF].value += 1
+
     def count_failover(self, outcome: Outcome) -> None:
         """Count a failure of this variant after which another one took over."""
         model, variant, _ = self._labels

@@ -88,9 +88,10 @@ class JudgedRelay(ResponseRelay):
             self._fail(Outcome.REFUSED)
         else:
             is_events = self._is_event_stream  # which ended before an event
-            self._settle_suspect(
-                status, is_proper=not is_events and is_proper(status, body, self._shape.kind)
-            )
+            is_answer = not is_events and is_proper(status, body, self._shape.kind)
+            if status // 100 == 2 and not is_answer:
+                self._attempt.cells.count_broken_off()
+            self._settle_suspect(status, is_proper=is_answer)
             self._pass_whole(whole_outcome(status), body)
 
     def _void_admission(self) -> None:
@@ -125,6 +126,8 @@ class JudgedRelay(ResponseRelay):
     def _finish_stream(self, end: StreamEnd) -> None:
         record = self._attempt.record
         record.answered_at = self._clock()
+        if end is StreamEnd.FAILED:
+            self._attempt.cells.count_broken_off()
         if end is not StreamEnd.FAILED:
             record.answered_paths.add(self._route)
             self._record_end(Outcome.OK)

@@ -167,7 +167,7 @@ class Exchange(RequestReader):
         dispatch = self._dispatch
         # A client that did not read its answer broke it off itself.
         if dispatch is not None and not self._connection.flow.write_paused:
-            dispatch.attempt.cells.answers[AnswerCode.BROKEN_OFF].value += 1
+            dispatch.attempt.cells.count_broken_off()
         if self._mirror_session is not None:
             self._mirror_session.tap.lose(ShedReason.BROKEN_OFF)
         self._complete(BROKEN_OFF)

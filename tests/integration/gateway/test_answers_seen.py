@@ -12,16 +12,20 @@ from tests.support.behaviours import (
     dying_stream,
     endless,
     engine,
+    error_event,
     full_response,
     raw,
     respond,
+    stream_of,
 )
-from tests.support.engine_wire import Engine, engine_error
+from tests.support.engine_wire import DONE, Engine, engine_error, event
 from tests.support.gateway_process import GatewayProcess, counting, eventually
 from tests.support.requests import CHAT, chat, dumps
+from tests.support.scripted_connection import Behaviour
 from tests.support.scripted_upstream import ScriptedUpstream
 from tests.support.slow_reading import MEGABYTE, PIECE, wait_until_steady
 
+RESPONSES = "/v1/responses"
 SEEN = "penumbra_answers_total"
 SEEN_SECONDS = 10.0
 """How soon a page that operators look at must tell of it: seconds, not minutes."""
@@ -99,6 +103,46 @@ def test_a_stream_that_breaks_off_is_counted_twice_as_begun_and_as_broken(
         # What cannot be continued: several choices.
         client.send_request(CHAT, dumps(chat(stream=True, n=2)))
         assert b"upstream_died" in client.read_to_eof()
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        pytest.param(respond(200, b"<html>", [("content-type", "text/html")]), id="html"),
+        pytest.param(respond(200, b""), id="empty"),
+        pytest.param(respond(200, b'{"choices": ['), id="half"),
+        pytest.param(respond(200, engine_error("no", 500)), id="error-object"),
+    ],
+)
+def test_an_answer_of_the_baseline_that_is_none_is_told(
+    gateway: GatewayProcess, full: ScriptedUpstream, behaviour: Behaviour
+) -> None:
+    full.next(behaviour)
+    with counting(gateway, SEEN, variant="full", code="broken_off"):
+        assert gateway.post(CHAT, chat()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("route", "events"),
+    [
+        (CHAT, [event({"choices": [{"index": 0, "delta": {"content": "a"}}]}), error_event()]),
+        (CHAT, [error_event(), DONE]),
+        (
+            "/v1/responses",
+            [event({"type": "response.created"}), event({"type": "response.failed"})],
+        ),
+    ],
+)
+def test_a_stream_that_ends_with_an_error_event_is_told(
+    gateway: GatewayProcess, full: ScriptedUpstream, route: str, events: list[bytes]
+) -> None:
+    full.always(stream_of(*events))
+    with counting(gateway, SEEN, variant="full", code="broken_off"):
+        # What cannot be continued: several choices.
+        body = chat(stream=True, n=2)
+        with gateway.connect() as client:
+            client.send_request(route, dumps(body), {"connection": "close"})
+            client.read_to_eof()
 
 
 def test_mistakes_of_clients_are_no_answers_of_a_variant(gateway: GatewayProcess) -> None:
