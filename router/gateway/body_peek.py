@@ -10,7 +10,6 @@ import operator
 import re
 from typing import Any
 
-import mmh3
 import msgspec
 
 from penumbra.router.errors import BadRequest
@@ -89,11 +88,6 @@ class BodyPeek(msgspec.Struct):
     def least_chars(self) -> int:
         """Characters of a prompt that `parts` cannot decode: at least so many; else 0."""
         return 0
-
-    def prompt_hash(self) -> str:
-        """Hash of the prompt's bytes in the body, 128 bits in hex; empty without a prompt."""
-        raw = self.messages or self.prompt or self.input
-        return f"{mmh3.mmh3_x64_128_uintdigest(raw):032x}" if raw else ""
 
     def parts(self) -> dict[str, Any]:
         """Decode the fields that slice rules look at.
