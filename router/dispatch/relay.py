@@ -92,7 +92,9 @@ class ResponseRelay(ABC):
         self._has_error_event = False
         self._before_last = self._last = b""
         self.close()
-        if self._shape.may_be_continued and self._request.path in KINDS:
+        shape = self._shape
+        may_be_stream = shape.kind.is_stream is not False
+        if may_be_stream and shape.may_be_continued and self._request.path in KINDS:
             self._kept = KeptStream(self._services.kept_bytes)
 
     def close(self) -> None:
