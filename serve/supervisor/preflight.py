@@ -5,7 +5,7 @@ Half a minute of loading engines is too long to wait for "address already in use
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from penumbra.deployments.config.spec import EngineSpec, PenumbraSpec
@@ -13,18 +13,22 @@ from penumbra.serve.errors import ConfigurationInvalid, PortInUse
 from penumbra.serve.hosting.cluster import is_ray_installed
 from penumbra.serve.supervisor.layout import hosted_variants
 
+_EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
+
 
 def check(spec: PenumbraSpec) -> None:
     """Check that this machine has what the configuration needs.
 
     Raises:
-        ConfigurationInvalid: A model folder is missing, or Ray is, or there are too few cores.
+        ConfigurationInvalid: A model folder is missing, or Ray is, there are too few cores, or one
+            port is asked for twice.
         PortInUse: Something else listens on a configured port.
     """
-    problems = list(_problems(spec))
+    ports = list(_ports(spec))
+    problems = [*_problems(spec), *_clashes(ports)]
     if problems:
         raise ConfigurationInvalid("\n".join(problems))
-    for setting, host, port in _ports(spec):
+    for setting, host, port in ports:
         _check_port(setting, host, port)
 
 
@@ -78,6 +82,15 @@ def _ports(spec: PenumbraSpec) -> Iterator[tuple[str, str, int]]:
         yield "shadow.internal_port", spec.metrics.host, spec.shadow.internal_port
     if spec.needs_ray and spec.ray.address is None:
         yield "ray.port", "127.0.0.1", spec.ray.port
+
+
+def _clashes(ports: Sequence[tuple[str, str, int]]) -> Iterator[str]:
+    for index, (setting, host, port) in enumerate(ports):
+        for other, other_host, other_port in ports[:index]:
+            is_one_place = host == other_host or not _EVERYWHERE.isdisjoint({host, other_host})
+            if port == other_port and is_one_place:
+                yield f"{setting}: found {port}, the port of {other} as well, wanted another one"
+                break
 
 
 def _check_port(setting: str, host: str, port: int) -> None:
