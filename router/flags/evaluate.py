@@ -50,7 +50,8 @@ class Context(msgspec.Struct):
     tenant: str
     headers: Headers
     targeting_key: str
-    """See `penumbra.router.flags.targeting_key`."""
+    """See `penumbra.router.flags.targeting_key`; may be empty where `CompiledModel.needs_key` is
+    False."""
     slice: str
     request_id: str
     """The gateway's own id of the request, never one that a client chose."""
@@ -106,7 +107,7 @@ class CompiledModel:
 
     __slots__ = (
         "_blocked", "_decisions", "_flag", "_is_invalid", "_key_pins", "_line", "_rules", "_salt",
-        "_tenant_pins", "_variants", "baseline", "slices",
+        "_tenant_pins", "_variants", "baseline", "needs_key", "slices",
     )  # fmt: skip
 
     def __init__(self, name: str, model: ModelSnapshot) -> None:
@@ -123,10 +124,14 @@ class CompiledModel:
         self._line: Line | None = None
         self._rules: tuple[_CompiledRule, ...] = ()
         self._is_invalid = False
+        self.needs_key = bool(self._key_pins)
+        """Whether a targeting key can make a difference: without one it need not be made."""
         try:
             self._line = _line(flag.split, model)
             self._rules = tuple(_CompiledRule(rule, model) for rule in flag.rules)
             _require_variants(flag, model)
+            lines = (self._line, *(rule.line for rule in self._rules))
+            self.needs_key = self.needs_key or any(line is not None for line in lines)
         except ValueError:
             # Such a flag is refused on write; if one arrives all the same, the baseline is safe.
             self._is_invalid = True

@@ -43,13 +43,15 @@ def build_context(
     tenant = caller.tenant.name
     features = RequestFeatures(peek.parts, len(request.body), peek.least_chars)
     named = _text(raw.get(b"x-penumbra-slice"))
+    key = ""
+    if model.compiled.needs_key:
+        sticky_headers = model.snapshot.sticky_headers
+        key = targeting_key(headers, peek, sticky_headers, caller.key_id, request.body)
     return Context(
         model=peek.model,
         tenant=tenant,
         headers=headers,
-        targeting_key=targeting_key(
-            headers, peek, model.snapshot.sticky_headers, caller.key_id, request.body
-        ),
+        targeting_key=key,
         slice=slice_of(
             model.compiled.slices,
             tenant,

@@ -170,6 +170,24 @@ def test_a_flag_that_makes_no_sense_gives_the_baseline(flag: Flag) -> None:
     assert decide(flag) == Decision("full", Reason.ERROR, error_code="flag_invalid")
 
 
+@pytest.mark.parametrize(
+    ("flag", "needs_key"),
+    [
+        (Flag(), False),
+        (Flag(split={"int8": 0}, rules=(ACME_RULE,)), False),
+        (Flag(pins=(Pin(kind="tenant", subject="acme", variant="int8"),)), False),
+        (Flag(pins=(Pin(kind="key", subject="alice", variant="int8"),)), True),
+        (INT8_FOR_ALL, True),
+        (Flag(rules=(Rule(name="half", match=Match(), split={"int8": 50}),)), True),
+    ],
+)
+def test_a_key_is_needed_where_it_makes_a_difference(flag: Flag, needs_key: bool) -> None:
+    compiled = compile_model("demo", model(flag))
+    assert compiled.needs_key is needs_key
+    if not needs_key:
+        assert evaluate(compiled, context("")) == evaluate(compiled, context("alice"))
+
+
 class Broken:
     def get(self, name: str, /) -> str | None:
         raise RuntimeError(name)
