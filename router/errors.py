@@ -245,8 +245,6 @@ def upstream_error(outcome: Outcome) -> GatewayError:
     if outcome in (Outcome.TIMEOUT, Outcome.OVERTIME):
         return UpstreamTimeout("the model did not begin its answer in time")
     if outcome is Outcome.GATEWAY_LIMIT:
-        return UpstreamUnavailable("the gateway has no connection left for this model; try again")
-    if outcome is Outcome.GATEWAY_LIMIT:
         return UpstreamUnavailable("this gateway is at a limit of its own; try again")
     if outcome in (Outcome.REFUSED, Outcome.ROLLED_BACK):
         return UpstreamUnavailable("no build of this model can be reached now; try again")

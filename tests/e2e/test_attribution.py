@@ -1,4 +1,4 @@
-"""Blame on real engines: a sound build stays in service, whatever clients send and engines suffer."""
+"""Blame on real engines: a sound build stays in service, whatever clients send and engines do."""
 
 import signal
 import time
