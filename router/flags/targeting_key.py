@@ -40,7 +40,7 @@ HASHED_BYTES = 1024 * 1024
 METADATA_BYTES = 16 * 1024
 """Larger metadata is not read: OpenAI's limit is 16 pairs of 576 characters."""
 
-_INSTRUCTIONS = frozenset({"system", "developer"})
+_INSTRUCTIONS = ("system", "developer")  # compared, not hashed: a role may be anything
 _BLANKS = " \t\r\n"
 _BETWEEN = _BLANKS + ","
 _scan_json = make_scanner(json.JSONDecoder())  # type: ignore[arg-type]
@@ -218,7 +218,7 @@ def _scan(text: str, at: int) -> tuple[Any, int]:
 
 
 def _turn(role: object, content: object) -> str:
-    return f"{role}\0{_content(content)}"
+    return f"{role if isinstance(role, str) else _written(role)}\0{_content(content)}"
 
 
 def _content(value: Any) -> str:

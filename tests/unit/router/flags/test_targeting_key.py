@@ -150,7 +150,10 @@ json_values = st.recursive(
     max_leaves=8,
 )
 messages = st.fixed_dictionaries(
-    {"role": st.sampled_from(["system", "developer", "user", "assistant"]), "content": json_values}
+    {
+        "role": st.sampled_from(["system", "developer", "user", "assistant"]) | json_values,
+        "content": json_values | st.text(),
+    }
 )
 
 
@@ -162,7 +165,7 @@ def test_another_spelling_of_the_same_messages_has_the_same_root(chat: list[Any]
     assert root_of(messages=chat) == root_of(spaced, messages=chat)
 
 
-@given(json_values, json_values)
+@given(json_values | st.lists(messages, max_size=3), json_values)
 def test_any_body_has_a_key(value: Any, other: Any) -> None:
     assert key_of({"messages": value, "metadata": other}).startswith("key-1:")
     assert key_of({"input": value, "instructions": other}).startswith("key-1:")
