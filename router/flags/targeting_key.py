@@ -148,8 +148,8 @@ def _user_of(fields: KeyFields) -> str | None:
         return None
     try:
         user = _read_metadata(metadata).user_id
-    except ValueError:
-        return None  # it is no object
+    except (ValueError, RecursionError):
+        return None  # it is no object, or nested too deeply
     return user if isinstance(user, str) else None
 
 

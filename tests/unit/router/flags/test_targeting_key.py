@@ -186,6 +186,12 @@ def test_a_body_that_cannot_be_decoded_has_a_key(body: bytes) -> None:
     assert key_of(body) == key_of(body)
 
 
+def test_metadata_nested_as_deeply_as_the_body_may_be_has_no_user() -> None:
+    deep = b'{"user_id":"a","b":' + b"[" * 3_000 + b"]" * 3_000 + b"}"
+    fields = Fields(metadata=msgspec.Raw(deep))
+    assert targeting_key({}, fields, (), "key-1", b"{}").startswith("key-1:")
+
+
 def test_requests_without_any_text_are_told_apart_by_their_bodies() -> None:
     one, other = {"tokens": [1, 2]}, {"tokens": [1, 3]}
     assert key_of(one) != key_of(other)
