@@ -3,8 +3,8 @@
 A request on a hot route becomes an `Exchange`, answered from callbacks; all others go to the ASGI
 application. There is one port and one parser, and pipelined requests are answered in order. This
 file also does what uvicorn leaves to a proxy in front: it cuts slow clients and ends connections so
-that the client can read why. `HeadReader`, its base, parses, and refuses heads that are too large
-or that two HTTP parsers may read in two ways.
+that the client can read why. Its bases parse: `SlicedReader` in bounded slices, and `HeadReader`
+refuses heads that are too large or that two HTTP parsers may read in two ways.
 """
 
 import asyncio
@@ -14,17 +14,17 @@ from typing import Any
 from penumbra.router.errors import GatewayError, RequestTimeout
 from penumbra.router.gateway.exchange import Exchange
 from penumbra.router.gateway.gateway import Gateway
-from penumbra.router.gateway.head_reader import HeadReader
 from penumbra.router.gateway.headers import last_answer
 from penumbra.router.gateway.hot_routes import hot_path, without_slash
 from penumbra.router.gateway.request_reader import RequestReader
+from penumbra.router.gateway.sliced_reader import PIPELINE_LENGTH, SlicedReader
 
-_PIPELINE_LENGTH = 16
 _LINGER_SECONDS = 2.0
-_LINGER_BYTES = 1024 * 1024
+_LINGER_BYTES = 64 * 1024 * 1024
+"""Bytes that are read and dropped for a client that sends all before it reads its refusal."""
 
 
-class GatewayProtocol(HeadReader):
+class GatewayProtocol(SlicedReader):
     """A client connection of the gateway.
 
     Args:
@@ -63,8 +63,7 @@ class GatewayProtocol(HeadReader):
             self.cycle = None
         super().connection_lost(exc)
 
-    def data_received(self, data: bytes) -> None:
-        """See asyncio.Protocol."""
+    def _take(self, data: bytes | memoryview) -> None:
         if self._discarded_bytes is not None:
             self._discard(data)
             return
@@ -144,7 +143,7 @@ class GatewayProtocol(HeadReader):
         is_idle = previous is None or previous.response_complete
         if not is_idle:
             # Read on for a while: a closed connection shows only while it is read.
-            if len(self.pipeline) >= _PIPELINE_LENGTH:
+            if len(self.pipeline) >= PIPELINE_LENGTH:
                 self.flow.pause_reading()
             self.pipeline.appendleft((exchange, self.app))  # type: ignore[arg-type]
         is_http_1_0 = self.parser.get_http_version() == "1.0"
@@ -202,7 +201,7 @@ class GatewayProtocol(HeadReader):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        self._go_on_reading()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
@@ -257,7 +256,7 @@ class GatewayProtocol(HeadReader):
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
-    def _discard(self, data: bytes) -> None:
+    def _discard(self, data: bytes | memoryview) -> None:
         self._discarded_bytes = (self._discarded_bytes or 0) + len(data)
         if self._discarded_bytes > _LINGER_BYTES:
             self.transport.abort()

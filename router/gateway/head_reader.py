@@ -32,6 +32,8 @@ class HeadReader(HttpToolsProtocol):
         super().__init__(**uvicorn_state)
         self._limits = limits
         self._in_head = False
+        # Heads that were read so far.
+        self._heads = 0
         # Bytes since the head began, those behind it in the same read included.
         self._head_bytes = 0
         self._is_chunked = False
@@ -119,6 +121,7 @@ class HeadReader(HttpToolsProtocol):
                 nothing behind this head is executed.
         """
         self._in_head = False
+        self._heads += 1
         parser, headers = self.parser, self.headers
         version = parser.get_http_version()
         if parser.should_upgrade():

@@ -34,7 +34,7 @@ from penumbra.router.upstream.port import Headers
 
 log = logging.getLogger(__name__)
 
-_MOST_PIECES = 1024
+_MOST_PIECES = 4096
 """Pieces of a body that are kept as they came; more, which are small, are joined at once."""
 _WAITING_BYTES = 64 * 1024
 """Bytes of a body behind which a connection is not read on before the request's turn."""
@@ -155,8 +155,8 @@ class RequestReader(ABC):
                 self._error = error
         if self._error is not None:
             self._refuse()
-        elif self._request is not None:
-            self._start(self._request)
+        elif self._request is not None:  # it waited; and answers of many must not nest
+            self._connection.loop.call_soon(self._start, self._request)
         else:
             self._connection.deadline = now + self._gateway.limits.body_seconds
             if self._awaits_continue:
@@ -223,6 +223,8 @@ class RequestReader(ABC):
     # The request, once it is read
 
     def _start(self, request: IncomingRequest) -> None:
+        if self.response_complete:  # the client is gone
+            return
         try:
             self._begin(request)
             if request.path.startswith(AUDIO):
