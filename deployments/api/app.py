@@ -11,10 +11,11 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from penumbra.deployments.api.access import Access
+from penumbra.deployments.api.docs_page import HEADERS, docs_page
 from penumbra.deployments.api.flag_routes import admin_router
 from penumbra.deployments.api.status_route import status_router
 from penumbra.deployments.config import error_words
@@ -46,7 +47,7 @@ def build_api(
         title="Penumbra control",
         version=VERSION,
         summary="Variant flags and rollouts: their state, their changes and their history.",
-        # FastAPI's page would load scripts from elsewhere; the document itself is enough.
+        # FastAPI's page would load scripts from elsewhere; ours loads nothing.
         docs_url=None,
         redoc_url=None,
     )
@@ -83,8 +84,8 @@ def _add_probes(app: FastAPI, controller: Controller, publisher: Publisher) -> N
         return Response(text, headers={"content-type": content_type})
 
     @app.get("/docs", include_in_schema=False)
-    async def docs() -> RedirectResponse:
-        return RedirectResponse("/openapi.json")
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(docs_page(app.openapi()), headers=HEADERS)
 
 
 def _error_response(status: int, message: str, code: str, param: str | None = None) -> JSONResponse:
