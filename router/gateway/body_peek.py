@@ -43,6 +43,7 @@ class BodyPeek(msgspec.Struct):
     max_tokens: Any = None
     max_completion_tokens: Any = None
     max_output_tokens: Any = None
+    encoding_format: Any = None
     safety_identifier: Any = None
     previous_response_id: Any = None
     metadata: msgspec.Raw = _ABSENT

@@ -10,6 +10,9 @@ _STREAMS = AnswerKind(is_stream=True)
 _WHOLE = AnswerKind(is_stream=False)
 _ANY_BYTES = AnswerKind(is_stream=None, is_json=False)
 _AUDIO = b"/v1/audio/"
+_VECTORS = (b"/v1/embeddings", b"/pooling")
+_BYTES = ("bytes", "bytes_only")
+"""Values of `encoding_format` for which vLLM answers with the vectors' bytes instead of JSON."""
 
 
 def shape_of(path: bytes, peek: BodyPeek) -> RequestShape:
@@ -21,14 +24,16 @@ def shape_of(path: bytes, peek: BodyPeek) -> RequestShape:
     """
     limits = (peek.max_completion_tokens, peek.max_tokens, peek.max_output_tokens)
     return RequestShape(
-        _kind(path, peek.stream), peek.may_be_continued, next(filter(_is_count, limits), None)
+        _kind(path, peek), peek.may_be_continued, next(filter(_is_count, limits), None)
     )
 
 
-def _kind(path: bytes, stream: Any) -> AnswerKind:
+def _kind(path: bytes, peek: BodyPeek) -> AnswerKind:
     if path.startswith(_AUDIO):
         return _ANY_BYTES
-    return _STREAMS if stream is True else _WHOLE
+    if peek.encoding_format in _BYTES and path.startswith(_VECTORS):
+        return _ANY_BYTES
+    return _STREAMS if peek.stream is True else _WHOLE
 
 
 def _is_count(value: Any) -> bool:

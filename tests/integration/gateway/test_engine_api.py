@@ -72,6 +72,31 @@ def test_refused_route_says_why(
     assert full.requests == []
 
 
+BINARY = b"\x00\x80\xff{\n" * 100
+
+
+@pytest.mark.parametrize("encoding", ["bytes", "bytes_only"])
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/pooling"])
+def test_vectors_as_bytes_are_an_answer_of_a_candidate(
+    gateway: GatewayProcess, int8: ScriptedUpstream, path: str, encoding: str
+) -> None:
+    int8.always(respond(200, BINARY, [("content-type", "application/octet-stream")]))
+    body = {"model": "demo-candidate", "input": "text", "encoding_format": encoding}
+    response = gateway.post(path, body, BEARER)
+    assert (response.status, response.body) == (200, BINARY)
+    assert response.header("x-penumbra-variant") == "int8"
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_bytes_that_were_not_asked_for_are_no_answer_of_a_candidate(
+    gateway: GatewayProcess, full: ScriptedUpstream, int8: ScriptedUpstream, path: str
+) -> None:
+    full.always(respond(200, ANSWER))
+    int8.always(respond(200, BINARY, [("content-type", "application/octet-stream")]))
+    body = {"model": "demo-candidate", "input": "text", "encoding_format": "float"}
+    assert gateway.post(path, body, BEARER).body == ANSWER
+
+
 # Audio
 
 
