@@ -18,6 +18,7 @@ from typing import Any
 from penumbra.monitoring.observations import Arm, Pair
 from penumbra.monitoring.signals.answer import Answer, read_answer
 from penumbra.monitoring.signals.harm import Expectations, expectations
+from penumbra.monitoring.vocabulary import Outcome
 from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.shadow.generation import (
@@ -117,6 +118,11 @@ class ComparisonResult:
     """The calls of engines, all made at once."""
 
 
+def _is_own_limit(result: ScoreResult | GenerationResult | None) -> bool:
+    """Whether a call failed because this process has no descriptors or connections left."""
+    return result is not None and result.problem == Outcome.GATEWAY_LIMIT
+
+
 class Comparison:
     """One case under way.
 
@@ -155,7 +161,9 @@ class Comparison:
         for run in self._runs:
             candidate = run.watch.candidate
             found = self._pairs(run, scores, answers) if candidate in scores else ()
-            if found:
+            if _is_own_limit(scores.get(candidate)) or _is_own_limit(answers.get(candidate)):
+                sheds[candidate] = ShedReason.FAULT
+            elif found:
                 pairs[candidate] = found
             else:
                 is_scored = candidate in scores
@@ -240,7 +248,8 @@ class Comparison:
         first = self._arm(baseline, scores, answers, is_asked=asked)
         other = self._arm(candidate, scores, answers, is_asked=asked)
         arm_pairs = [ArmPair(Arm.CANDIDATE, first, other, is_candidates)]
-        if run.runs_aa(draw_id) and scores[_AGAIN].usable is not None:
+        is_possible = not _is_own_limit(answers.get(_AGAIN))
+        if run.runs_aa(draw_id) and scores[_AGAIN].usable is not None and is_possible:
             # Where the candidate answered there is no first answer of the baseline to compare with.
             both = asked and not is_candidates
             first = self._arm(baseline, scores, answers, is_asked=both)

@@ -122,17 +122,25 @@ class EngineChecks:
     # Health
 
     async def check_health(self) -> None:
-        """Check every watched candidate's health once; too many bad answers in a row trip."""
-        runs = self._watched.runs
-        answers = await asyncio.gather(*(self._upstream(run.run).health() for run in runs))
-        self._bad_health = {run.run: self._bad_health.get(run.run) for run in runs}
-        for run, is_healthy in zip(runs, answers, strict=True):
-            self._note_health(run.run, is_healthy=is_healthy)
+        """Check every watched candidate's health once; too many bad answers in a row trip.
+
+        A bad answer counts only while the baseline's is good: an outage of both says nothing of the
+        candidate.
+        """
+        runs = [run.run for run in self._watched.runs]
+        baselines = {run.model: self._watched.models[run.model] for run in runs}
+        upstreams = {(run.model, run.candidate): self._upstream(run) for run in runs}
+        for name, model in baselines.items():
+            upstreams[name, model.baseline] = model.upstreams[model.baseline]
+        answers = await asyncio.gather(*(upstream.health() for upstream in upstreams.values()))
+        healthy = dict(zip(upstreams, answers, strict=True))
+        self._bad_health = {run: self._bad_health.get(run) for run in runs}
+        for run in runs:
+            is_healthy = healthy[run.model, run.candidate]
+            if is_healthy or healthy[run.model, baselines[run.model].baseline]:
+                self._note_health(run, is_healthy=is_healthy)
         self._metrics.saw_health(
-            {
-                (run.run.model, run.run.candidate): is_healthy
-                for run, is_healthy in zip(runs, answers, strict=True)
-            }
+            {(run.model, run.candidate): healthy[run.model, run.candidate] for run in runs}
         )
 
     def _note_health(self, run: Run, *, is_healthy: bool) -> None:

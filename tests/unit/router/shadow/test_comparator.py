@@ -4,7 +4,8 @@ import pytest
 
 from penumbra.monitoring.observations import Arm
 from penumbra.monitoring.signals.lengths import LEAST_ANSWERS
-from penumbra.router.upstream.fake import Script, whole
+from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router.upstream.fake import Fail, Script, whole
 from tests.support.mirrored import ANSWER_IDS, PROMPT_IDS, answer_bytes, mirrored
 from tests.support.shadow import HANGING, ComparatorSetup, compare, watch
 
@@ -86,6 +87,15 @@ async def test_a_baseline_that_gives_no_score_is_shed_not_evidence() -> None:
     await compare(setup, mirrored())
     assert setup.pairs == []
     assert setup.reports.sheds == [("int8", "baseline_score")]
+
+
+@pytest.mark.parametrize("asked", ["score", "answer"])
+async def test_a_limit_of_the_comparators_own_is_shed_not_evidence(asked: str) -> None:
+    setup = ComparatorSetup(watch(generate=1.0))
+    setattr(setup.builds["int8"], asked, (Fail(Outcome.GATEWAY_LIMIT),))
+    await compare(setup, mirrored())
+    assert setup.pairs == []
+    assert setup.reports.sheds == [("int8", "fault")]
 
 
 NULL_ROWS = [None, *({str(token): {"logprob": None}} for token in (*PROMPT_IDS, *ANSWER_IDS)[1:])]

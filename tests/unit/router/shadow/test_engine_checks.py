@@ -53,6 +53,19 @@ async def test_a_candidate_that_recovers_in_between_does_not_trip() -> None:
     assert setup.reports.trips == []
 
 
+async def test_an_outage_of_both_builds_does_not_trip() -> None:
+    setup, engine_checks = with_checks(watch(), health={"failures": 3})
+    await engine_checks.check_health()
+    setup.builds["full"].is_healthy = setup.builds["int8"].is_healthy = False
+    for _ in range(10):
+        await engine_checks.check_health()
+    assert setup.reports.trips == []
+    setup.builds["full"].is_healthy = True
+    for _ in range(3):
+        await engine_checks.check_health()
+    assert [trip.signal for _, trip in setup.reports.trips] == [UNHEALTHY]
+
+
 async def test_a_candidate_that_still_starts_does_not_trip() -> None:
     setup, engine_checks = with_checks(watch(), health={"failures": 3})
     setup.builds["int8"].is_healthy = False
