@@ -35,7 +35,8 @@ class BatchedWrites:
 
     def holds(self, transport: asyncio.Transport) -> bool:
         """Whether bytes for this transport still wait for the end of the turn."""
-        return any(waiting is transport for waiting, _ in self._queue)
+        queue = self._queue
+        return bool(queue) and any(waiting is transport for waiting, _ in queue)
 
     def flush(self) -> None:
         """Write everything now. Call it before anything else is done to a transport with writes."""

@@ -62,7 +62,7 @@ class Decoder:
         """Yield what `data` stands for, in pieces that are not empty.
 
         Raises:
-            CannotDecode: See there.
+            CannotDecode: `data` is not of the coding, or grows beyond the limit.
         """
         left = _EXPANSION_BYTES
         piece = b""

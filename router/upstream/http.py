@@ -127,8 +127,9 @@ class HttpUpstream(UpstreamCalls):
             return
         connection = Connection(self, self._writes)
         self._pending.add(connection)
+        limit = asyncio.timeout(self._limits.connect_seconds)
         try:
-            async with asyncio.timeout(self._limits.connect_seconds) as limit:
+            async with limit:
                 await self._open_connection(connection)
         except TimeoutError:
             late = asyncio.get_running_loop().time() - (limit.when() or math.inf)

@@ -23,8 +23,8 @@ class AttemptBudget(msgspec.Struct):
     """The sends that one client's request may still cost, at all variants together.
 
     A send begins with the first byte that is written to a connection; a connect that failed is
-    none. So a request that kills its server reaches two servers at most, whoever repeats it: the
-    plan of the request, or a pool behind it.
+    none. So a request that kills its server reaches two servers at most, with the repeats by the
+    request's plan and those by a pool together.
     """
 
     left: int = 2

@@ -11,7 +11,7 @@ LENGTH = b"content-length: "
 
 @dataclass
 class RawServer:
-    """What a server was asked."""
+    """A running server, with the requests that it got."""
 
     url: str = ""
     port: int = 0

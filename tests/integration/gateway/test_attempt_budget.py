@@ -1,4 +1,4 @@
-"""How many engines one request reaches, and whose fault it is when there is no connection."""
+"""One request reaches two engines at most; a lack of connections is no engine's fault."""
 
 import contextlib
 from typing import Any

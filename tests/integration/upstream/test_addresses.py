@@ -37,7 +37,11 @@ class Names:
             self.wait.wait(10)
         if not self.hosts:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return [item for one in self.hosts for item in self._original(one, port, *more, **options)]
+        return [
+            item
+            for address in self.hosts
+            for item in self._original(address, port, *more, **options)
+        ]
 
 
 @pytest.fixture

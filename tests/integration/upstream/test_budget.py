@@ -1,4 +1,4 @@
-"""How often one request is sent, whatever repeats it."""
+"""One request is sent twice at most, whatever repeats it."""
 
 import asyncio
 import contextlib

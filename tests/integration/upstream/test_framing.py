@@ -1,4 +1,4 @@
-"""What counts as an HTTP answer, and after which a connection carries another request."""
+"""Answers that are none, and connections that carry no further request."""
 
 import asyncio
 
@@ -45,7 +45,7 @@ async def test_any_other_final_status_is_an_answer(
 
 
 @pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
-async def test_a_body_where_none_may_be_reaches_nobody(
+async def test_a_body_where_none_may_be_is_dropped(
     upstream_at: MakeUpstream, status: bytes
 ) -> None:
     async with raw_server(always(answer(b"hello", status=status))) as server:

@@ -40,7 +40,7 @@ async def test_the_limit_of_connections_is_the_gateways_own(upstream_at: MakeUps
 @pytest.mark.parametrize(
     "code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL]
 )
-async def test_what_the_machine_lacks_is_nobody_elses_fault(
+async def test_a_connect_for_which_the_machine_lacks_something_is_no_refusal(
     upstream_at: MakeUpstream, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     def fail(*_: object) -> None:
@@ -56,7 +56,7 @@ async def test_what_the_machine_lacks_is_nobody_elses_fault(
         assert (await ask(upstream)).status == 200
 
 
-async def test_a_look_up_without_descriptors_is_nobody_elses_fault(
+async def test_a_look_up_without_descriptors_is_no_refusal(
     upstream_at: MakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def look_up(*_: object, **__: object) -> None:
@@ -73,7 +73,7 @@ async def test_a_look_up_without_descriptors_is_nobody_elses_fault(
         assert (await ask(upstream)).outcome is Outcome.GATEWAY_LIMIT
 
 
-async def test_a_look_up_without_a_thread_is_nobody_elses_fault(
+async def test_a_look_up_without_a_thread_is_no_refusal(
     upstream_at: MakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: Resolver) -> None:
