@@ -54,7 +54,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
     folder: Path = tmp_path_factory.mktemp("feedback")
     build = ScriptedUpstream("full", engine(Engine("full", created=1)))
     build.start()
-    demo = external(full=build.url, int8=build.url)
+    demo = external(full=build.url, int8="http://127.0.0.1:2")
     with ExitStack() as stack:
         stack.callback(build.stop)
         control = stack.enter_context(ControlProcess(folder, {"demo": demo}))
