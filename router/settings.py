@@ -8,10 +8,18 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from penumbra.router.addresses import is_loopback
 from penumbra.router.flags.routing_table import Snapshot
+from penumbra.router.upstream.base_url import read_base_url
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
@@ -94,8 +102,8 @@ class GatewaySettings(BaseModel):
     """Everything one gateway process needs to start.
 
     Raises:
-        ValueError: no keys are configured and `host` is not a loopback address, or a tenant's limit
-            is below the number of processes.
+        ValueError: no keys are configured and `host` is not a loopback address, a tenant's limit is
+            below the number of processes, or a variant's URL is none.
     """
 
     model_config = _STRICT
@@ -128,6 +136,18 @@ class GatewaySettings(BaseModel):
     name. Containers that share the socket but no host name need one set."""
     snapshot: Snapshot
     """Routing table until the control process has sent a newer one."""
+
+    @field_validator("snapshot")
+    @classmethod
+    def _urls_are_usable(cls, snapshot: Snapshot) -> Snapshot:
+        for model_name, model in snapshot.models.items():
+            for variant_name, variant in model.variants.items():
+                try:
+                    read_base_url(variant.url)
+                except ValueError as error:
+                    path = f"models.{model_name}.variants.{variant_name}.url"
+                    raise ValueError(f"{path}: {error}") from error
+        return snapshot
 
     @model_validator(mode="after")
     def _open_gateway_stays_on_loopback(self) -> Self:
