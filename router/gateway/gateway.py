@@ -8,7 +8,6 @@ change never splits one request's decision. Reading order: Gateway.route, Gatewa
 import asyncio
 import itertools
 import logging
-import os
 import secrets
 from collections.abc import Callable
 
@@ -29,6 +28,7 @@ from penumbra.router.flags.evaluate import CLIENT_ERRORS, compile_model, evaluat
 from penumbra.router.flags.routing_table import Snapshot, Variant
 from penumbra.router.gateway.api_keys import Caller, KeyRing
 from penumbra.router.gateway.body_peek import BodyPeek
+from penumbra.router.gateway.build_pools import BuildPools, close_all, http_pool
 from penumbra.router.gateway.compiled_table import Model, Routed
 from penumbra.router.gateway.cross_origin import AllowedOrigins
 from penumbra.router.gateway.headers import upstream_headers
@@ -47,7 +47,6 @@ from penumbra.router.mirror.comparator_client import ComparatorClient
 from penumbra.router.mirror.session import MirrorSessions
 from penumbra.router.settings import GatewaySettings
 from penumbra.router.upstream.batched_writes import BatchedWrites
-from penumbra.router.upstream.http import HttpUpstream, PoolLimits
 from penumbra.router.upstream.port import Upstream, UpstreamRequest
 
 log = logging.getLogger(__name__)
@@ -103,8 +102,10 @@ class Gateway:
         )
         self.is_draining = False
         self._patient_until = now() + _LINK_PATIENCE_SECONDS if settings.control_url else now()
-        self._make_upstream = make_upstream or self._http_upstream
-        self._upstreams: dict[tuple[str, Variant], Upstream] = {}
+        self._pools = BuildPools(
+            make_upstream
+            or (lambda model, variant: http_pool(model, variant, self.limits, self.writes))
+        )
         self._kept_bytes = KeptBytes()
         self._arbiters: dict[str, Arbiter] = {}
         self._records: dict[tuple[str, Variant], BuildRecord] = {}
@@ -126,25 +127,9 @@ class Gateway:
         return self.snapshot.epoch > 0 or self.now() >= self._patient_until
 
     @property
-    def upstream_connections(self) -> dict[tuple[str, ...], int]:
-        """(model, variant, `busy` or `idle`) -> open connections."""
-        counts: dict[tuple[str, ...], int] = {}
-        for model, table in self.snapshot.models.items():
-            for name, variant in table.variants.items():
-                upstream = self._upstreams.get((model, variant))
-                if isinstance(upstream, HttpUpstream):
-                    idle = upstream.idle_connections
-                    counts[model, name, "idle"] = idle
-                    counts[model, name, "busy"] = upstream.open_connections - idle
-        return counts
-
-    @property
     def builds(self) -> dict[str, dict[str, Upstream]]:
         """Model -> variant -> upstream."""
-        return {
-            name: {variant: self._upstreams[name, at] for variant, at in model.variants.items()}
-            for name, model in self.snapshot.models.items()
-        }
+        return self._pools.of(self.snapshot)
 
     @property
     def lease_seconds(self) -> dict[str, float]:
@@ -158,7 +143,7 @@ class Gateway:
         Raises:
             ValueError: A variant has no usable address; the last table stays in force.
         """
-        upstreams = self._upstreams_of(snapshot)
+        upstreams = self._pools.prepare(snapshot)
         records = {key: self._records.get(key) or BuildRecord() for key in upstreams}
         models: dict[str, Model] = {}
         self.local_guard.apply(snapshot)
@@ -177,23 +162,13 @@ class Gateway:
             compiled = compile_model(name, model)
             models[name] = Model(name, snapshot.epoch, compiled, model, attempts, services)
         self._records = records
-        retired = [self._upstreams[key] for key in self._upstreams.keys() - upstreams.keys()]
-        self.snapshot, self._models, self._upstreams = snapshot, models, upstreams
+        self.snapshot, self._models = snapshot, models
+        retired = self._pools.replace(upstreams)
         leaving = self._gates.apply({name: model.snapshot for name, model in models.items()})
         if leaving:
             move((item for item in self.timed if isinstance(item, Dispatch)), leaving)
-        for upstream in retired:
-            if isinstance(upstream, HttpUpstream):
-                upstream.close()
+        close_all(retired)
         log.info("snapshot_applied", extra={"epoch": snapshot.epoch})
-
-    def _upstreams_of(self, snapshot: Snapshot) -> dict[tuple[str, Variant], Upstream]:
-        keys = [
-            (name, variant)
-            for name, model in snapshot.models.items()
-            for variant in model.variants.values()
-        ]
-        return {key: self._upstreams.get(key) or self._make_upstream(*key) for key in keys}
 
     def _services_of(self, model: str, baseline: Upstream) -> DispatchServices:
         arbiter = self._arbiters.get(model)
@@ -298,23 +273,4 @@ class Gateway:
 
     def close(self) -> None:
         """Close the pooled connections of all upstreams."""
-        for upstream in self._upstreams.values():
-            if isinstance(upstream, HttpUpstream):
-                upstream.close()
-
-    def _http_upstream(self, model: str, variant: Variant) -> Upstream:
-        api_key = os.environ.get(variant.api_key_env) if variant.api_key_env else None
-        if variant.api_key_env and not api_key:
-            log.warning("upstream_key_missing", extra={"variable": variant.api_key_env})
-        return HttpUpstream(
-            model,
-            variant.url,
-            api_key=api_key,
-            ca_file=variant.ca_file,
-            limits=PoolLimits(
-                self.limits.connect_seconds,
-                self.limits.upstream_connections,
-                self.limits.upstream_connection_seconds,
-            ),
-            writes=self.writes,
-        )
+        self._pools.close()

@@ -2,6 +2,7 @@
 
 from penumbra.monitoring.telemetry import gateway as of
 from penumbra.router.dispatch.dispatch import Dispatch
+from penumbra.router.gateway.build_pools import connections
 from penumbra.router.gateway.gateway import Gateway
 from penumbra.router.link.client import ControlLink
 
@@ -26,7 +27,7 @@ def _declare_traffic(gateway: Gateway) -> None:
         of.IN_FLIGHT,
         lambda: sum(isinstance(item, Dispatch) for item in gateway.timed),
     )
-    cells.read_by(of.UPSTREAM_CONNECTIONS, lambda: gateway.upstream_connections)
+    cells.read_by(of.UPSTREAM_CONNECTIONS, lambda: connections(gateway.builds))
 
 
 def _declare_evidence(gateway: Gateway) -> None:
