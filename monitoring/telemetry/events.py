@@ -62,6 +62,7 @@ EVENTS = (
         "seconds",
     ),
     _event("attribution_failed", "A fault of ours left a candidate's failure without a verdict."),
+    _event("continuation_failed", "A fault of ours ended a stream that could be continued."),
     _event("expire_failed", "A fault of ours met a deadline."),
     _event("move_failed", "A request could not be moved off a rolled back candidate."),
     _event("write_failed", "Bytes could not be written to a connection."),
