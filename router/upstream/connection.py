@@ -246,10 +246,17 @@ class Connection(asyncio.Protocol):
         status = self._status = self._parser.get_status_code()
         is_http_1 = self._parser.get_http_version() in ("1.0", "1.1")
         is_status = _FIRST_STATUS <= status <= _LAST_STATUS and status != _SWITCHING_PROTOCOLS
-        if not (is_http_1 and is_status):
+        if not (is_http_1 and is_status) or self._is_head_too_long():
             self._is_poisoned = True
         elif status >= _FIRST_FINAL_STATUS and not self._is_poisoned:
             self._begin_answer(self._exchange, status)
+
+    def _is_head_too_long(self) -> bool:
+        if self._head_bytes <= _HEAD_LIMIT_BYTES:
+            return False
+        # What was read with the head may be the body's.
+        length = sum(len(name) + len(value) + 4 for name, value in self._headers)
+        return length > _HEAD_LIMIT_BYTES
 
     def _begin_answer(self, exchange: UpstreamExchange, status: int) -> None:
         self.has_begun = True

@@ -58,10 +58,14 @@ async def test_a_body_where_none_may_be_is_dropped(
 
 @pytest.mark.parametrize(
     "head",
-    [b"HTTP/1.1 100 Continue\r\n\r\n" * 4000, b"HTTP/1.1 200 OK\r\nx-a: " + b"a" * 200_000],
-    ids=["interim answers", "one header"],
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 4000,
+        b"HTTP/1.1 200 OK\r\nx-a: " + b"a" * 200_000,
+        answer(headers=b"x-a: %b\r\n" % (b"a" * 70_000)),
+    ],
+    ids=["interim answers", "endless header", "long header"],
 )
-async def test_a_head_without_end_is_no_answer(upstream_at: MakeUpstream, head: bytes) -> None:
+async def test_a_head_over_the_limit_is_no_answer(upstream_at: MakeUpstream, head: bytes) -> None:
     async with raw_server(always(head)) as server:
         asked = await ask(upstream_at(server.url))
     assert (asked.calls, asked.outcome) == (["fail"], Outcome.GARBAGE)
@@ -123,3 +127,10 @@ async def test_a_server_that_closes_at_once_is_refused(upstream_at: MakeUpstream
         assert (asked.calls, asked.outcome) == (["fail"], Outcome.REFUSED)
     listening.close()
     await listening.wait_closed()
+
+
+async def test_a_large_body_with_its_head_is_an_answer(upstream_at: MakeUpstream) -> None:
+    body = b"x" * 200_000
+    async with raw_server(always(answer(body, headers=b"x-a: %b\r\n" % (b"a" * 60_000)))) as server:
+        asked = await ask(upstream_at(server.url))
+    assert (asked.status, asked.body) == (200, body)
