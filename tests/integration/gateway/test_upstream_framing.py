@@ -92,6 +92,20 @@ def test_answer_after_an_interim_one_is_the_only_answer(
     assert_next_answers_are_good(gateway)
 
 
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_trailers_are_dropped(
+    gateway: GatewayProcess, full: ScriptedUpstream, is_stream: bool
+) -> None:
+    whole = head(200, [JSON_TYPE, ("transfer-encoding", "chunked")]) + chunk(GOOD) + LAST_CHUNK
+    answer = DONE_STREAM if is_stream else whole
+    full.next(raw(answer[:-2] + b"x-evil: 1\r\ncontent-type: text/html\r\n\r\n", then=None))
+    response = gateway.post(CHAT, chat(stream=is_stream))
+    assert response.status == 200
+    assert response.header("x-evil") is None
+    assert ("content-type", "text/html") not in response.headers
+    assert_next_answers_are_good(gateway)
+
+
 def test_switching_protocols_is_no_answer(gateway: GatewayProcess, full: ScriptedUpstream) -> None:
     full.next(raw(head(101, [("upgrade", "x"), ("connection", "upgrade")]) + EVIL, then="hang"))
     assert gateway.post(CHAT, chat()).status == 502
@@ -116,6 +130,8 @@ AMBIGUOUS: dict[str, bytes] = {
     "endless_head": b"HTTP/1.1 200 OK\r\n" + b"x-a: b\r\n" * 200_000,
     "status_of_four_digits": b"HTTP/1.1 2000 OK\r\ncontent-length: 2\r\n\r\n{}",
     "no_status": b"HTTP/1.1 OK\r\ncontent-length: 2\r\n\r\n{}",
+    "status_below_100": b"HTTP/1.1 099 Odd\r\ncontent-length: 2\r\n\r\n{}",
+    "status_above_599": b"HTTP/1.1 600 Odd\r\ncontent-length: 2\r\n\r\n{}",
 }
 
 
