@@ -84,7 +84,7 @@ def summary(state: RunState) -> str:
 
 
 def warnings_of(state: RunState) -> list[str]:
-    """What every build serves unlike the configuration, with the words that mend it."""
+    """The differences between what builds serve and the configuration, with what mends each."""
     return [text for record in state.variants for text in (*record.problems, *record.warnings)]
 
 
