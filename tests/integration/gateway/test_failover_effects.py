@@ -128,7 +128,19 @@ def test_pinned_candidate_fails_over_as_well(
 
 @pytest.mark.parametrize("status", [400, 401, 404, 422, 429])
 @pytest.mark.parametrize("is_stream", [False, True])
-def test_error_of_the_candidates_engine_is_its_answer(
+def test_what_the_candidate_alone_refuses_the_baseline_answers(
+    gateway: GatewayProcess, int8: ScriptedUpstream, status: int, is_stream: bool
+) -> None:
+    int8.always(respond(status, engine_error("the engine's own words", status)))
+    attempts = "penumbra_upstream_attempts_total"
+    with counting(gateway, attempts, variant="int8", outcome="rejected"):
+        response = gateway.post(CHAT, chat(stream=is_stream))
+    assert_failed_over(response, {"rejected"})
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422, 429])
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_what_both_builds_refuse_is_the_baselines_answer_and_no_failure(
     gateway: GatewayProcess,
     int8: ScriptedUpstream,
     full: ScriptedUpstream,
@@ -137,22 +149,22 @@ def test_error_of_the_candidates_engine_is_its_answer(
 ) -> None:
     body = engine_error("the engine's own words", status)
     int8.always(respond(status, body))
-    response = gateway.post(CHAT, chat(stream=is_stream))
+    full.always(respond(status, body))
+    attempts = "penumbra_upstream_attempts_total"
+    with counting(gateway, attempts, variant="int8", outcome="client_error"):
+        response = gateway.post(CHAT, chat(stream=is_stream))
     assert (response.status, response.body) == (status, body)
-    assert response.header("x-penumbra-variant") == "int8"
-    assert response.header("x-penumbra-failover") is None
-    assert full.requests == []
+    assert response.header("x-penumbra-variant") == "full"
 
 
-def test_error_of_the_candidates_engine_in_small_chunks_is_its_answer(
+def test_refusal_of_the_candidate_in_small_chunks_is_one(
     gateway: GatewayProcess, int8: ScriptedUpstream
 ) -> None:
     body = engine_error("too long", 400)
     pieces = b"".join(chunk(body[at : at + 1]) for at in range(len(body)))
     start = head(400, [JSON_TYPE, ("transfer-encoding", "chunked")])
     int8.always(raw(start + pieces + b"0\r\n\r\n", then=None))
-    response = gateway.post(CHAT, chat())
-    assert (response.status, response.body) == (400, body)
+    assert_failed_over(gateway.post(CHAT, chat()), {"rejected"})
 
 
 def test_error_of_the_baseline_after_a_failover_passes(
@@ -172,9 +184,12 @@ def test_kept_connection_that_the_candidate_closed_is_no_failure(
 ) -> None:
     assert gateway.post(CHAT, chat()).header("x-penumbra-variant") == "int8"
     int8.next(close_before_head())
-    response = gateway.post(CHAT, chat())
-    assert response.header("x-penumbra-variant") == "int8"
-    assert response.header("x-penumbra-failover") is None
+    attempts = "penumbra_upstream_attempts_total"
+    with (
+        counting(gateway, attempts, variant="int8", outcome="gateway_limit"),
+        counting(gateway, attempts, by=0, variant="int8", outcome="refused"),
+    ):
+        assert gateway.post(CHAT, chat()).status == 200
 
 
 def test_failed_connections_of_the_candidate_are_closed(
