@@ -84,6 +84,10 @@ class Dispatch(JudgedRelay):
     def _is_last(self) -> bool:
         return self._plan.following(self._index, Outcome.GARBAGE) is None
 
+    @property
+    def _has_other_build(self) -> bool:
+        return self._plan.following(self._index, Outcome.UNSUPPORTED) is not None
+
     def start(self) -> None:
         """Begin the attempt whose turn it is."""
         plan, request = self._plan, self._request

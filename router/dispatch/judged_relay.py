@@ -29,6 +29,7 @@ from penumbra.router.dispatch.stream_end import StreamEnd
 from penumbra.router.upstream.port import Headers, UpstreamRequest
 
 _FIRST_ERROR = 400
+_NOT_FOUND = 404
 _USAGE = b'"include_usage"'
 
 
@@ -61,7 +62,12 @@ class JudgedRelay(ResponseRelay):
         self._patience = 0.0
         """Limit on the first event of a stream, or on a whole answer, seconds."""
         self._held: tuple[Attempt, int, Headers, bytes] | None = None
-        """A refusal by the candidate, should the baseline give no answer."""
+        """A refusal by the candidate, should the baseline give no answer; or the other way."""
+
+    @property
+    @abstractmethod
+    def _has_other_build(self) -> bool:
+        """Whether the plan has a candidate left that the baseline's place may go to."""
 
     @abstractmethod
     def _resume_stream(self, sent: list[bytes]) -> None:
@@ -86,6 +92,9 @@ class JudgedRelay(ResponseRelay):
             self._end_candidate_whole(status, body)
         elif is_of_a_proxy(status, body):
             self._fail(Outcome.REFUSED)
+        elif self._is_of_another_build(status) and self._has_other_build:
+            self._hold(body)
+            self._fail(Outcome.UNSUPPORTED)
         else:
             is_events = self._is_event_stream  # which ended before an event
             is_answer = not is_events and is_proper(status, body, self._shape.kind)
@@ -110,9 +119,17 @@ class JudgedRelay(ResponseRelay):
             self._pass_whole(Outcome.CLIENT_ERROR, body)  # there is nothing to compare it with
         else:
             if fault is Outcome.REJECTED:
-                self._held = self._attempt, status, self.headers, body
-                self._client.count_repeat()
-            self._fail(fault)
+                self._hold(body)
+            self._fail(Outcome.UNSUPPORTED if self._is_of_another_build(status) else fault)
+
+    def _hold(self, body: bytes) -> None:
+        """Keep a refusal for the client, should the next build give no answer."""
+        self._held = self._attempt, self.status, self.headers, body
+        self._client.count_repeat()
+
+    def _is_of_another_build(self, status: int) -> bool:
+        """Whether the answer says that another build gave the response that is gone on from."""
+        return status == _NOT_FOUND and self._shape.goes_on
 
     def _pass_whole(self, outcome: Outcome, body: bytes) -> None:
         now, record = self._clock(), self._attempt.record

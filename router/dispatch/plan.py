@@ -26,9 +26,13 @@ class Plan(msgspec.Struct, frozen=True):
         """Index of the attempt after attempt `index` ended with `outcome`; None if there is none.
 
         Only a request that was not handed over moves on from the baseline: after any other failure
-        it may have done the work, or would fail in the same way again.
+        it may have done the work, or would fail in the same way again. So does one that goes on
+        from a response that another build gave (`UNSUPPORTED`).
         """
         if self.attempts[index] == self.baseline:
+            if outcome is Outcome.UNSUPPORTED:
+                rest = range(index + 1, len(self.attempts))
+                return next((n for n in rest if self.attempts[n] != self.baseline), None)
             has_next = outcome in _NOT_HANDED_OVER and index + 1 < len(self.attempts)
             return index + 1 if has_next else None
         has_baseline_left = self.baseline in self.attempts[index + 1 :]

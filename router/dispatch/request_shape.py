@@ -13,3 +13,5 @@ class RequestShape(msgspec.Struct, frozen=True):
     """Whether its stream is kept, so that another build can continue it."""
     most_tokens: int | None = None
     """The longest answer that it allows, if it says so."""
+    goes_on: bool = False
+    """Whether it goes on from a stored response, which only the build that gave it knows."""

@@ -24,7 +24,10 @@ def shape_of(path: bytes, peek: BodyPeek) -> RequestShape:
     """
     limits = (peek.max_completion_tokens, peek.max_tokens, peek.max_output_tokens)
     return RequestShape(
-        _kind(path, peek), peek.may_be_continued, next(filter(_is_count, limits), None)
+        _kind(path, peek),
+        peek.may_be_continued,
+        next(filter(_is_count, limits), None),
+        peek.previous_response_id is not None,
     )
 
 
