@@ -31,6 +31,7 @@ class HeadReader(HttpToolsProtocol):
     def __init__(self, limits: LimitSettings, **uvicorn_state: Any) -> None:
         super().__init__(**uvicorn_state)
         self._limits = limits
+        self._most_lines = limits.header_lines
         self._in_head = False
         # Heads that were read so far.
         self._heads = 0
@@ -99,10 +100,10 @@ class HeadReader(HttpToolsProtocol):
         """
         if not self._in_head:
             self._trailer_lines += 1
-            if self._trailer_lines > self._limits.header_lines:
+            if self._trailer_lines > self._most_lines:
                 raise self._too_many_lines("trailer")
             return
-        if len(self.headers) >= self._limits.header_lines:
+        if len(self.headers) >= self._most_lines:
             raise self._too_many_lines("head")
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
@@ -140,7 +141,7 @@ class HeadReader(HttpToolsProtocol):
         return by_name
 
     def _too_many_lines(self, part: str) -> HeaderTooLarge:
-        limit = self._limits.header_lines
+        limit = self._most_lines
         return HeaderTooLarge(f"the {part} has more than {limit} lines (limits.header_lines)")
 
     def _head_too_large(self) -> HeaderTooLarge:
