@@ -62,6 +62,8 @@ class StatusView(BaseModel):
     epoch: int
     gateways: int
     """Connected ones; their answers are those that are counted."""
+    untold: list[str]
+    """Gateways among them that do not tell, because their version is older."""
     health: Literal["healthy", "degraded"]
     problems: list[str]
     models: list[ModelAnswersView]
@@ -76,11 +78,12 @@ def status_router(controller: Controller, publisher: Publisher, access: Access) 
     async def status() -> StatusView:
         """Show what clients of all gateways got in the last minute, and whether that is well."""
         links = publisher.links
-        models = by_model(count for link in links for count in link.answers)
+        models = by_model(count for link in links for count in link.answers or ())
         problems = find_problems(models)
         return StatusView(
             epoch=controller.state.epoch,
             gateways=len(links),
+            untold=[link.hello.gateway for link in links if link.answers is None],
             health="degraded" if problems else "healthy",
             problems=list(problems),
             models=[ModelAnswersView.of(model) for model in models],

@@ -57,8 +57,9 @@ class Link:
         self.refusal: str | None = None
         """Reason for its last refusal of a table; None if it has applied one since."""
         self.last_propagation_seconds: float | None = None
-        self.answers: tuple[AnswerCount, ...] = ()
-        """Answers that its clients got in the last minute, as it last said."""
+        self.answers: tuple[AnswerCount, ...] | None = None
+        """Answers that its clients got in the last minute, as it last said; None if it never did,
+        because it is older than that message."""
         self._channel = channel
         self._unsent: dict[object, str] = {}
         self._has_unsent = asyncio.Event()

@@ -177,7 +177,7 @@ class ControlLink:
     async def _send_answers(
         self, socket: ClientConnection, answers: Callable[[], tuple[AnswerCount, ...]]
     ) -> None:
-        sent: tuple[AnswerCount, ...] = ()
+        sent: tuple[AnswerCount, ...] | None = None  # so the first is sent, also if it is empty
         while True:
             counts = answers()[:MOST_COUNTS]
             if counts != sent:

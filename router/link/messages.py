@@ -139,7 +139,7 @@ class LeaseGrant(msgspec.Struct, frozen=True, tag="lease"):
 class Answers(msgspec.Struct, frozen=True, tag="answers"):
     """The answers that clients of a gateway got in the last minute.
 
-    Sent every second in which they changed; the last one counts until the next.
+    Sent at once, then every second in which they changed; the last one counts until the next.
     """
 
     counts: Annotated[tuple[AnswerCount, ...], msgspec.Meta(max_length=MOST_COUNTS)] = ()

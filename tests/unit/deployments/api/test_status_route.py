@@ -17,6 +17,8 @@ async def plane(tmp_path: Path) -> AsyncIterator[Plane]:
     async with control_plane(tmp_path) as plane:
         for name in ("gateway-0", "gateway-1"):
             await plane.connect(FakeGateway(name))
+        for link in plane.publisher.links:
+            link.answers = ()
         yield plane
 
 
@@ -35,6 +37,7 @@ async def test_a_quiet_installation_is_healthy(plane: Plane) -> None:
     assert await status_of(plane) == {
         "epoch": 1,
         "gateways": 2,
+        "untold": [],
         "health": "healthy",
         "problems": [],
         "models": [],
@@ -63,6 +66,11 @@ async def test_the_answers_of_all_gateways_are_added_up(plane: Plane) -> None:
             ],
         }
     ]
+
+
+async def test_a_gateway_of_before_that_does_not_tell_is_named(plane: Plane) -> None:
+    plane.publisher.links[1].answers = None
+    assert (await status_of(plane))["untold"] == ["gateway-1"]
 
 
 async def test_a_gateway_that_is_gone_counts_no_more(plane: Plane) -> None:
