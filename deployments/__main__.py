@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from penumbra.deployments.api.tokens import TOKEN_CHARS, ControlSettings
 from penumbra.deployments.config.endpoints import configuration, read_endpoints
-from penumbra.deployments.config.loader import load
+from penumbra.deployments.config.loader import load_in_force
 from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.errors import DeploymentsError, NotFound
 from penumbra.deployments.server import open_plane, run_control
@@ -37,7 +37,7 @@ def main() -> int:
     """
     arguments = _parser().parse_args()
     try:
-        spec = load(arguments.config)
+        spec = load_in_force(arguments.config)
         if arguments.reset_flag:
             return asyncio.run(_reset(spec, arguments.reset_flag, arguments.reason))
         file = str(arguments.endpoints or arguments.config)

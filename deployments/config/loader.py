@@ -31,7 +31,29 @@ _RESERVED = frozenset({"kill", "unkill", "pin", "unpin", "split"})
 
 
 def load(path: Path | str) -> PenumbraSpec:
-    """Reads a configuration file.
+    """Reads a configuration file that is proposed.
+
+    Raises:
+        ConfigInvalid: The file cannot be read or used; lists every problem.
+    """
+    spec = load_in_force(path)
+    problems = tuple(
+        f"models.{name}.{text}"
+        for name, model in spec.models.items()
+        for text in shared_server_problems(
+            {variant: found.url for variant, found in model.variants.items() if found.url}
+        )
+    )
+    if problems:
+        raise ConfigInvalid(str(path), problems)
+    return spec
+
+
+def load_in_force(path: Path | str) -> PenumbraSpec:
+    """Reads a configuration file that an installation may run with already.
+
+    It is not refused for what would be refused today and does no harm to what is served: two
+    variants at one server.
 
     Raises:
         ConfigInvalid: The file cannot be read or used; lists every problem.
@@ -108,8 +130,6 @@ def _model_problems(name: str, model: ModelSpec) -> Iterator[str]:
     for variant in model.variants:
         if not re.match(NAME, variant):
             yield problem(f"variants.{variant}", variant, f"a name like {NAME}")
-    external = {variant: spec.url for variant, spec in model.variants.items() if spec.url}
-    yield from shared_server_problems(external)
     if model.baseline not in model.variants:
         yield problem("baseline", model.baseline, one_of(model.variants))
         return

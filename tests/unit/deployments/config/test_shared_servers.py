@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from penumbra.deployments.config.loader import load
+from penumbra.deployments.config.loader import load, load_in_force
 from penumbra.deployments.config.shared_servers import server_of, shared_server_problems
 from penumbra.deployments.errors import ConfigInvalid
 
@@ -88,3 +88,9 @@ def test_two_models_may_share_a_server(tmp_path: Path) -> None:
         file.read_text() + file.read_text().replace("models:\n", "").replace("demo", "d2")
     )
     assert set(load(file).models) == {"demo", "d2"}
+
+
+def test_what_runs_already_starts_again(tmp_path: Path) -> None:
+    file = tmp_path / "penumbra.yaml"
+    file.write_text(CONFIG % "http://far:9000/base")
+    assert list(load_in_force(file).models["demo"].variants) == ["full", "int8"]
