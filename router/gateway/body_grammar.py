@@ -37,8 +37,8 @@ STRING = re.compile(_STRING)
 """A whole string, its quotes included."""
 STRING_CHARS = re.compile(rb"(?:" + _CHARS + rb"++|" + _ESCAPE + rb")*+")
 """The inside of a string as far as it goes: up to a quote, a fault or the end of the stretch."""
-OPENINGS = re.compile(rb"(?:\[" + _BLANK + rb")++")
-"""Arrays that are opened one in the other."""
+OPENINGS = re.compile(rb"(?:\[" + _BLANK + rb"|\{" + _BLANK + _NAME + rb")++")
+"""Arrays and objects that are opened one in the other, each object with a name."""
 CLOSINGS = re.compile(rb"(?:" + _BLANK + rb"[\]}])*+")
 """Brackets that close one level each."""
 LITERAL = re.compile(rb"true|false|null")

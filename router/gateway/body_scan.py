@@ -34,7 +34,9 @@ _DEEPEST = 900
 """Levels of nesting that are read; the decoder of small bodies gives up not much later."""
 _MOST_NAMES = 30_000
 """Fields of the top level, which are looked at one by one: more than a small body can have."""
-_BRACE, _END_BRACE, _BRACKET, _END_BRACKET = b"{}[]"
+_OPENING = _BRACE, _BRACKET = tuple(b"{[")
+_END_BRACE, _END_BRACKET = b"}]"
+_CLOSERS = bytes.maketrans(b"{[", b"}]")
 _BLANKS = b" \t\r\n"
 _COMMA, _COLON = b",:"
 _decode_name = msgspec.json.Decoder(str).decode
@@ -94,7 +96,9 @@ class BodyScan(BodyTokens):
             yield
         if self._char() != _BRACE:
             raise self._invalid("wanted an object")
-        self._open(b"}", self._at + 1)
+        self._closers += b"}"
+        self._at += 1
+        self._may_close = True
         while self._closers:
             if self._left < 0:
                 yield
@@ -156,15 +160,17 @@ class BodyScan(BodyTokens):
 
     def _value(self) -> Steps:
         """Read a value that is long, or open one of many levels."""
+        while self._char() in _OPENING:
+            self._open_many()
+            if self._may_close:  # an item or its end comes next
+                return
+            while self._skip_blank():
+                yield
+            if self._skip_value():
+                return
         self._may_close = False
-        if self._field is not None:
-            self._field.values += 1
-        char = self._char()
-        if char == _BRACE:
-            self._open(b"}", self._at + 1)
-        elif char == _BRACKET:
-            self._open_arrays()
-        elif char == QUOTE:
+        self._count_values(self._at)
+        if self._char() == QUOTE:
             yield from self._string()
         elif literal := grammar.LITERAL.match(self._body, self._at):
             self._at = literal.end()
@@ -213,20 +219,19 @@ class BodyScan(BodyTokens):
         self._field = None
         self._found(field)
 
-    def _open(self, closers: bytes, end: int) -> None:
-        if len(self._closers) + len(closers) > _DEEPEST:
-            raise self._invalid("it is nested too deeply")
-        self._closers += closers
-        self._at = end
-        self._may_close = True
-
-    def _open_arrays(self) -> None:
-        """Open an array, and those that it begins with."""
+    def _open_many(self) -> None:
+        """Open what opens here, and those that it begins with, up to the value of a member."""
         begin = self._at
-        opened = grammar.OPENINGS.match(self._body, begin, begin + body_tokens.STRETCH_BYTES)
-        end = opened.end() if opened else begin + 1
-        self._left -= end - begin
-        self._open(b"]" * self._body.count(b"[", begin, end), end)
+        opened = grammar.OPENINGS.match(self._body, begin, begin + 4 * SHORTEST_REACH_BYTES)
+        self._at = opened.end() if opened else begin + 1
+        self._left -= TOKEN_UNITS + self._at - begin
+        marks = grammar.STRING.sub(b"", self._body[begin : self._at]).translate(None, _BLANKS)
+        self._closers += marks.translate(_CLOSERS, b":")
+        if len(self._closers) > _DEEPEST:
+            raise self._invalid("it is nested too deeply")
+        self._may_close = not marks.endswith(b":")
+        if self._field is not None:
+            self._field.values += len(marks)
 
     def _close_many(self) -> None:
         """Close all levels that end here one behind the other, down to the top level."""

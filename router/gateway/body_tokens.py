@@ -18,6 +18,8 @@ SHORTEST_REACH_BYTES = 256
 """Bytes within which a whole value is looked for, until many are found there."""
 TOKEN_UNITS = 40
 """Units of one token that is looked at by itself."""
+_LONGEST_CUT_BYTES = 2
+"""Bytes of a number that end it where it is cut: those of `e+`, whose digit is missing."""
 QUOTE = 0x22
 _DOT = 0x2E
 _EXPONENTS = tuple(b"eE")
@@ -52,7 +54,9 @@ class BodyTokens:
         begin, limit = self._at, self._at + self._reach
         self._left -= TOKEN_UNITS
         match = pattern.match(self._body, begin, limit)
-        if match is None or match.end() == begin or (match.end() == limit and not ends_whole):
+        if match is None or match.end() == begin:
+            return False
+        if not ends_whole and match.end() >= limit - _LONGEST_CUT_BYTES:
             return False
         self._at = match.end()
         self._left -= self._at - begin

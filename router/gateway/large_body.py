@@ -150,7 +150,9 @@ def read_request(body: bytes) -> BodyPeek:
             field.
     """
     peek = read_at_once(body)
+    if peek is not None:
+        return peek
     large = LargeBody(body)
-    while peek is None:
-        peek = large.step()
+    while (peek := large.step()) is None:
+        pass
     return peek

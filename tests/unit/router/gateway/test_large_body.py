@@ -25,20 +25,23 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.sampl
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
-    max_leaves=12,
+    max_leaves=20,
 )
 BLANKS = st.sampled_from(["", "", "", " ", "\n\t ", " " * 40])
 
 
-@pytest.fixture(params=[(16, 1), (64, 300), (None, None)], ids=str)
+@pytest.fixture(params=[(16, 8, 1), (64, 32, 300), None], ids=str)
 def bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds so small that every token is cut, and those in force."""
-    stretch, units = request.param
-    if stretch is not None:
-        for module in (body_tokens, prompt_length):
-            monkeypatch.setattr(module, "STRETCH_BYTES", stretch)
-        for module in (body_scan, prompt_length):
-            monkeypatch.setattr(module, "STEP_UNITS", units)
+    if request.param is None:
+        return
+    stretch, reach, units = request.param
+    for module in (body_tokens, prompt_length):
+        monkeypatch.setattr(module, "STRETCH_BYTES", stretch)
+    for module in (body_tokens, body_scan):
+        monkeypatch.setattr(module, "SHORTEST_REACH_BYTES", reach)
+    for module in (body_scan, prompt_length):
+        monkeypatch.setattr(module, "STEP_UNITS", units)
 
 
 @st.composite
@@ -101,7 +104,7 @@ def outcome(read: Any, body: bytes) -> Any:
 
 
 @pytest.mark.usefixtures("bounds")
-@settings(max_examples=300)
+@settings(max_examples=400)
 @given(bodies())
 def test_steps_find_what_one_parse_finds(body: bytes) -> None:
     assert outcome(in_steps, body) == outcome(in_one_parse, body)
@@ -155,6 +158,13 @@ ODD = {
     "escaped_name_alone": b'{"m\\u006fdel":"m"}',
     "depth": b'{"x":' + b"[" * 800 + b"]" * 800 + b"}",
     "depth_of_objects": b'{"x":' + b'{"a":' * 700 + b"1" + b"}" * 700 + b"}",
+    "depth_of_both": b'{"x":' + b'[{"a": ' * 300 + b"1" + b" }\n]" * 300 + b"}",
+    "blanks_between_ends": b'{"messages":[[[{"a":[[1 ] ]} ] ] ]  ,"tools": {"a":{"b":[{}]}}\t}',
+    "wrong_ends": b'{"x":' + b'[{"a":' * 30 + b"1" + b"}]" * 20 + b"]}" * 10 + b"}",
+    "one_end_too_many": b'{"x":' + b"[" * 30 + b"]" * 31 + b"}",
+    "end_of_a_name": b'{"x":' + b'{"a":' * 30 + b"}" * 30 + b"}",
+    "two_commas": b'{"x":[[[[[1,,2]]]]]}',
+    "comma_before_an_end": b'{"x":[[[[[1,]]]]],"y":{"a":{"b":{"c":{"d":1,}}}}}',
     "too_deep": b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     "deep_and_open": b'{"x":' + b"[" * 100_000,
     "deep_user": b'{"user":' + b"[" * 2000 + b"]" * 2000 + b"}",
@@ -165,6 +175,15 @@ ODD = {
 @pytest.mark.parametrize("body", ODD.values(), ids=ODD.keys())
 def test_steps_take_odd_bodies_as_one_parse_does(body: bytes) -> None:
     assert outcome(in_steps, body) == outcome(in_one_parse, body)
+
+
+@pytest.mark.parametrize("number", ["1.5", "1e5", "1e+5", "-1.5e-5", "1.e5", "1e", "1e+", "1."])
+@pytest.mark.parametrize("edge", [body_tokens.SHORTEST_REACH_BYTES, body_tokens.STRETCH_BYTES])
+def test_a_number_is_whole_wherever_a_look_ends(number: str, edge: int) -> None:
+    head, digit, tail = number.partition("1")
+    for digits in range(edge - 8, edge + 4):
+        body = f'{{"x":[[[[[{head}{digit * digits}{tail}]]]]]}}'.encode()
+        assert outcome(in_steps, body) == outcome(in_one_parse, body)
 
 
 @pytest.mark.parametrize("name", DECODED_FIELDS)
