@@ -16,6 +16,7 @@ from penumbra.router.gateway.error_bodies import error_body_for
 from penumbra.router.gateway.gateway import Gateway
 from penumbra.router.gateway.headers import JSON, answer_head
 from penumbra.router.gateway.incoming_request import IncomingRequest
+from penumbra.router.gateway.proxy_pages import without_page
 from penumbra.router.gateway.request_reader import Connection, RequestReader
 from penumbra.router.gateway.request_trace import (
     BROKEN_OFF,
@@ -113,6 +114,8 @@ class Exchange(RequestReader):
             body = self._mirror_session.tap.whole(body)
             if status >= 400:
                 self._mirror_session.tap.lose(ShedReason.ERROR)
+        if status >= 400:
+            headers, body = without_page(self._path, status, headers, body)
         head = self._head(status, headers, len(body))
         self._gateway.writes.write(self._connection.transport, head + body)
         self._complete()
