@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.behaviours import STREAM_TYPE, chunk, head, raw, respond
+from tests.support.behaviours import STREAM_TYPE, chunk, endless, head, raw, respond
 from tests.support.gateway_process import GatewayProcess, eventually, key_settings
 from tests.support.raw_client import request_bytes
 from tests.support.requests import CHAT, chat
 from tests.support.scripted_upstream import ScriptedUpstream
+from tests.support.slow_reading import MEGABYTE, wait_until_steady
 
 KEY = "acme-key"
 BEARER = {"authorization": f"Bearer {KEY}"}
@@ -137,3 +138,26 @@ def test_stored_responses_leave_no_slot_of_their_tenant_taken(
             client.read_head()
     full.always(respond(200, ANSWER))
     eventually(lambda: gateway.post(CHAT, chat(), busy).status == 200)
+
+
+def test_client_that_leaves_ends_the_answer_at_the_engine(
+    gateway: GatewayProcess, full: ScriptedUpstream
+) -> None:
+    busy = {"authorization": "Bearer busy-key"}
+    full.always(endless(b'data: {"type":"response.output_text.delta"}\n\n' * 200, 500 * MEGABYTE))
+    with gateway.connect() as client:
+        client.send(request_bytes(f"{STORED}?stream=true", b"", busy, method="GET"))
+        assert client.read_head().status == 200
+        client.read_chunk()
+    assert full.wait_for_request().disconnected.wait(30)
+    full.always(respond(200, ANSWER))
+    eventually(lambda: gateway.post(CHAT, chat(), busy).status == 200)
+
+
+def test_client_that_does_not_read_stops_the_engine(
+    gateway: GatewayProcess, full: ScriptedUpstream
+) -> None:
+    full.always(endless(b'data: {"type":"response.output_text.delta"}\n\n' * 2000, 500 * MEGABYTE))
+    with gateway.connect(receive_buffer=4096) as client, gateway.growing_at_most(32 * 1024 * 1024):
+        client.send(request_bytes(f"{STORED}?stream=true", b"", BEARER, method="GET"))
+        wait_until_steady(full)
