@@ -54,6 +54,7 @@ EVENTS = (
     _event("comparator_connected", "Mirrored requests can be handed over."),
     _event("comparator_lost", "They cannot any more; what waited is lost."),
     _event("mirroring_failed", "A request could not be mirrored.", "error", "trace_id"),
+    _event("request_fault", "A fault of ours met a request: a 500, or an answer broken off."),
     _event("request_callback_failed", "A fault of ours ended a client's connection."),
     _event("answer_callback_failed", "A fault of ours ended an upstream's answer."),
     _event(

@@ -120,8 +120,9 @@ _feature_fields = operator.attrgetter(*request_features.FIELDS)
 _decode_any = msgspec.json.Decoder().decode
 _decode = msgspec.json.Decoder(BodyPeek).decode
 
+_KNOWN_FIELDS = msgspec.structs.fields(BodyPeek)
 DECODED_FIELDS, UNDECODED_FIELDS = (
-    tuple(one.name for one in msgspec.structs.fields(BodyPeek) if (one.type is Any) is is_decoded)
+    tuple(known.name for known in _KNOWN_FIELDS if (known.type is Any) is is_decoded)
     for is_decoded in (True, False)
 )
 """Fields of `BodyPeek` that are decoded, and those that stay slices of the body."""

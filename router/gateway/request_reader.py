@@ -265,11 +265,11 @@ class RequestReader(ABC):
 
     def _answer_fault(self, fault: Exception) -> None:
         """Answer a fault of the gateway's own: no request hangs, and no place is lost."""
-        log.error("request_failed", exc_info=fault)
+        log.error("request_fault", exc_info=fault)
         try:
             self._abandon(InternalError("the gateway failed on this request; it is logged"))
         except Exception:
-            log.exception("request_failed")
+            log.exception("request_fault")
             self._connection.transport.abort()
         self._leave()
 

@@ -225,7 +225,7 @@ PATHS = [CHAT, CHAT, CHAT, "/v1/completions", "/v1/embeddings", "/tokenize", "/v
 
 
 def random_bytes(draw: random.Random) -> bytes:
-    """What one client sends: some requests, most of them odd, perhaps cut."""
+    """The bytes of one client: some requests, most of them odd, perhaps cut."""
     sent = b""
     for _ in range(draw.choice([1, 1, 2, 3, 20])):
         if draw.random() < 0.1:

@@ -177,6 +177,12 @@ def test_a_tapped_answer_must_not_be_compressed(sent: bytes, wanted: bytes | Non
     assert tap.request.headers == (sent if wanted is None else wanted)
 
 
+def test_a_body_that_takes_long_to_read_is_not_tapped() -> None:
+    text = b"x" * (4 * 1024 * 1024 - 100)
+    assert tap_body(b'{"model":"demo","x":"' + text + b'"}') is not None
+    assert tap_body(b'{"model":"demo","x":"' + text * 2 + b'"}') is None
+
+
 def _tap(**more: Any) -> TokenTap:
     body = dumps({"model": "demo", "messages": MESSAGES})
     tapped = tap_body(body)
