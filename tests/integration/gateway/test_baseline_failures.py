@@ -26,7 +26,12 @@ TINY = {"split": {"int8": 0.01}}
 
 @pytest.fixture(scope="module")
 def limits() -> dict[str, Any]:
-    return {"first_byte_seconds": 0.5, "connect_seconds": 0.4, "idle_seconds": 0.5}
+    return {
+        "first_byte_seconds": 0.5,
+        "whole_answer_seconds": 0.5,
+        "connect_seconds": 0.4,
+        "idle_seconds": 0.5,
+    }
 
 
 @pytest.fixture(scope="module")
