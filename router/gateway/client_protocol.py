@@ -148,7 +148,6 @@ class GatewayProtocol(SlicedReader):
             self.pipeline.appendleft((exchange, self.app))  # type: ignore[arg-type]
         is_http_1_0 = self.parser.get_http_version() == "1.0"
         exchange.open(is_http_1_0=is_http_1_0, keep_alive=self.parser.should_keep_alive())
-        self.deadline = self._gateway.now() + self._limits.body_seconds
         if is_idle:
             self._begin_turn(exchange)
 
