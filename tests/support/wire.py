@@ -2,22 +2,39 @@
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Callable
 from typing import Any, cast
 
 import uvicorn
 from uvicorn.server import ServerState
 
-from penumbra.router.flags.routing_table import Snapshot, Variant
+from penumbra.router.flags.routing_table import Flag, ModelSnapshot, SliceRule, Snapshot, Variant
 from penumbra.router.gateway.client_protocol import GatewayProtocol
 from penumbra.router.gateway.cold_routes import build_public_app
 from penumbra.router.gateway.gateway import Gateway
 from penumbra.router.settings import GatewaySettings, KeySettings, LimitSettings, TenantLimits
-from penumbra.router.upstream.fake import FakeUpstream, Script
+from penumbra.router.upstream.fake import FakeUpstream, Script, whole
 from penumbra.router.upstream.port import Upstream, UpstreamRequest
 
 LONG_SECONDS = 1000.0
 """More than any limit of the gateway."""
+CHAT = "/v1/chat/completions"
+BODY_BYTES = 200_000
+"""Limit on bodies: more than what is decoded at once."""
+WHOLE = {"object": "chat.completion", "choices": [{"message": {"content": "hello"}}]}
+CHUNK = {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "a"}}]}
+TABLE = Snapshot(
+    epoch=1,
+    models={
+        "demo": ModelSnapshot(
+            baseline="full",
+            variants={"full": Variant(url="http://full"), "int8": Variant(url="http://int8")},
+            slices=(SliceRule.model_validate({"name": "code", "match": {"code": True}}),),
+            flag=Flag(split={"int8": 50}),
+        )
+    },
+)
 
 
 class WireTransport(asyncio.Transport):
@@ -144,3 +161,30 @@ async def turns(count: int = 20) -> None:
     """Let so many turns of the event loop pass."""
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+def chat(**more: Any) -> dict[str, Any]:
+    """A chat request."""
+    return {"model": "demo", "messages": [{"role": "user", "content": "hi"}], **more}
+
+
+def request(
+    body: bytes | dict[str, Any], *headers: str, key: str | None = "acme", path: str = CHAT
+) -> bytes:
+    """The bytes of a request; headers are lines."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = [f"POST {path} HTTP/1.1", "host: x", *headers]
+    if key is not None:
+        lines.append(f"authorization: Bearer {key}")
+    if not any(line.startswith(("content-length", "transfer-encoding")) for line in lines):
+        lines.append(f"content-length: {len(data)}")
+    return "\r\n".join([*lines, "", ""]).encode() + data
+
+
+def wire_gateway(
+    answer: Callable[[str, UpstreamRequest], Script] = lambda _url, _request: whole(WHOLE),
+    **tenant: int,
+) -> WireGateway:
+    """A gateway of two builds; `acme` has limits and `other` has none."""
+    tenants = {"acme": TenantLimits(**tenant), "other": TenantLimits()}
+    return WireGateway(answer, TABLE, tenants, LimitSettings(body_bytes=BODY_BYTES))

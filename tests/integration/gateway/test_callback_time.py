@@ -4,8 +4,9 @@ CPU time of the thread is measured, which a busy machine changes less than time 
 """
 
 import asyncio
+import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -102,6 +103,15 @@ def gateway() -> WireGateway:
 def head_of(body: bytes) -> bytes:
     lines = ["POST /v1/chat/completions HTTP/1.1", "host: x", "authorization: Bearer acme"]
     return "\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode()
+
+
+@pytest.fixture(autouse=True)
+def _no_collector() -> Iterator[None]:
+    # It runs over all that pytest holds; a gateway has frozen what it started with.
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 async def until(condition: Callable[[], bool]) -> None:

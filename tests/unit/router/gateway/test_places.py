@@ -1,60 +1,23 @@
 """A tenant's places: taken before the body, and left again whatever becomes of the request."""
 
 import json
-import random
-import re
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from penumbra.monitoring.vocabulary import Outcome
-from penumbra.router.flags.routing_table import Flag, ModelSnapshot, SliceRule, Snapshot, Variant
+from penumbra.router.flags.routing_table import Flag
 from penumbra.router.settings import LimitSettings, TenantLimits
-from penumbra.router.upstream.fake import Body, Fail, Hang, Head, Script, events, whole
+from penumbra.router.upstream.fake import Hang, Script, whole
 from penumbra.router.upstream.port import UpstreamRequest
-from tests.support.wire import LONG_SECONDS, Wire, WireGateway, turns
-
-CHAT = "/v1/chat/completions"
-BODY_BYTES = 200_000
-"""Limit on bodies: more than what is decoded at once."""
-WHOLE = {"object": "chat.completion", "choices": [{"message": {"content": "hello"}}]}
-CHUNK = {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "a"}}]}
-TABLE = Snapshot(
-    epoch=1,
-    models={
-        "demo": ModelSnapshot(
-            baseline="full",
-            variants={"full": Variant(url="http://full"), "int8": Variant(url="http://int8")},
-            slices=(SliceRule.model_validate({"name": "code", "match": {"code": True}}),),
-            flag=Flag(split={"int8": 50}),
-        )
-    },
+from tests.support.wire import (
+    TABLE,
+    WHOLE,
+    Wire,
+    WireGateway,
+    chat,
+    request,
+    turns,
+    wire_gateway,
 )
-
-
-def chat(**more: Any) -> dict[str, Any]:
-    return {"model": "demo", "messages": [{"role": "user", "content": "hi"}], **more}
-
-
-def request(
-    body: bytes | dict[str, Any], *headers: str, key: str | None = "acme", path: str = CHAT
-) -> bytes:
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    lines = [f"POST {path} HTTP/1.1", "host: x", *headers]
-    if key is not None:
-        lines.append(f"authorization: Bearer {key}")
-    if not any(line.startswith(("content-length", "transfer-encoding")) for line in lines):
-        lines.append(f"content-length: {len(data)}")
-    return "\r\n".join([*lines, "", ""]).encode() + data
-
-
-def gateway(
-    answer: Callable[[str, UpstreamRequest], Script] = lambda _url, _request: whole(WHOLE),
-    **tenant: int,
-) -> WireGateway:
-    tenants = {"acme": TenantLimits(**tenant), "other": TenantLimits()}
-    return WireGateway(answer, TABLE, tenants, LimitSettings(body_bytes=BODY_BYTES))
 
 
 def status_of(wire: Wire) -> int:
@@ -66,7 +29,7 @@ def code_of(wire: Wire) -> str:
 
 
 async def test_an_unfinished_upload_takes_a_place() -> None:
-    served = gateway(concurrency=1)
+    served = wire_gateway(concurrency=1)
     upload, late = served.connect(), served.connect()
     upload.feed(request(chat())[:-5])
     late.feed(request(chat(), "content-length: 100000")[:-5])
@@ -80,7 +43,7 @@ async def test_an_unfinished_upload_takes_a_place() -> None:
 
 
 async def test_a_refused_request_that_is_here_as_a_whole_keeps_its_connection() -> None:
-    served = gateway(concurrency=1)
+    served = wire_gateway(concurrency=1)
     upload, late = served.connect(), served.connect()
     upload.feed(request(chat())[:-5])
     late.feed(request(chat()) + request(chat(), key="other"))
@@ -91,7 +54,7 @@ async def test_a_refused_request_that_is_here_as_a_whole_keeps_its_connection() 
 
 @pytest.mark.parametrize("body", [b"", b"{"])
 async def test_a_refusal_does_not_wait_for_the_body(body: bytes) -> None:
-    served = gateway(requests_per_minute=1)
+    served = wire_gateway(requests_per_minute=1)
     first, second = served.connect(), served.connect()
     first.feed(request(chat()))
     second.feed(request(body, "content-length: 50"))
@@ -102,7 +65,7 @@ async def test_a_refusal_does_not_wait_for_the_body(body: bytes) -> None:
 
 
 async def test_requests_that_wait_for_their_turn_hold_no_place_and_little_of_their_bodies() -> None:
-    served = gateway(lambda _url, _request: [Hang()], concurrency=1)
+    served = wire_gateway(lambda _url, _request: [Hang()], concurrency=1)
     wire = served.connect()
     wire.feed(request(chat()))
     wire.feed(request(chat()))
@@ -117,7 +80,7 @@ async def test_requests_that_wait_for_their_turn_hold_no_place_and_little_of_the
 
 
 async def test_a_body_that_waited_for_its_turn_has_its_time_from_then_on() -> None:
-    served = gateway()
+    served = wire_gateway()
     wire = served.connect()
     wire.feed(request(chat(stream=True)))
     wire.feed(request(chat(), "content-length: 100000"))
@@ -136,7 +99,7 @@ async def test_a_body_that_waited_for_its_turn_has_its_time_from_then_on() -> No
 async def test_a_fault_of_the_gateway_is_an_error_and_leaves_the_place(
     monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    served = gateway(concurrency=1)
+    served = wire_gateway(concurrency=1)
 
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("secret")
@@ -155,7 +118,7 @@ async def test_a_fault_of_the_gateway_is_an_error_and_leaves_the_place(
 async def test_a_fault_at_the_end_of_an_answer_closes_the_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    served = gateway()
+    served = wire_gateway()
     wire = served.connect()
 
     def fail(*_: object) -> None:
@@ -169,7 +132,7 @@ async def test_a_fault_at_the_end_of_an_answer_closes_the_connection(
 
 
 async def test_a_client_that_leaves_during_the_scan_of_its_body_leaves_its_place() -> None:
-    served = gateway()
+    served = wire_gateway()
     wire = served.connect()
     body = b'{"model":"demo","x":[' + b"[[[[1]]]]," * 17_000 + b"1]}"
     wire.feed(request(body))
@@ -181,105 +144,22 @@ async def test_a_client_that_leaves_during_the_scan_of_its_body_leaves_its_place
     assert status_of(wire) == 0
 
 
-DEEP = b'{"model":"demo","x":' + b"[" * 960 + b"]" * 960 + b',"y":"\\u0061"}'
-BODIES: list[bytes | dict[str, Any]] = [
-    chat(),
-    chat(stream=True),
-    chat(stream=True, n=2),
-    chat(user="u" * 100),
-    {"model": "unknown"},
-    {"messages": []},
-    b"",
-    b"{",
-    b"[]",
-    b'{"model":"demo","model":"demo"}',
-    b'{"model":"demo","messages":[],"seed":' + b"1" * 5000 + b',"x":"\\u0061"}',
-    b'{"model":"demo","messages":[1e999],"x":"\\u0061"}',
-    b'{"model":"demo","user":"\\ud800"}',
-    b'{"model":"\xff"}',
-    DEEP,
-    b'{"model":"demo","x":[' + b"{}," * 50_000 + b"1]}",
-    b'{"model":"demo","x":[' + b"[[[[[1]]]]]," * 12_000 + b'"\\u0061"]}',
-    b'{"model":"demo","x":[' + b"[[[[[1]]]]]," * 12_000 + b"}",
-    b"x" * (BODY_BYTES + 1),
-]
-HEADS = [
-    (), (), (), ("connection: close",), ("expect: 100-continue",), ("content-encoding: gzip",),
-    ("content-length: 7",), ("content-length: 190000",), ("content-length: 300000",),
-    ("content-length: x",), ("transfer-encoding: chunked",), ("x-penumbra-variant: int8",),
-    ("x-user-id: \u00e4",), ("x-long: " + "a" * 40_000,), ("no colon",),
-]  # fmt: skip
-OTHERS = [
-    b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n",
-    b"\r\n\r\n",
-    b"\x00\xff",
-    b"PRI * HTTP/2.0\r\n\r\n",
-]
-SCRIPTS: list[Script] = [
-    whole(WHOLE), whole(WHOLE), events(CHUNK, CHUNK), events(CHUNK), whole({"error": "x"}, 500),
-    whole({"error": {"message": "x"}}, 400), (Hang(),), (Fail(Outcome.REFUSED),),
-    (Head(), Body(b"half"), Fail(Outcome.DIED)), events(CHUNK, is_done=False), (Head(), Hang()),
-    [*events(CHUNK, is_done=False), Fail(Outcome.DIED)], (Fail(Outcome.TIMEOUT),),
-]  # fmt: skip
-PATHS = [CHAT, CHAT, CHAT, "/v1/completions", "/v1/embeddings", "/tokenize", "/v1/nothing"]
+async def test_a_request_that_is_asked_again_of_the_baseline_counts_twice() -> None:
+    model = TABLE.models["demo"].model_copy(update={"flag": Flag(split={"int8": 100})})
 
+    def answer(url: str, _: UpstreamRequest) -> Script:
+        refusal = {"error": {"message": "no", "type": "BadRequestError", "code": 400}}
+        return whole(refusal, 400) if "int8" in url else whole(WHOLE)
 
-def random_bytes(draw: random.Random) -> bytes:
-    """The bytes of one client: some requests, most of them odd, perhaps cut."""
-    sent = b""
-    for _ in range(draw.choice([1, 1, 2, 3, 20])):
-        if draw.random() < 0.1:
-            sent += draw.choice(OTHERS)
-            continue
-        key = draw.choice(["acme", "acme", "acme", "other", "wrong", None])
-        path, head = draw.choice(PATHS), draw.choice(HEADS)
-        sent += request(draw.choice(BODIES), *head, key=key, path=path)
-    if draw.random() < 0.3:
-        sent = sent[: draw.randrange(len(sent) + 1)]
-    return sent
-
-
-async def converse(served: WireGateway, draw: random.Random) -> bytes:
-    """Send it in some pieces, and leave, wait or stay; returns what was answered by then."""
-    wire = served.connect()
-    sent = random_bytes(draw)
-    while sent and not wire.transport.is_reading_paused:
-        size = draw.choice([1000, 60_000, len(sent)])
-        wire.feed(sent[:size])
-        sent = sent[size:]
-        await turns(draw.choice([0, 1, 5]))
-        if draw.random() < 0.05:
-            break
-    match draw.randrange(4):
-        case 0:
-            wire.lose(ConnectionResetError())
-        case 1:
-            served.pass_time(draw.choice([1.0, 15.0, 70.0]))
-        case 2:
-            await turns(30)
-    return wire.sent
-
-
-@pytest.mark.parametrize("seed", range(4))
-async def test_every_place_is_free_again_after_a_thousand_odd_requests(
-    monkeypatch: pytest.MonkeyPatch, seed: int
-) -> None:
-    draw = random.Random(seed)
-    served = gateway(lambda _url, _request: draw.choice(SCRIPTS), concurrency=3)
-    route = served.gateway.route
-
-    def route_or_fail(*given: Any) -> Any:
-        if draw.random() < 0.05:
-            raise ZeroDivisionError
-        return route(*given)
-
-    monkeypatch.setattr(served.gateway, "route", route_or_fail)
-    seen = b"".join([await converse(served, draw) for _ in range(250)])
-    for _ in range(20):
-        await turns(50)
-        served.pass_time(LONG_SECONDS)
-    assert (served.in_flight("acme"), served.in_flight("other")) == (0, 0)
-    assert served.gateway.writes.in_flight == 0
-    assert served.gateway.timed == set()
-    statuses = {int(found) for found in re.findall(rb"HTTP/1.1 (\d+)", seen)}
-    assert statuses >= {100, 200, 400, 401, 404, 408, 413, 415, 431, 500}
+    served = WireGateway(
+        answer,
+        TABLE.model_copy(update={"models": {"demo": model}}),
+        {"acme": TenantLimits(requests_per_minute=12)},
+        LimitSettings(),
+    )
+    first, second = served.connect(), served.connect()
+    first.feed(request(chat()))
+    await turns()
+    second.feed(request(chat()))
+    await turns()
+    assert (status_of(first), status_of(second)) == (200, 429)
