@@ -64,7 +64,7 @@ class Outcome(StrEnum):
     OVERTIME = "overtime"
     """A whole answer was not complete within its limit: slow, which latency guardrails judge."""
     SHARED = "shared"
-    """The candidate failed, and so did the baseline: the request or the surroundings are at fault."""
+    """Candidate and baseline failed alike: the request or the surroundings are at fault."""
     GATEWAY_LIMIT = "gateway_limit"
     """A limit of the gateway's own was reached: file descriptors, connections, its pace."""
     CLIENT_GONE = "client_gone"

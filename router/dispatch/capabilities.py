@@ -59,7 +59,7 @@ class Lack:
 
 
 def read_lack(path: bytes, status: int, body: bytes) -> Lack | None:
-    """What a candidate's 4xx or 501 says that the build lacks; None if it says nothing of the kind.
+    """Read the lack that a candidate's 4xx or 501 names; None if it names none.
 
     Args:
         path: Target of the request, query included.
@@ -99,7 +99,7 @@ def _refused_name(told: dict[str, object]) -> str | None:
 
 
 class Capabilities:
-    """What one build is known to lack; each lack is believed for a while."""
+    """Memory of the lacks of one build, each believed for a while."""
 
     __slots__ = ("_context_tokens", "_lacks", "_parameters", "_routes")
 

@@ -199,7 +199,11 @@ class JudgedRelay(ResponseRelay):
             if not self._is_candidate and outcome in FAILURES:
                 self._settle_suspect(0, is_proper=False)
             return
-        suspect = self._suspect = self._new_suspect(outcome)
+        suspect = self._new_suspect(outcome)
+        if self._plan.attempts[0] == self._plan.baseline:
+            suspect.settle(Outcome.SHARED)  # it stood in for a baseline that gave no answer
+            return
+        self._suspect = suspect
         if is_unreachable:
             suspect.is_unreachable = True
             self._services.arbiter.judge(suspect)  # or the baseline's answer, if it comes sooner

@@ -1,4 +1,4 @@
-"""What the dispatches of one model share: limits, clock, judge and the budget of kept bytes."""
+"""Services that the dispatches of one model share: limits, clock, judge, budget of kept bytes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -28,7 +28,7 @@ _HELD = frozenset({*FAILURES, Outcome.UNSUPPORTED})
 
 
 class Truth(Enum):
-    """What a behaviour is, to the client."""
+    """Kind of a behaviour, as the client sees it."""
 
     ANSWER = "answer"
     REFUSAL = "refusal"  # a 4xx: the request's fault, if both say so

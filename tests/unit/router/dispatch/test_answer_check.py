@@ -1,4 +1,4 @@
-"""What counts as an answer of a candidate."""
+"""Answers of a candidate, and what is none."""
 
 import pytest
 

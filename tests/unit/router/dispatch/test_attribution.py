@@ -1,4 +1,4 @@
-"""Whose fault a candidate's failure was: the baseline's answer to the same request says it."""
+"""Attribution of a candidate's failures by the baseline's answer to the same request."""
 
 import asyncio
 from typing import Any
@@ -87,6 +87,19 @@ async def test_a_route_that_was_answered_before_is_not_missing() -> None:
     run.dispatch._attempts["int8"].record.answered_paths.add(b"/v1/chat/completions")
     await run.to_end()
     assert run.attempts("int8", Outcome.REJECTED) == 1
+
+
+async def test_a_candidate_that_stands_in_is_not_judged_by_a_baseline_that_is_down() -> None:
+    refused: Script = [Fail(Outcome.REFUSED)]
+    run = Run(
+        [whole(ERROR, status=500)],
+        [refused, refused, whole(GOOD)],
+        attempts=("full", "full", "int8"),
+    )
+    client = await run.to_end()
+    assert client.error is not None
+    assert run.attempts("int8", Outcome.SHARED) == 1
+    assert len(run.upstreams["full"].requests) == 2
 
 
 async def test_a_limit_of_the_gateway_is_held_against_no_build() -> None:

@@ -1,4 +1,4 @@
-"""What a build lacks is read from its refusals and remembered for a while."""
+"""Lacks of a build are read from its refusals and remembered for a while."""
 
 import json
 from typing import Any

@@ -92,9 +92,7 @@ class Traced:
         request = UpstreamRequest(CHAT, b"a: b\r\n", json.dumps(body).encode())
         routed = Routed(model, decision, plan, request, ANY)
         self.client = RecordingClient()
-        self.dispatch = Dispatch(
-            plan, trace.route(routed), request, self.client, ANY, services()
-        )
+        self.dispatch = Dispatch(plan, trace.route(routed), request, self.client, ANY, services())
         self.request = request
 
     def end(self, error: str | None = None) -> tuple[Span, list[Span]]:

@@ -1,4 +1,4 @@
-"""What builds serve is compared with the configuration, and said with the words that mend it."""
+"""Names that builds serve are compared with the configuration, and the report says what to do."""
 
 import json
 from collections.abc import Callable, Mapping
