@@ -68,6 +68,9 @@ BODIES: dict[str, Callable[[], bytes]] = {
     "tiny_messages": lambda: skipped(b'{"role":"user","content":"a"},').replace(
         b'"x"', b'"messages"', 1
     ),
+    "small_numbers": lambda: skipped(b"1,", 130_000).replace(b'"x"', b'"messages"', 1),
+    "small_objects": lambda: skipped(b"{},", 130_000).replace(b'"x"', b'"messages"', 1),
+    "small_texts": lambda: skipped(b'"",', 130_000).replace(b'"x"', b'"input"', 1),
     "user": lambda: b'{"model":"demo","user":"' + b"x" * N + b'"}',
     "fields": lambda: b'{"model":"demo",' + b'"":1,' * (N // 5) + b'"x":1}',
     "routing_fields": lambda: b'{"model":"demo",' + b'"n":1,' * (N // 6) + b'"x":1}',

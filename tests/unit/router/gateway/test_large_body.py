@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from penumbra.router.errors import BadRequest
 from penumbra.router.gateway import body_scan, body_tokens, prompt_length
 from penumbra.router.gateway.body_peek import (
+    AT_ONCE_BYTES,
     DECODED_FIELDS,
     UNDECODED_FIELDS,
     BodyPeek,
@@ -239,6 +240,16 @@ def test_a_large_prompt_of_few_values_is_decoded() -> None:
     peek = read(body)
     assert peek.parts() == {"messages": body["messages"]}
     assert peek.least_chars == 0
+
+
+@pytest.mark.parametrize("field", ["messages", "prompt", "input"])
+def test_a_small_prompt_of_very_many_values_is_not_decoded(field: str) -> None:
+    body = json.dumps({field: ["ab"] * 17_000}, separators=(",", ":")).encode()
+    assert len(body) < AT_ONCE_BYTES
+    peek = read_request(body)
+    assert 33_900 <= peek.least_chars <= 34_000
+    with pytest.raises(PartsTooLarge):
+        peek.parts()
 
 
 def test_large_metadata_is_not_kept() -> None:
