@@ -20,6 +20,7 @@ from penumbra.router.gateway.request_reader import RequestReader
 from penumbra.router.gateway.sliced_reader import PIPELINE_LENGTH, SlicedReader
 
 _LINGER_SECONDS = 2.0
+"""Time for which a client that has its refusal may send nothing, before it is cut off."""
 _LINGER_BYTES = 64 * 1024 * 1024
 """Bytes that are read and dropped for a client that sends all before it reads its refusal."""
 
@@ -41,6 +42,7 @@ class GatewayProtocol(SlicedReader):
         self._is_unreadable = False
         self._refused: GatewayError | None = None
         self._discarded_bytes: int | None = None
+        self._linger_until = math.inf
         self._turn: Exchange | None = None
         self.deadline = math.inf
         """When `expire` is due; monotonic seconds."""
@@ -250,12 +252,15 @@ class GatewayProtocol(SlicedReader):
             return
         self._gateway.writes.flush()
         self._discarded_bytes = 0
-        self.deadline = self._gateway.now() + _LINGER_SECONDS
+        now = self._gateway.now()
+        self.deadline = now + _LINGER_SECONDS
+        self._linger_until = now + self._limits.body_seconds
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
     def _discard(self, data: bytes | memoryview) -> None:
         self._discarded_bytes = (self._discarded_bytes or 0) + len(data)
+        self.deadline = min(self._gateway.now() + _LINGER_SECONDS, self._linger_until)
         if self._discarded_bytes > _LINGER_BYTES:
             self.transport.abort()

@@ -50,7 +50,7 @@ def test_a_model_may_be_left_out(body: bytes) -> None:
 
 
 NAMES = st.sampled_from(["model", "user", "tools", "metadata", "x"])
-SCHEMA = {"properties": {"model": {}, "user": {}, "n": {}, "stream": {}}}
+SCHEMA: dict[str, Any] = {"properties": {"model": {}, "user": {}, "n": {}, "stream": {}}}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ FIELDS = (
     "prompt_logprobs", "echo", "return_token_ids", "use_beam_search", "prompt_embeds", "suffix",
     "include_reasoning",
 )  # fmt: skip
-VALUES = st.sampled_from(
+VALUES: st.SearchStrategy[Any] = st.sampled_from(
     [
         None, True, False, 0, 1, 2, 1.0, 0.0, "", "x", "text", [], {}, [[]], [{}], {"a": []},
         {"type": "text"}, {"type": "json_object"}, {"type": "text", "x": "y" * 5000},

@@ -97,6 +97,8 @@ async def converse(served: WireGateway, draw: random.Random) -> bytes:
             served.pass_time(draw.choice([1.0, 15.0, 70.0]))
         case 2:
             await turns(30)
+        case _:
+            pass
     return wire.sent
 
 

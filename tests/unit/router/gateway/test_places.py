@@ -71,12 +71,40 @@ async def test_requests_that_wait_for_their_turn_hold_no_place_and_little_of_the
     wire.feed(request(chat()))
     await turns()
     assert served.in_flight("acme") == 1
-    assert not wire.transport.is_reading_paused
+    was_paused = wire.transport.is_reading_paused
     wire.feed(request(b"x" * 70_000, "content-length: 100000"))
-    assert wire.transport.is_reading_paused
+    assert (was_paused, wire.transport.is_reading_paused) == (False, True)
     wire.lose()
     await turns()
     assert served.in_flight("acme") == 0
+
+
+@pytest.mark.parametrize(("pause_seconds", "rounds"), [(1.5, 30), (2.5, 0)])
+async def test_a_refused_upload_is_read_on_while_it_comes(
+    pause_seconds: float, rounds: int
+) -> None:
+    served = wire_gateway()
+    wire = served.connect()
+    wire.feed(request(b"x", "content-length: 40000000"))
+    await turns()
+    assert status_of(wire) == 413
+    for _ in range(rounds):
+        served.pass_time(pause_seconds)
+        wire.feed(b"x" * 100_000)
+        assert not wire.transport.is_closing()
+    served.pass_time(2.5)
+    assert wire.transport.is_closing()
+
+
+async def test_a_refused_upload_is_not_read_for_ever() -> None:
+    served = wire_gateway()
+    wire = served.connect()
+    wire.feed(request(b"x", "content-length: 40000000"))
+    await turns()
+    for _ in range(60):
+        served.pass_time(1.5)
+        wire.feed(b"x")
+    assert wire.transport.is_closing()
 
 
 async def test_a_body_that_waited_for_its_turn_has_its_time_from_then_on() -> None:
