@@ -90,9 +90,11 @@ class BodyPeek(msgspec.Struct):
         """
         if self.n not in (None, 1) or bytes(self.include_reasoning) == b"false":
             return False
-        for raw in _uncontinuable_fields(self):
-            if raw is not _ABSENT and not _may_be_empty(raw):
-                return False
+        raws = _uncontinuable_fields(self)
+        if raws.count(_ABSENT) < len(raws):
+            for raw in raws:
+                if raw is not _ABSENT and not _may_be_empty(raw):
+                    return False
         return self.response_format is _ABSENT or _may_be_text(self.response_format)
 
     @property
@@ -161,7 +163,8 @@ def decode(body: bytes) -> BodyPeek:
         raise BadRequest(
             f"the body is not a valid JSON object: {error}", code="invalid_json"
         ) from error
-    check_model(peek.model)
+    if type(peek.model) is not str or not peek.model:
+        check_model(peek.model)
     return peek
 
 
