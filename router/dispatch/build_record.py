@@ -17,7 +17,12 @@ class BuildRecord:
     """Signs of life, pace and capabilities of one build."""
 
     __slots__ = (
-        "_began_at", "_counts", "_longest", "answered_at", "answered_paths", "capabilities",
+        "_answered_paths",
+        "_began_at",
+        "_counts",
+        "_longest",
+        "answered_at",
+        "capabilities",
         "tokens_a_piece",
     )  # fmt: skip
 
@@ -25,20 +30,41 @@ class BuildRecord:
         self.capabilities = Capabilities()
         self.answered_at = float("-inf")
         """Time of the last sign of life: data of an answer; monotonic seconds."""
-        self.answered_paths: set[bytes] = set()
-        """Paths on which it has answered: a build that does so no longer lacks no route, it fails.
-        There are as many as hot routes."""
+        self._answered_paths: set[bytes] = set()
         self.tokens_a_piece: float | None = None
         """Mean tokens of one event of its streams; None: no stream told its tokens yet."""
         self._began_at = float("-inf")
         self._longest = [0.0, 0.0]
         self._counts = [0, 0]
 
-    def add_whole(self, seconds: float, now: float) -> None:
-        """Note the time that a whole answer took."""
-        self._turn(now)
-        self._longest[0] = max(self._longest[0], seconds)
+    def add_whole(self, path: bytes, seconds: float, now: float) -> None:
+        """Note a whole answer, and the time that it took."""
+        self.answered_at = now
+        if path not in self._answered_paths:
+            self._note_path(path)
+        if now - self._began_at >= _WINDOW_SECONDS:
+            self._turn(now)
+        if seconds > self._longest[0]:
+            self._longest[0] = seconds
         self._counts[0] += 1
+
+    def add_stream_end(self, path: bytes, now: float) -> None:
+        """Note a stream that came to its end."""
+        self.answered_at = now
+        if path not in self._answered_paths:
+            self._note_path(path)
+
+    def has_answered(self, path: bytes) -> bool:
+        """Whether it has answered on this route: then it does not lack the route.
+
+        Args:
+            path: Target of a request, query included.
+        """
+        return path.partition(b"?")[0] in self._answered_paths
+
+    def _note_path(self, path: bytes) -> None:
+        # There are as many as hot routes, and queries are left out.
+        self._answered_paths.add(path.partition(b"?")[0])
 
     def add_stream(self, tokens: int, pieces: int) -> None:
         """Note the tokens of a stream that told them."""

@@ -9,7 +9,7 @@ Reading order: read_lack, Capabilities.lacks, Capabilities.note.
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from penumbra.router import sse
 
@@ -110,6 +110,11 @@ class Capabilities:
         self._parameters: tuple[bytes, ...] = ()
         self._context_tokens: int | None = None
 
+    @property
+    def has_any(self) -> bool:
+        """Whether any lack is known."""
+        return bool(self._lacks)
+
     def note(self, lack: Lack, now: float) -> None:
         """Remember a lack that is proven: the baseline answered the same request."""
         if len(self._lacks) >= MOST_LACKS and lack not in self._lacks:
@@ -121,17 +126,15 @@ class Capabilities:
         self._lacks[lack] = now + seconds, seconds
         self._read(now)
 
-    def lacks(self, path: bytes, body: bytes, most_tokens: int | None, now: float) -> bool:
+    def lacks(self, path: bytes, body: bytes, most_tokens: Any, now: float) -> bool:
         """Whether the build is believed to be unable to answer a request.
 
         Args:
             path: Target of the request, query included.
             body: Its body.
-            most_tokens: The longest answer that it allows, if it says so.
+            most_tokens: The longest answer that it allows, as it says.
             now: Monotonic seconds.
         """
-        if not self._lacks:
-            return False
         self._read(now)
         if path.partition(b"?")[0] in self._routes:
             return True
@@ -139,7 +142,8 @@ class Capabilities:
             return True
         if self._context_tokens is None:
             return False
-        return len(body) // _MOST_BYTES_A_TOKEN + (most_tokens or 0) > self._context_tokens
+        answer = most_tokens if isinstance(most_tokens, int) else 0
+        return len(body) // _MOST_BYTES_A_TOKEN + answer > self._context_tokens
 
     def _read(self, now: float) -> None:
         """Read the lacks that are believed now; forget those that were last proven long ago."""

@@ -92,16 +92,17 @@ class Dispatch(JudgedRelay):
         """Begin the attempt whose turn it is."""
         plan, request = self._plan, self._request
         attempt = self._attempt = self._attempts[plan.attempts[self._index]]
+        is_candidate = self._is_candidate = attempt.name != plan.baseline
         now = self._began_at = self._clock()
         self._admission = None
-        if self._is_candidate:
+        if is_candidate:
             refusal = self._reason_not_to_try(attempt, now)
             if refusal is not None:
                 self._try_next(refusal)
                 return
             self._admission = attempt.admit(plan.slice_name)
         # The pool of a candidate repeats nothing by itself: the baseline answers instead.
-        request.budget.kept = 1 if self._is_candidate and not self._is_last else 0
+        request.budget.kept = 1 if is_candidate and not self._is_last else 0
         self._patience = self._patience_seconds(attempt, now)
         self.deadline = now + self._patience
         tapped = self._tap.request if self._tap is not None else None
@@ -112,8 +113,8 @@ class Dispatch(JudgedRelay):
         if not attempt.gate.admits(slice_name):
             # The candidate was taken out of service after the request was decided.
             return Outcome.ROLLED_BACK
-        lacks = attempt.record.capabilities.lacks
-        if lacks(request.path, request.body, self._shape.most_tokens, now):
+        known = attempt.record.capabilities
+        if known.has_any and known.lacks(request.path, request.body, self._shape.most_tokens, now):
             attempt.record_end(slice_name, Outcome.UNSUPPORTED)
             return Outcome.UNSUPPORTED
         return None
@@ -230,6 +231,7 @@ class Dispatch(JudgedRelay):
             return
         # The candidate's refusal is all there is.
         self._attempt, self.status, self.headers, body = self._held
+        self._is_candidate = self._attempt.name != self._plan.baseline
         self._client.send_whole(self.status, self.headers, body)
 
     def leave_candidate(self) -> bool:

@@ -10,24 +10,21 @@ from abc import abstractmethod
 
 from penumbra.monitoring.vocabulary import FAILURES, Outcome
 from penumbra.router import sse
-from penumbra.router.dispatch.admissions import Admission
 from penumbra.router.dispatch.answer_check import (
+    body_fault,
     is_of_a_proxy,
     is_proper,
     is_success,
     whole_fault,
     whole_outcome,
 )
-from penumbra.router.dispatch.attempt import Attempt, Client
+from penumbra.router.dispatch.attempt import Attempt
 from penumbra.router.dispatch.attribution import Repeat, Suspect
 from penumbra.router.dispatch.capabilities import Lack, read_lack
-from penumbra.router.dispatch.plan import Plan
 from penumbra.router.dispatch.relay import ResponseRelay
-from penumbra.router.dispatch.request_shape import RequestShape
-from penumbra.router.dispatch.services import DispatchServices
 from penumbra.router.dispatch.stream_end import StreamEnd
-from penumbra.router.upstream.port import Headers, UpstreamRequest
 
+_OK = 200
 _FIRST_ERROR = 400
 _NOT_FOUND = 404
 _USAGE = b'"include_usage"'
@@ -45,24 +42,7 @@ class JudgedRelay(ResponseRelay):
         services: Limits, clock, judge.
     """
 
-    __slots__ = ("_admission", "_held", "_patience", "_suspect")
-
-    def __init__(
-        self,
-        plan: Plan,
-        attempt: Attempt,
-        request: UpstreamRequest,
-        client: Client,
-        shape: RequestShape,
-        services: DispatchServices,
-    ) -> None:
-        super().__init__(plan, attempt, request, client, shape, services)
-        self._admission: Admission | None = None
-        self._suspect: Suspect | None = None
-        self._patience = 0.0
-        """Limit on the first event of a stream, or on a whole answer, seconds."""
-        self._held: tuple[Attempt, int, Headers, bytes] | None = None
-        """A refusal by the candidate, should the baseline give no answer; or the other way."""
+    __slots__ = ()
 
     @property
     @abstractmethod
@@ -83,7 +63,16 @@ class JudgedRelay(ResponseRelay):
             self._settle_suspect(self.status, is_proper=is_sound and is_success(self.status))
 
     def _end_whole(self, body: bytes) -> None:
-        status = self.status
+        status, kind = self.status, self._shape.kind
+        is_usual = status == _OK and kind.is_json and not (kind.is_stream or self._is_event_stream)
+        if is_usual and body_fault(body) is None:
+            if self._suspect is not None:
+                self._settle_suspect(status, is_proper=True)
+            self._pass_whole(Outcome.OK, body)
+        else:
+            self._end_unusual_whole(status, body)
+
+    def _end_unusual_whole(self, status: int, body: bytes) -> None:
         if self._tap is not None and self._tap.withdraws(status, body):
             self._void_admission()
             self._reset()
@@ -132,21 +121,20 @@ class JudgedRelay(ResponseRelay):
         return status == _NOT_FOUND and self._shape.goes_on
 
     def _pass_whole(self, outcome: Outcome, body: bytes) -> None:
-        now, record = self._clock(), self._attempt.record
-        record.answered_at = now
+        if self._is_candidate and outcome is Outcome.OK:
+            now = self._clock()
+            self._attempt.record.add_whole(self._request.path, now - self._began_at, now)
         if outcome is Outcome.OK:
-            record.add_whole(now - self._began_at, now)
-            record.answered_paths.add(self._route)
-        self._record_end(outcome)
+            self._attempt.record_end(self._plan.slice_name, outcome, self._admission)
+        else:
+            self._record_end(outcome)
         self._client.send_whole(self.status, self.headers, body)
 
     def _finish_stream(self, end: StreamEnd) -> None:
-        record = self._attempt.record
-        record.answered_at = self._clock()
+        self._attempt.record.add_stream_end(self._request.path, self._clock())
         if end is StreamEnd.FAILED:
             self._attempt.cells.count_broken_off()
         if end is not StreamEnd.FAILED:
-            record.answered_paths.add(self._route)
             self._record_end(Outcome.OK)
         elif self._is_candidate:
             # The client has the failure, so the baseline is not asked for this request.
@@ -221,11 +209,8 @@ class JudgedRelay(ResponseRelay):
     def _read_lack(self) -> Lack | None:
         lack = read_lack(self._request.path, self.status, self._buffer.data)
         is_known = lack is not None and lack.kind == "route"
-        return None if is_known and self._route in self._attempt.record.answered_paths else lack
-
-    @property
-    def _route(self) -> bytes:
-        return self._request.path.partition(b"?")[0]
+        has_answered = self._attempt.record.has_answered(self._request.path)
+        return None if is_known and has_answered else lack
 
     def _settle_suspect(self, status: int, *, is_proper: bool) -> None:
         suspect, self._suspect = self._suspect, None

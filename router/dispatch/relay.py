@@ -15,8 +15,10 @@ from abc import ABC, abstractmethod
 
 from penumbra.monitoring.vocabulary import Outcome
 from penumbra.router import sse
+from penumbra.router.dispatch.admissions import Admission
 from penumbra.router.dispatch.answer_check import first_event_fault
 from penumbra.router.dispatch.attempt import Attempt, Client
+from penumbra.router.dispatch.attribution import Suspect
 from penumbra.router.dispatch.continuation import KINDS
 from penumbra.router.dispatch.kept_stream import KeptStream
 from penumbra.router.dispatch.plan import Plan
@@ -45,10 +47,11 @@ class ResponseRelay(ABC):
     """
 
     __slots__ = (
-        "_attempt", "_before_last", "_began_at", "_buffer", "_client", "_clock", "_has_error_event",
-        "_is_begun", "_is_event_stream", "_is_raw", "_is_relaying", "_kept", "_last", "_limits",
-        "_plan", "_progressed_at", "_request", "_services", "_shape", "_stream", "_tap",
-        "deadline", "headers", "status",
+        "_admission", "_attempt", "_before_last", "_began_at", "_buffer", "_client", "_clock",
+        "_has_error_event", "_held", "_is_begun", "_is_candidate", "_is_event_stream", "_is_raw",
+        "_is_relaying", "_kept", "_last", "_limits", "_patience", "_plan", "_progressed_at",
+        "_request", "_services", "_shape", "_stream", "_suspect", "_tap", "deadline", "headers",
+        "status",
     )  # fmt: skip
 
     def __init__(
@@ -71,16 +74,27 @@ class ResponseRelay(ABC):
         self._stream: Stream | None = None
         self._tap: TokenTap | None = None
         self._kept: KeptStream | None = None
+        self._is_candidate = attempt.name != plan.baseline
         self._began_at = 0.0
         """When the present attempt began."""
+        self._patience = 0.0
+        """Limit on the first event of a stream, or on a whole answer, seconds."""
+        self._admission: Admission | None = None
+        self._suspect: Suspect | None = None
+        self._held: tuple[Attempt, int, Headers, bytes] | None = None
+        """A refusal by the candidate, should the baseline give no answer; or the other way."""
         self.deadline = math.inf
         """When `expire` is due, unless there was progress; seconds of the services' clock."""
-        self._reset()
+        self._clear()
 
     def _reset(self) -> None:
         """Forget the last attempt's answer before another one begins."""
         if self._tap is not None:
             self._tap.restart()
+        self.close()
+        self._clear()
+
+    def _clear(self) -> None:
         self.status = 0
         self.headers: Headers = []
         self._progressed_at = -math.inf
@@ -91,10 +105,7 @@ class ResponseRelay(ABC):
         self._is_raw = False
         self._has_error_event = False
         self._before_last = self._last = b""
-        self.close()
-        shape = self._shape
-        may_be_stream = shape.kind.is_stream is not False
-        if may_be_stream and shape.may_be_continued and self._request.path in KINDS:
+        if self._shape.may_be_continued and self._request.path in KINDS:
             self._kept = KeptStream(self._services.kept_bytes)
 
     def close(self) -> None:
@@ -152,10 +163,6 @@ class ResponseRelay(ABC):
     def _is_last(self) -> bool:
         """Whether no other build may answer the request any more."""
 
-    @property
-    def _is_candidate(self) -> bool:
-        return self._attempt.name != self._plan.baseline
-
     def _abort_attempt(self) -> None:
         if self._stream is not None:
             self._stream.abort()
@@ -175,8 +182,8 @@ class ResponseRelay(ABC):
         )
         if not self._is_event_stream:
             # A stream's limit goes on to its first event; a whole answer follows its head at once.
-            self._note_progress()
-            self.deadline = self._progressed_at + self._limits.idle_seconds
+            self._progressed_at = now = self._clock()
+            self.deadline = now + self._limits.idle_seconds
 
     def _note_progress(self) -> None:
         self._progressed_at = self._clock()
@@ -201,14 +208,14 @@ class ResponseRelay(ABC):
 
     def _on_unusual_body(self, data: bytes) -> None:
         buffer = self._buffer
-        ends_event = buffer.add(data)
         if not self._is_event_stream or self._is_raw:
-            self._note_progress()
+            self._progressed_at = self._clock()
+            buffer.append(data)
             if self._is_relaying or buffer.is_over_limit:
                 if not self._is_relaying:
                     self._begin_relaying(is_sound=self.status // 100 == 2)
                 self._relay_buffered(buffer.length)
-        elif ends_event:
+        elif buffer.add(data):
             self._take_events(buffer)
         elif buffer.is_over_limit:
             self._pass_unread(buffer)

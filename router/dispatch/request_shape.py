@@ -1,5 +1,7 @@
 """The shape of a request: what its dispatch must know of it. Pure."""
 
+from typing import Any
+
 import msgspec
 
 from penumbra.router.dispatch.answer_check import AnswerKind
@@ -11,7 +13,7 @@ class RequestShape(msgspec.Struct, frozen=True):
     kind: AnswerKind = AnswerKind()
     may_be_continued: bool = True
     """Whether its stream is kept, so that another build can continue it."""
-    most_tokens: int | None = None
-    """The longest answer that it allows, if it says so."""
+    most_tokens: Any = None
+    """The longest answer that it allows, as it says: a number, if it is well-formed."""
     goes_on: bool = False
     """Whether it goes on from a stored response, which only the build that gave it knows."""

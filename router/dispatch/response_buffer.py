@@ -23,6 +23,11 @@ class ResponseBuffer:
         self.length = 0
         """Bytes in the buffer."""
 
+    def append(self, data: bytes) -> None:
+        """Append a piece of what is no stream of events."""
+        self._pieces.append(data)
+        self.length += len(data)
+
     def add(self, data: bytes) -> bool:
         """Append a piece; returns whether an event ends in it."""
         joined = self._end + data

@@ -68,9 +68,10 @@ class AnswerTiming:
     def begin(self, answered: Answered, now: float) -> None:
         """Record the head of the answer, with its first data unless that is still to come."""
         answered.attempt.cells.of(answered.slice_name).requests.value += 1
-        self._first_byte_at = now
         if answered.has_data:
             self.note_first_data(answered, now)
+        else:
+            self._first_byte_at = now
 
     def note_first_data(self, answered: Answered, now: float) -> None:
         """Record the first data of the answer."""

@@ -98,17 +98,15 @@ class HeadReader(HttpToolsProtocol):
         Raises:
             HeaderTooLarge: There are too many; more of them would hold up the other connections.
         """
-        if not self._in_head:
-            self._trailer_lines += 1
-            if self._trailer_lines > self._most_lines:
-                raise self._too_many_lines("trailer")
+        headers = self.headers
+        if self._in_head and len(headers) < self._most_lines:
+            headers.append((name.lower(), value))
             return
-        if len(self.headers) >= self._most_lines:
+        if self._in_head:
             raise self._too_many_lines("head")
-        name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
+        self._trailer_lines += 1
+        if self._trailer_lines > self._most_lines:
+            raise self._too_many_lines("trailer")
 
     def _complete_head(self) -> dict[bytes, bytes] | None:
         """Check a head that is complete.
@@ -129,6 +127,8 @@ class HeadReader(HttpToolsProtocol):
             self._next_head = head_without_offer(parser.get_method(), self.url, version, headers)
             return None
         by_name = dict(headers)
+        if b"expect" in by_name:
+            self.expect_100_continue = by_name[b"expect"].lower() == b"100-continue"
         self._is_chunked = b"transfer-encoding" in by_name
         self._trailer_lines = 0
         if self._head_bytes > self._limits.header_bytes:

@@ -1,7 +1,5 @@
 """Makes the shape of a request: what its dispatch must know of it. Pure."""
 
-from typing import Any
-
 from penumbra.router.dispatch.answer_check import AnswerKind
 from penumbra.router.dispatch.request_shape import RequestShape
 from penumbra.router.gateway.body_peek import BodyPeek
@@ -22,11 +20,11 @@ def shape_of(path: bytes, peek: BodyPeek) -> RequestShape:
         path: Its target.
         peek: The fields of its body that were read.
     """
-    limits = (peek.max_completion_tokens, peek.max_tokens, peek.max_output_tokens)
+    kind = _kind(path, peek)
     return RequestShape(
-        _kind(path, peek),
-        peek.may_be_continued,
-        next(filter(_is_count, limits), None),
+        kind,
+        kind.is_stream is True and peek.may_be_continued,
+        peek.max_tokens or peek.max_completion_tokens or peek.max_output_tokens,
         peek.previous_response_id is not None,
     )
 
@@ -37,7 +35,3 @@ def _kind(path: bytes, peek: BodyPeek) -> AnswerKind:
     if peek.encoding_format in _BYTES and path.startswith(_VECTORS):
         return _ANY_BYTES
     return _STREAMS if peek.stream is True else _WHOLE
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0

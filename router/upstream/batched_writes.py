@@ -17,11 +17,13 @@ _FEW = 4
 class BatchedWrites:
     """The queued writes of one event loop."""
 
-    __slots__ = ("_queue", "in_flight")
+    __slots__ = ("_queue", "batch", "in_flight")
 
     def __init__(self) -> None:
         self.in_flight = 0
         """Requests under way: with few there is nothing to gather, and writes go out at once."""
+        self.batch = 0
+        """Number of the last batch that was begun: read it after a write, and ask `holds` later."""
         self._queue: list[tuple[asyncio.Transport, bytes]] = []
 
     def write(self, transport: asyncio.Transport, data: bytes) -> None:
@@ -31,12 +33,12 @@ class BatchedWrites:
                 transport.write(data)
                 return
             asyncio.get_running_loop().call_soon(self.flush)
+            self.batch += 1
         self._queue.append((transport, data))
 
-    def holds(self, transport: asyncio.Transport) -> bool:
-        """Whether bytes for this transport still wait for the end of the turn."""
-        queue = self._queue
-        return bool(queue) and any(waiting is transport for waiting, _ in queue)
+    def holds(self, batch: int) -> bool:
+        """Whether the writes of this batch still wait for the end of the turn."""
+        return batch == self.batch and bool(self._queue)
 
     def flush(self) -> None:
         """Write everything now. Call it before anything else is done to a transport with writes."""

@@ -59,6 +59,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, pool: Pool, writes: BatchedWrites) -> None:
         self._pool = pool
         self._writes = writes
+        self._batch = 0
         self._exchange: UpstreamExchange | None = None
         self._parser = cast("_ResponseParser", httptools.HttpResponseParser(self))
         self._headers: Headers = []
@@ -87,6 +88,7 @@ class Connection(asyncio.Protocol):
         self.set_paused(is_paused=exchange.is_paused)
         for piece in exchange.wire:
             self._writes.write(self.transport, piece)
+        self._batch = self._writes.batch
 
     def set_paused(self, *, is_paused: bool) -> None:
         """Stop reading, or go on."""
@@ -197,23 +199,25 @@ class Connection(asyncio.Protocol):
 
     def _finish(self, exchange: UpstreamExchange) -> None:
         self._exchange = None
-        if self._has_unsent(may_be_acknowledged=len(exchange.wire) == 1):
+        is_small, writes = len(exchange.wire) == 1, self._writes
+        if is_small and not self.transport.get_write_buffer_size() and self._batch != writes.batch:
+            is_unsent = False  # as nearly always
+        else:
+            is_unsent = self._has_unsent(may_be_acknowledged=is_small)
+        if is_unsent:
             self.abort()
-        elif not self._is_reusable_after(exchange):
+        elif self._is_poisoned or self._is_retired or not self._is_kept_alive:
             self.close()
-        elif self.is_usable:
+        elif not is_small and self._status >= _FIRST_ERROR_STATUS:
+            # A server that refuses a large request may not have read it, and not read on either:
+            # the kernels' buffers take megabytes that it never asks for.
+            self.close()
+        elif not self.transport.is_closing():
             self.set_paused(is_paused=False)  # else the server's close would go unnoticed
             self._pool.release(self)
         if not exchange.is_over:
             exchange.is_over = True
             exchange.receiver.on_end()
-
-    def _is_reusable_after(self, exchange: UpstreamExchange) -> bool:
-        if self._is_poisoned or self._is_retired or not self._is_kept_alive:
-            return False
-        # A server that refuses a large request may not have read it, and not read on either: the
-        # kernels' buffers take megabytes that it never asks for.
-        return len(exchange.wire) == 1 or self._status < _FIRST_ERROR_STATUS
 
     def _has_unsent(self, *, may_be_acknowledged: bool) -> bool:
         """Whether a part of the request is still here: unwritten, or not acknowledged.
@@ -221,7 +225,7 @@ class Connection(asyncio.Protocol):
         Args:
             may_be_acknowledged: Take what was written for arrived, without asking the kernel.
         """
-        if self.transport.get_write_buffer_size() or self._writes.holds(self.transport):
+        if self.transport.get_write_buffer_size() or self._writes.holds(self._batch):
             return True
         return not may_be_acknowledged and _unacknowledged_bytes(self.transport) > 0
 
@@ -249,7 +253,9 @@ class Connection(asyncio.Protocol):
         if not (is_http_1 and is_status) or self._is_head_too_long():
             self._is_poisoned = True
         elif status >= _FIRST_FINAL_STATUS and not self._is_poisoned:
-            self._begin_answer(self._exchange, status)
+            self.has_begun = True
+            if not self._exchange.is_over:
+                self._begin_answer(self._exchange, status)
 
     def _is_head_too_long(self) -> bool:
         if self._head_bytes <= _HEAD_LIMIT_BYTES:
@@ -259,9 +265,6 @@ class Connection(asyncio.Protocol):
         return length > _HEAD_LIMIT_BYTES
 
     def _begin_answer(self, exchange: UpstreamExchange, status: int) -> None:
-        self.has_begun = True
-        if exchange.is_over:
-            return
         coding = coding_of(self._headers)
         if coding:
             exchange.receiver = DecodingReceiver(exchange, coding)

@@ -84,7 +84,7 @@ async def test_a_missing_route_is_unsupported_and_not_asked_for_again() -> None:
 
 async def test_a_route_that_was_answered_before_is_not_missing() -> None:
     run = Run([whole({"detail": "Not Found"}, status=404)], [whole(GOOD)])
-    run.dispatch._attempts["int8"].record.answered_paths.add(b"/v1/chat/completions")
+    run.dispatch._attempts["int8"].record.add_stream_end(b"/v1/chat/completions", 0.0)
     await run.to_end()
     assert run.attempts("int8", Outcome.REJECTED) == 1
 
