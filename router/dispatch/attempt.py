@@ -113,10 +113,6 @@ class Attempt:
         self.gate = gate or TrafficGate()
         self.record = record or BuildRecord()
 
-    def admit(self, slice_name: str) -> Admission | None:
-        """Give an attempt that begins now its place in the order; None if nothing watches it."""
-        return None if self.watch is None else self.watch.admit(slice_name)
-
     def note_failure(self, outcome: Outcome, admission: Admission | None) -> None:
         """Tell the watch of a failure before it is known whose fault it was."""
         if self.watch is not None:

@@ -96,28 +96,33 @@ class Dispatch(JudgedRelay):
         now = self._began_at = self._clock()
         self._admission = None
         if is_candidate:
-            refusal = self._reason_not_to_try(attempt, now)
-            if refusal is not None:
-                self._try_next(refusal)
+            if not attempt.gate.admits(plan.slice_name):
+                # The candidate was taken out of service after the request was decided.
+                self._try_next(Outcome.ROLLED_BACK)
                 return
-            self._admission = attempt.admit(plan.slice_name)
+            if attempt.record.capabilities.has_any and self._is_known_to_lack(attempt, now):
+                attempt.record_end(plan.slice_name, Outcome.UNSUPPORTED)
+                self._try_next(Outcome.UNSUPPORTED)
+                return
+            if attempt.watch is not None:
+                self._admission = attempt.watch.admit(plan.slice_name)
         # The pool of a candidate repeats nothing by itself: the baseline answers instead.
-        request.budget.kept = 1 if is_candidate and not self._is_last else 0
-        self._patience = self._patience_seconds(attempt, now)
-        self.deadline = now + self._patience
+        request.budget.kept = 1 if is_candidate and self._index == 0 else 0
+        if self._shape.kind.is_stream:
+            limits = self._limits
+            seconds = (
+                limits.candidate_first_byte_seconds if is_candidate else limits.first_byte_seconds
+            )
+        else:
+            seconds = self._whole_patience_seconds(attempt, now)
+        self._patience = seconds
+        self.deadline = now + seconds
         tapped = self._tap.request if self._tap is not None else None
         self._stream = attempt.begin(tapped or request, self)
 
-    def _reason_not_to_try(self, attempt: Attempt, now: float) -> Outcome | None:
-        slice_name, request = self._plan.slice_name, self._request
-        if not attempt.gate.admits(slice_name):
-            # The candidate was taken out of service after the request was decided.
-            return Outcome.ROLLED_BACK
-        known = attempt.record.capabilities
-        if known.has_any and known.lacks(request.path, request.body, self._shape.most_tokens, now):
-            attempt.record_end(slice_name, Outcome.UNSUPPORTED)
-            return Outcome.UNSUPPORTED
-        return None
+    def _is_known_to_lack(self, attempt: Attempt, now: float) -> bool:
+        request, most_tokens = self._request, self._shape.most_tokens
+        return attempt.record.capabilities.lacks(request.path, request.body, most_tokens, now)
 
     # The client's side
 

@@ -68,7 +68,11 @@ class JudgedRelay(ResponseRelay):
         if is_usual and body_fault(body) is None:
             if self._suspect is not None:
                 self._settle_suspect(status, is_proper=True)
-            self._pass_whole(Outcome.OK, body)
+            if self._is_candidate:
+                now = self._clock()
+                self._attempt.record.add_whole(self._request.path, now - self._began_at, now)
+            self._attempt.record_end(self._plan.slice_name, Outcome.OK, self._admission)
+            self._client.send_whole(status, self.headers, body)
         else:
             self._end_unusual_whole(status, body)
 
@@ -124,10 +128,7 @@ class JudgedRelay(ResponseRelay):
         if self._is_candidate and outcome is Outcome.OK:
             now = self._clock()
             self._attempt.record.add_whole(self._request.path, now - self._began_at, now)
-        if outcome is Outcome.OK:
-            self._attempt.record_end(self._plan.slice_name, outcome, self._admission)
-        else:
-            self._record_end(outcome)
+        self._record_end(outcome)
         self._client.send_whole(self.status, self.headers, body)
 
     def _finish_stream(self, end: StreamEnd) -> None:
@@ -152,14 +153,12 @@ class JudgedRelay(ResponseRelay):
 
     # Limits
 
-    def _patience_seconds(self, attempt: Attempt, now: float) -> float:
-        limits, is_stream = self._limits, self._shape.kind.is_stream
+    def _whole_patience_seconds(self, attempt: Attempt, now: float) -> float:
+        most = self._limits.whole_answer_seconds
         if not self._is_candidate:
-            return limits.first_byte_seconds if is_stream else limits.whole_answer_seconds
-        least = limits.candidate_first_byte_seconds
-        if is_stream:
-            return least
-        return attempt.record.whole_limit(least, limits.whole_answer_seconds, now)
+            return most
+        least = self._limits.candidate_first_byte_seconds
+        return attempt.record.whole_limit(least, most, now)
 
     def _lateness(self) -> Outcome:
         """A build that answers others is slow, one that answers none hangs."""

@@ -84,7 +84,9 @@ def targeting_key(
         key_id: Id of the API key; may be empty.
         body: The whole body: what a request without a conversation is told apart by.
     """
-    user = headers.get("x-user-id") or _user_of(fields)
+    user = headers.get("x-user-id") or fields.user
+    if not user or not isinstance(user, str):
+        user = _user_of(fields)
     if user:
         return user
     for name in sticky_headers:

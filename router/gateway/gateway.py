@@ -213,7 +213,7 @@ class Gateway:
         Raises:
             GatewayError: The request cannot be served; the error is for the client.
         """
-        model = self._model_of(peek)
+        model = self._models.get(peek.model) or self._model_of(peek)
         is_lease_fresh = self.lease.is_fresh(peek.model, self.now())
         homes = self.feedback.homes
         context = build_context(request, caller, peek, model, homes, is_lease_fresh=is_lease_fresh)

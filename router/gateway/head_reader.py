@@ -41,7 +41,6 @@ class HeadReader(HttpToolsProtocol):
         self._had_body = False
         # Bytes since the last piece of a chunked body: its trailer, or the extension of a chunk.
         self._framing_bytes = 0
-        self._trailer_lines = 0
         # The head to go on with, once llhttp has stopped behind one that offers an upgrade.
         self._next_head: bytes | None = None
         self._offers = 0
@@ -85,6 +84,8 @@ class HeadReader(HttpToolsProtocol):
         """The error of a head or a trailer that is too large, after `size` bytes more of it."""
         limit = self._limits.header_bytes
         if self._in_head:
+            if len(self.headers) > self._most_lines:
+                return self._too_many_lines()
             return self._head_too_large() if self._head_bytes > limit else None
         self._framing_bytes = 0 if self._had_body else self._framing_bytes + size
         self._had_body = False
@@ -93,20 +94,9 @@ class HeadReader(HttpToolsProtocol):
         return HeaderTooLarge(f"the trailer is larger than {limit} bytes (limits.header_bytes)")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take one header line; those of a trailer are dropped.
-
-        Raises:
-            HeaderTooLarge: There are too many; more of them would hold up the other connections.
-        """
-        headers = self.headers
-        if self._in_head and len(headers) < self._most_lines:
-            headers.append((name.lower(), value))
-            return
+        """Take one header line; those of a trailer are dropped, and bounded by their bytes."""
         if self._in_head:
-            raise self._too_many_lines("head")
-        self._trailer_lines += 1
-        if self._trailer_lines > self._most_lines:
-            raise self._too_many_lines("trailer")
+            self.headers.append((name.lower(), value))
 
     def _complete_head(self) -> dict[bytes, bytes] | None:
         """Check a head that is complete.
@@ -126,11 +116,12 @@ class HeadReader(HttpToolsProtocol):
         if parser.should_upgrade():
             self._next_head = head_without_offer(parser.get_method(), self.url, version, headers)
             return None
+        if len(headers) > self._most_lines:
+            raise self._too_many_lines()
         by_name = dict(headers)
         if b"expect" in by_name:
             self.expect_100_continue = by_name[b"expect"].lower() == b"100-continue"
         self._is_chunked = b"transfer-encoding" in by_name
-        self._trailer_lines = 0
         if self._head_bytes > self._limits.header_bytes:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in headers)
             if size > self._limits.header_bytes:
@@ -140,9 +131,9 @@ class HeadReader(HttpToolsProtocol):
             self.url = origin_form(self.url, by_name.get(b"host"))
         return by_name
 
-    def _too_many_lines(self, part: str) -> HeaderTooLarge:
+    def _too_many_lines(self) -> HeaderTooLarge:
         limit = self._most_lines
-        return HeaderTooLarge(f"the {part} has more than {limit} lines (limits.header_lines)")
+        return HeaderTooLarge(f"the head has more than {limit} lines (limits.header_lines)")
 
     def _head_too_large(self) -> HeaderTooLarge:
         limit = self._limits.header_bytes

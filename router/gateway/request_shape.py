@@ -20,18 +20,10 @@ def shape_of(path: bytes, peek: BodyPeek) -> RequestShape:
         path: Its target.
         peek: The fields of its body that were read.
     """
-    kind = _kind(path, peek)
-    return RequestShape(
-        kind,
-        kind.is_stream is True and peek.may_be_continued,
-        peek.max_tokens or peek.max_completion_tokens or peek.max_output_tokens,
-        peek.previous_response_id is not None,
-    )
-
-
-def _kind(path: bytes, peek: BodyPeek) -> AnswerKind:
-    if path.startswith(_AUDIO):
-        return _ANY_BYTES
-    if peek.encoding_format in _BYTES and path.startswith(_VECTORS):
-        return _ANY_BYTES
-    return _STREAMS if peek.stream is True else _WHOLE
+    most_tokens = peek.max_tokens or peek.max_completion_tokens or peek.max_output_tokens
+    goes_on = peek.previous_response_id is not None
+    if peek.stream is True and not path.startswith(_AUDIO):
+        return RequestShape(_STREAMS, peek.may_be_continued, most_tokens, goes_on)
+    is_bytes = peek.encoding_format in _BYTES and path.startswith(_VECTORS)
+    kind = _ANY_BYTES if is_bytes or path.startswith(_AUDIO) else _WHOLE
+    return RequestShape(kind, False, most_tokens, goes_on)

@@ -265,10 +265,14 @@ class Connection(asyncio.Protocol):
         return length > _HEAD_LIMIT_BYTES
 
     def _begin_answer(self, exchange: UpstreamExchange, status: int) -> None:
-        coding = coding_of(self._headers)
-        if coding:
-            exchange.receiver = DecodingReceiver(exchange, coding)
-        exchange.receiver.on_head(status, self._headers)
+        headers = self._headers
+        for name, _ in headers:
+            if name == b"content-encoding":
+                coding = coding_of(headers)
+                if coding:
+                    exchange.receiver = DecodingReceiver(exchange, coding)
+                break
+        exchange.receiver.on_head(status, headers)
 
     def on_body(self, body: bytes) -> None:
         """Hand a piece of the body over, without its framing."""
