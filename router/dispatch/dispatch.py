@@ -108,14 +108,7 @@ class Dispatch(JudgedRelay):
                 self._admission = attempt.watch.admit(plan.slice_name)
         # The pool of a candidate repeats nothing by itself: the baseline answers instead.
         request.budget.kept = 1 if is_candidate and self._index == 0 else 0
-        if self._shape.kind.is_stream:
-            limits = self._limits
-            seconds = (
-                limits.candidate_first_byte_seconds if is_candidate else limits.first_byte_seconds
-            )
-        else:
-            seconds = self._whole_patience_seconds(attempt, now)
-        self._patience = seconds
+        seconds = self._patience = self._patience_seconds(attempt, now)
         self.deadline = now + seconds
         tapped = self._tap.request if self._tap is not None else None
         self._stream = attempt.begin(tapped or request, self)

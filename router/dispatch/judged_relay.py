@@ -45,6 +45,21 @@ class JudgedRelay(ResponseRelay):
     __slots__ = ()
 
     @property
+    def whole_body(self) -> bytes:
+        """The body of an answer that the client gets whole; empty if it is or was relayed."""
+        return b"" if self._is_begun else self._buffer.data
+
+    @property
+    def is_event_stream(self) -> bool:
+        """Whether the present answer is a stream of events."""
+        return self._is_event_stream
+
+    @property
+    def has_data(self) -> bool:
+        """Whether data of the answer has come, and not only its head and comments."""
+        return not self._is_event_stream or self._is_relaying
+
+    @property
     @abstractmethod
     def _has_other_build(self) -> bool:
         """Whether the plan has a candidate left that the baseline's place may go to."""
@@ -153,12 +168,14 @@ class JudgedRelay(ResponseRelay):
 
     # Limits
 
-    def _whole_patience_seconds(self, attempt: Attempt, now: float) -> float:
-        most = self._limits.whole_answer_seconds
+    def _patience_seconds(self, attempt: Attempt, now: float) -> float:
+        limits, is_stream = self._limits, self._shape.kind.is_stream
         if not self._is_candidate:
-            return most
-        least = self._limits.candidate_first_byte_seconds
-        return attempt.record.whole_limit(least, most, now)
+            return limits.first_byte_seconds if is_stream else limits.whole_answer_seconds
+        least = limits.candidate_first_byte_seconds
+        if is_stream:
+            return least
+        return attempt.record.whole_limit(least, limits.whole_answer_seconds, now)
 
     def _lateness(self) -> Outcome:
         """A build that answers others is slow, one that answers none hangs."""

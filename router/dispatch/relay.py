@@ -115,24 +115,9 @@ class ResponseRelay(ABC):
             kept.close()
 
     @property
-    def whole_body(self) -> bytes:
-        """The body of an answer that the client gets whole; empty if it is or was relayed."""
-        return b"" if self._is_begun else self._buffer.data
-
-    @property
-    def is_event_stream(self) -> bool:
-        """Whether the present answer is a stream of events."""
-        return self._is_event_stream
-
-    @property
-    def has_data(self) -> bool:
-        """Whether data of the answer has come, and not only its head and comments."""
-        return not self._is_event_stream or self._is_relaying
-
-    @property
     def last_events(self) -> bytes:
-        """The last two pieces of a stream with data."""
-        return self._before_last + self._last
+        """The last pieces of a stream with data, two or more where there are so many."""
+        return self._before_last + self._last if self._kept is None else self._kept.tail
 
     @abstractmethod
     def start(self) -> None:
@@ -198,10 +183,11 @@ class ResponseRelay(ABC):
             and sse.ERROR_MARK not in data
         ):
             self._progressed_at = self._clock()
-            self._before_last = self._last
-            self._last = data
             if self._kept is not None:
                 self._kept.add(data)
+            else:
+                self._before_last = self._last
+                self._last = data
             self._client.send_piece(data)
             return
         self._on_unusual_body(data)
@@ -244,16 +230,16 @@ class ResponseRelay(ABC):
         events = buffer.data[:length]
         if not self._is_relaying and not self._admits(events):
             return
-        if next(sse.payloads(events), None) is not None:
+        has_data = next(sse.payloads(events), None) is not None
+        if has_data:
             self._note_progress()
-            self._before_last, self._last = self._last, events
         if self._is_relaying and sse.has_error_event(events):
             self._has_error_event = True
             if self._kept_pieces is not None:
                 self._abort_attempt()
                 self.on_fail(Outcome.DIED, "an error event within the stream")
                 return
-        self._relay_buffered(len(events))
+        self._relay_buffered(len(events), is_kept=has_data)
 
     @property
     def _kept_pieces(self) -> list[bytes] | None:
@@ -277,17 +263,24 @@ class ResponseRelay(ABC):
         self.deadline = self._clock() + self._limits.idle_seconds
         return True
 
-    def _relay_buffered(self, length: int) -> None:
-        """Send the first `length` buffered bytes; the rest stays buffered."""
+    def _relay_buffered(self, length: int, *, is_kept: bool = False) -> None:
+        """Send the first `length` buffered bytes; the rest stays buffered.
+
+        Args:
+            length: How many.
+            is_kept: Whether they are events with data, which a continuation needs.
+        """
         if not self._is_begun:
             self._is_begun = True
             self._client.send_head(self.status, self.headers)
         if not self._is_event_stream or self._is_raw:
             self._is_relaying = True
         piece = self._buffer.take(length)
+        if is_kept and self._kept is not None:
+            self._kept.add(piece)
+        elif is_kept:
+            self._before_last, self._last = self._last, piece
         if piece:
-            if self._kept is not None:
-                self._kept.add(piece)
             self._client.send_piece(piece)
 
     def on_end(self) -> None:
@@ -301,8 +294,7 @@ class ResponseRelay(ABC):
     def _end_relay(self) -> None:
         end = StreamEnd.MARKED
         if self._is_event_stream and not self._is_raw:
-            tail = self._before_last + self._last + self._buffer.data
-            end = end_of(self._request.path, tail)
+            end = end_of(self._request.path, self.last_events + self._buffer.data)
             if self._has_error_event:
                 end = StreamEnd.FAILED
             if end is StreamEnd.OPEN:

@@ -117,7 +117,10 @@ class GatewayProtocol(SlicedReader):
 
     def on_message_begin(self) -> None:
         """Begin a request."""
-        super().on_message_begin()
+        # The ASGI scope, which most requests need not, is made where it is needed.
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
         self._in_head = True
         if self._turn is None:
             self.deadline = self._gateway.now() + self._limits.header_seconds
@@ -136,8 +139,7 @@ class GatewayProtocol(SlicedReader):
         path = hot_path(self.url) if is_post else None
         if path is None:
             self.deadline = math.inf
-            self.url = without_slash(self.url)
-            super().on_headers_complete()
+            self._pass_to_asgi()
             return
         exchange = Exchange(self, self._gateway, path, headers, self.headers)
         previous = self.cycle
@@ -152,6 +154,13 @@ class GatewayProtocol(SlicedReader):
         exchange.open(is_http_1_0=is_http_1_0, keep_alive=self.parser.should_keep_alive())
         if is_idle:
             self._begin_turn(exchange)
+
+    def _pass_to_asgi(self) -> None:
+        url, expects, lines = without_slash(self.url), self.expect_100_continue, self.headers
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers += lines
+        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a request's body."""
