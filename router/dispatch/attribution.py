@@ -28,6 +28,8 @@ SAME_SECONDS = 2.0
 """Failures of both builds so close to each other are one outage."""
 _GATHER_SECONDS = 0.1
 _PROBE_SECONDS = 2.0
+_REPEATED = b"x-penumbra-repeat: 1\r\n"
+"""Tells an engine's own log that no client waits for the answer."""
 _REPEAT_SECONDS = 120.0
 _REPEAT_BYTES = 8 * 1024 * 1024
 _END_BYTES = 16 * 1024
@@ -189,7 +191,8 @@ class Arbiter:
         if self._baseline is None or case.again is None:
             return False
         again = case.again
-        request = UpstreamRequest(again.request.path, again.request.headers, again.request.body)
+        headers = again.request.headers + _REPEATED
+        request = UpstreamRequest(again.request.path, headers, again.request.body)
         request.budget.left = 1
         try:
             answer = await fetch(
