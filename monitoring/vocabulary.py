@@ -66,7 +66,7 @@ class Outcome(StrEnum):
     SHARED = "shared"
     """Candidate and baseline failed alike: the request or the surroundings are at fault."""
     GATEWAY_LIMIT = "gateway_limit"
-    """A limit of the gateway's own was reached: file descriptors, connections, its pace."""
+    """A limit or a fault of the gateway's own: file descriptors, connections, its pace."""
     CLIENT_GONE = "client_gone"
     """The client went away first."""
     ROLLED_BACK = "rolled_back"

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from penumbra.router.errors import (
     BadRequest,
     GatewayError,
+    InternalError,
     MethodNotAllowed,
     RequestTimeout,
     RequestTooLarge,
@@ -99,6 +100,13 @@ async def answer_gateway_error(request: Request, error: Exception) -> Response:
         raise error
     extra = {name.decode(): value.decode() for name, value in error.headers}
     return _error_answer(request, error, extra)
+
+
+async def answer_fault(request: Request, error: Exception) -> Response:
+    """The answer to a request that met a fault of the gateway's own, which the server logs."""
+    del error
+    fault = InternalError("the gateway failed on this request; it is logged")
+    return _error_answer(request, fault, {})
 
 
 def _error_answer(request: Request, error: GatewayError, headers: dict[str, str]) -> Response:

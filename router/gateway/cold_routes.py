@@ -11,6 +11,7 @@ from starlette.routing import Route
 from penumbra.monitoring.answers import by_model, find_problems
 from penumbra.router.errors import GatewayError, InvalidKey, ModelNotFound
 from penumbra.router.gateway.cold_answers import (
+    answer_fault,
     answer_gateway_error,
     answer_http_error,
     authorization_of,
@@ -66,7 +67,11 @@ def _application(gateway: Gateway, routes: list[Route], *, is_internal: bool) ->
         routes=routes,
         # The internal port is for no browser.
         middleware=cross_origin_middleware(() if is_internal else gateway.settings.allowed_origins),
-        exception_handlers={HTTPException: answer_http_error, GatewayError: answer_gateway_error},
+        exception_handlers={
+            HTTPException: answer_http_error,
+            GatewayError: answer_gateway_error,
+            Exception: answer_fault,
+        },
     )
     app.router.redirect_slashes = False
     app.state.gateway = gateway

@@ -8,6 +8,7 @@ change never splits one request's decision. Reading order: Gateway.route, Gatewa
 import asyncio
 import itertools
 import logging
+import math
 import secrets
 from collections.abc import Callable
 
@@ -265,6 +266,7 @@ class Gateway:
                 try:
                     item.expire(now)
                 except Exception:
+                    item.deadline = math.inf  # it would fail again at each look
                     log.exception("expire_failed")
 
     def drain(self) -> None:

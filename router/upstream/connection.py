@@ -140,7 +140,8 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserCallbackError as error:
             # Not the upstream's fault: one of our own callbacks raised.
             log.error("answer_callback_failed", exc_info=error.__context__)
-            self._break(exchange)
+            self.abort()
+            exchange.fail(Outcome.GATEWAY_LIMIT, "a fault of the gateway's own")
             return
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             # What follows a complete answer does not make it a worse one.

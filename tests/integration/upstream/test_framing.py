@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router.upstream.port import UpstreamRequest
 from tests.integration.upstream.conftest import MakeUpstream
-from tests.support.asking import ask
+from tests.support.asking import Asked, ask
 from tests.support.raw_server import RawServer, always, answer, raw_server
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nx-own: 1\r\n\r\n2\r\n{}\r\n0\r\n"
@@ -134,3 +135,21 @@ async def test_a_large_body_with_its_head_is_an_answer(upstream_at: MakeUpstream
     async with raw_server(always(answer(body, headers=b"x-a: %b\r\n" % (b"a" * 60_000)))) as server:
         asked = await ask(upstream_at(server.url))
     assert (asked.status, asked.body) == (200, body)
+
+
+class _Faulty(Asked):
+    """A receiver with a fault of ours."""
+
+    def on_body(self, data: bytes) -> None:
+        raise RuntimeError("a fault of the gateway's own")
+
+
+async def test_a_fault_of_the_gateways_own_is_not_the_servers(
+    upstream_at: MakeUpstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with raw_server(always(answer(b"{}"))) as server:
+        asked = _Faulty()
+        asked.stream = upstream_at(server.url).stream(UpstreamRequest(b"/v1/x", b"", b"{}"), asked)
+        await asked.over.wait()
+    assert asked.outcome is Outcome.GATEWAY_LIMIT
+    assert "answer_callback_failed" in caplog.text

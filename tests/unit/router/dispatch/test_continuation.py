@@ -78,6 +78,8 @@ def test_body_that_is_no_object_is_refused(body: bytes) -> None:
 def test_body_of_too_many_values_is_refused_unread() -> None:
     with pytest.raises(CannotContinueError, match="too many"):
         read_fields(b'{"a":[' + b"{}," * 500_000 + b"{}]}")
+    with pytest.raises(CannotContinueError, match="too many"):
+        read_fields(b'{"a":' + b"[" * 300_000 + b"]" * 300_000 + b"}")
 
 
 @pytest.mark.parametrize("raw", [b"1e999", b"1" * 5000, b'"\\ud83c"'])
