@@ -135,12 +135,16 @@ def test_both_engines_killed_together_are_held_against_neither(
         for request in while_down:
             request.exception()
 
-    def answers_again() -> bool:
-        response = gateway.post(CHAT, hello())
-        return response.status == 200 and response.header("x-penumbra-variant") == "twin"
+    def answer_again() -> bool:
+        return all(_answers(gateway, name) for name in ("twin", "full"))
 
-    eventually(answers_again, timeout=180.0, what="both engines to be back")
+    eventually(answer_again, timeout=180.0, what="both engines to be back")
     assert failures(gateway) == before
+
+
+def _answers(gateway: GatewayProcess, variant: str) -> bool:
+    response = gateway.post(CHAT, hello(), {"x-penumbra-variant": variant})
+    return response.status == 200 and response.header("x-penumbra-variant") == variant
 
 
 def _tool() -> dict[str, Any]:
