@@ -24,12 +24,11 @@ from penumbra.router.link.client import ControlLink
 from penumbra.router.link.duties import Duties
 from penumbra.router.listening import BACKLOG, bind
 from penumbra.router.server_tls import ServerTls
-from penumbra.router.settings import GatewaySettings
+from penumbra.router.settings import GRACE_SECONDS, GatewaySettings
 from penumbra.router.uvicorn_server import UvicornServer
 
 log = logging.getLogger(__name__)
 
-GRACE_SECONDS = 30
 _LAST_REPORT_SECONDS = 1.0
 _GC_THRESHOLD = 50_000
 

@@ -28,6 +28,10 @@ Origin = Annotated[str, StringConstraints(pattern=r"^(\*|https?://[a-z0-9.:\[\]-
 """Origin of a web page as browsers send it, e.g. `https://chat.example:8443`; `*` is every one."""
 
 
+GRACE_SECONDS = 30
+"""Time in which a gateway that is told to end ends the answers under way."""
+
+
 class TenantLimits(BaseModel):
     """Limits of one tenant, enforced by each gateway process for its share (limit / processes)."""
 

@@ -197,6 +197,7 @@ class Comparison:
                             case.mirrored.request_id,
                             len(case.answer.choices[0].token_ids),
                             self._most_tokens,
+                            is_stream=case.mirrored.is_stream,
                         ),
                     )
                 )

@@ -1,4 +1,4 @@
-"""Shadow answers: the other arm answers the same request, unstreamed, for the harm checks.
+"""Shadow answers: the other arm answers the same request in the same way, for the harm checks.
 
 Nothing in the answer is executed: a tool call in it is text that is checked and thrown away.
 """
@@ -71,9 +71,15 @@ def _is_text_message(message: object) -> bool:
 
 
 def shadow_request(
-    path: str, body: dict[str, Any], request_id: str, baseline_tokens: int, most_tokens: int
+    path: str,
+    body: dict[str, Any],
+    request_id: str,
+    baseline_tokens: int,
+    most_tokens: int,
+    *,
+    is_stream: bool,
 ) -> UpstreamRequest:
-    """Make the same request again: unstreamed, bounded and marked as a shadow one.
+    """Make the same request again: bounded and marked as a shadow one.
 
     Args:
         path: Path of the client's request.
@@ -82,9 +88,11 @@ def shadow_request(
         baseline_tokens: Length of the answer that the client got.
         most_tokens: Limit where the request sets none: this, or twice the client's answer plus 64
             if that is more. An answer that reaches it has drifted in length, and counts as cut.
+        is_stream: Whether the client's answer was a stream: an engine's parsers may say one thing
+            in a stream and another in a whole answer, so like is compared with like.
     """
     asked = {name: value for name, value in body.items() if name != "stream_options"}
-    asked["stream"] = False
+    asked["stream"] = is_stream
     limits = [name for name in _LIMITS if isinstance(asked.get(name), int)]
     most = max(most_tokens, 2 * baseline_tokens + _MARGIN_TOKENS)
     for name in limits:
@@ -126,5 +134,8 @@ class Generator:
         seconds = self._now() - began
         if raw.status != _OK:
             return GenerationResult(seconds, problem=f"status_{raw.status}")
-        answer = read_answer(request.path.decode("latin-1"), is_stream=False, raw=raw.body)
+        is_stream = any(
+            name == b"content-type" and b"event-stream" in value for name, value in raw.headers
+        )
+        answer = read_answer(request.path.decode("latin-1"), is_stream=is_stream, raw=raw.body)
         return GenerationResult(seconds, answer, None if answer is not None else "unreadable")

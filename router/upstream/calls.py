@@ -229,6 +229,10 @@ class UpstreamCalls:
                 {key: card.get(key) for key in ("id", "root", "parent", "max_model_len")}
                 for card in models["data"]
             ]
+            # Adapters come and go beside the build.
+            cards = [card for card in cards if card["id"] == self.model] or [
+                card for card in cards if card["parent"] is None
+            ]
         except (KeyError, TypeError, AttributeError) as error:
             raise UpstreamError(Outcome.GARBAGE, "no model card in the answer") from error
         told = json.dumps({"version": version, "models": cards}, sort_keys=True)

@@ -45,6 +45,7 @@ class AdminClient:
             headers={"authorization": f"Bearer {token}", "x-penumbra-actor": actor},
             timeout=_TIMEOUT_SECONDS,
             transport=transport,
+            trust_env=False,  # a proxy of the environment must not see the token
         )
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from penumbra.deployments.config.loader import build_snapshot
 from penumbra.deployments.config.spec import EngineSpec, PenumbraSpec
 from penumbra.router.addresses import join_host_port, local_host
 from penumbra.router.flags.routing_table import Flag
-from penumbra.router.settings import GatewaySettings
+from penumbra.router.settings import GRACE_SECONDS, GatewaySettings
 from penumbra.router.shadow.settings import ShadowSettings
 from penumbra.router.upstream.base_url import root_url
 from penumbra.serve.hosting.plan import FleetPlan, app_name, host_variant
@@ -25,6 +25,8 @@ from penumbra.serve.supervisor.state import Phase, VariantRecord
 _PYTHON = (sys.executable, "-P", "-m")
 # Ending Ray takes two seconds; on a joined cluster, requests are let finish.
 _FLEET_STOP_SECONDS = 90.0
+_MARGIN_SECONDS = 5.0
+"""Beyond the time in which a gateway ends the answers under way."""
 _SHADOW_SOCKET = "shadow.sock"
 
 
@@ -145,6 +147,7 @@ def gateway_program(
         # The gateway speaks to the control process, and may not administrate it.
         environment={"PENUMBRA_GATEWAY_TOKEN": tokens["PENUMBRA_GATEWAY_TOKEN"]},
         log=folder.log(name),
+        stop_seconds=GRACE_SECONDS + _MARGIN_SECONDS,
         ready_url=f"{_internal_url(spec, spec.gateway.internal_port + index)}/ready",
     )
 

@@ -5,7 +5,7 @@ import pytest
 from penumbra.monitoring.observations import Arm
 from penumbra.monitoring.signals.lengths import LEAST_ANSWERS
 from penumbra.monitoring.vocabulary import Outcome
-from penumbra.router.upstream.fake import Fail, Script, whole
+from penumbra.router.upstream.fake import Body, Fail, Script, events, whole
 from tests.support.mirrored import ANSWER_IDS, PROMPT_IDS, answer_bytes, mirrored
 from tests.support.shadow import HANGING, ComparatorSetup, compare, watch
 
@@ -118,7 +118,32 @@ async def test_log_probabilities_that_are_not_finite_are_reported(score: Script)
     assert pair.displacement is None
 
 
-async def test_the_other_arm_answers_the_same_request_unstreamed_and_marked() -> None:
+async def test_the_other_arm_streams_where_the_client_got_a_stream() -> None:
+    setup = ComparatorSetup(watch(generate=1.0))
+    setup.builds["int8"].answer = events(
+        {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "It"}}]},
+        {"choices": [{"index": 0, "delta": {"content": " rains."}, "finish_reason": "stop"}]},
+    )
+    body = {"model": "demo", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+    first = {"index": 0, "delta": {"role": "assistant", "content": ""}}
+    last = {
+        "index": 0,
+        "delta": {"content": "It rains."},
+        "finish_reason": "stop",
+        "token_ids": ANSWER_IDS,
+    }
+    sent = events({"prompt_token_ids": PROMPT_IDS, "choices": [first]}, {"choices": [last]})
+    answer = b"".join(step.data for step in sent if isinstance(step, Body))
+    await compare(
+        setup, mirrored("r", body=json.dumps(body).encode(), is_stream=True, answer=answer)
+    )
+    (pair,) = setup.pairs
+    assert (pair.harm, pair.missing) == (0, None)
+    (asked,) = setup.builds["int8"].answers
+    assert asked["stream"] is True
+
+
+async def test_the_other_arm_answers_the_same_request_whole_and_marked() -> None:
     setup = ComparatorSetup(watch(generate=1.0))
     setup.builds["int8"].text = ""
     body = {

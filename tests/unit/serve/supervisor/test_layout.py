@@ -10,7 +10,7 @@ import pytest
 from penumbra.deployments.config.loader import load
 from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.errors import ConfigInvalid
-from penumbra.router.settings import GatewaySettings
+from penumbra.router.settings import GRACE_SECONDS, GatewaySettings
 from penumbra.router.shadow.settings import ShadowSettings
 from penumbra.serve.errors import ConfigurationInvalid
 from penumbra.serve.supervisor import preflight
@@ -82,6 +82,7 @@ def test_gateways_share_a_port_and_have_health_of_their_own(tmp_path: Path) -> N
     assert (first.internal_port, second.internal_port) == (7100, 7101)
     assert (first.gateway_id, second.gateway_id) == ("gateway-0", "gateway-1")
     assert layout.gateways[1].ready_url == "http://127.0.0.1:7101/ready"
+    assert layout.gateways[1].stop_seconds > GRACE_SECONDS
 
 
 def test_gateways_know_whose_pages_may_read_answers(tmp_path: Path) -> None:
