@@ -18,7 +18,7 @@ from penumbra.router.dispatch.admissions import Admission
 from penumbra.router.dispatch.answer_check import AnswerKind, is_proper, is_success
 from penumbra.router.dispatch.attempt import Attempt
 from penumbra.router.dispatch.capabilities import Lack
-from penumbra.router.dispatch.stream_end import StreamEnd, end_of
+from penumbra.router.dispatch.stream_end import end_of
 from penumbra.router.upstream.calls import Answer, UpstreamError, fetch, get_request
 from penumbra.router.upstream.port import Upstream, UpstreamRequest
 
@@ -53,7 +53,6 @@ class Suspect:
         slice_name: The request's slice.
         outcome: How the attempt failed.
         admission: Its place in the order of attempts.
-        lack: What the candidate's refusal says that it lacks.
     """
 
     __slots__ = ("admission", "attempt", "is_settled", "is_unreachable", "lack", "outcome",
@@ -65,13 +64,13 @@ class Suspect:
         slice_name: str,
         outcome: Outcome,
         admission: Admission | None,
-        lack: Lack | None = None,
     ) -> None:
         self.attempt = attempt
         self.slice_name = slice_name
         self.outcome = outcome
         self.admission = admission
-        self.lack = lack
+        self.lack: Lack | None = None
+        """What the candidate's refusal says that it lacks."""
         self.is_unreachable = False
         """Whether nothing of the request was sent: then it cannot have been the request's fault."""
         self.patience_seconds: float | None = None
@@ -89,7 +88,9 @@ class Suspect:
         """
         if is_proper:
             is_own_pace = self.patience_seconds is not None and seconds > self.patience_seconds / 2
-            self.settle(Outcome.OVERTIME if is_own_pace else self._own(now))
+            if self.lack is not None:
+                self.attempt.record.capabilities.note(self.lack, now)
+            self.settle(Outcome.OVERTIME if is_own_pace else self.own_outcome)
         elif self.is_unreachable and 0 < status < _FIRST_SERVER_ERROR:
             self.settle(self.outcome)
         elif self.outcome is Outcome.REJECTED and 0 < status < _FIRST_SERVER_ERROR:
@@ -97,11 +98,10 @@ class Suspect:
         else:
             self.settle(Outcome.SHARED)
 
-    def _own(self, now: float) -> Outcome:
-        if self.lack is None:
-            return self.outcome
-        self.attempt.record.capabilities.note(self.lack, now)
-        return Outcome.UNSUPPORTED
+    @property
+    def own_outcome(self) -> Outcome:
+        """The outcome that it is counted with if it was the candidate's own doing."""
+        return self.outcome if self.lack is None else Outcome.UNSUPPORTED
 
     def settle(self, outcome: Outcome) -> None:
         """Count the attempt with its final outcome; the first call counts."""
@@ -165,7 +165,7 @@ class Arbiter:
                 for case in cases:
                     suspect = case.suspect
                     is_own = does_better and not self._failed_alike(suspect.outcome, case.failed_at)
-                    suspect.settle(suspect.outcome if is_own else Outcome.SHARED)
+                    suspect.settle(suspect.own_outcome if is_own else Outcome.SHARED)
         except Exception:
             log.exception("attribution_failed")
         finally:
@@ -229,11 +229,8 @@ def is_good_answer(path: bytes, answer: Answer, kind: AnswerKind) -> bool:
     """Whether an answer that is complete, whole or a stream, answers its request."""
     if not is_success(answer.status):
         return False
-    if not any(
-        name == b"content-type" and b"event-stream" in value for name, value in answer.headers
-    ):
+    if not sse.is_named_by(answer.headers):
         return is_proper(answer.status, answer.body, kind)
     has_data = sse.first_event_is_sound(answer.body)
     end = end_of(path, answer.body[-_END_BYTES:])
-    is_complete = end in (StreamEnd.MARKED, StreamEnd.FINISHED)
-    return bool(has_data) and is_complete and not sse.has_error_event(answer.body)
+    return bool(has_data) and end.is_complete and not sse.has_error_event(answer.body)

@@ -164,6 +164,17 @@ async def test_a_client_that_leaves_between_two_attempts_hides_no_failure() -> N
     assert run.attempts("full", Outcome.CLIENT_GONE) == 1
 
 
+async def test_a_client_that_leaves_turns_no_lack_into_a_failure() -> None:
+    missing = whole({"detail": "Not Found"}, status=404)
+    run = Run([missing], [[Hang()]])
+    run.dispatch.start()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    run.dispatch.abort()
+    await _judged(run, Outcome.UNSUPPORTED)
+    assert run.attempts("int8", Outcome.REJECTED) == 0
+
+
 async def test_a_dead_build_is_found_out_before_a_long_answer_of_the_baseline_ends() -> None:
     run = Run([[Fail(Outcome.REFUSED)]], [[Hang()]], shape=WHOLE)
     run.dispatch.start()
