@@ -1,7 +1,7 @@
 """Server-sent events as bytes: finds their ends, reads their data, checks them for errors. Pure."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -12,6 +12,14 @@ this word, so a piece of a stream without them reports no error and needs no par
 
 DONE = b"data: [DONE]\n\n"
 _EVENT_END = re.compile(rb"\n\r?\n")
+
+
+def is_named_by(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether the header lines of an answer, names in lower case, say that it is a stream."""
+    return any(
+        name == b"content-type" and value[:17].lower() == b"text/event-stream"
+        for name, value in headers
+    )
 
 
 def complete_length(data: bytes) -> int:

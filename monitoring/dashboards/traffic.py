@@ -16,7 +16,7 @@ from penumbra.monitoring.vocabulary import FAILURES, Outcome
 CANDIDATES = 'role="candidate"'
 FAILED = f'outcome=~"{"|".join(sorted(FAILURES))}"'
 JUDGED_ATTEMPTS = f'outcome=~"{"|".join(sorted(FAILURES | {Outcome.OK}))}"'
-"""What others or the request did is neither a failure nor an attempt that could have been one."""
+"""Deeds of others or of the request are neither failures nor attempts that could have been one."""
 
 
 def _requests() -> frame.Row:

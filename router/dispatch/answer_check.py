@@ -68,18 +68,19 @@ def body_fault(body: bytes) -> Outcome | None:
     """The fault of a body that should be a JSON object without an error."""
     if len(body) > SCAN_BYTES:
         is_object = body[:_END_BYTES].lstrip(_WHITE).startswith(b"{")
-        return None if is_object and body[-_END_BYTES:].rstrip(_WHITE).endswith(b"}") else _GARBAGE
+        return (
+            None
+            if is_object and body[-_END_BYTES:].rstrip(_WHITE).endswith(b"}")
+            else Outcome.GARBAGE
+        )
     try:
         found = _scan(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _GARBAGE
+        return Outcome.GARBAGE
     is_error = (
         bytes(found.error).strip(_WHITE) not in _NO_ERROR or bytes(found.object) == b'"error"'
     )
     return Outcome.SERVER_ERROR if is_error else None
-
-
-_GARBAGE = Outcome.GARBAGE
 
 
 def is_success(status: int) -> bool:

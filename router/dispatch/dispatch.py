@@ -18,7 +18,7 @@ from penumbra.router.dispatch.plan import Plan
 from penumbra.router.dispatch.request_shape import RequestShape
 from penumbra.router.dispatch.response_buffer import ResponseBuffer
 from penumbra.router.dispatch.services import DispatchServices
-from penumbra.router.dispatch.stream_end import StreamEnd, end_of
+from penumbra.router.dispatch.stream_end import end_of
 from penumbra.router.dispatch.stream_resumer import StreamResumer, is_continuable
 from penumbra.router.errors import error_body, upstream_error
 from penumbra.router.mirror.token_tap import TokenTap
@@ -27,7 +27,6 @@ from penumbra.router.upstream.port import UpstreamRequest
 _SENDS = 2
 """Servers that one request reaches, if it kills them."""
 _OK = 200
-_COMPLETE = frozenset({StreamEnd.MARKED, StreamEnd.FINISHED})
 
 
 class Dispatch(JudgedRelay):
@@ -194,10 +193,11 @@ class Dispatch(JudgedRelay):
         if self._resumer is not None:
             self.give_up()
             return
-        end = end_of(self._request.path, self.last_events) if self._is_event_stream else None
-        if end is not None and end in _COMPLETE and self._is_relaying:
-            self._finish_stream(end)  # nothing of the answer is missing
-            return
+        if self._is_event_stream and self._is_relaying:
+            end = end_of(self._request.path, self.last_events)
+            if end.is_complete:
+                self._finish_stream(end)  # nothing of the answer is missing
+                return
         self._note_end(outcome)
         kept = self._kept_pieces
         if kept is None:

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def _verdict(outcome: Outcome) -> Verdict:
-    """What an outcome says of the candidate: only its own deeds count."""
+    """The verdict of an outcome: only the candidate's own deeds count."""
     if outcome is Outcome.OK:
         return Verdict.GOOD
     return Verdict.FAILED if outcome in FAILURES else Verdict.VOID

@@ -161,10 +161,7 @@ class ResponseRelay(ABC):
             self._abort_attempt()
             self._fail(Outcome.SERVER_ERROR)
             return
-        self._is_event_stream = any(
-            name == b"content-type" and value[:17].lower() == b"text/event-stream"
-            for name, value in headers
-        )
+        self._is_event_stream = sse.is_named_by(headers)
         if not self._is_event_stream:
             # A stream's limit goes on to its first event; a whole answer follows its head at once.
             self._progressed_at = now = self._clock()

@@ -23,6 +23,11 @@ class StreamEnd(Enum):
     OPEN = "open"
     """The answer is not complete."""
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing of the answer is missing."""
+        return self in (StreamEnd.MARKED, StreamEnd.FINISHED)
+
 
 _MARKS = {
     "response.completed": StreamEnd.MARKED,

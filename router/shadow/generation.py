@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from penumbra.monitoring.signals.answer import CHAT_PATH, Answer, read_answer
+from penumbra.router import sse
 from penumbra.router.shadow.scoring import TIMEOUT
 from penumbra.router.upstream.calls import UpstreamError, fetch
 from penumbra.router.upstream.port import Upstream, UpstreamRequest
@@ -134,8 +135,6 @@ class Generator:
         seconds = self._now() - began
         if raw.status != _OK:
             return GenerationResult(seconds, problem=f"status_{raw.status}")
-        is_stream = any(
-            name == b"content-type" and b"event-stream" in value for name, value in raw.headers
-        )
+        is_stream = sse.is_named_by(raw.headers)
         answer = read_answer(request.path.decode("latin-1"), is_stream=is_stream, raw=raw.body)
         return GenerationResult(seconds, answer, None if answer is not None else "unreadable")

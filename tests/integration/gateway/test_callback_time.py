@@ -18,7 +18,7 @@ from tests.support.wire import Wire, WireGateway
 
 LIMIT_SECONDS = 0.02
 TRIES = 3
-"""What a body always costs shows in each of them; what else a machine does, hardly ever."""
+"""The cost of a body shows in each of them, other work of the machine hardly ever."""
 _COPIES = 2.5
 SEGMENT_BYTES = 256_000
 """The most that uvloop hands over at once."""
