@@ -14,6 +14,7 @@ from tests.support.wire import (
     CHUNK,
     LONG_SECONDS,
     WHOLE,
+    Wire,
     WireGateway,
     chat,
     request,
@@ -79,8 +80,8 @@ def random_bytes(draw: random.Random) -> bytes:
     return sent
 
 
-async def converse(served: WireGateway, draw: random.Random) -> bytes:
-    """Send it in some pieces, and leave, wait or stay; returns what was answered by then."""
+async def converse(served: WireGateway, draw: random.Random) -> Wire:
+    """Send it in some pieces, and leave, wait or stay."""
     wire = served.connect()
     sent = random_bytes(draw)
     while sent and not wire.transport.is_reading_paused:
@@ -99,7 +100,7 @@ async def converse(served: WireGateway, draw: random.Random) -> bytes:
             await turns(30)
         case _:
             pass
-    return wire.sent
+    return wire
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -116,12 +117,16 @@ async def test_every_place_is_free_again_after_a_thousand_odd_requests(
         return route(*given)
 
     monkeypatch.setattr(served.gateway, "route", route_or_fail)
-    seen = b"".join([await converse(served, draw) for _ in range(250)])
+    wires = [await converse(served, draw) for _ in range(250)]
+    wires.append(served.connect())
+    wires[-1].feed(request(chat(), key="acme")[:-1])  # and one that is surely too slow
     for _ in range(20):
         await turns(50)
         served.pass_time(LONG_SECONDS)
     assert (served.in_flight("acme"), served.in_flight("other")) == (0, 0)
     assert served.gateway.writes.in_flight == 0
     assert served.gateway.timed == set()
+    # How far a large body is read in a turn depends on the machine: all answers count in the end.
+    seen = b"".join(wire.sent for wire in wires)
     statuses = {int(found) for found in re.findall(rb"HTTP/1.1 (\d+)", seen)}
     assert statuses >= {100, 200, 400, 401, 404, 408, 413, 415, 431, 500}
