@@ -16,10 +16,10 @@ _EVENT_END = re.compile(rb"\n\r?\n")
 
 def is_named_by(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether the header lines of an answer, names in lower case, say that it is a stream."""
-    return any(
-        name == b"content-type" and value[:17].lower() == b"text/event-stream"
-        for name, value in headers
-    )
+    for name, value in headers:
+        if name == b"content-type" and value[:17].lower() == b"text/event-stream":
+            return True
+    return False
 
 
 def complete_length(data: bytes) -> int:

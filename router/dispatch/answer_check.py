@@ -31,11 +31,14 @@ class AnswerKind(msgspec.Struct, frozen=True):
     """Whether a whole answer is a JSON object; else any bytes will do."""
 
 
+_ABSENT = msgspec.Raw()
+
+
 class _Error(msgspec.Struct):
     """The field of a JSON object that says that it is an error."""
 
-    error: msgspec.Raw = msgspec.Raw()
-    object: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = _ABSENT
+    object: msgspec.Raw = _ABSENT
 
 
 _scan = msgspec.json.Decoder(_Error).decode
@@ -77,10 +80,9 @@ def body_fault(body: bytes) -> Outcome | None:
         found = _scan(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Outcome.GARBAGE
-    is_error = (
-        bytes(found.error).strip(_WHITE) not in _NO_ERROR or bytes(found.object) == b'"error"'
-    )
-    return Outcome.SERVER_ERROR if is_error else None
+    if found.error is not _ABSENT and bytes(found.error).strip(_WHITE) not in _NO_ERROR:
+        return Outcome.SERVER_ERROR
+    return Outcome.SERVER_ERROR if bytes(found.object) == b'"error"' else None
 
 
 def is_success(status: int) -> bool:

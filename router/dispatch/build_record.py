@@ -77,16 +77,15 @@ class BuildRecord:
         Three times the longest whole answer of the last five to ten minutes, but at least `least`
         and at most `most`; `most` while too few answers are known.
         """
-        self._turn(now)
-        if sum(self._counts) < _KNOWN_ANSWERS:
+        if now - self._began_at >= _WINDOW_SECONDS:
+            self._turn(now)
+        now_and_before = self._counts
+        if now_and_before[0] + now_and_before[1] < _KNOWN_ANSWERS:
             return most
         return min(most, max(least, _PATIENCE * max(self._longest)))
 
     def _turn(self, now: float) -> None:
-        passed = now - self._began_at
-        if passed < _WINDOW_SECONDS:
-            return
-        is_recent = passed < 2 * _WINDOW_SECONDS
+        is_recent = now - self._began_at < 2 * _WINDOW_SECONDS
         self._longest = [0.0, self._longest[0] if is_recent else 0.0]
         self._counts = [0, self._counts[0] if is_recent else 0]
         self._began_at = now

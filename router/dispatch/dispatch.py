@@ -65,19 +65,9 @@ class Dispatch(JudgedRelay):
         self._tap = tap
 
     @property
-    def slice_name(self) -> str:
-        """The request's slice."""
-        return self._plan.slice_name
-
-    @property
     def is_continued(self) -> bool:
         """Whether the stream broke off and another variant continued it."""
         return self._resumer is not None
-
-    @property
-    def attempt(self) -> Attempt:
-        """The attempt whose answer the client gets, or would get now."""
-        return self._attempt
 
     @property
     def _is_last(self) -> bool:
@@ -90,7 +80,7 @@ class Dispatch(JudgedRelay):
     def start(self) -> None:
         """Begin the attempt whose turn it is."""
         plan, request = self._plan, self._request
-        attempt = self._attempt = self._attempts[plan.attempts[self._index]]
+        attempt = self.attempt = self._attempts[plan.attempts[self._index]]
         is_candidate = self._is_candidate = attempt.name != plan.baseline
         now = self._began_at = self._clock()
         self._admission = None
@@ -203,7 +193,7 @@ class Dispatch(JudgedRelay):
         if kept is None:
             self.give_up()
             return
-        self._attempt.cells.count_failover(outcome)
+        self.attempt.cells.count_failover(outcome)
         self._resume_stream(kept)
 
     def _fail(self, outcome: Outcome) -> None:
@@ -217,7 +207,7 @@ class Dispatch(JudgedRelay):
             self._let_arbiter_judge()
             self._send_last(outcome)
             return
-        self._attempt.cells.count_failover(outcome)
+        self.attempt.cells.count_failover(outcome)
         self.failover = self.failover or outcome
         self._index = following
         self._reset()
@@ -228,8 +218,8 @@ class Dispatch(JudgedRelay):
             self._client.send_error(upstream_error(outcome))
             return
         # The candidate's refusal is all there is.
-        self._attempt, self.status, self.headers, body = self._held
-        self._is_candidate = self._attempt.name != self._plan.baseline
+        self.attempt, self.status, self.headers, body = self._held
+        self._is_candidate = self.attempt.name != self._plan.baseline
         self._client.send_whole(self.status, self.headers, body)
 
     def leave_candidate(self) -> bool:
@@ -253,7 +243,7 @@ class Dispatch(JudgedRelay):
             return False
         self._abort_attempt()
         self._record_end(Outcome.ROLLED_BACK)
-        self._attempt.cells.count_failover(Outcome.ROLLED_BACK)
+        self.attempt.cells.count_failover(Outcome.ROLLED_BACK)
         self._resume_stream(kept)
         return True
 

@@ -71,7 +71,7 @@ class JudgedRelay(ResponseRelay):
     # Answers
 
     def _begin_relaying(self, *, is_sound: bool) -> None:
-        self._attempt.record.answered_at = self._clock()
+        self.attempt.record.answered_at = self._clock()
         if self._is_begun:
             self._client.note_first_data()
         if not self._is_candidate:
@@ -85,8 +85,8 @@ class JudgedRelay(ResponseRelay):
                 self._settle_suspect(status, is_proper=True)
             if self._is_candidate:
                 now = self._clock()
-                self._attempt.record.add_whole(self._request.path, now - self._began_at, now)
-            self._attempt.record_end(self._plan.slice_name, Outcome.OK, self._admission)
+                self.attempt.record.add_whole(self._request.path, now - self._began_at, now)
+            self.attempt.record_end(self.slice_name, Outcome.OK, self._admission)
             self._client.send_whole(status, self.headers, body)
         else:
             self._end_unusual_whole(status, body)
@@ -107,15 +107,15 @@ class JudgedRelay(ResponseRelay):
             is_events = self._is_event_stream  # which ended before an event
             is_answer = not is_events and is_proper(status, body, self._shape.kind)
             if status // 100 == 2 and not is_answer:
-                self._attempt.cells.count_broken_off()
+                self.attempt.cells.count_broken_off()
             self._settle_suspect(status, is_proper=is_answer)
             self._pass_whole(whole_outcome(status), body)
 
     def _void_admission(self) -> None:
         """Give back the place of an attempt that is made once more."""
-        if self._admission is not None and self._attempt.watch is not None:
-            slice_name = self._plan.slice_name
-            self._attempt.watch.record_end(slice_name, Outcome.UNSUPPORTED, self._admission)
+        if self._admission is not None and self.attempt.watch is not None:
+            slice_name = self.slice_name
+            self.attempt.watch.record_end(slice_name, Outcome.UNSUPPORTED, self._admission)
             self._admission = None
 
     def _end_candidate_whole(self, status: int, body: bytes) -> None:
@@ -132,7 +132,7 @@ class JudgedRelay(ResponseRelay):
 
     def _hold(self, body: bytes) -> None:
         """Keep a refusal for the client, should the next build give no answer."""
-        self._held = self._attempt, self.status, self.headers, body
+        self._held = self.attempt, self.status, self.headers, body
         self._client.count_repeat()
 
     def _is_of_another_build(self, status: int) -> bool:
@@ -142,14 +142,14 @@ class JudgedRelay(ResponseRelay):
     def _pass_whole(self, outcome: Outcome, body: bytes) -> None:
         if self._is_candidate and outcome is Outcome.OK:
             now = self._clock()
-            self._attempt.record.add_whole(self._request.path, now - self._began_at, now)
+            self.attempt.record.add_whole(self._request.path, now - self._began_at, now)
         self._record_end(outcome)
         self._client.send_whole(self.status, self.headers, body)
 
     def _finish_stream(self, end: StreamEnd) -> None:
-        self._attempt.record.add_stream_end(self._request.path, self._clock())
+        self.attempt.record.add_stream_end(self._request.path, self._clock())
         if end is StreamEnd.FAILED:
-            self._attempt.cells.count_broken_off()
+            self.attempt.cells.count_broken_off()
         if end is not StreamEnd.FAILED:
             self._record_end(Outcome.OK)
         elif self._is_candidate:
@@ -180,7 +180,7 @@ class JudgedRelay(ResponseRelay):
     def _lateness(self) -> Outcome:
         """A build that answers others is slow, one that answers none hangs."""
         is_awaited_whole = self._is_candidate and not (self.status or self._shape.kind.is_stream)
-        if is_awaited_whole and self._attempt.record.answered_at >= self._began_at:
+        if is_awaited_whole and self.attempt.record.answered_at >= self._began_at:
             return Outcome.OVERTIME
         return Outcome.TIMEOUT
 
@@ -189,7 +189,7 @@ class JudgedRelay(ResponseRelay):
     def _record_end(self, outcome: Outcome) -> None:
         if not self._is_candidate and outcome in FAILURES:
             self._services.arbiter.note_baseline_failure(outcome)
-        self._attempt.record_end(self._plan.slice_name, outcome, self._admission)
+        self.attempt.record_end(self.slice_name, outcome, self._admission)
 
     def _note_end(self, outcome: Outcome, *, is_unreachable: bool = False) -> None:
         """Note a failed attempt: a candidate's is a suspect, all others are counted at once.
@@ -213,9 +213,9 @@ class JudgedRelay(ResponseRelay):
             self._services.arbiter.judge(suspect)  # or the baseline's answer, if it comes sooner
 
     def _new_suspect(self, outcome: Outcome) -> Suspect:
-        attempt = self._attempt
+        attempt = self.attempt
         attempt.note_failure(outcome, self._admission)
-        suspect = Suspect(attempt, self._plan.slice_name, outcome, self._admission)
+        suspect = Suspect(attempt, self.slice_name, outcome, self._admission)
         if outcome is Outcome.TIMEOUT and not (self.status or self._shape.kind.is_stream):
             suspect.patience_seconds = self._patience
         if self.status >= _FIRST_ERROR:
@@ -225,7 +225,7 @@ class JudgedRelay(ResponseRelay):
     def _read_lack(self) -> Lack | None:
         lack = read_lack(self._request.path, self.status, self._buffer.data)
         is_known = lack is not None and lack.kind == "route"
-        has_answered = self._attempt.record.has_answered(self._request.path)
+        has_answered = self.attempt.record.has_answered(self._request.path)
         return None if is_known and has_answered else lack
 
     def _settle_suspect(self, status: int, *, is_proper: bool) -> None:

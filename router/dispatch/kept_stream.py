@@ -13,12 +13,12 @@ class KeptStream:
         budget: Budget of the process.
     """
 
-    __slots__ = ("_budget", "_room", "_size", "_tail", "_taken", "pieces")
+    __slots__ = ("_budget", "_left", "_tail", "_taken", "pieces")
 
     def __init__(self, budget: KeptBytes) -> None:
         self._budget = budget
-        self._size = 0
-        self._room = 0
+        self._left = 0
+        """Bytes that are left of those that were taken; negative while more are needed."""
         self._taken = 0
         self._tail: list[bytes] = []
         self.pieces: list[bytes] | None = []
@@ -37,17 +37,18 @@ class KeptStream:
             self._tail = [*self._tail[1 - _TAIL_PIECES :], data]
             return
         pieces.append(data)
-        self._size += len(data)
-        if self._size > self._room:
+        self._left -= len(data)
+        if self._left < 0:
             self._make_room(pieces)
 
     def _make_room(self, pieces: list[bytes]) -> None:
-        while self._room < self._size:
-            if self._size > MOST_BYTES_A_STREAM or not self._budget.take_block():
+        while self._left < 0:
+            size = self._taken - self._left
+            if size > MOST_BYTES_A_STREAM or not self._budget.take_block():
                 self._tail = pieces[-_TAIL_PIECES:]
                 self.close()
                 return
-            self._room += BLOCK_BYTES
+            self._left += BLOCK_BYTES
             self._taken += BLOCK_BYTES
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ from penumbra.router.dispatch.continuation import KINDS
 from penumbra.router.dispatch.kept_stream import KeptStream
 from penumbra.router.dispatch.plan import Plan
 from penumbra.router.dispatch.request_shape import RequestShape
-from penumbra.router.dispatch.response_buffer import ResponseBuffer
+from penumbra.router.dispatch.response_buffer import BUFFER_LIMIT_BYTES, ResponseBuffer
 from penumbra.router.dispatch.services import DispatchServices
 from penumbra.router.dispatch.stream_end import StreamEnd, end_of
 from penumbra.router.mirror.token_tap import TokenTap
@@ -47,11 +47,11 @@ class ResponseRelay(ABC):
     """
 
     __slots__ = (
-        "_admission", "_attempt", "_before_last", "_began_at", "_buffer", "_client", "_clock",
+        "_admission", "_before_last", "_began_at", "_buffer", "_client", "_clock",
         "_has_error_event", "_held", "_is_begun", "_is_candidate", "_is_event_stream", "_is_raw",
         "_is_relaying", "_kept", "_last", "_limits", "_patience", "_plan", "_progressed_at",
-        "_request", "_services", "_shape", "_stream", "_suspect", "_tap", "deadline", "headers",
-        "status",
+        "_request", "_services", "_shape", "_stream", "_suspect", "_tap", "attempt", "deadline",
+        "headers", "slice_name", "status",
     )  # fmt: skip
 
     def __init__(
@@ -64,7 +64,10 @@ class ResponseRelay(ABC):
         services: DispatchServices,
     ) -> None:
         self._plan = plan
-        self._attempt = attempt
+        self.attempt = attempt
+        """The attempt whose answer the client gets, or would get now."""
+        self.slice_name = plan.slice_name
+        """The request's slice."""
         self._request = request
         self._client = client
         self._shape = shape
@@ -194,7 +197,7 @@ class ResponseRelay(ABC):
         if not self._is_event_stream or self._is_raw:
             self._progressed_at = self._clock()
             buffer.append(data)
-            if self._is_relaying or buffer.is_over_limit:
+            if self._is_relaying or buffer.length > BUFFER_LIMIT_BYTES:
                 if not self._is_relaying:
                     self._begin_relaying(is_sound=self.status // 100 == 2)
                 self._relay_buffered(buffer.length)

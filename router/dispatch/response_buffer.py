@@ -4,6 +4,8 @@ A whole body is buffered until it is complete, a stream until its first event is
 buffer holds the beginning of an event. It is off the byte path: whole events pass it by.
 """
 
+import msgspec
+
 from penumbra.router import sse
 
 BUFFER_LIMIT_BYTES = 8 * 1024 * 1024
@@ -12,16 +14,13 @@ _LONGEST_MARK = 3
 """Bytes of an event's end that may be in an earlier piece than its last byte."""
 
 
-class ResponseBuffer:
+class ResponseBuffer(msgspec.Struct, eq=False):
     """Bytes that wait to be passed on; joined only when they must be read."""
 
-    __slots__ = ("_end", "_pieces", "length")
-
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        self._end = b""
-        self.length = 0
-        """Bytes in the buffer."""
+    length: int = 0
+    """Bytes in the buffer."""
+    _pieces: list[bytes] = []
+    _end: bytes = b""
 
     def append(self, data: bytes) -> None:
         """Append a piece of what is no stream of events."""

@@ -138,11 +138,10 @@ class CompiledModel:
 
     def decide(self, context: Context) -> Decision:
         """Decide a request of this model. May raise; `evaluate` does not."""
-        pin_error = self._pin_error(context)
-        if pin_error is not None:
-            return self._decision(self.baseline, Reason.ERROR, error_code=pin_error)
-        if self._is_invalid:
-            return self._decision(self.baseline, Reason.ERROR, error_code=FLAG_INVALID)
+        if context.pin or self._is_invalid:
+            problem = self._problem(context)
+            if problem is not None:
+                return self._decision(self.baseline, Reason.ERROR, error_code=problem)
         wish = self.wish(context) if context.home is None else self._wish_at_home(context)
         if wish.variant != self.baseline:
             if wish.variant in self._blocked:
@@ -196,12 +195,13 @@ class CompiledModel:
         point = position(self._salt, context.targeting_key)
         return self._decision(line.variant_at(point), reason, rule)
 
-    def _pin_error(self, context: Context) -> str | None:
-        if not context.pin:
-            return None
-        if not context.may_pin:
+    def _problem(self, context: Context) -> str | None:
+        """The error code of a request that no decision can be made for."""
+        if context.pin and not context.may_pin:
             return PIN_NOT_ALLOWED
-        return None if context.pin in self._variants else UNKNOWN_VARIANT
+        if context.pin and context.pin not in self._variants:
+            return UNKNOWN_VARIANT
+        return FLAG_INVALID if self._is_invalid else None
 
     def _decision(
         self, variant: str, reason: Reason, rule: str | None = None, error_code: str | None = None

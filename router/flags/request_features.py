@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
+import msgspec
+
 from penumbra.monitoring.signals.scripts import dominant_script
 
 CODE_CHARS = 2048
@@ -21,9 +23,6 @@ FIELDS = (
     "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar",
 )  # fmt: skip
 """The body fields that are read; a caller may leave all others undecoded."""
-
-_PLAIN_CHAT = frozenset({"messages"})
-"""Fields of a chat body without special wishes, once absent fields are left out."""
 
 _GUIDES = ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
 
@@ -40,36 +39,26 @@ _CODE_WORDS = ("import ", "class ", "public ", "private ", "static ", "select ",
 """Text that holds code has one of these or such punctuation in it; most prompts have neither."""
 
 
-class RequestFeatures:
+class RequestFeatures(msgspec.Struct):
     """The features of one request. Each is computed at most once, on first use.
 
     The shape of the body tells chat, completions, responses and embeddings apart.
-
-    Args:
-        load: Returns the decoded body; called at most once, may raise anything.
-        most_chars: Upper bound of the characters of all text: the bytes of the body, if known.
-        least_chars: Lower bound of them, for a body that is too large to be decoded.
     """
 
-    __slots__ = (
-        "_body", "_code", "_json_mode", "_least_chars", "_load", "_prompt_chars", "_script",
-        "_text", "is_unreadable", "most_chars",
-    )  # fmt: skip
-
-    def __init__(
-        self, load: Callable[[], Any], most_chars: float = math.inf, least_chars: int = 0
-    ) -> None:
-        self.most_chars = most_chars
-        self._least_chars = least_chars
-        self.is_unreadable = False
-        """Whether a feature was asked for and the body could not be decoded."""
-        self._load = load
-        self._body: Mapping[str, Any] | None = None
-        self._text: str | None = None
-        self._script: str | None = None
-        self._prompt_chars: int | None = None
-        self._json_mode: bool | None = None
-        self._code: bool | None = None
+    load: Callable[[], Any]
+    """Returns the decoded body; called at most once, may raise anything."""
+    most_chars: float = math.inf
+    """Upper bound of the characters of all text: the bytes of the body, if known."""
+    least_chars: int = 0
+    """Lower bound of them, for a body that is too large to be decoded."""
+    is_unreadable: bool = False
+    """Whether a feature was asked for and the body could not be decoded."""
+    _body: Mapping[str, Any] | None = None
+    _text: str | None = None
+    _script: str | None = None
+    _prompt_chars: int | None = None
+    _json_mode: bool | None = None
+    _code: bool | None = None
 
     @classmethod
     def of(cls, body: object) -> Self:
@@ -85,7 +74,7 @@ class RequestFeatures:
 
     def _load_object(self) -> Mapping[str, Any]:
         try:
-            body = self._load()
+            body = self.load()
         except Exception:  # noqa: BLE001 - a body that cannot be decoded has no features
             self.is_unreadable = True
             return {}
@@ -105,7 +94,7 @@ class RequestFeatures:
     def tools(self) -> bool:
         """Whether tools are offered."""
         body = self.body
-        if body.keys() == _PLAIN_CHAT:
+        if _is_plain_chat(body):
             return False
         return bool(body.get("tools") or body.get("functions"))
 
@@ -114,7 +103,7 @@ class RequestFeatures:
         """Characters of all prompt text; token ids hold none."""
         if self._prompt_chars is None:
             counted = sum(len(text) for text in _prompt_texts(self.body))
-            self._prompt_chars = counted or self._least_chars
+            self._prompt_chars = counted or self.least_chars
         return self._prompt_chars
 
     @property
@@ -144,16 +133,25 @@ def holds_code(text: str) -> bool:
 
     Code is a fenced block, a declaration, or two lines that end as only code does. JSON is none.
     """
-    if not _CODE_PUNCTUATION.search(text) and not any(word in text for word in _CODE_WORDS):
-        return False
+    if not _CODE_PUNCTUATION.search(text):
+        for word in _CODE_WORDS:
+            if word in text:
+                break
+        else:
+            return False
     if "```" in text or _DECLARATION.search(text):
         return True
     ends = _CODE_LINE_END.finditer(text)
     return sum(1 for _ in zip(range(_CODE_LINES), ends, strict=False)) == _CODE_LINES
 
 
+def _is_plain_chat(body: Mapping[str, Any]) -> bool:
+    """Whether a body, absent fields left out, is that of a chat without special wishes."""
+    return len(body) == 1 and "messages" in body
+
+
 def _asks_for_json(body: Mapping[str, Any]) -> bool:
-    if body.keys() == _PLAIN_CHAT:
+    if _is_plain_chat(body):
         return False
     formats = [body.get("response_format")]
     text = body.get("text")

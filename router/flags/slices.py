@@ -110,10 +110,11 @@ def _conditions(match: Match) -> Iterable[Condition]:
 
 
 def _body_conditions(match: Match) -> Iterable[Condition]:
-    if match.json_mode is not None:
-        yield _feature_is("json_mode", match.json_mode)
-    if match.tools is not None:
-        yield _feature_is("tools", match.tools)
+    json_mode, tools, code = match.json_mode, match.tools, match.code
+    if json_mode is not None:
+        yield lambda features, _t, _h, _s: features.json_mode is json_mode
+    if tools is not None:
+        yield lambda features, _t, _h, _s: features.tools is tools
     if match.prompt_chars_min is not None or match.prompt_chars_max is not None:
         yield _chars_between(match.prompt_chars_min or 0, match.prompt_chars_max)
     if match.prompt_prefix:
@@ -121,8 +122,8 @@ def _body_conditions(match: Match) -> Iterable[Condition]:
     if match.scripts:
         scripts = frozenset(match.scripts)
         yield lambda features, _t, _h, _s: features.script in scripts
-    if match.code is not None:
-        yield _feature_is("code", match.code)
+    if code is not None:
+        yield lambda features, _t, _h, _s: features.code is code
 
 
 def _tenant_in(tenants: frozenset[str]) -> Condition:
@@ -135,10 +136,6 @@ def _slice_in(names: frozenset[str]) -> Condition:
 
 def _header_in(name: str, values: frozenset[str]) -> Condition:
     return lambda _f, _t, headers, _s: headers.get(name) in values
-
-
-def _feature_is(name: str, wanted: bool) -> Condition:
-    return lambda features, _t, _h, _s: getattr(features, name) is wanted
 
 
 def _chars_between(least: int, most: int | None) -> Condition:

@@ -9,8 +9,11 @@ else its events times the tokens of an event, as the build's other streams told 
 import re
 from typing import Protocol
 
+import msgspec
+
 from penumbra.monitoring.vocabulary import Outcome
 from penumbra.router.dispatch.attempt import Attempt
+from penumbra.router.metrics import SliceCells
 from penumbra.router.mirror.session import AnswerTimes
 
 _PACED_PIECES = 4
@@ -49,25 +52,25 @@ class Answered(Protocol):
     """How the first attempt failed, if another one answers."""
 
 
-class AnswerTiming:
+class AnswerTiming(msgspec.Struct):
     """The times of one answer under way; monotonic seconds."""
 
-    __slots__ = ("_first_byte_at", "pieces", "started_at", "trace_id", "was_paused")
-
-    def __init__(self) -> None:
-        self.started_at = 0.0
-        """When the request was read."""
-        self._first_byte_at = 0.0
-        self.pieces = 0
-        """Pieces of the stream so far."""
-        self.was_paused = False
-        """Whether the client did not keep up."""
-        self.trace_id: str | None = None
-        """Trace id of a sampled request, 32 hex digits: the exemplar of its latencies."""
+    started_at: float = 0.0
+    """When the request was read."""
+    pieces: int = 0
+    """Pieces of the stream so far."""
+    was_paused: bool = False
+    """Whether the client did not keep up."""
+    trace_id: str | None = None
+    """Trace id of a sampled request, 32 hex digits: the exemplar of its latencies."""
+    _first_byte_at: float = 0.0
+    _cells: SliceCells | None = None
+    """The cells of the build whose answer the client gets."""
 
     def begin(self, answered: Answered, now: float) -> None:
         """Record the head of the answer, with its first data unless that is still to come."""
-        answered.attempt.cells.of(answered.slice_name).requests.value += 1
+        cells = self._cells = answered.attempt.cells.of(answered.slice_name)
+        cells.requests.value += 1
         if answered.has_data:
             self.note_first_data(answered, now)
         else:
@@ -77,11 +80,12 @@ class AnswerTiming:
         """Record the first data of the answer."""
         self._first_byte_at = now
         seconds = now - self.started_at
-        attempt, slice_name = answered.attempt, answered.slice_name
-        attempt.cells.of(slice_name).time_to_first_byte.observe(seconds, self.trace_id)
-        if attempt.watch is not None and answered.failover is None:
+        if self._cells is not None:
+            self._cells.time_to_first_byte.observe(seconds, self.trace_id)
+        watch = answered.attempt.watch
+        if watch is not None and answered.failover is None:
             is_stream = answered.is_event_stream
-            attempt.watch.record_first_byte(slice_name, seconds, is_stream=is_stream)
+            watch.record_first_byte(answered.slice_name, seconds, is_stream=is_stream)
 
     def complete_stream(self, answered: Answered, now: float, tapped_tokens: int | None) -> None:
         """Record the pace of a complete stream.
@@ -111,7 +115,7 @@ class AnswerTiming:
 
     def end(self, answered: Answered, now: float) -> None:
         """Record the duration: the client has the last byte, or will get no more."""
-        cells = answered.attempt.cells.of(answered.slice_name)
+        cells = self._cells or answered.attempt.cells.of(answered.slice_name)
         cells.duration.observe(now - self.started_at, self.trace_id)
 
     def times(self, variant: str, now: float) -> AnswerTimes:

@@ -22,17 +22,20 @@ MOST_VALUES = 16_000
 """Values that slice rules look at, at most: 5 ms of decoding and counting."""
 
 _ROUTING_FIELDS = ("model", "stream", "n", "user")
-_MARKS = tuple(
+_Mark = tuple[bytes, bytes, bytes, tuple[bytes, ...], re.Pattern[bytes]]
+_MARKS: tuple[_Mark, ...] = tuple(
     (
         f'"{name}"'.encode(),
         f'"{name}":'.encode(),
+        f'"{name}",'.encode(),
         tuple(f'"{name}"{blank}'.encode() for blank in " \t\r\n"),
         re.compile(rf'"{name}"[ \t\r\n]*+:'.encode()),
     )
     for name in _ROUTING_FIELDS
 )
-"""Each name in quotes, and as a key: `"role": "user"` and `"user": ...` are no duplicates. The
-expression is for keys with blanks before their colon, which few encoders write: it is slower."""
+"""Each name in quotes, as a key and as a value: `"role": "user"` and `"user": ...` are no
+duplicates. The expression is for keys with blanks before their colon, which few encoders write: it
+is slower."""
 
 _DISGUISES = (b"\\u006", b"\\u007")
 """Escapes of ASCII letters. No encoder writes them, so they may disguise a field name."""
@@ -110,8 +113,11 @@ class BodyPeek(msgspec.Struct):
                 does not look into strings; the engine refuses such a body.
             RecursionError: A field is nested too deeply.
         """
-        raws = zip(request_features.FIELDS, _feature_fields(self), strict=True)
-        return {name: _decode_any(raw) for name, raw in raws if raw is not _ABSENT}
+        raws = _feature_fields(self)
+        if self.messages is not _ABSENT and raws.count(_ABSENT) == len(raws) - 1:
+            return {"messages": _decode_any(self.messages)}  # as nearly always
+        named = zip(request_features.FIELDS, raws, strict=True)
+        return {name: _decode_any(raw) for name, raw in named if raw is not _ABSENT}
 
 
 _UNCONTINUABLE = (
@@ -195,7 +201,8 @@ def refuse_repeated(repeated: set[str]) -> None:
 
 def _may_repeat(body: bytes) -> bool:
     for mark in _MARKS:
-        if body.count(mark[0]) > 1 and _count_keys(body, *mark[1:]) > 1:
+        found = body.count(mark[0])
+        if found > 1 and _count_keys(body, found, mark) > 1:
             return True
     return _DISGUISES[0] in body or _DISGUISES[1] in body
 
@@ -205,19 +212,21 @@ def _may_repeat_outside(body: bytes, peek: BodyPeek) -> bool:
     inside = b"\n".join(_undecoded_fields(peek))
     for mark in _MARKS:
         if body.count(mark[0]) > 1:
-            keys = _count_keys(body, *mark[1:])
-            if keys > 1 and keys - _count_keys(inside, *mark[1:]) > 1:
+            keys = _count_keys(body, body.count(mark[0]), mark)
+            if keys > 1 and keys - _count_keys(inside, inside.count(mark[0]), mark) > 1:
                 return True
     return any(body.count(escape) > inside.count(escape) for escape in _DISGUISES)
 
 
-def _count_keys(
-    text: bytes, key: bytes, with_blanks: tuple[bytes, ...], pattern: re.Pattern[bytes]
-) -> int:
+def _count_keys(text: bytes, found: int, mark: _Mark) -> int:
+    _, key, value, with_blanks, pattern = mark
+    keys = text.count(key)
+    if found == keys + text.count(value):  # as encoders write: no blank before any colon
+        return keys
     for name in with_blanks:
         if name in text:
             return len(pattern.findall(text))
-    return text.count(key)
+    return keys
 
 
 def _may_be_empty(raw: msgspec.Raw) -> bool:

@@ -9,13 +9,15 @@ refuses heads that are too large or that two HTTP parsers may read in two ways.
 
 import asyncio
 import math
+from hmac import compare_digest
 from typing import Any
 
 from penumbra.router.errors import GatewayError, RequestTimeout
+from penumbra.router.gateway.api_keys import Caller
 from penumbra.router.gateway.exchange import Exchange
 from penumbra.router.gateway.gateway import Gateway
 from penumbra.router.gateway.headers import last_answer
-from penumbra.router.gateway.hot_routes import hot_path, without_slash
+from penumbra.router.gateway.hot_routes import HOT_PATHS, hot_path, without_slash
 from penumbra.router.gateway.request_reader import RequestReader
 from penumbra.router.gateway.sliced_reader import PIPELINE_LENGTH, SlicedReader
 
@@ -44,6 +46,8 @@ class GatewayProtocol(SlicedReader):
         self._discarded_bytes: int | None = None
         self._linger_until = math.inf
         self._turn: Exchange | None = None
+        self._authorization: bytes | None = None
+        self._caller: Caller | None = None
         self.deadline = math.inf
         """When `expire` is due; monotonic seconds."""
 
@@ -135,9 +139,8 @@ class GatewayProtocol(SlicedReader):
         headers = self._complete_head()
         if headers is None:
             return
-        is_post = self.parser.get_method() == b"POST"
-        path = hot_path(self.url) if is_post else None
-        if path is None:
+        path = self.url if self.url in HOT_PATHS else hot_path(self.url)
+        if path is None or self.parser.get_method() != b"POST":
             self.deadline = math.inf
             self._pass_to_asgi()
             return
@@ -150,8 +153,8 @@ class GatewayProtocol(SlicedReader):
             if len(self.pipeline) >= PIPELINE_LENGTH:
                 self.flow.pause_reading()
             self.pipeline.appendleft((exchange, self.app))  # type: ignore[arg-type]
-        is_http_1_0 = self.parser.get_http_version() == "1.0"
-        exchange.open(is_http_1_0=is_http_1_0, keep_alive=self.parser.should_keep_alive())
+        keep_alive = self.parser.should_keep_alive()
+        exchange.open(is_http_1_0=self._is_http_1_0, keep_alive=keep_alive)
         if is_idle:
             self._begin_turn(exchange)
 
@@ -179,6 +182,19 @@ class GatewayProtocol(SlicedReader):
             self.cycle.complete_body()
         else:
             super().on_message_complete()
+
+    def identify(self, authorization: bytes | None) -> Caller:
+        """Find the caller that an `authorization` header names: often that of the last request.
+
+        Raises:
+            InvalidKey: Keys are configured and the header holds none of them.
+        """
+        caller, known = self._caller, self._authorization
+        # In constant time: a proxy may send the requests of several clients on one connection.
+        if caller is None or not compare_digest(known or b"", authorization or b""):
+            caller = self._caller = self._gateway.keys.identify(authorization)
+            self._authorization = authorization
+        return caller
 
     # Turns
 
@@ -211,14 +227,17 @@ class GatewayProtocol(SlicedReader):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self._go_on_reading()
+        if self._unfed is not None or self.flow.read_paused:
+            self._go_on_reading()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
         elif self._refused is not None:
             self._send_refusal(self._refused)
         else:
-            self.deadline = self._gateway.now() + self._patience_seconds()
+            is_between = not (self._in_head or self.flow.write_paused)
+            limit = self._limits.keep_alive_seconds if is_between else self._patience_seconds()
+            self.deadline = self._gateway.now() + limit
 
     def _patience_seconds(self) -> float:
         """Longest time in which a client that has its answers may do nothing."""

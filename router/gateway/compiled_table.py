@@ -6,7 +6,7 @@ cached.
 
 import msgspec
 
-from penumbra.monitoring.vocabulary import Outcome
+from penumbra.monitoring.vocabulary import Outcome, Reason
 from penumbra.router.dispatch.attempt import Attempt
 from penumbra.router.dispatch.plan import Plan, plan
 from penumbra.router.dispatch.request_shape import RequestShape
@@ -51,7 +51,7 @@ class Model:
         self.attempts = attempts
         self.services = services
         self.mirror = compile_mirror(name, snapshot)
-        self._lines: dict[tuple[str, str], bytes] = {}
+        self._lines: dict[tuple[str, Reason], bytes] = {}
         self._plans: dict[tuple[str, str, bool], Plan] = {}
         self._attributions: dict[tuple[str, str, str], tuple[Attribution, str]] = {}
 
@@ -73,13 +73,13 @@ class Model:
             self._attributions[key] = found
         return found
 
-    def answer_lines(self, variant: str, reason: str) -> bytes:
+    def answer_lines(self, variant: str, reason: Reason) -> bytes:
         """The header lines that name the variant that answered, the reason and the epoch."""
         lines = self._lines.get((variant, reason))
         if lines is None:
             text = (
                 f"x-penumbra-variant: {variant}\r\n"
-                f"x-penumbra-reason: {reason}\r\n"
+                f"x-penumbra-reason: {reason.value}\r\n"
                 f"x-penumbra-epoch: {self.epoch}\r\n"
             )
             lines = self._lines[variant, reason] = text.encode("ascii")
@@ -99,5 +99,5 @@ class Routed(msgspec.Struct):
 
     def answer_lines(self, variant: str, failover: Outcome | None) -> bytes:
         """The `x-penumbra-*` header lines of the answer by `variant`."""
-        lines = self.model.answer_lines(variant, self.decision.reason.value)
+        lines = self.model.answer_lines(variant, self.decision.reason)
         return lines + f"x-penumbra-failover: {failover}\r\n".encode() if failover else lines

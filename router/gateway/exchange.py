@@ -134,13 +134,15 @@ class Exchange(RequestReader):
             if not data:  # the piece held only what the tap takes out
                 return
         self._timing.pieces += 1
-        self._write_piece(data)
-
-    def _write_piece(self, data: bytes) -> None:
         if self._is_http_1_0:
             self._connection.transport.write(data)
-        else:
+        else:  # `_write_piece`, without the call
             self._connection.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def _write_piece(self, data: bytes) -> None:
+        if not self._is_http_1_0:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        self._connection.transport.write(data)
 
     def finish(self) -> None:
         """End the answer: it is complete."""

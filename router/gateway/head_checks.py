@@ -32,7 +32,8 @@ def check_head(version: str, headers: Headers, by_name: dict[bytes, bytes]) -> N
         raise BadRequest("an HTTP/1.1 request needs a Host header")
     if len(by_name) != len(headers):
         _refuse_repeated([name for name, _ in headers])
-    if by_name.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+    coding = by_name.get(b"transfer-encoding")
+    if coding is not None and coding.lower() != b"chunked":
         raise BadRequest("the only transfer-encoding understood is `chunked`")
 
 

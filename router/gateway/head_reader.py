@@ -33,6 +33,7 @@ class HeadReader(HttpToolsProtocol):
         self._limits = limits
         self._most_lines = limits.header_lines
         self._in_head = False
+        self._is_http_1_0 = False
         # Heads that were read so far.
         self._heads = 0
         # Bytes since the head began, those behind it in the same read included.
@@ -113,6 +114,7 @@ class HeadReader(HttpToolsProtocol):
         self._heads += 1
         parser, headers = self.parser, self.headers
         version = parser.get_http_version()
+        self._is_http_1_0 = version == "1.0"
         if parser.should_upgrade():
             self._next_head = head_without_offer(parser.get_method(), self.url, version, headers)
             return None

@@ -42,7 +42,7 @@ def build_context(
     headers = TextHeaders(raw)
     tenant = caller.tenant.name
     features = RequestFeatures(peek.parts, len(request.body), peek.least_chars)
-    named = _text(raw.get(b"x-penumbra-slice"))
+    named, pin = raw.get(b"x-penumbra-slice"), raw.get(b"x-penumbra-variant")
     key = ""
     if model.compiled.needs_key:
         sticky_headers = model.snapshot.sticky_headers
@@ -57,21 +57,19 @@ def build_context(
             tenant,
             headers,
             features,
-            named,
+            None if named is None else text_of(named),
             model.snapshot.flag.quarantined,
         ),
         request_id=request.own_id.decode("ascii"),
-        pin=_text(raw.get(b"x-penumbra-variant")),
+        pin=None if pin is None else text_of(pin),
         may_pin=caller.may_pin,
         features=features,
         is_lease_fresh=is_lease_fresh,
-        home=_home_of(peek, tenant, homes),
+        home=None if peek.previous_response_id is None else _home_of(peek, tenant, homes),
     )
 
 
 def _home_of(peek: BodyPeek, tenant: str, homes: ResponseHomes) -> str | None:
-    if peek.previous_response_id is None:
-        return None
     found = homes.find(peek.previous_response_id, tenant)
     return found.variant if found is not None and found.model == peek.model else None
 
@@ -106,7 +104,3 @@ def refused_decision(decision: Decision, context: Context, model: Model) -> Gate
         f"x-penumbra-variant is {context.pin!r}, wanted one of: {known}",
         param="x-penumbra-variant",
     )
-
-
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else text_of(value)

@@ -48,6 +48,9 @@ class Connection(Protocol):
     loop: asyncio.AbstractEventLoop
     deadline: float
 
+    def identify(self, authorization: bytes | None) -> Caller:
+        """Find the caller that an `authorization` header names; raises InvalidKey."""
+
     def exchange_complete(self, exchange: "RequestReader") -> None:
         """Go on after an exchange that has written all of its answer."""
 
@@ -132,8 +135,9 @@ class RequestReader(ABC):
         self.keep_alive = keep_alive and not is_http_1_0
         headers = self._headers
         try:
-            self._caller = self._gateway.keys.identify(credentials(self._path, headers))
-            if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            self._caller = self._connection.identify(credentials(self._path, headers))
+            coding = headers.get(b"content-encoding")
+            if coding is not None and coding.lower() != b"identity":
                 raise UnsupportedEncoding("the body is compressed: send it as it is")
             length = headers.get(b"content-length")
             if length is not None and int(length) > self._gateway.limits.body_bytes:
@@ -141,7 +145,8 @@ class RequestReader(ABC):
         except GatewayError as error:
             self.reject(error)
             return
-        self._awaits_continue = headers.get(b"expect", b"").lower() == b"100-continue"
+        expected = headers.get(b"expect")
+        self._awaits_continue = expected is not None and expected.lower() == b"100-continue"
 
     def take_turn(self) -> None:
         """Begin to answer: all earlier requests of the connection are answered."""

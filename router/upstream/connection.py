@@ -85,7 +85,8 @@ class Connection(asyncio.Protocol):
         self.has_begun = self._is_complete = False
         self._head_bytes = 0
         # The slow reader of the last answer may have left the connection paused.
-        self.set_paused(is_paused=exchange.is_paused)
+        if self._is_paused != exchange.is_paused:
+            self.set_paused(is_paused=exchange.is_paused)
         for piece in exchange.wire:
             self._writes.write(self.transport, piece)
         self._batch = self._writes.batch
@@ -214,7 +215,8 @@ class Connection(asyncio.Protocol):
             # the kernels' buffers take megabytes that it never asks for.
             self.close()
         elif not self.transport.is_closing():
-            self.set_paused(is_paused=False)  # else the server's close would go unnoticed
+            if self._is_paused:
+                self.set_paused(is_paused=False)  # else the server's close would go unnoticed
             self._pool.release(self)
         if not exchange.is_over:
             exchange.is_over = True

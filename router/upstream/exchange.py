@@ -3,6 +3,8 @@
 import asyncio
 from typing import Protocol
 
+import msgspec
+
 from penumbra.monitoring.vocabulary import Outcome
 from penumbra.router.upstream.port import AttemptBudget, Receiver
 
@@ -24,42 +26,23 @@ class Carrier(Protocol):
         """Stop reading, or go on."""
 
 
-class UpstreamExchange:
-    """One request at one upstream: the `Stream` that its caller holds.
+class UpstreamExchange(msgspec.Struct, eq=False):
+    """One request at one upstream: the `Stream` that its caller holds."""
 
-    Args:
-        upstream: The pool that sends it.
-        wire: The request as bytes, in pieces.
-        receiver: Takes the answer.
-        budget: Takes count of the sends.
-    """
-
-    __slots__ = (
-        "budget",
-        "connecting",
-        "connection",
-        "is_over",
-        "is_paused",
-        "receiver",
-        "upstream",
-        "was_reused",
-        "was_sent",
-        "wire",
-    )
-
-    def __init__(
-        self, upstream: Sender, wire: tuple[bytes, ...], receiver: Receiver, budget: AttemptBudget
-    ) -> None:
-        self.upstream = upstream
-        self.wire = wire
-        self.receiver = receiver
-        self.budget = budget
-        self.connection: Carrier | None = None
-        self.connecting: asyncio.Task[None] | None = None
-        self.was_sent = False
-        self.was_reused = False
-        self.is_over = False
-        self.is_paused = False
+    upstream: Sender
+    """The pool that sends it."""
+    wire: tuple[bytes, ...]
+    """The request as bytes, in pieces."""
+    receiver: Receiver
+    """Takes the answer."""
+    budget: AttemptBudget
+    """Takes count of the sends."""
+    connection: Carrier | None = None
+    connecting: asyncio.Task[None] | None = None
+    was_sent: bool = False
+    was_reused: bool = False
+    is_over: bool = False
+    is_paused: bool = False
 
     def abort(self) -> None:
         """See `Stream`."""
