@@ -18,6 +18,7 @@ from penumbra.router.gateway.exchange import Exchange
 from penumbra.router.gateway.gateway import Gateway
 from penumbra.router.gateway.headers import last_answer
 from penumbra.router.gateway.hot_routes import HOT_PATHS, hot_path, without_slash
+from penumbra.router.gateway.repeated_head import RepeatedHead
 from penumbra.router.gateway.request_reader import RequestReader
 from penumbra.router.gateway.sliced_reader import PIPELINE_LENGTH, SlicedReader
 
@@ -76,11 +77,28 @@ class GatewayProtocol(SlicedReader):
         if self._is_unreadable:
             return
         self._head_bytes = self._head_bytes + len(data) if self._in_head else len(data)
-        problem = self._feed(data)
+        is_new = self._heads_to_learn and self._is_between
+        problem = self._feed_and_learn(data) if is_new else self._feed(data)
         if problem is None and (self._in_head or self._is_chunked):
             problem = self._size_problem(len(data))
         if problem is not None:
             self._refuse(problem)
+
+    def _begin_repeat(self, head: RepeatedHead, data: bytes) -> bool:
+        if not self._is_between or not self.cycle.response_complete:
+            return False
+        length = head.length_in(data)
+        if length is None:
+            return False
+        headers = {**head.headers, b"content-length": length}
+        exchange = self.cycle = Exchange(self, self._gateway, head.path, headers, head.lines)
+        exchange.open(is_http_1_0=False, keep_alive=True)
+        self._begin_turn(exchange)
+        self.deadline = math.inf
+        if size := int(length):
+            exchange.receive(data[-size:])
+        exchange.complete_body()
+        return True
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""
@@ -126,6 +144,7 @@ class GatewayProtocol(SlicedReader):
         self.expect_100_continue = False
         self.headers = []
         self._in_head = True
+        self._is_between = False
         if self._turn is None:
             self.deadline = self._gateway.now() + self._limits.header_seconds
 
@@ -179,6 +198,7 @@ class GatewayProtocol(SlicedReader):
             return
         if isinstance(self.cycle, Exchange):
             self.deadline = math.inf
+            self._is_between = True
             self.cycle.complete_body()
         else:
             super().on_message_complete()
@@ -250,6 +270,7 @@ class GatewayProtocol(SlicedReader):
     def _refuse(self, error: GatewayError) -> None:
         """Stop reading: answer earlier requests, then send the error, then close."""
         self._is_unreadable = True
+        self._repeated = None
         cycle = self.cycle
         if isinstance(cycle, Exchange) and not cycle.is_read and not cycle.response_complete:
             cycle.reject(error)
@@ -279,6 +300,7 @@ class GatewayProtocol(SlicedReader):
         if self.transport.is_closing():
             return
         self._gateway.writes.flush()
+        self._repeated = None
         self._discarded_bytes = 0
         now = self._gateway.now()
         self.deadline = now + _LINGER_SECONDS

@@ -12,12 +12,17 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from penumbra.router.errors import BadRequest, GatewayError, HeaderTooLarge
 from penumbra.router.gateway.head_checks import check_head, origin_form
+from penumbra.router.gateway.hot_routes import hot_path
+from penumbra.router.gateway.repeated_head import RepeatedHead, repeated_head
 from penumbra.router.gateway.upgrade_offers import head_without_offer
 from penumbra.router.settings import LimitSettings
 
 log = logging.getLogger(__name__)
 
 _OFFERS_AT_ONCE = 16
+_HEADS_TO_LEARN = 4
+"""Heads of a connection that are remembered in turn: a client whose heads all differ gains nothing.
+"""
 
 
 class HeadReader(HttpToolsProtocol):
@@ -34,6 +39,10 @@ class HeadReader(HttpToolsProtocol):
         self._most_lines = limits.header_lines
         self._in_head = False
         self._is_http_1_0 = False
+        # Whether a request on a hot route, or none yet, is read, and nothing of the next one.
+        self._is_between = True
+        self._repeated: RepeatedHead | None = None
+        self._heads_to_learn = _HEADS_TO_LEARN
         # Heads that were read so far.
         self._heads = 0
         # Bytes since the head began, those behind it in the same read included.
@@ -67,6 +76,19 @@ class HeadReader(HttpToolsProtocol):
             return BadRequest(f"malformed HTTP request: {error}")
         # Not within the handler: what is raised there has another context than its cause.
         return self._feed_without_offer(memoryview(data)[stopped_at:])
+
+    def _feed_and_learn(self, data: bytes | memoryview) -> GatewayError | None:
+        """Feed bytes that begin a request; remember its head, if they are no more and no less."""
+        heads = self._heads
+        problem = self._feed(data)
+        is_request = self._is_between and self._heads == heads + 1 and isinstance(data, bytes)
+        if is_request and problem is None and not self._is_http_1_0:
+            path, lines = hot_path(self.url), self.headers
+            if path is not None:
+                self._heads_to_learn -= 1
+                limit = self._limits.header_bytes
+                self._repeated = repeated_head(bytes(data), path, dict(lines), lines, limit)
+        return problem
 
     def _feed_without_offer(self, rest: memoryview) -> GatewayError | None:
         """Go on behind a head that offers an upgrade, with a parser that does not see the offer."""

@@ -8,6 +8,7 @@ from abc import abstractmethod
 from typing import Any
 
 from penumbra.router.gateway.head_reader import HeadReader
+from penumbra.router.gateway.repeated_head import RepeatedHead
 from penumbra.router.settings import LimitSettings
 
 PIPELINE_LENGTH = 16
@@ -37,6 +38,10 @@ class SlicedReader(HeadReader):
     def _take(self, data: bytes | memoryview) -> None:
         """Take a slice of what the client sent."""
 
+    @abstractmethod
+    def _begin_repeat(self, head: RepeatedHead, data: bytes) -> bool:
+        """Begin a request without the parser, if `data` is a whole one with this head."""
+
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
         if self._unfed is not None:  # what reads a body has gone on reading meanwhile
@@ -44,6 +49,8 @@ class SlicedReader(HeadReader):
             self.flow.pause_reading()
             if len(self._unfed) > _MOST_UNFED_BYTES:
                 self.transport.abort()
+        elif self._repeated is not None and self._begin_repeat(self._repeated, data):
+            return
         elif len(data) <= SLICE_BYTES:
             self._take(data)
         else:

@@ -102,6 +102,10 @@ class Wire:
         if not self.transport.is_closing():
             self._protocol.data_received(data)
 
+    def forget_heads(self) -> None:
+        """Have the gateway parse every head, also one that repeats the last."""
+        self._protocol._heads_to_learn = 0
+
     def lose(self, error: Exception | None = None) -> None:
         """Lose the client."""
         self.transport.lose(error)
