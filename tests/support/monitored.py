@@ -284,6 +284,7 @@ async def _bad(monitored: Monitored, story: Story, seed: int) -> Stop:
         await _until(monitored, "int2", lambda view: view["stage"] == "rolled_back", 180)
         await asyncio.sleep(SETTLE_SECONDS)
         answers = sum(traffic.counts.by_variant["int2"] for traffic in traffics)
+    await asyncio.sleep(SETTLE_SECONDS)  # the answers that clients got last are scraped
     event = monitored.rollout("int2", "/explain")
     await asyncio.to_thread(monitored.share, "int2", 0)
     acted_at = datetime.fromisoformat(event["at"]).timestamp()
