@@ -75,4 +75,5 @@ bench-rollout: install  ## real engines: a twin and int8 for 2,000 pairs each, i
 	@$(PY) -m benchmarks.real_rollout
 
 clean:  ## remove what the targets made, .venv excepted
-	rm -rf var .penumbra benchmarks/.build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf var .penumbra benchmarks/.build .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	  .venvs tests/support/node/node_modules

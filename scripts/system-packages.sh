@@ -21,6 +21,10 @@ need() { # package, program...
 
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || need postgresql initdb
 need curl curl
+# Clients of other languages. Some packages of Node.js bring npm along.
+need nodejs node
+need npm npm
+need default-jdk-headless java javac
 need prometheus prometheus promtool
 # Debian's name of the program is the package's.
 command -v alertmanager >/dev/null && command -v amtool >/dev/null ||

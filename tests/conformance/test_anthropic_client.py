@@ -1,6 +1,5 @@
 """The official `anthropic` client against the gateway over a scripted engine."""
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -9,50 +8,18 @@ import anthropic
 import pytest
 from anthropic.types import MessageParam
 
-from tests.support.behaviours import STREAM_TYPE, chunk, head, raw, respond
+from tests.support.anthropic_wire import TEXT, message, message_stream
+from tests.support.behaviours import raw, respond
 from tests.support.gateway_process import GatewayProcess, key_settings
 from tests.support.scripted_upstream import ScriptedUpstream
 
 KEY = "sk-of-the-tests"
 MESSAGES: list[MessageParam] = [{"role": "user", "content": "hi"}]
-USAGE = {"input_tokens": 3, "output_tokens": 2}
-MESSAGE = {
-    "id": "msg_1",
-    "type": "message",
-    "role": "assistant",
-    "content": [{"type": "text", "text": "Hello there"}],
-    "model": "demo",
-    "stop_reason": "end_turn",
-    "stop_sequence": None,
-    "usage": USAGE,
-}
-EVENTS: list[dict[str, Any]] = [
-    {"type": "message_start", "message": {**MESSAGE, "content": [], "stop_reason": None}},
-    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
-    {
-        "type": "content_block_delta",
-        "index": 0,
-        "delta": {"type": "text_delta", "text": "Hello "},
-    },
-    {
-        "type": "content_block_delta",
-        "index": 0,
-        "delta": {"type": "text_delta", "text": "there"},
-    },
-    {"type": "content_block_stop", "index": 0},
-    {
-        "type": "message_delta",
-        "delta": {"stop_reason": "end_turn", "stop_sequence": None},
-        "usage": USAGE,
-    },
-    {"type": "message_stop"},
-]
-"""A stream as vLLM writes it."""
 
 
 @pytest.fixture(scope="module")
 def full() -> Iterator[ScriptedUpstream]:
-    upstream = ScriptedUpstream("full", respond(200, json.dumps(MESSAGE).encode()))
+    upstream = ScriptedUpstream("full", message())
     upstream.start()
     yield upstream
     upstream.stop()
@@ -91,11 +58,9 @@ def test_message_is_answered(client: anthropic.Anthropic) -> None:
 
 
 def test_stream_is_assembled(client: anthropic.Anthropic, full: ScriptedUpstream) -> None:
-    events = [f"event: {e['type']}\ndata: {json.dumps(e)}\n\n".encode() for e in EVENTS]
-    start = head(200, [STREAM_TYPE, ("transfer-encoding", "chunked")])
-    full.always(raw(start + b"".join(map(chunk, events)) + b"0\r\n\r\n", then=None))
+    full.always(message_stream())
     with client.messages.stream(model="demo", max_tokens=8, messages=MESSAGES) as stream:
-        assert "".join(stream.text_stream) == "Hello there"
+        assert "".join(stream.text_stream) == TEXT
         assert stream.get_final_message().stop_reason == "end_turn"
 
 

@@ -1,7 +1,6 @@
 """The JDK's `HttpClient` with its defaults, which offers HTTP/2 with its first request."""
 
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.support.behaviours import engine
+from tests.support.client_installs import program
 from tests.support.documents import ROOT
 from tests.support.engine_wire import Engine
 from tests.support.gateway_process import GatewayProcess
 from tests.support.requests import CHAT, chat
 from tests.support.scripted_upstream import ScriptedUpstream
 
-pytestmark = pytest.mark.skipif(shutil.which("javac") is None, reason="needs a JDK")
-
 SOURCE = ROOT / "tests" / "support" / "jdk" / "Ask.java"
+JDK = "default-jdk-headless"
 SECONDS = 120.0
 
 
@@ -40,12 +39,14 @@ def url(full: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def test_requests_of_every_size_are_answered(
     url: str, full: ScriptedUpstream, tmp_path: Path
 ) -> None:
+    # `java` compiles a source file itself, but only a JDK's can: the one that has `javac`.
+    java = Path(program("javac", JDK)).with_name("java")
     bodies = [chat(), chat(stream=True), chat(user="u" * 2_000_000), chat("unknown"), chat()]
     files = [tmp_path / f"{number}.json" for number in range(len(bodies))]
     for file, body in zip(files, bodies, strict=True):
         file.write_text(json.dumps(body))
     done = subprocess.run(
-        ["java", str(SOURCE), url + CHAT, *map(str, files)],
+        [str(java), str(SOURCE), url + CHAT, *map(str, files)],
         capture_output=True,
         text=True,
         timeout=SECONDS,

@@ -1,50 +1,35 @@
 """The official `openai` client against the gateway over a scripted engine."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import openai
 import pytest
 
-from tests.support.behaviours import dying_stream, engine, respond
-from tests.support.engine_wire import TEXT, Engine
-from tests.support.gateway_process import GatewayProcess, key_settings
+from tests.support.behaviours import dying_stream, respond
+from tests.support.engine_wire import TEXT
 from tests.support.openai_contract import OpenAIContract
 from tests.support.openai_endpoint import MESSAGES, Endpoint, text_of
+from tests.support.scripted_endpoint import (
+    INT8,
+    PINNED,
+    scripted_candidate,
+    scripted_endpoint,
+)
 from tests.support.scripted_upstream import ScriptedUpstream
-
-KEY = "sk-of-the-tests"
-FULL, INT8 = Engine("full"), Engine("int8")
 
 
 @pytest.fixture(scope="module")
 def int8() -> Iterator[ScriptedUpstream]:
-    upstream = ScriptedUpstream("int8", engine(INT8))
-    upstream.start()
-    yield upstream
-    upstream.stop()
+    with scripted_candidate() as upstream:
+        yield upstream
 
 
 @pytest.fixture(scope="module")
 def endpoint(
     int8: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Endpoint]:
-    with ExitStack() as stack:
-        full = ScriptedUpstream("full", engine(FULL))
-        full.start()
-        stack.callback(full.stop)
-        demo = {
-            "baseline": "full",
-            "variants": {"full": {"url": full.url}, "int8": {"url": int8.url}},
-            "flag": {"split": {"int8": 50}},
-        }
-        settings = {
-            "keys": [key_settings("acme", KEY, may_pin=True)],
-            "snapshot": {"epoch": 1, "models": {"demo": demo}},
-        }
-        folder = tmp_path_factory.mktemp("gateway")
-        process = stack.enter_context(GatewayProcess(settings, folder))
-        yield Endpoint(f"http://127.0.0.1:{process.port}/v1", "demo", KEY)
+    with scripted_endpoint(int8, tmp_path_factory.mktemp("gateway")) as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)
@@ -55,8 +40,6 @@ def _fresh_scripts(int8: ScriptedUpstream) -> Iterator[None]:
 
 class TestOpenAIClient(OpenAIContract):
     """The suite, and what only a scripted engine can show."""
-
-    PINNED = {"x-penumbra-variant": "int8"}  # noqa: RUF012
 
     def test_wrong_key_is_refused(self, endpoint: Endpoint) -> None:
         with (
@@ -75,7 +58,7 @@ class TestOpenAIClient(OpenAIContract):
     ) -> None:
         int8.always(respond(500, b"boom"))
         answer = client.chat.completions.create(
-            model=endpoint.model, messages=MESSAGES, extra_headers=self.PINNED
+            model=endpoint.model, messages=MESSAGES, extra_headers=PINNED
         )
         assert answer.choices[0].message.content == TEXT
 
@@ -85,7 +68,7 @@ class TestOpenAIClient(OpenAIContract):
         int8.always(dying_stream(INT8, after_events=5))
         chunks = list(
             client.chat.completions.create(
-                model=endpoint.model, messages=MESSAGES, stream=True, extra_headers=self.PINNED
+                model=endpoint.model, messages=MESSAGES, stream=True, extra_headers=PINNED
             )
         )
         assert text_of(chunks) == TEXT
@@ -96,7 +79,7 @@ class TestOpenAIClient(OpenAIContract):
     ) -> None:
         int8.always(dying_stream(INT8, after_events=5))
         stream = client.chat.completions.create(
-            model=endpoint.model, messages=MESSAGES, stream=True, n=2, extra_headers=self.PINNED
+            model=endpoint.model, messages=MESSAGES, stream=True, n=2, extra_headers=PINNED
         )
         with pytest.raises(openai.APIError) as caught:
             list(stream)

@@ -21,6 +21,8 @@ TWIN = "twin"
 """The baseline's weights in an engine of its own: a candidate that is no worse."""
 HOSTED = {name: name for name in (*VARIANTS, "int2")} | {TWIN: "full"}
 """Variant of the installation -> folder of its weights."""
+COMMENTING = "int4"
+"""The variant whose engine sends a comment for every second without a token."""
 HERE = Path(__file__).parent
 DEMO = Path(__file__).parents[2] / "deployments" / "examples" / "demo.yaml"
 SHADOW = {"limits": {"in_flight": 8}, "budget": {"engine_seconds_per_minute": 480}}
@@ -31,6 +33,8 @@ ENGINE_ARGS: dict[str, Any] = {
     "gpu_memory_utilization": 0.05,
     "kv_cache_memory_bytes": 128 * 1024 * 1024,
 }
+KEEP_ALIVE = {"sse_keep_alive_interval": 1}
+"""vLLM's `--sse-keep-alive-interval`, in seconds; less is not to be had."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,8 +45,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(600))
 
 
-def engine(folder: Path, index: int = 0) -> dict[str, Any]:
-    """The configuration of one hosted variant; engines take turns on the cores."""
+def engine(folder: Path, index: int = 0, **more: Any) -> dict[str, Any]:
+    """The configuration of one hosted variant; engines take turns on the cores.
+
+    Args:
+        folder: The weights.
+        index: Number of the variant.
+        more: Further arguments of the engine.
+    """
     cores = os.cpu_count() or 1
     return {
         "engine": {
@@ -50,7 +60,7 @@ def engine(folder: Path, index: int = 0) -> dict[str, Any]:
             "dtype": "bfloat16",
             "cpus": 0.2,
             "threads": str(index % cores),
-            "engine_args": ENGINE_ARGS,
+            "engine_args": ENGINE_ARGS | more,
         }
     }
 
@@ -76,7 +86,7 @@ def stack(variants: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         "demo": {
             "baseline": "full",
             "variants": {
-                name: engine(variants / folder, index)
+                name: engine(variants / folder, index, **(KEEP_ALIVE if name == COMMENTING else {}))
                 for index, (name, folder) in enumerate(HOSTED.items())
             },
             "slices": yaml.safe_load(DEMO.read_text())["models"]["demo"]["slices"],

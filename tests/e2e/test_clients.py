@@ -1,12 +1,18 @@
-"""The official `openai` client, and curl, against real engines through the gateway."""
+"""Clients against real engines through the gateway.
+
+They are the official `openai` clients of Python and of Node, litellm, and curl.
+"""
 
 import json
 import subprocess
+from collections.abc import Iterator
 
 import pytest
 
 from penumbra.serve.demo.tasks import is_correct, make_tasks
 from tests.support.installation import Installation
+from tests.support.litellm_contract import Litellm, LitellmContract, content_of, litellm_for
+from tests.support.node_openai_contract import NodeClient, NodeOpenAIContract, node_for
 from tests.support.openai_contract import Endpoint, OpenAIContract
 
 
@@ -15,8 +21,48 @@ def endpoint(stack: Installation) -> Endpoint:
     return Endpoint(f"{stack.gateway_url}/v1", "demo", "no-keys-configured")
 
 
+@pytest.fixture(scope="module")
+def node(endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeClient]:
+    with node_for(endpoint, tmp_path_factory.mktemp("node")) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def litellm(endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Litellm]:
+    with litellm_for(endpoint, tmp_path_factory.mktemp("litellm")) as client:
+        yield client
+
+
 class TestOpenAIClientOnRealEngines(OpenAIContract):
     """The same suite that runs over a scripted engine."""
+
+
+class TestNodeOpenAIClientOnRealEngines(NodeOpenAIContract):
+    """The same suite that runs over a scripted engine."""
+
+
+class TestLitellmOnRealEngines(LitellmContract):
+    """The same suite that runs over a scripted engine, and vLLM's own words."""
+
+    @pytest.mark.parametrize("function", ["completion", "acompletion"])
+    def test_prompt_that_is_too_long_is_known_as_one(self, litellm: Litellm, function: str) -> None:
+        message = {"role": "user", "content": "a b " * 4_000}
+        error = litellm(function, messages=[message]).failure
+        assert error.is_a("ContextWindowExceededError")
+        assert error.status == 400
+
+    @pytest.mark.parametrize("is_stream", [False, True])
+    def test_message_of_anthropics_api_is_answered(self, litellm: Litellm, is_stream: bool) -> None:
+        task = make_tasks("sort", 1, seed=11)[0]
+        message = {"role": "user", "content": task.prompt}
+        arguments = {"messages": [message], "max_tokens": 64, "temperature": 0}
+        outcome = litellm("completion", "anthropic", **arguments, stream=is_stream)
+        text = (
+            content_of(outcome.parts)
+            if is_stream
+            else outcome.whole["choices"][0]["message"]["content"]
+        )
+        assert is_correct(task, text)
 
 
 def curl(stack: Installation, *arguments: str) -> str:

@@ -5,9 +5,11 @@ by words, so that a stream that two engines share can be compared with one of an
 Pure: bytes in, bytes out; `behaviours` puts it behind a socket.
 """
 
+import base64
 import itertools
 import json
 import re
+import struct
 import zlib
 from typing import Any
 
@@ -115,7 +117,10 @@ class Engine:
         return {**whole, **of_prompt} if is_chat else whole
 
     def _embedding(self, body: Body) -> Body:
-        data = [{"object": "embedding", "index": 0, "embedding": [0.25, -0.5, 0.125]}]
+        vector: Any = (0.25, -0.5, 0.125)
+        if body.get("encoding_format") == "base64":
+            vector = base64.b64encode(struct.pack("<3f", *vector)).decode()
+        data = [{"object": "embedding", "index": 0, "embedding": vector}]
         total = {"prompt_tokens": 3, "total_tokens": 3, "completion_tokens": 0}
         head = {"id": f"embd-{self.name}", "object": "list", "created": self.created}
         return {**head, "model": body["model"], "data": data, "usage": total}
