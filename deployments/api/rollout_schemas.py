@@ -58,7 +58,7 @@ class SignalView(BaseModel):
     is_tripped: bool
     culprits: list[str]
     calibrating: str | None
-    """`12 of 300 pairs` while the tolerance is being read; null otherwise."""
+    """`json 12, other 40 of 1000 pairs each`: slices whose tolerance is being read; null: none."""
     aggregate: StreamView | None
     slices: list[StreamView]
 

@@ -6,7 +6,7 @@ the folding of reports would have to wait.
 Reading order: rollout_view.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from penumbra.deployments.api.rollout_schemas import (
@@ -130,34 +130,28 @@ def _next_stage(rollout: Rollout) -> str | None:
 
 
 def _guardrail_view(guardrail: Guardrail, evidence: RunEvidence) -> Callable[[], SignalView]:
-    monitor = evidence.monitors.get(guardrail.signal)
-    if monitor is not None:
-        return _monitor_view(monitor)
-    # A guardrail has no monitor only while its tolerance is being calibrated.
-    calibration = evidence.calibration
-    progress = f"{calibration.count} of {calibration.wanted} pairs" if calibration else None
-    view = SignalView(
-        signal=guardrail.signal.value,
-        action=guardrail.action,
-        alpha=evidence.spec.alpha * (guardrail.share or 1.0),
-        evidence=0.0,
-        boundary=1.0 / (evidence.spec.alpha * (guardrail.share or 1.0)),
-        proof_boundary=1.0 / evidence.spec.promotion_alpha,
-        is_tripped=False,
-        culprits=[],
-        calibrating=progress,
-        aggregate=None,
-        slices=[],
-    )
-    return lambda: view
+    monitor = evidence.monitors[guardrail.signal]
+    return _monitor_view(monitor, evidence.awaited(guardrail.signal), evidence.wanted_pairs)
 
 
-def _monitor_view(monitor: GuardrailMonitor) -> Callable[[], SignalView]:
+def _monitor_view(
+    monitor: GuardrailMonitor, awaited: Mapping[str, int] | None = None, wanted: int = 0
+) -> Callable[[], SignalView]:
+    """Makes the view of a monitor.
+
+    Args:
+        monitor: The monitor.
+        awaited: Slice -> pairs so far, of those slices whose tolerance is being read.
+        wanted: Pairs from which it is read.
+    """
+    awaited = awaited or {}
+    progress = ", ".join(f"{name} {count}" for name, count in awaited.items())
     tripped = monitor.tripped
     culprits = [*monitor.quarantined, *(tripped.culprits if tripped else ())]
     evidence, boundary = monitor.evidence, monitor.boundary
     aggregate = monitor.guard.aggregate()
-    slices = {name: monitor.guard.slice(name) for name in monitor.spec.tolerances}
+    known = [name for name in monitor.spec.tolerances if name not in awaited]
+    slices = {name: monitor.guard.slice(name) for name in known}
     return lambda: SignalView(
         signal=monitor.signal.value,
         action=monitor.action,
@@ -167,7 +161,7 @@ def _monitor_view(monitor: GuardrailMonitor) -> Callable[[], SignalView]:
         proof_boundary=1.0 / monitor.spec.alpha_promotion,
         is_tripped=tripped is not None,
         culprits=list(dict.fromkeys(culprits)),
-        calibrating=None,
+        calibrating=f"{progress} of {wanted} pairs each" if progress else None,
         aggregate=_stream_view(None, aggregate),
         slices=[_stream_view(name, stream) for name, stream in slices.items()],
     )

@@ -1,44 +1,63 @@
-"""Buffer for the first pairs of a run, from which the tolerance of displacement is read. Pure."""
+"""Buffer for the first pairs of each slice, from which its tolerance is read. Pure."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
-from penumbra.monitoring.signals.calibration import Calibration, calibrate
+from penumbra.monitoring.signals.calibration import RULE, Reading, read_tolerance
+
+AA_PAIRS = 30
+"""A slice with fewer pairs of the baseline with itself takes those of all slices."""
+_MOST_AA = 10_000
 
 
 class CalibrationBuffer:
-    """Gathers displacements until there are enough to read tolerances from.
+    """Gathers the displacements of slices until each has enough to read its tolerance from.
 
     Args:
-        wanted: Number of values that are enough.
+        wanted: Number of values of a slice that are enough.
+        alpha: Probability, over all slices together, that a mean exceeds what is read for it.
+        slices: The slices that are read; pairs of others are left out.
     """
 
-    def __init__(self, wanted: int) -> None:
+    def __init__(self, wanted: int, alpha: float, slices: Iterable[str]) -> None:
         self.wanted = wanted
-        self._values: dict[str, list[float]] = {}
+        self._values: dict[str, list[float]] = {name: [] for name in slices}
+        self._alpha = alpha / max(1, len(self._values))
         self._aa: dict[str, list[float]] = {}
+        self.readings: dict[str, Reading] = {}
+        """Slice -> the tolerance that was read."""
 
     @property
-    def count(self) -> int:
-        """Number of values so far."""
-        return sum(map(len, self._values.values()))
+    def counts(self) -> dict[str, int]:
+        """Slice -> number of its values so far, of those that are not read yet."""
+        return {name: len(values) for name, values in self._values.items()}
 
-    def add(self, slice_name: str, value: float) -> None:
-        """Adds the displacement of a candidate pair."""
-        self._values.setdefault(slice_name, []).append(value)
+    def awaits(self, slice_name: str) -> bool:
+        """Whether the tolerance of a slice is still to be read."""
+        return slice_name in self._values
+
+    def add(self, slice_name: str, value: float) -> Reading | None:
+        """Adds the displacement of a candidate pair; returns the tolerance that it completes."""
+        values = self._values.get(slice_name)
+        if values is None:
+            return None
+        values.append(value)
+        if len(values) < self.wanted:
+            return None
+        own = self._aa.get(slice_name, [])
+        aa = own if len(own) >= AA_PAIRS else [each for some in self._aa.values() for each in some]
+        reading = self.readings[slice_name] = read_tolerance(values, aa, self._alpha)
+        del self._values[slice_name]
+        return reading
 
     def add_aa(self, slice_name: str, value: float) -> None:
         """Adds the displacement of the baseline against itself."""
-        self._aa.setdefault(slice_name, []).append(value)
+        values = self._aa.setdefault(slice_name, [])
+        if len(values) < _MOST_AA:
+            values.append(value)
 
-    def result(self) -> Calibration | None:
-        """Reads the tolerances from the values; None while there are too few."""
-        read = calibrate(self._values, self._aa, self.wanted)
-        return read if isinstance(read, Calibration) else None
-
-
-def to_record(calibration: Calibration) -> dict[str, Any]:
-    """Turns a calibration into JSON types, for the record."""
-    record: dict[str, Any] = msgspec.to_builtins(calibration)
-    return record
+    def record(self) -> dict[str, Any]:
+        """Turns what was read into JSON types, for the record."""
+        return {"slices": msgspec.to_builtins(self.readings), "rule": RULE}

@@ -90,6 +90,19 @@ class GuardrailMonitor:
             self._watch.observe(slice_name, value)
         self._count_observed(slice_name, 1)
 
+    def set_tolerance(self, slice_name: str, tolerance: float) -> None:
+        """Sets the tolerance of a slice that nothing was observed of yet.
+
+        Raises:
+            KeyError: The slice is not known.
+            ValueError: It has observations, or the tolerance is outside the range.
+        """
+        self.guard.set_tolerance(slice_name, tolerance)
+        self.spec = self.guard.spec
+        if self._watch is not self.guard and slice_name not in self.quarantined:
+            self._watch.set_tolerance(slice_name, tolerance)
+        self._watch_spec = self._watch.spec
+
     def count_up(self, slice_name: str, zeros: int, ones: int) -> None:
         """Bets on many observations of a {0, 1} signal at once."""
         self.guard.fold(sums_of_counts(self.spec, slice_name, zeros, ones))

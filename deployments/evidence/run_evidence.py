@@ -7,16 +7,15 @@ Reading order: RunEvidence.fold, RunEvidence.findings.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
-from penumbra.deployments.evidence.calibration_buffer import CalibrationBuffer, to_record
+from penumbra.deployments.evidence.calibration_buffer import CalibrationBuffer
 from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor, alpha_of, guard_spec
 from penumbra.deployments.evidence.run_totals import RunTotals
 from penumbra.deployments.evidence.seen_clusters import SeenClusters
 from penumbra.deployments.rollouts.findings import Findings, HardFailure, Tripped
 from penumbra.deployments.rollouts.spec import QUALITY, Calibrate, Guardrail, RolloutSpec
 from penumbra.monitoring.observations import Arm, Counts, Pair, RunReport, SelfTest, Signal, Trip
-from penumbra.monitoring.signals.calibration import Calibration
+from penumbra.monitoring.signals.calibration import MOST
 
 AA_ALPHA = 0.01
 """Bound on the probability that a working instrument is called broken."""
@@ -36,7 +35,7 @@ class RunEvidence:
         self.run = run
         self.slices = slices
         self.monitors: dict[Signal, GuardrailMonitor] = {}
-        """Monitors by signal; displacement has none while its tolerance is being read."""
+        """Monitors by signal."""
         self.aa: dict[Signal, GuardrailMonitor] = {}
         """Monitors of the baseline against itself."""
         self.totals = RunTotals()
@@ -50,11 +49,11 @@ class RunEvidence:
         self.pairs: dict[str, int] = {}
         """Slice -> candidate pairs that were bet on."""
         self.calibration: CalibrationBuffer | None = None
-        self.calibrated: dict[str, Any] | None = None
+        """Tolerances of displacement, where they are read from the first pairs of each slice."""
         self._clusters = {arm: SeenClusters() for arm in Arm}
         for guardrail in spec.guardrails:
             if isinstance(guardrail.tolerance, Calibrate):
-                self.calibration = CalibrationBuffer(guardrail.tolerance.calibrate)
+                self._open_calibrated(guardrail, guardrail.tolerance)
             else:
                 self._open(guardrail, guardrail.tolerance, guardrail.slices)
         self._open_aa()
@@ -122,12 +121,14 @@ class RunEvidence:
         self._observe(Signal.HARM, pair.slice, pair.harm)
 
     def _take_displacement(self, pair: Pair) -> None:
-        if self.calibration is None:
+        calibration = self.calibration
+        if calibration is None or not calibration.awaits(pair.slice):
             self._observe(Signal.DISPLACEMENT, pair.slice, self._displacement(pair))
         elif pair.displacement is not None:
-            self.calibration.add(pair.slice, pair.displacement)
-            if self.calibration.count >= self.calibration.wanted:
-                self._finish_calibration(self.calibration.result())
+            reading = calibration.add(pair.slice, pair.displacement)
+            if reading is not None:
+                monitor = self.monitors[Signal.DISPLACEMENT]
+                monitor.set_tolerance(pair.slice, reading.tolerance)
 
     def _displacement(self, pair: Pair) -> float | None:
         guardrail = self.spec.guardrail(Signal.DISPLACEMENT)
@@ -162,6 +163,16 @@ class RunEvidence:
     # Results
 
     @property
+    def wanted_pairs(self) -> int:
+        """Pairs of a slice from which its tolerance is read; 0 if none is read."""
+        return self.calibration.wanted if self.calibration is not None else 0
+
+    def awaited(self, signal: Signal) -> Mapping[str, int]:
+        """Slice -> pairs so far, of the slices whose tolerance of a signal is still being read."""
+        is_read = self.calibration is not None and signal is Signal.DISPLACEMENT
+        return self.calibration.counts if self.calibration is not None and is_read else {}
+
+    @property
     def broken(self) -> str | None:
         """Reason why the measurement cannot be trusted; None if it can."""
         for monitor in self.aa.values():
@@ -178,7 +189,7 @@ class RunEvidence:
         for monitor in self.monitors.values():
             quarantined |= monitor.quarantined
         proving = [monitor for signal, monitor in self.monitors.items() if signal in QUALITY]
-        is_complete = self.calibration is None
+        calibration = self.calibration
         return Findings(
             run=self.run,
             pairs=sum(self.pairs.values()),
@@ -186,10 +197,9 @@ class RunEvidence:
             proven=tuple(
                 name
                 for name in self.slices
-                if is_complete and all(self._is_proven(monitor, name) for monitor in proving)
+                if all(self._is_proven(monitor, name) for monitor in proving)
             ),
-            is_aggregate_proven=is_complete
-            and all(monitor.guard.aggregate().is_proven for monitor in proving),
+            is_aggregate_proven=all(monitor.guard.aggregate().is_proven for monitor in proving),
             hard=self.hard,
             tripped=tuple(
                 monitor.tripped for monitor in self.monitors.values() if monitor.tripped is not None
@@ -198,8 +208,13 @@ class RunEvidence:
             broken=self.broken,
             missing_ratio=self.totals.missing_ratio,
             fingerprints=dict(self.fingerprints),
+            bets={signal.value: monitor.count for signal, monitor in self.monitors.items()},
+            aa_pairs={
+                signal.value: {name: monitor.guard.slice(name).count for name in self.slices}
+                for signal, monitor in self.aa.items()
+            },
             changed=self.changed,
-            calibration=self.calibrated,
+            calibration=calibration.record() if calibration and calibration.readings else None,
         )
 
     def _is_proven(self, monitor: GuardrailMonitor, slice_name: str) -> bool:
@@ -209,9 +224,26 @@ class RunEvidence:
 
     # Opening monitors
 
-    def _open(self, guardrail: Guardrail, default: float, slices: Mapping[str, float]) -> None:
+    def _open_calibrated(self, guardrail: Guardrail, wish: Calibrate) -> None:
+        """Open a guardrail whose tolerances are still to be read, slice by slice.
+
+        Half of its alpha is for a mean that exceeds its tolerance, half for the guard.
+        """
+        alpha = alpha_of(self.spec, guardrail) / 2
+        to_read = [name for name in self.slices if name not in guardrail.slices]
+        self.calibration = CalibrationBuffer(wish.calibrate, alpha, to_read)
+        self._open(guardrail, MOST, guardrail.slices, alpha)
+
+    def _open(
+        self,
+        guardrail: Guardrail,
+        default: float,
+        slices: Mapping[str, float],
+        alpha: float | None = None,
+    ) -> None:
         tolerances = {name: slices.get(name, default) for name in self.slices}
-        alpha = alpha_of(self.spec, guardrail)
+        if alpha is None:
+            alpha = alpha_of(self.spec, guardrail)
         spec = guard_spec(self.spec, guardrail.signal, tolerances, default, alpha)
         self.monitors[guardrail.signal] = GuardrailMonitor(guardrail.signal, guardrail.action, spec)
 
@@ -226,11 +258,3 @@ class RunEvidence:
             # An alpha of its own: a tripped A/A monitor takes no traffic away.
             spec = guard_spec(self.spec, signal, own, tolerance, AA_ALPHA / len(tolerances))
             self.aa[signal] = GuardrailMonitor(signal, "hold", spec)
-
-    def _finish_calibration(self, result: Calibration | None) -> None:
-        guardrail = self.spec.guardrail(Signal.DISPLACEMENT)
-        if guardrail is None or result is None:
-            return
-        read = {name: tolerance.tolerance for name, tolerance in result.slices.items()}
-        self.calibrated, self.calibration = to_record(result), None
-        self._open(guardrail, result.default.tolerance, read | guardrail.slices)

@@ -106,7 +106,9 @@ def flags_after(state: State, payload: ConfigPayload, now: datetime) -> dict[str
 
 def end_rollout(rollout: Rollout, now: datetime, cause: str) -> Rollout:
     """End a rollout: nothing is compared any more, and the candidate's share is gone."""
-    record = replace_fields(rollout.record, phase=Phase.OFF, since=now, cause=cause)
+    record = replace_fields(
+        rollout.record, phase=Phase.OFF, since=now, cause=cause, arbitration=None
+    )
     return rollout.model_copy(update={"record": record})
 
 

@@ -65,7 +65,10 @@ def apply(state: State, spec: RolloutSpec, reason: str, now: datetime, name: str
         return old
     if old.record.phase is Phase.ROLLED_BACK:
         return Rollout(
-            spec=spec, record=replace_fields(old.record, stage_index=0, run=old.record.next_run)
+            spec=spec,
+            record=replace_fields(
+                old.record, stage_index=0, run=old.record.next_run, arbitration=None
+            ),
         )
     record = replace_fields(restart(old.record, now, reason), slices=slices_of(model))
     if old.record.phase is Phase.OFF:

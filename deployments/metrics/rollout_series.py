@@ -7,11 +7,11 @@ shows the cause, but not once the rollout is off.
 Reading order: RolloutSeries.series.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from math import log
 from typing import NamedTuple
 
-from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor, alpha_of
+from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor
 from penumbra.deployments.evidence.judge import EvidenceBook
 from penumbra.deployments.evidence.run_evidence import RunEvidence
 from penumbra.deployments.history.state import State
@@ -152,12 +152,8 @@ def _guardrails(judged: Iterable[tuple[Rollout, RunEvidence]]) -> Iterator[Serie
     for rollout, evidence in judged:
         for guardrail in rollout.spec.guardrails:
             labelled = (*rollout.key, guardrail.signal.value)
-            monitor = evidence.monitors.get(guardrail.signal)
-            tripped[labelled] = float(monitor is not None and monitor.tripped is not None)
-            if monitor is None:
-                # Its tolerance is being read: nothing is bet on yet.
-                boundaries[labelled] = -log(alpha_of(rollout.spec, guardrail))
-                continue
+            monitor = evidence.monitors[guardrail.signal]
+            tripped[labelled] = float(monitor.tripped is not None)
             boundaries[labelled] = log(monitor.boundary)
             _put_log(evidences, labelled, monitor.evidence)
     yield control.GUARDRAIL_EVIDENCE, evidences
@@ -193,16 +189,15 @@ def _instrument(judged: Iterable[tuple[Rollout, RunEvidence]]) -> Iterator[Serie
 def _streams(rollout: Rollout, evidence: RunEvidence) -> Iterator[_Streams]:
     for guardrail in rollout.spec.guardrails:
         signal = guardrail.signal
-        monitor, aa = evidence.monitors.get(signal), evidence.aa.get(signal)
-        yield _Streams(
-            rollout.key, evidence.run, signal.value, _views(monitor), _views(aa) if aa else {}
-        )
+        monitor, aa = evidence.monitors[signal], evidence.aa.get(signal)
+        judged = _views(monitor, evidence.awaited(signal))
+        yield _Streams(rollout.key, evidence.run, signal.value, judged, _views(aa) if aa else {})
 
 
-def _views(monitor: GuardrailMonitor | None) -> dict[str, StreamView]:
-    if monitor is None:
-        return {}
-    views = {name: monitor.guard.slice(name) for name in monitor.spec.tolerances}
+def _views(monitor: GuardrailMonitor, awaited: Container[str] = ()) -> dict[str, StreamView]:
+    """The streams of a monitor, without the slices whose tolerance is still being read."""
+    known = [name for name in monitor.spec.tolerances if name not in awaited]
+    views = {name: monitor.guard.slice(name) for name in known}
     return views | {labels.AGGREGATE: monitor.guard.aggregate()}
 
 

@@ -2,6 +2,7 @@
 
 The checks run in this order; the first that takes the candidate out of traffic ends the decision:
 
+    rolled back by quality       -> the verdict stays fail, or becomes error
     hard failure, failure signal -> rolled_back      also when the instrument is broken
     a build changed              -> shadow, new run
     instrument broken            -> verdict error, frozen; quality signals decide nothing
@@ -19,7 +20,14 @@ from datetime import datetime
 
 from penumbra.deployments.rollouts.findings import Findings, Tripped
 from penumbra.deployments.rollouts.gates import advance_conditions, required_slices
-from penumbra.deployments.rollouts.record import WATCHED, Hold, RolloutRecord, Verdict, join_names
+from penumbra.deployments.rollouts.record import (
+    WATCHED,
+    Arbitration,
+    Hold,
+    RolloutRecord,
+    Verdict,
+    join_names,
+)
 from penumbra.deployments.rollouts.spec import QUALITY, SAFETY, RolloutSpec
 from penumbra.deployments.rollouts.transitions import (
     Decision,
@@ -33,6 +41,8 @@ from penumbra.deployments.rollouts.transitions import (
 )
 
 HORIZON = "horizon"
+LEAST_AA_PAIRS, MOST_AA_PAIRS = 100, 5_000
+"""Pairs of the baseline with itself after a rollback by a quality signal, before it is final."""
 
 
 def decide(
@@ -54,7 +64,11 @@ def decide(
     Returns:
         The new record, and the steps that led to it.
     """
-    if findings.run != record.run or record.phase not in WATCHED:
+    if findings.run != record.run:
+        return record, ()
+    if record.arbitration is not None:
+        return _arbitrate(record, record.arbitration, findings)
+    if record.phase not in WATCHED:
         return record, ()
     out_of_service = _take_out_of_service(record, findings, now)
     if out_of_service is not None:
@@ -93,8 +107,38 @@ def _take_out_of_service(
         cause = f"evidence begins anew: {findings.changed}"
         return restart(record, now, cause), (DecisionStep(StepKind.RESET, cause),)
     if findings.broken is None and safety:
-        return roll_back(record, now, _rollback_step(safety[0]))
+        after, steps = roll_back(record, now, _rollback_step(safety[0]))
+        return replace_fields(after, arbitration=_arbitration(safety[0], findings)), steps
     return None
+
+
+def _arbitration(tripped: Tripped, findings: Findings) -> Arbitration:
+    """Plan the comparison of the baseline with itself, as long as what the candidate had.
+
+    Were the same noise in both arms, the A/A detector would have seen it by then.
+    """
+    suspects = tripped.culprits or ((tripped.suspect,) if tripped.suspect else ())
+    counts = findings.aa_pairs.get(tripped.signal, {})
+    plan = Arbitration(signal=tripped.signal, slices=suspects, until_pairs=1)
+    wanted = min(MOST_AA_PAIRS, max(LEAST_AA_PAIRS, 2 * findings.bets.get(tripped.signal, 0)))
+    return plan.model_copy(update={"until_pairs": plan.pairs(counts) + wanted})
+
+
+def _arbitrate(record: RolloutRecord, plan: Arbitration, findings: Findings) -> Decision:
+    """Make the verdict of a rollback final: the candidate's fault, or the instrument's."""
+    if findings.broken is not None:
+        cause = f"the rollback says nothing of the candidate: {findings.broken}"
+        after = replace_fields(record, verdict=Verdict.ERROR, arbitration=None, cause=cause)
+        return after, (DecisionStep(StepKind.VOID, cause),)
+    is_enough = plan.pairs(findings.aa_pairs.get(plan.signal, {})) >= plan.until_pairs
+    if not is_enough and findings.changed is None:
+        return record, ()
+    told = "the baseline does not differ from itself"
+    if not is_enough:
+        told = f"no more is compared: {findings.changed}"
+    cause = f"{record.cause}; the verdict stands: {told}"
+    after = replace_fields(record, arbitration=None, cause=cause)
+    return after, (DecisionStep(StepKind.CONFIRM, f"the verdict stands: {told}"),)
 
 
 def _tripped_safety(findings: Findings) -> list[Tripped]:
@@ -176,11 +220,12 @@ def _record_builds(
     if dict(findings.fingerprints) != record.fingerprints:
         record = replace_fields(record, fingerprints=dict(findings.fingerprints))
         steps.append(DecisionStep(StepKind.IDENTIFY, "the builds were identified"))
-    if findings.calibration is not None and record.calibration is None:
-        record = replace_fields(record, calibration=dict(findings.calibration))
-        steps.append(
-            DecisionStep(StepKind.CALIBRATE, "the tolerance of displacement was read and frozen")
-        )
+    found, known = findings.calibration, record.calibration or {}
+    if found is not None and dict(found) != known:
+        fresh = [name for name in found["slices"] if name not in known.get("slices", {})]
+        record = replace_fields(record, calibration=dict(found))
+        cause = f"the tolerance of displacement was read and frozen: {', '.join(fresh)}"
+        steps.append(DecisionStep(StepKind.CALIBRATE, cause))
     return record, steps
 
 

@@ -51,6 +51,10 @@ class Findings:
     """Share of the pairs without a usable score, in [0, 1]."""
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     """Variant -> digest of its build."""
+    bets: Mapping[str, int] = field(default_factory=dict)
+    """Signal -> observations of the candidate that were bet on."""
+    aa_pairs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Signal -> slice -> pairs of the baseline with itself."""
     changed: str | None = None
     """Description of the build that has changed since the run began; None: none has."""
     calibration: Mapping[str, Any] | None = None

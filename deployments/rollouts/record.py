@@ -6,7 +6,7 @@ It does not hold the evidence, which is the fold of the stored reports of the re
 Reading order: Rollout, RolloutRecord, flag_after, watch_of.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
@@ -64,6 +64,28 @@ class Hold(BaseModel):
     cause: str
 
 
+class Arbitration(BaseModel):
+    """Comparison of the baseline with itself after a rollback by a quality signal.
+
+    The live share is gone at once, but the verdict is not final: were the instrument at fault, the
+    baseline would differ from itself in the same way.
+    """
+
+    model_config = _STRICT
+
+    signal: str
+    slices: tuple[str, ...] = ()
+    """Slices that are looked at: the culprits, or the one with the most evidence; empty: all."""
+    until_pairs: int = Field(ge=1)
+    """Pairs of the baseline with itself, in these slices, after which the verdict is final."""
+
+    def pairs(self, counts: Mapping[str, int]) -> int:
+        """Sum the pairs of the slices that are looked at."""
+        return sum(
+            count for name, count in counts.items() if not self.slices or name in self.slices
+        )
+
+
 class RolloutRecord(BaseModel):
     """Progress of one rollout."""
 
@@ -94,6 +116,8 @@ class RolloutRecord(BaseModel):
     """Slices that the guard found beyond tolerance."""
     answered: tuple[str, ...] = ()
     """Signals whose `hold` or `alert` was carried out in this run; `horizon` if its hold was."""
+    arbitration: Arbitration | None = None
+    """What is done after a rollback to make its verdict final; None: nothing."""
     outside: tuple[str, ...] | None = None
     """Slices that operators had quarantined when the rollout went live; None: it is not live."""
     fingerprints: dict[str, str] = {}
@@ -185,6 +209,8 @@ def _quarantine_after(flag: Flag, before: Rollout | None, after: Rollout) -> tup
 def watch_of(rollout: Rollout) -> Watch | None:
     """The watch of a rollout: the observations that gateways and comparators make; None: none."""
     spec, record = rollout.spec, rollout.record
+    if record.arbitration is not None:
+        return _watch_of_arbitration(spec, record.run, record.arbitration)
     if record.phase not in WATCHED:
         return None
     failure = spec.guardrail(Signal.FAILURE)
@@ -203,10 +229,28 @@ def watch_of(rollout: Rollout) -> Watch | None:
         run=record.run,
         mirror=spec.mirror.rate,
         mirror_slices=spec.mirror.slices,
+        cluster=spec.mirror.cluster,
         generate=spec.mirror.generate,
         aa=spec.mirror.aa,
         in_flight=spec.on_rollback,
         **fields,
+    )
+
+
+def _watch_of_arbitration(spec: RolloutSpec, run: str, arbitration: Arbitration) -> Watch:
+    """The watch after a rollback: the slices in question, always with the A/A arm."""
+    mirror = spec.mirror
+    slices = {name: mirror.slices.get(name, mirror.rate) for name in arbitration.slices}
+    return Watch(
+        candidate=spec.candidate,
+        run=run,
+        mirror=0.0 if slices else mirror.rate,
+        mirror_slices=slices or mirror.slices,
+        cluster=mirror.cluster,
+        generate=1.0 if arbitration.signal == Signal.HARM else 0.0,
+        aa=1.0,
+        failure_alpha=None,
+        in_flight=spec.on_rollback,
     )
 
 

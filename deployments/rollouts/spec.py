@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from penumbra.monitoring.observations import Signal
 from penumbra.router.flags.bucketing import basis_points
-from penumbra.router.flags.routing_table import NAME
+from penumbra.router.flags.routing_table import NAME, Cluster
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -107,6 +107,10 @@ class MirrorRates(BaseModel):
     """Share of the mirrored requests on which the other arm also generates (harm)."""
     aa: float = Field(default=0.05, ge=0, le=1)
     """Share of the mirrored requests that also compare the baseline with itself."""
+    cluster: Cluster = "conversation"
+    """Requests of which one is compared, for their answers depend on each other: the turns of one
+    conversation, known by its instructions and its first user message. `prompt`: only requests with
+    the same prompt, for workloads whose requests all begin with the same messages."""
     aa_tolerance: float = Field(default=0.005, gt=0, lt=1)
     """Displacement of the baseline against itself beyond which the instrument is broken."""
 
@@ -120,7 +124,10 @@ class MirrorRates(BaseModel):
 
 _DEFAULT_GUARDRAILS = (
     Guardrail(
-        signal=Signal.DISPLACEMENT, tolerance=Calibrate(calibrate=300), action="rollback", share=0.3
+        signal=Signal.DISPLACEMENT,
+        tolerance=Calibrate(calibrate=1000),
+        action="rollback",
+        share=0.3,
     ),
     Guardrail(signal=Signal.HARM, tolerance=0.02, action="rollback", share=0.5, missing="worst"),
     Guardrail(signal=Signal.FAILURE, tolerance=0.005, action="rollback", share=0.2),

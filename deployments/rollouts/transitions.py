@@ -14,6 +14,8 @@ class StepKind(StrEnum):
     """Kind of one step of a decision."""
 
     ROLLBACK = "rollback"
+    CONFIRM = "confirm"
+    VOID = "void"
     QUARANTINE = "quarantine"
     HOLD = "hold"
     ALERT = "alert"

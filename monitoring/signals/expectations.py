@@ -7,7 +7,7 @@ import msgspec
 
 from penumbra.monitoring.signals.answer import CHAT_PATH, COMPLETIONS_PATH
 from penumbra.monitoring.signals.scripts import NONE
-from penumbra.monitoring.signals.writing import may_want_another, writing
+from penumbra.monitoring.signals.writing import wanted_writing
 
 COMPLETIONS_LIMIT_TOKENS = 16
 """Default limit of the completions API."""
@@ -59,7 +59,7 @@ def expectations(path: str, body: bytes) -> Expectations:
         schema=schema,
         tools=tools,
         must_call=bool(tools) and (choice == "required" or isinstance(choice, dict)),
-        writing=NONE if may_want_another(prompt) else writing(prompt),
+        writing=wanted_writing(prompt),
     )
 
 

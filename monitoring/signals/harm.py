@@ -16,11 +16,11 @@ from penumbra.monitoring.signals.answer import Answer, Choice, ToolCall, read_an
 from penumbra.monitoring.signals.code import has_broken_block
 from penumbra.monitoring.signals.expectations import Expectations, expectations
 from penumbra.monitoring.signals.lengths import chars, has_drifted
-from penumbra.monitoring.signals.refusals import is_refusal
+from penumbra.monitoring.signals.refusals import is_refusal, may_refuse_unseen
 from penumbra.monitoring.signals.repetition import ends_in_loop
 from penumbra.monitoring.signals.schemas import is_valid, parse
 from penumbra.monitoring.signals.scripts import NONE
-from penumbra.monitoring.signals.writing import writing
+from penumbra.monitoring.signals.writing import LATIN, holds, writing
 
 __all__ = [
     "Answer", "Check", "Expectations", "HarmResult", "accuse", "checks", "expectations", "harm",
@@ -89,6 +89,14 @@ def judge(wanted: Expectations, candidate: Answer | None, baseline: Answer | Non
     if candidate is not None and baseline is not None:
         accused, accused_baseline = accuse(wanted, candidate, baseline)
         failed, failed_baseline = failed | accused, failed_baseline | accused_baseline
+        # Of two refusals in two languages only one may be known; then neither counts.
+        if Check.REFUSAL in failed ^ failed_baseline:
+            other = baseline if Check.REFUSAL in failed else candidate
+            if may_refuse_unseen(_text(other)):
+                failed, failed_baseline = (
+                    failed - {Check.REFUSAL},
+                    failed_baseline - {Check.REFUSAL},
+                )
     return HarmResult(
         harm=harm(failed, failed_baseline),
         failed=tuple(sorted(map(str, failed))),
@@ -208,14 +216,19 @@ def _is_all_json(answer: Answer) -> bool:
 
 
 def _is_in_wrong_writing(prompt: str, answer: Answer, other: Answer) -> bool:
-    if prompt == NONE or _writing(other) != prompt:
+    if prompt == NONE or writing(_text(other)) != prompt:
         return False
-    return _writing(answer) not in (prompt, NONE)
+    text = _text(answer)
+    found = writing(text)
+    if found in (prompt, NONE):
+        return False
+    # Latin words stand in texts of every language.
+    return found != LATIN or not holds(text, prompt)
 
 
-def _writing(answer: Answer) -> str:
+def _text(answer: Answer) -> str:
     # Sorted, so that the order of the choices does not matter.
-    return writing("\n".join(sorted(choice.text for choice in answer.choices)))
+    return "\n".join(sorted(choice.text for choice in answer.choices))
 
 
 def _is_cut(answer: Answer) -> bool:

@@ -6,6 +6,9 @@ what it finds in both builds' answers cancels.
 
 import re
 
+from penumbra.monitoring.signals.scripts import NONE
+from penumbra.monitoring.signals.writing import LATIN, writing
+
 LOOKED_AT_CHARS = 160
 """How much of the answer is looked at, from its beginning: later on, such words are content."""
 
@@ -32,6 +35,28 @@ _PHRASES = re.compile(
         )
     )
 )
+
+
+_KNOWN_WRITINGS = frozenset({NONE, "cyrillic", "han", "japanese", "hangul", "arabic"})
+_LETTERS_OF_OTHERS = re.compile("[ąćęłńśźżčďěňřšťůžğışđơưăâșțőűåøæāēģīķļņūėįųħ]")
+_WORDS_OF_OTHERS = re.compile(
+    r"\b(?:het|een|niet|ik|och|inte|jag|ikke|jeg|og|ei|että|olen|nie|jest|nejsem|není|bir|ben"
+    r"|için|tidak|yang|dan|saya|nu|sunt|nem|hogy|vagyok|không|tôi|hindi|ako|ang|sio|kwa|mimi)\b"
+)
+_FEW = 2
+
+
+def may_refuse_unseen(text: str) -> bool:
+    """Whether a text is in a language whose refusals are not known here."""
+    found = writing(text)
+    if found in _KNOWN_WRITINGS:
+        return False
+    if found != LATIN:
+        return True
+    beginning = text[:LOOKED_AT_CHARS].lower()
+    if _LETTERS_OF_OTHERS.search(beginning):
+        return True
+    return len(set(_WORDS_OF_OTHERS.findall(beginning))) >= _FEW
 
 
 def is_refusal(text: str) -> bool:

@@ -10,6 +10,10 @@ LOOKED_AT_CHARS = 4096
 LEAST_LETTERS = 10
 """A text of fewer letters is in no writing: a name or a formula tells nothing."""
 
+FEW_LETTERS = 2
+"""So many letters of a writing are no symbols: one Chinese word has no more."""
+LATIN = "latin"
+
 FENCE = "```"
 
 _KANA_SHARE = 0.1
@@ -44,6 +48,32 @@ def writing(text: str) -> str:
     scripts = Counter(map(dominant_script, filter(str.isalpha, looked_at)))
     is_japanese = scripts["kana"] >= _KANA_SHARE * (scripts["kana"] + scripts["han"])
     return "japanese" if is_japanese else "han"
+
+
+def wanted_writing(prompt: str) -> str:
+    """The writing that an answer to a prompt should have; `none` if it may be any.
+
+    Latin words stand in texts of every language, technical ones above all. So a prompt that is
+    mostly Latin, with a few letters of another writing, may well want its answer in that one.
+    """
+    if may_want_another(prompt):
+        return NONE
+    found = writing(prompt)
+    if found != LATIN:
+        return found
+    foreign = Counter(map(dominant_script, filter(_is_foreign, prose(prompt)[:LOOKED_AT_CHARS])))
+    return NONE if max(foreign.values(), default=0) >= FEW_LETTERS else LATIN
+
+
+def holds(text: str, wanted: str) -> bool:
+    """Whether a text holds letters of a writing, if only a few."""
+    scripts = ("han", "kana") if wanted == "japanese" else (wanted,)
+    looked_at = filter(str.isalpha, prose(text)[:LOOKED_AT_CHARS])
+    return sum(dominant_script(letter) in scripts for letter in looked_at) >= FEW_LETTERS
+
+
+def _is_foreign(character: str) -> bool:
+    return character.isalpha() and dominant_script(character) != LATIN
 
 
 def prose(text: str) -> str:

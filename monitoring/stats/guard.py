@@ -4,7 +4,7 @@ Reading order: GuardSpec, Guard.observe, Guard.evidence.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from penumbra.monitoring.stats.betting import BetSums, Table
@@ -156,6 +156,18 @@ class Guard:
             total.add(bet_sums)
         self._aggregate.take(total)  # one batch: slice by slice, the order would make a difference
         self._latch()
+
+    def set_tolerance(self, name: str, tolerance: float) -> None:
+        """Sets the tolerance of a slice that nothing was observed of yet.
+
+        Raises:
+            KeyError: The slice is not known.
+            ValueError: It has observations, or the tolerance is outside the range.
+        """
+        if self._streams[name].seen.count:
+            raise ValueError(f"{name} has observations: its tolerance is fixed")
+        self._tables[name] = Table(tolerance, self.spec.low, self.spec.high)
+        self.spec = replace(self.spec, tolerances={**self.spec.tolerances, name: tolerance})
 
     def culprits(self, fdr: float = 0.1) -> tuple[str, ...]:
         """Names the slices beyond tolerance, worst first, with this false discovery rate (e-BH).

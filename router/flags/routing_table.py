@@ -116,6 +116,11 @@ class Variant(BaseModel):
     the system's."""
 
 
+Cluster = Literal["conversation", "prompt"]
+"""Requests whose answers depend on each other: those of one conversation, known by its root, or
+only those with the same prompt."""
+
+
 class Watch(BaseModel):
     """The observation of one candidate while a rollout watches it. Set by the rollout."""
 
@@ -132,6 +137,8 @@ class Watch(BaseModel):
     """Share of the mirrored requests on which the other arm also generates, for the harm checks."""
     aa: float = Field(default=0.05, ge=0, le=1)
     """Share of the mirrored requests that also compare the baseline with itself."""
+    cluster: Cluster = "conversation"
+    """Requests of which one is compared."""
     failure_tolerance: float = Field(default=0.005, gt=0, lt=1)
     """Share of failed candidate requests that is within tolerance; a gateway trips by itself."""
     failure_alpha: float | None = Field(default=0.002, gt=0, lt=1)

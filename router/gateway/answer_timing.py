@@ -120,7 +120,7 @@ class AnswerTiming(msgspec.Struct):
 
     def times(self, variant: str, now: float) -> AnswerTimes:
         """The times that the comparison of the answer needs."""
-        return AnswerTimes(variant, self.started_at, self._first_byte_at, now)
+        return AnswerTimes(variant, self.started_at, self._first_byte_at, now, self.was_paused)
 
 
 def _told_tokens(events: bytes) -> int | None:

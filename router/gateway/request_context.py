@@ -7,7 +7,7 @@ from penumbra.router.errors import GatewayError, PinNotAllowed, UnknownVariant
 from penumbra.router.flags.evaluate import PIN_NOT_ALLOWED, Context, Decision
 from penumbra.router.flags.request_features import RequestFeatures
 from penumbra.router.flags.slices import slice_of
-from penumbra.router.flags.targeting_key import targeting_key
+from penumbra.router.flags.targeting_key import root_hash, targeting_key
 from penumbra.router.gateway.api_keys import Caller
 from penumbra.router.gateway.body_peek import BodyPeek
 from penumbra.router.gateway.compiled_table import Model, Routed
@@ -90,6 +90,7 @@ def build_facts(
         slice_name=routed.plan.slice_name,
         epoch=routed.model.epoch,
         prompt_hash=hash64(prompt),
+        root=hash64(root_hash(peek).encode()),
         session=session_hash(caller.tenant.name, request.headers.get(b"x-session-id")),
         trace=trace.context.header if trace is not None else "",
     )

@@ -9,6 +9,8 @@ field that an older gateway does not send.
 
 import msgspec
 
+from penumbra.router.flags.routing_table import Cluster
+
 LENGTH_BYTES = 4
 LARGEST_FRAME_BYTES = 32 * 1024 * 1024
 
@@ -44,11 +46,19 @@ class MirrorFrame(msgspec.Struct, frozen=True, array_like=True):
     """`traceparent` of the request's span, if it is traced; an older gateway sends none."""
     own_id: str = ""
     """The gateway's own id of the request, by which it is drawn; an older gateway sends none."""
+    root: int = 0
+    """64-bit hash of the root of its conversation; 0 from an older gateway."""
+    was_paused: bool = False
+    """Whether its client did not keep up, so that the time tells nothing of the variant."""
 
     @property
     def draw_id(self) -> str:
         """The id that decides what else is done with the request."""
         return self.own_id or self.request_id
+
+    def cluster(self, kind: Cluster) -> int:
+        """The key of those requests whose answers depend on each other."""
+        return self.prompt_hash if kind == "prompt" else self.root or self.prompt_hash
 
 
 _encoder = msgspec.msgpack.Encoder()

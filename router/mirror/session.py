@@ -38,6 +38,8 @@ class RequestFacts:
     slice_name: str
     epoch: int
     prompt_hash: int
+    root: int
+    """Hash of the root of its conversation."""
     session: int
     trace: str = ""
     """Its `traceparent`; empty if it is not traced."""
@@ -63,6 +65,8 @@ class AnswerTimes:
     started_at: float
     first_byte_at: float
     ended_at: float
+    was_paused: bool = False
+    """Whether the client did not keep up."""
 
 
 class MirrorSessions:
@@ -159,6 +163,8 @@ class MirrorSessions:
             total_seconds=times.ended_at - times.started_at,
             trace=facts.trace,
             own_id=facts.own_id.decode("ascii"),
+            root=facts.root,
+            was_paused=times.was_paused,
         )
         refusal = self.comparator_client.offer(mirrored)
         if refusal is not None:

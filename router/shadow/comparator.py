@@ -91,7 +91,8 @@ class Comparator:
     def offer(self, mirrored: MirrorFrame, size_bytes: int) -> None:
         """Queue a mirrored request, or shed it."""
         self.metrics.received.value += 1
-        candidates = tuple(run.run.candidate for run in self._eligible(mirrored))
+        eligible = self._eligible(mirrored, is_new=True)
+        candidates = tuple(run.run.candidate for run in eligible)
         if not candidates:
             return
         if candidates != mirrored.candidates:  # the others are shed, and must not be again
@@ -222,8 +223,13 @@ class Comparator:
 
     # Shedding
 
-    def _eligible(self, mirrored: MirrorFrame) -> list[WatchedRun]:
-        """Return the runs that the request may count in; for the others it is shed."""
+    def _eligible(self, mirrored: MirrorFrame, *, is_new: bool = False) -> list[WatchedRun]:
+        """Return the runs that the request may count in; for the others it is shed.
+
+        Args:
+            mirrored: The request.
+            is_new: Whether it has just come: then it is a turn of its conversation.
+        """
         model = self.watched.models.get(mirrored.model)
         found = []
         for candidate in dict.fromkeys(mirrored.candidates):
@@ -231,11 +237,12 @@ class Comparator:
             if run is None or mirrored.epoch < run.since_epoch:
                 self.metrics.shed(mirrored.model, ShedReason.NOT_WATCHED)
                 continue
-            repeats = run.repeats(mirrored)
-            if repeats is None:
+            is_chosen = run.chooses(mirrored) if is_new else True
+            obstacle = run.repeats(mirrored) or (None if is_chosen else ShedReason.OTHER_TURN)
+            if obstacle is None:
                 found.append(run)
             else:
-                self._shed(mirrored, [run], repeats)
+                self._shed(mirrored, [run], obstacle)
         return found
 
     def _shed_all(self, mirrored: MirrorFrame, reason: ShedReason) -> None:

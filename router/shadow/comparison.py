@@ -30,10 +30,10 @@ from penumbra.router.shadow.generation import (
     shadow_request,
 )
 from penumbra.router.shadow.pairs import ArmAnswer, ArmPair, ArmResult, pair_of
-from penumbra.router.shadow.score_result import ScoreResult
+from penumbra.router.shadow.score_result import TIMEOUT, ScoreResult
 from penumbra.router.shadow.scoring import Scorer
 from penumbra.router.shadow.watch_list import WatchedModel, WatchedRun
-from penumbra.router.upstream.port import Upstream
+from penumbra.router.upstream.port import Upstream, UpstreamRequest
 
 _AGAIN = " again"
 """Name of the baseline's second call; no variant can have it."""
@@ -156,21 +156,23 @@ class Comparison:
         scores, answers = await self._call_engines()
         seconds = sum(score.seconds for score in scores.values())
         seconds += sum(answer.seconds for answer in answers.values())
+        baseline = self._model.baseline
         sheds: dict[str, ShedReason] = {}
         pairs: dict[str, tuple[Pair, ...]] = {}
         for run in self._runs:
             candidate = run.watch.candidate
             found = self._pairs(run, scores, answers) if candidate in scores else ()
-            if _is_own_limit(scores.get(candidate)) or _is_own_limit(answers.get(candidate)):
+            calls = (scores.get(candidate), answers.get(candidate), answers.get(baseline))
+            if any(map(_is_own_limit, calls)):
                 sheds[candidate] = ShedReason.FAULT
             elif found:
                 pairs[candidate] = found
             else:
                 is_scored = candidate in scores
                 sheds[candidate] = ShedReason.BASELINE_SCORE if is_scored else ShedReason.OTHER_ARM
-        calls = [self._call("score", name, score) for name, score in scores.items()]
-        calls += [self._call("generate", name, answer) for name, answer in answers.items()]
-        return ComparisonResult(pairs, sheds, seconds, tuple(calls))
+        made = [self._call("score", name, score) for name, score in scores.items()]
+        made += [self._call("generate", name, answer) for name, answer in answers.items()]
+        return ComparisonResult(pairs, sheds, seconds, tuple(made))
 
     def _call(self, work: str, name: str, done: ScoreResult | GenerationResult) -> EngineCall:
         is_again = name == _AGAIN
@@ -189,23 +191,38 @@ class Comparison:
             }
             answers = {
                 name: group.create_task(
-                    self._generator.answer(
-                        self._upstream(name),
-                        shadow_request(
-                            case.mirrored.path,
-                            case.body,
-                            case.mirrored.request_id,
-                            len(case.answer.choices[0].token_ids),
-                            self._most_tokens,
-                            is_stream=case.mirrored.is_stream,
-                        ),
-                    )
+                    self._generator.answer(self._upstream(name), self._shadow_request())
                 )
                 for name in self._variants_to_answer()
             }
-        return (
-            {name: task.result() for name, task in scores.items()},
-            {name: task.result() for name, task in answers.items()},
+        found = {name: task.result() for name, task in answers.items()}
+        if any(answer.is_refusal for answer in found.values()):
+            found = await self._without_common_refusals(found)
+        return {name: task.result() for name, task in scores.items()}, found
+
+    async def _without_common_refusals(
+        self, answers: dict[str, GenerationResult]
+    ) -> dict[str, GenerationResult]:
+        """Leave out the refusals of a request that the build which answered it refuses as well.
+
+        A shadow request is not quite the client's, so it may be at fault itself.
+        """
+        again = await self._generator.answer(
+            self._upstream(self._case.mirrored.variant), self._shadow_request()
+        )
+        if not again.is_refusal:
+            return answers
+        return {name: answer for name, answer in answers.items() if not answer.is_refusal}
+
+    def _shadow_request(self) -> UpstreamRequest:
+        case = self._case
+        return shadow_request(
+            case.mirrored.path,
+            case.body,
+            case.mirrored.request_id,
+            len(case.answer.choices[0].token_ids),
+            self._most_tokens,
+            is_stream=case.mirrored.is_stream,
         )
 
     # The calls: variants by name, and the baseline's second call as _AGAIN
@@ -224,9 +241,16 @@ class Comparison:
         draw_id = self._case.mirrored.draw_id
         return [*names, _AGAIN] if any(run.runs_aa(draw_id) for run in runs) else names
 
+    def _generates(self, run: WatchedRun) -> bool:
+        """Whether the other arm answers as well."""
+        mirrored = self._case.mirrored
+        # The time of an answer whose client was slow tells nothing of the build.
+        is_late = mirrored.total_seconds > self._generator.deadline_seconds
+        return run.generates(mirrored.draw_id) and not (is_late and mirrored.was_paused)
+
     def _variants_to_answer(self) -> list[str]:
         draw_id = self._case.mirrored.draw_id
-        runs = [run for run in self._candidates() if run.generates(draw_id)]
+        runs = [run for run in self._candidates() if self._generates(run)]
         if not runs:
             return []
         if self._case.mirrored.variant != self._model.baseline:
@@ -244,20 +268,23 @@ class Comparison:
     ) -> tuple[Pair, ...]:
         baseline, candidate = self._model.baseline, run.watch.candidate
         draw_id = self._case.mirrored.draw_id
-        asked = run.generates(draw_id)
         is_candidates = self._case.mirrored.variant == candidate
+        asked = self._generates(run) and (baseline if is_candidates else candidate) in answers
         first = self._arm(baseline, scores, answers, is_asked=asked)
         other = self._arm(candidate, scores, answers, is_asked=asked)
         arm_pairs = [ArmPair(Arm.CANDIDATE, first, other, is_candidates)]
         is_possible = not _is_own_limit(answers.get(_AGAIN))
         if run.runs_aa(draw_id) and scores[_AGAIN].usable is not None and is_possible:
             # Where the candidate answered there is no first answer of the baseline to compare with.
-            both = asked and not is_candidates
+            both = asked and not is_candidates and _AGAIN in answers
             first = self._arm(baseline, scores, answers, is_asked=both)
             again = self._arm(_AGAIN, scores, answers, is_asked=both)
             arm_pairs.append(ArmPair(Arm.BASELINE, first, again))
         case = self._case
-        found = (pair_of(case.mirrored, case.expected, case.tokens, arms) for arms in arm_pairs)
+        cluster = case.mirrored.cluster(run.watch.cluster)
+        found = (
+            pair_of(case.mirrored, case.expected, case.tokens, arms, cluster) for arms in arm_pairs
+        )
         return tuple(pair for pair in found if pair is not None)
 
     def _arm(
@@ -272,5 +299,7 @@ class Comparison:
 
     def _answer_of(self, name: str, answers: dict[str, GenerationResult]) -> ArmAnswer:
         if name == self._case.mirrored.variant:
+            if self._case.mirrored.total_seconds > self._generator.deadline_seconds:
+                return ArmAnswer(problem=TIMEOUT)  # the other arm had no more time
             return ArmAnswer(self._case.answer)
         return ArmAnswer(answers[name].answer, answers[name].problem)

@@ -12,7 +12,7 @@ import msgspec
 
 from penumbra.monitoring.signals.answer import CHAT_PATH, Answer, read_answer
 from penumbra.router import sse
-from penumbra.router.shadow.scoring import TIMEOUT
+from penumbra.router.shadow.score_result import TIMEOUT
 from penumbra.router.upstream.calls import UpstreamError, fetch
 from penumbra.router.upstream.port import Upstream, UpstreamRequest
 
@@ -24,6 +24,7 @@ _OK = 200
 _ANSWER_BYTES = 16 * 1024 * 1024
 _LIMITS = ("max_completion_tokens", "max_tokens")
 _MARGIN_TOKENS = 64
+_REFUSED = "status_4"
 
 
 class Unanswerable(ValueError):
@@ -40,6 +41,11 @@ class GenerationResult:
     answer: Answer | None = None
     problem: str | None = None
     """Why there is no answer: an `Outcome`, a status or `unreadable`; None if there is one."""
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the engine refused the request."""
+        return self.problem is not None and self.problem.startswith(_REFUSED)
 
 
 def read_body(body: bytes) -> dict[str, Any]:
@@ -114,18 +120,18 @@ class Generator:
     """
 
     def __init__(self, deadline_seconds: float, now: Callable[[], float]) -> None:
-        self._deadline_seconds = deadline_seconds
+        self.deadline_seconds = deadline_seconds
         self._now = now
 
     async def answer(self, upstream: Upstream, request: UpstreamRequest) -> GenerationResult:
         """Get one answer within the deadline; never raises, and never tries twice."""
         began = self._now()
         try:
-            async with asyncio.timeout(self._deadline_seconds):
+            async with asyncio.timeout(self.deadline_seconds):
                 raw = await fetch(
                     upstream,
                     request,
-                    timeout_seconds=2 * self._deadline_seconds,
+                    timeout_seconds=2 * self.deadline_seconds,
                     limit_bytes=_ANSWER_BYTES,
                 )
         except TimeoutError:

@@ -1,8 +1,12 @@
 """Pairs: makes the reported `Pair` from the results of both arms for one mirrored request. Pure.
 
-Missing data has one rule for each arm. A score or answer that the *candidate* failed to give
-although it was asked is evidence (`Pair.missing`, and harm 1 for an answer). One that the
-*baseline* failed to give leaves nothing to compare with, and is no evidence either way.
+Missing data has one rule for both arms: an answer that one arm alone failed to give is harm, of the
+candidate (1) or of the baseline (-1). One that both failed to give in time says nothing of either:
+long answers take long in every build. So a shadow answer has no less time than the client's had,
+and an answer that came too late for it counts as missing in the client's arm as well.
+
+A score that the candidate failed to give is a failure of the candidate (`Pair.missing`). Without
+the baseline's score there is nothing to compare with.
 """
 
 from dataclasses import dataclass
@@ -14,7 +18,7 @@ from penumbra.monitoring.signals.answer import Answer
 from penumbra.monitoring.signals.displacement import compare
 from penumbra.monitoring.signals.harm import Expectations, judge
 from penumbra.router.mirror.frame import MirrorFrame
-from penumbra.router.shadow.score_result import ScoreResult
+from penumbra.router.shadow.score_result import TIMEOUT, ScoreResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class ArmPair:
 
 
 def pair_of(
-    mirrored: MirrorFrame, expected: Expectations, tokens: int, arms: ArmPair
+    mirrored: MirrorFrame, expected: Expectations, tokens: int, arms: ArmPair, cluster: int
 ) -> Pair | None:
     """Make the pair, without its cost and time; None if the baseline gave no score.
 
@@ -57,13 +61,14 @@ def pair_of(
         expected: Properties that it wants of an answer.
         tokens: Response tokens that were scored.
         arms: The results of both arms.
+        cluster: Key of the requests of which one is bet on.
     """
     if arms.baseline.score.usable is None:
         return None
     pair = Pair(
         request_id=mirrored.request_id,
         slice=mirrored.slice,
-        cluster=mirrored.prompt_hash,
+        cluster=cluster,
         arm=arms.arm,
         answered_by=mirrored.variant,
         session=mirrored.session,
@@ -77,8 +82,10 @@ def pair_of(
 def _missing(candidate: ArmResult) -> str | None:
     if candidate.score.problem is not None:
         return f"score: {candidate.score.problem}"
-    if candidate.answer is not None and candidate.answer.problem is not None:
-        return f"answer: {candidate.answer.problem}"
+    answer = candidate.answer
+    # An answer may be long: lateness is judged beside the other arm's, as harm.
+    if answer is not None and answer.problem not in (None, TIMEOUT):
+        return f"answer: {answer.problem}"
     return None
 
 
@@ -99,8 +106,9 @@ def _with_scores(pair: Pair, arms: ArmPair) -> Pair:
 
 def _with_harm(pair: Pair, expected: Expectations, arms: ArmPair) -> Pair:
     baseline, candidate = arms.baseline.answer, arms.candidate.answer
-    # If not asked, or without the baseline's answer, the pair says nothing about harm.
-    if baseline is None or baseline.answer is None or candidate is None:
+    if baseline is None or candidate is None:  # not asked
+        return pair
+    if baseline.problem == TIMEOUT and candidate.problem == TIMEOUT:
         return pair
     harm_result = judge(expected, candidate.answer, baseline.answer)
     return msgspec.structs.replace(

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from penumbra.router.upstream.port import Scores
 
+TIMEOUT = "timeout"
+"""Problem of a score or an answer that did not come within its deadline."""
+
 
 @dataclass(frozen=True, slots=True)
 class ScoreResult:

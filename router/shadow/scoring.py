@@ -4,11 +4,9 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 
-from penumbra.router.shadow.score_result import ScoreResult
+from penumbra.router.shadow.score_result import TIMEOUT, ScoreResult
 from penumbra.router.upstream.calls import NotFinite, UpstreamError
 from penumbra.router.upstream.port import Upstream
-
-TIMEOUT = "timeout"
 
 
 class Scorer:

@@ -11,6 +11,7 @@ from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Variant
 from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.shadow.recent_keys import RecentKeys
+from penumbra.router.shadow.turn_choice import TurnChoice
 from penumbra.router.upstream.http import HttpUpstream
 from penumbra.router.upstream.port import Upstream
 
@@ -19,14 +20,14 @@ Connect = Callable[[str, Variant, str | None], Upstream]
 
 
 class WatchedRun:
-    """One run, and the prompts and sessions that were compared in it.
+    """One run, and the conversations and sessions that were compared in it.
 
     Args:
         run: Its name in reports.
         watch: The watch that says what is observed.
         since_epoch: Epoch of the first routing table in which it was seen: a request that an older
             one decided belongs to an earlier run.
-        bets: Prompts, and sessions, that it remembers.
+        bets: Conversations, and sessions, that it remembers.
     """
 
     def __init__(self, run: Run, watch: Watch, since_epoch: int, bets: int) -> None:
@@ -35,18 +36,25 @@ class WatchedRun:
         self.since_epoch = since_epoch
         self._prompts = RecentKeys(bets)
         self._sessions = RecentKeys(bets)
+        self._turns = TurnChoice()
+
+    def chooses(self, mirrored: MirrorFrame) -> bool:
+        """Whether this turn of its conversation may be compared; called once for each request."""
+        key = mirrored.session or mirrored.cluster(self.watch.cluster)
+        draw = position(salt(f"{self.run.id}:turn"), mirrored.draw_id) / TOTAL
+        return self._turns.chooses(key, draw)
 
     def repeats(self, mirrored: MirrorFrame) -> ShedReason | None:
-        """Return why the request repeats an earlier one; None if prompt and session are new."""
-        if mirrored.prompt_hash in self._prompts:
+        """Return why the request repeats an earlier one; None if its conversation is new."""
+        if mirrored.cluster(self.watch.cluster) in self._prompts:
             return ShedReason.REPEATED_PROMPT
         if mirrored.session and mirrored.session in self._sessions:
             return ShedReason.REPEATED_SESSION
         return None
 
     def note(self, mirrored: MirrorFrame) -> None:
-        """Remember the prompt and the session of a request that is compared."""
-        self._prompts.add(mirrored.prompt_hash)
+        """Remember the conversation and the session of a request that is compared."""
+        self._prompts.add(mirrored.cluster(self.watch.cluster))
         if mirrored.session:
             self._sessions.add(mirrored.session)
 

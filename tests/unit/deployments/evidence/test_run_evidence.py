@@ -127,15 +127,40 @@ def test_a_prompt_and_a_session_have_one_bet_each() -> None:
 
 def test_the_first_pairs_only_calibrate_and_harm_counts_meanwhile() -> None:
     evidence = evidence_of(report(*pairs(19, 0.02)))
-    assert Signal.DISPLACEMENT not in evidence.monitors
+    assert evidence.awaited(Signal.DISPLACEMENT) == {"json": 0, "other": 19}
     assert evidence.findings().calibration is None
-    evidence.fold("c", report(pair(20, 0.02, harm=0), *pairs(5, 0.02, start=21)))
+    more = pairs(5, 0.02, start=21)
+    evidence.fold("c", report(pair(20, 0.02, harm=0), *more))
     calibration = evidence.findings().calibration
     assert calibration is not None
-    assert calibration["default"]["pairs"] == 20
-    assert calibration["default"]["tolerance"] == pytest.approx(0.026)
-    assert evidence.monitors[Signal.DISPLACEMENT].count == 5
+    assert calibration["slices"]["other"]["pairs"] == 20
+    monitor = evidence.monitors[Signal.DISPLACEMENT]
+    assert monitor.count == 5
+    assert monitor.guard.slice("other").tolerance == calibration["slices"]["other"]["tolerance"]
     assert evidence.monitors[Signal.HARM].count == 1
+
+
+def test_each_slice_is_calibrated_by_its_own_pairs() -> None:
+    evidence = evidence_of(report(*pairs(25, 0.01, slice_name="json"), *pairs(15, 0.2, start=100)))
+    monitor = evidence.monitors[Signal.DISPLACEMENT]
+    assert evidence.awaited(Signal.DISPLACEMENT) == {"other": 15}
+    assert monitor.count == 5
+    first = monitor.guard.slice("json").tolerance
+    evidence.fold("c", report(*pairs(10, 0.2, start=200)))
+    assert evidence.awaited(Signal.DISPLACEMENT) == {}
+    assert monitor.guard.slice("json").tolerance == first
+    assert monitor.guard.slice("other").tolerance > 0.2
+    assert monitor.count == 10
+
+
+def test_half_of_the_alpha_is_for_what_was_read_and_half_for_the_guard() -> None:
+    evidence = evidence_of()
+    assert evidence.monitors[Signal.DISPLACEMENT].spec.alpha == pytest.approx(0.01 * 0.3 / 2)
+
+
+def test_a_slice_that_is_not_calibrated_is_not_proven() -> None:
+    evidence = evidence_of(report(*(pair(n, 0.0, harm=0, slice="json") for n in range(1, 19))))
+    assert evidence.findings().proven == ()
 
 
 def test_a_missing_candidate_is_harm_and_a_failure() -> None:

@@ -18,12 +18,14 @@ from penumbra.deployments.rollouts.payload import RolloutPayload
 from penumbra.deployments.rollouts.record import (
     SERVING,
     WATCHED,
+    Arbitration,
     Hold,
     Phase,
     Rollout,
     RolloutRecord,
     Verdict,
     flag_after,
+    watch_of,
 )
 from penumbra.deployments.rollouts.transitions import StepKind
 from penumbra.router.flags.routing_table import Flag
@@ -188,7 +190,8 @@ class RolloutMachine(RuleBasedStateMachine):
         record, steps = decide(SPEC, before, findings, self.now, rival)
         assert bool(steps) == (record != before)
         if before.phase not in WATCHED:
-            assert record == before
+            assert record.phase is before.phase
+            assert record == before or before.arbitration is not None
         if (record.phase, record.stage_index) != (before.phase, before.stage_index) and (
             record.phase in SERVING
         ):
@@ -262,3 +265,77 @@ class RolloutMachine(RuleBasedStateMachine):
 
 RolloutMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
 TestRolloutMachine = RolloutMachine.TestCase
+
+
+# After a rollback by a quality signal
+
+
+def rolled_back(signal: str = "harm", bets: int = 400) -> RolloutRecord:
+    findings = replace(
+        PROVEN,
+        tripped=(tripped(signal),),
+        bets={signal: bets},
+        aa_pairs={signal: {"json": 7, "other": 50}},
+    )
+    record, _ = decide(SPEC, RECORD, findings, NOW)
+    return record
+
+
+def test_a_rollback_by_a_quality_signal_looks_at_the_instrument_as_well() -> None:
+    record = rolled_back()
+    assert (record.phase, record.verdict) == (Phase.ROLLED_BACK, Verdict.FAIL)
+    assert record.arbitration == Arbitration(signal="harm", slices=("json",), until_pairs=807)
+    watch = watch_of(Rollout(spec=SPEC, record=record))
+    assert watch is not None
+    assert (watch.aa, watch.generate, watch.mirror) == (1.0, 1.0, 0.0)
+    assert watch.mirror_slices == {"json": SPEC.mirror.rate}
+    assert watch.failure_alpha is None
+
+
+@pytest.mark.parametrize(("bets", "wanted"), [(3, 100), (60, 120), (90_000, 5_000)])
+def test_the_baseline_is_compared_with_itself_as_long_as_the_candidate_was(
+    bets: int, wanted: int
+) -> None:
+    found = rolled_back(bets=bets).arbitration
+    assert found is not None
+    assert found.until_pairs == 7 + wanted
+
+
+def test_a_rollback_is_the_instruments_where_the_baseline_differs_from_itself() -> None:
+    broken = replace(PROVEN, broken="the baseline differs from itself in harm")
+    record, steps = decide(SPEC, rolled_back(), broken, LATER)
+    assert (record.phase, record.verdict, record.arbitration) == (
+        Phase.ROLLED_BACK,
+        Verdict.ERROR,
+        None,
+    )
+    assert [step.did for step in steps] == [StepKind.VOID]
+    assert "says nothing of the candidate" in record.cause
+
+
+def test_a_rollback_stands_where_the_baseline_does_not_differ_from_itself() -> None:
+    early = replace(PROVEN, aa_pairs={"harm": {"json": 806, "other": 9_000}})
+    assert decide(SPEC, rolled_back(), early, LATER) == (rolled_back(), ())
+    enough = replace(PROVEN, aa_pairs={"harm": {"json": 807, "other": 50}})
+    record, steps = decide(SPEC, rolled_back(), enough, LATER)
+    assert (record.phase, record.verdict, record.arbitration) == (
+        Phase.ROLLED_BACK,
+        Verdict.FAIL,
+        None,
+    )
+    assert [step.did for step in steps] == [StepKind.CONFIRM]
+    assert watch_of(Rollout(spec=SPEC, record=record)) is None
+
+
+def test_a_build_that_changes_ends_the_comparison() -> None:
+    record, _ = decide(SPEC, rolled_back(), replace(PROVEN, changed="int8 is another"), LATER)
+    assert (record.verdict, record.arbitration) == (Verdict.FAIL, None)
+
+
+def test_a_failure_needs_no_arbitration() -> None:
+    for findings in (
+        replace(PROVEN, tripped=(tripped("failure"),)),
+        replace(PROVEN, hard=HardFailure("not_finite", "x")),
+    ):
+        record, _ = decide(SPEC, RECORD, findings, NOW)
+        assert (record.phase, record.arbitration) == (Phase.ROLLED_BACK, None)

@@ -31,7 +31,6 @@ def test_nothing_is_documented_that_is_not_there() -> None:
         f"{calibration.FACTOR:g} × mean",
         f"+ {calibration.LEAST_OVER_AA:g}",
         f"at most {calibration.MOST:g}",
-        f"with {calibration.SLICE_PAIRS} pairs",
         f"from {lengths.LEAST_ANSWERS} on",
         f"{lengths.LEAST_CHARS} characters or more",
         f"limit of {SHORT_LIMIT_TOKENS} tokens",

@@ -274,3 +274,19 @@ def test_the_right_answers_of_the_demo_fail_nothing(slice_name: str) -> None:
 def test_an_answer_that_is_wrong_and_well_formed_is_not_seen() -> None:
     right, wrong = said('{"name": "Ada", "age": 36}'), said('{"name": "Eve", "age": 63}')
     assert judge(Expectations(wants_json=True), wrong, right).harm == 0
+
+
+def test_a_refusal_counts_only_where_the_other_builds_would_be_seen() -> None:
+    refused = said("I'm sorry, but I can't help with that.")
+    polish = said("Przykro mi, ale nie mogę pomóc w tej sprawie, to nie jest możliwe.")
+    assert judge(Expectations(), refused, polish).harm == 0
+    assert judge(Expectations(), polish, refused).harm == 0
+    assert judge(Expectations(), refused, said(ENGLISH)).harm == 1
+    assert judge(Expectations(), refused, refused).failed == ("refusal",)
+
+
+def test_technical_words_do_not_make_an_answer_one_in_another_writing() -> None:
+    wanted = Expectations(writing="cyrillic")
+    mixed = said("Вызов asyncio.gather returns list; use TaskGroup, create_task and timeout")
+    assert judge(wanted, mixed, said(RUSSIAN)).harm == 0
+    assert judge(wanted, said(ENGLISH), said(RUSSIAN)).harm == 1

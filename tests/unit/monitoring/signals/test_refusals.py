@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penumbra.monitoring.signals.refusals import LOOKED_AT_CHARS, is_refusal
+from penumbra.monitoring.signals.refusals import LOOKED_AT_CHARS, is_refusal, may_refuse_unseen
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,42 @@ def test_a_set_phrase_is_a_refusal(text: str) -> None:
 )
 def test_other_beginnings_are_none(text: str) -> None:
     assert not is_refusal(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Przykro mi, ale nie mogę pomóc w tej sprawie.",
+        "Het spijt me, maar ik kan je daar niet mee helpen.",
+        "Jag är ledsen, men det kan jag inte hjälpa dig med, och jag beklagar.",
+        "Üzgünüm, bu konuda yardımcı olamam.",
+        "Xin lỗi, tôi không thể giúp bạn việc này.",
+        "Maaf, saya tidak dapat membantu dengan permintaan yang ini.",
+        "ขอโทษ ฉันไม่สามารถช่วยเรื่องนี้ได้",
+        "Λυπάμαι, δεν μπορώ να βοηθήσω με αυτό.",
+    ],
+)
+def test_a_refusal_in_another_language_may_go_unseen(text: str) -> None:
+    assert not is_refusal(text)
+    assert may_refuse_unseen(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The capital of France is Paris, and it is large.",
+        "La capitale de la France est Paris.",
+        "Die Hauptstadt von Frankreich ist Paris.",
+        "La capital de Francia es París.",
+        "A capital da França é Paris.",
+        "Столица Франции называется Париж.",
+        "法国的首都是巴黎这座城市。",
+        "42",
+        "",
+    ],
+)
+def test_refusals_are_known_in_the_languages_of_the_phrases(text: str) -> None:
+    assert not may_refuse_unseen(text)
 
 
 @given(st.text())

@@ -12,7 +12,7 @@ from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.upstream.port import UpstreamRequest
 
 RUN = Run("demo", "int8", "run-1")
-FACTS = RequestFacts(b"r-1", b"req-1", "demo", "other", epoch=1, prompt_hash=1, session=0)
+FACTS = RequestFacts(b"r-1", b"req-1", "demo", "other", epoch=1, prompt_hash=1, root=1, session=0)
 REQUEST = UpstreamRequest(b"/v1/chat/completions", b"", b'{"model":"demo","messages":["SECRET"]}')
 
 

@@ -179,18 +179,68 @@ async def test_an_answer_of_unusual_length_is_harm_once_a_length_is_usual() -> N
 async def test_no_answer_of_the_candidate_is_harm() -> None:
     setup = ComparatorSetup(watch(generate=1.0), deadlines={"generate_seconds": 0.05})
     setup.builds["int8"].answer = HANGING
-    await compare(setup, mirrored())
+    await compare(setup, mirrored(total_seconds=0.04))
     (pair,) = setup.pairs
-    assert (pair.harm, pair.missing) == (1, "answer: timeout")
+    # Lateness is judged beside the other arm's: as a failure it would have nothing beside it.
+    assert (pair.harm, pair.missing) == (1, None)
     assert pair.displacement == 0.0
 
 
-async def test_no_answer_of_the_baseline_says_nothing_of_harm() -> None:
+@pytest.mark.parametrize("variant", ["full", "int8"])
+async def test_an_answer_that_takes_long_in_both_builds_is_no_harm(variant: str) -> None:
+    setup = ComparatorSetup(watch(generate=1.0), deadlines={"generate_seconds": 0.05})
+    setup.builds["int8"].answer = setup.builds["full"].answer = HANGING
+    await compare(setup, mirrored(variant=variant, total_seconds=0.06))
+    (pair,) = setup.pairs
+    assert (pair.harm, pair.missing) == (None, None)
+    assert pair.displacement == 0.0
+
+
+@pytest.mark.parametrize(("variant", "harm"), [("full", -1), ("int8", 1)])
+async def test_an_answer_that_came_too_late_for_a_shadow_answer_counts_as_missing(
+    variant: str, harm: int
+) -> None:
+    setup = ComparatorSetup(watch(generate=1.0), deadlines={"generate_seconds": 0.05})
+    await compare(setup, mirrored(variant=variant, total_seconds=0.06))
+    (pair,) = setup.pairs
+    assert (pair.harm, pair.missing) == (harm, None)
+
+
+async def test_the_time_of_an_answer_whose_client_was_slow_says_nothing() -> None:
+    setup = ComparatorSetup(watch(generate=1.0), deadlines={"generate_seconds": 0.05})
+    setup.builds["int8"].answer = HANGING
+    await compare(setup, mirrored(total_seconds=0.06, was_paused=True))
+    (pair,) = setup.pairs
+    assert (pair.harm, pair.missing) == (None, None)
+    assert setup.builds["int8"].answers == []
+
+
+async def test_no_answer_of_the_baseline_alone_is_harm_of_the_baseline() -> None:
     setup = ComparatorSetup(watch(generate=1.0))
     setup.builds["full"].answer = whole({}, 500)
     await compare(setup, mirrored(variant="int8"))
     (pair,) = setup.pairs
-    assert (pair.harm, pair.missing) == (None, None)
+    assert (pair.harm, pair.missing) == (-1, None)
+    assert pair.failed_baseline == ("no_answer",)
+
+
+@pytest.mark.parametrize("variant", ["full", "int8"])
+async def test_a_shadow_request_that_both_builds_refuse_says_nothing(variant: str) -> None:
+    setup = ComparatorSetup(watch(generate=1.0))
+    setup.builds["int8"].answer = setup.builds["full"].answer = whole({"error": {}}, 400)
+    await compare(setup, mirrored(variant=variant))
+    (pair,) = setup.pairs
+    assert (pair.harm, pair.missing, pair.failed) == (None, None, ())
+    assert pair.displacement == 0.0
+
+
+async def test_a_shadow_request_that_only_the_candidate_refuses_is_its_failure() -> None:
+    setup = ComparatorSetup(watch(generate=1.0))
+    setup.builds["int8"].answer = whole({"error": {}}, 400)
+    await compare(setup, mirrored())
+    (pair,) = setup.pairs
+    assert (pair.harm, pair.missing) == (1, "answer: status_400")
+    assert len(setup.builds["full"].answers) == 1
 
 
 async def test_an_answer_without_a_limit_is_bounded() -> None:

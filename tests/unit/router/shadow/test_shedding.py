@@ -27,6 +27,16 @@ async def test_a_prompt_has_one_bet_and_a_session_one_turn_a_run() -> None:
     assert setup.reports.sheds == [("int8", "repeated_prompt"), ("int8", "repeated_session")]
 
 
+async def test_the_turns_of_a_conversation_have_one_bet_together() -> None:
+    setup = ComparatorSetup(watch("int8"), watch("int4", cluster="prompt"))
+    turns = [mirrored(f"r{n}", root=9, candidates=("int8", "int4")) for n in range(20)]
+    await compare(setup, *turns, expected=40)
+    by_candidate = [run.candidate for run, _ in setup.reports.pairs]
+    assert (by_candidate.count("int8"), by_candidate.count("int4")) == (1, 20)
+    assert {reason for _, reason in setup.reports.sheds} <= {"repeated_prompt", "other_turn"}
+    assert {pair.cluster for run, pair in setup.reports.pairs if run.candidate == "int8"} == {9}
+
+
 async def test_what_one_run_does_not_take_is_shed_for_it_once() -> None:
     setup = ComparatorSetup(watch("int8"), watch("int4"))
     await compare(setup, mirrored("a", prompt_hash=1, candidates=("int4",)))
