@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from penumbra.deployments.evidence.evidence_path import EvidencePath
-from penumbra.deployments.rollouts.findings import Tripped
+from penumbra.deployments.rollouts.findings import AGGREGATE, Tripped
 from penumbra.deployments.rollouts.spec import SAFETY, Action, Guardrail, RolloutSpec
 from penumbra.monitoring.observations import Signal
 from penumbra.monitoring.stats.guard import Guard, GuardSpec, sums_of_counts
@@ -80,6 +80,12 @@ class GuardrailMonitor:
     def boundary(self) -> float:
         """Evidence at which the guardrail acts."""
         return self._watch.boundary
+
+    @property
+    def proven(self) -> tuple[str, ...]:
+        """Slices that are proven within tolerance; `AGGREGATE` if all of them together are."""
+        found = [name for name in self.spec.tolerances if self.guard.slice(name).is_proven]
+        return (*found, AGGREGATE) if self.guard.aggregate().is_proven else tuple(found)
 
     def observe(self, slice_name: str, value: float) -> None:
         """Bets on one observation."""

@@ -208,7 +208,7 @@ class RunEvidence:
             broken=self.broken,
             missing_ratio=self.totals.missing_ratio,
             fingerprints=dict(self.fingerprints),
-            bets={signal.value: monitor.count for signal, monitor in self.monitors.items()},
+            aa_proven={signal.value: monitor.proven for signal, monitor in self.aa.items()},
             aa_pairs={
                 signal.value: {name: monitor.guard.slice(name).count for name in self.slices}
                 for signal, monitor in self.aa.items()

@@ -18,7 +18,7 @@ transitions.py.
 
 from datetime import datetime
 
-from penumbra.deployments.rollouts.findings import Findings, Tripped
+from penumbra.deployments.rollouts.findings import AGGREGATE, Findings, Tripped
 from penumbra.deployments.rollouts.gates import advance_conditions, required_slices
 from penumbra.deployments.rollouts.record import (
     WATCHED,
@@ -41,8 +41,8 @@ from penumbra.deployments.rollouts.transitions import (
 )
 
 HORIZON = "horizon"
-LEAST_AA_PAIRS, MOST_AA_PAIRS = 100, 5_000
-"""Pairs of the baseline with itself after a rollback by a quality signal, before it is final."""
+MOST_AA_PAIRS = 20_000
+"""Pairs of the baseline with itself after a rollback by a quality signal, until it is final."""
 
 
 def decide(
@@ -113,15 +113,11 @@ def _take_out_of_service(
 
 
 def _arbitration(tripped: Tripped, findings: Findings) -> Arbitration:
-    """Plan the comparison of the baseline with itself, as long as what the candidate had.
-
-    Were the same noise in both arms, the A/A detector would have seen it by then.
-    """
+    """Plan the comparison of the baseline with itself."""
     suspects = tripped.culprits or ((tripped.suspect,) if tripped.suspect else ())
-    counts = findings.aa_pairs.get(tripped.signal, {})
     plan = Arbitration(signal=tripped.signal, slices=suspects, until_pairs=1)
-    wanted = min(MOST_AA_PAIRS, max(LEAST_AA_PAIRS, 2 * findings.bets.get(tripped.signal, 0)))
-    return plan.model_copy(update={"until_pairs": plan.pairs(counts) + wanted})
+    counted = plan.pairs(findings.aa_pairs.get(tripped.signal, {}))
+    return plan.model_copy(update={"until_pairs": counted + MOST_AA_PAIRS})
 
 
 def _arbitrate(record: RolloutRecord, plan: Arbitration, findings: Findings) -> Decision:
@@ -130,15 +126,21 @@ def _arbitrate(record: RolloutRecord, plan: Arbitration, findings: Findings) -> 
         cause = f"the rollback says nothing of the candidate: {findings.broken}"
         after = replace_fields(record, verdict=Verdict.ERROR, arbitration=None, cause=cause)
         return after, (DecisionStep(StepKind.VOID, cause),)
-    is_enough = plan.pairs(findings.aa_pairs.get(plan.signal, {})) >= plan.until_pairs
-    if not is_enough and findings.changed is None:
-        return record, ()
-    told = "the baseline does not differ from itself"
-    if not is_enough:
-        told = f"no more is compared: {findings.changed}"
-    cause = f"{record.cause}; the verdict stands: {told}"
-    after = replace_fields(record, arbitration=None, cause=cause)
-    return after, (DecisionStep(StepKind.CONFIRM, f"the verdict stands: {told}"),)
+    pairs = plan.pairs(findings.aa_pairs.get(plan.signal, {}))
+    sound = findings.aa_proven.get(plan.signal, ())
+    verdict, told = Verdict.FAIL, f"the baseline agrees with itself, by {pairs} pairs"
+    if not (set(plan.slices) <= set(sound) if plan.slices else AGGREGATE in sound):
+        if findings.changed is not None:
+            told = f"no more is compared: {findings.changed}"
+        elif pairs >= plan.until_pairs:
+            verdict = Verdict.INCONCLUSIVE
+            told = f"whether the baseline agrees with itself is undecided after {pairs} pairs"
+        else:
+            return record, ()
+    after = replace_fields(
+        record, verdict=verdict, arbitration=None, cause=f"{record.cause}; {told}"
+    )
+    return after, (DecisionStep(StepKind.CONFIRM, told),)
 
 
 def _tripped_safety(findings: Findings) -> list[Tripped]:

@@ -6,6 +6,9 @@ from typing import Any
 
 from penumbra.deployments.rollouts.spec import Action
 
+AGGREGATE = "*"
+"""Stands for all slices together; no slice can have this name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tripped:
@@ -51,8 +54,9 @@ class Findings:
     """Share of the pairs without a usable score, in [0, 1]."""
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     """Variant -> digest of its build."""
-    bets: Mapping[str, int] = field(default_factory=dict)
-    """Signal -> observations of the candidate that were bet on."""
+    aa_proven: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Signal -> slices in which the baseline is proven to agree with itself; `AGGREGATE`: all of
+    them together."""
     aa_pairs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Signal -> slice -> pairs of the baseline with itself."""
     changed: str | None = None

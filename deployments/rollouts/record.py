@@ -77,7 +77,8 @@ class Arbitration(BaseModel):
     slices: tuple[str, ...] = ()
     """Slices that are looked at: the culprits, or the one with the most evidence; empty: all."""
     until_pairs: int = Field(ge=1)
-    """Pairs of the baseline with itself, in these slices, after which the verdict is final."""
+    """Pairs of the baseline with itself, in these slices, after which the verdict is final at last.
+    """
 
     def pairs(self, counts: Mapping[str, int]) -> int:
         """Sum the pairs of the slices that are looked at."""
