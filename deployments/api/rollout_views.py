@@ -148,8 +148,11 @@ def _monitor_view(
     progress = ", ".join(f"{name} {count}" for name, count in awaited.items())
     tripped = monitor.tripped
     culprits = [*monitor.quarantined, *(tripped.culprits if tripped else ())]
-    evidence, boundary = monitor.evidence, monitor.boundary
-    aggregate = monitor.guard.aggregate()
+    boundary = monitor.boundary
+    # Nothing is bet on before the first tolerance is read.
+    is_watching = len(awaited) < len(monitor.spec.tolerances)
+    evidence = monitor.evidence if is_watching else 0.0
+    aggregate = monitor.guard.aggregate() if is_watching else None
     known = [name for name in monitor.spec.tolerances if name not in awaited]
     slices = {name: monitor.guard.slice(name) for name in known}
     return lambda: SignalView(
@@ -162,7 +165,7 @@ def _monitor_view(
         is_tripped=tripped is not None,
         culprits=list(dict.fromkeys(culprits)),
         calibrating=f"{progress} of {wanted} pairs each" if progress else None,
-        aggregate=_stream_view(None, aggregate),
+        aggregate=None if aggregate is None else _stream_view(None, aggregate),
         slices=[_stream_view(name, stream) for name, stream in slices.items()],
     )
 

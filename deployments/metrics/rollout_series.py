@@ -155,7 +155,8 @@ def _guardrails(judged: Iterable[tuple[Rollout, RunEvidence]]) -> Iterator[Serie
             monitor = evidence.monitors[guardrail.signal]
             tripped[labelled] = float(monitor.tripped is not None)
             boundaries[labelled] = log(monitor.boundary)
-            _put_log(evidences, labelled, monitor.evidence)
+            if len(evidence.awaited(guardrail.signal)) < len(monitor.spec.tolerances):
+                _put_log(evidences, labelled, monitor.evidence)
     yield control.GUARDRAIL_EVIDENCE, evidences
     yield control.GUARDRAIL_BOUNDARY, boundaries
     yield control.GUARDRAIL_TRIPPED, tripped
@@ -197,6 +198,8 @@ def _streams(rollout: Rollout, evidence: RunEvidence) -> Iterator[_Streams]:
 def _views(monitor: GuardrailMonitor, awaited: Container[str] = ()) -> dict[str, StreamView]:
     """The streams of a monitor, without the slices whose tolerance is still being read."""
     known = [name for name in monitor.spec.tolerances if name not in awaited]
+    if not known:
+        return {}
     views = {name: monitor.guard.slice(name) for name in known}
     return views | {labels.AGGREGATE: monitor.guard.aggregate()}
 

@@ -139,7 +139,7 @@ def _assert_stream(live: Scraped, stream: dict[str, Any], labels: dict[str, str]
 def test_a_tolerance_that_is_being_read_has_a_boundary_and_no_evidence_yet(story: Story) -> None:
     int4 = {"model": "demo", "candidate": "int4"}
     boundary = story.live.all("penumbra_guardrail_log_boundary_nats", **int4)
-    assert boundary == {frozenset({("signal", "displacement")}): pytest.approx(log(100.0))}
+    assert boundary == {frozenset({("signal", "displacement")}): pytest.approx(log(200.0))}
     for name in ("guardrail_log_evidence_nats", "signal_observations", "signal_tolerance_ratio"):
         assert not story.live.all(f"penumbra_{name}", **int4)
 

@@ -150,8 +150,11 @@ def nodes(*folders: str) -> Iterator[tuple[Path, ast.AST]]:
     """Every node of every module below some folders of the repository."""
     for folder in folders:
         for path in sorted((ROOT / folder).rglob("*.py")):
+            place = path.relative_to(ROOT)
+            if any(part.startswith(".") for part in place.parts):  # environments of other programs
+                continue
             for node in ast.walk(ast.parse(path.read_text())):
-                yield path.relative_to(ROOT), node
+                yield place, node
 
 
 def third_party_imports() -> Iterator[tuple[Path, int, set[str]]]:

@@ -149,7 +149,9 @@ def test_the_comparator_gets_the_request_and_the_engines_answer(
         first_byte_seconds=frame.first_byte_seconds,
         total_seconds=frame.total_seconds,
         own_id=frame.own_id,
+        root=frame.root,
     )
+    assert frame.root not in (0, frame.prompt_hash)
     assert frame.own_id.startswith("req-")
     assert frame.session > 0
     assert 0 < frame.first_byte_seconds <= frame.total_seconds < 5
