@@ -17,6 +17,8 @@ class Reason(StrEnum):
     """An operator sent all traffic to the baseline."""
     QUARANTINE = "QUARANTINE"
     """The request's slice is pinned to the baseline."""
+    UNCOMPARED = "UNCOMPARED"
+    """The rollout of the chosen candidate compares no requests of this route or kind."""
     PIN = "PIN"
     """The request asked for the variant and its key may, or an operator pinned its subject."""
     TARGETING_MATCH = "TARGETING_MATCH"

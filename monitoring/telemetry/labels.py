@@ -63,7 +63,7 @@ MIRROR_REASON = Label(
     "reason",
     "Why a request that was chosen was not handed over.",
     (
-        "no_comparator", "buffer_full", "not_tappable", "refused", "too_large", "error",
+        "no_comparator", "buffer_full", "route", "not_tappable", "refused", "too_large", "error",
         "broken_off", "client_gone", "continued", "other_variant", "fault",
     ),
 )  # fmt: skip

@@ -8,6 +8,8 @@ first of a pin, a targeting rule, the split, the baseline. The following overrul
     LEASE_EXPIRED   the wish is a candidate and the guard's lease is not fresh  -> baseline
     KILL_SWITCH     the flag is killed, whatever the wish                       -> baseline
     QUARANTINE      the slice is quarantined, whatever the wish                 -> baseline
+    UNCOMPARED      the wish is a candidate by the split, under a rollout that
+                    compares no such request                                    -> baseline
     otherwise       the wish, for its own reason
 
 A request that goes on from a response of one build wishes that build, as if it were pinned to it.
@@ -60,6 +62,8 @@ class Context(msgspec.Struct):
     """The variant that the request asks for (`x-penumbra-variant`)."""
     may_pin: bool = False
     is_lease_fresh: bool = True
+    is_route_compared: bool = True
+    """Whether rollouts compare requests of its route."""
     home: str | None = None
     """The variant that holds the history which the request goes on from, if that is known."""
 
@@ -107,7 +111,7 @@ class CompiledModel:
 
     __slots__ = (
         "_blocked", "_decisions", "_flag", "_is_invalid", "_key_pins", "_line", "_rules", "_salt",
-        "_tenant_pins", "_variants", "baseline", "needs_key", "slices",
+        "_tenant_pins", "_variants", "_watched", "baseline", "needs_key", "slices",
     )  # fmt: skip
 
     def __init__(self, name: str, model: ModelSnapshot) -> None:
@@ -115,6 +119,7 @@ class CompiledModel:
         self.baseline = model.baseline
         self.slices = CompiledSlices(model.slices)
         self._variants = frozenset(model.variants)
+        self._watched = frozenset(watch.candidate for watch in model.watches)
         self._flag = flag
         self._blocked = frozenset(flag.blocked)
         self._key_pins = {pin.subject: pin.variant for pin in flag.pins if pin.kind == "key"}
@@ -143,16 +148,25 @@ class CompiledModel:
             if problem is not None:
                 return self._decision(self.baseline, Reason.ERROR, error_code=problem)
         wish = self.wish(context) if context.home is None else self._wish_at_home(context)
+        reason = self._overruled_for(wish, context)
+        return wish if reason is None else self._decision(self.baseline, reason)
+
+    def _overruled_for(self, wish: Decision, context: Context) -> Reason | None:
+        """Return why the baseline answers in place of the wish; None: the wish stands."""
         if wish.variant != self.baseline:
             if wish.variant in self._blocked:
-                return self._decision(self.baseline, Reason.GUARD)
+                return Reason.GUARD
             if not context.is_lease_fresh:
-                return self._decision(self.baseline, Reason.LEASE_EXPIRED)
+                return Reason.LEASE_EXPIRED
         if self._flag.killed:
-            return self._decision(self.baseline, Reason.KILL_SWITCH)
+            return Reason.KILL_SWITCH
         if context.slice in self._flag.quarantined:
-            return self._decision(self.baseline, Reason.QUARANTINE)
-        return wish
+            return Reason.QUARANTINE
+        # A rollout gives no share of what it does not compare; pins and rules are the operators'.
+        if wish.reason is Reason.SPLIT and wish.variant in self._watched:
+            is_compared = context.is_route_compared and context.features.is_text
+            return None if is_compared else Reason.UNCOMPARED
+        return None
 
     def wish(self, context: Context) -> Decision:
         """Return the decision by pin, rule, split and default, before anything overrules it."""

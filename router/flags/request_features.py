@@ -99,6 +99,11 @@ class RequestFeatures(msgspec.Struct):
         return bool(body.get("tools") or body.get("functions"))
 
     @property
+    def is_text(self) -> bool:
+        """Whether the prompt is text alone: no image, no sound."""
+        return is_text(self.body)
+
+    @property
     def prompt_chars(self) -> int:
         """Characters of all prompt text; token ids hold none."""
         if self._prompt_chars is None:
@@ -126,6 +131,23 @@ class RequestFeatures(msgspec.Struct):
         if self._code is None:
             self._code = holds_code(self.text[:CODE_CHARS])
         return self._code
+
+
+def is_text(body: Mapping[str, Any]) -> bool:
+    """Whether the prompt of a request is text alone, so that its token ids carry all of it."""
+    messages = body.get("messages")
+    if not isinstance(messages, list):
+        return True
+    return all(_is_text_message(message) for message in messages)
+
+
+def _is_text_message(message: object) -> bool:
+    content = message.get("content") if isinstance(message, dict) else None
+    if not isinstance(content, list):
+        return True
+    return all(
+        isinstance(part, dict) and part.get("type") in ("text", "refusal") for part in content
+    )
 
 
 def holds_code(text: str) -> bool:

@@ -17,7 +17,6 @@ from penumbra.monitoring.vocabulary import role_of
 from penumbra.router.dispatch.attempt import Attempt, Client
 from penumbra.router.dispatch.attribution import Arbiter
 from penumbra.router.dispatch.build_record import BuildRecord
-from penumbra.router.dispatch.continuation import KINDS
 from penumbra.router.dispatch.dispatch import Dispatch
 from penumbra.router.dispatch.gates import TrafficGates, move
 from penumbra.router.dispatch.kept_bytes import KeptBytes
@@ -226,9 +225,11 @@ class Gateway:
         headers = upstream_headers(request.lines, request.headers, request.request_id)
         sent = UpstreamRequest(request.path, headers, request.body)
         routed = Routed(model, decision, plan, sent, shape_of(request.path, peek))
-        if model.mirror is not None and request.path in KINDS:
+        if model.mirror is not None:
             runs = model.mirror.chosen(request.own_id, context.slice, decision.variant)
-            if runs:
+            if runs and not context.is_route_compared:
+                self.mirroring.leave_out(runs, context.slice)
+            elif runs:
                 facts = build_facts(request, caller, peek, routed, trace)
                 session = self.mirroring.begin(runs, model.mirror.baseline, sent, facts)
                 routed.mirror_session = session

@@ -15,7 +15,7 @@ from penumbra.router.gateway.headers import TextHeaders, text_of
 from penumbra.router.gateway.incoming_request import IncomingRequest
 from penumbra.router.gateway.request_trace import RequestTrace
 from penumbra.router.link.response_homes import ResponseHomes
-from penumbra.router.mirror.selection import hash64, session_hash
+from penumbra.router.mirror.selection import COMPARED, hash64, session_hash
 from penumbra.router.mirror.session import RequestFacts
 
 
@@ -65,6 +65,7 @@ def build_context(
         may_pin=caller.may_pin,
         features=features,
         is_lease_fresh=is_lease_fresh,
+        is_route_compared=request.path in COMPARED,
         home=None if peek.previous_response_id is None else _home_of(peek, tenant, homes),
     )
 

@@ -121,6 +121,11 @@ class MirrorSessions:
             return None
         return MirrorSession(TokenTap(request, body), runs, baseline, facts, request)
 
+    def leave_out(self, runs: tuple[Run, ...], slice_name: str) -> None:
+        """Count a request that was chosen, and whose route is not compared."""
+        for run in runs:
+            self._count_shed(run, slice_name, ShedReason.ROUTE)
+
     def end(self, session: MirrorSession, times: AnswerTimes) -> None:
         """Hand the request over, or shed it: the client has its last byte, or will get no more."""
         try:
@@ -183,5 +188,8 @@ class MirrorSessions:
 
     def _shed(self, runs: tuple[Run, ...], facts: RequestFacts, reason: ShedReason) -> None:
         for run in runs:
-            self._metrics.mirror_sheds.cell(facts.model, run.candidate, reason.value).value += 1
-            self._outbox.shed(run, facts.slice_name, reason.value)
+            self._count_shed(run, facts.slice_name, reason)
+
+    def _count_shed(self, run: Run, slice_name: str, reason: ShedReason) -> None:
+        self._metrics.mirror_sheds.cell(run.model, run.candidate, reason.value).value += 1
+        self._outbox.shed(run, slice_name, reason.value)

@@ -14,6 +14,8 @@ class ShedReason(StrEnum):
     """No comparator is connected."""
     BUFFER_FULL = "buffer_full"
     """Too much waits for the comparator."""
+    ROUTE = "route"
+    """Requests of its route are not compared; the rollout gives the candidate none of them."""
     NOT_TAPPABLE = "not_tappable"
     """The client has its own wish about token ids, or one that they would interfere with."""
     REFUSED = "refused"
@@ -74,6 +76,7 @@ GATEWAY_REASONS = frozenset(
     {
         ShedReason.NO_COMPARATOR,
         ShedReason.BUFFER_FULL,
+        ShedReason.ROUTE,
         ShedReason.NOT_TAPPABLE,
         ShedReason.REFUSED,
         ShedReason.TOO_LARGE,

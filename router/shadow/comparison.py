@@ -19,13 +19,13 @@ from penumbra.monitoring.observations import Arm, Pair
 from penumbra.monitoring.signals.answer import Answer, read_answer
 from penumbra.monitoring.signals.harm import Expectations, expectations
 from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router.flags.request_features import is_text
 from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.shadow.generation import (
     GenerationResult,
     Generator,
     Unanswerable,
-    is_text,
     read_body,
     shadow_request,
 )

@@ -60,23 +60,6 @@ def read_body(body: bytes) -> dict[str, Any]:
         raise Unanswerable("the body is no JSON object") from error
 
 
-def is_text(body: dict[str, Any]) -> bool:
-    """Whether the prompt is text alone, so that its token ids carry all of it."""
-    messages = body.get("messages")
-    if not isinstance(messages, list):
-        return True
-    return all(_is_text_message(message) for message in messages)
-
-
-def _is_text_message(message: object) -> bool:
-    content = message.get("content") if isinstance(message, dict) else None
-    if not isinstance(content, list):
-        return True
-    return all(
-        isinstance(part, dict) and part.get("type") in ("text", "refusal") for part in content
-    )
-
-
 def shadow_request(
     path: str,
     body: dict[str, Any],

@@ -12,7 +12,8 @@ from penumbra.router.flags.evaluate import (
     compile_model,
     evaluate,
 )
-from penumbra.router.flags.routing_table import Flag, Match, Pin, Rule, Snapshot
+from penumbra.router.flags.request_features import RequestFeatures
+from penumbra.router.flags.routing_table import Flag, Match, Pin, Rule, Snapshot, Watch
 from tests.support.routing_tables import VARIANTS, context, contexts, flags, model, snapshot
 
 INT8_FOR_ALL = Flag(split={"int8": 100})
@@ -114,6 +115,60 @@ def test_a_bad_pin_is_the_requests_fault(fields: dict[str, object], code: str) -
     decision = decide(Flag(killed=True), context(**fields))
     assert decision == Decision("full", Reason.ERROR, error_code=code)
     assert code in CLIENT_ERRORS
+
+
+IMAGE = {
+    "messages": [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "What is this?"},
+                {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
+            ],
+        }
+    ]
+}
+SOUND = {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]}
+TEXT_PARTS = {"messages": [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_released"),
+    [
+        ({}, True),
+        ({"features": RequestFeatures.of(TEXT_PARTS)}, True),
+        ({"is_route_compared": False}, False),
+        ({"features": RequestFeatures.of(IMAGE)}, False),
+        ({"features": RequestFeatures.of(SOUND)}, False),
+    ],
+)
+def test_a_rollout_gives_its_candidate_only_what_it_compares(
+    fields: dict[str, object], is_released: bool
+) -> None:
+    watch = Watch(candidate="int8", run="int8-1", mirror=1.0)
+    watched = model(INT8_FOR_ALL).model_copy(update={"watches": (watch,)})
+    kept = Decision("full", Reason.UNCOMPARED)
+    given = Decision("int8", Reason.SPLIT)
+    found = evaluate(compile_model("demo", watched), context(**fields))
+    assert found == (given if is_released else kept)
+    # Without a rollout the share is the operators' own, and so are pins.
+    assert decide(INT8_FOR_ALL, context(**fields)) == given
+    asking = context(pin="int8", may_pin=True, **fields)
+    assert evaluate(compile_model("demo", watched), asking) == Decision("int8", Reason.PIN)
+
+
+def test_what_a_rollout_does_not_compare_goes_to_the_baseline_for_other_reasons_first() -> None:
+    watch = Watch(candidate="int8", run="int8-1", mirror=1.0)
+    for changes, fields, reason in (
+        ({"killed": True}, {}, Reason.KILL_SWITCH),
+        ({"blocked": ("int8",)}, {}, Reason.GUARD),
+        ({"quarantined": ("other",)}, {}, Reason.QUARANTINE),
+        ({}, {"is_lease_fresh": False}, Reason.LEASE_EXPIRED),
+    ):
+        flag = INT8_FOR_ALL.model_copy(update=changes)
+        watched = model(flag).model_copy(update={"watches": (watch,)})
+        asked = context(is_route_compared=False, **fields)
+        assert evaluate(compile_model("demo", watched), asked) == Decision("full", reason)
 
 
 def test_quarantine_beats_a_pin() -> None:
