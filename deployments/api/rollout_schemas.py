@@ -112,6 +112,8 @@ class RolloutSummary(BaseModel):
     """Reason why nothing is promoted although no hold is set: the instrument is broken."""
     verdict: str | None
     """`pass`, `fail`, `inconclusive`, `error`; null if not decided yet."""
+    verdict_awaits: str | None = None
+    """After a rollback: what the verdict waits for until it is final; null: nothing."""
     share: float
     """Percent of live traffic that the flag gives the candidate now."""
     since: datetime

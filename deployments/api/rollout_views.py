@@ -24,7 +24,7 @@ from penumbra.deployments.evidence.run_evidence import RunEvidence
 from penumbra.deployments.history.config_effects import obstacle_of
 from penumbra.deployments.history.state import State
 from penumbra.deployments.rollouts.gates import advance_conditions
-from penumbra.deployments.rollouts.record import Phase, Rollout, stage_name
+from penumbra.deployments.rollouts.record import Arbitration, Phase, Rollout, stage_name
 from penumbra.deployments.rollouts.spec import Guardrail
 from penumbra.deployments.rollouts.transitions import next_stage_index
 from penumbra.deployments.store.observation_tables import RollbackTimes
@@ -42,6 +42,7 @@ def summary_view(rollout: Rollout, evidence: RunEvidence) -> RolloutSummary:
         held_cause=record.held.cause if record.held else None,
         frozen_cause=record.frozen,
         verdict=record.verdict.value if record.verdict else None,
+        verdict_awaits=_awaits(record.arbitration, evidence),
         share=rollout.share,
         since=record.since,
         cause=record.cause,
@@ -50,6 +51,14 @@ def summary_view(rollout: Rollout, evidence: RunEvidence) -> RolloutSummary:
         proven=list(record.proven),
         quarantined=list(record.quarantined),
     )
+
+
+def _awaits(plan: Arbitration | None, evidence: RunEvidence) -> str | None:
+    if plan is None:
+        return None
+    pairs = plan.pairs(evidence.aa_pairs.get(plan.signal, {}))
+    where = f" in {', '.join(plan.slices)}" if plan.slices else ""
+    return f"the baseline is compared with itself in {plan.signal}{where}: {pairs} pairs so far"
 
 
 def rollout_view(

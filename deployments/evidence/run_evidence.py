@@ -163,6 +163,14 @@ class RunEvidence:
     # Results
 
     @property
+    def aa_pairs(self) -> dict[str, dict[str, int]]:
+        """Signal -> slice -> pairs of the baseline with itself."""
+        return {
+            signal.value: {name: monitor.guard.slice(name).count for name in self.slices}
+            for signal, monitor in self.aa.items()
+        }
+
+    @property
     def wanted_pairs(self) -> int:
         """Pairs of a slice from which its tolerance is read; 0 if none is read."""
         return self.calibration.wanted if self.calibration is not None else 0
@@ -209,10 +217,7 @@ class RunEvidence:
             missing_ratio=self.totals.missing_ratio,
             fingerprints=dict(self.fingerprints),
             aa_proven={signal.value: monitor.proven for signal, monitor in self.aa.items()},
-            aa_pairs={
-                signal.value: {name: monitor.guard.slice(name).count for name in self.slices}
-                for signal, monitor in self.aa.items()
-            },
+            aa_pairs=self.aa_pairs,
             changed=self.changed,
             calibration=calibration.record() if calibration and calibration.readings else None,
         )

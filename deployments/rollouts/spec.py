@@ -50,7 +50,9 @@ class Guardrail(BaseModel):
     """Part of the rollout's alpha, for `rollback` and `quarantine`. `hold` and `alert` take no
     traffic away and have an alpha of their own."""
     missing: Literal["ignore", "worst"] = "ignore"
-    """For displacement: how a pair counts whose candidate gave no usable score."""
+    """For displacement: how a pair counts whose candidate gave no usable score. For harm it is
+    always the worst: an answer that one build alone did not give is harm. Other signals miss
+    nothing, and take no `worst`."""
     factor: float = Field(default=1.5, gt=0, le=100)
     """For ttft and tpot: late is more than this times the baseline's recent p90; same for both."""
 

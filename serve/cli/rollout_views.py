@@ -131,6 +131,8 @@ def _facts(view: Json) -> Table:
     table.add_row("why", Text(view["cause"]))
     table.add_row("live traffic", f"{view['share']:g} % of the slices that are not kept back")
     table.add_row("verdict", verdict_text(view))
+    if view.get("verdict_awaits"):
+        table.add_row("not final", Text(view["verdict_awaits"], style="yellow"))
     if view["held_cause"]:
         table.add_row("held", Text(view["held_cause"], style="yellow"))
     if view["frozen_cause"]:

@@ -5,14 +5,16 @@ from typing import Any
 
 import pytest
 
-from penumbra.deployments.errors import Conflict
+from penumbra.deployments.errors import Conflict, RolloutRefused
 from penumbra.deployments.history import operator_actions
 from penumbra.deployments.history.config_effects import draft_of, obstacle_of
 from penumbra.deployments.history.events import Draft, Event, FlagPayload, Kind
 from penumbra.deployments.history.state import EMPTY, State, apply_event
 from penumbra.deployments.rollouts.findings import Findings
 from penumbra.deployments.rollouts.record import Hold, Phase, Rollout
+from penumbra.deployments.rollouts.spec import Guardrail
 from penumbra.deployments.rollouts.transitions import replace_fields
+from penumbra.monitoring.observations import Signal
 from penumbra.router.flags.routing_table import Flag
 from penumbra.router.flags.validate import flag_problems
 from tests.support.control_plane import payload
@@ -145,3 +147,16 @@ def test_a_rollout_that_was_held_when_it_ended_begins_unheld() -> None:
     story.becomes(operator_actions.end(story.state.rollouts[INT8], "why", NOW))
     story.applies("int8")
     assert story.state.rollouts[INT8].record.held is None
+
+
+@pytest.mark.parametrize("signal", [Signal.FAILURE, Signal.TTFT, Signal.FEEDBACK])
+def test_a_rule_for_missing_data_is_refused_where_nothing_can_be_missing(signal: Signal) -> None:
+    story = Story()
+    harm = Guardrail(
+        signal=Signal.HARM, tolerance=0.1, action="rollback", share=0.5, missing="worst"
+    )
+    odd = Guardrail(signal=signal, tolerance=0.1, action="hold", missing="worst")
+    spec = rollout_spec(guardrails=(harm, odd))
+    with pytest.raises(RolloutRefused, match=rf"guardrails\.{signal}\.missing.*worst"):
+        operator_actions.apply(story.state, spec, "why", NOW, "int8")
+    operator_actions.apply(story.state, rollout_spec(guardrails=(harm,)), "why", NOW, "int8")

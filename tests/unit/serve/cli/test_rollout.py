@@ -165,6 +165,14 @@ def test_status_shows_a_hold_and_a_broken_instrument(api: Api) -> None:
     assert "self-test failed" in text
 
 
+def test_status_says_what_a_verdict_waits_for(api: Api) -> None:
+    told = "the baseline is compared with itself in harm (facts): 12 pairs so far"
+    api.says(answers.view(stage="rolled_back", verdict="fail", verdict_awaits=told))
+    text = api.run("status", "demo", "int8").stdout
+    assert "not final" in text
+    assert "12 pairs so far" in text
+
+
 def test_json_is_what_the_api_said(api: Api) -> None:
     api.says(answers.view())
     assert json.loads(api.run("status", "demo", "int8", "--json").stdout) == answers.view()
