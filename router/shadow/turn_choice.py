@@ -13,7 +13,8 @@ A choice depends on the past and on a hash of the gateway's own id, and never on
 MOST_CONVERSATIONS = 65_536
 """Conversations whose turns are counted; the oldest is forgotten, and begins anew if it goes on."""
 MOST_TURNS = 64
-"""Later turns are counted as this one."""
+"""Later turns are not counted, and always taken: one prompt that comes all day is no conversation
+whose turns are to be waited for."""
 _HALVED_AT = 4_096
 """Requests after which all counts are halved: traffic changes."""
 
@@ -41,7 +42,8 @@ class TurnChoice:
         self._turns[conversation] = turn + 1
         if len(self._turns) > MOST_CONVERSATIONS:
             del self._turns[next(iter(self._turns))]
-        turn = min(turn, MOST_TURNS - 1)
+        if turn >= MOST_TURNS:
+            return True
         self._counts[turn] += 1.0
         self._total += 1.0
         if self._total >= _HALVED_AT:

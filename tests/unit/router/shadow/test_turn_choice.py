@@ -76,3 +76,14 @@ def test_conversations_that_never_end_take_no_more_memory() -> None:
     for _ in range(3 * MOST_TURNS):
         choice.chooses(-1, 0.999)
     assert len(choice._counts) == MOST_TURNS
+
+
+def test_a_prompt_that_comes_all_day_does_not_keep_others_from_being_compared() -> None:
+    draw, choice = random.Random(6), TurnChoice()
+    taken = []
+    for key in range(4_000):
+        for _ in range(9):
+            choice.chooses(-1, draw.random())
+        taken.append(choice.chooses(key, draw.random()))
+    # While few conversations are known, its first turns weigh much.
+    assert sum(taken[2_000:]) > 0.95 * 2_000
