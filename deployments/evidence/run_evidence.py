@@ -181,11 +181,18 @@ class RunEvidence:
         return self.calibration.counts if self.calibration is not None and is_read else {}
 
     @property
-    def broken(self) -> str | None:
-        """Reason why the measurement cannot be trusted; None if it can."""
+    def aa_alarm(self) -> str | None:
+        """What the baseline differs from itself in, in words; None: in nothing."""
         for monitor in self.aa.values():
             if monitor.tripped is not None:
                 return f"the baseline differs from itself in {monitor.signal.value}"
+        return None
+
+    @property
+    def broken(self) -> str | None:
+        """Reason why the measurement cannot be trusted; None if it can."""
+        if self.aa_alarm is not None:
+            return self.aa_alarm
         for source, test in self.self_tests.items():
             if not test.is_ok:
                 return f"the self-test of {source} failed: {test.detail}"
@@ -214,6 +221,7 @@ class RunEvidence:
             ),
             quarantined=quarantined,
             broken=self.broken,
+            aa_alarm=self.aa_alarm,
             missing_ratio=self.totals.missing_ratio,
             fingerprints=dict(self.fingerprints),
             aa_proven={signal.value: monitor.proven for signal, monitor in self.aa.items()},

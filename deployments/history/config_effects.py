@@ -11,6 +11,7 @@ from penumbra.deployments.rollouts.record import (
     WATCHED,
     Phase,
     Rollout,
+    Verdict,
     flag_after,
     slices_of,
 )
@@ -150,8 +151,12 @@ def _adapt(
         )
     old = state.models.get(spec.model)
     is_same = old is not None and old.baseline == model.baseline and old.slices == model.slices
-    if is_same or record.phase not in WATCHED:
+    if is_same or (record.phase not in WATCHED and record.arbitration is None):
         return None
+    if record.arbitration is not None:
+        cause = f"{record.cause}; no more is compared: the model's slices or baseline changed"
+        final = replace_fields(record, arbitration=None, verdict=Verdict.INCONCLUSIVE, cause=cause)
+        return rollout.model_copy(update={"record": final})
     cause = "evidence begins anew: the model's slices or baseline changed"
     fresh = replace_fields(restart(record, now, cause), slices=slices_of(model))
     return rollout.model_copy(update={"record": fresh})

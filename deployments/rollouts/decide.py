@@ -16,7 +16,7 @@ Every transition is listed in docs/rollouts.md. Reading order: findings.py; deci
 transitions.py.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from penumbra.deployments.rollouts.findings import AGGREGATE, Findings, Tripped
 from penumbra.deployments.rollouts.gates import advance_conditions, required_slices
@@ -43,6 +43,8 @@ from penumbra.deployments.rollouts.transitions import (
 HORIZON = "horizon"
 MOST_AA_PAIRS = 20_000
 """Pairs of the baseline with itself after a rollback by a quality signal, until it is final."""
+LONGEST_ARBITRATION = timedelta(days=3)
+"""The same in time: traffic may end, or bring nothing new."""
 
 
 def decide(
@@ -67,7 +69,7 @@ def decide(
     if findings.run != record.run:
         return record, ()
     if record.arbitration is not None:
-        return _arbitrate(record, record.arbitration, findings)
+        return _arbitrate(record, record.arbitration, findings, now)
     if record.phase not in WATCHED:
         return record, ()
     out_of_service = _take_out_of_service(record, findings, now)
@@ -120,27 +122,43 @@ def _arbitration(tripped: Tripped, findings: Findings) -> Arbitration:
     return plan.model_copy(update={"until_pairs": counted + MOST_AA_PAIRS})
 
 
-def _arbitrate(record: RolloutRecord, plan: Arbitration, findings: Findings) -> Decision:
-    """Make the verdict of a rollback final: the candidate's fault, or the instrument's."""
-    if findings.broken is not None:
-        cause = f"the rollback says nothing of the candidate: {findings.broken}"
+def _arbitrate(
+    record: RolloutRecord, plan: Arbitration, findings: Findings, now: datetime
+) -> Decision:
+    """Make the verdict of a rollback final: the candidate's fault, or the instrument's.
+
+    A self-test that fails meanwhile says nothing of the pairs before: it is waited for.
+    """
+    if findings.hard is None and findings.aa_alarm is not None:
+        cause = f"the rollback says nothing of the candidate: {findings.aa_alarm}"
         after = replace_fields(record, verdict=Verdict.ERROR, arbitration=None, cause=cause)
         return after, (DecisionStep(StepKind.VOID, cause),)
-    pairs = plan.pairs(findings.aa_pairs.get(plan.signal, {}))
-    sound = findings.aa_proven.get(plan.signal, ())
-    verdict, told = Verdict.FAIL, f"the baseline agrees with itself, by {pairs} pairs"
-    if not (set(plan.slices) <= set(sound) if plan.slices else AGGREGATE in sound):
-        if findings.changed is not None:
-            told = f"no more is compared: {findings.changed}"
-        elif pairs >= plan.until_pairs:
-            verdict = Verdict.INCONCLUSIVE
-            told = f"whether the baseline agrees with itself is undecided after {pairs} pairs"
-        else:
-            return record, ()
+    final = _final_verdict(record, plan, findings, now)
+    if final is None:
+        return record, ()
+    verdict, told = final
     after = replace_fields(
         record, verdict=verdict, arbitration=None, cause=f"{record.cause}; {told}"
     )
     return after, (DecisionStep(StepKind.CONFIRM, told),)
+
+
+def _final_verdict(
+    record: RolloutRecord, plan: Arbitration, findings: Findings, now: datetime
+) -> tuple[Verdict, str] | None:
+    """The verdict of a rollback and why it is final; None while it is not."""
+    if findings.hard is not None:
+        return Verdict.FAIL, f"{findings.hard.signal}: {findings.hard.detail}"
+    pairs = plan.pairs(findings.aa_pairs.get(plan.signal, {}))
+    sound = findings.aa_proven.get(plan.signal, ())
+    if set(plan.slices) <= set(sound) if plan.slices else AGGREGATE in sound:
+        return Verdict.FAIL, f"the baseline agrees with itself, by {pairs} pairs"
+    if findings.changed is not None:
+        return Verdict.INCONCLUSIVE, f"no more is compared: {findings.changed}"
+    if pairs >= plan.until_pairs or now - record.since >= LONGEST_ARBITRATION:
+        told = f"whether the baseline agrees with itself is undecided after {pairs} pairs"
+        return Verdict.INCONCLUSIVE, told
+    return None
 
 
 def _tripped_safety(findings: Findings) -> list[Tripped]:

@@ -100,8 +100,9 @@ class RequestFeatures(msgspec.Struct):
 
     @property
     def is_text(self) -> bool:
-        """Whether the prompt is text alone: no image, no sound."""
-        return is_text(self.body)
+        """Whether the prompt is text alone: no image, no sound, nothing that cannot be read."""
+        body = self.body
+        return not self.is_unreadable and is_text(body)
 
     @property
     def prompt_chars(self) -> int:

@@ -72,6 +72,8 @@ def repeated_head(
     if any(name in headers for name in _NOT_REPEATED):
         return None
     head = data[:end]
+    if head.count(b"\r\n") != len(lines) + 2:  # a line of it was taken out, or is folded
+        return None
     found = _LENGTH.findall(head)
     place = _LENGTH.search(head)
     if place is None or len(found) != 1 or found[0] != length:

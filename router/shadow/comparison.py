@@ -150,12 +150,17 @@ class Comparison:
         self._scorer = scorer
         self._generator = generator
         self._most_tokens = most_tokens
+        # Once for all: a watch may change while engines are asked.
+        draw_id = case.mirrored.draw_id
+        self._with_aa = {run.run for run in runs if run.runs_aa(draw_id)}
+        self._with_answers = {run.run for run in runs if self._generates(run)}
+        self._refused_seconds = 0.0
 
     async def run(self) -> ComparisonResult:
         """Get scores and answers, and make the pairs. Never raises, except when cancelled."""
         scores, answers = await self._call_engines()
         seconds = sum(score.seconds for score in scores.values())
-        seconds += sum(answer.seconds for answer in answers.values())
+        seconds += sum(answer.seconds for answer in answers.values()) + self._refused_seconds
         baseline = self._model.baseline
         sheds: dict[str, ShedReason] = {}
         pairs: dict[str, tuple[Pair, ...]] = {}
@@ -210,6 +215,7 @@ class Comparison:
         again = await self._generator.answer(
             self._upstream(self._case.mirrored.variant), self._shadow_request()
         )
+        self._refused_seconds = again.seconds
         if not again.is_refusal:
             return answers
         return {name: answer for name, answer in answers.items() if not answer.is_refusal}
@@ -238,8 +244,7 @@ class Comparison:
         if not runs:
             return []
         names = [self._model.baseline, *(run.watch.candidate for run in runs)]
-        draw_id = self._case.mirrored.draw_id
-        return [*names, _AGAIN] if any(run.runs_aa(draw_id) for run in runs) else names
+        return [*names, _AGAIN] if any(run.run in self._with_aa for run in runs) else names
 
     def _generates(self, run: WatchedRun) -> bool:
         """Whether the other arm answers as well."""
@@ -249,14 +254,13 @@ class Comparison:
         return run.generates(mirrored.draw_id) and not (is_late and mirrored.was_paused)
 
     def _variants_to_answer(self) -> list[str]:
-        draw_id = self._case.mirrored.draw_id
-        runs = [run for run in self._candidates() if self._generates(run)]
+        runs = [run for run in self._candidates() if run.run in self._with_answers]
         if not runs:
             return []
         if self._case.mirrored.variant != self._model.baseline:
             return [self._model.baseline]
         names = [run.watch.candidate for run in runs]
-        return [*names, _AGAIN] if any(run.runs_aa(draw_id) for run in runs) else names
+        return [*names, _AGAIN] if any(run.run in self._with_aa for run in runs) else names
 
     def _upstream(self, name: str) -> Upstream:
         return self._model.upstreams[self._model.baseline if name == _AGAIN else name]
@@ -267,14 +271,14 @@ class Comparison:
         self, run: WatchedRun, scores: dict[str, ScoreResult], answers: dict[str, GenerationResult]
     ) -> tuple[Pair, ...]:
         baseline, candidate = self._model.baseline, run.watch.candidate
-        draw_id = self._case.mirrored.draw_id
         is_candidates = self._case.mirrored.variant == candidate
-        asked = self._generates(run) and (baseline if is_candidates else candidate) in answers
+        other_arm = baseline if is_candidates else candidate
+        asked = run.run in self._with_answers and other_arm in answers
         first = self._arm(baseline, scores, answers, is_asked=asked)
         other = self._arm(candidate, scores, answers, is_asked=asked)
         arm_pairs = [ArmPair(Arm.CANDIDATE, first, other, is_candidates)]
         is_possible = not _is_own_limit(answers.get(_AGAIN))
-        if run.runs_aa(draw_id) and scores[_AGAIN].usable is not None and is_possible:
+        if run.run in self._with_aa and scores[_AGAIN].usable is not None and is_possible:
             # Where the candidate answered there is no first answer of the baseline to compare with.
             both = asked and not is_candidates and _AGAIN in answers
             first = self._arm(baseline, scores, answers, is_asked=both)

@@ -25,6 +25,8 @@ _ANSWER_BYTES = 16 * 1024 * 1024
 _LIMITS = ("max_completion_tokens", "max_tokens")
 _MARGIN_TOKENS = 64
 _REFUSED = "status_4"
+_NOT_NOW = ("status_408", "status_429")
+"""Refusals of the moment, which say nothing of the request."""
 
 
 class Unanswerable(ValueError):
@@ -45,7 +47,8 @@ class GenerationResult:
     @property
     def is_refusal(self) -> bool:
         """Whether the engine refused the request."""
-        return self.problem is not None and self.problem.startswith(_REFUSED)
+        problem = self.problem or ""
+        return problem.startswith(_REFUSED) and problem not in _NOT_NOW
 
 
 def read_body(body: bytes) -> dict[str, Any]:

@@ -148,6 +148,8 @@ class WatchList:
         known = self.models.get(model)
         old = known.runs.get(watch.candidate) if known else None
         if old is not None and old.run.id == watch.run:
+            if watch.aa > old.watch.aa:  # what was compared before was not compared so
+                return WatchedRun(old.run, watch, old.since_epoch, self._bets)
             old.watch = watch
             return old
         return WatchedRun(Run(model, watch.candidate, watch.run), watch, epoch, self._bets)

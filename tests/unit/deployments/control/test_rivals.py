@@ -7,11 +7,11 @@ import pytest
 
 from penumbra.deployments.errors import Conflict, RolloutRefused
 from penumbra.deployments.history import operator_actions
-from penumbra.deployments.history.config_effects import draft_of, obstacle_of
+from penumbra.deployments.history.config_effects import apply_config, draft_of, obstacle_of
 from penumbra.deployments.history.events import Draft, Event, FlagPayload, Kind
 from penumbra.deployments.history.state import EMPTY, State, apply_event
 from penumbra.deployments.rollouts.findings import Findings
-from penumbra.deployments.rollouts.record import Hold, Phase, Rollout
+from penumbra.deployments.rollouts.record import Arbitration, Hold, Phase, Rollout, Verdict
 from penumbra.deployments.rollouts.spec import Guardrail
 from penumbra.deployments.rollouts.transitions import replace_fields
 from penumbra.monitoring.observations import Signal
@@ -160,3 +160,22 @@ def test_a_rule_for_missing_data_is_refused_where_nothing_can_be_missing(signal:
     with pytest.raises(RolloutRefused, match=rf"guardrails\.{signal}\.missing.*worst"):
         operator_actions.apply(story.state, spec, "why", NOW, "int8")
     operator_actions.apply(story.state, rollout_spec(guardrails=(harm,)), "why", NOW, "int8")
+
+
+def test_a_verdict_that_waits_is_given_up_where_the_model_changes() -> None:
+    story = Story()
+    story.applies("int8")
+    plan = Arbitration(signal="harm", slices=("json",), until_pairs=500)
+    story.goes("int8", phase=Phase.ROLLED_BACK, verdict=Verdict.FAIL, arbitration=plan)
+    for drafted in apply_config(story.state, payload(), "file", NOW):
+        story.happens(drafted)
+    assert story.state.rollouts[INT8].record.arbitration == plan
+    other = model().model_copy(update={"slices": ()})
+    for drafted in apply_config(story.state, payload(demo=other), "file", NOW):
+        story.happens(drafted)
+    record = story.state.rollouts[INT8].record
+    assert (record.phase, record.verdict, record.arbitration) == (
+        Phase.ROLLED_BACK,
+        Verdict.INCONCLUSIVE,
+        None,
+    )

@@ -12,7 +12,7 @@ from penumbra.deployments.errors import Conflict
 from penumbra.deployments.history import operator_actions
 from penumbra.deployments.history.config_effects import draft_of
 from penumbra.deployments.history.state import EMPTY, State
-from penumbra.deployments.rollouts.decide import MOST_AA_PAIRS, decide
+from penumbra.deployments.rollouts.decide import LONGEST_ARBITRATION, MOST_AA_PAIRS, decide
 from penumbra.deployments.rollouts.findings import AGGREGATE, Findings, HardFailure, Tripped
 from penumbra.deployments.rollouts.payload import RolloutPayload
 from penumbra.deployments.rollouts.record import (
@@ -293,7 +293,8 @@ def test_a_rollback_by_a_quality_signal_looks_at_the_instrument_as_well() -> Non
 
 
 def test_a_rollback_is_the_instruments_where_the_baseline_differs_from_itself() -> None:
-    broken = replace(PROVEN, broken="the baseline differs from itself in harm")
+    told = "the baseline differs from itself in harm"
+    broken = replace(PROVEN, broken=told, aa_alarm=told)
     record, steps = decide(SPEC, rolled_back(), broken, LATER)
     assert (record.phase, record.verdict, record.arbitration) == (
         Phase.ROLLED_BACK,
@@ -340,7 +341,27 @@ def test_a_rollback_is_inconclusive_where_the_instrument_stays_in_doubt() -> Non
 
 def test_a_build_that_changes_ends_the_comparison() -> None:
     record, _ = decide(SPEC, rolled_back(), replace(PROVEN, changed="int8 is another"), LATER)
+    assert (record.verdict, record.arbitration) == (Verdict.INCONCLUSIVE, None)
+
+
+def test_a_self_test_that_fails_meanwhile_is_waited_for() -> None:
+    failing = replace(PROVEN, broken="the self-test of c failed: timeout")
+    assert decide(SPEC, rolled_back(), failing, LATER) == (rolled_back(), ())
+
+
+def test_a_hard_failure_meanwhile_is_the_candidates() -> None:
+    told = "the baseline differs from itself in harm"
+    both = replace(PROVEN, aa_alarm=told, broken=told, hard=HardFailure("not_finite", "x"))
+    record, _ = decide(SPEC, rolled_back(), both, LATER)
     assert (record.verdict, record.arbitration) == (Verdict.FAIL, None)
+
+
+def test_a_verdict_does_not_wait_for_ever() -> None:
+    silent = replace(PROVEN, aa_pairs={})
+    soon, late = NOW + LONGEST_ARBITRATION / 2, NOW + LONGEST_ARBITRATION
+    assert decide(SPEC, rolled_back(), silent, soon) == (rolled_back(), ())
+    record, _ = decide(SPEC, rolled_back(), silent, late)
+    assert (record.verdict, record.arbitration) == (Verdict.INCONCLUSIVE, None)
 
 
 def test_a_failure_needs_no_arbitration() -> None:

@@ -128,6 +128,12 @@ IMAGE = {
         }
     ]
 }
+
+
+def too_large() -> object:
+    raise ValueError("more than is decoded")
+
+
 SOUND = {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]}
 TEXT_PARTS = {"messages": [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]}
 
@@ -140,6 +146,7 @@ TEXT_PARTS = {"messages": [{"role": "user", "content": [{"type": "text", "text":
         ({"is_route_compared": False}, False),
         ({"features": RequestFeatures.of(IMAGE)}, False),
         ({"features": RequestFeatures.of(SOUND)}, False),
+        ({"features": RequestFeatures(too_large)}, False),
     ],
 )
 def test_a_rollout_gives_its_candidate_only_what_it_compares(

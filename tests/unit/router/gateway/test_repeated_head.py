@@ -89,6 +89,12 @@ def test_a_head_that_changes_the_connection_is_not_remembered(headers: tuple[str
     assert head_of(request(BODY, *headers)) is None
 
 
+def test_a_head_of_which_a_line_was_taken_out_is_not_remembered() -> None:
+    data = request(BODY, "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    kept = [(b"host", b"x"), (b"authorization", b"Bearer acme"), (b"content-length", b"17")]
+    assert repeated_head(data, CHAT.encode(), dict(kept), kept, MOST_BYTES) is None
+
+
 @pytest.mark.parametrize("data", [request(BODY)[:-1], request(BODY) + b"x", request(BODY) * 2])
 def test_a_head_is_remembered_only_from_one_whole_request(data: bytes) -> None:
     assert head_of(data) is None

@@ -1,3 +1,4 @@
+import asyncio
 import json
 
 import pytest
@@ -7,7 +8,7 @@ from penumbra.monitoring.signals.lengths import LEAST_ANSWERS
 from penumbra.monitoring.vocabulary import Outcome
 from penumbra.router.upstream.fake import Body, Fail, Script, events, whole
 from tests.support.mirrored import ANSWER_IDS, PROMPT_IDS, answer_bytes, mirrored
-from tests.support.shadow import HANGING, ComparatorSetup, compare, watch
+from tests.support.shadow import HANGING, ComparatorSetup, compare, running, until, watch
 
 
 async def test_both_arms_score_the_clients_tokens_and_the_pair_is_reported() -> None:
@@ -259,6 +260,24 @@ async def test_the_aa_arm_compares_the_baseline_with_itself() -> None:
     assert (aa.displacement, aa.harm) == (0.0, 0)
     assert candidate.displacement != 0.0
     assert len(setup.builds["full"].scores) == 2
+
+
+async def test_a_watch_that_changes_meanwhile_changes_no_comparison_under_way() -> None:
+    setup = ComparatorSetup(watch(generate=1.0), deadlines={"generate_seconds": 0.05})
+    setup.builds["int8"].answer = HANGING
+    async with running(setup):
+        setup.comparator.offer(mirrored("a", total_seconds=0.01), 100)
+        await asyncio.sleep(0.01)
+        setup.apply(1, watch(generate=0.0, aa=1.0))
+        await until(lambda: bool(setup.pairs))
+        # The same prompt again: it was not compared with the A/A arm before.
+        setup.comparator.offer(mirrored("a", total_seconds=0.01), 100)
+        await until(lambda: len(setup.pairs) >= 3)
+    assert [(pair.arm, pair.harm) for pair in setup.pairs] == [
+        (Arm.CANDIDATE, 1),
+        (Arm.CANDIDATE, None),
+        (Arm.BASELINE, None),
+    ]
 
 
 async def test_which_requests_generate_is_fixed_by_their_id_and_the_run() -> None:
