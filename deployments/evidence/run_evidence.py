@@ -182,7 +182,7 @@ class RunEvidence:
 
     @property
     def aa_alarm(self) -> str | None:
-        """What the baseline differs from itself in, in words; None: in nothing."""
+        """The alarm of the A/A arm, in words; None: the baseline agrees with itself so far."""
         for monitor in self.aa.values():
             if monitor.tripped is not None:
                 return f"the baseline differs from itself in {monitor.signal.value}"

@@ -55,7 +55,7 @@ class Findings:
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     """Variant -> digest of its build."""
     aa_alarm: str | None = None
-    """What the baseline differs from itself in, in words. Unlike a failed self-test it stays."""
+    """The alarm of the A/A arm, in words. Unlike a failed self-test it stays."""
     aa_proven: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Signal -> slices in which the baseline is proven to agree with itself; `AGGREGATE`: all of
     them together."""
