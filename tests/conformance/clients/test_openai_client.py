@@ -1,7 +1,5 @@
 """The official `openai` client against the gateway over a scripted engine."""
 
-from collections.abc import Iterator
-
 import openai
 import pytest
 
@@ -12,30 +10,8 @@ from tests.support.openai_endpoint import MESSAGES, Endpoint, text_of
 from tests.support.scripted_endpoint import (
     INT8,
     PINNED,
-    scripted_candidate,
-    scripted_endpoint,
 )
 from tests.support.scripted_upstream import ScriptedUpstream
-
-
-@pytest.fixture(scope="module")
-def int8() -> Iterator[ScriptedUpstream]:
-    with scripted_candidate() as upstream:
-        yield upstream
-
-
-@pytest.fixture(scope="module")
-def endpoint(
-    int8: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Endpoint]:
-    with scripted_endpoint(int8, tmp_path_factory.mktemp("gateway")) as made:
-        yield made
-
-
-@pytest.fixture(autouse=True)
-def _fresh_scripts(int8: ScriptedUpstream) -> Iterator[None]:
-    yield
-    int8.reset()
 
 
 class TestOpenAIClient(OpenAIContract):

@@ -14,8 +14,6 @@ from tests.support.scripted_endpoint import (
     DOWN,
     INT8,
     PINNED,
-    scripted_candidate,
-    scripted_endpoint,
 )
 from tests.support.scripted_upstream import ScriptedUpstream
 
@@ -24,29 +22,9 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
-def int8() -> Iterator[ScriptedUpstream]:
-    with scripted_candidate() as upstream:
-        yield upstream
-
-
-@pytest.fixture(scope="module")
-def endpoint(
-    int8: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Endpoint]:
-    with scripted_endpoint(int8, tmp_path_factory.mktemp("gateway")) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def litellm(endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Litellm]:
     with litellm_for(endpoint, tmp_path_factory.mktemp("litellm")) as client:
         yield client
-
-
-@pytest.fixture(autouse=True)
-def _fresh_scripts(int8: ScriptedUpstream) -> Iterator[None]:
-    yield
-    int8.reset()
 
 
 class TestLitellmClient(LitellmContract):
