@@ -177,8 +177,13 @@ class RunEvidence:
 
     def awaited(self, signal: Signal) -> Mapping[str, int]:
         """Slice -> pairs so far, of the slices whose tolerance of a signal is still being read."""
-        is_read = self.calibration is not None and signal is Signal.DISPLACEMENT
-        return self.calibration.counts if self.calibration is not None and is_read else {}
+        if self.calibration is None or signal is not Signal.DISPLACEMENT:
+            return {}
+        return self.calibration.counts
+
+    def is_watching(self, signal: Signal) -> bool:
+        """Whether a guardrail bets: not before the tolerance of its first slice is read."""
+        return len(self.awaited(signal)) < len(self.monitors[signal].spec.tolerances)
 
     @property
     def aa_alarm(self) -> str | None:
@@ -205,6 +210,7 @@ class RunEvidence:
             quarantined |= monitor.quarantined
         proving = [monitor for signal, monitor in self.monitors.items() if signal in QUALITY]
         calibration = self.calibration
+        tripped = tuple(each.tripped for each in self.monitors.values() if each.tripped is not None)
         return Findings(
             run=self.run,
             pairs=sum(self.pairs.values()),
@@ -216,16 +222,15 @@ class RunEvidence:
             ),
             is_aggregate_proven=all(monitor.guard.aggregate().is_proven for monitor in proving),
             hard=self.hard,
-            tripped=tuple(
-                monitor.tripped for monitor in self.monitors.values() if monitor.tripped is not None
-            ),
+            tripped=tripped,
             quarantined=quarantined,
             broken=self.broken,
             aa_alarm=self.aa_alarm,
             missing_ratio=self.totals.missing_ratio,
             fingerprints=dict(self.fingerprints),
-            aa_proven={signal.value: monitor.proven for signal, monitor in self.aa.items()},
-            aa_pairs=self.aa_pairs,
+            # Asked for once a guardrail has tripped, and costs as much as all the rest.
+            aa_proven={signal.value: each.proven for signal, each in self.aa.items() if tripped},
+            aa_pairs=self.aa_pairs if tripped else {},
             changed=self.changed,
             calibration=calibration.record() if calibration and calibration.readings else None,
         )

@@ -155,7 +155,7 @@ def _guardrails(judged: Iterable[tuple[Rollout, RunEvidence]]) -> Iterator[Serie
             monitor = evidence.monitors[guardrail.signal]
             tripped[labelled] = float(monitor.tripped is not None)
             boundaries[labelled] = log(monitor.boundary)
-            if len(evidence.awaited(guardrail.signal)) < len(monitor.spec.tolerances):
+            if evidence.is_watching(guardrail.signal):
                 _put_log(evidences, labelled, monitor.evidence)
     yield control.GUARDRAIL_EVIDENCE, evidences
     yield control.GUARDRAIL_BOUNDARY, boundaries

@@ -70,12 +70,9 @@ def whole_fault(
 def body_fault(body: bytes) -> Outcome | None:
     """The fault of a body that should be a JSON object without an error."""
     if len(body) > SCAN_BYTES:
-        is_object = body[:_END_BYTES].lstrip(_WHITE).startswith(b"{")
-        return (
-            None
-            if is_object and body[-_END_BYTES:].rstrip(_WHITE).endswith(b"}")
-            else Outcome.GARBAGE
-        )
+        begins = body[:_END_BYTES].lstrip(_WHITE).startswith(b"{")
+        ends = body[-_END_BYTES:].rstrip(_WHITE).endswith(b"}")
+        return None if begins and ends else Outcome.GARBAGE
     try:
         found = _scan(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
