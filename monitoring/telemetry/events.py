@@ -64,6 +64,11 @@ EVENTS = (
     ),
     _event("attribution_failed", "A fault of ours left a candidate's failure without a verdict."),
     _event("continuation_failed", "A fault of ours ended a stream that could be continued."),
+    _event(
+        "continuation_given_up",
+        "The baseline did not complete a stream that broke off; its client got an error.",
+        "variant", "outcome", "detail",
+    ),
     _event("expire_failed", "A fault of ours met a deadline."),
     _event("move_failed", "A request could not be moved off a rolled back candidate."),
     _event("write_failed", "Bytes could not be written to a connection."),

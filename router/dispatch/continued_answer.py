@@ -12,7 +12,12 @@ import msgspec
 
 from penumbra.router import sse
 from penumbra.router.dispatch import continuation
-from penumbra.router.dispatch.continuation import KINDS, Fields, StopStrings
+from penumbra.router.dispatch.continuation import (
+    KINDS,
+    CannotContinueError,
+    Fields,
+    StopStrings,
+)
 from penumbra.router.dispatch.continuation_request import (
     Prefix,
     continuation_body,
@@ -20,9 +25,12 @@ from penumbra.router.dispatch.continuation_request import (
 )
 from penumbra.router.dispatch.sent_progress import SentProgress, choose_prefix, whole_prefix
 from penumbra.router.dispatch.splice import Splice, closing_events, usage_of
+from penumbra.router.dispatch.stream_end import StreamEnd, end_of
 from penumbra.router.dispatch.token_count import count_tokens
 from penumbra.router.upstream.port import Upstream, UpstreamRequest
 
+_LOOKED_AT_BYTES = 64 * 1024
+_END_BYTES = 16 * 1024
 _EVENTS_AT_ONCE = 500
 """Events that are read before other requests have their turn: some two milliseconds."""
 
@@ -49,6 +57,23 @@ async def read_answer(
         if number % _EVENTS_AT_ONCE == 0:
             await asyncio.sleep(0)
     return ContinuedAnswer(upstream, request, fields, progress)
+
+
+def is_continuable(request: UpstreamRequest, sent: bytes) -> bool:
+    """Whether a stream of which the client has `sent` can be continued and is not over yet.
+
+    Looks at the beginning and the end of what was sent: reasoning and tool calls come first.
+    """
+    try:
+        kind = KINDS[request.path]
+        continuation.check_continuable(kind, continuation.read_fields(request.body))
+        begin = sent[:_LOOKED_AT_BYTES]
+        progress = SentProgress(kind)
+        for payload in sse.payloads(begin[: sse.complete_length(begin)]):
+            progress.read(payload)
+    except (CannotContinueError, KeyError):
+        return False
+    return end_of(request.path, sent[-_END_BYTES:]) is StreamEnd.OPEN
 
 
 class ContinuedAnswer:

@@ -13,13 +13,14 @@ import math
 
 from penumbra.monitoring.vocabulary import FAILURES, Outcome
 from penumbra.router.dispatch.attempt import Attempt, Client
+from penumbra.router.dispatch.continued_answer import is_continuable
 from penumbra.router.dispatch.judged_relay import JudgedRelay
 from penumbra.router.dispatch.plan import Plan
 from penumbra.router.dispatch.request_shape import RequestShape
 from penumbra.router.dispatch.response_buffer import ResponseBuffer
 from penumbra.router.dispatch.services import DispatchServices
 from penumbra.router.dispatch.stream_end import end_of
-from penumbra.router.dispatch.stream_resumer import StreamResumer, is_continuable
+from penumbra.router.dispatch.stream_resumer import StreamResumer
 from penumbra.router.errors import error_body, upstream_error
 from penumbra.router.mirror.token_tap import TokenTap
 from penumbra.router.upstream.port import UpstreamRequest

@@ -14,14 +14,13 @@ from typing import Any
 
 from penumbra.monitoring.vocabulary import Outcome
 from penumbra.router import sse
-from penumbra.router.dispatch import continuation
+from penumbra.router.dispatch.arriving_stream import ArrivingStream
 from penumbra.router.dispatch.attempt import Attempt
 from penumbra.router.dispatch.broken_stream import BrokenStream
 from penumbra.router.dispatch.continuation import KINDS, CannotContinueError, Kind
 from penumbra.router.dispatch.continuation_request import Prefix
 from penumbra.router.dispatch.continued_answer import ContinuedAnswer, read_answer
 from penumbra.router.dispatch.response_buffer import ResponseBuffer
-from penumbra.router.dispatch.sent_progress import SentProgress
 from penumbra.router.dispatch.splice import DivergedError, Splice
 from penumbra.router.dispatch.stream_end import StreamEnd, end_of
 from penumbra.router.upstream.port import Headers, Stream, UpstreamRequest
@@ -30,25 +29,6 @@ log = logging.getLogger(__name__)
 
 _OK = 200
 _REFUSALS = range(400, 500)
-_LOOKED_AT_BYTES = 64 * 1024
-_END_BYTES = 16 * 1024
-
-
-def is_continuable(request: UpstreamRequest, sent: bytes) -> bool:
-    """Whether a stream of which the client has `sent` can be continued and is not over yet.
-
-    Looks at the beginning and the end of what was sent: reasoning and tool calls come first.
-    """
-    try:
-        kind = KINDS[request.path]
-        continuation.check_continuable(kind, continuation.read_fields(request.body))
-        begin = sent[:_LOOKED_AT_BYTES]
-        progress = SentProgress(kind)
-        for payload in sse.payloads(begin[: sse.complete_length(begin)]):
-            progress.read(payload)
-    except (CannotContinueError, KeyError):
-        return False
-    return end_of(request.path, sent[-_END_BYTES:]) is StreamEnd.OPEN
 
 
 class StreamResumer:
@@ -86,6 +66,7 @@ class StreamResumer:
         self._is_counting = False
         self._is_paused = False
         self._is_over = False
+        self._detail = ""
         self._clock = clock
         self.progressed_at = -math.inf
         """Time of the last event; monotonic seconds."""
@@ -165,7 +146,8 @@ class StreamResumer:
         self._pass_on_waiting()
 
     def _send(self, request: UpstreamRequest) -> None:
-        self._stream = self._baseline.upstream.stream(request, self)
+        upstream = self._baseline.upstream
+        self._stream = ArrivingStream(upstream, request, self, self._count_attempt)
         if self._is_paused:
             self._stream.pause()
 
@@ -270,7 +252,7 @@ class StreamResumer:
 
     def on_fail(self, outcome: Outcome, detail: str) -> None:
         """See `Receiver`."""
-        del detail
+        self._detail = detail
         self._end(outcome)
 
     def _end(self, outcome: Outcome) -> None:
@@ -289,9 +271,20 @@ class StreamResumer:
     def _fail(self, outcome: Outcome) -> None:
         if not self._is_over:
             self._count_end(outcome)
+            log.warning(
+                "continuation_given_up",
+                extra={
+                    "variant": self._baseline.name,
+                    "outcome": outcome.value,
+                    "detail": self._detail,
+                },
+            )
         self._give_up()
 
     def _count_end(self, outcome: Outcome) -> None:
         self.outcome = outcome
+        self._count_attempt(outcome)
+
+    def _count_attempt(self, outcome: Outcome) -> None:
         cells = self._baseline.cells.of(self._broken.slice_name)
         cells.attempts[outcome].value += 1

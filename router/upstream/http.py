@@ -105,7 +105,8 @@ class HttpUpstream(UpstreamCalls):
         if request.budget.left <= 0:
             asyncio.get_running_loop().call_soon(exchange.fail, Outcome.REFUSED, _NO_ATTEMPTS_LEFT)
             return exchange
-        while self._idle:
+        # A kept connection may be closing, and the last send cannot be repeated.
+        while self._idle and (request.budget.left > 1 or self._is_full):
             connection = self._idle.pop()
             if connection.is_usable:
                 exchange.was_reused = True
@@ -114,15 +115,24 @@ class HttpUpstream(UpstreamCalls):
         self.connect_for(exchange)
         return exchange
 
-    def connect_for(self, exchange: UpstreamExchange) -> None:
-        """Open a connection and send `exchange` on it."""
-        task = asyncio.get_running_loop().create_task(self._connect(exchange))
+    def connect_for(self, exchange: UpstreamExchange, *, is_again: bool = False) -> None:
+        """Open a connection and send `exchange` on it.
+
+        Args:
+            exchange: The request.
+            is_again: Whether a first try was lost because this process stood still.
+        """
+        task = asyncio.get_running_loop().create_task(self._connect(exchange, is_again=is_again))
         exchange.connecting = task
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
-    async def _connect(self, exchange: UpstreamExchange) -> None:
-        if self.open_connections >= self._limits.connections:
+    @property
+    def _is_full(self) -> bool:
+        return self.open_connections >= self._limits.connections
+
+    async def _connect(self, exchange: UpstreamExchange, *, is_again: bool) -> None:
+        if self._is_full:
             exchange.fail(Outcome.GATEWAY_LIMIT, "connection limit reached")
             return
         connection = Connection(self, self._writes)
@@ -134,7 +144,11 @@ class HttpUpstream(UpstreamCalls):
         except TimeoutError:
             late = asyncio.get_running_loop().time() - (limit.when() or math.inf)
             # This process was busy: the server may have answered long ago.
-            outcome = Outcome.GATEWAY_LIMIT if late > _LATE_SECONDS else Outcome.REFUSED
+            is_own_fault = late > _LATE_SECONDS
+            if is_own_fault and not (is_again or exchange.is_over):
+                self.connect_for(exchange, is_again=True)
+                return
+            outcome = Outcome.GATEWAY_LIMIT if is_own_fault else Outcome.REFUSED
             self._failed(exchange, outcome, "connect timed out")
         except OSError as error:
             outcome = Outcome.GATEWAY_LIMIT if is_gateway_limit(error) else Outcome.REFUSED

@@ -154,9 +154,15 @@ async def stream_whole(http: httpx.AsyncClient, prompt: str) -> tuple[str, str]:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    response = await http.post("/v1/chat/completions", json=body)
-    assert response.status_code == 200, response.text
-    events = [part[6:] for part in response.text.split("\n\n") if part.startswith("data: {")]
+    text = ""
+    async with http.stream("POST", "/v1/chat/completions", json=body) as response:
+        try:
+            async for piece in response.aiter_text():
+                text += piece
+        except httpx.TransportError as error:
+            raise AssertionError(f"broke off after {len(text)}: {text[-1500:]!r}") from error
+    assert response.status_code == 200, text
+    events = [part[6:] for part in text.split("\n\n") if part.startswith("data: {")]
     usage = [event["usage"] for event in map(json.loads, events) if event.get("usage")]
     reasons = [
         choice["finish_reason"]
@@ -166,7 +172,7 @@ async def stream_whole(http: httpx.AsyncClient, prompt: str) -> tuple[str, str]:
     ]
     assert reasons == ["length"]
     assert len(usage) == 1
-    return response.headers["x-penumbra-variant"], streamed_text(response.text)
+    return response.headers["x-penumbra-variant"], streamed_text(text)
 
 
 async def test_no_client_notices_a_killed_candidate(

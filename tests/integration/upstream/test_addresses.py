@@ -69,9 +69,9 @@ async def test_the_next_address_is_tried_while_the_first_is_silent(
 ) -> None:
     names.hosts = ["127.0.0.1", "127.0.0.2"]
     with silent("127.0.0.1") as port:
-        async with raw_server(always(answer()), host="127.0.0.2", port=port) as server:
+        async with raw_server(always(answer()), host="127.0.0.2", port=port):
             asked = await ask(upstream_at(f"http://{NAME}:{port}"))
-            assert (asked.status, len(server.connections)) == (200, 1)
+            assert asked.status == 200
 
 
 async def test_many_silent_addresses_share_the_time(
@@ -189,13 +189,28 @@ async def test_a_look_up_that_hangs_delays_nothing_else(
         await asyncio.sleep(0.05)
 
 
-async def test_a_connect_that_this_process_is_too_busy_for_is_its_own_fault(
+async def test_a_connect_that_this_process_was_too_busy_for_is_made_again(
+    upstream_at: MakeUpstream, names: Names
+) -> None:
+    names.hosts, names.wait = ["127.0.0.1"], threading.Event()
+    async with raw_server(always(answer())) as server:
+        limits = PoolLimits(connect_seconds=0.2)
+        asked = begin(upstream_at(f"http://{NAME}:{server.port}", limits=limits))
+        await asyncio.sleep(0.05)
+        time.sleep(0.6)  # noqa: ASYNC251
+        names.wait.set()
+        await asked.over.wait()
+        assert asked.status == 200
+
+
+async def test_a_connect_that_this_process_is_too_busy_for_twice_is_its_own_fault(
     upstream_at: MakeUpstream,
 ) -> None:
     with silent("127.0.0.1") as port:
         limits = PoolLimits(connect_seconds=0.2)
         asked = begin(upstream_at(f"http://127.0.0.1:{port}", limits=limits))
-        await asyncio.sleep(0.05)
-        time.sleep(0.6)  # noqa: ASYNC251
+        for _ in range(2):
+            await asyncio.sleep(0.05)
+            time.sleep(0.6)  # noqa: ASYNC251
         await asked.over.wait()
     assert asked.outcome is Outcome.GATEWAY_LIMIT

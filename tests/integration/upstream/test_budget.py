@@ -8,6 +8,7 @@ import struct
 import pytest
 
 from penumbra.monitoring.vocabulary import Outcome
+from penumbra.router.upstream.http import PoolLimits
 from penumbra.router.upstream.port import AttemptBudget
 from tests.integration.upstream.conftest import MakeUpstream
 from tests.support.asking import ask
@@ -70,6 +71,26 @@ async def test_a_send_that_is_kept_for_another_attempt_is_not_used_up(
         asked = await ask(upstream, budget=budget)
         assert (asked.outcome, asked.stream.was_reused) == (Outcome.REFUSED, True)
         assert (len(server.requests), budget.left) == (2, 1)
+
+
+async def test_the_last_send_goes_out_on_a_fresh_connection(upstream_at: MakeUpstream) -> None:
+    """A proxy that starts anew closes the kept ones just when a build has died."""
+    async with raw_server(dying(2)) as server:
+        upstream = upstream_at(server.url)
+        await ask(upstream)
+        server.requests.append(b"as if another request had come")
+        asked = await ask(upstream, budget=AttemptBudget(left=1))
+        assert (asked.status, asked.stream.was_reused, len(server.connections)) == (200, False, 2)
+
+
+async def test_the_last_send_takes_a_kept_connection_where_no_other_may_be_opened(
+    upstream_at: MakeUpstream,
+) -> None:
+    async with raw_server(always(answer())) as server:
+        upstream = upstream_at(server.url, limits=PoolLimits(connections=1))
+        await ask(upstream)
+        asked = await ask(upstream, budget=AttemptBudget(left=1))
+        assert (asked.status, asked.stream.was_reused) == (200, True)
 
 
 async def test_a_fresh_connection_that_is_closed_on_a_request_is_the_servers_fault(

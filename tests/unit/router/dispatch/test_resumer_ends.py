@@ -8,7 +8,7 @@ import pytest
 
 from penumbra.monitoring.vocabulary import Outcome
 from penumbra.router.dispatch import token_count
-from penumbra.router.dispatch.stream_resumer import is_continuable
+from penumbra.router.dispatch.continued_answer import is_continuable
 from penumbra.router.upstream.fake import EVENTS, Body, Hang, Head, Script, whole
 from penumbra.router.upstream.port import UpstreamRequest
 from tests.support.resumed import ASKED, CHAT, ROLE, Resumed, rest

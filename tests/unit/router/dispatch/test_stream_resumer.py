@@ -1,13 +1,24 @@
 """A continuation over a fake baseline: what it is asked, what the client gets, and when."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 
 from penumbra.monitoring.vocabulary import Outcome
-from penumbra.router.dispatch import token_count
-from penumbra.router.upstream.fake import Body, End, Fail, Hang, Head, Script, events, whole
+from penumbra.router.dispatch import arriving_stream, token_count
+from penumbra.router.upstream.fake import (
+    EVENTS,
+    Body,
+    End,
+    Fail,
+    Hang,
+    Head,
+    Script,
+    events,
+    whole,
+)
 from tests.support.resumed import ASKED, ROLE, USAGE, Resumed, rest
 from tests.support.stream_events import delta, stream, text
 
@@ -104,6 +115,63 @@ async def test_continuation_that_only_lacks_its_end_is_complete() -> None:
     broken = await run.to_end()
     assert (broken.text, broken.ended, broken.events[-1]) == ("c", "finished", b"data: [DONE]\n\n")
     assert run.ended(Outcome.OK) == 1
+
+
+# A request for the rest that does not arrive
+
+
+PAGE: Script = [Head(503, ((b"content-type", b"text/html"),)), Body(b"<html>no server"), End()]
+
+
+@pytest.mark.parametrize(
+    ("lost", "outcome"),
+    [
+        ([Fail(Outcome.REFUSED)], Outcome.REFUSED),
+        ([Fail(Outcome.GATEWAY_LIMIT)], Outcome.GATEWAY_LIMIT),
+        (PAGE, Outcome.REFUSED),
+        ([Head(502), End()], Outcome.REFUSED),
+    ],
+)
+async def test_request_that_no_engine_has_seen_is_sent_again(
+    monkeypatch: pytest.MonkeyPatch, lost: Script, outcome: Outcome
+) -> None:
+    monkeypatch.setattr(arriving_stream, "PAUSES", (0.0, 0.0))
+    run = Resumed(stream(ROLE, delta(content="ab")), lost, lost, rest("c"))
+    broken = await run.to_end()
+    assert (broken.text, broken.ended) == ("c", "finished")
+    assert (run.ended(outcome), run.ended(Outcome.OK)) == (2, 1)
+    assert len({json.dumps(asked) for asked in run.asked}) == 1
+
+
+async def test_request_that_never_arrives_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arriving_stream, "PAUSES", (0.0, 0.0))
+    run = Resumed(stream(ROLE, delta(content="ab")), *[[Fail(Outcome.REFUSED)]] * 9)
+    assert (await run.to_end()).ended == "given up"
+    assert (run.ended(Outcome.REFUSED), len(run.asked)) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        [Fail(Outcome.REFUSED, was_sent=True)],
+        [Head(200, tuple(EVENTS)), Fail(Outcome.DIED)],
+        whole({"error": {"message": "the engine is dead"}}, status=503),
+    ],
+)
+async def test_request_that_an_engine_may_have_seen_is_sent_once(lost: Script) -> None:
+    run = Resumed(stream(ROLE, delta(content="ab")), lost, rest("c"))
+    assert (await run.to_end()).ended == "given up"
+    assert len(run.asked) == 1
+
+
+async def test_client_that_leaves_ends_the_sending(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arriving_stream, "PAUSES", (0.01,) * 9)
+    run = Resumed(stream(ROLE, delta(content="ab")), *[[Fail(Outcome.REFUSED)]] * 9)
+    run.resumer.start()
+    await asyncio.sleep(0.005)
+    run.resumer.abort()
+    await asyncio.sleep(0.05)
+    assert (len(run.asked), run.broken.ended) == (1, None)
 
 
 # A baseline that does not make the end of the text again
