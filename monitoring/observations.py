@@ -134,6 +134,8 @@ class RunReport(msgspec.Struct, frozen=True, omit_defaults=True):
     sheds: tuple[Shed, ...] = ()
     fingerprints: dict[str, str] = {}
     """Variant -> digest, when it was read anew."""
+    builds: dict[str, dict[str, str]] = {}
+    """Variant -> facts of which that digest is made; empty in reports of older processes."""
 
 
 class Report(msgspec.Struct, frozen=True, tag="report"):

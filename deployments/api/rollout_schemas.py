@@ -160,6 +160,8 @@ class RolloutView(RolloutSummary):
     instrument: InstrumentView
     diagnostics: DiagnosticsView
     fingerprints: dict[str, str]
+    builds: dict[str, dict[str, str]]
+    """Variant -> facts of its build, of which the fingerprint is made."""
     calibration: dict[str, Any] | None
     """Tolerances that were read from the first pairs, and their derivation."""
     last_rollback: RollbackView | None

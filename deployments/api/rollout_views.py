@@ -78,7 +78,8 @@ def rollout_view(
     summary = summary_view(rollout, evidence).model_dump()
     signals = [_guardrail_view(guardrail, evidence) for guardrail in spec.guardrails]
     instrument, diagnostics = _instrument_view(evidence), _diagnostics_view(evidence)
-    fingerprints = dict(evidence.fingerprints)
+    fingerprints = dict(evidence.builds.fingerprints)
+    builds = {variant: dict(facts) for variant, facts in evidence.builds.facts.items()}
     return lambda: RolloutView(
         **summary,
         epoch=state.epoch,
@@ -98,6 +99,7 @@ def rollout_view(
         instrument=instrument(),
         diagnostics=diagnostics,
         fingerprints=fingerprints,
+        builds=builds,
         calibration=record.calibration,
         last_rollback=last,
     )

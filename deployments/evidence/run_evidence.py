@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from penumbra.deployments.evidence.calibration_buffer import CalibrationBuffer
 from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor, alpha_of, guard_spec
+from penumbra.deployments.evidence.known_builds import KnownBuilds
 from penumbra.deployments.evidence.run_totals import RunTotals
 from penumbra.deployments.evidence.seen_clusters import SeenClusters
 from penumbra.deployments.rollouts.findings import Findings, HardFailure, Tripped
@@ -39,7 +40,7 @@ class RunEvidence:
         self.aa: dict[Signal, GuardrailMonitor] = {}
         """Monitors of the baseline against itself."""
         self.totals = RunTotals()
-        self.fingerprints: dict[str, str] = {}
+        self.builds = KnownBuilds()
         self.changed: str | None = None
         self.hard: HardFailure | None = None
         self.self_tests: dict[str, SelfTest] = {}
@@ -68,7 +69,7 @@ class RunEvidence:
             report: Its observations; none counts after a build has changed.
         """
         if self.changed is None:
-            self.changed = self._change(report.fingerprints)
+            self.changed = self.builds.change(report)
         if self.changed is None:
             self._take(source, report)
 
@@ -84,13 +85,6 @@ class RunEvidence:
             self._count(counts)
         for shed in report.sheds:
             self.totals.shed(shed)
-
-    def _change(self, fingerprints: Mapping[str, str]) -> str | None:
-        for variant, digest in sorted(fingerprints.items()):
-            known = self.fingerprints.setdefault(variant, digest)
-            if known != digest:
-                return f"{variant} is {digest[:16]} now, was {known[:16]}"
-        return None
 
     def _trip(self, trip: Trip) -> None:
         self._note_time(trip.at)
@@ -227,7 +221,7 @@ class RunEvidence:
             broken=self.broken,
             aa_alarm=self.aa_alarm,
             missing_ratio=self.totals.missing_ratio,
-            fingerprints=dict(self.fingerprints),
+            fingerprints=dict(self.builds.fingerprints),
             # Asked for once a guardrail has tripped, and costs as much as all the rest.
             aa_proven={signal.value: each.proven for signal, each in self.aa.items() if tripped},
             aa_pairs=self.aa_pairs if tripped else {},

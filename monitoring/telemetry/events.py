@@ -136,4 +136,9 @@ EVENTS = (
     _event("warm_up_failed", "A build did not answer its first requests.", "variant", "error"),
     _event("fleet_deployed", "Ray has all variants.", "variants"),
     _event("variant_engine_dead", "An engine died; its replica ends."),
+    _event(
+        "weights_not_read",
+        "A folder's weights have no digest, so that other weights there are no other build.",
+        "source", "error",
+    ),
 )  # fmt: skip

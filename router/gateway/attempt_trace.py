@@ -186,10 +186,6 @@ class _TracedUpstream:
         """See `Upstream`."""
         return await self._upstream.health()
 
-    async def fingerprint(self) -> str:
-        """See `Upstream`."""
-        return await self._upstream.fingerprint()
-
 
 class _TracedWatch:
     """A variant's watch, if it has one; notes how the attempt ended as well."""

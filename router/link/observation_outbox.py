@@ -14,6 +14,7 @@ import asyncio
 import math
 import sys
 from collections import deque
+from collections.abc import Mapping
 from itertools import islice
 
 import msgspec
@@ -45,7 +46,7 @@ _LARGEST = sys.float_info.max
 class _Waiting:
     """The waiting observations of one run."""
 
-    __slots__ = ("counts", "fingerprints", "pairs", "self_tests", "sheds", "trips")
+    __slots__ = ("builds", "counts", "fingerprints", "pairs", "self_tests", "sheds", "trips")
 
     def __init__(self) -> None:
         self.pairs: deque[Pair] = deque()
@@ -54,6 +55,7 @@ class _Waiting:
         self.self_tests: deque[SelfTest] = deque(maxlen=RARE_LIMIT)
         self.sheds: dict[tuple[str, str], int] = {}
         self.fingerprints: dict[str, str] = {}
+        self.builds: dict[str, dict[str, str]] = {}
 
     def take(self, run: Run, most_pairs: int) -> RunReport:
         """Take everything out as a report; pairs over `most_pairs` stay."""
@@ -71,10 +73,11 @@ class _Waiting:
             self_tests=tuple(self.self_tests),
             sheds=tuple(Shed(name, why, count) for (name, why), count in self.sheds.items()),
             fingerprints=self.fingerprints,
+            builds=self.builds,
         )
         self.counts, self.trips = {}, []
         self.self_tests.clear()
-        self.sheds, self.fingerprints = {}, {}
+        self.sheds, self.fingerprints, self.builds = {}, {}, {}
         return report
 
 
@@ -144,9 +147,11 @@ class ObservationOutbox:
         sheds[slice_name, reason] = sheds.get((slice_name, reason), 0) + 1
         self._note_news()
 
-    def fingerprint(self, run: Run, variant: str, digest: str) -> None:
-        """Report the fingerprint of a build that was read anew."""
-        self._waiting_of(run).fingerprints[variant] = digest
+    def fingerprint(self, run: Run, variant: str, digest: str, facts: Mapping[str, str]) -> None:
+        """Report the fingerprint of a build that was read anew, and the facts that it is of."""
+        waiting = self._waiting_of(run)
+        waiting.fingerprints[variant] = digest
+        waiting.builds[variant] = dict(facts)
         self._note_news()
 
     def _waiting_of(self, run: Run) -> _Waiting:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
+from penumbra.monitoring import build_facts
 from penumbra.monitoring.observations import Run, Trip
 from penumbra.router.shadow.admission import read_gauges
 from penumbra.router.shadow.clocks import Clocks
@@ -18,6 +19,7 @@ from penumbra.router.shadow.scoring import Scorer
 from penumbra.router.shadow.selftest import built_in_sequences, run_self_test
 from penumbra.router.shadow.settings import ShadowSettings
 from penumbra.router.shadow.watch_list import WatchedModel, WatchList
+from penumbra.router.upstream.build_probe import probe_build
 from penumbra.router.upstream.calls import UpstreamError, fetch, fetch_json, get_request
 from penumbra.router.upstream.port import Upstream
 
@@ -60,6 +62,8 @@ class EngineChecks:
         self._bad_health: dict[Run, int | None] = {}
         """Bad answers in a row; None while the candidate was never seen healthy."""
         self._digests: dict[tuple[Run, str], str] = {}
+        self._build_facts: dict[tuple[str, str], dict[str, str]] = {}
+        """Model and variant -> facts of the build, as they were told last."""
         self._tests: dict[str, tuple[frozenset[Run], float]] = {}
         """Model -> the runs that its last self-test was reported to, and when the next is due."""
 
@@ -164,6 +168,8 @@ class EngineChecks:
             for key, digest in self._digests.items()
             if key[0] in {run.run for run in watched.runs}
         }
+        builds = {(model.name, name) for model, name, _ in self._builds()}
+        self._build_facts = {k: facts for k, facts in self._build_facts.items() if k in builds}
         for model in list(watched.models.values()):
             lengths = [
                 await self._read_context_tokens(upstream) for upstream in model.upstreams.values()
@@ -176,14 +182,18 @@ class EngineChecks:
     async def _read_fingerprints(self, model: WatchedModel) -> None:
         for name, upstream in model.upstreams.items():
             try:
-                digest = await upstream.fingerprint()
+                told = await probe_build(upstream, model.name)
             except UpstreamError:
                 continue  # not reachable now: the health check handles that
+            # A fact that is not told this time stays as it was.
+            known = self._build_facts.get((model.name, name), {})
+            facts = self._build_facts[model.name, name] = {**known, **told}
+            digest = build_facts.digest(facts)
             for candidate, run in model.runs.items():
                 is_concerned = name in (model.baseline, candidate)
                 if is_concerned and self._digests.get((run.run, name)) != digest:
                     self._digests[run.run, name] = digest
-                    self._outbox.fingerprint(run.run, name, digest)
+                    self._outbox.fingerprint(run.run, name, digest, facts)
 
     async def _read_context_tokens(self, upstream: Upstream) -> int | None:
         try:

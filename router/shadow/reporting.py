@@ -1,5 +1,6 @@
 """Interface through which the comparator reports; `ObservationOutbox` implements it."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from penumbra.monitoring.observations import Pair, Run, SelfTest, Trip
@@ -20,5 +21,5 @@ class Reporting(Protocol):
     def shed(self, run: Run, slice_name: str, reason: str) -> None:
         """Report a mirrored request that was not compared."""
 
-    def fingerprint(self, run: Run, variant: str, digest: str) -> None:
-        """Report the fingerprint of a build that was read anew."""
+    def fingerprint(self, run: Run, variant: str, digest: str, facts: Mapping[str, str]) -> None:
+        """Report the fingerprint of a build that was read anew, and the facts that it is of."""

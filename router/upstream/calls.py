@@ -1,13 +1,11 @@
-"""Calls to a variant off the byte path: score, health, fingerprint, and whole answers.
+"""Calls to a variant off the byte path: score, health, and whole answers.
 
-`fetch` turns the push port into an awaitable answer. `UpstreamCalls` builds three of the port's
+`fetch` turns the push port into an awaitable answer. `UpstreamCalls` builds two of the port's
 four methods on the fourth, in vLLM's dialect of the OpenAI API, so every implementation shares
 them.
 """
 
 import asyncio
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -171,7 +169,7 @@ def _scores(
 
 
 class UpstreamCalls:
-    """`score`, `health` and `fingerprint` over `stream`."""
+    """`score` and `health` over `stream`."""
 
     def __init__(self, model: str) -> None:
         self.model = model
@@ -219,21 +217,3 @@ class UpstreamCalls:
         except UpstreamError:
             return False
         return answer.status == _OK
-
-    async def fingerprint(self) -> str:
-        """See `Upstream.fingerprint`: SHA-256 over the server's version and its model card."""
-        version = await fetch_json(self, get_request(b"/version"))
-        models = await fetch_json(self, get_request(b"/v1/models"))
-        try:
-            cards = [
-                {key: card.get(key) for key in ("id", "root", "parent", "max_model_len")}
-                for card in models["data"]
-            ]
-            # Adapters come and go beside the build.
-            cards = [card for card in cards if card["id"] == self.model] or [
-                card for card in cards if card["parent"] is None
-            ]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UpstreamError(Outcome.GARBAGE, "no model card in the answer") from error
-        told = json.dumps({"version": version, "models": cards}, sort_keys=True)
-        return hashlib.sha256(told.encode()).hexdigest()

@@ -136,10 +136,3 @@ class Upstream(Protocol):
 
     async def health(self) -> bool:
         """Whether the variant says that it can answer. Never raises."""
-
-    async def fingerprint(self) -> str:
-        """Return a hex digest of the version, model and limits that the server reports.
-
-        Raises:
-            UpstreamError: The variant did not answer.
-        """

@@ -11,10 +11,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from penumbra.monitoring.build_facts import differences
 from penumbra.serve.cli.meters import bar, progress
 
 Json = Mapping[str, Any]
 
+_SHORT_FACT = 48
+"""Characters of a fact's two values that are shown; of longer ones only the name is."""
 _VERDICTS = {"pass": "green", "fail": "red", "error": "magenta", "inconclusive": "yellow"}
 _STAGES = {"promoted": "green", "rolled_back": "red", "off": "dim"}
 
@@ -133,6 +136,9 @@ def _facts(view: Json) -> Table:
     table.add_row("verdict", verdict_text(view))
     if view.get("verdict_awaits"):
         table.add_row("not final", Text(view["verdict_awaits"], style="yellow"))
+    differing = _differing(view)
+    if differing:
+        table.add_row("differs in", differing)
     if view["held_cause"]:
         table.add_row("held", Text(view["held_cause"], style="yellow"))
     if view["frozen_cause"]:
@@ -141,6 +147,17 @@ def _facts(view: Json) -> Table:
     if view["quarantined"]:
         table.add_row("quarantined", ", ".join(view["quarantined"]))
     return table
+
+
+def _differing(view: Json) -> str:
+    """The facts in which the candidate's build is another one than the baseline's."""
+    builds: Mapping[str, Mapping[str, str]] = view.get("builds") or {}
+    candidate = builds.get(view["candidate"], {})
+    baseline = next((facts for name, facts in builds.items() if name != view["candidate"]), {})
+    return ", ".join(
+        f"{name} {now} (baseline {was})" if len(now + was) < _SHORT_FACT else name
+        for name, (was, now) in differences(baseline, candidate).items()
+    )
 
 
 def _streams(signal: Json, view: Json) -> Table:

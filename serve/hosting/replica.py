@@ -4,6 +4,7 @@ The deployment class imports neither vLLM nor `ray.serve.llm` before it is const
 process that deploys it stays small and quick (those imports take 10 s and 500 MB).
 """
 
+import asyncio
 import logging
 import os
 import sys
@@ -31,6 +32,9 @@ class VariantReplica:
         self, llm_config: dict[str, Any], *, is_local: bool, in_core: bool
     ) -> None:
         _redirect_output(os.environ.get(LOG_VARIABLE))
+        self._engine_args = llm_config["engine_kwargs"]
+        source = llm_config["model_loading_config"]["model_source"]
+        reading = asyncio.create_task(asyncio.to_thread(_weight_facts, source, is_local=is_local))
         from ray.serve.llm import LLMConfig, LLMServer
 
         from penumbra.serve.hosting.engine import InCoreEngine, LocalSource
@@ -41,13 +45,16 @@ class VariantReplica:
         # Not `LLMServer.start`: it would also start Ray's usage-telemetry actor (200 MB).
         self._server.engine = self._server._engine_cls(config)  # noqa: SLF001
         await self._server.engine.start()
+        self._weight_facts = await reading
 
     async def __serve_build_asgi_app__(self) -> Any:
         """Ray Serve's hook for an application that exists only once the engine has started."""
+        from penumbra.serve.hosting.build_route import add_build_route
         from penumbra.serve.hosting.scoring import add_scoring_route
 
         app = await self._server.__serve_build_asgi_app__()
         add_scoring_route(app)
+        add_build_route(app, self._weight_facts, self._engine_args)
         app.add_middleware(DisconnectMiddleware)  # Outermost.
         return app
 
@@ -64,6 +71,17 @@ class VariantReplica:
             _log.exception("variant_engine_dead")
             sys.stderr.flush()
             os._exit(1)
+
+
+def _weight_facts(source: str, *, is_local: bool) -> dict[str, str]:
+    from penumbra.serve.hosting.build_route import weight_facts
+    from penumbra.serve.quantization.errors import QuantizationError
+
+    try:
+        return weight_facts(source, is_local=is_local)
+    except (OSError, ValueError, QuantizationError) as error:
+        _log.warning("weights_not_read", extra={"source": source, "error": str(error)})
+        return {}
 
 
 def _redirect_output(path: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Manifest of a model folder, `penumbra.json`, and the fingerprint that evidence is tied to."""
+"""Manifest of a model folder, `penumbra.json`, and digests of what the folder holds."""
 
 import hashlib
 import json
@@ -132,37 +132,29 @@ def describe(  # noqa: PLR0913 - each is a field of the manifest
     )
 
 
+def content_digests(folder: Path) -> dict[str, str]:
+    """Digests of what is in a folder now, by part; no manifest is asked. Reads every weight once.
+
+    Returns:
+        `weights`, `config`, `tokenizer`, `chat_template` -> SHA-256 in hex.
+
+    Raises:
+        ConfigUnreadable: `config.json` is missing or damaged.
+        WeightsMissing: Weight files are absent.
+        OSError: A file cannot be read.
+    """
+    found = describe(folder, scheme="any", bits=32)
+    return {
+        "weights": _digest({name: file.sha256 for name, file in found.weights.items()}),
+        "config": found.config_sha256,
+        "tokenizer": found.tokenizer_sha256,
+        "chat_template": found.chat_template_sha256,
+    }
+
+
 def content_sha256(manifest: Manifest) -> str:
     """Digest of a folder's content, independent of the engine and of the tools that made it."""
     return _digest(manifest.model_dump(mode="json", exclude={"tools"}))
-
-
-def fingerprint(
-    manifest: Manifest,
-    *,
-    engine_versions: Mapping[str, str],
-    kv_dtype: str,
-    kernels: Mapping[str, str],
-) -> str:
-    """Fingerprint of a variant as served; evidence holds for this fingerprint only.
-
-    SHA-256, in hex, of the canonical JSON (sorted keys, no spaces, UTF-8) of the manifest's content
-    digest, the engine's versions, the KV cache dtype and the kernels.
-
-    Args:
-        manifest: Manifest of the variant's folder.
-        engine_versions: Name to version of the engine's libraries: vllm, torch.
-        kv_dtype: Dtype of the KV cache, as the engine resolves it: `bfloat16`, `fp8_e4m3`.
-        kernels: Operation to implementation: `{"linear": "CPUWNA16LinearKernel"}`.
-    """
-    return _digest(
-        {
-            "content": content_sha256(manifest),
-            "engine": dict(engine_versions),
-            "kv_dtype": kv_dtype,
-            "kernels": dict(kernels),
-        }
-    )
 
 
 def verify(folder: Path, manifest: Manifest) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from typing import Any
 
 import pytest
 
@@ -113,35 +112,6 @@ async def test_health_is_true_for_200_and_false_otherwise(make: Make) -> None:
         assert not await upstream.health()
     async with make(lambda _: (Fail(Outcome.REFUSED),)) as upstream:
         assert not await upstream.health()
-
-
-async def test_fingerprint_changes_with_what_the_server_says(make: Make) -> None:
-    async with make(None) as upstream:
-        first, again = await upstream.fingerprint(), await upstream.fingerprint()
-
-    def other(request: UpstreamRequest) -> Script:
-        if request.path == b"/version":
-            return whole({"version": "fake-2"})
-        return whole({"data": [{"id": "demo"}]})
-
-    async with make(other) as upstream:
-        changed = await upstream.fingerprint()
-    assert first == again != changed
-    assert len(first) == 64
-
-
-async def test_an_adapter_beside_the_build_changes_no_fingerprint(make: Make) -> None:
-    card = {"id": "demo", "root": "weights", "parent": None, "max_model_len": 64}
-    adapter = {"id": "adapter", "root": "/adapter", "parent": "demo", "max_model_len": None}
-    found = set()
-    for cards in ([card], [card, adapter], [adapter, card]):
-
-        def answer(request: UpstreamRequest, cards: list[Any] = cards) -> Script:
-            return whole({"version": "1"} if request.path == b"/version" else {"data": cards})
-
-        async with make(answer) as upstream:
-            found.add(await upstream.fingerprint())
-    assert len(found) == 1
 
 
 async def test_fetch_gives_up_at_its_limits(make: Make) -> None:

@@ -13,10 +13,12 @@ import httpx
 import psutil
 import pytest
 
+from penumbra.monitoring.build_facts import differences
 from penumbra.router.upstream import scoring_wire
+from penumbra.router.upstream.build_probe import BUILD_PATH
 from penumbra.router.upstream.scoring_wire import SHORT_PATH
 from penumbra.serve.supervisor.state import Phase
-from tests.e2e.conftest import HOSTED, VARIANTS, engine
+from tests.e2e.conftest import HOSTED, TWIN, VARIANTS, engine
 from tests.support.installation import Installation, still_running
 
 LONG = 900
@@ -115,6 +117,21 @@ def test_both_ways_of_scoring_give_the_same_numbers(stack: Installation, variant
     found = scoring_wire.read_short(short.content, tokens, start)
     assert found.top_ids == wanted.top_ids
     assert found.logprobs == pytest.approx(wanted.logprobs, abs=1e-3)
+
+
+def test_every_replica_tells_its_build(stack: Installation) -> None:
+    builds = {
+        variant: httpx.get(f"{stack.variant_url(variant)}{BUILD_PATH}", timeout=60).json()
+        for variant in (*VARIANTS, TWIN)
+    }
+    assert all(isinstance(text, str) for facts in builds.values() for text in facts.values())
+    assert builds["full"]["dtype"] == "bfloat16"
+    told = httpx.get(f"{stack.variant_url('full')}/version", timeout=60).json()
+    assert builds["full"]["vllm"] == told["version"]
+    assert builds["full"]["compilation"] == "eager"
+    assert builds[TWIN] == builds["full"]
+    changed = differences(builds["full"], builds["int8"])
+    assert set(changed) == {"weights", "config", "quantization", "source"}
 
 
 def test_stream_is_not_held_back(stack: Installation) -> None:

@@ -123,6 +123,7 @@ def view(signals: list[SignalView] | None = None, **more: Any) -> dict[str, Any]
             failed_checks={"json": 1},
         ),
         "fingerprints": {},
+        "builds": {},
         "calibration": None,
         "last_rollback": None,
     }

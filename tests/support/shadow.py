@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,7 @@ class Reports:
         self.self_tests: list[tuple[Run, SelfTest]] = []
         self.sheds: list[tuple[str, str]] = []
         self.fingerprints: list[tuple[str, str, str]] = []
+        self.builds: dict[str, dict[str, str]] = {}
 
     def pair(self, run: Run, pair: Pair) -> None:
         self.pairs.append((run, pair))
@@ -117,8 +118,9 @@ class Reports:
     def shed(self, run: Run, slice_name: str, reason: str) -> None:
         self.sheds.append((run.candidate, reason))
 
-    def fingerprint(self, run: Run, variant: str, digest: str) -> None:
+    def fingerprint(self, run: Run, variant: str, digest: str, facts: Mapping[str, str]) -> None:
         self.fingerprints.append((run.candidate, variant, digest))
+        self.builds[variant] = dict(facts)
 
 
 class Time:

@@ -104,7 +104,7 @@ def test_every_observation_is_reported_for_its_run() -> None:
     source.self_test(RUN, SelfTest(True, 0.0, "", 1.0))
     source.shed(RUN, "facts", "busy")
     source.shed(RUN, "facts", "busy")
-    source.fingerprint(RUN, "int8", "abc")
+    source.fingerprint(RUN, "int8", "abc", {"engine": "1"})
     mine, other = next_report(source).runs
     assert mine.run == RUN
     assert mine.counts == (Counts("facts", Signal.FAILURE, 2, 1),)
@@ -112,6 +112,7 @@ def test_every_observation_is_reported_for_its_run() -> None:
     assert mine.self_tests == (SelfTest(True, 0.0, "", 1.0),)
     assert mine.sheds == (Shed("facts", "busy", 2),)
     assert mine.fingerprints == {"int8": "abc"}
+    assert mine.builds == {"int8": {"engine": "1"}}
     assert other.run == OTHER
     assert other.counts == (Counts("facts", Signal.FAILURE, 0, 1),)
 

@@ -173,6 +173,15 @@ def test_status_says_what_a_verdict_waits_for(api: Api) -> None:
     assert "12 pairs so far" in text
 
 
+def test_status_shows_in_what_the_builds_differ(api: Api) -> None:
+    full = {"weights": "a" * 64, "kv_cache_dtype": "auto", "vllm": "0.32.0"}
+    int8 = full | {"weights": "b" * 64, "kv_cache_dtype": "fp8"}
+    api.says(answers.view(builds={"full": full, "int8": int8}))
+    text = api.run("status", "demo", "int8").stdout
+    assert "kv_cache_dtype fp8 (baseline auto), weights" in text
+    assert "vllm" not in text
+
+
 def test_json_is_what_the_api_said(api: Api) -> None:
     api.says(answers.view())
     assert json.loads(api.run("status", "demo", "int8", "--json").stdout) == answers.view()

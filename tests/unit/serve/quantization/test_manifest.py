@@ -1,4 +1,4 @@
-"""The manifest of a model folder, the fingerprint that follows, and the demo's preparation."""
+"""The manifest of a model folder, and the demo's preparation."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,6 @@ from penumbra.serve.quantization.manifest import (
     Manifest,
     content_sha256,
     describe,
-    fingerprint,
     read_manifest,
     verify,
 )
@@ -25,8 +24,6 @@ from penumbra.serve.quantization.schemes import Scheme
 
 # Importing compressed-tensors runs a decorator that torch has deprecated; not ours to change.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-
-ENGINE = {"engine_versions": {"vllm": "1"}, "kv_dtype": "bfloat16", "kernels": {"linear": "A"}}
 
 
 @pytest.fixture
@@ -109,50 +106,12 @@ def test_verify_finds_a_changed_chat_template(build: Path) -> None:
         verify(build, manifest)
 
 
-def test_fingerprint_is_stable_across_releases() -> None:
-    """Evidence is stored under it: a change of this value orphans evidence."""
-    digest = "0" * 64
-    manifest = Manifest.model_validate(
-        {
-            "schema_version": 1,
-            "scheme": "w8a8-int8",
-            "bits": 8,
-            "group_size": None,
-            "method": "rtn-minmax",
-            "weights": {"model.safetensors": {"sha256": digest, "size_bytes": 1}},
-            "config_sha256": digest,
-            "tokenizer_sha256": digest,
-            "chat_template_sha256": digest,
-            "source_sha256": None,
-            "tools": {"torch": "1"},
-        }
-    )
-    assert (
-        fingerprint(manifest, **ENGINE)
-        == "b355d9f20696a16916c58db5792b0206ed102850c0006a77c0c2ed4940a83374"
-    )
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"engine_versions": {"vllm": "2"}},
-        {"kv_dtype": "fp8_e4m3"},
-        {"kernels": {"linear": "B"}},
-        {"kernels": {}},
-    ],
-)
-def test_fingerprint_depends_on_the_engine(source: Path, change: dict[str, object]) -> None:
-    manifest = read_manifest(source)
-    assert fingerprint(manifest, **(ENGINE | change)) != fingerprint(manifest, **ENGINE)
-
-
-def test_fingerprint_depends_on_the_content_but_not_on_the_tools(source: Path) -> None:
+def test_the_content_digest_follows_the_content_and_not_the_tools(source: Path) -> None:
     manifest = read_manifest(source)
     same = describe(source, scheme="bfloat16", bits=16, tools={"torch": "9"})
     other = manifest.model_copy(update={"chat_template_sha256": "1" * 64})
-    assert fingerprint(same, **ENGINE) == fingerprint(manifest, **ENGINE)
-    assert fingerprint(other, **ENGINE) != fingerprint(manifest, **ENGINE)
+    assert content_sha256(same) == content_sha256(manifest)
+    assert content_sha256(other) != content_sha256(manifest)
 
 
 def test_prepare_makes_every_variant_once(source: Path, tmp_path: Path) -> None:
