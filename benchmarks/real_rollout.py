@@ -8,6 +8,11 @@ Starts the demo's builds and a twin of the baseline (the same weights, an engine
 - int2, again and again with other prompts: how many mirrored requests until it is rolled back, and
   which slices are named.
 
+With `--engine-changes` the candidates are other engines in place of other weights: fp8 in the KV
+cache, no prefix cache, no chunked prefill, and int4 weights with fp8 in the cache. Each is compared
+until every slice is proven or there are `--pairs` pairs; the table names the facts in which it
+differs from the baseline.
+
 Tolerances are those of deployments/examples/rollouts. Writes Markdown to standard output.
 """
 
@@ -28,6 +33,7 @@ from penumbra.deployments.config.loader import load
 from penumbra.deployments.config.rollout_loader import load_rollout
 from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.rollouts.spec import RolloutSpec
+from penumbra.monitoring.build_facts import differences
 from penumbra.serve.demo.prepare import prepare
 from penumbra.serve.demo.traffic import Traffic, TrafficCounts
 from penumbra.serve.supervisor.folder import StateFolder
@@ -38,6 +44,17 @@ FOLDER = ROOT / "benchmarks" / ".build" / "real_rollout"
 TWIN = "twin"
 CLIENTS = 10
 POLL_SECONDS = 0.25
+
+ENGINE_CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
+    "fp8-kv": ("full", {"kv_cache_dtype": "fp8"}),
+    "no-prefix-cache": ("full", {"enable_prefix_caching": False}),
+    "no-chunked-prefill": (
+        "full",
+        {"enable_chunked_prefill": False, "max_num_batched_tokens": 2048},
+    ),
+    "int4-fp8-kv": ("int4", {"kv_cache_dtype": "fp8"}),
+}
+"""Variant -> the weights it has, and the arguments in which its engine differs."""
 
 View = dict[str, Any]
 
@@ -134,15 +151,37 @@ async def run_bad_build(admin: Admin, url: str, options: argparse.Namespace) -> 
     return rows
 
 
+def other_weights(variants: dict[str, Any]) -> dict[str, Any]:
+    """The demo's builds without int4, and a twin of the baseline."""
+    twin = {"engine": {**variants["full"]["engine"], "threads": "1"}}
+    return {name: variants[name] for name in variants if name != "int4"} | {TWIN: twin}
+
+
+def other_engines(variants: dict[str, Any]) -> dict[str, Any]:
+    """The baseline, and the engines of `ENGINE_CHANGES`."""
+    changed = {}
+    for number, (name, (weights, arguments)) in enumerate(ENGINE_CHANGES.items(), 1):
+        engine = variants[weights]["engine"]
+        changed[name] = {
+            "engine": {
+                **engine,
+                "threads": str(number % 2),
+                "engine_args": engine["engine_args"] | arguments,
+            }
+        }
+    return {"full": variants["full"], **changed}
+
+
 @contextmanager
-def installation() -> Iterator[PenumbraSpec]:
-    """Run the demo's installation with a twin of the baseline."""
+def installation(
+    choose: Callable[[dict[str, Any]], dict[str, Any]],
+) -> Iterator[PenumbraSpec]:
+    """Run the demo's installation with the variants that `choose` makes of its own."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     prepare(FOLDER / "variants", sys.stderr.write)
     data = yaml.safe_load((EXAMPLES / "demo.yaml").read_text())
-    variants = data["models"]["demo"]["variants"]
-    variants.pop("int4")
-    variants[TWIN] = {"engine": {**variants["full"]["engine"], "threads": "1"}}
+    variants = choose(data["models"]["demo"]["variants"])
+    data["models"]["demo"]["variants"] = variants
     for variant in variants.values():
         folder = Path(variant["engine"]["source"]).name
         variant["engine"]["source"] = str(FOLDER / "variants" / folder)
@@ -181,6 +220,45 @@ async def measure(spec: PenumbraSpec, options: argparse.Namespace) -> str:
     )
 
 
+async def measure_engines(spec: PenumbraSpec, options: argparse.Namespace) -> str:
+    """Run a rollout of each changed engine; returns a Markdown table."""
+    admin, url = Admin(spec), f"http://{spec.gateway.host}:{spec.gateway.port}"
+    rows = []
+    for name in ENGINE_CHANGES:
+        await admin.apply(shadow_spec("int8", name))
+        view, counts, took = await follow(
+            admin,
+            Traffic(url, CLIENTS, seed=options.seed),
+            name,
+            lambda view: (
+                set(view["proven"]) >= set(view["slices"]) - {"other"}
+                or view["pairs"] >= options.pairs
+            ),
+            options.seconds,
+        )
+        await admin.do("end", name)
+        changed = differences(view["builds"]["full"], view["builds"][name])
+        means = {
+            signal["signal"]: f"{signal['aggregate']['mean']:.5f}"
+            for signal in view["signals"]
+            if signal["aggregate"] and signal["aggregate"]["mean"] is not None
+        }
+        rows.append(
+            f"| {name} | {', '.join(changed)} | {view['pairs']} | {took:.0f} | {view['stage']} |"
+            f" {', '.join(f'{signal} {mean}' for signal, mean in means.items())} |"
+            f" {', '.join(view['proven']) or 'none'} | {len(counts.errors)} |"
+        )
+        sys.stderr.write(rows[-1] + "\n")
+    return "\n".join(
+        [
+            "| candidate | differs in | pairs | seconds | stage | means | proven | errors |",
+            "|---|---|---|---|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
 def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -188,8 +266,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0, help="at most, for each good one")
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--engine-changes", action="store_true")
     options = parser.parse_args()
-    with installation() as spec:
+    if options.engine_changes:
+        with installation(other_engines) as spec:
+            sys.stdout.write(asyncio.run(measure_engines(spec, options)))
+        return 0
+    with installation(other_weights) as spec:
         sys.stdout.write(asyncio.run(measure(spec, options)))
     return 0
 

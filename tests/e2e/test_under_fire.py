@@ -23,7 +23,11 @@ REQUESTS = 2_000
 FLIPS = 50
 CLIENTS = 32
 STREAM_TOKENS = 500
-"""Long enough to be killed in the middle of on any machine: its gauges answer late under load."""
+"""Long enough to be killed in the middle of on any machine."""
+BEGUN = 8
+"""Streams that are under way when the candidate is killed."""
+BEGUN_CHARACTERS = 5_000
+"""Of a stream's events, when it is under way: some twenty tokens."""
 STREAMS = 100
 Z = 5.0
 """Standard errors that a share may be off: one false alarm in some million."""
@@ -143,8 +147,16 @@ async def test_flags_flip_under_traffic_and_every_answer_follows_its_epoch(
     await admin.close()
 
 
-async def stream_whole(http: httpx.AsyncClient, prompt: str) -> tuple[str, str]:
-    """The variant and the text of one chat stream; fails if it is not whole."""
+async def stream_whole(
+    http: httpx.AsyncClient, prompt: str, begun: asyncio.Semaphore | None = None
+) -> tuple[str, str]:
+    """The variant and the text of one chat stream; fails if it is not whole.
+
+    Args:
+        http: The gateway.
+        prompt: The user's message.
+        begun: Released when the answer's text has begun.
+    """
     body = {
         "model": "demo",
         "messages": [{"role": "user", "content": prompt}],
@@ -159,6 +171,9 @@ async def stream_whole(http: httpx.AsyncClient, prompt: str) -> tuple[str, str]:
         try:
             async for piece in response.aiter_text():
                 text += piece
+                if begun is not None and len(text) > BEGUN_CHARACTERS:
+                    begun.release()
+                    begun = None
         except httpx.TransportError as error:
             raise AssertionError(f"broke off after {len(text)}: {text[-1500:]!r}") from error
     assert response.status_code == 200, text
@@ -185,8 +200,11 @@ async def test_no_client_notices_a_killed_candidate(
     limits = httpx.Limits(max_connections=STREAMS)
     async with httpx.AsyncClient(base_url=stack.gateway_url, timeout=300, limits=limits) as http:
         prompts = [task.prompt for task in make_tasks("sort", STREAMS, seed=3)]
-        streams = [asyncio.create_task(stream_whole(http, prompt)) for prompt in prompts]
-        await wait_for_streams(stack)
+        begun = asyncio.Semaphore(0)
+        streams = [asyncio.create_task(stream_whole(http, prompt, begun)) for prompt in prompts]
+        async with asyncio.timeout(120):
+            for _ in range(BEGUN):
+                await begun.acquire()
         for process in family:
             process.kill()
         answers = await asyncio.gather(*streams)
@@ -207,24 +225,6 @@ async def wait_until_back(http: httpx.AsyncClient, variant: str) -> None:
             return
         await asyncio.sleep(0.5)
     pytest.fail(f"Ray did not bring {variant} back")
-
-
-async def wait_for_streams(stack: Installation) -> None:
-    """Until the candidate is in the middle of answering."""
-    url = f"{stack.variant_url('int8')}/metrics"
-    async with httpx.AsyncClient(timeout=10) as http:
-        for _ in range(600):
-            text = (await http.get(url)).text
-            running = [
-                float(line.split()[-1])
-                for line in text.splitlines()
-                if line.startswith("vllm:num_requests_running")
-            ]
-            if sum(running) >= 8:
-                await asyncio.sleep(0.5)
-                return
-            await asyncio.sleep(0.05)
-    pytest.fail("int8 has no streams to break")
 
 
 async def failovers(stack: Installation, label: str) -> float:
