@@ -42,6 +42,17 @@ class Arm(StrEnum):
     """The A/A arm: the baseline against itself, which tells whether the instrument works."""
 
 
+class AnsweredBy(StrEnum):
+    """The build that answered the client of a pair: its tokens were scored, in its mode.
+
+    Distance and harm depend on it, also between builds that do not change: greedy tokens are those
+    that the build which chose them overrates. So each kind of pair is judged by itself.
+    """
+
+    BASELINE = "baseline"
+    CANDIDATE = "candidate"
+
+
 class Run(msgspec.Struct, frozen=True):
     """One run of a rollout; evidence of another run is never counted into it."""
 
@@ -85,6 +96,16 @@ class Pair(msgspec.Struct, frozen=True, omit_defaults=True):
     """Cost: time for which engines worked on it, as seen from outside."""
     at: float = 0.0
     """When the last part of it was observed; Unix seconds."""
+
+    def kind(self, candidate: str) -> AnsweredBy:
+        """Tells which build answered the client.
+
+        Args:
+            candidate: The candidate of the run. Every other name is the baseline's, and so is none:
+                the comparator has always named the candidate.
+        """
+        is_candidates = self.answered_by == candidate
+        return AnsweredBy.CANDIDATE if is_candidates else AnsweredBy.BASELINE
 
 
 class Counts(msgspec.Struct, frozen=True):

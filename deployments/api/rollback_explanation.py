@@ -101,6 +101,7 @@ def _explain(connection: sa.Connection, case: _Case) -> ExplainView:
         pairs=sum(evidence.pairs.values()),
         culprits=list(decided.culprits) if decided else [],
         suspect=decided.suspect if decided else None,
+        answered_by=decided.answered_by if decided else None,
         worst=[_worst(pair) for pair in evidence.totals.worst],
         times=_times_view(case, times),
         recomputed_verdict=verdict,

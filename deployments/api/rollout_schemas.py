@@ -31,6 +31,9 @@ class StreamView(BaseModel):
     """One signal in one slice (or over all: `slice` is null)."""
 
     slice: str | None
+    answered_by: str | None = None
+    """`baseline` or `candidate`: who answered the clients of these pairs, each with a tolerance and
+    a proof of its own; null: all of them, or the signal is not of pairs."""
     count: int
     """Number of observations that were bet on."""
     mean: float | None
@@ -58,7 +61,8 @@ class SignalView(BaseModel):
     is_tripped: bool
     culprits: list[str]
     calibrating: str | None
-    """`json 12, other 40 of 1000 pairs each`: slices whose tolerance is being read; null: none."""
+    """`json 12, other 40 of 1000 pairs each`: slices whose tolerance is being read; null: none.
+    What is read where the candidate answered follows behind a semicolon."""
     aggregate: StreamView | None
     slices: list[StreamView]
 
@@ -123,6 +127,8 @@ class RolloutSummary(BaseModel):
     run: str
     pairs: int
     proven: list[str]
+    proven_live: list[str] = []
+    """Slices that are proven where the candidate answered, too; wanted before it answers most."""
     quarantined: list[str]
 
 
@@ -217,6 +223,8 @@ class ExplainView(BaseModel):
     """Slices that are named with a false discovery rate of 10 %."""
     suspect: str | None
     """The slice with the most evidence: a hint."""
+    answered_by: str | None = None
+    """`baseline` or `candidate`: who answered in the pairs with the most evidence."""
     worst: list[WorstPair]
     times: RollbackView | None
     recomputed_verdict: str | None

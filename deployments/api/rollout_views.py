@@ -20,6 +20,7 @@ from penumbra.deployments.api.rollout_schemas import (
     StreamView,
 )
 from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor
+from penumbra.deployments.evidence.kind_guards import Kind
 from penumbra.deployments.evidence.run_evidence import RunEvidence
 from penumbra.deployments.history.config_effects import obstacle_of
 from penumbra.deployments.history.state import State
@@ -28,6 +29,7 @@ from penumbra.deployments.rollouts.record import Arbitration, Phase, Rollout, st
 from penumbra.deployments.rollouts.spec import Guardrail
 from penumbra.deployments.rollouts.transitions import next_stage_index
 from penumbra.deployments.store.observation_tables import RollbackTimes
+from penumbra.monitoring.observations import AnsweredBy
 from penumbra.monitoring.stats.guard import StreamView as Stream
 
 
@@ -49,6 +51,7 @@ def summary_view(rollout: Rollout, evidence: RunEvidence) -> RolloutSummary:
         run=record.run,
         pairs=sum(evidence.pairs.values()),
         proven=list(record.proven),
+        proven_live=list(record.proven_live),
         quarantined=list(record.quarantined),
     )
 
@@ -142,30 +145,32 @@ def _next_stage(rollout: Rollout) -> str | None:
 
 def _guardrail_view(guardrail: Guardrail, evidence: RunEvidence) -> Callable[[], SignalView]:
     monitor = evidence.monitors[guardrail.signal]
-    return _monitor_view(monitor, evidence.awaited(guardrail.signal), evidence.wanted_pairs)
+    awaited = {kind: evidence.awaited(guardrail.signal, kind) for kind in monitor.kinds}
+    return _monitor_view(monitor, awaited, evidence.wanted_pairs)
 
 
 def _monitor_view(
-    monitor: GuardrailMonitor, awaited: Mapping[str, int] | None = None, wanted: int = 0
+    monitor: GuardrailMonitor,
+    awaited: Mapping[Kind, Mapping[str, int]] | None = None,
+    wanted: int = 0,
 ) -> Callable[[], SignalView]:
     """Makes the view of a monitor.
 
     Args:
         monitor: The monitor.
-        awaited: Slice -> pairs so far, of those slices whose tolerance is being read.
+        awaited: Kind of pair -> slice -> pairs so far, of those whose tolerance is being read.
         wanted: Pairs from which it is read.
     """
-    awaited = awaited or {}
-    progress = ", ".join(f"{name} {count}" for name, count in awaited.items())
+    awaited = awaited or {kind: {} for kind in monitor.kinds}
     tripped = monitor.tripped
     culprits = [*monitor.quarantined, *(tripped.culprits if tripped else ())]
     boundary = monitor.boundary
     # Nothing is bet on before the first tolerance is read.
-    is_watching = len(awaited) < len(monitor.spec.tolerances)
+    is_watching = any(len(each) < len(monitor.spec.tolerances) for each in awaited.values())
     evidence = monitor.evidence if is_watching else 0.0
     aggregate = monitor.guard.aggregate() if is_watching else None
-    known = [name for name in monitor.spec.tolerances if name not in awaited]
-    slices = {name: monitor.guard.slice(name) for name in known}
+    slices = _slices(monitor, awaited)
+    progress = _progress(awaited, wanted)
     return lambda: SignalView(
         signal=monitor.signal.value,
         action=monitor.action,
@@ -175,16 +180,42 @@ def _monitor_view(
         proof_boundary=1.0 / monitor.spec.alpha_promotion,
         is_tripped=tripped is not None,
         culprits=list(dict.fromkeys(culprits)),
-        calibrating=f"{progress} of {wanted} pairs each" if progress else None,
+        calibrating=progress,
         aggregate=None if aggregate is None else _stream_view(None, aggregate),
-        slices=[_stream_view(name, stream) for name, stream in slices.items()],
+        slices=[_stream_view(name, stream, kind) for kind, name, stream in slices],
     )
 
 
-def _stream_view(name: str | None, stream: Stream) -> StreamView:
+def _slices(
+    monitor: GuardrailMonitor, awaited: Mapping[Kind, Mapping[str, int]]
+) -> list[tuple[Kind, str, Stream]]:
+    """List the streams that are judged; those of the candidate's answers once there are any."""
+    found = [
+        (kind, name, monitor.guard.of(kind).slice(name))
+        for kind in monitor.kinds
+        for name in monitor.spec.tolerances
+        if name not in awaited[kind]
+    ]
+    return [each for each in found if each[0] is not AnsweredBy.CANDIDATE or each[2].count]
+
+
+def _progress(awaited: Mapping[Kind, Mapping[str, int]], wanted: int) -> str | None:
+    """Tell how far the tolerances are read; where the candidate answered, once it has."""
+    parts = []
+    for kind, counts in awaited.items():
+        if not counts or (kind is AnsweredBy.CANDIDATE and not any(counts.values())):
+            continue
+        told = ", ".join(f"{name} {count}" for name, count in counts.items())
+        where = "answered by the candidate: " if kind is AnsweredBy.CANDIDATE else ""
+        parts.append(f"{where}{told} of {wanted} pairs each")
+    return "; ".join(parts) or None
+
+
+def _stream_view(name: str | None, stream: Stream, kind: Kind = None) -> StreamView:
     has_any = stream.count > 0
     return StreamView(
         slice=name,
+        answered_by=None if kind is None else kind.value,
         count=stream.count,
         mean=stream.mean,
         tolerance=stream.tolerance,

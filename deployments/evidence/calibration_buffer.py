@@ -1,10 +1,15 @@
-"""Buffer for the first pairs of each slice, from which its tolerance is read. Pure."""
+"""Buffer for the first pairs of each slice, from which its tolerance is read. Pure.
 
-from collections.abc import Iterable
+Pairs of either kind (`AnsweredBy`) have a buffer of their own: greedy tokens are further from the
+other build than from the one that chose them, so the levels of both kinds differ.
+"""
+
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
+from penumbra.monitoring.observations import AnsweredBy
 from penumbra.monitoring.signals.calibration import RULE, Reading, read_tolerance
 
 AA_PAIRS = 30
@@ -13,7 +18,7 @@ _MOST_AA = 10_000
 
 
 class CalibrationBuffer:
-    """Gathers the displacements of slices until each has enough to read its tolerance from.
+    """Gathers the displacements of one kind of pair until each slice has enough to be read.
 
     Args:
         wanted: Number of values of a slice that are enough.
@@ -58,6 +63,16 @@ class CalibrationBuffer:
         if len(values) < _MOST_AA:
             values.append(value)
 
-    def record(self) -> dict[str, Any]:
-        """Turns what was read into JSON types, for the record."""
-        return {"slices": msgspec.to_builtins(self.readings), "rule": RULE}
+
+def record_of(buffers: Mapping[AnsweredBy, CalibrationBuffer]) -> dict[str, Any] | None:
+    """Turns what was read into JSON types, for the record; None if nothing was read yet.
+
+    `slices` are the tolerances where the baseline answered, as in older stores, which had one of
+    both kinds; `live_slices` those where the candidate did, and left out while there is none.
+    """
+    readings = {kind: buffer.readings for kind, buffer in buffers.items()}
+    if not any(readings.values()):
+        return None
+    found = {"slices": msgspec.to_builtins(readings[AnsweredBy.BASELINE]), "rule": RULE}
+    live = readings[AnsweredBy.CANDIDATE]
+    return found | {"live_slices": msgspec.to_builtins(live)} if live else found

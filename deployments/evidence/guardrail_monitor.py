@@ -1,19 +1,19 @@
 """Monitor of one guardrail over one run: its guard, quarantines and evidence path. Pure.
 
-After a quarantine the quarantined slices are bet on no more, and a fresh guard watches the rest:
-its guarantee holds anew for them. The first guard keeps the proofs of all slices.
+After a quarantine the quarantined slices are bet on no more, and fresh guards watch the rest: their
+guarantee holds anew for them. The first guards keep the proofs of all slices.
 
 Reading order: GuardrailMonitor.observe, GuardrailMonitor.count_up.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from penumbra.deployments.evidence.evidence_path import EvidencePath
+from penumbra.deployments.evidence.kind_guards import PAIRS, REQUESTS, Kind, KindGuards
 from penumbra.deployments.rollouts.findings import AGGREGATE, Tripped
-from penumbra.deployments.rollouts.spec import SAFETY, Action, Guardrail, RolloutSpec
+from penumbra.deployments.rollouts.spec import QUALITY, SAFETY, Action, Guardrail, RolloutSpec
 from penumbra.monitoring.observations import Signal
-from penumbra.monitoring.stats.guard import Guard, GuardSpec, sums_of_counts
+from penumbra.monitoring.stats.guard import GuardSpec, sums_of_counts
 
 LOW = {Signal.HARM: -1.0}
 """Least value of the signals whose range does not begin at 0."""
@@ -53,22 +53,23 @@ class GuardrailMonitor:
     Args:
         signal: The signal that it watches.
         action: The action that it takes when it trips.
-        spec: Specification of its guards; has a tolerance for every known slice.
+        spec: Specification of its guards; has a tolerance for every known slice. A signal of pairs
+            has a guard for each kind of pair, others have one.
     """
 
     def __init__(self, signal: Signal, action: Action, spec: GuardSpec) -> None:
         self.signal = signal
         self.action = action
         self.spec = spec
-        self.guard = Guard(spec)
-        """Guard of all observations: proofs and intervals."""
+        self.kinds = PAIRS if signal in QUALITY else REQUESTS
+        self.guard = KindGuards(dict.fromkeys(self.kinds, spec))
+        """Guards of all observations: proofs and intervals."""
         self.path = EvidencePath()
         self.count = 0
         self.tripped: Tripped | None = None
         """Latched. With the action `quarantine`: set only once a quarantine was not enough."""
         self.quarantined: dict[str, Tripped] = {}
         self._watch = self.guard
-        self._watch_spec = spec
         self._seen: dict[str, None] = {}
 
     @property
@@ -81,41 +82,48 @@ class GuardrailMonitor:
         """Evidence at which the guardrail acts."""
         return self._watch.boundary
 
-    @property
-    def proven(self) -> tuple[str, ...]:
-        """Slices that are proven within tolerance; `AGGREGATE` if all of them together are."""
-        found = [name for name in self.spec.tolerances if self.guard.slice(name).is_proven]
-        return (*found, AGGREGATE) if self.guard.aggregate().is_proven else tuple(found)
+    def proven(self, kind: Kind) -> tuple[str, ...]:
+        """Lists the slices that are proven within tolerance in pairs of a kind.
 
-    def observe(self, slice_name: str, value: float) -> None:
-        """Bets on one observation."""
-        self.guard.observe(slice_name, value)
+        `AGGREGATE` is among them if all slices together are.
+        """
+        guard = self.guard.of(kind)
+        found = [name for name in self.spec.tolerances if guard.slice(name).is_proven]
+        return (*found, AGGREGATE) if guard.aggregate().is_proven else tuple(found)
+
+    def observe(self, slice_name: str, value: float, kind: Kind = None) -> None:
+        """Bets on one observation.
+
+        Args:
+            slice_name: Its slice.
+            value: Its value.
+            kind: The kind of the pair; None for a signal that is not of pairs.
+        """
+        self.guard.observe(slice_name, value, kind)
         if slice_name in self.quarantined:
             return
         if self._watch is not self.guard:
-            self._watch.observe(slice_name, value)
+            self._watch.observe(slice_name, value, kind)
         self._count_observed(slice_name, 1)
 
-    def set_tolerance(self, slice_name: str, tolerance: float) -> None:
-        """Sets the tolerance of a slice that nothing was observed of yet.
+    def set_tolerance(self, slice_name: str, tolerance: float, kind: Kind) -> None:
+        """Sets the tolerance of a slice in pairs of a kind, before the first of them.
 
         Raises:
             KeyError: The slice is not known.
             ValueError: It has observations, or the tolerance is outside the range.
         """
-        self.guard.set_tolerance(slice_name, tolerance)
-        self.spec = self.guard.spec
+        self.guard.set_tolerance(slice_name, tolerance, kind)
         if self._watch is not self.guard and slice_name not in self.quarantined:
-            self._watch.set_tolerance(slice_name, tolerance)
-        self._watch_spec = self._watch.spec
+            self._watch.set_tolerance(slice_name, tolerance, kind)
 
     def count_up(self, slice_name: str, zeros: int, ones: int) -> None:
-        """Bets on many observations of a {0, 1} signal at once."""
-        self.guard.fold(sums_of_counts(self.spec, slice_name, zeros, ones))
+        """Bets on many observations of a {0, 1} signal of requests at once."""
+        self.guard.fold(sums_of_counts(self.guard.spec, slice_name, zeros, ones), None)
         if slice_name in self.quarantined:
             return
         if self._watch is not self.guard:
-            self._watch.fold(sums_of_counts(self._watch_spec, slice_name, zeros, ones))
+            self._watch.fold(sums_of_counts(self._watch.spec, slice_name, zeros, ones), None)
         self._count_observed(slice_name, zeros + ones)
 
     def _settle(self) -> None:
@@ -131,16 +139,7 @@ class GuardrailMonitor:
             self.tripped = tripped
             return
         self.quarantined |= dict.fromkeys(culprits, tripped)
-        self._watch_spec = self._spec_of_rest()
-        self._watch = Guard(self._watch_spec)
-
-    def _spec_of_rest(self) -> GuardSpec:
-        rest = {
-            name: tolerance
-            for name, tolerance in self.spec.tolerances.items()
-            if name not in self.quarantined
-        }
-        return replace(self.spec, tolerances=rest)
+        self._watch = self.guard.without(self.quarantined)
 
     def _count_observed(self, slice_name: str, count: int) -> None:
         self._seen.setdefault(slice_name)
@@ -157,4 +156,9 @@ class GuardrailMonitor:
             boundary=self._watch.boundary,
             culprits=self._watch.culprits(),
             suspect=self._watch.suspect(),
+            answered_by=_word_of(self._watch.suspect_kind()),
         )
+
+
+def _word_of(kind: Kind) -> str | None:
+    return None if kind is None else kind.value

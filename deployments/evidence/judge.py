@@ -168,6 +168,7 @@ def decided_by(
             "boundary": tripped.boundary,
             "culprits": tripped.culprits,
             "suspect": tripped.suspect,
+            "answered_by": tripped.answered_by,
         }
     elif findings.hard is not None:
         fields = {"signal": findings.hard.signal}

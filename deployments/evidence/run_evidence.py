@@ -8,18 +8,29 @@ Reading order: RunEvidence.fold, RunEvidence.findings.
 
 from collections.abc import Mapping
 
-from penumbra.deployments.evidence.calibration_buffer import CalibrationBuffer
-from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor, alpha_of, guard_spec
+from penumbra.deployments.evidence.calibration_buffer import record_of
+from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor
+from penumbra.deployments.evidence.kind_guards import Kind
 from penumbra.deployments.evidence.known_builds import KnownBuilds
+from penumbra.deployments.evidence.opening import (
+    open_aa_monitors,
+    open_calibrations,
+    open_monitors,
+)
 from penumbra.deployments.evidence.run_totals import RunTotals
 from penumbra.deployments.evidence.seen_clusters import SeenClusters
 from penumbra.deployments.rollouts.findings import Findings, HardFailure, Tripped
-from penumbra.deployments.rollouts.spec import QUALITY, Calibrate, Guardrail, RolloutSpec
-from penumbra.monitoring.observations import Arm, Counts, Pair, RunReport, SelfTest, Signal, Trip
-from penumbra.monitoring.signals.calibration import MOST
-
-AA_ALPHA = 0.01
-"""Bound on the probability that a working instrument is called broken."""
+from penumbra.deployments.rollouts.spec import QUALITY, RolloutSpec
+from penumbra.monitoring.observations import (
+    AnsweredBy,
+    Arm,
+    Counts,
+    Pair,
+    RunReport,
+    SelfTest,
+    Signal,
+    Trip,
+)
 
 
 class RunEvidence:
@@ -35,9 +46,9 @@ class RunEvidence:
         self.spec = spec
         self.run = run
         self.slices = slices
-        self.monitors: dict[Signal, GuardrailMonitor] = {}
+        self.monitors = open_monitors(spec, slices)
         """Monitors by signal."""
-        self.aa: dict[Signal, GuardrailMonitor] = {}
+        self.aa = open_aa_monitors(spec, slices)
         """Monitors of the baseline against itself."""
         self.totals = RunTotals()
         self.builds = KnownBuilds()
@@ -49,15 +60,12 @@ class RunEvidence:
         """Unix seconds of the latest observation that has a time."""
         self.pairs: dict[str, int] = {}
         """Slice -> candidate pairs that were bet on."""
-        self.calibration: CalibrationBuffer | None = None
-        """Tolerances of displacement, where they are read from the first pairs of each slice."""
+        self.pairs_by: dict[AnsweredBy, dict[str, int]] = {kind: {} for kind in AnsweredBy}
+        """The same of each kind of pair."""
+        self.calibrations = open_calibrations(spec, slices)
+        """Tolerances of displacement, where they are read from the first pairs of each slice and
+        kind; empty where none is."""
         self._clusters = {arm: SeenClusters() for arm in Arm}
-        for guardrail in spec.guardrails:
-            if isinstance(guardrail.tolerance, Calibrate):
-                self._open_calibrated(guardrail, guardrail.tolerance)
-            else:
-                self._open(guardrail, guardrail.tolerance, guardrail.slices)
-        self._open_aa()
 
     # Folding reports
 
@@ -106,23 +114,25 @@ class RunEvidence:
         if not is_fresh:
             self.totals.repeats += 1
             return
-        self._observe(Signal.FAILURE, pair.slice, float(pair.missing is not None))
+        self._observe(Signal.FAILURE, pair.slice, float(pair.missing is not None), None)
         if self.broken is not None:
             return
-        self.pairs[pair.slice] = self.pairs.get(pair.slice, 0) + 1
-        self._take_displacement(pair)
+        kind = pair.kind(self.spec.candidate)
+        for counts in (self.pairs, self.pairs_by[kind]):
+            counts[pair.slice] = counts.get(pair.slice, 0) + 1
+        self._take_displacement(pair, kind)
         # An answer that never came counts as harm; a pair without a harm value wanted no answer.
-        self._observe(Signal.HARM, pair.slice, pair.harm)
+        self._observe(Signal.HARM, pair.slice, pair.harm, kind)
 
-    def _take_displacement(self, pair: Pair) -> None:
-        calibration = self.calibration
+    def _take_displacement(self, pair: Pair, kind: AnsweredBy) -> None:
+        calibration = self.calibrations.get(kind)
         if calibration is None or not calibration.awaits(pair.slice):
-            self._observe(Signal.DISPLACEMENT, pair.slice, self._displacement(pair))
+            self._observe(Signal.DISPLACEMENT, pair.slice, self._displacement(pair), kind)
         elif pair.displacement is not None:
             reading = calibration.add(pair.slice, pair.displacement)
             if reading is not None:
                 monitor = self.monitors[Signal.DISPLACEMENT]
-                monitor.set_tolerance(pair.slice, reading.tolerance)
+                monitor.set_tolerance(pair.slice, reading.tolerance, kind)
 
     def _displacement(self, pair: Pair) -> float | None:
         guardrail = self.spec.guardrail(Signal.DISPLACEMENT)
@@ -131,19 +141,21 @@ class RunEvidence:
         return 1.0 if is_missing and is_worst else pair.displacement
 
     def _pair_aa(self, pair: Pair) -> None:
-        if pair.displacement is not None and self.calibration is not None:
-            self.calibration.add_aa(pair.slice, pair.displacement)
+        kind = pair.kind(self.spec.candidate)
+        calibration = self.calibrations.get(kind)
+        if pair.displacement is not None and calibration is not None:
+            calibration.add_aa(pair.slice, pair.displacement)
         for signal, value in (
             (Signal.DISPLACEMENT, pair.displacement),
             (Signal.HARM, pair.harm),
         ):
             if value is not None:
-                self.aa[signal].observe(pair.slice, float(value))
+                self.aa[signal].observe(pair.slice, float(value), kind)
 
-    def _observe(self, signal: Signal, slice_name: str, value: float | None) -> None:
+    def _observe(self, signal: Signal, slice_name: str, value: float | None, kind: Kind) -> None:
         monitor = self.monitors.get(signal)
         if monitor is not None and value is not None:
-            monitor.observe(slice_name, float(value))
+            monitor.observe(slice_name, float(value), kind)
 
     def _count(self, counts: Counts) -> None:
         monitor = self.monitors.get(counts.signal)
@@ -166,18 +178,25 @@ class RunEvidence:
 
     @property
     def wanted_pairs(self) -> int:
-        """Pairs of a slice from which its tolerance is read; 0 if none is read."""
-        return self.calibration.wanted if self.calibration is not None else 0
+        """Pairs of a slice and kind from which its tolerance is read; 0 if none is read."""
+        return max((each.wanted for each in self.calibrations.values()), default=0)
 
-    def awaited(self, signal: Signal) -> Mapping[str, int]:
-        """Slice -> pairs so far, of the slices whose tolerance of a signal is still being read."""
-        if self.calibration is None or signal is not Signal.DISPLACEMENT:
+    def awaited(self, signal: Signal, kind: Kind) -> Mapping[str, int]:
+        """Slice -> pairs so far, of the slices whose tolerance of a signal is still being read.
+
+        Args:
+            signal: The signal.
+            kind: The kind of pair; None for a signal that is not of pairs.
+        """
+        if signal is not Signal.DISPLACEMENT or kind not in self.calibrations:
             return {}
-        return self.calibration.counts
+        return self.calibrations[kind].counts
 
     def is_watching(self, signal: Signal) -> bool:
         """Whether a guardrail bets: not before the tolerance of its first slice is read."""
-        return len(self.awaited(signal)) < len(self.monitors[signal].spec.tolerances)
+        monitor = self.monitors[signal]
+        slices = len(monitor.spec.tolerances)
+        return any(len(self.awaited(signal, kind)) < slices for kind in monitor.kinds)
 
     @property
     def aa_alarm(self) -> str | None:
@@ -202,19 +221,17 @@ class RunEvidence:
         quarantined: dict[str, Tripped] = {}
         for monitor in self.monitors.values():
             quarantined |= monitor.quarantined
-        proving = [monitor for signal, monitor in self.monitors.items() if signal in QUALITY]
-        calibration = self.calibration
+        shadow = AnsweredBy.BASELINE
         tripped = tuple(each.tripped for each in self.monitors.values() if each.tripped is not None)
         return Findings(
             run=self.run,
             pairs=sum(self.pairs.values()),
             seen=tuple(name for name in self.slices if self.pairs.get(name)),
-            proven=tuple(
-                name
-                for name in self.slices
-                if all(self._is_proven(monitor, name) for monitor in proving)
+            proven=self._proven(shadow),
+            proven_live=self._proven(AnsweredBy.CANDIDATE),
+            is_aggregate_proven=all(
+                monitor.guard.aggregate(shadow).is_proven for monitor in self._proving
             ),
-            is_aggregate_proven=all(monitor.guard.aggregate().is_proven for monitor in proving),
             hard=self.hard,
             tripped=tripped,
             quarantined=quarantined,
@@ -223,50 +240,25 @@ class RunEvidence:
             missing_ratio=self.totals.missing_ratio,
             fingerprints=dict(self.builds.fingerprints),
             # Asked for once a guardrail has tripped, and costs as much as all the rest.
-            aa_proven={signal.value: each.proven for signal, each in self.aa.items() if tripped},
+            # Nothing but the baseline answers after a rollback, so that is what is looked at.
+            aa_proven={
+                signal.value: each.proven(shadow) for signal, each in self.aa.items() if tripped
+            },
             aa_pairs=self.aa_pairs if tripped else {},
             changed=self.changed,
-            calibration=calibration.record() if calibration and calibration.readings else None,
+            calibration=record_of(self.calibrations),
         )
 
-    def _is_proven(self, monitor: GuardrailMonitor, slice_name: str) -> bool:
-        if self.pairs.get(slice_name, 0) < self.spec.gates.slice_pairs:
-            return False
-        return monitor.guard.slice(slice_name).is_proven
+    @property
+    def _proving(self) -> list[GuardrailMonitor]:
+        return [monitor for signal, monitor in self.monitors.items() if signal in QUALITY]
 
-    # Opening monitors
-
-    def _open_calibrated(self, guardrail: Guardrail, wish: Calibrate) -> None:
-        """Open a guardrail whose tolerances are still to be read, slice by slice.
-
-        Half of its alpha is for a mean that exceeds its tolerance, half for the guard.
-        """
-        alpha = alpha_of(self.spec, guardrail) / 2
-        to_read = [name for name in self.slices if name not in guardrail.slices]
-        self.calibration = CalibrationBuffer(wish.calibrate, alpha, to_read)
-        self._open(guardrail, MOST, guardrail.slices, alpha)
-
-    def _open(
-        self,
-        guardrail: Guardrail,
-        default: float,
-        slices: Mapping[str, float],
-        alpha: float | None = None,
-    ) -> None:
-        tolerances = {name: slices.get(name, default) for name in self.slices}
-        if alpha is None:
-            alpha = alpha_of(self.spec, guardrail)
-        spec = guard_spec(self.spec, guardrail.signal, tolerances, default, alpha)
-        self.monitors[guardrail.signal] = GuardrailMonitor(guardrail.signal, guardrail.action, spec)
-
-    def _open_aa(self) -> None:
-        harm = self.spec.guardrail(Signal.HARM)
-        tolerances = {
-            Signal.DISPLACEMENT: self.spec.mirror.aa_tolerance,
-            Signal.HARM: harm.tolerance if harm and isinstance(harm.tolerance, float) else 0.02,
-        }
-        for signal, tolerance in tolerances.items():
-            own = dict.fromkeys(self.slices, tolerance)
-            # An alpha of its own: a tripped A/A monitor takes no traffic away.
-            spec = guard_spec(self.spec, signal, own, tolerance, AA_ALPHA / len(tolerances))
-            self.aa[signal] = GuardrailMonitor(signal, "hold", spec)
+    def _proven(self, kind: AnsweredBy) -> tuple[str, ...]:
+        """List the slices that are within tolerance in pairs of a kind, by every quality signal."""
+        counts, proving = self.pairs_by[kind], self._proving
+        return tuple(
+            name
+            for name in self.slices
+            if counts.get(name, 0) >= self.spec.gates.slice_pairs
+            and all(monitor.guard.slice(name, kind).is_proven for monitor in proving)
+        )

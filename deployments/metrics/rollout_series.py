@@ -39,7 +39,10 @@ _OBSERVED = (
 
 
 class _Streams(NamedTuple):
-    """Streams of one signal of one run, by slice; all slices together are `*`."""
+    """Streams of one signal of one run, by slice; all slices together are `*`.
+
+    Those of both kinds of pair are put together, as the evidence that acts puts them.
+    """
 
     key: Key
     run: str
@@ -191,7 +194,8 @@ def _streams(rollout: Rollout, evidence: RunEvidence) -> Iterator[_Streams]:
     for guardrail in rollout.spec.guardrails:
         signal = guardrail.signal
         monitor, aa = evidence.monitors[signal], evidence.aa.get(signal)
-        judged = _views(monitor, evidence.awaited(signal))
+        awaited = [set(evidence.awaited(signal, kind)) for kind in monitor.kinds]
+        judged = _views(monitor, set.intersection(*awaited))
         yield _Streams(rollout.key, evidence.run, signal.value, judged, _views(aa) if aa else {})
 
 

@@ -7,7 +7,8 @@ The checks run in this order; the first that takes the candidate out of traffic 
     a build changed              -> shadow, new run
     instrument broken            -> verdict error, frozen; quality signals decide nothing
     guardrail tripped            -> rolled_back | quarantine | held | an alert
-    slice proven                 -> it gets its share
+    slice proven                 -> it gets its share, by pairs in which the baseline answered
+    slice proven live            -> it may get most of the traffic
     required slices proven       -> verdict pass
     undecided at the horizon     -> verdict inconclusive, held
     all conditions met           -> next stage
@@ -20,6 +21,7 @@ from datetime import datetime, timedelta
 
 from penumbra.deployments.rollouts.findings import AGGREGATE, Findings, Tripped
 from penumbra.deployments.rollouts.gates import advance_conditions, required_slices
+from penumbra.deployments.rollouts.live_proofs import note_live_proofs, told_readings
 from penumbra.deployments.rollouts.record import (
     WATCHED,
     Arbitration,
@@ -39,6 +41,7 @@ from penumbra.deployments.rollouts.transitions import (
     roll_back,
     summary,
 )
+from penumbra.monitoring.observations import AnsweredBy
 
 HORIZON = "horizon"
 MOST_AA_PAIRS = 20_000
@@ -82,6 +85,7 @@ def decide(
         _quarantine_slices,
         _record_builds,
         _release_slices,
+        note_live_proofs,
         _reach_verdict,
     ):
         record, new_steps = check(spec, record, findings)
@@ -173,6 +177,8 @@ def _rollback_step(tripped: Tripped) -> DecisionStep:
 def _describe(tripped: Tripped) -> str:
     where = ", ".join(tripped.culprits) or (f"most: {tripped.suspect}" if tripped.suspect else "")
     text = f"{tripped.signal}: evidence {tripped.evidence:.4g} reached {tripped.boundary:.4g}"
+    if tripped.answered_by == AnsweredBy.CANDIDATE:
+        text += " where the candidate answered"
     return f"{text} ({where})" if where else text
 
 
@@ -220,6 +226,7 @@ def _quarantine_slices(
         record,
         quarantined=(*record.quarantined, *fresh),
         proven=tuple(name for name in record.proven if name not in fresh),
+        proven_live=tuple(name for name in record.proven_live if name not in fresh),
     )
     by_guardrail = {findings.quarantined[name].signal: findings.quarantined[name] for name in fresh}
     return record, [
@@ -242,10 +249,8 @@ def _record_builds(
         steps.append(DecisionStep(StepKind.IDENTIFY, "the builds were identified"))
     found, known = findings.calibration, record.calibration or {}
     if found is not None and dict(found) != known:
-        fresh = [name for name in found["slices"] if name not in known.get("slices", {})]
         record = replace_fields(record, calibration=dict(found))
-        cause = f"the tolerance of displacement was read and frozen: {', '.join(fresh)}"
-        steps.append(DecisionStep(StepKind.CALIBRATE, cause))
+        steps.append(DecisionStep(StepKind.CALIBRATE, told_readings(found, known)))
     return record, steps
 
 

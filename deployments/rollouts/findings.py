@@ -21,6 +21,8 @@ class Tripped:
     culprits: tuple[str, ...] = ()
     suspect: str | None = None
     """The slice with the most evidence."""
+    answered_by: str | None = None
+    """The `AnsweredBy` of the pairs with the most evidence; None: the signal is not of pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,12 @@ class Findings:
     seen: tuple[str, ...] = ()
     """Slices that have had candidate pairs."""
     proven: tuple[str, ...] = ()
-    """Slices within tolerance by every quality signal, with enough pairs."""
+    """Slices within tolerance by every quality signal, with enough pairs, where the baseline
+    answered: what can be known before the candidate answers anyone."""
+    proven_live: tuple[str, ...] = ()
+    """The same by pairs in which the candidate answered."""
     is_aggregate_proven: bool = False
+    """Whether all slices together are, where the baseline answered."""
     hard: HardFailure | None = None
     tripped: tuple[Tripped, ...] = ()
     quarantined: Mapping[str, Tripped] = field(default_factory=dict)

@@ -4,8 +4,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from penumbra.deployments.rollouts.findings import Findings
-from penumbra.deployments.rollouts.record import RolloutRecord, Verdict
+from penumbra.deployments.rollouts.record import Phase, RolloutRecord, Verdict
 from penumbra.deployments.rollouts.spec import RolloutSpec
+from penumbra.deployments.rollouts.transitions import next_stage_index
+
+MOSTLY_PERCENT = 50.0
+"""Share from which on the candidate's own answers have to be proven: it answers most clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ def advance_conditions(
         AdvanceCondition(
             "pairs", findings.pairs >= wanted.pairs, f"{findings.pairs}", f"{wanted.pairs}"
         ),
+        _live_condition(spec, record),
         AdvanceCondition(
             "missing",
             findings.missing_ratio <= wanted.missing_ratio,
@@ -68,6 +73,27 @@ def advance_conditions(
         ),
         AdvanceCondition("instrument", record.frozen is None, record.frozen or "works", "works"),
         AdvanceCondition("flag", obstacle is None, obstacle or "has room", "has room"),
+    )
+
+
+def _live_condition(spec: RolloutSpec, record: RolloutRecord) -> AdvanceCondition:
+    """The proof by the candidate's own answers, before it answers at least half of the clients.
+
+    Until a candidate answers clients there is no such proof, so the first live stage does not ask
+    for it, however large it is.
+    """
+    index = next_stage_index(spec, record)
+    coming = spec.shares[index] if index is not None else 0.0
+    if record.phase is not Phase.LIVE or coming < MOSTLY_PERCENT:
+        return AdvanceCondition("live", True, "not wanted", f"not below {MOSTLY_PERCENT:g} %")
+    moved = [name for name in record.proven if name not in record.quarantined]
+    missing = [name for name in moved if name not in record.proven_live]
+    found = ", ".join(record.proven_live) or "none"
+    return AdvanceCondition(
+        "live",
+        not missing,
+        f"proven where the candidate answered: {found}",
+        f"{', '.join(moved)}, before it answers {coming:g} %",
     )
 
 

@@ -21,6 +21,8 @@ class Decided(BaseModel):
     boundary: float | None = None
     culprits: tuple[str, ...] = ()
     suspect: str | None = None
+    answered_by: str | None = None
+    """The `AnsweredBy` of the pairs with the most evidence; None in older stores."""
     detail: str
     pairs: int
     report: tuple[str, str, int]

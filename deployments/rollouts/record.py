@@ -112,7 +112,11 @@ class RolloutRecord(BaseModel):
     is_passed: bool = False
     """Whether the run has had the verdict pass; unchanged while the instrument is broken."""
     proven: tuple[str, ...] = ()
-    """Slices that were proven within tolerance; they get live traffic."""
+    """Slices that were proven within tolerance where the baseline answered; they get live traffic.
+    """
+    proven_live: tuple[str, ...] = ()
+    """Those of them that were proven where the candidate answered as well; empty in older stores,
+    until their reports are folded again."""
     quarantined: tuple[str, ...] = ()
     """Slices that the guard found beyond tolerance."""
     answered: tuple[str, ...] = ()

@@ -25,6 +25,7 @@ class StepKind(StrEnum):
     CALIBRATE = "calibrate"
     IDENTIFY = "identify"
     RELEASE = "release"
+    PROVE_LIVE = "prove_live"
     PASS = "pass"  # noqa: S105 - no password
     INCONCLUSIVE = "inconclusive"
     ADVANCE = "advance"

@@ -11,7 +11,9 @@ from penumbra.monitoring.stats.betting import BetSums, Table
 from penumbra.monitoring.stats.stream import Stream, StreamView
 from penumbra.monitoring.stats.wealth import START
 
-__all__ = ["Guard", "GuardSpec", "StreamView", "Sums", "sums_of_counts"]
+__all__ = [
+    "Guard", "GuardSpec", "StreamView", "Sums", "most_suspect", "named_by_e_bh", "sums_of_counts",
+]  # fmt: skip
 
 AGGREGATE_WEIGHT = 0.5
 """Weight of the aggregate in the average over streams; the slices share the rest equally."""
@@ -172,26 +174,20 @@ class Guard:
     def culprits(self, fdr: float = 0.1) -> tuple[str, ...]:
         """Names the slices beyond tolerance, worst first, with this false discovery rate (e-BH).
 
-        Source: e-BH (arXiv 2009.02824). The largest r with S_(r) >= K / (r fdr).
+        Source: e-BH (arXiv 2009.02824).
         """
-        ranked = sorted(
-            ((stream.evidence.value, name) for name, stream in self._streams.items()),
-            key=lambda item: (-item[0], item[1]),
-        )
-        named = 0
-        for rank, (value, _) in enumerate(ranked, start=1):
-            if value >= len(ranked) / (rank * fdr):
-                named = rank
-        return tuple(name for _, name in ranked[:named])
+        return named_by_e_bh(self.evidence_by_slice(), fdr)
+
+    def evidence_by_slice(self) -> dict[str, float]:
+        """Returns the evidence against each known slice."""
+        return {name: stream.evidence.value for name, stream in self._streams.items()}
 
     def suspect(self) -> str | None:
         """Names the slice with the most evidence: a hint, for when no culprit is proven.
 
         None if no slice has more evidence than it began with.
         """
-        evidence = {name: stream.evidence.value for name, stream in self._streams.items()}
-        worst = max(evidence, key=lambda name: evidence[name], default=None)
-        return worst if worst is not None and evidence[worst] > START else None
+        return most_suspect(self.evidence_by_slice())
 
     def slice(self, name: str) -> StreamView:
         """Returns the figures of a known slice.
@@ -242,6 +238,26 @@ class Guard:
 
     def _latch(self) -> None:
         self.is_tripped = self.is_tripped or self.evidence >= self.boundary
+
+
+def named_by_e_bh(evidence: Mapping[str, float], fdr: float) -> tuple[str, ...]:
+    """Names the slices of these e-values that are beyond tolerance, worst first.
+
+    Source: e-BH (arXiv 2009.02824). The largest r with S_(r) >= K / (r fdr). Guarantee: of the
+    slices named, at most `fdr` falsely, in expectation.
+    """
+    ranked = sorted(evidence, key=lambda name: (-evidence[name], name))
+    named = 0
+    for rank, name in enumerate(ranked, start=1):
+        if evidence[name] >= len(ranked) / (rank * fdr):
+            named = rank
+    return tuple(ranked[:named])
+
+
+def most_suspect(evidence: Mapping[str, float]) -> str | None:
+    """Names the slice with the most evidence; None if none has more than it began with."""
+    worst = max(evidence, key=lambda name: evidence[name], default=None)
+    return worst if worst is not None and evidence[worst] > START else None
 
 
 def sums_of_counts(spec: GuardSpec, slice_name: str, zeros: int, ones: int) -> Sums:

@@ -54,9 +54,12 @@ def _culprits(answer: Json) -> Iterator[Text]:
     if answer["culprits"]:
         named = Text("Culprit slices: ", style="bold")
         yield named + Text(", ".join(answer["culprits"]), style="red")
-        return
-    if answer["suspect"]:
+    elif answer["suspect"]:
         yield Text(f"No slice is named with confidence; most evidence: {answer['suspect']}")
+    if answer.get("answered_by"):
+        yield Text(
+            f"Most of the evidence is of requests that the {answer['answered_by']} answered."
+        )
 
 
 def _worst(answer: Json) -> RenderableType:

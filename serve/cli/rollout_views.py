@@ -144,6 +144,8 @@ def _facts(view: Json) -> Table:
     if view["frozen_cause"]:
         table.add_row("frozen", Text(view["frozen_cause"], style="magenta"))
     table.add_row("proven", ", ".join(view["proven"]) or "no slice yet")
+    if view.get("proven_live"):
+        table.add_row("proven live", ", ".join(view["proven_live"]))
     if view["quarantined"]:
         table.add_row("quarantined", ", ".join(view["quarantined"]))
     return table
@@ -161,6 +163,7 @@ def _differing(view: Json) -> str:
 
 
 def _streams(signal: Json, view: Json) -> Table:
+    """The streams of a signal; those of pairs in which the candidate answered are named `live`."""
     table = grid(
         "slice", "count", "mean", "interval", "tolerance", "against", "", "for", "", "proven"
     )
@@ -168,8 +171,9 @@ def _streams(signal: Json, view: Json) -> Table:
     for stream in [*streams, *([signal["aggregate"]] if signal["aggregate"] else [])]:
         name = stream["slice"]
         culprit = name in signal["culprits"] or name in view["quarantined"]
+        label = f"{name}, live" if stream.get("answered_by") == "candidate" else name
         table.add_row(
-            Text(name or "all", style="red" if culprit else "italic" if name is None else ""),
+            Text(label or "all", style="red" if culprit else "italic" if name is None else ""),
             str(stream["count"]),
             _number(stream["mean"]),
             _interval(stream),

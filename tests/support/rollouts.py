@@ -39,11 +39,17 @@ def pair(number: int, displacement: float = 0.0, **changes: Any) -> Pair:
 
 
 def pairs(
-    count: int, displacement: float, *, start: int = 1, slice_name: str = "other"
+    count: int,
+    displacement: float,
+    *,
+    start: int = 1,
+    slice_name: str = "other",
+    answered_by: str = "full",
 ) -> tuple[Pair, ...]:
     """Pairs that are alike but for their prompts."""
     return tuple(
-        pair(number, displacement, slice=slice_name) for number in range(start, start + count)
+        pair(number, displacement, slice=slice_name, answered_by=answered_by)
+        for number in range(start, start + count)
     )
 
 

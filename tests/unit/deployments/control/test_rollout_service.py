@@ -106,7 +106,12 @@ async def test_a_good_candidate_goes_through_all_stages(tmp_path: Path) -> None:
         assert (await it.after(60)).stage == "10"
         assert it.flag.split == {"int8": 10.0}
         assert (await it.after(30)).stage == "10"
-        assert (await it.after(30)).stage == "100"
+        assert (await it.after(30)).stage == "10"  # so far the candidate answered no one
+        own = pairs(100, 0.0, start=1000, answered_by="int8")
+        for some in in_batches(own, 10):
+            await it.rollouts.take_report(reporting.of_pairs("run-1", some))
+        assert it.rollout.record.proven_live == ("other",)
+        assert (await it.after(1)).stage == "100"
         assert (await it.after(60)).stage == "promoted"
         assert it.flag.split == {"int8": 100.0}
 

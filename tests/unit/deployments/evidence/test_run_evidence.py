@@ -10,6 +10,7 @@ from penumbra.deployments.evidence.run_evidence import RunEvidence
 from penumbra.deployments.evidence.run_totals import WORST
 from penumbra.deployments.rollouts.spec import AdvanceRules, Calibrate, Guardrail
 from penumbra.monitoring.observations import (
+    AnsweredBy,
     Arm,
     Counts,
     Pair,
@@ -127,7 +128,7 @@ def test_a_prompt_and_a_session_have_one_bet_each() -> None:
 
 def test_the_first_pairs_only_calibrate_and_harm_counts_meanwhile() -> None:
     evidence = evidence_of(report(*pairs(19, 0.02)))
-    assert evidence.awaited(Signal.DISPLACEMENT) == {"json": 0, "other": 19}
+    assert evidence.awaited(Signal.DISPLACEMENT, AnsweredBy.BASELINE) == {"json": 0, "other": 19}
     assert evidence.findings().calibration is None
     more = pairs(5, 0.02, start=21)
     evidence.fold("c", report(pair(20, 0.02, harm=0), *more))
@@ -143,11 +144,11 @@ def test_the_first_pairs_only_calibrate_and_harm_counts_meanwhile() -> None:
 def test_each_slice_is_calibrated_by_its_own_pairs() -> None:
     evidence = evidence_of(report(*pairs(25, 0.01, slice_name="json"), *pairs(15, 0.2, start=100)))
     monitor = evidence.monitors[Signal.DISPLACEMENT]
-    assert evidence.awaited(Signal.DISPLACEMENT) == {"other": 15}
+    assert evidence.awaited(Signal.DISPLACEMENT, AnsweredBy.BASELINE) == {"other": 15}
     assert monitor.count == 5
     first = monitor.guard.slice("json").tolerance
     evidence.fold("c", report(*pairs(10, 0.2, start=200)))
-    assert evidence.awaited(Signal.DISPLACEMENT) == {}
+    assert evidence.awaited(Signal.DISPLACEMENT, AnsweredBy.BASELINE) == {}
     assert monitor.guard.slice("json").tolerance == first
     assert monitor.guard.slice("other").tolerance > 0.2
     assert monitor.count == 10

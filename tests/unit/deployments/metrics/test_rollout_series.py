@@ -71,7 +71,8 @@ async def test_evidence_that_has_sunk_to_zero_has_no_sample() -> None:
     it = Exposing()
     it.observe(pairs(5, 0.0))
     monitor = it.book.evidence(it.rollout).monitors[Signal.DISPLACEMENT]
-    for stream in monitor.guard._streams.values():
+    guards = [monitor.guard.of(kind) for kind in monitor.kinds]
+    for stream in (stream for guard in guards for stream in guard._streams.values()):
         stream.evidence.wealth = [0.0] * len(stream.evidence.wealth)
         stream.proof.logs = [-inf] * len(stream.proof.logs)
         stream.proof.logs[0] = -1e6

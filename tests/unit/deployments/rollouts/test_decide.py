@@ -140,6 +140,7 @@ FINDINGS = st.builds(
     pairs=st.sampled_from([0, GATES.pairs - 1, GATES.pairs, GATES.horizon]),
     seen=st.sampled_from([(), ("json",), SLICES]),
     proven=st.sampled_from([(), ("json",), SLICES]),
+    proven_live=st.sampled_from([(), SLICES, SLICES]),
     is_aggregate_proven=st.booleans(),
     hard=st.sampled_from([None, None, None, HardFailure("not_finite", "r1")]),
     tripped=st.sampled_from(
@@ -256,6 +257,7 @@ class RolloutMachine(RuleBasedStateMachine):
         else:
             assert self.flag.blocked == ()
             assert self.flag.split == ({"int8": self.rollout.share} if self.rollout.share else {})
+        assert set(record.proven_live) <= set(record.proven)
         if record.phase in SERVING:
             open_slices = set(SLICES) - set(self.flag.quarantined)
             assert open_slices <= set(record.proven) - set(record.quarantined)

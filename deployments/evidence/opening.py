@@ -1,0 +1,67 @@
+"""Opening of a run's evidence: its monitors and calibration buffers, all of them empty. Pure."""
+
+from collections.abc import Mapping
+
+from penumbra.deployments.evidence.calibration_buffer import CalibrationBuffer
+from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor, alpha_of, guard_spec
+from penumbra.deployments.rollouts.spec import Calibrate, Guardrail, RolloutSpec
+from penumbra.monitoring.observations import AnsweredBy, Signal
+from penumbra.monitoring.signals.calibration import MOST
+
+AA_ALPHA = 0.01
+"""Bound on the probability that a working instrument is called broken."""
+
+
+def open_monitors(spec: RolloutSpec, slices: tuple[str, ...]) -> dict[Signal, GuardrailMonitor]:
+    """Opens the monitors of all guardrails, by signal."""
+    return {guardrail.signal: _open(spec, slices, guardrail) for guardrail in spec.guardrails}
+
+
+def open_calibrations(
+    spec: RolloutSpec, slices: tuple[str, ...]
+) -> dict[AnsweredBy, CalibrationBuffer]:
+    """Opens a buffer for each kind of pair; none if no tolerance is to be read.
+
+    Half of the guardrail's alpha is for a mean that exceeds its tolerance, in any slice and kind;
+    the guards have the other half.
+    """
+    for guardrail in spec.guardrails:
+        if isinstance(guardrail.tolerance, Calibrate):
+            wanted = guardrail.tolerance.calibrate
+            to_read = [name for name in slices if name not in guardrail.slices]
+            alpha = alpha_of(spec, guardrail) / 2 / len(AnsweredBy)
+            return {kind: CalibrationBuffer(wanted, alpha, to_read) for kind in AnsweredBy}
+    return {}
+
+
+def open_aa_monitors(spec: RolloutSpec, slices: tuple[str, ...]) -> dict[Signal, GuardrailMonitor]:
+    """Opens the monitors of the baseline against itself, by signal.
+
+    They have an alpha of their own: one that trips takes no traffic away.
+    """
+    harm = spec.guardrail(Signal.HARM)
+    tolerances = {
+        Signal.DISPLACEMENT: spec.mirror.aa_tolerance,
+        Signal.HARM: harm.tolerance if harm and isinstance(harm.tolerance, float) else 0.02,
+    }
+    alpha = AA_ALPHA / len(tolerances)
+    found = {}
+    for signal, tolerance in tolerances.items():
+        own = dict.fromkeys(slices, tolerance)
+        found[signal] = GuardrailMonitor(
+            signal, "hold", guard_spec(spec, signal, own, tolerance, alpha)
+        )
+    return found
+
+
+def _open(spec: RolloutSpec, slices: tuple[str, ...], guardrail: Guardrail) -> GuardrailMonitor:
+    default, alpha = _default_of(guardrail), alpha_of(spec, guardrail)
+    if isinstance(guardrail.tolerance, Calibrate):
+        alpha /= 2  # the other half is for what is read: `open_calibrations`
+    tolerances: Mapping[str, float] = {name: guardrail.slices.get(name, default) for name in slices}
+    stated = guard_spec(spec, guardrail.signal, tolerances, default, alpha)
+    return GuardrailMonitor(guardrail.signal, guardrail.action, stated)
+
+
+def _default_of(guardrail: Guardrail) -> float:
+    return MOST if isinstance(guardrail.tolerance, Calibrate) else guardrail.tolerance
