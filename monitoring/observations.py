@@ -14,6 +14,7 @@ import msgspec
 
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Harm = Annotated[int, msgspec.Meta(ge=-1, le=1)]
+Difference = Annotated[float, msgspec.Meta(ge=-1.0, le=1.0)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -24,6 +25,9 @@ class Signal(StrEnum):
     """Per pair, [0, 1]: mean over response tokens of max(0, 1 - q/p); total variation, expected."""
     HARM = "harm"
     """Per pair, {-1, 0, 1}: fail(candidate) - fail(baseline) over the harm checks."""
+    DECODE_GAP = "decode_gap"
+    """Per pair, [-0.1, 0.1]: how far the candidate's decoding lies from its own prefill, minus the
+    same of the baseline."""
     FAILURE = "failure"
     """Per candidate request, {0, 1}: it ended in one of `vocabulary.FAILURES`."""
     TTFT = "ttft"
@@ -96,6 +100,17 @@ class Pair(msgspec.Struct, frozen=True, omit_defaults=True):
     """Cost: time for which engines worked on it, as seen from outside."""
     at: float = 0.0
     """When the last part of it was observed; Unix seconds."""
+    decode_gap: Difference | None = None
+    """Gap of the candidate's decoding minus the baseline's, both cut at `decode_gap.LIMIT`; None
+    unless both answered and told their log-probabilities."""
+    own_gap: Share | None = None
+    """Mean of 1 - exp(-|decoding - prefill|) of the candidate, on tokens that it made."""
+    baseline_gap: Share | None = None
+    """The same of the baseline: the floor."""
+    decode_apart: Share | None = None
+    """The same between the candidate's decoding and the baseline's prefill; None if not asked."""
+    prefill_apart: Share | None = None
+    """The same between the candidate's prefill and the baseline's; None likewise."""
 
     def kind(self, candidate: str) -> AnsweredBy:
         """Tells which build answered the client.
@@ -136,6 +151,19 @@ class SelfTest(msgspec.Struct, frozen=True):
     at: float
 
 
+class ScorerTest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Result of holding the candidate's scorer against its decoding, on tokens that it made."""
+
+    at: float
+    fault: str | None = None
+    """A `ScorerFault`; None if the two agree, or if the engine tells no log-probabilities."""
+    detail: str = ""
+    gap: Share = 0.0
+    """Between its decoding and its prefill, on answers to fixed prompts."""
+    baseline_gap: Share = 0.0
+    """The same of the baseline: the floor."""
+
+
 class Shed(msgspec.Struct, frozen=True):
     """Number of mirrored requests that were not compared, for one reason."""
 
@@ -157,6 +185,7 @@ class RunReport(msgspec.Struct, frozen=True, omit_defaults=True):
     """Variant -> digest, when it was read anew."""
     builds: dict[str, dict[str, str]] = {}
     """Variant -> facts of which that digest is made; empty in reports of older processes."""
+    scorer_tests: tuple[ScorerTest, ...] = ()
 
 
 class Report(msgspec.Struct, frozen=True, tag="report"):

@@ -13,10 +13,13 @@ from penumbra.deployments.evidence.kind_guards import PAIRS, REQUESTS, Kind, Kin
 from penumbra.deployments.rollouts.findings import AGGREGATE, Tripped
 from penumbra.deployments.rollouts.spec import QUALITY, SAFETY, Action, Guardrail, RolloutSpec
 from penumbra.monitoring.observations import Signal
+from penumbra.monitoring.signals.decode_gap import LIMIT
 from penumbra.monitoring.stats.guard import GuardSpec, sums_of_counts
 
-LOW = {Signal.HARM: -1.0}
+LOW = {Signal.HARM: -1.0, Signal.DECODE_GAP: -LIMIT}
 """Least value of the signals whose range does not begin at 0."""
+HIGH = {Signal.DECODE_GAP: LIMIT}
+"""Largest value of the signals whose range does not end at 1."""
 MOST_SLICES = 0.5
 """Largest share of the slices with traffic that a quarantine may take; beyond it is a rollback."""
 
@@ -40,7 +43,7 @@ def guard_spec(
         tolerances=dict(tolerances),
         default_tolerance=default,
         low=LOW.get(signal, 0.0),
-        high=1.0,
+        high=HIGH.get(signal, 1.0),
         alpha=alpha,
         horizon=spec.gates.horizon,
         alpha_promotion=spec.promotion_alpha,

@@ -44,6 +44,9 @@ def open_aa_monitors(spec: RolloutSpec, slices: tuple[str, ...]) -> dict[Signal,
         Signal.DISPLACEMENT: spec.mirror.aa_tolerance,
         Signal.HARM: harm.tolerance if harm and isinstance(harm.tolerance, float) else 0.02,
     }
+    decode_gap = spec.guardrail(Signal.DECODE_GAP)
+    if decode_gap is not None and isinstance(decode_gap.tolerance, float):
+        tolerances[Signal.DECODE_GAP] = decode_gap.tolerance
     alpha = AA_ALPHA / len(tolerances)
     found = {}
     for signal, tolerance in tolerances.items():

@@ -9,7 +9,7 @@ Reading order: RunEvidence.fold, RunEvidence.findings.
 from collections.abc import Mapping
 
 from penumbra.deployments.evidence.calibration_buffer import record_of
-from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor
+from penumbra.deployments.evidence.guardrail_monitor import HIGH, LOW, GuardrailMonitor
 from penumbra.deployments.evidence.kind_guards import Kind
 from penumbra.deployments.evidence.known_builds import KnownBuilds
 from penumbra.deployments.evidence.opening import (
@@ -18,9 +18,10 @@ from penumbra.deployments.evidence.opening import (
     open_monitors,
 )
 from penumbra.deployments.evidence.run_totals import RunTotals
+from penumbra.deployments.evidence.scorer_faults import ScorerFaults
 from penumbra.deployments.evidence.seen_clusters import SeenClusters
-from penumbra.deployments.rollouts.findings import Findings, HardFailure, Tripped
-from penumbra.deployments.rollouts.spec import QUALITY, RolloutSpec
+from penumbra.deployments.rollouts.findings import Findings, HardFailure, Tripped, UnfitScorer
+from penumbra.deployments.rollouts.spec import PROVED, QUALITY, SCORED, RolloutSpec
 from penumbra.monitoring.observations import (
     AnsweredBy,
     Arm,
@@ -65,6 +66,8 @@ class RunEvidence:
         self.calibrations = open_calibrations(spec, slices)
         """Tolerances of displacement, where they are read from the first pairs of each slice and
         kind; empty where none is."""
+        self.scorer = ScorerFaults()
+        """What speaks against the candidate's scorer."""
         self._clusters = {arm: SeenClusters() for arm in Arm}
 
     # Folding reports
@@ -85,6 +88,9 @@ class RunEvidence:
         for test in report.self_tests:
             self.self_tests[source] = test
             self._note_time(test.at)
+        for scorer_test in report.scorer_tests:
+            self.scorer.take_test(source, scorer_test)
+            self._note_time(scorer_test.at)
         for trip in report.trips:
             self._trip(trip)
         for pair in report.pairs:
@@ -120,7 +126,10 @@ class RunEvidence:
         kind = pair.kind(self.spec.candidate)
         for counts in (self.pairs, self.pairs_by[kind]):
             counts[pair.slice] = counts.get(pair.slice, 0) + 1
-        self._take_displacement(pair, kind)
+        if self.scorer.tested is None:
+            self._take_displacement(pair, kind)
+            self.scorer.take_pair(pair)
+            self._observe(Signal.DECODE_GAP, pair.slice, pair.decode_gap, kind)
         # An answer that never came counts as harm; a pair without a harm value wanted no answer.
         self._observe(Signal.HARM, pair.slice, pair.harm, kind)
 
@@ -148,14 +157,15 @@ class RunEvidence:
         for signal, value in (
             (Signal.DISPLACEMENT, pair.displacement),
             (Signal.HARM, pair.harm),
+            (Signal.DECODE_GAP, pair.decode_gap),
         ):
-            if value is not None:
-                self.aa[signal].observe(pair.slice, float(value), kind)
+            if value is not None and signal in self.aa:
+                self.aa[signal].observe(pair.slice, _in_range(signal, value), kind)
 
     def _observe(self, signal: Signal, slice_name: str, value: float | None, kind: Kind) -> None:
         monitor = self.monitors.get(signal)
         if monitor is not None and value is not None:
-            monitor.observe(slice_name, float(value), kind)
+            monitor.observe(slice_name, _in_range(signal, value), kind)
 
     def _count(self, counts: Counts) -> None:
         monitor = self.monitors.get(counts.signal)
@@ -216,11 +226,20 @@ class RunEvidence:
                 return f"the self-test of {source} failed: {test.detail}"
         return None
 
+    @property
+    def unfit(self) -> UnfitScorer | None:
+        """Reason why the candidate's scores say nothing; None: they do."""
+        monitor = self.monitors.get(Signal.DECODE_GAP)
+        has_gap = monitor is not None and bool(monitor.tripped or monitor.quarantined)
+        return self.scorer.unfit(has_gap=has_gap)
+
     def findings(self) -> Findings:
         """Summarizes the evidence for `decide`."""
+        unfit = self.unfit
         quarantined: dict[str, Tripped] = {}
-        for monitor in self.monitors.values():
-            quarantined |= monitor.quarantined
+        for signal, monitor in self.monitors.items():
+            if unfit is None or signal not in SCORED:
+                quarantined |= monitor.quarantined
         shadow = AnsweredBy.BASELINE
         tripped = tuple(each.tripped for each in self.monitors.values() if each.tripped is not None)
         return Findings(
@@ -237,6 +256,7 @@ class RunEvidence:
             quarantined=quarantined,
             broken=self.broken,
             aa_alarm=self.aa_alarm,
+            unfit=unfit,
             missing_ratio=self.totals.missing_ratio,
             fingerprints=dict(self.builds.fingerprints),
             # Asked for once a guardrail has tripped, and costs as much as all the rest.
@@ -249,16 +269,31 @@ class RunEvidence:
             calibration=record_of(self.calibrations),
         )
 
-    @property
-    def _proving(self) -> list[GuardrailMonitor]:
-        return [monitor for signal, monitor in self.monitors.items() if signal in QUALITY]
-
     def _proven(self, kind: AnsweredBy) -> tuple[str, ...]:
         """List the slices that are within tolerance in pairs of a kind, by every quality signal."""
-        counts, proving = self.pairs_by[kind], self._proving
+        counts = self.pairs_by[kind]
         return tuple(
             name
             for name in self.slices
             if counts.get(name, 0) >= self.spec.gates.slice_pairs
-            and all(monitor.guard.slice(name, kind).is_proven for monitor in proving)
+            and all(_is_proven(monitor, name, kind) for monitor in self._proving)
         )
+
+    @property
+    def _proving(self) -> list[GuardrailMonitor]:
+        return [
+            monitor
+            for signal, monitor in self.monitors.items()
+            if signal in PROVED or (signal in QUALITY and monitor.count)
+        ]
+
+
+def _is_proven(monitor: GuardrailMonitor, slice_name: str, kind: AnsweredBy) -> bool:
+    stream = monitor.guard.slice(slice_name, kind)
+    is_unobserved = monitor.signal not in PROVED and not stream.count
+    return is_unobserved or stream.is_proven
+
+
+def _in_range(signal: Signal, value: float) -> float:
+    """A comparator of another version may cut a difference elsewhere."""
+    return min(max(float(value), LOW.get(signal, 0.0)), HIGH.get(signal, 1.0))

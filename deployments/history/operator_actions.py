@@ -16,7 +16,7 @@ from penumbra.deployments.rollouts.record import (
     RolloutRecord,
     slices_of,
 )
-from penumbra.deployments.rollouts.spec import QUALITY, RolloutSpec
+from penumbra.deployments.rollouts.spec import PROVED, RolloutSpec
 from penumbra.deployments.rollouts.transitions import (
     DecisionStep,
     StepKind,
@@ -188,6 +188,6 @@ def _problems(spec: RolloutSpec, model: ModelSnapshot) -> Iterator[str]:
             if name not in slices:
                 yield problem(path, name, one_of(slices))
     for guardrail in spec.guardrails:
-        if guardrail.missing == "worst" and guardrail.signal not in QUALITY:
+        if guardrail.missing == "worst" and guardrail.signal not in PROVED:
             path = f"guardrails.{guardrail.signal.value}.missing"
             yield problem(path, "worst", "ignore: it counts what happened, and misses nothing")

@@ -5,6 +5,8 @@ The checks run in this order; the first that takes the candidate out of traffic 
     rolled back by quality       -> the verdict stays fail, or becomes error
     hard failure, failure signal -> rolled_back      also when the instrument is broken
     a build changed              -> shadow, new run
+    candidate's scorer unfit     -> verdict error, frozen; its scores decide nothing, and the live
+                                    share goes back if its decoding is suspect as well
     instrument broken            -> verdict error, frozen; quality signals decide nothing
     guardrail tripped            -> rolled_back | quarantine | held | an alert
     slice proven                 -> it gets its share, by pairs in which the baseline answered
@@ -23,6 +25,7 @@ from penumbra.deployments.rollouts.findings import AGGREGATE, Findings, Tripped
 from penumbra.deployments.rollouts.gates import advance_conditions, required_slices
 from penumbra.deployments.rollouts.live_proofs import note_live_proofs, told_readings
 from penumbra.deployments.rollouts.record import (
+    SERVING,
     WATCHED,
     Arbitration,
     Hold,
@@ -30,7 +33,7 @@ from penumbra.deployments.rollouts.record import (
     Verdict,
     join_names,
 )
-from penumbra.deployments.rollouts.spec import QUALITY, SAFETY, RolloutSpec
+from penumbra.deployments.rollouts.spec import QUALITY, SAFETY, SCORED, RolloutSpec
 from penumbra.deployments.rollouts.transitions import (
     Decision,
     DecisionStep,
@@ -112,7 +115,10 @@ def _take_out_of_service(
     if findings.changed is not None:
         cause = f"evidence begins anew: {findings.changed}"
         return restart(record, now, cause), (DecisionStep(StepKind.RESET, cause),)
-    if findings.broken is None and safety:
+    unfit = findings.unfit
+    if unfit is not None and unfit.is_decoding_suspect and record.phase in SERVING:
+        return roll_back(record, now, DecisionStep(StepKind.ROLLBACK, unfit.detail), Verdict.ERROR)
+    if safety:
         after, steps = roll_back(record, now, _rollback_step(safety[0]))
         return replace_fields(after, arbitration=_arbitration(safety[0], findings)), steps
     return None
@@ -133,8 +139,11 @@ def _arbitrate(
 
     A self-test that fails meanwhile says nothing of the pairs before: it is waited for.
     """
-    if findings.hard is None and findings.aa_alarm is not None:
-        cause = f"the rollback says nothing of the candidate: {findings.aa_alarm}"
+    void = findings.aa_alarm
+    if void is None and findings.unfit is not None and plan.signal in SCORED:
+        void = findings.unfit.detail
+    if findings.hard is None and void is not None:
+        cause = f"the rollback says nothing of the candidate: {void}"
         after = replace_fields(record, verdict=Verdict.ERROR, arbitration=None, cause=cause)
         return after, (DecisionStep(StepKind.VOID, cause),)
     final = _final_verdict(record, plan, findings, now)
@@ -167,7 +176,18 @@ def _final_verdict(
 
 def _tripped_safety(findings: Findings) -> list[Tripped]:
     # A tripped guardrail with `quarantine` is here only if naming slices was not enough.
-    return [tripped for tripped in findings.tripped if tripped.action in SAFETY]
+    return [
+        tripped
+        for tripped in findings.tripped
+        if tripped.action in SAFETY and not _is_void(tripped.signal, findings)
+    ]
+
+
+def _is_void(signal: str, findings: Findings) -> bool:
+    """Whether a signal says nothing: the instrument is broken, or the candidate's scorer unfit."""
+    if findings.broken is not None and signal in QUALITY:
+        return True
+    return findings.unfit is not None and signal in SCORED
 
 
 def _rollback_step(tripped: Tripped) -> DecisionStep:
@@ -186,10 +206,11 @@ def _freeze_or_unfreeze(
     spec: RolloutSpec, record: RolloutRecord, findings: Findings
 ) -> tuple[RolloutRecord, list[DecisionStep]]:
     del spec
-    if findings.broken is not None and record.frozen is None:
-        after = replace_fields(record, frozen=findings.broken, verdict=Verdict.ERROR)
-        return after, [DecisionStep(StepKind.FREEZE, f"promotion frozen: {findings.broken}")]
-    if findings.broken is None and record.frozen is not None:
+    cause = findings.broken or (findings.unfit.detail if findings.unfit else None)
+    if cause is not None and record.frozen is None:
+        after = replace_fields(record, frozen=cause, verdict=Verdict.ERROR)
+        return after, [DecisionStep(StepKind.FREEZE, f"promotion frozen: {cause}")]
+    if cause is None and record.frozen is not None:
         verdict = Verdict.PASS if record.is_passed else None
         after = replace_fields(record, frozen=None, verdict=verdict)
         return after, [DecisionStep(StepKind.UNFREEZE, "the instrument works again")]
@@ -202,7 +223,7 @@ def _apply_holds(
     del spec
     steps = []
     for tripped in findings.tripped:
-        is_void = record.frozen is not None and tripped.signal in QUALITY
+        is_void = _is_void(tripped.signal, findings)
         if tripped.action in SAFETY or tripped.signal in record.answered or is_void:
             continue
         record = replace_fields(record, answered=(*record.answered, tripped.signal))
@@ -220,7 +241,7 @@ def _quarantine_slices(
 ) -> tuple[RolloutRecord, list[DecisionStep]]:
     del spec
     fresh = [name for name in findings.quarantined if name not in record.quarantined]
-    if not fresh or record.frozen is not None:
+    if not fresh or findings.broken is not None:
         return record, []
     record = replace_fields(
         record,

@@ -35,6 +35,15 @@ class HardFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class UnfitScorer:
+    """A scorer of the candidate that contradicts its decoding, so that its scores say nothing."""
+
+    detail: str
+    is_decoding_suspect: bool = False
+    """Whether its decoding, and so its answers, may be at fault as well."""
+
+
+@dataclass(frozen=True, slots=True)
 class Findings:
     """Findings from the evidence of one run at one moment."""
 
@@ -56,6 +65,8 @@ class Findings:
     """Slice -> the guardrail that found it beyond tolerance."""
     broken: str | None = None
     """Reason why the instrument cannot be trusted; None: it can."""
+    unfit: UnfitScorer | None = None
+    """Reason why displacement and the decode gap say nothing of the candidate; None: they do."""
     missing_ratio: float = 0.0
     """Share of the pairs without a usable score, in [0, 1]."""
     fingerprints: Mapping[str, str] = field(default_factory=dict)

@@ -252,7 +252,7 @@ def _watch_of_arbitration(spec: RolloutSpec, run: str, arbitration: Arbitration)
         mirror=0.0 if slices else mirror.rate,
         mirror_slices=slices or mirror.slices,
         cluster=mirror.cluster,
-        generate=1.0 if arbitration.signal == Signal.HARM else 0.0,
+        generate=1.0,
         aa=1.0,
         failure_alpha=None,
         in_flight=spec.on_rollback,

@@ -9,6 +9,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from penumbra.monitoring.observations import Signal
+from penumbra.monitoring.signals.decode_gap import LIMIT
 from penumbra.router.flags.bucketing import basis_points
 from penumbra.router.flags.routing_table import NAME, Cluster
 
@@ -19,8 +20,13 @@ SHADOW = "shadow"
 
 SAFETY = frozenset({"rollback", "quarantine"})
 """Actions that take traffic away. Their guardrails share the rollout's alpha."""
-QUALITY = frozenset({Signal.DISPLACEMENT, Signal.HARM})
-"""Signals of pairs: promotion is proved by them, and a broken instrument makes them worthless."""
+SCORED = frozenset({Signal.DISPLACEMENT, Signal.DECODE_GAP})
+"""Signals that rest on the candidate's scores of tokens."""
+QUALITY = SCORED | {Signal.HARM}
+"""Signals of pairs: a broken instrument makes them worthless."""
+PROVED = frozenset({Signal.DISPLACEMENT, Signal.HARM})
+"""Signals by which promotion is proved. The decode gap has to be, where it was observed: not every
+engine tells the log-probabilities of its decoding."""
 LATENCY = frozenset({Signal.TTFT, Signal.TPOT})
 REMEMBERED = 250_000
 """Prompts, and as many sessions, that a run remembers: the bound of the horizon."""
@@ -71,8 +77,9 @@ class Guardrail(BaseModel):
             tolerances.append(self.tolerance)
         for value in tolerances:
             # NaN fails the comparison too.
-            if not 0 < value < 1:
-                yield f"found the tolerance {value:g}, wanted more than 0 and less than 1"
+            most = LIMIT if self.signal is Signal.DECODE_GAP else 1
+            if not 0 < value < most:
+                yield f"found the tolerance {value:g}, wanted more than 0 and less than {most:g}"
         if (self.action in SAFETY) != (self.share is not None):
             wanted = "a share" if self.action in SAFETY else "none"
             yield f"found share {self.share} with action {self.action}, wanted {wanted}"
@@ -131,7 +138,8 @@ _DEFAULT_GUARDRAILS = (
         action="rollback",
         share=0.3,
     ),
-    Guardrail(signal=Signal.HARM, tolerance=0.02, action="rollback", share=0.5, missing="worst"),
+    Guardrail(signal=Signal.DECODE_GAP, tolerance=0.01, action="rollback", share=0.1),
+    Guardrail(signal=Signal.HARM, tolerance=0.02, action="rollback", share=0.4, missing="worst"),
     Guardrail(signal=Signal.FAILURE, tolerance=0.005, action="rollback", share=0.2),
 )
 
@@ -183,7 +191,7 @@ class RolloutSpec(BaseModel):
         factors = {guardrail.factor for guardrail in late}
         if len(factors) > 1:
             yield f"guardrails: found the factors {sorted(factors)}, wanted the same for both"
-        if not QUALITY & set(signals):
+        if not PROVED & set(signals):
             yield "guardrails: wanted displacement or harm, for promotion is proved by them"
         total = sum(guardrail.share or 0.0 for guardrail in self.guardrails)
         if total > 1 + 1e-9:

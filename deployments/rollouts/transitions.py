@@ -73,10 +73,12 @@ def advance(spec: RolloutSpec, record: RolloutRecord, now: datetime) -> Decision
     return after, (DecisionStep(StepKind.ADVANCE, cause),)
 
 
-def roll_back(record: RolloutRecord, now: datetime, step: DecisionStep) -> Decision:
+def roll_back(
+    record: RolloutRecord, now: datetime, step: DecisionStep, verdict: Verdict = Verdict.FAIL
+) -> Decision:
     """Take the candidate out of service."""
     after = replace_fields(
-        record, phase=Phase.ROLLED_BACK, since=now, verdict=Verdict.FAIL, cause=step.cause
+        record, phase=Phase.ROLLED_BACK, since=now, verdict=verdict, cause=step.cause
     )
     return after, (step,)
 

@@ -12,6 +12,7 @@ CHAT_PATH = "/v1/chat/completions"
 COMPLETIONS_PATH = "/v1/completions"
 
 _DONE = b"[DONE]"
+_NO_ROWS = (b"", b"null")
 
 
 class ToolCall(msgspec.Struct, frozen=True):
@@ -37,6 +38,9 @@ class Choice(msgspec.Struct, frozen=True):
     """Empty if the engine was not asked for them."""
     token_ids: tuple[int, ...] = ()
     """Of all that was generated, reasoning and special tokens included. Empty likewise."""
+    logprobs: tuple[float, ...] = ()
+    """Log-probability of each of `token_ids`, by the decoding that made them; empty if the engine
+    was not asked for them, or did not tell them of all."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -73,6 +77,17 @@ class _Message(msgspec.Struct):
     tool_calls: list[_Call] | None = None
 
 
+class _Row(msgspec.Struct):
+    logprob: float | None = None
+
+
+class _Rows(msgspec.Struct):
+    """Log-probabilities of a choice: `content` in chats, `token_logprobs` in text completions."""
+
+    content: list[_Row] | None = None
+    token_logprobs: list[float | None] | None = None
+
+
 class _Choice(msgspec.Struct):
     index: int = 0
     message: _Message | None = None
@@ -81,6 +96,8 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
     prompt_token_ids: list[int] | None = None
     token_ids: list[int] | None = None
+    logprobs: msgspec.Raw = msgspec.Raw()
+    """Decoded by itself: an answer whose log-probabilities cannot be read is one nevertheless."""
 
 
 class _Usage(msgspec.Struct):
@@ -95,6 +112,7 @@ class _Body(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Body)
+_rows_decoder = msgspec.json.Decoder(_Rows | None)
 
 
 def read_answer(path: str, is_stream: bool, raw: bytes) -> Answer | None:
@@ -118,6 +136,17 @@ def read_answer(path: str, is_stream: bool, raw: bytes) -> Answer | None:
             break
         draft.read(payload)
     return draft.finish()
+
+
+def _logprobs(raw: msgspec.Raw) -> list[float | None]:
+    """Read the log-probabilities of a choice; none if they are in a form that is not known."""
+    try:
+        rows = _rows_decoder.decode(raw)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return []
+    if rows is None:
+        return []
+    return [row.logprob for row in rows.content or ()] or rows.token_logprobs or []
 
 
 def _payloads(raw: bytes) -> Iterator[bytes]:
@@ -192,6 +221,7 @@ class _ChoiceDraft:
         self._calls: dict[int, _CallDraft] = {}
         self._prompt_token_ids: list[int] | None = None
         self._token_ids: list[int] = []
+        self._logprobs: list[float | None] = []
 
     def read(self, choice: _Choice) -> None:
         if choice.text:
@@ -200,6 +230,8 @@ class _ChoiceDraft:
         if choice.prompt_token_ids is not None:
             self._prompt_token_ids = choice.prompt_token_ids
         self._token_ids += choice.token_ids or ()
+        if bytes(choice.logprobs) not in _NO_ROWS:
+            self._logprobs += _logprobs(choice.logprobs)
         message = choice.message or choice.delta
         if message is not None:
             self._read_message(message)
@@ -235,4 +267,10 @@ class _ChoiceDraft:
             ),
             prompt_token_ids=prompt_token_ids if own is None else tuple(own),
             token_ids=tuple(self._token_ids),
+            logprobs=self._known_logprobs(),
         )
+
+    def _known_logprobs(self) -> tuple[float, ...]:
+        known = tuple(value for value in self._logprobs if value is not None)
+        is_complete = len(known) == len(self._logprobs) == len(self._token_ids)
+        return known if is_complete else ()

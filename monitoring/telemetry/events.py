@@ -35,6 +35,7 @@ EVENTS = (
     _event("rollback_times_not_stored", "How fast a rollback was is lost.", "epoch", "code"),
     _event("candidate_tripped", "A gateway took a failing candidate out.", "model", "candidate"),
     _event("candidate_unhealthy", "A watched candidate says that it cannot answer.", "candidate"),
+    _event("scorer_test", "A candidate's scorer was tested.", "candidate", "detail"),
     _event("self_test", "The baseline was scored against itself.", "model", "detail"),
     # The gateway
     _event("gateway_started", "It listens.", "addresses"),
@@ -92,7 +93,7 @@ EVENTS = (
     _event("gateway_connection_refused", "Too many gateways.", "connections"),
     _event("frame_malformed", "What a gateway sent is no frame.", "error"),
     _event("comparison_failed", "A fault ended a comparison.", "error", "where", "trace_id"),
-    _event("attendance_failed", "Gauges, health, identity or self-test failed.", "work"),
+    _event("attendance_failed", "A check of the engines failed.", "work"),
     # The control process
     _event("control_started", "It serves.", "address", "epoch", "is_config_changed"),
     _event("control_stopped", "It has ended."),

@@ -79,7 +79,7 @@ SHED_REASON = Label(
 WORK = Label(
     "work",
     "The background work that failed.",
-    ("gauges", "health", "self_test", "identity"),
+    ("gauges", "health", "self_test", "scorer_test", "identity"),
 )
 STATE = Label("state", "Whether a request is on the connection now.", ("busy", "idle"))
 PHASE = Label(

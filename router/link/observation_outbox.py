@@ -25,6 +25,7 @@ from penumbra.monitoring.observations import (
     Report,
     Run,
     RunReport,
+    ScorerTest,
     SelfTest,
     Shed,
     Signal,
@@ -46,13 +47,17 @@ _LARGEST = sys.float_info.max
 class _Waiting:
     """The waiting observations of one run."""
 
-    __slots__ = ("builds", "counts", "fingerprints", "pairs", "self_tests", "sheds", "trips")
+    __slots__ = (
+        "builds", "counts", "fingerprints", "pairs", "scorer_tests", "self_tests", "sheds",
+        "trips",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.pairs: deque[Pair] = deque()
         self.counts: dict[tuple[str, Signal], list[int]] = {}
         self.trips: list[Trip] = []
         self.self_tests: deque[SelfTest] = deque(maxlen=RARE_LIMIT)
+        self.scorer_tests: deque[ScorerTest] = deque(maxlen=RARE_LIMIT)
         self.sheds: dict[tuple[str, str], int] = {}
         self.fingerprints: dict[str, str] = {}
         self.builds: dict[str, dict[str, str]] = {}
@@ -74,9 +79,11 @@ class _Waiting:
             sheds=tuple(Shed(name, why, count) for (name, why), count in self.sheds.items()),
             fingerprints=self.fingerprints,
             builds=self.builds,
+            scorer_tests=tuple(self.scorer_tests),
         )
         self.counts, self.trips = {}, []
         self.self_tests.clear()
+        self.scorer_tests.clear()
         self.sheds, self.fingerprints, self.builds = {}, {}, {}
         return report
 
@@ -137,6 +144,13 @@ class ObservationOutbox:
         if not math.isfinite(test.largest_gap):
             test = msgspec.structs.replace(test, largest_gap=_LARGEST)
         tests = self._waiting_of(run).self_tests
+        self.dropped += len(tests) == RARE_LIMIT
+        tests.append(test)
+        self._note_news()
+
+    def scorer_test(self, run: Run, test: ScorerTest) -> None:
+        """Add a test of the candidate's scorer."""
+        tests = self._waiting_of(run).scorer_tests
         self.dropped += len(tests) == RARE_LIMIT
         tests.append(test)
         self._note_news()
@@ -225,6 +239,7 @@ def _has_content(report: RunReport) -> bool:
         or report.self_tests
         or report.sheds
         or report.fingerprints
+        or report.scorer_tests
     )
 
 

@@ -12,7 +12,8 @@ from collections.abc import Hashable, Sequence
 import msgspec
 
 from penumbra.monitoring.logs import trace_field
-from penumbra.monitoring.observations import Pair, Run
+from penumbra.monitoring.observations import Arm, Pair, Run, ScorerTest
+from penumbra.monitoring.signals.faithfulness import ScorerFault
 from penumbra.monitoring.signals.lengths import UsualLengths
 from penumbra.monitoring.telemetry import comparator as of
 from penumbra.monitoring.tracing.tracer import Tracer
@@ -137,6 +138,8 @@ class Comparator:
         model = self.watched.models.get(name)
         if model is None:
             return None  # nothing will be compared; admission sheds it
+        if not all(self._facts.scorers.is_ready(run.run) for run in model.runs.values()):
+            return ShedReason.BUSY
         if not self._facts.budget.is_open(self.clocks.now()):
             return ShedReason.BUDGET
         known = [self._facts.fresh_gauges(name, variant) for variant in model.upstreams]
@@ -197,14 +200,26 @@ class Comparator:
             if candidate in result.sheds:
                 self._shed(mirrored, [run], result.sheds[candidate])
                 continue
+            if candidate in result.contradictions:
+                self._note_contradiction(run.run, result.contradictions[candidate])
+            is_unfit = run.run in self._facts.scorers.unfit
+            pairs = result.pairs[candidate]
             slots[candidate].close(
                 tuple(
                     msgspec.structs.replace(
-                        pair, engine_seconds=result.engine_seconds / count, at=at
+                        _without_scores(pair) if is_unfit else pair,
+                        engine_seconds=result.engine_seconds / count,
+                        at=at,
                     )
-                    for pair in result.pairs[candidate]
+                    for pair in pairs
                 )
             )
+
+    def _note_contradiction(self, run: Run, detail: str) -> None:
+        if self._facts.scorers.note_contradiction(run):
+            log.error("scorer_test", extra={"candidate": run.candidate, "detail": detail})
+            test = ScorerTest(self.clocks.wall(), ScorerFault.SCORER.value, detail)
+            self._outbox.scorer_test(run, test)
 
     def _deliver(self, run: Hashable, pairs: Pairs) -> None:
         assert isinstance(run, Run)  # noqa: S101 - the order's keys are runs
@@ -265,6 +280,15 @@ class Comparator:
         cells.read(of.QUEUE_BYTES, lambda: self.queue.bytes)
         cells.read(of.IN_FLIGHT, lambda: sum(self._running.values()))
         cells.read(of.BUDGET, lambda: self._facts.budget.balance(self.clocks.now()))
+
+
+def _without_scores(pair: Pair) -> Pair:
+    """Take out of a candidate's pair what rests on the scores of an unfit scorer."""
+    if pair.arm is Arm.BASELINE:
+        return pair
+    return msgspec.structs.replace(
+        pair, displacement=None, kl=None, agreement=None, divergence=None, decode_gap=None
+    )
 
 
 def _log_fault(error: Exception, trace: str) -> None:

@@ -12,7 +12,7 @@ Reading order: `read_case`, Comparison.run.
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from penumbra.monitoring.observations import Arm, Pair
@@ -22,6 +22,8 @@ from penumbra.monitoring.vocabulary import Outcome
 from penumbra.router.flags.request_features import is_text
 from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.mirror.shed_reason import ShedReason
+from penumbra.router.shadow.decode import decoded_of, is_decode_comparable
+from penumbra.router.shadow.decode_reader import DecodeReader, DecodeReadings
 from penumbra.router.shadow.generation import (
     GenerationResult,
     Generator,
@@ -50,6 +52,13 @@ class Case:
     token_ids: Sequence[int]
     start: int
     """Index of the first response token."""
+    most_tokens: int | None = None
+    """Length of the longest sequence that can be scored, if known."""
+
+    @property
+    def is_decode_comparable(self) -> bool:
+        """Whether the client's answer told its log-probabilities, and prefills have such ones."""
+        return bool(self.answer.choices[0].logprobs) and is_decode_comparable(self.body)
 
     @property
     def tokens(self) -> int:
@@ -79,13 +88,12 @@ def read_case(mirrored: MirrorFrame, context_tokens: int | None) -> Case | ShedR
         return ShedReason.UNREADABLE
     if answer.completion_tokens is not None and _ids(answer) < answer.completion_tokens:
         return ShedReason.IDS_MISSING
-    token_ids = [*prompt, *said]
-    if context_tokens is not None:
-        token_ids = token_ids[: context_tokens - 1]
+    most_tokens = None if context_tokens is None else context_tokens - 1
+    token_ids = [*prompt, *said][:most_tokens]
     if len(token_ids) <= len(prompt):
         return ShedReason.TOO_LONG
     expected = expectations(mirrored.path, mirrored.body)
-    return Case(mirrored, body, answer, expected, token_ids, len(prompt))
+    return Case(mirrored, body, answer, expected, token_ids, len(prompt), most_tokens)
 
 
 def _ids(answer: Answer) -> int:
@@ -116,6 +124,8 @@ class ComparisonResult:
     engine_seconds: float
     calls: tuple[EngineCall, ...] = ()
     """The calls of engines, all made at once."""
+    contradictions: dict[str, str] = field(default_factory=dict)
+    """Candidate -> why its scores can be no log-probabilities."""
 
 
 def _is_own_limit(result: ScoreResult | GenerationResult | None) -> bool:
@@ -155,11 +165,13 @@ class Comparison:
         self._with_aa = {run.run for run in runs if run.runs_aa(draw_id)}
         self._with_answers = {run.run for run in runs if self._generates(run)}
         self._refused_seconds = 0.0
+        self._decodings = DecodeReadings()
 
     async def run(self) -> ComparisonResult:
         """Get scores and answers, and make the pairs. Never raises, except when cancelled."""
         scores, answers = await self._call_engines()
-        seconds = sum(score.seconds for score in scores.values())
+        self._decodings = await self._read_decodings(scores, answers)
+        seconds = sum(score.seconds for score in scores.values()) + self._decodings.seconds
         seconds += sum(answer.seconds for answer in answers.values()) + self._refused_seconds
         baseline = self._model.baseline
         sheds: dict[str, ShedReason] = {}
@@ -177,7 +189,10 @@ class Comparison:
                 sheds[candidate] = ShedReason.BASELINE_SCORE if is_scored else ShedReason.OTHER_ARM
         made = [self._call("score", name, score) for name, score in scores.items()]
         made += [self._call("generate", name, answer) for name, answer in answers.items()]
-        return ComparisonResult(pairs, sheds, seconds, tuple(made))
+        made += [self._call("score", name, score) for name, score in self._decodings.scores]
+        wrong = {name: score.contradiction for name, score in scores.items() if name in pairs}
+        contradictions = {name: why for name, why in wrong.items() if why is not None}
+        return ComparisonResult(pairs, sheds, seconds, tuple(made), contradictions)
 
     def _call(self, work: str, name: str, done: ScoreResult | GenerationResult) -> EngineCall:
         is_again = name == _AGAIN
@@ -196,7 +211,11 @@ class Comparison:
             }
             answers = {
                 name: group.create_task(
-                    self._generator.answer(self._upstream(name), self._shadow_request())
+                    self._generator.answer(
+                        self._upstream(name),
+                        self._shadow_request(),
+                        is_decode_wanted=self._case.is_decode_comparable,
+                    )
                 )
                 for name in self._variants_to_answer()
             }
@@ -219,6 +238,27 @@ class Comparison:
         if not again.is_refusal:
             return answers
         return {name: answer for name, answer in answers.items() if not answer.is_refusal}
+
+    async def _read_decodings(
+        self, scores: dict[str, ScoreResult], answers: dict[str, GenerationResult]
+    ) -> DecodeReadings:
+        case, answered_by = self._case, self._case.mirrored.variant
+        if not answers or not case.is_decode_comparable:
+            return self._decodings
+        said = {answered_by: case.answer, **{name: made.answer for name, made in answers.items()}}
+        told = {name: decoded_of(answer, case.most_tokens) for name, answer in said.items()}
+        decoded = {name: each for name, each in told.items() if each is not None}
+        if len(decoded) < 2:  # nothing to compare it with
+            return self._decodings
+        usable = {name: score.usable for name, score in scores.items()}
+        reader = DecodeReader(
+            self._scorer,
+            {name: self._upstream(name) for name in (*decoded, self._model.baseline)},
+            self._model.baseline,
+            (list(case.token_ids), case.start),
+            {name: found for name, found in usable.items() if found is not None},
+        )
+        return await reader.read(decoded)
 
     def _shadow_request(self) -> UpstreamRequest:
         case = self._case
@@ -299,7 +339,8 @@ class Comparison:
         *,
         is_asked: bool,
     ) -> ArmResult:
-        return ArmResult(scores[name], self._answer_of(name, answers) if is_asked else None)
+        answer = self._answer_of(name, answers) if is_asked else None
+        return ArmResult(scores[name], answer, self._decodings.arms.get(name))
 
     def _answer_of(self, name: str, answers: dict[str, GenerationResult]) -> ArmAnswer:
         if name == self._case.mirrored.variant:

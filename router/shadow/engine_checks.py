@@ -1,4 +1,4 @@
-"""Periodic checks of the watched engines: gauges, health, fingerprints and limits, self-tests.
+"""Periodic checks of the watched engines: gauges, health, identity, self-tests and scorer tests.
 
 Each is a loop in an owned task. A check that fails is counted and logged, and the next one comes.
 """
@@ -15,6 +15,7 @@ from penumbra.router.shadow.clocks import Clocks
 from penumbra.router.shadow.engine_facts import EngineFacts
 from penumbra.router.shadow.metrics import ShadowMetrics
 from penumbra.router.shadow.reporting import Reporting
+from penumbra.router.shadow.scorer_tests import ScorerTests
 from penumbra.router.shadow.scoring import Scorer
 from penumbra.router.shadow.selftest import built_in_sequences, run_self_test
 from penumbra.router.shadow.settings import ShadowSettings
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 UNHEALTHY = "unhealthy"
 _GAUGES_SECONDS = 1.0
 _LOOK_SECONDS = 1.0
+_NEW_RUN_SECONDS = 0.2
+"""Interval at which a new run is looked for: none of its requests is compared before."""
 _OK = 200
 
 
@@ -58,6 +61,7 @@ class EngineChecks:
         self._outbox = outbox
         self._clocks = clocks
         self._metrics = metrics
+        self._scorer_tests = ScorerTests(settings, watched, facts, outbox, clocks)
         self._scorer = Scorer(settings.deadlines.score_seconds, clocks.now)
         self._bad_health: dict[Run, int | None] = {}
         """Bad answers in a row; None while the candidate was never seen healthy."""
@@ -76,6 +80,9 @@ class EngineChecks:
             )
             group.create_task(self._repeat("health", self.check_health, settings.health.seconds))
             group.create_task(self._repeat("self_test", self.self_test, _LOOK_SECONDS))
+            group.create_task(
+                self._repeat("scorer_test", self._scorer_tests.run_due, _NEW_RUN_SECONDS)
+            )
             group.create_task(self._identify())
 
     async def _repeat(

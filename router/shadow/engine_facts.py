@@ -1,8 +1,9 @@
 """Facts about the watched engines that the `Comparator` and the `EngineChecks` share."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from penumbra.monitoring.observations import Run
 from penumbra.router.shadow.admission import EngineBudget, Gauges
 from penumbra.router.shadow.clocks import Clocks
 from penumbra.router.shadow.settings import ShadowSettings
@@ -11,6 +12,43 @@ SEQUENCES = 6
 """Compared sequences that are remembered of each model."""
 SEQUENCE_TOKENS = 4096
 """A sequence longer than this is not remembered."""
+
+
+class ScorerFacts:
+    """Which candidates' scorers were tested, and which are unfit."""
+
+    def __init__(self) -> None:
+        self.is_awaited = False
+        """Whether a run is compared only after its first test."""
+        self.tried: set[Run] = set()
+        """Runs whose candidate was tested, or could not be."""
+        self.unfit: set[Run] = set()
+        self._contradicted: set[Run] = set()
+
+    def is_ready(self, run: Run) -> bool:
+        """Whether the run may be compared."""
+        return not self.is_awaited or run in self.tried
+
+    def note(self, run: Run, *, is_unfit: bool) -> bool:
+        """Note a test; returns whether it counts, beside a contradiction that was seen."""
+        if run in self._contradicted:
+            return False
+        (self.unfit.add if is_unfit else self.unfit.discard)(run)
+        return True
+
+    def note_contradiction(self, run: Run) -> bool:
+        """Note scores that are none, which stays for the run; returns whether it is new."""
+        is_new = run not in self._contradicted
+        self._contradicted.add(run)
+        self.unfit.add(run)
+        return is_new
+
+    def forget_others(self, runs: Iterable[Run]) -> None:
+        """Forget all but these runs."""
+        current = set(runs)
+        self.tried &= current
+        self.unfit &= current
+        self._contradicted &= current
 
 
 class EngineFacts:
@@ -28,6 +66,8 @@ class EngineFacts:
     def __init__(self, settings: ShadowSettings, clocks: Clocks) -> None:
         self.budget = EngineBudget(settings.budget, clocks.now())
         """Engine seconds that may be spent."""
+        self.scorers = ScorerFacts()
+        """Tests of the candidates' scorers."""
         self.context_tokens: dict[str, int] = {}
         """Model -> longest sequence, in tokens, that all its watched builds take."""
         self._stale_seconds = settings.headroom.stale_seconds

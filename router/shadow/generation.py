@@ -7,11 +7,13 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 import msgspec
 
 from penumbra.monitoring.signals.answer import CHAT_PATH, Answer, read_answer
 from penumbra.router import sse
+from penumbra.router.shadow.decode import ask_for_decoding
 from penumbra.router.shadow.score_result import TIMEOUT
 from penumbra.router.upstream.calls import UpstreamError, fetch
 from penumbra.router.upstream.port import Upstream, UpstreamRequest
@@ -97,6 +99,13 @@ def shadow_request(
     return UpstreamRequest(path.encode("latin-1"), _HEADERS + marks, msgspec.json.encode(asked))
 
 
+def with_decoding(request: UpstreamRequest) -> UpstreamRequest:
+    """Make the shadow request that also asks for the decoding's log-probabilities."""
+    body = msgspec.json.decode(request.body, type=dict[str, Any])
+    asked = ask_for_decoding(request.path.decode("latin-1"), body)
+    return UpstreamRequest(request.path, request.headers, msgspec.json.encode(asked))
+
+
 class Generator:
     """Gets shadow answers.
 
@@ -108,9 +117,30 @@ class Generator:
     def __init__(self, deadline_seconds: float, now: Callable[[], float]) -> None:
         self.deadline_seconds = deadline_seconds
         self._now = now
+        self._without_decoding: WeakSet[Upstream] = WeakSet()
 
-    async def answer(self, upstream: Upstream, request: UpstreamRequest) -> GenerationResult:
-        """Get one answer within the deadline; never raises, and never tries twice."""
+    async def answer(
+        self, upstream: Upstream, request: UpstreamRequest, *, is_decode_wanted: bool = False
+    ) -> GenerationResult:
+        """Get one answer within the deadline; never raises, and never tries twice.
+
+        Args:
+            upstream: The build that answers.
+            request: The shadow request.
+            is_decode_wanted: Whether the decoding's log-probabilities are asked for as well. An
+                engine that refuses that is asked without, from then on at once.
+        """
+        if not is_decode_wanted or upstream in self._without_decoding:
+            return await self._answer(upstream, request)
+        result = await self._answer(upstream, with_decoding(request))
+        if not result.is_refusal:
+            return result
+        plain = await self._answer(upstream, request)
+        if not plain.is_refusal:  # else the request itself is at fault
+            self._without_decoding.add(upstream)
+        return plain
+
+    async def _answer(self, upstream: Upstream, request: UpstreamRequest) -> GenerationResult:
         began = self._now()
         try:
             async with asyncio.timeout(self.deadline_seconds):

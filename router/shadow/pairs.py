@@ -15,9 +15,11 @@ import msgspec
 
 from penumbra.monitoring.observations import Arm, Pair
 from penumbra.monitoring.signals.answer import Answer
+from penumbra.monitoring.signals.decode_gap import decode_gap
 from penumbra.monitoring.signals.displacement import compare
 from penumbra.monitoring.signals.harm import Expectations, judge
 from penumbra.router.mirror.frame import MirrorFrame
+from penumbra.router.shadow.decode import DecodeReading
 from penumbra.router.shadow.score_result import TIMEOUT, ScoreResult
 
 
@@ -37,6 +39,8 @@ class ArmResult:
     score: ScoreResult
     answer: ArmAnswer | None = None
     """None if the arm was not asked to answer."""
+    decoding: DecodeReading | None = None
+    """Its decoding beside prefills, on tokens that it made; None if untold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ def pair_of(
         missing=_missing(arms.candidate),
         not_finite=arms.candidate.score.is_not_finite,
     )
-    return _with_harm(_with_scores(pair, arms), expected, arms)
+    return _with_harm(_with_decoding(_with_scores(pair, arms), arms), expected, arms)
 
 
 def _missing(candidate: ArmResult) -> str | None:
@@ -101,6 +105,20 @@ def _with_scores(pair: Pair, arms: ArmPair) -> Pair:
         kl=found.kl,
         agreement=found.agreement,
         divergence=found.divergence,
+    )
+
+
+def _with_decoding(pair: Pair, arms: ArmPair) -> Pair:
+    baseline, candidate = arms.baseline.decoding, arms.candidate.decoding
+    if baseline is None or candidate is None:
+        return pair
+    return msgspec.structs.replace(
+        pair,
+        decode_gap=decode_gap(candidate.gap, baseline.gap),
+        own_gap=candidate.gap,
+        baseline_gap=baseline.gap,
+        decode_apart=candidate.decode_apart,
+        prefill_apart=candidate.prefill_apart,
     )
 
 

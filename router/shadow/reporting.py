@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from penumbra.monitoring.observations import Pair, Run, SelfTest, Trip
+from penumbra.monitoring.observations import Pair, Run, ScorerTest, SelfTest, Trip
 
 
 class Reporting(Protocol):
@@ -17,6 +17,9 @@ class Reporting(Protocol):
 
     def self_test(self, run: Run, test: SelfTest) -> None:
         """Report a self-test of the baseline."""
+
+    def scorer_test(self, run: Run, test: ScorerTest) -> None:
+        """Report a test of the candidate's scorer."""
 
     def shed(self, run: Run, slice_name: str, reason: str) -> None:
         """Report a mirrored request that was not compared."""

@@ -19,8 +19,10 @@ class ScoreResult:
     """Why there are no scores: an `Outcome`, or `timeout`; None if there are."""
     is_not_finite: bool = False
     """Whether a log-probability of the build was NaN or infinite."""
+    contradiction: str | None = None
+    """Why the scores can be no log-probabilities; None if they can."""
 
     @property
     def usable(self) -> Scores | None:
         """The scores if they can be compared, else None."""
-        return None if self.is_not_finite else self.scores
+        return None if self.is_not_finite or self.contradiction is not None else self.scores

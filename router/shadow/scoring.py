@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 
+from penumbra.monitoring.signals.faithfulness import find_contradiction
 from penumbra.router.shadow.score_result import TIMEOUT, ScoreResult
 from penumbra.router.upstream.calls import NotFinite, UpstreamError
 from penumbra.router.upstream.port import Upstream
@@ -35,4 +36,8 @@ class Scorer:
         except UpstreamError as error:
             return ScoreResult(self._now() - began, problem=error.outcome.value)
         is_finite = all(map(math.isfinite, scores.logprobs))
-        return ScoreResult(self._now() - began, scores, is_not_finite=not is_finite)
+        wrong = find_contradiction(
+            scores.logprobs, token_ids[start:], scores.top_ids, scores.top_logprobs
+        )
+        seconds = self._now() - began
+        return ScoreResult(seconds, scores, is_not_finite=not is_finite, contradiction=wrong)

@@ -52,6 +52,7 @@ async def run_self_test(
             seconds += result.seconds
             if result.usable is None:
                 why = "not finite" if result.is_not_finite else result.problem
+                why = result.contradiction or why
                 return _failed(f"the baseline gave no score: {why}", at()), seconds
             scored.append(result.usable)
         rounds.append(scored[::order])

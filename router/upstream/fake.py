@@ -7,6 +7,7 @@ own, as a socket would, so pausing and aborting between any two of them can be t
 import asyncio
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -187,10 +188,12 @@ def scored(body: dict[str, Any], shift: float = 0.0) -> dict[str, Any]:
     for index in range(1, len(ids)):
         digest: int = mmh3.hash(repr(ids[: index + 1]), signed=False)
         logprob = min(-(digest % 1000) / 100 + shift, 0.0)
-        is_top = digest % 4 > 0
+        # A token that is not the likeliest has less than half of the probability.
+        is_top = digest % 4 > 0 or digest % 1000 < 100
         row = {str(ids[index]): {"logprob": logprob, "rank": 1 if is_top else 2}}
         if wanted and not is_top:
-            row[str(ids[index] + 1)] = {"logprob": logprob / 2, "rank": 1}
+            rest = math.log1p(-math.exp(logprob))
+            row[str(ids[index] + 1)] = {"logprob": rest, "rank": 1}
         rows.append(row)
     choice = {"index": 0, "text": "", "finish_reason": "length", "prompt_logprobs": rows}
     return {"object": "text_completion", "choices": [choice], "usage": {"prompt_tokens": len(ids)}}

@@ -98,13 +98,15 @@ class Stream(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Scores of given tokens by a build; both fields have one length."""
+    """Scores of given tokens by a build; the fields have one length."""
 
     logprobs: tuple[float, ...]
     """Natural log-probability of each token given all before it, <= 0; NaN or minus infinity where
     the build broke down."""
     top_ids: tuple[int, ...]
     """The token that the build would have chosen greedily in place of each."""
+    top_logprobs: tuple[float, ...] = ()
+    """Natural log-probability of each of those; empty if the server does not tell it."""
 
 
 class Upstream(Protocol):

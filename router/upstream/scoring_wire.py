@@ -42,6 +42,8 @@ class _Completion(msgspec.Struct):
 class _Short(msgspec.Struct):
     logprobs: list[float | None]
     top_ids: list[int]
+    top_logprobs: list[float | None] = []
+    """Empty from replicas of an older version."""
 
 
 _read_completion = msgspec.json.Decoder(_Completion).decode
@@ -82,7 +84,8 @@ def read_completion(body: bytes, token_ids: Sequence[int], start: int) -> Scores
         scored = [_read_row(rows[index], token_ids[index]) for index in range(start, len(rows))]
     except (msgspec.MsgspecError, LookupError) as error:
         raise NoScores("no prompt_logprobs in the answer") from error
-    return Scores(tuple(logprob for logprob, _ in scored), tuple(top for _, top in scored))
+    logprobs, tops, top_logprobs = zip(*scored, strict=True)
+    return Scores(logprobs, tops, top_logprobs)
 
 
 def read_short(body: bytes, token_ids: Sequence[int], start: int) -> Scores:
@@ -97,20 +100,26 @@ def read_short(body: bytes, token_ids: Sequence[int], start: int) -> Scores:
         raise NoScores("no scores in the answer") from error
     if not len(told.logprobs) == len(told.top_ids) == len(token_ids) - start:
         raise NoScores(f"{len(told.logprobs)} scores for {len(token_ids) - start} tokens")
-    logprobs = (math.nan if value is None else value for value in told.logprobs)
-    return Scores(tuple(logprobs), tuple(told.top_ids))
+    is_whole = len(told.top_logprobs) == len(told.logprobs)
+    top_logprobs = _numbers(told.top_logprobs) if is_whole else ()
+    return Scores(_numbers(told.logprobs), tuple(told.top_ids), top_logprobs)
 
 
-def _read_row(row: dict[int, _Row] | None, token_id: int) -> tuple[float, int]:
+def _numbers(values: Sequence[float | None]) -> tuple[float, ...]:
+    return tuple(math.nan if value is None else value for value in values)
+
+
+def _read_row(row: dict[int, _Row] | None, token_id: int) -> tuple[float, int, float]:
+    """Read the token's log-probability, the likeliest token, and that one's."""
     if row is None:
         raise NoScores("a row without log-probabilities")
     logprob = row[token_id].logprob
     if logprob is None:
-        return math.nan, token_id
+        return math.nan, token_id, math.nan
     ranked = [key for key, entry in row.items() if entry.rank == 1]
     # Without ranks, the likeliest of those listed; the given token wins a tie.
     top = ranked[0] if ranked else max(row, key=lambda key: (_weight(row[key]), key == token_id))
-    return -math.inf if logprob <= _MINUS_INFINITY else logprob, top
+    return -math.inf if logprob <= _MINUS_INFINITY else logprob, top, _weight(row[top])
 
 
 def _weight(entry: _Row) -> float:

@@ -44,8 +44,8 @@ def add_scoring_route(app: Starlette, make_sampling: Callable[[], Any] = vllm_sa
     async def score(request: Request) -> Response:
         """The log-probability, and the greedy choice, of each token from `start` on.
 
-        Body: `{"token_ids": [...], "start": n}`; answer: `{"logprobs": [...], "top_ids": [...]}`,
-        a log-probability that is no number as null.
+        Body: `{"token_ids": [...], "start": n}`; answer: `{"logprobs": [...], "top_ids": [...],
+        "top_logprobs": [...]}`, a log-probability that is no number as null.
         """
         try:
             body = await request.json()
@@ -83,12 +83,18 @@ def _compact(rows: Any, start: int) -> dict[str, list[float | None] | list[int]]
     """From vLLM's flat rows: in each the given token comes first, then the likeliest."""
     logprobs: list[float | None] = []
     top_ids: list[int] = []
+    top_logprobs: list[float | None] = []
     for position in range(start, len(rows)):
         first, end = rows.start_indices[position], rows.end_indices[position]
-        given = rows.logprobs[first]
-        logprobs.append(given if math.isfinite(given) else None)
-        top_ids.append(rows.token_ids[min(first + 1, end - 1)])
-    return {"logprobs": logprobs, "top_ids": top_ids}
+        top = min(first + 1, end - 1)
+        logprobs.append(_finite(rows.logprobs[first]))
+        top_ids.append(rows.token_ids[top])
+        top_logprobs.append(_finite(rows.logprobs[top]))
+    return {"logprobs": logprobs, "top_ids": top_ids, "top_logprobs": top_logprobs}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _refuse(message: str) -> Response:

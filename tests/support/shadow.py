@@ -3,12 +3,12 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from penumbra.monitoring.observations import Pair, Run, SelfTest, Trip
+from penumbra.monitoring.observations import Pair, Run, ScorerTest, SelfTest, Trip
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Variant, Watch
 from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.shadow.admission import Gauges
@@ -28,6 +28,7 @@ from penumbra.router.upstream.fake import (
     whole,
 )
 from penumbra.router.upstream.port import Upstream, UpstreamRequest
+from tests.support.mirrored import ANSWER_IDS, PROMPT_IDS
 
 METRICS = """\
 vllm:num_requests_running{{engine="0"}} {running}
@@ -42,6 +43,14 @@ class Build:
 
     shift: float = 0.0
     """Added to its log-probabilities."""
+    decode_shift: float = 0.0
+    """Added to those of its decoding alone."""
+    score_shift: float = 0.0
+    """The part of `shift` that its decoding does not have: a fault of its scorer."""
+    says: tuple[int, ...] = ANSWER_IDS
+    """The tokens of its answers, told when they are asked for."""
+    knows_decoding: bool = True
+    """Whether it takes a request for log-probabilities."""
     text: str = "It rains in Zürich."
     status: int = 200
     score: Script | None = None
@@ -61,12 +70,9 @@ class Build:
         self.requests.append(request)
         match request.path:
             case b"/v1/completions":
-                if self.first_scores:
-                    return self.first_scores.pop(0)
-                body = json.loads(request.body)
-                return self.score or whole(scored(body, self.shift), self.status)
+                return self._complete(json.loads(request.body))
             case b"/v1/chat/completions":
-                return self.answer or whole(self.chat(), self.status)
+                return self._chat(json.loads(request.body))
             case b"/metrics":
                 told = METRICS.format(running=self.running, waiting=self.waiting, kv=0.1)
                 return (Head(), Body(told.encode()), End())
@@ -77,9 +83,48 @@ class Build:
             case _:
                 return whole({"data": [{"id": "demo", "max_model_len": self.context_tokens}]})
 
-    def chat(self) -> dict[str, Any]:
+    def _complete(self, body: dict[str, Any]) -> Script:
+        if "prompt_logprobs" not in body:
+            return whole(self.completion(body), self.status)
+        if self.first_scores:
+            return self.first_scores.pop(0)
+        return self.score or whole(scored(body, self.shift), self.status)
+
+    def _chat(self, body: dict[str, Any]) -> Script:
+        if body.get("logprobs") and not self.knows_decoding:
+            return whole({"error": {"message": "logprobs is not supported"}}, 400)
+        return self.answer or whole(self.chat(body), self.status)
+
+    def chat(self, body: dict[str, Any]) -> dict[str, Any]:
         message = {"role": "assistant", "content": self.text}
-        return {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        if not body.get("return_token_ids"):
+            return {"choices": [choice]}
+        told = {**choice, "token_ids": self.says, "logprobs": self.decoding()}
+        return {"choices": [told], "prompt_token_ids": PROMPT_IDS}
+
+    def completion(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Its answer to a prompt of token ids, greedily or not."""
+        prompt = body["prompt"]
+        choice = {"index": 0, "text": self.text, "finish_reason": "length"}
+        if not self.knows_decoding:
+            return {"choices": [choice]}
+        logprobs = [row["logprob"] for row in self.decoding(prompt)["content"]]
+        rows = {"token_logprobs": logprobs}
+        told = {"prompt_token_ids": prompt, "token_ids": self.says, "logprobs": rows}
+        return {"choices": [{**choice, **told}]}
+
+    def decoding(self, prompt: Sequence[int] = PROMPT_IDS) -> dict[str, Any]:
+        """Its decoding's log-probabilities of what it says: those of its scores, and the shift."""
+        ids = [*prompt, *self.says]
+        shift = self.shift - self.score_shift
+        rows = scored({"prompt": ids, "prompt_logprobs": 0}, shift)["choices"][0]
+        logprobs = [
+            row[str(token)]["logprob"] + self.decode_shift
+            for row, token in zip(rows["prompt_logprobs"], ids, strict=True)
+            if row is not None
+        ][len(prompt) - 1 :]
+        return {"content": [{"token": "x", "logprob": value} for value in logprobs]}
 
     @property
     def scores(self) -> list[dict[str, Any]]:
@@ -102,6 +147,7 @@ class Reports:
         self.pairs: list[tuple[Run, Pair]] = []
         self.trips: list[tuple[Run, Trip]] = []
         self.self_tests: list[tuple[Run, SelfTest]] = []
+        self.scorer_tests: list[tuple[Run, ScorerTest]] = []
         self.sheds: list[tuple[str, str]] = []
         self.fingerprints: list[tuple[str, str, str]] = []
         self.builds: dict[str, dict[str, str]] = {}
@@ -114,6 +160,9 @@ class Reports:
 
     def self_test(self, run: Run, test: SelfTest) -> None:
         self.self_tests.append((run, test))
+
+    def scorer_test(self, run: Run, test: ScorerTest) -> None:
+        self.scorer_tests.append((run, test))
 
     def shed(self, run: Run, slice_name: str, reason: str) -> None:
         self.sheds.append((run.candidate, reason))

@@ -58,7 +58,11 @@ async def post(body: object) -> tuple[httpx.Response, Engine]:
 
 async def test_only_the_responses_rows_come_back() -> None:
     answer, engine = await post({"token_ids": [1, 2, 3, 4], "start": 2})
-    assert answer.json() == {"logprobs": [-0.3, -0.4], "top_ids": [4, 5]}
+    assert answer.json() == {
+        "logprobs": [-0.3, -0.4],
+        "top_ids": [4, 5],
+        "top_logprobs": [-0.1, -0.1],
+    }
     assert engine.asked == [({"prompt_token_ids": [1, 2, 3, 4]}, "sampling")]
 
 
