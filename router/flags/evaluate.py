@@ -9,7 +9,7 @@ first of a pin, a targeting rule, the split, the baseline. The following overrul
     KILL_SWITCH     the flag is killed, whatever the wish                       -> baseline
     QUARANTINE      the slice is quarantined, whatever the wish                 -> baseline
     UNCOMPARED      the wish is a candidate by the split, under a rollout that
-                    compares no such request                                    -> baseline
+                    has not compared such requests, or cannot                   -> baseline
     otherwise       the wish, for its own reason
 
 A request that goes on from a response of one build wishes that build, as if it were pinned to it.
@@ -29,6 +29,7 @@ import msgspec
 
 from penumbra.monitoring.vocabulary import Reason
 from penumbra.router.flags.bucketing import Line, intervals, position, salt
+from penumbra.router.flags.released_kinds import ReleasedKinds
 from penumbra.router.flags.request_features import RequestFeatures
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Rule, Snapshot
 from penumbra.router.flags.slices import CompiledSlices, Condition, Headers, compile_match
@@ -62,8 +63,8 @@ class Context(msgspec.Struct):
     """The variant that the request asks for (`x-penumbra-variant`)."""
     may_pin: bool = False
     is_lease_fresh: bool = True
-    is_route_compared: bool = True
-    """Whether rollouts compare requests of its route."""
+    is_comparable: bool = True
+    """Whether rollouts can compare it (`penumbra.router.mirror.comparable`)."""
     home: str | None = None
     """The variant that holds the history which the request goes on from, if that is known."""
 
@@ -110,8 +111,9 @@ class CompiledModel:
     """The flag and the slices of one model, with everything computed that no request changes."""
 
     __slots__ = (
-        "_blocked", "_decisions", "_flag", "_is_invalid", "_key_pins", "_line", "_rules", "_salt",
-        "_tenant_pins", "_variants", "_watched", "baseline", "needs_key", "slices",
+        "_blocked", "_decisions", "_flag", "_is_invalid", "_key_pins", "_line", "_released",
+        "_rules", "_salt", "_tenant_pins", "_variants", "baseline", "is_watched", "needs_key",
+        "slices",
     )  # fmt: skip
 
     def __init__(self, name: str, model: ModelSnapshot) -> None:
@@ -119,7 +121,9 @@ class CompiledModel:
         self.baseline = model.baseline
         self.slices = CompiledSlices(model.slices)
         self._variants = frozenset(model.variants)
-        self._watched = frozenset(watch.candidate for watch in model.watches)
+        self._released = {watch.candidate: ReleasedKinds(watch.released) for watch in model.watches}
+        self.is_watched = bool(self._released)
+        """Whether a rollout watches a candidate; else it makes no difference what is compared."""
         self._flag = flag
         self._blocked = frozenset(flag.blocked)
         self._key_pins = {pin.subject: pin.variant for pin in flag.pins if pin.kind == "key"}
@@ -162,11 +166,12 @@ class CompiledModel:
             return Reason.KILL_SWITCH
         if context.slice in self._flag.quarantined:
             return Reason.QUARANTINE
-        # A rollout gives no share of what it does not compare; pins and rules are the operators'.
-        if wish.reason is Reason.SPLIT and wish.variant in self._watched:
-            is_compared = context.is_route_compared and context.features.is_text
-            return None if is_compared else Reason.UNCOMPARED
-        return None
+        # A rollout gives no share of what it has not compared; pins and rules are the operators'.
+        released = self._released.get(wish.variant) if wish.reason is Reason.SPLIT else None
+        if released is None:
+            return None
+        is_released = context.is_comparable and released.hold(context.slice, context.features)
+        return None if is_released else Reason.UNCOMPARED
 
     def wish(self, context: Context) -> Decision:
         """Return the decision by pin, rule, split and default, before anything overrules it."""

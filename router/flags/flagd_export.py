@@ -1,8 +1,9 @@
 """Export of flags as flagd JSON, which any OpenFeature SDK reads and decides alike. Pure.
 
 There is one flagd flag for each model, with the model's name and variants. An evaluator supplies
-`targetingKey` and the attributes that the rules ask for: `tenant`, `slice`, `headers` (an
-object), `json_mode`, `tools`, `prompt_chars`, `script`, `code` and `prompt` (the last user text).
+`targetingKey` and the attributes that the rules ask for: `tenant`, `slice`, `route`, `modality`,
+`headers` (an object), `json_mode`, `tools`, `prompt_chars`, `script`, `code` and `prompt` (the last
+user text).
 The branches of `targeting`, in order:
 
     true                        the kill switch is on
@@ -121,8 +122,13 @@ def _conditions(match: Match) -> Iterator[Logic]:
         yield _is_in("slice", match.slices)
     for name, values in match.headers.items():
         yield _is_in(f"headers.{name}", values)
-    if match.scripts:
-        yield _is_in("script", match.scripts)
+    for name, among in (
+        ("route", match.route),
+        ("modality", match.modality),
+        ("script", match.scripts),
+    ):
+        if among:
+            yield _is_in(name, among)
     for name in ("json_mode", "tools", "code"):
         wanted = getattr(match, name)
         if wanted is not None:

@@ -14,7 +14,13 @@ from penumbra.router.flags.flagd_export import Branch, is_guard_condition
 from penumbra.router.flags.routing_table import Flag, Match, ModelSnapshot, Pin, Rule
 from penumbra.router.flags.rule_checks import one_of, problem
 
-_LIST_FIELDS = {"tenant": "tenants", "slice": "slices", "script": "scripts"}
+_LIST_FIELDS = {
+    "tenant": "tenants",
+    "slice": "slices",
+    "route": "route",
+    "modality": "modality",
+    "script": "scripts",
+}
 _HEADER = "headers."
 
 

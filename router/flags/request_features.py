@@ -12,6 +12,8 @@ from typing import Any, Self
 import msgspec
 
 from penumbra.monitoring.signals.scripts import dominant_script
+from penumbra.router.flags.modality import UNKNOWN, modality_of
+from penumbra.router.flags.request_routes import CHAT
 
 CODE_CHARS = 2048
 """Characters of the last user text that are searched for code."""
@@ -51,6 +53,8 @@ class RequestFeatures(msgspec.Struct):
     """Upper bound of the characters of all text: the bytes of the body, if known."""
     least_chars: int = 0
     """Lower bound of them, for a body that is too large to be decoded."""
+    route: str = CHAT
+    """Name of the request's route."""
     is_unreadable: bool = False
     """Whether a feature was asked for and the body could not be decoded."""
     _body: Mapping[str, Any] | None = None
@@ -59,11 +63,12 @@ class RequestFeatures(msgspec.Struct):
     _prompt_chars: int | None = None
     _json_mode: bool | None = None
     _code: bool | None = None
+    _modality: str | None = None
 
     @classmethod
-    def of(cls, body: object) -> Self:
+    def of(cls, body: object, route: str = CHAT) -> Self:
         """Make the features of a body that is decoded already."""
-        return cls(lambda: body)
+        return cls(lambda: body, route=route)
 
     @property
     def body(self) -> Mapping[str, Any]:
@@ -99,10 +104,12 @@ class RequestFeatures(msgspec.Struct):
         return bool(body.get("tools") or body.get("functions"))
 
     @property
-    def is_text(self) -> bool:
-        """Whether the prompt is text alone: no image, no sound, nothing that cannot be read."""
-        body = self.body
-        return not self.is_unreadable and is_text(body)
+    def modality(self) -> str:
+        """The modality of the prompt, one of `MODALITIES`; `unknown` if it cannot be read."""
+        if self._modality is None:
+            found = modality_of(self.route, self.body)
+            self._modality = UNKNOWN if self.is_unreadable else found
+        return self._modality
 
     @property
     def prompt_chars(self) -> int:
@@ -132,23 +139,6 @@ class RequestFeatures(msgspec.Struct):
         if self._code is None:
             self._code = holds_code(self.text[:CODE_CHARS])
         return self._code
-
-
-def is_text(body: Mapping[str, Any]) -> bool:
-    """Whether the prompt of a request is text alone, so that its token ids carry all of it."""
-    messages = body.get("messages")
-    if not isinstance(messages, list):
-        return True
-    return all(_is_text_message(message) for message in messages)
-
-
-def _is_text_message(message: object) -> bool:
-    content = message.get("content") if isinstance(message, dict) else None
-    if not isinstance(content, list):
-        return True
-    return all(
-        isinstance(part, dict) and part.get("type") in ("text", "refusal") for part in content
-    )
 
 
 def holds_code(text: str) -> bool:

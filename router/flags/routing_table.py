@@ -36,6 +36,10 @@ class Match(BaseModel):
     """Header name in lower case -> any of these values."""
     slices: tuple[str, ...] = ()
     """Any of these slices (flag rules only; a slice cannot be defined by slices)."""
+    route: tuple[str, ...] = ()
+    """Any of these routes, by name (`penumbra.router.flags.request_routes`)."""
+    modality: tuple[str, ...] = ()
+    """Any of these modalities of the prompt (`penumbra.router.flags.modality`)."""
     json_mode: bool | None = None
     """The request asks for JSON (`response_format` other than text, or a guided grammar)."""
     tools: bool | None = None
@@ -145,6 +149,9 @@ class Watch(BaseModel):
     """Probability of a false trip of one gateway; None: it counts failures and never trips."""
     latency_factor: float = Field(default=1.5, gt=0)
     """A live answer counts as late above this times the baseline's recent p90."""
+    released: dict[str, dict[str, tuple[str, ...]]] | None = None
+    """Slice -> route -> modalities of the requests that were compared and may go to the candidate
+    by the split. None, as an older control process sends: chat and text completions of text."""
     in_flight: Literal["finish", "continue"] = "finish"
     """Effect of a rollback on candidate streams under way: they end by themselves, or the baseline
     continues them."""

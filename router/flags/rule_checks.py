@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Iterator
 
 from penumbra.monitoring.signals.scripts import SCRIPTS
+from penumbra.router.flags.modality import MODALITIES
+from penumbra.router.flags.request_routes import ROUTE_NAMES
 from penumbra.router.flags.routing_table import Match, SliceRule
 from penumbra.router.flags.slices import OTHER
 
@@ -38,9 +40,14 @@ def match_problems(path: str, match: Match, slices: Iterable[str]) -> Iterator[s
     for named in match.slices:
         if named not in known:
             yield problem(f"{path}.slices", named, one_of(known))
-    for script in match.scripts:
-        if script not in SCRIPTS:
-            yield problem(f"{path}.scripts", script, one_of(sorted(SCRIPTS)))
+    for condition, values, wanted in (
+        ("route", match.route, ROUTE_NAMES),
+        ("modality", match.modality, MODALITIES),
+        ("scripts", match.scripts, sorted(SCRIPTS)),
+    ):
+        for value in values:
+            if value not in wanted:
+                yield problem(f"{path}.{condition}", value, one_of(wanted))
     least, most = match.prompt_chars_min, match.prompt_chars_max
     if least is not None and most is not None and least > most:
         yield problem(
@@ -96,6 +103,8 @@ def implies(narrow: Match, wide: Match) -> bool:
     return (
         _within(narrow.tenants, wide.tenants)
         and _within(narrow.slices, wide.slices)
+        and _within(narrow.route, wide.route)
+        and _within(narrow.modality, wide.modality)
         and _within(narrow.scripts, wide.scripts)
         and all(
             name in narrow.headers and _within(narrow.headers[name], values)

@@ -104,6 +104,8 @@ def _conditions(match: Match) -> Iterable[Condition]:
         yield _tenant_in(frozenset(match.tenants))
     if match.slices:
         yield _slice_in(frozenset(match.slices))
+    if match.route:
+        yield _route_in(frozenset(match.route))
     for name, values in match.headers.items():
         yield _header_in(name, frozenset(values))
     yield from _body_conditions(match)
@@ -115,6 +117,8 @@ def _body_conditions(match: Match) -> Iterable[Condition]:
         yield lambda features, _t, _h, _s: features.json_mode is json_mode
     if tools is not None:
         yield lambda features, _t, _h, _s: features.tools is tools
+    if match.modality:
+        yield _modality_in(frozenset(match.modality))
     if match.prompt_chars_min is not None or match.prompt_chars_max is not None:
         yield _chars_between(match.prompt_chars_min or 0, match.prompt_chars_max)
     if match.prompt_prefix:
@@ -132,6 +136,14 @@ def _tenant_in(tenants: frozenset[str]) -> Condition:
 
 def _slice_in(names: frozenset[str]) -> Condition:
     return lambda _f, _t, _h, slice_name: slice_name in names
+
+
+def _route_in(names: frozenset[str]) -> Condition:
+    return lambda features, _t, _h, _s: features.route in names
+
+
+def _modality_in(names: frozenset[str]) -> Condition:
+    return lambda features, _t, _h, _s: features.modality in names
 
 
 def _header_in(name: str, values: frozenset[str]) -> Condition:

@@ -81,6 +81,8 @@ class BodyPeek(msgspec.Struct):
     return_token_ids: msgspec.Raw = _ABSENT
     use_beam_search: msgspec.Raw = _ABSENT
     prompt_embeds: msgspec.Raw = _ABSENT
+    return_prompt_text: msgspec.Raw = _ABSENT
+    kv_transfer_params: msgspec.Raw = _ABSENT
     suffix: msgspec.Raw = _ABSENT
     include_reasoning: msgspec.Raw = _ABSENT
 

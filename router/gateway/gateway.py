@@ -227,8 +227,8 @@ class Gateway:
         routed = Routed(model, decision, plan, sent, shape_of(request.path, peek))
         if model.mirror is not None:
             runs = model.mirror.chosen(request.own_id, context.slice, decision.variant)
-            if runs and not context.is_route_compared:
-                self.mirroring.leave_out(runs, context.slice)
+            if runs and not context.is_comparable:
+                self.mirroring.leave_out(runs, context.slice, context.features.route)
             elif runs:
                 facts = build_facts(request, caller, peek, routed, trace)
                 session = self.mirroring.begin(runs, model.mirror.baseline, sent, facts)

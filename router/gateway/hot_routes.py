@@ -1,36 +1,14 @@
 """The hot routes: paths whose POST requests go to a variant. Pure."""
 
+from penumbra.router.flags.request_routes import ROUTES
+
 MESSAGES = b"/v1/messages"
 """Start of the paths of Anthropic's API."""
 
 AUDIO = b"/v1/audio/"
 """Start of the paths whose bodies are forms with a file."""
 
-HOT_PATHS = frozenset(
-    {
-        b"/v1/chat/completions",
-        b"/v1/completions",
-        b"/v1/responses",
-        b"/v1/embeddings",
-        b"/tokenize",
-        b"/detokenize",
-        b"/v1/chat/completions/batch",
-        MESSAGES,
-        MESSAGES + b"/count_tokens",
-        AUDIO + b"transcriptions",
-        AUDIO + b"translations",
-        b"/v1/systemone",
-        b"/generative_scoring",
-        b"/v2/embed",
-        b"/pooling",
-        b"/classify",
-        b"/score",
-        b"/v1/score",
-        b"/rerank",
-        b"/v1/rerank",
-        b"/v2/rerank",
-    }
-)
+HOT_PATHS = frozenset(ROUTES)
 """A variant answers POST on these paths; the gateway itself answers everything else."""
 
 

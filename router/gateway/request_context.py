@@ -6,6 +6,7 @@ Header values are decoded only where a rule or the targeting key looks at them.
 from penumbra.router.errors import GatewayError, PinNotAllowed, UnknownVariant
 from penumbra.router.flags.evaluate import PIN_NOT_ALLOWED, Context, Decision
 from penumbra.router.flags.request_features import RequestFeatures
+from penumbra.router.flags.request_routes import route_of
 from penumbra.router.flags.slices import slice_of
 from penumbra.router.flags.targeting_key import root_hash, targeting_key
 from penumbra.router.gateway.api_keys import Caller
@@ -15,7 +16,8 @@ from penumbra.router.gateway.headers import TextHeaders, text_of
 from penumbra.router.gateway.incoming_request import IncomingRequest
 from penumbra.router.gateway.request_trace import RequestTrace
 from penumbra.router.link.response_homes import ResponseHomes
-from penumbra.router.mirror.selection import COMPARED, hash64, session_hash
+from penumbra.router.mirror.comparable import is_comparable
+from penumbra.router.mirror.selection import hash64, session_hash
 from penumbra.router.mirror.session import RequestFacts
 
 
@@ -41,7 +43,9 @@ def build_context(
     raw = request.headers
     headers = TextHeaders(raw)
     tenant = caller.tenant.name
-    features = RequestFeatures(peek.parts, len(request.body), peek.least_chars)
+    route = route_of(request.path)
+    features = RequestFeatures(peek.parts, len(request.body), peek.least_chars, route=route)
+    is_watched = model.compiled.is_watched
     named, pin = raw.get(b"x-penumbra-slice"), raw.get(b"x-penumbra-variant")
     key = ""
     if model.compiled.needs_key:
@@ -65,7 +69,7 @@ def build_context(
         may_pin=caller.may_pin,
         features=features,
         is_lease_fresh=is_lease_fresh,
-        is_route_compared=request.path in COMPARED,
+        is_comparable=not is_watched or is_comparable(route, peek, request.body),
         home=None if peek.previous_response_id is None else _home_of(peek, tenant, homes),
     )
 

@@ -15,8 +15,6 @@ import mmh3
 from penumbra.monitoring.observations import Run
 from penumbra.router.flags.routing_table import ModelSnapshot, Watch
 
-COMPARED = frozenset({b"/v1/chat/completions", b"/v1/completions"})
-"""Routes whose requests rollouts compare: their answers tell the token ids that are scored."""
 _RANGE = 2**64
 
 

@@ -16,6 +16,7 @@ from penumbra.monitoring.observations import Run
 from penumbra.router import sse
 from penumbra.router.link.observation_outbox import ObservationOutbox
 from penumbra.router.metrics import GatewayMetrics
+from penumbra.router.mirror.comparable import COMPARED_ROUTES
 from penumbra.router.mirror.comparator_client import ComparatorClient
 from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.mirror.selection import comparable
@@ -121,10 +122,18 @@ class MirrorSessions:
             return None
         return MirrorSession(TokenTap(request, body), runs, baseline, facts, request)
 
-    def leave_out(self, runs: tuple[Run, ...], slice_name: str) -> None:
-        """Count a request that was chosen, and whose route is not compared."""
+    def leave_out(self, runs: tuple[Run, ...], slice_name: str, route: str) -> None:
+        """Count a request that was chosen and cannot be compared: its route, or what it asks for.
+
+        Args:
+            runs: The runs for which it was chosen.
+            slice_name: Its slice.
+            route: Name of its route.
+        """
+        is_compared = route in COMPARED_ROUTES
         for run in runs:
-            self._count_shed(run, slice_name, ShedReason.ROUTE)
+            reason = ShedReason.NOT_TAPPABLE if is_compared else ShedReason.ROUTE
+            self._count_shed(run, slice_name, reason)
 
     def end(self, session: MirrorSession, times: AnswerTimes) -> None:
         """Hand the request over, or shed it: the client has its last byte, or will get no more."""

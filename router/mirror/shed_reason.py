@@ -17,7 +17,8 @@ class ShedReason(StrEnum):
     ROUTE = "route"
     """Requests of its route are not compared; the rollout gives the candidate none of them."""
     NOT_TAPPABLE = "not_tappable"
-    """The client has its own wish about token ids, or one that they would interfere with."""
+    """The client has its own wish about token ids, or one that they would interfere with; the
+    rollout gives the candidate no such request either."""
     REFUSED = "refused"
     """The server does not take the field that asks for token ids."""
     TOO_LARGE = "too_large"

@@ -19,7 +19,8 @@ from penumbra.monitoring.observations import Arm, Pair
 from penumbra.monitoring.signals.answer import Answer, read_answer
 from penumbra.monitoring.signals.harm import Expectations, expectations
 from penumbra.monitoring.vocabulary import Outcome
-from penumbra.router.flags.request_features import is_text
+from penumbra.router.flags.modality import TEXT, modality_of
+from penumbra.router.flags.request_routes import route_of
 from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.shadow.decode import decoded_of, is_decode_comparable
@@ -78,7 +79,8 @@ def read_case(mirrored: MirrorFrame, context_tokens: int | None) -> Case | ShedR
         body = read_body(mirrored.body)
     except Unanswerable:
         return ShedReason.UNREADABLE
-    if not is_text(body):
+    route = route_of(mirrored.path.encode("latin-1"))
+    if modality_of(route, body) != TEXT:
         return ShedReason.NOT_TEXT
     answer = read_answer(mirrored.path, is_stream=mirrored.is_stream, raw=mirrored.answer)
     if answer is None:

@@ -89,6 +89,8 @@ matches = st.builds(
     tenants=_some(TENANTS),
     headers=st.dictionaries(st.sampled_from(["x-team", "x-tier"]), st.just(("a", "b")), max_size=1),
     slices=_some(SLICE_NAMES),
+    route=_some(("chat", "responses", "embeddings")),
+    modality=_some(("text", "image", "unknown")),
     json_mode=maybe,
     tools=maybe,
     prompt_chars_min=st.none() | st.integers(0, 20),
@@ -154,7 +156,7 @@ def contexts(draw: st.DrawFn) -> Context:
             st.dictionaries(st.sampled_from(["x-team", "x-tier"]), st.sampled_from("abc"))
         ),
         slice=draw(st.sampled_from(SLICE_NAMES)),
-        features=RequestFeatures.of(draw(bodies)),
+        features=RequestFeatures.of(draw(bodies), draw(st.sampled_from(["chat", "responses"]))),
         pin=draw(st.none() | st.sampled_from([*VARIANTS, "nosuch", ""])),
         may_pin=draw(st.booleans()),
         is_lease_fresh=draw(st.booleans()),

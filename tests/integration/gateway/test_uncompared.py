@@ -55,6 +55,10 @@ def test_what_is_compared_goes_to_the_candidate(path: str, gateway: GatewayProce
         (MESSAGES, {"model": "demo", "max_tokens": 5, "messages": [{"role": "user"}]}),
         (EMBEDDINGS, {"model": "demo", "input": "hello"}),
         (CHAT, chat(messages=[{"role": "user", "content": PICTURE}])),
+        (CHAT, chat(return_token_ids=True)),
+        (CHAT, chat(use_beam_search=True)),
+        (COMPLETIONS, request_for(COMPLETIONS) | {"echo": True}),
+        (COMPLETIONS, request_for(COMPLETIONS) | {"prompt_embeds": "AAAA"}),
     ],
 )
 def test_what_is_not_compared_stays_on_the_baseline(

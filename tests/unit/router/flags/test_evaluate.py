@@ -14,6 +14,7 @@ from penumbra.router.flags.evaluate import (
 )
 from penumbra.router.flags.request_features import RequestFeatures
 from penumbra.router.flags.routing_table import Flag, Match, Pin, Rule, Snapshot, Watch
+from penumbra.router.flags.slices import OTHER
 from tests.support.routing_tables import VARIANTS, context, contexts, flags, model, snapshot
 
 INT8_FOR_ALL = Flag(split={"int8": 100})
@@ -143,7 +144,8 @@ TEXT_PARTS = {"messages": [{"role": "user", "content": [{"type": "text", "text":
     [
         ({}, True),
         ({"features": RequestFeatures.of(TEXT_PARTS)}, True),
-        ({"is_route_compared": False}, False),
+        ({"is_comparable": False}, False),
+        ({"features": RequestFeatures.of({"input": "hello"}, route="responses")}, False),
         ({"features": RequestFeatures.of(IMAGE)}, False),
         ({"features": RequestFeatures.of(SOUND)}, False),
         ({"features": RequestFeatures(too_large)}, False),
@@ -164,6 +166,40 @@ def test_a_rollout_gives_its_candidate_only_what_it_compares(
     assert evaluate(compile_model("demo", watched), asking) == Decision("int8", Reason.PIN)
 
 
+RELEASED = {OTHER: {"chat": ("text", "image"), "responses": ("text",)}, "greek": {}}
+
+
+@pytest.mark.parametrize(
+    ("slice_name", "route", "body", "is_released"),
+    [
+        (OTHER, "chat", TEXT_PARTS, True),
+        (OTHER, "chat", IMAGE, True),
+        (OTHER, "chat", SOUND, False),
+        (OTHER, "responses", {"input": "hello"}, True),
+        (OTHER, "completions", {"prompt": "hello"}, False),
+        ("greek", "chat", TEXT_PARTS, False),
+        ("json", "chat", TEXT_PARTS, False),
+    ],
+)
+def test_a_rollout_releases_kinds_of_requests_slice_by_slice(
+    slice_name: str, route: str, body: dict[str, object], *, is_released: bool
+) -> None:
+    watch = Watch(candidate="int8", run="int8-1", mirror=1.0, released=RELEASED)
+    watched = model(INT8_FOR_ALL).model_copy(update={"watches": (watch,)})
+    asked = context(slice=slice_name, features=RequestFeatures.of(body, route=route))
+    found = evaluate(compile_model("demo", watched), asked)
+    given = Decision("int8", Reason.SPLIT) if is_released else Decision("full", Reason.UNCOMPARED)
+    assert found == given
+
+
+def test_a_body_is_not_read_for_a_route_that_is_not_released() -> None:
+    watch = Watch(candidate="int8", run="int8-1", mirror=1.0, released={OTHER: {"chat": ("text",)}})
+    watched = model(INT8_FOR_ALL).model_copy(update={"watches": (watch,)})
+    features = RequestFeatures(too_large, route="responses")
+    assert evaluate(compile_model("demo", watched), context(features=features)).variant == "full"
+    assert not features.is_unreadable  # it was not asked for
+
+
 def test_what_a_rollout_does_not_compare_goes_to_the_baseline_for_other_reasons_first() -> None:
     watch = Watch(candidate="int8", run="int8-1", mirror=1.0)
     for changes, fields, reason in (
@@ -174,7 +210,7 @@ def test_what_a_rollout_does_not_compare_goes_to_the_baseline_for_other_reasons_
     ):
         flag = INT8_FOR_ALL.model_copy(update=changes)
         watched = model(flag).model_copy(update={"watches": (watch,)})
-        asked = context(is_route_compared=False, **fields)
+        asked = context(is_comparable=False, **fields)
         assert evaluate(compile_model("demo", watched), asked) == Decision("full", reason)
 
 

@@ -34,6 +34,8 @@ def flagd_variant(document: dict[str, Any], request: Context, headers: dict[str,
     attributes = {
         "tenant": request.tenant,
         "slice": request.slice,
+        "route": request.features.route,
+        "modality": request.features.modality,
         "headers": headers,
         "json_mode": request.features.json_mode,
         "tools": request.features.tools,

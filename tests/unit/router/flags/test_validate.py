@@ -74,6 +74,17 @@ ACME = Match(tenants=("acme",))
             "rules[0].match.slices: found",
         ),
         (
+            Flag(rules=(Rule(name="a", match=Match(route=("chats",)), variant="int8"),)),
+            'rules[0].match.route: found "chats", wanted one of chat, completions, responses, '
+            "embeddings, tokenize, detokenize, chat_batch, messages, count_tokens, transcriptions, "
+            "translations, systemone, generative_scoring, embed, pooling, classify, score, rerank",
+        ),
+        (
+            Flag(rules=(Rule(name="a", match=Match(modality=("smell",)), variant="int8"),)),
+            'rules[0].match.modality: found "smell", wanted one of text, image, audio, video, '
+            "file, mixed, unknown",
+        ),
+        (
             Flag(rules=(Rule(name="a", match=Match(scripts=("klingon",)), variant="int8"),)),
             'found "klingon"',
         ),

@@ -53,10 +53,11 @@ def test_a_fault_is_counted_and_costs_the_client_nothing(
     assert "SECRET" not in caplog.text
 
 
-def test_a_request_of_a_route_that_is_not_compared_is_counted() -> None:
+@pytest.mark.parametrize(("route", "reason"), [("embeddings", "route"), ("chat", "not_tappable")])
+def test_a_request_that_cannot_be_compared_is_counted(route: str, reason: str) -> None:
     outbox, metrics = ObservationOutbox("me", "life-1"), GatewayMetrics()
-    MirrorSessions(ComparatorClient(None), outbox, metrics).leave_out((RUN,), "other")
-    assert metrics.mirror_sheds.cell("demo", "int8", "route").value == 1
+    MirrorSessions(ComparatorClient(None), outbox, metrics).leave_out((RUN,), "other", route)
+    assert metrics.mirror_sheds.cell("demo", "int8", reason).value == 1
     report = outbox.next_report()
     assert report is not None
-    assert [(shed.slice, shed.reason) for shed in report.runs[0].sheds] == [("other", "route")]
+    assert [(shed.slice, shed.reason) for shed in report.runs[0].sheds] == [("other", reason)]

@@ -1,0 +1,56 @@
+"""Tells which requests can be compared, from fields that are read already. Pure.
+
+A request that no tap can ask for more, or whose answer could not be read, is never compared: so a
+rollout gives its candidate none of them. The check looks at a few fields only; it is made for each
+request of a model that a rollout watches.
+"""
+
+from typing import Protocol
+
+import msgspec
+
+from penumbra.router.flags.request_routes import CHAT, COMPLETIONS
+
+COMPARED_ROUTES = frozenset({CHAT, COMPLETIONS})
+"""Names of the routes whose requests are compared."""
+LONGEST_BODY_BYTES = 4 * 1024 * 1024
+"""Longest body that is tapped: reading it takes 14 ms if it is nothing but nested arrays."""
+
+_NOTHING = frozenset({b"", b"null", b"false", b"0", b'""', b"[]", b"{}"})
+_LONGEST_NOTHING = 5
+
+
+class ComparedFields(Protocol):
+    """The fields of a request body that decide; the raw ones are undecoded JSON."""
+
+    return_token_ids: msgspec.Raw
+    echo: msgspec.Raw
+    return_prompt_text: msgspec.Raw
+    kv_transfer_params: msgspec.Raw
+    use_beam_search: msgspec.Raw
+    prompt_embeds: msgspec.Raw
+
+
+def is_comparable(route: str, fields: ComparedFields, body: bytes) -> bool:
+    """Whether a request can be compared, whatever its answer will be.
+
+    Args:
+        route: Name of its route.
+        fields: Fields of its body.
+        body: Its whole body.
+    """
+    if route not in COMPARED_ROUTES or len(body) > LONGEST_BODY_BYTES:
+        return False
+    if not _says_nothing(fields.kv_transfer_params):
+        return False  # free JSON, which may hold fields like those of token ids
+    return (
+        not len(fields.return_token_ids)  # the client has its own wish about them
+        and _says_nothing(fields.echo)
+        and _says_nothing(fields.return_prompt_text)
+        and _says_nothing(fields.use_beam_search)
+        and _says_nothing(fields.prompt_embeds)
+    )
+
+
+def _says_nothing(raw: msgspec.Raw) -> bool:
+    return len(raw) <= _LONGEST_NOTHING and bytes(raw) in _NOTHING

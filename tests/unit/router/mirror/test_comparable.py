@@ -1,0 +1,47 @@
+import msgspec
+import pytest
+
+from penumbra.router.gateway.large_body import read_request
+from penumbra.router.mirror.comparable import LONGEST_BODY_BYTES, is_comparable
+from penumbra.router.mirror.token_tap import tap_body
+
+
+def asks(route: str, fields: str) -> bool:
+    body = b'{"model":"demo"%b}' % fields.encode()
+    return is_comparable(route, read_request(body), body)
+
+
+@pytest.mark.parametrize("route", ["chat", "completions"])
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ("", True),
+        (',"n":2,"logprobs":true', True),
+        (',"echo":false,"use_beam_search":false,"kv_transfer_params":null', True),
+        (',"return_token_ids":true', False),
+        (',"return_token_ids":false', False),
+        (',"return_token_ids":null', False),
+        (',"echo":true', False),
+        (',"return_prompt_text":true', False),
+        (',"kv_transfer_params":{"a":1}', False),
+        (',"use_beam_search":true', False),
+        (',"prompt_embeds":"AAAA"', False),
+    ],
+)
+def test_what_no_tap_asks_more_of_is_not_comparable(
+    route: str, fields: str, *, expected: bool
+) -> None:
+    assert asks(route, fields) is expected
+    if expected:
+        assert tap_body(b'{"model":"demo"%b}' % fields.encode()) is not None
+
+
+def test_a_body_that_is_too_long_to_be_tapped_is_not_comparable() -> None:
+    body = msgspec.json.encode({"model": "demo", "prompt": "x" * LONGEST_BODY_BYTES})
+    assert not is_comparable("completions", read_request(body), body)
+    assert tap_body(body) is None
+
+
+@pytest.mark.parametrize("route", ["embeddings", "transcriptions", "tokenize", "other"])
+def test_other_routes_are_not_comparable(route: str) -> None:
+    assert not asks(route, "")
