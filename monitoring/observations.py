@@ -111,6 +111,10 @@ class Pair(msgspec.Struct, frozen=True, omit_defaults=True):
     """The same between the candidate's decoding and the baseline's prefill; None if not asked."""
     prefill_apart: Share | None = None
     """The same between the candidate's prefill and the baseline's; None likewise."""
+    route: str = "chat"
+    """Name of the request's route; an older comparator does not say."""
+    modality: str = "text"
+    """Modality of its prompt, likewise."""
 
     def kind(self, candidate: str) -> AnsweredBy:
         """Tells which build answered the client.

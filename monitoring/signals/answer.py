@@ -131,7 +131,7 @@ def read_answer(path: str, is_stream: bool, raw: bytes) -> Answer | None:
     if path not in (CHAT_PATH, COMPLETIONS_PATH):
         return None
     draft = _Draft()
-    for payload in _payloads(raw) if is_stream else (raw,):
+    for payload in payloads(raw) if is_stream else (raw,):
         if is_stream and payload == _DONE:
             break
         draft.read(payload)
@@ -149,8 +149,8 @@ def _logprobs(raw: msgspec.Raw) -> list[float | None]:
     return [row.logprob for row in rows.content or ()] or rows.token_logprobs or []
 
 
-def _payloads(raw: bytes) -> Iterator[bytes]:
-    """The data of each server-sent event."""
+def payloads(raw: bytes) -> Iterator[bytes]:
+    """Yield the data of each server-sent event."""
     for event in raw.replace(b"\r\n", b"\n").split(b"\n\n"):
         # Nearly every event is one line.
         if event.startswith(b"data:") and b"\n" not in event:

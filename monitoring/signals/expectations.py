@@ -48,7 +48,7 @@ def expectations(path: str, body: bytes) -> Expectations:
     if path not in (CHAT_PATH, COMPLETIONS_PATH) or not isinstance(wanted, dict):
         return Expectations()
     is_chat = path == CHAT_PATH
-    wants_json, schema = _json(wanted)
+    wants_json, schema = wants_json_by(wanted)
     tools = _tools(wanted) if is_chat else {}
     prompt = _last_user_text(wanted) if is_chat else _last_prompt(wanted.get("prompt"))
     choice = wanted.get("tool_choice")
@@ -72,8 +72,8 @@ def _limit(body: Mapping[str, Any], is_chat: bool) -> int | None:
     return None if is_chat else COMPLETIONS_LIMIT_TOKENS
 
 
-def _json(body: Mapping[str, Any]) -> tuple[bool, bytes | None]:
-    """Whether JSON is wanted, and the schema if there is one."""
+def wants_json_by(body: Mapping[str, Any]) -> tuple[bool, bytes | None]:
+    """Tell whether JSON is wanted by OpenAI's fields or vLLM's, and its schema if there is one."""
     wanted = body.get("response_format")
     if isinstance(wanted, dict):
         if wanted.get("type") == "json_object":
@@ -81,18 +81,18 @@ def _json(body: Mapping[str, Any]) -> tuple[bool, bytes | None]:
         if wanted.get("type") == "json_schema":
             described = wanted.get("json_schema")
             schema = described.get("schema") if isinstance(described, dict) else None
-            return True, _encoded(schema)
+            return True, encoded_schema(schema)
     guide = body.get("structured_outputs")
     schema = guide.get("json") if isinstance(guide, dict) else None
     if schema is None:
         schema = body.get("guided_json")
     if schema is not None:
-        return True, _encoded(schema)
+        return True, encoded_schema(schema)
     return isinstance(guide, dict) and guide.get("json_object") is True, None
 
 
-def _encoded(schema: object) -> bytes | None:
-    """A schema as JSON; it may come as an object or as JSON in a string."""
+def encoded_schema(schema: object) -> bytes | None:
+    """Write a schema as JSON; it may come as an object or as JSON in a string."""
     if isinstance(schema, str):
         return schema.encode(errors="replace")
     return msgspec.json.encode(schema) if isinstance(schema, dict) else None
@@ -104,7 +104,7 @@ def _tools(body: Mapping[str, Any]) -> dict[str, bytes | None]:
     for tool in offered if isinstance(offered, list) else ():
         function = tool.get("function") if isinstance(tool, dict) else None
         if isinstance(function, dict) and isinstance(function.get("name"), str):
-            found[function["name"]] = _encoded(function.get("parameters"))
+            found[function["name"]] = encoded_schema(function.get("parameters"))
     return found
 
 

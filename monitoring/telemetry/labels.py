@@ -72,8 +72,8 @@ SHED_REASON = Label(
     "Why a mirrored request was not compared.",
     (
         "queue_items", "queue_bytes", "busy", "budget", "age", "not_watched", "repeated_prompt",
-        "repeated_session", "other_turn", "unreadable", "ids_missing", "not_text", "too_long",
-        "baseline_score", "other_arm", "stopping", "fault",
+        "repeated_session", "other_turn", "unreadable", "ids_missing", "not_text", "not_drawn",
+        "too_long", "baseline_score", "other_arm", "stopping", "fault",
     ),
 )  # fmt: skip
 WORK = Label(

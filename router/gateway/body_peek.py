@@ -59,6 +59,7 @@ class BodyPeek(msgspec.Struct):
     encoding_format: Any = None
     safety_identifier: Any = None
     previous_response_id: Any = None
+    background: Any = None
     metadata: msgspec.Raw = _ABSENT
     messages: msgspec.Raw = _ABSENT
     system: msgspec.Raw = _ABSENT

@@ -87,7 +87,7 @@ def build_facts(
     trace: RequestTrace | None,
 ) -> RequestFacts:
     """The facts by which the comparator knows a mirrored request."""
-    prompt = bytes(peek.messages or peek.prompt)
+    prompt = bytes(peek.messages or peek.prompt or peek.input)
     return RequestFacts(
         request_id=request.request_id,
         own_id=request.own_id,

@@ -29,6 +29,8 @@ from penumbra.router.gateway.cold_answers import (
 from penumbra.router.gateway.gateway import Gateway
 from penumbra.router.gateway.headers import end_to_end, upstream_headers
 from penumbra.router.link.messages import Attribution
+from penumbra.router.mirror.response_messages import MessagesStripper
+from penumbra.router.mirror.route_taps import is_tapped_id
 from penumbra.router.upstream.port import Headers, Upstream, UpstreamRequest
 
 _NOT_FOUND = 404
@@ -122,15 +124,30 @@ class _Pull:
         self._news.clear()
 
 
+async def _stripped(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """What the client gets of a response that was tapped: it asked for no token ids."""
+    stripper = MessagesStripper()
+    async for piece in body:
+        if stripped := stripper.feed(piece):
+            yield stripped
+    if rest := stripper.rest():
+        yield rest
+
+
 class _Relayed(StreamingResponse):
     """The answer of a build; its request ends with it, however it ends."""
 
     def __init__(self, request: Request, pull: _Pull, variant: str, tenant: Tenant) -> None:
-        super().__init__(pull.body(gateway_of(request).limits.idle_seconds), pull.status)
+        is_tapped = is_tapped_id(request.path_params["response_id"])
+        body = pull.body(gateway_of(request).limits.idle_seconds)
+        super().__init__(_stripped(body) if is_tapped else body, pull.status)
         self._pull = pull
         self._tenant = tenant
+        headers = end_to_end(pull.headers)
+        if is_tapped:
+            headers = [line for line in headers if line[0] != b"content-length"]
         self.raw_headers = [
-            *end_to_end(pull.headers),
+            *headers,
             (b"x-request-id", request_id_of(request).encode()),
             (b"x-penumbra-variant", variant.encode()),
         ]
@@ -208,6 +225,8 @@ def _in_turn(gateway: Gateway, home: Attribution | None) -> list[tuple[str, Upst
 
 def _request_to(request: Request, body: bytes) -> UpstreamRequest:
     lines = request.headers.raw
+    if is_tapped_id(request.path_params["response_id"]):  # it is stripped, so it comes as it is
+        lines = [line for line in lines if line[0] != b"accept-encoding"]
     path, query = request.scope["raw_path"], request.scope["query_string"]
     return UpstreamRequest(
         path + b"?" + query if query else path,

@@ -5,24 +5,32 @@ rollout gives its candidate none of them. The check looks at a few fields only; 
 request of a model that a rollout watches.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
-from penumbra.router.flags.request_routes import CHAT, COMPLETIONS
+from penumbra.router.flags.request_routes import CHAT, COMPLETIONS, MESSAGES, RESPONSES
 
-COMPARED_ROUTES = frozenset({CHAT, COMPLETIONS})
+COMPARED_ROUTES = frozenset({CHAT, COMPLETIONS, RESPONSES, MESSAGES})
 """Names of the routes whose requests are compared."""
 LONGEST_BODY_BYTES = 4 * 1024 * 1024
 """Longest body that is tapped: reading it takes 14 ms if it is nothing but nested arrays."""
 
 _NOTHING = frozenset({b"", b"null", b"false", b"0", b'""', b"[]", b"{}"})
 _LONGEST_NOTHING = 5
+_MESSAGES_FIELD = b"_messages"
+"""Part of the names of the fields by which a Responses answer tells token ids."""
+_ID_FIELD = b'"request_id"'
+"""A response that the client names itself gets no other name."""
+_DISGUISES = tuple(b"\\u00%x" % digit for digit in range(4, 8))
+"""Escapes of ASCII letters and of the underscore, by which such a name may be spelled."""
 
 
 class ComparedFields(Protocol):
     """The fields of a request body that decide; the raw ones are undecoded JSON."""
 
+    previous_response_id: Any
+    background: Any
     return_token_ids: msgspec.Raw
     echo: msgspec.Raw
     return_prompt_text: msgspec.Raw
@@ -43,6 +51,10 @@ def is_comparable(route: str, fields: ComparedFields, body: bytes) -> bool:
         return False
     if not _says_nothing(fields.kv_transfer_params):
         return False  # free JSON, which may hold fields like those of token ids
+    if route == RESPONSES:
+        return _is_comparable_response(fields, body)
+    if route == MESSAGES:
+        return True
     return (
         not len(fields.return_token_ids)  # the client has its own wish about them
         and _says_nothing(fields.echo)
@@ -50,6 +62,20 @@ def is_comparable(route: str, fields: ComparedFields, body: bytes) -> bool:
         and _says_nothing(fields.use_beam_search)
         and _says_nothing(fields.prompt_embeds)
     )
+
+
+def _is_comparable_response(fields: ComparedFields, body: bytes) -> bool:
+    """Whether a Responses request can be compared.
+
+    One that goes on from a stored response has a history that one build alone knows; one in the
+    background has no answer to read. The answer repeats tools and schemas of the request, so these
+    must not hold names like those of token ids.
+    """
+    if fields.background or fields.previous_response_id is not None:
+        return False
+    if _MESSAGES_FIELD in body or _ID_FIELD in body:
+        return False
+    return not any(escape in body for escape in _DISGUISES)
 
 
 def _says_nothing(raw: msgspec.Raw) -> bool:

@@ -28,7 +28,7 @@ class MirrorFrame(msgspec.Struct, frozen=True, array_like=True):
     epoch: int
     """Epoch of the routing table that decided it."""
     path: str
-    """`/v1/chat/completions` or `/v1/completions`."""
+    """Path of the request, without a query."""
     prompt_hash: int
     """64-bit hash of the prompt."""
     session: int

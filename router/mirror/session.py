@@ -1,8 +1,8 @@
 """Mirrored requests of a gateway, each from its decision to the hand-over to the comparator.
 
 `penumbra.router.mirror.selection` decides which requests are mirrored,
-`penumbra.router.mirror.token_tap` asks for token ids and takes them out of the client's answer, and
-`penumbra.router.mirror.comparator_client` hands the request over. A request that fails here is
+`penumbra.router.mirror.route_taps` asks for token ids and takes them out of the client's answer,
+and `penumbra.router.mirror.comparator_client` hands the request over. A request that fails here is
 counted by its reason, and its client does not notice.
 
 Reading order: MirrorSessions.begin, MirrorSessions.end.
@@ -14,14 +14,16 @@ from dataclasses import dataclass
 from penumbra.monitoring.logs import trace_field
 from penumbra.monitoring.observations import Run
 from penumbra.router import sse
+from penumbra.router.flags.request_routes import route_of
 from penumbra.router.link.observation_outbox import ObservationOutbox
 from penumbra.router.metrics import GatewayMetrics
 from penumbra.router.mirror.comparable import COMPARED_ROUTES
 from penumbra.router.mirror.comparator_client import ComparatorClient
 from penumbra.router.mirror.frame import MirrorFrame
+from penumbra.router.mirror.route_taps import make_tap
 from penumbra.router.mirror.selection import comparable
 from penumbra.router.mirror.shed_reason import ShedReason
-from penumbra.router.mirror.token_tap import TokenTap, tap_body
+from penumbra.router.mirror.token_tap import TokenTap
 from penumbra.router.upstream.port import UpstreamRequest
 
 log = logging.getLogger(__name__)
@@ -116,11 +118,11 @@ class MirrorSessions:
         if refusal is not None:
             self._shed(runs, facts, refusal)
             return None
-        body = tap_body(request.body)
-        if body is None:
+        tap = make_tap(route_of(request.path), request, facts.own_id)
+        if tap is None:
             self._shed(runs, facts, ShedReason.NOT_TAPPABLE)
             return None
-        return MirrorSession(TokenTap(request, body), runs, baseline, facts, request)
+        return MirrorSession(tap, runs, baseline, facts, request)
 
     def leave_out(self, runs: tuple[Run, ...], slice_name: str, route: str) -> None:
         """Count a request that was chosen and cannot be compared: its route, or what it asks for.
@@ -166,7 +168,7 @@ class MirrorSessions:
             candidates=tuple(run.candidate for run in runs),
             slice=facts.slice_name,
             epoch=facts.epoch,
-            path=session.request.path.decode("ascii"),
+            path=session.request.path.partition(b"?")[0].decode("ascii"),
             prompt_hash=facts.prompt_hash,
             session=facts.session,
             body=session.request.body,

@@ -20,8 +20,10 @@ from penumbra.monitoring.tracing.tracer import Tracer
 from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.shadow.admission import has_headroom
+from penumbra.router.shadow.case import Case, read_case
 from penumbra.router.shadow.clocks import Clocks
-from penumbra.router.shadow.comparison import Case, Comparison, ComparisonResult, read_case
+from penumbra.router.shadow.comparison import Comparison
+from penumbra.router.shadow.comparison_result import ComparisonResult
 from penumbra.router.shadow.engine_facts import EngineFacts
 from penumbra.router.shadow.generation import Generator
 from penumbra.router.shadow.metrics import ShadowMetrics
@@ -167,7 +169,8 @@ class Comparator:
             if isinstance(case, ShedReason):
                 self._shed(mirrored, runs, case)
                 return
-            self._facts.note_sequence(model.name, case.token_ids, case.start)
+            if case.token_ids:
+                self._facts.note_sequence(model.name, case.token_ids, case.start)
             case = self._with_usual_length(case, model.baseline)
             comparison = Comparison(
                 case, model, runs, self._scorer, self._generator, self.settings.generation_tokens

@@ -7,29 +7,28 @@ answer of the candidate tells as much as one of the baseline; the other arm scor
     baseline        baseline, every candidate      every candidate (A/A: the baseline)
     candidate c     c, baseline                    the baseline
 
-Reading order: `read_case`, Comparison.run.
+Where the tokens are not known (`penumbra.router.shadow.case`) nothing is scored, and the answers of
+both arms are compared by the harm checks alone.
+
+Reading order: Comparison.run.
 """
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+
+import msgspec
 
 from penumbra.monitoring.observations import Arm, Pair
-from penumbra.monitoring.signals.answer import Answer, read_answer
-from penumbra.monitoring.signals.harm import Expectations, expectations
 from penumbra.monitoring.vocabulary import Outcome
-from penumbra.router.flags.modality import TEXT, modality_of
-from penumbra.router.flags.request_routes import route_of
-from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.mirror.shed_reason import ShedReason
-from penumbra.router.shadow.decode import decoded_of, is_decode_comparable
+from penumbra.router.shadow.case import Case
+from penumbra.router.shadow.comparison_result import ComparisonResult, EngineCall
+from penumbra.router.shadow.decode import decoded_of
 from penumbra.router.shadow.decode_reader import DecodeReader, DecodeReadings
 from penumbra.router.shadow.generation import (
     GenerationResult,
     Generator,
-    Unanswerable,
-    read_body,
+    is_repeatable,
     shadow_request,
 )
 from penumbra.router.shadow.pairs import ArmAnswer, ArmPair, ArmResult, pair_of
@@ -40,94 +39,6 @@ from penumbra.router.upstream.port import Upstream, UpstreamRequest
 
 _AGAIN = " again"
 """Name of the baseline's second call; no variant can have it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A mirrored request that can be compared."""
-
-    mirrored: MirrorFrame
-    body: dict[str, Any]
-    answer: Answer
-    expected: Expectations
-    token_ids: Sequence[int]
-    start: int
-    """Index of the first response token."""
-    most_tokens: int | None = None
-    """Length of the longest sequence that can be scored, if known."""
-
-    @property
-    def is_decode_comparable(self) -> bool:
-        """Whether the client's answer told its log-probabilities, and prefills have such ones."""
-        return bool(self.answer.choices[0].logprobs) and is_decode_comparable(self.body)
-
-    @property
-    def tokens(self) -> int:
-        """Response tokens that are scored."""
-        return len(self.token_ids) - self.start
-
-
-def read_case(mirrored: MirrorFrame, context_tokens: int | None) -> Case | ShedReason:
-    """Read a mirrored request into a case, or tell why it cannot be compared.
-
-    Args:
-        mirrored: The request; of several choices the first is scored.
-        context_tokens: Longest sequence that all builds take, if known: a score wants room for one
-            more token, so the end of an answer that filled the context is left out.
-    """
-    try:
-        body = read_body(mirrored.body)
-    except Unanswerable:
-        return ShedReason.UNREADABLE
-    route = route_of(mirrored.path.encode("latin-1"))
-    if modality_of(route, body) != TEXT:
-        return ShedReason.NOT_TEXT
-    answer = read_answer(mirrored.path, is_stream=mirrored.is_stream, raw=mirrored.answer)
-    if answer is None:
-        return ShedReason.UNREADABLE
-    prompt, said = answer.choices[0].prompt_token_ids, answer.choices[0].token_ids
-    if not prompt or not said:
-        return ShedReason.UNREADABLE
-    if answer.completion_tokens is not None and _ids(answer) < answer.completion_tokens:
-        return ShedReason.IDS_MISSING
-    most_tokens = None if context_tokens is None else context_tokens - 1
-    token_ids = [*prompt, *said][:most_tokens]
-    if len(token_ids) <= len(prompt):
-        return ShedReason.TOO_LONG
-    expected = expectations(mirrored.path, mirrored.body)
-    return Case(mirrored, body, answer, expected, token_ids, len(prompt), most_tokens)
-
-
-def _ids(answer: Answer) -> int:
-    return sum(len(choice.token_ids) for choice in answer.choices)
-
-
-@dataclass(frozen=True, slots=True)
-class EngineCall:
-    """One call of an engine, for scores or an answer."""
-
-    work: str
-    """`score` or `generate`."""
-    variant: str
-    is_again: bool
-    """Whether it is the baseline's second call."""
-    seconds: float
-    problem: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ComparisonResult:
-    """The result of one comparison: for each candidate its pairs, or why there are none."""
-
-    pairs: dict[str, tuple[Pair, ...]]
-    """Candidate -> its pairs, the A/A pair last."""
-    sheds: dict[str, ShedReason]
-    """Candidate -> why it has no pair."""
-    engine_seconds: float
-    calls: tuple[EngineCall, ...] = ()
-    """The calls of engines, all made at once."""
-    contradictions: dict[str, str] = field(default_factory=dict)
-    """Candidate -> why its scores can be no log-probabilities."""
 
 
 def _is_own_limit(result: ScoreResult | GenerationResult | None) -> bool:
@@ -180,21 +91,34 @@ class Comparison:
         pairs: dict[str, tuple[Pair, ...]] = {}
         for run in self._runs:
             candidate = run.watch.candidate
-            found = self._pairs(run, scores, answers) if candidate in scores else ()
+            is_asked = candidate in (scores if self._case.token_ids else self._asked)
+            found = self._pairs(run, scores, answers) if is_asked else ()
             calls = (scores.get(candidate), answers.get(candidate), answers.get(baseline))
             if any(map(_is_own_limit, calls)):
                 sheds[candidate] = ShedReason.FAULT
             elif found:
                 pairs[candidate] = found
             else:
-                is_scored = candidate in scores
-                sheds[candidate] = ShedReason.BASELINE_SCORE if is_scored else ShedReason.OTHER_ARM
+                sheds[candidate] = self._obstacle(run, is_asked=is_asked)
         made = [self._call("score", name, score) for name, score in scores.items()]
         made += [self._call("generate", name, answer) for name, answer in answers.items()]
         made += [self._call("score", name, score) for name, score in self._decodings.scores]
         wrong = {name: score.contradiction for name, score in scores.items() if name in pairs}
         contradictions = {name: why for name, why in wrong.items() if why is not None}
         return ComparisonResult(pairs, sheds, seconds, tuple(made), contradictions)
+
+    @property
+    def _asked(self) -> set[str]:
+        """The candidates whose runs have the other arm answer as well."""
+        runs = self._candidates()
+        return {run.watch.candidate for run in runs if run.run in self._with_answers}
+
+    def _obstacle(self, run: WatchedRun, *, is_asked: bool) -> ShedReason:
+        """Why a run has no pair."""
+        if is_asked:
+            return ShedReason.BASELINE_SCORE
+        is_watched = run in self._candidates()
+        return ShedReason.NOT_DRAWN if is_watched else ShedReason.OTHER_ARM
 
     def _call(self, work: str, name: str, done: ScoreResult | GenerationResult) -> EngineCall:
         is_again = name == _AGAIN
@@ -268,7 +192,7 @@ class Comparison:
             case.mirrored.path,
             case.body,
             case.mirrored.request_id,
-            len(case.answer.choices[0].token_ids),
+            len(case.answer.choices[0].token_ids) or case.answer.completion_tokens or 0,
             self._most_tokens,
             is_stream=case.mirrored.is_stream,
         )
@@ -283,7 +207,7 @@ class Comparison:
 
     def _variants_to_score(self) -> list[str]:
         runs = self._candidates()
-        if not runs:
+        if not runs or not self._case.token_ids:
             return []
         names = [self._model.baseline, *(run.watch.candidate for run in runs)]
         return [*names, _AGAIN] if any(run.run in self._with_aa for run in runs) else names
@@ -293,7 +217,8 @@ class Comparison:
         mirrored = self._case.mirrored
         # The time of an answer whose client was slow tells nothing of the build.
         is_late = mirrored.total_seconds > self._generator.deadline_seconds
-        return run.generates(mirrored.draw_id) and not (is_late and mirrored.was_paused)
+        is_told = not (is_late and mirrored.was_paused)
+        return run.generates(mirrored.draw_id) and is_told and is_repeatable(self._case.body)
 
     def _variants_to_answer(self) -> list[str]:
         runs = [run for run in self._candidates() if run.run in self._with_answers]
@@ -320,7 +245,11 @@ class Comparison:
         other = self._arm(candidate, scores, answers, is_asked=asked)
         arm_pairs = [ArmPair(Arm.CANDIDATE, first, other, is_candidates)]
         is_possible = not _is_own_limit(answers.get(_AGAIN))
-        if run.run in self._with_aa and scores[_AGAIN].usable is not None and is_possible:
+        again_score = scores.get(_AGAIN)
+        is_scored = again_score is not None and again_score.usable is not None
+        # Without tokens the second arm is asked for an answer or for nothing.
+        is_compared = is_scored if self._case.token_ids else _AGAIN in answers
+        if run.run in self._with_aa and is_compared and is_possible:
             # Where the candidate answered there is no first answer of the baseline to compare with.
             both = asked and not is_candidates and _AGAIN in answers
             first = self._arm(baseline, scores, answers, is_asked=both)
@@ -331,7 +260,11 @@ class Comparison:
         found = (
             pair_of(case.mirrored, case.expected, case.tokens, arms, cluster) for arms in arm_pairs
         )
-        return tuple(pair for pair in found if pair is not None)
+        return tuple(
+            msgspec.structs.replace(pair, route=case.route, modality=case.modality)
+            for pair in found
+            if pair is not None
+        )
 
     def _arm(
         self,
@@ -342,7 +275,7 @@ class Comparison:
         is_asked: bool,
     ) -> ArmResult:
         answer = self._answer_of(name, answers) if is_asked else None
-        return ArmResult(scores[name], answer, self._decodings.arms.get(name))
+        return ArmResult(scores.get(name), answer, self._decodings.arms.get(name))
 
     def _answer_of(self, name: str, answers: dict[str, GenerationResult]) -> ArmAnswer:
         if name == self._case.mirrored.variant:

@@ -11,7 +11,9 @@ from weakref import WeakSet
 
 import msgspec
 
-from penumbra.monitoring.signals.answer import CHAT_PATH, Answer, read_answer
+from penumbra.monitoring.signals.answer import CHAT_PATH, Answer
+from penumbra.monitoring.signals.by_route import read_answer
+from penumbra.monitoring.signals.responses_api import RESPONSES_PATH
 from penumbra.router import sse
 from penumbra.router.shadow.decode import ask_for_decoding
 from penumbra.router.shadow.score_result import TIMEOUT
@@ -24,7 +26,9 @@ SHADOW_HEADER = b"x-penumbra-shadow"
 _HEADERS = b"content-type: application/json\r\naccept: application/json\r\n"
 _OK = 200
 _ANSWER_BYTES = 16 * 1024 * 1024
-_LIMITS = ("max_completion_tokens", "max_tokens")
+_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+_HARMLESS_TOOLS = ("function", "custom", "namespace", None)
+"""Types of tools whose calls are text for the client, and run by no engine."""
 _MARGIN_TOKENS = 64
 _REFUSED = "status_4"
 _NOT_NOW = ("status_408", "status_429")
@@ -95,6 +99,10 @@ def shadow_request(
     if not limits and path == CHAT_PATH:
         # The completions API has a limit of its own, and a small one.
         asked["max_tokens"] = most
+    if path == RESPONSES_PATH:
+        asked["store"] = False
+        if not limits:
+            asked["max_output_tokens"] = most
     marks = b"%b: 1\r\nx-request-id: shadow-%b\r\n" % (SHADOW_HEADER, request_id.encode("latin-1"))
     return UpstreamRequest(path.encode("latin-1"), _HEADERS + marks, msgspec.json.encode(asked))
 
@@ -104,6 +112,14 @@ def with_decoding(request: UpstreamRequest) -> UpstreamRequest:
     body = msgspec.json.decode(request.body, type=dict[str, Any])
     asked = ask_for_decoding(request.path.decode("latin-1"), body)
     return UpstreamRequest(request.path, request.headers, msgspec.json.encode(asked))
+
+
+def is_repeatable(body: dict[str, Any]) -> bool:
+    """Whether a request may be answered again: no engine runs a tool of its own for it."""
+    tools = body.get("tools")
+    return not isinstance(tools, list) or all(
+        isinstance(tool, dict) and tool.get("type") in _HARMLESS_TOOLS for tool in tools
+    )
 
 
 class Generator:

@@ -36,7 +36,8 @@ class ArmAnswer:
 class ArmResult:
     """The results of one arm: its score of the tokens, and its answer if it was asked for one."""
 
-    score: ScoreResult
+    score: ScoreResult | None
+    """None if the tokens are not known, so that only the answers are compared."""
     answer: ArmAnswer | None = None
     """None if the arm was not asked to answer."""
     decoding: DecodeReading | None = None
@@ -58,7 +59,7 @@ class ArmPair:
 def pair_of(
     mirrored: MirrorFrame, expected: Expectations, tokens: int, arms: ArmPair, cluster: int
 ) -> Pair | None:
-    """Make the pair, without its cost and time; None if the baseline gave no score.
+    """Make the pair, without its cost and time; None if the baseline was asked and gave no score.
 
     Args:
         mirrored: The request.
@@ -67,7 +68,7 @@ def pair_of(
         arms: The results of both arms.
         cluster: Key of the requests of which one is bet on.
     """
-    if arms.baseline.score.usable is None:
+    if arms.baseline.score is not None and arms.baseline.score.usable is None:
         return None
     pair = Pair(
         request_id=mirrored.request_id,
@@ -78,13 +79,13 @@ def pair_of(
         session=mirrored.session,
         tokens=tokens,
         missing=_missing(arms.candidate),
-        not_finite=arms.candidate.score.is_not_finite,
+        not_finite=arms.candidate.score is not None and arms.candidate.score.is_not_finite,
     )
     return _with_harm(_with_decoding(_with_scores(pair, arms), arms), expected, arms)
 
 
 def _missing(candidate: ArmResult) -> str | None:
-    if candidate.score.problem is not None:
+    if candidate.score is not None and candidate.score.problem is not None:
         return f"score: {candidate.score.problem}"
     answer = candidate.answer
     # An answer may be long: lateness is judged beside the other arm's, as harm.
@@ -94,6 +95,8 @@ def _missing(candidate: ArmResult) -> str | None:
 
 
 def _with_scores(pair: Pair, arms: ArmPair) -> Pair:
+    if arms.baseline.score is None or arms.candidate.score is None:
+        return pair
     baseline, candidate = arms.baseline.score.usable, arms.candidate.score.usable
     if baseline is None or candidate is None:
         return pair

@@ -11,7 +11,7 @@ from penumbra.monitoring.tracing.context import TraceContext, read_traceparent
 from penumbra.monitoring.tracing.span import Span, SpanKind
 from penumbra.monitoring.tracing.tracer import Tracer
 from penumbra.router.mirror.frame import MirrorFrame
-from penumbra.router.shadow.comparison import ComparisonResult, EngineCall
+from penumbra.router.shadow.comparison_result import ComparisonResult, EngineCall
 
 
 def trace_comparison(

@@ -190,13 +190,14 @@ class Engine:
     def _response(self, body: Body, status: str, text: str | None) -> Body:
         part: Body = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
         item = {"type": "message", "id": "msg_1", "role": "assistant", "status": status}
-        counted = {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}
+        made = len(self._rest(body)[0]) + 1
+        counted = {"input_tokens": 3, "output_tokens": made, "total_tokens": 3 + made}
         details = {
             "input_tokens_details": {"cached_tokens": 0},
             "output_tokens_details": {"reasoning_tokens": 0},
         }
         return {
-            "id": f"resp_{self.name}",
+            "id": body.get("request_id") or f"resp_{self.name}",
             "object": "response",
             "created_at": self.created,
             "model": body["model"],
@@ -206,6 +207,7 @@ class Engine:
             "tool_choice": "auto",
             "tools": [],
             "usage": None if text is None else {**counted, **details},
+            **_raw_messages(body, None if text is None else self._rest(body)[0]),
         }
 
     # What it says
@@ -319,6 +321,19 @@ def _token_ids(body: Body, tokens: list[str], finish: str | None) -> list[int] |
 
 def _prompt_ids(body: Body) -> list[int] | None:
     return list(range(prompt_tokens(body))) if body.get("return_token_ids") else None
+
+
+def _raw_messages(body: Body, tokens: list[str] | None) -> Body:
+    """The fields in which a response tells its token ids; null unless they are asked for."""
+    if tokens is None or not body.get("enable_response_messages"):
+        return {"input_messages": None, "output_messages": None}
+    ids = [zlib.crc32(token.encode()) % 32_000 for token in tokens] + [2]
+    asked = {"message": str(body.get("input")), "tokens": list(range(prompt_tokens(body)))}
+    said = {"message": "".join(tokens), "tokens": ids}
+    return {
+        "input_messages": [{**asked, "type": "raw_message_tokens"}],
+        "output_messages": [{**said, "type": "raw_message_tokens"}],
+    }
 
 
 def _logprobs(is_chat: bool, body: Body, tokens: list[str]) -> Body | None:

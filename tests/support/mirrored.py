@@ -32,6 +32,41 @@ def answer_bytes(
     ).encode()
 
 
+def response_frame(request_id: str = "req-1", **changes: Any) -> MirrorFrame:
+    """A Responses request that the baseline answered, with its token ids."""
+    raw = {"message": "", "type": "raw_message_tokens"}
+    part = {"type": "output_text", "text": "It rains in Zürich."}
+    told = {
+        "id": "resp_1",
+        "status": "completed",
+        "output": [{"type": "message", "role": "assistant", "content": [part]}],
+        "usage": {"output_tokens": len(ANSWER_IDS)},
+        "input_messages": [{**raw, "tokens": PROMPT_IDS}],
+        "output_messages": [{**raw, "tokens": ANSWER_IDS}],
+    }
+    body = {"model": "demo", "input": f"Hello {request_id}"}
+    fields: dict[str, Any] = {
+        "path": "/v1/responses",
+        "body": json.dumps(body).encode(),
+        "answer": json.dumps(told).encode(),
+    }
+    return mirrored(request_id, **{**fields, **changes})
+
+
+def message_frame(request_id: str = "req-1", **changes: Any) -> MirrorFrame:
+    """A request of Anthropic's API that the baseline answered; it tells no token ids."""
+    content = [{"type": "text", "text": "It rains in Zürich."}]
+    told = {"type": "message", "content": content, "stop_reason": "end_turn"}
+    turn = {"role": "user", "content": f"Hello {request_id}"}
+    body = {"model": "demo", "max_tokens": 50, "messages": [turn]}
+    fields: dict[str, Any] = {
+        "path": "/v1/messages",
+        "body": json.dumps(body).encode(),
+        "answer": json.dumps(told).encode(),
+    }
+    return mirrored(request_id, **{**fields, **changes})
+
+
 def mirrored(request_id: str = "req-1", **changes: Any) -> MirrorFrame:
     """A chat request that the baseline answered; each request id has a prompt of its own."""
     body = {"model": "demo", "messages": [{"role": "user", "content": f"Hello {request_id}"}]}

@@ -73,6 +73,8 @@ class Build:
                 return self._complete(json.loads(request.body))
             case b"/v1/chat/completions":
                 return self._chat(json.loads(request.body))
+            case b"/v1/responses" | b"/v1/messages":
+                return self.answer or whole(self.said(request.path), self.status)
             case b"/metrics":
                 told = METRICS.format(running=self.running, waiting=self.waiting, kv=0.1)
                 return (Head(), Body(told.encode()), End())
@@ -125,6 +127,25 @@ class Build:
             if row is not None
         ][len(prompt) - 1 :]
         return {"content": [{"token": "x", "logprob": value} for value in logprobs]}
+
+    def said(self, path: bytes) -> dict[str, Any]:
+        """Its answer by one of the routes that answer."""
+        if path == b"/v1/responses":
+            return self.response()
+        return self.message() if path == b"/v1/messages" else self.chat()
+
+    def response(self) -> dict[str, Any]:
+        part = {"type": "output_text", "text": self.text}
+        output = [{"type": "message", "role": "assistant", "content": [part]}]
+        return {"id": "resp_1", "status": "completed", "output": output}
+
+    def message(self) -> dict[str, Any]:
+        content = [{"type": "text", "text": self.text}]
+        return {"type": "message", "content": content, "stop_reason": "end_turn"}
+
+    def asked(self, path: str) -> list[dict[str, Any]]:
+        """Bodies of the requests on a path."""
+        return [json.loads(r.body) for r in self.requests if r.path == path.encode()]
 
     @property
     def scores(self) -> list[dict[str, Any]]:

@@ -73,14 +73,14 @@ def test_what_is_not_compared_stays_on_the_baseline(
 def test_traffic_of_two_routes_is_released_by_the_route_that_is_compared(
     gateway: GatewayProcess,
 ) -> None:
-    given: dict[str, list[str | None]] = {CHAT: [], RESPONSES: []}
+    given: dict[str, list[str | None]] = {CHAT: [], EMBEDDINGS: []}
     sheds = {"model": "demo", "candidate": "int8", "reason": "route"}
     with counting(gateway, "penumbra_mirror_sheds_total", by=20, **sheds):
         for number in range(20):
             text = f"question {number}"
             asked = chat(messages=[{"role": "user", "content": text}])
             given[CHAT].append(decided(gateway, CHAT, asked)[0])
-            given[RESPONSES].append(
-                decided(gateway, RESPONSES, {"model": "demo", "input": text})[0]
+            given[EMBEDDINGS].append(
+                decided(gateway, EMBEDDINGS, {"model": "demo", "input": text})[0]
             )
-    assert given == {CHAT: ["int8"] * 20, RESPONSES: ["full"] * 20}
+    assert given == {CHAT: ["int8"] * 20, EMBEDDINGS: ["full"] * 20}

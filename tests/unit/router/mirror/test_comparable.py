@@ -45,3 +45,28 @@ def test_a_body_that_is_too_long_to_be_tapped_is_not_comparable() -> None:
 @pytest.mark.parametrize("route", ["embeddings", "transcriptions", "tokenize", "other"])
 def test_other_routes_are_not_comparable(route: str) -> None:
     assert not asks(route, "")
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (',"input":"hello"', True),
+        (',"input":"caf\\u00e9"', True),
+        (',"input":"hello","background":false,"previous_response_id":null', True),
+        (',"input":"hello","previous_response_id":"resp_1"', False),
+        (',"input":"hello","background":true', False),
+        (',"input":"hello","enable_response_messages":false', False),
+        (',"input":"hello","request_id":"mine"', False),
+        (',"input":"hello","kv_transfer_params":{"a":1}', False),
+        (',"tools":[{"parameters":{"default":{"input_messages":[1]}}}]', False),
+        (',"tools":[{"parameters":{"default":{"input\\u005fmessages":[1]}}}]', False),
+    ],
+)
+def test_a_response_is_comparable_unless_its_answer_could_not_be_told_apart(
+    fields: str, *, expected: bool
+) -> None:
+    assert asks("responses", fields) is expected
+
+
+def test_a_message_is_comparable() -> None:
+    assert asks("messages", ',"max_tokens":5,"messages":[]')

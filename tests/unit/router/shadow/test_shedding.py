@@ -148,7 +148,7 @@ async def test_engines_that_tell_nothing_get_one_comparison_at_a_time() -> None:
         (
             {
                 "body": json.dumps(
-                    {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}
+                    {"messages": [{"role": "user", "content": [{"type": "hologram"}]}]}
                 ).encode()
             },
             "not_text",
