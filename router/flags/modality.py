@@ -58,7 +58,7 @@ def _kinds_of_turns(turns: object) -> Iterator[str]:
         if not isinstance(turn, dict):
             continue  # a text, or token ids, to embed
         kind = turn.get("type")
-        if kind is not None and kind not in _ITEMS:
+        if kind is not None and not (isinstance(kind, str) and kind in _ITEMS):
             yield UNKNOWN
             continue
         for name in _INNER:

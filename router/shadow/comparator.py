@@ -12,7 +12,7 @@ from collections.abc import Hashable, Sequence
 import msgspec
 
 from penumbra.monitoring.logs import trace_field
-from penumbra.monitoring.observations import Arm, Pair, Run, ScorerTest
+from penumbra.monitoring.observations import Pair, Run, ScorerTest
 from penumbra.monitoring.signals.faithfulness import ScorerFault
 from penumbra.monitoring.signals.lengths import UsualLengths
 from penumbra.monitoring.telemetry import comparator as of
@@ -28,6 +28,7 @@ from penumbra.router.shadow.engine_facts import EngineFacts
 from penumbra.router.shadow.generation import Generator
 from penumbra.router.shadow.metrics import ShadowMetrics
 from penumbra.router.shadow.ordered_results import OrderedResults, Slot
+from penumbra.router.shadow.pairs import without_scores
 from penumbra.router.shadow.queue import MirrorQueue
 from penumbra.router.shadow.reporting import Reporting
 from penumbra.router.shadow.scoring import Scorer
@@ -210,7 +211,7 @@ class Comparator:
             slots[candidate].close(
                 tuple(
                     msgspec.structs.replace(
-                        _without_scores(pair) if is_unfit else pair,
+                        without_scores(pair) if is_unfit else pair,
                         engine_seconds=result.engine_seconds / count,
                         at=at,
                     )
@@ -283,15 +284,6 @@ class Comparator:
         cells.read(of.QUEUE_BYTES, lambda: self.queue.bytes)
         cells.read(of.IN_FLIGHT, lambda: sum(self._running.values()))
         cells.read(of.BUDGET, lambda: self._facts.budget.balance(self.clocks.now()))
-
-
-def _without_scores(pair: Pair) -> Pair:
-    """Take out of a candidate's pair what rests on the scores of an unfit scorer."""
-    if pair.arm is Arm.BASELINE:
-        return pair
-    return msgspec.structs.replace(
-        pair, displacement=None, kl=None, agreement=None, divergence=None, decode_gap=None
-    )
 
 
 def _log_fault(error: Exception, trace: str) -> None:

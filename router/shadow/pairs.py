@@ -138,3 +138,12 @@ def _with_harm(pair: Pair, expected: Expectations, arms: ArmPair) -> Pair:
         failed=harm_result.failed,
         failed_baseline=harm_result.failed_baseline,
     )
+
+
+def without_scores(pair: Pair) -> Pair:
+    """Take out of a candidate's pair what rests on the scores of an unfit scorer."""
+    if pair.arm is Arm.BASELINE:
+        return pair
+    return msgspec.structs.replace(
+        pair, displacement=None, kl=None, agreement=None, divergence=None, decode_gap=None
+    )
