@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from penumbra.deployments.api.proof_views import effect_view
 from penumbra.deployments.api.rollout_schemas import (
+    EffectView,
     ExplainView,
     PathPoint,
     RollbackView,
@@ -93,6 +95,7 @@ def _explain(connection: sa.Connection, case: _Case) -> ExplainView:
         actor=event.actor,
         cause=event.reason,
         run=before.record.run,
+        earlier_runs=evidence.proofs.earlier_runs,
         signal=decided.signal if decided else None,
         detail=decided.detail if decided else None,
         evidence=decided.evidence if decided else None,
@@ -102,6 +105,7 @@ def _explain(connection: sa.Connection, case: _Case) -> ExplainView:
         culprits=list(decided.culprits) if decided else [],
         suspect=decided.suspect if decided else None,
         answered_by=decided.answered_by if decided else None,
+        effects=_effects(monitor, decided),
         worst=[_worst(pair) for pair in evidence.totals.worst],
         times=_times_view(case, times),
         recomputed_verdict=verdict,
@@ -137,6 +141,15 @@ def _path(monitor: GuardrailMonitor | None, decided: Decided | None) -> list[Pat
     while points and points[-1].evidence != decided.evidence:
         points.pop()
     return points
+
+
+def _effects(monitor: GuardrailMonitor | None, decided: Decided | None) -> list[EffectView]:
+    if monitor is None or decided is None:
+        return []
+    named = decided.culprits or ((decided.suspect,) if decided.suspect else ())
+    views = [effect_view(name, monitor.guard.slice(name)) for name in named]
+    views.append(effect_view(None, monitor.guard.aggregate()))
+    return [view for view in views if view is not None]
 
 
 def _worst(pair: Pair) -> WorstPair:

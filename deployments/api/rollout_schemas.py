@@ -27,6 +27,22 @@ class ApplyBody(ReasonBody):
     spec: Annotated[RolloutSpec, BeforeValidator(_from_json)]
 
 
+class EffectView(BaseModel):
+    """Effect of a stream since the estimated onset of its being beyond tolerance."""
+
+    slice: str | None
+    """Null: all slices together."""
+    pairs: int
+    """Observations of the whole run."""
+    since_pairs: int
+    """Observations since the onset."""
+    mean: float
+    lower: float
+    upper: float
+    """Interval of the mean since the onset, which holds although the onset was estimated."""
+    tolerance: float
+
+
 class StreamView(BaseModel):
     """One signal in one slice (or over all: `slice` is null)."""
 
@@ -41,11 +57,15 @@ class StreamView(BaseModel):
     evidence: float
     """Evidence against the candidate; the boundary is for the weighted average of all streams."""
     proof: float
-    """Evidence for the candidate; proven at `proof_boundary`."""
+    """Evidence for the candidate."""
     is_proven: bool
+    """Whether this signal's proof is at `proof_boundary`; `RolloutView.proof` says which slices are
+    proven by all signals."""
     lower: float | None
     upper: float | None
     """Anytime-valid interval of the mean; null without observations."""
+    effect: EffectView | None = None
+    """Effect since the estimated onset, once the evidence is suspicious; null before."""
 
 
 class SignalView(BaseModel):
@@ -58,6 +78,7 @@ class SignalView(BaseModel):
     boundary: float
     """The guardrail acts when `evidence` reaches it."""
     proof_boundary: float
+    """Proof of one slice alone; see `SliceProofView.boundary`."""
     is_tripped: bool
     culprits: list[str]
     calibrating: str | None
@@ -65,6 +86,30 @@ class SignalView(BaseModel):
     What is read where the candidate answered follows behind a semicolon."""
     aggregate: StreamView | None
     slices: list[StreamView]
+
+
+class SliceProofView(BaseModel):
+    """Proof of one slice by all quality signals together."""
+
+    slice: str
+    proof: float
+    """The least proof of a quality signal; at most 1 while the slice has too few pairs."""
+    boundary: float
+    """Proof at which it is proven: that of one slice alone, and what the other slices that are not
+    proven lack to it. It falls as the others come along."""
+    is_proven: bool
+    """Whether it was ever proven in this run."""
+
+
+class ProofView(BaseModel):
+    """Proof of the slices as one family."""
+
+    alpha: float
+    """Probability that any slice beyond tolerance is called proven in this run."""
+    earlier_runs: int
+    """Earlier runs of the same builds that could prove a slice; `alpha` is less the more of them
+    there were, so that `promotion_alpha` of the rollout holds over all of them."""
+    slices: list[SliceProofView]
 
 
 class AdvanceConditionView(BaseModel):
@@ -160,6 +205,7 @@ class RolloutView(RolloutSummary):
     spec: RolloutSpec
     slices: list[str]
     signals: list[SignalView]
+    proof: ProofView | None = None
     gates: list[AdvanceConditionView]
     """Conditions of the next advance; once all are met, it happens at the next tick."""
     next_stage: str | None
@@ -211,6 +257,8 @@ class ExplainView(BaseModel):
     actor: str
     cause: str
     run: str
+    earlier_runs: int | None = None
+    """Earlier runs of the same builds that could prove a slice."""
     signal: str | None
     """Signal of the guardrail; null if a person rolled back."""
     detail: str | None
@@ -225,6 +273,8 @@ class ExplainView(BaseModel):
     """The slice with the most evidence: a hint."""
     answered_by: str | None = None
     """`baseline` or `candidate`: who answered in the pairs with the most evidence."""
+    effects: list[EffectView] = []
+    """Effects since their onset: of the culprits, or of the suspect, and of all slices together."""
     worst: list[WorstPair]
     times: RollbackView | None
     recomputed_verdict: str | None

@@ -9,6 +9,7 @@ Reading order: rollout_view.
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
+from penumbra.deployments.api.proof_views import effect_view, proof_view
 from penumbra.deployments.api.rollout_schemas import (
     AdvanceConditionView,
     DiagnosticsView,
@@ -81,7 +82,7 @@ def rollout_view(
     summary = summary_view(rollout, evidence).model_dump()
     signals = [_guardrail_view(guardrail, evidence) for guardrail in spec.guardrails]
     instrument, diagnostics = _instrument_view(evidence), _diagnostics_view(evidence)
-    fingerprints = dict(evidence.builds.fingerprints)
+    fingerprints, proof = dict(evidence.builds.fingerprints), proof_view(evidence)
     builds = {variant: dict(facts) for variant, facts in evidence.builds.facts.items()}
     return lambda: RolloutView(
         **summary,
@@ -89,6 +90,7 @@ def rollout_view(
         spec=spec,
         slices=list(record.slices),
         signals=[view() for view in signals],
+        proof=proof,
         gates=[
             AdvanceConditionView(
                 name=condition.name,
@@ -144,13 +146,14 @@ def _next_stage(rollout: Rollout) -> str | None:
 
 
 def _guardrail_view(guardrail: Guardrail, evidence: RunEvidence) -> Callable[[], SignalView]:
-    monitor = evidence.monitors[guardrail.signal]
+    monitor, alpha = evidence.monitors[guardrail.signal], evidence.proofs.alpha
     awaited = {kind: evidence.awaited(guardrail.signal, kind) for kind in monitor.kinds}
-    return _monitor_view(monitor, awaited, evidence.wanted_pairs)
+    return _monitor_view(monitor, alpha, awaited, evidence.wanted_pairs)
 
 
 def _monitor_view(
     monitor: GuardrailMonitor,
+    proof_alpha: float,
     awaited: Mapping[Kind, Mapping[str, int]] | None = None,
     wanted: int = 0,
 ) -> Callable[[], SignalView]:
@@ -158,6 +161,7 @@ def _monitor_view(
 
     Args:
         monitor: The monitor.
+        proof_alpha: A stream alone is proven at 1 / this.
         awaited: Kind of pair -> slice -> pairs so far, of those whose tolerance is being read.
         wanted: Pairs from which it is read.
     """
@@ -177,12 +181,12 @@ def _monitor_view(
         alpha=monitor.spec.alpha,
         evidence=evidence,
         boundary=boundary,
-        proof_boundary=1.0 / monitor.spec.alpha_promotion,
+        proof_boundary=1.0 / proof_alpha,
         is_tripped=tripped is not None,
         culprits=list(dict.fromkeys(culprits)),
         calibrating=progress,
-        aggregate=None if aggregate is None else _stream_view(None, aggregate),
-        slices=[_stream_view(name, stream, kind) for kind, name, stream in slices],
+        aggregate=None if aggregate is None else _stream_view(None, aggregate, proof_alpha),
+        slices=[_stream_view(name, stream, proof_alpha, kind) for kind, name, stream in slices],
     )
 
 
@@ -211,7 +215,9 @@ def _progress(awaited: Mapping[Kind, Mapping[str, int]], wanted: int) -> str | N
     return "; ".join(parts) or None
 
 
-def _stream_view(name: str | None, stream: Stream, kind: Kind = None) -> StreamView:
+def _stream_view(
+    name: str | None, stream: Stream, proof_alpha: float, kind: Kind = None
+) -> StreamView:
     has_any = stream.count > 0
     return StreamView(
         slice=name,
@@ -221,15 +227,17 @@ def _stream_view(name: str | None, stream: Stream, kind: Kind = None) -> StreamV
         tolerance=stream.tolerance,
         evidence=stream.evidence,
         proof=stream.proof,
-        is_proven=stream.is_proven,
+        is_proven=stream.proof >= 1.0 / proof_alpha,
         lower=stream.lower if has_any else None,
         upper=stream.upper if has_any else None,
+        effect=effect_view(name, stream) if stream.is_suspicious else None,
     )
 
 
 def _instrument_view(evidence: RunEvidence) -> Callable[[], InstrumentView]:
     last = max(evidence.self_tests.values(), key=lambda test: test.at, default=None)
-    broken, monitors = evidence.broken, [_monitor_view(monitor) for monitor in evidence.aa.values()]
+    broken, alpha = evidence.broken, evidence.spec.promotion_alpha
+    monitors = [_monitor_view(monitor, alpha) for monitor in evidence.aa.values()]
     return lambda: InstrumentView(
         is_ok=broken is None,
         detail=broken,

@@ -30,7 +30,7 @@ _AWAY = {StepKind.ROLLBACK: "rollback", StepKind.QUARANTINE: "quarantine"}
 def evidence_of(rollout: Rollout) -> RunEvidence:
     """Makes the empty evidence of a rollout's run."""
     record = rollout.record
-    return RunEvidence(rollout.spec, record.run, record.slices)
+    return RunEvidence(rollout.spec, record.run, record.slices, record.earlier_runs)
 
 
 def runs_to_keep(rollouts: Iterable[Rollout], events: Iterable[Event]) -> list[str]:

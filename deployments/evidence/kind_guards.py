@@ -172,6 +172,8 @@ def together(views: list[StreamView]) -> StreamView:
         tolerance=_weighted([(view.tolerance, view.count or 1) for view in seen]),
         evidence=fsum(view.evidence for view in views) / len(views),
         bins=bins,
+        # A history is of one kind: the one that speaks most against the candidate.
+        blocks=max(seen, key=lambda view: view.evidence).blocks,
     )
 
 

@@ -9,7 +9,7 @@ Reading order: RunEvidence.fold, RunEvidence.findings.
 from collections.abc import Mapping
 
 from penumbra.deployments.evidence.calibration_buffer import record_of
-from penumbra.deployments.evidence.guardrail_monitor import HIGH, LOW, GuardrailMonitor
+from penumbra.deployments.evidence.guardrail_monitor import HIGH, LOW
 from penumbra.deployments.evidence.kind_guards import Kind
 from penumbra.deployments.evidence.known_builds import KnownBuilds
 from penumbra.deployments.evidence.opening import (
@@ -17,11 +17,12 @@ from penumbra.deployments.evidence.opening import (
     open_calibrations,
     open_monitors,
 )
+from penumbra.deployments.evidence.run_proofs import RunProofs
 from penumbra.deployments.evidence.run_totals import RunTotals
 from penumbra.deployments.evidence.scorer_faults import ScorerFaults
 from penumbra.deployments.evidence.seen_clusters import SeenClusters
 from penumbra.deployments.rollouts.findings import Findings, HardFailure, Tripped, UnfitScorer
-from penumbra.deployments.rollouts.spec import PROVED, QUALITY, SCORED, RolloutSpec
+from penumbra.deployments.rollouts.spec import QUALITY, SCORED, RolloutSpec
 from penumbra.monitoring.observations import (
     AnsweredBy,
     Arm,
@@ -41,9 +42,16 @@ class RunEvidence:
         spec: The rollout's specification.
         run: Id of the run.
         slices: Every slice of the model.
+        runs: Builds -> earlier runs of them that could prove a slice; None: none.
     """
 
-    def __init__(self, spec: RolloutSpec, run: str, slices: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        spec: RolloutSpec,
+        run: str,
+        slices: tuple[str, ...],
+        runs: Mapping[str, int] | None = None,
+    ) -> None:
         self.spec = spec
         self.run = run
         self.slices = slices
@@ -68,6 +76,8 @@ class RunEvidence:
         kind; empty where none is."""
         self.scorer = ScorerFaults()
         """What speaks against the candidate's scorer."""
+        self.proofs = RunProofs(spec, slices, self.monitors, runs)
+        """Proofs of the slices by all quality signals together."""
         self._clusters = {arm: SeenClusters() for arm in Arm}
 
     # Folding reports
@@ -83,6 +93,7 @@ class RunEvidence:
             self.changed = self.builds.change(report)
         if self.changed is None:
             self._take(source, report)
+            self.proofs.note(report, self.builds.fingerprints, self.pairs_by)
 
     def _take(self, source: str, report: RunReport) -> None:
         for test in report.self_tests:
@@ -246,11 +257,9 @@ class RunEvidence:
             run=self.run,
             pairs=sum(self.pairs.values()),
             seen=tuple(name for name in self.slices if self.pairs.get(name)),
-            proven=self._proven(shadow),
-            proven_live=self._proven(AnsweredBy.CANDIDATE),
-            is_aggregate_proven=all(
-                monitor.guard.aggregate(shadow).is_proven for monitor in self._proving
-            ),
+            proven=self.proofs.of[shadow].proven,
+            proven_live=self.proofs.of[AnsweredBy.CANDIDATE].proven,
+            is_aggregate_proven=self.proofs.is_aggregate_proven,
             hard=self.hard,
             tripped=tripped,
             quarantined=quarantined,
@@ -268,30 +277,6 @@ class RunEvidence:
             changed=self.changed,
             calibration=record_of(self.calibrations),
         )
-
-    def _proven(self, kind: AnsweredBy) -> tuple[str, ...]:
-        """List the slices that are within tolerance in pairs of a kind, by every quality signal."""
-        counts = self.pairs_by[kind]
-        return tuple(
-            name
-            for name in self.slices
-            if counts.get(name, 0) >= self.spec.gates.slice_pairs
-            and all(_is_proven(monitor, name, kind) for monitor in self._proving)
-        )
-
-    @property
-    def _proving(self) -> list[GuardrailMonitor]:
-        return [
-            monitor
-            for signal, monitor in self.monitors.items()
-            if signal in PROVED or (signal in QUALITY and monitor.count)
-        ]
-
-
-def _is_proven(monitor: GuardrailMonitor, slice_name: str, kind: AnsweredBy) -> bool:
-    stream = monitor.guard.slice(slice_name, kind)
-    is_unobserved = monitor.signal not in PROVED and not stream.count
-    return is_unobserved or stream.is_proven
 
 
 def _in_range(signal: Signal, value: float) -> float:

@@ -58,7 +58,12 @@ def apply(state: State, spec: RolloutSpec, reason: str, now: datetime, name: str
     old = state.rollouts.get((spec.model, spec.candidate))
     if old is None:
         record = RolloutRecord(
-            phase=Phase.SHADOW, since=now, run=f"{name}-1", slices=slices_of(model), cause=reason
+            phase=Phase.SHADOW,
+            since=now,
+            run=f"{name}-1",
+            slices=slices_of(model),
+            cause=reason,
+            earlier_runs=_runs_of_model(state, spec.model),
         )
         return Rollout(spec=spec, record=record)
     if old.spec == spec and old.record.phase is not Phase.OFF:
@@ -67,13 +72,28 @@ def apply(state: State, spec: RolloutSpec, reason: str, now: datetime, name: str
         return Rollout(
             spec=spec,
             record=replace_fields(
-                old.record, stage_index=0, run=old.record.next_run, arbitration=None
+                old.record,
+                stage_index=0,
+                run=old.record.next_run,
+                arbitration=None,
+                earlier_runs=old.record.runs_so_far,
+                is_counted=False,
             ),
         )
     record = replace_fields(restart(old.record, now, reason), slices=slices_of(model))
     if old.record.phase is Phase.OFF:
         record = replace_fields(record, held=None)
     return Rollout(spec=spec, record=record)
+
+
+def _runs_of_model(state: State, model: str) -> dict[str, int]:
+    """Runs of all builds of a model: the same build may have been another candidate before."""
+    runs: dict[str, int] = {}
+    for (name, _), rollout in state.rollouts.items():
+        if name == model:
+            for key, count in rollout.record.runs_so_far.items():
+                runs[key] = runs.get(key, 0) + count
+    return runs
 
 
 def promote(state: State, rollout: Rollout, findings: Findings, now: datetime) -> Rollout:

@@ -177,7 +177,7 @@ def _instrument(judged: Iterable[tuple[Rollout, RunEvidence]]) -> Iterator[Serie
     )
     yield (
         control.PROOF_BOUNDARY,
-        {rollout.key: -log(rollout.spec.promotion_alpha) for rollout, _ in judged},
+        {rollout.key: -log(evidence.proofs.alpha) for rollout, evidence in judged},
     )
     # A rollout that is not watched any more is not measured: no statement about its instrument.
     yield (

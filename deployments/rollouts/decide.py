@@ -16,21 +16,22 @@ The checks run in this order; the first that takes the candidate out of traffic 
     all conditions met           -> next stage
 
 Every transition is listed in docs/rollouts.md. Reading order: findings.py; decide; gates.py;
-transitions.py.
+transitions.py; arbitrate.py.
 """
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from penumbra.deployments.rollouts.findings import AGGREGATE, Findings, Tripped
+from penumbra.deployments.rollouts.arbitrate import arbitrate, plan_arbitration
+from penumbra.deployments.rollouts.findings import Findings, Tripped
 from penumbra.deployments.rollouts.gates import advance_conditions, required_slices
 from penumbra.deployments.rollouts.live_proofs import note_live_proofs, told_readings
 from penumbra.deployments.rollouts.record import (
     SERVING,
     WATCHED,
-    Arbitration,
     Hold,
     RolloutRecord,
     Verdict,
+    builds_key,
     join_names,
 )
 from penumbra.deployments.rollouts.spec import QUALITY, SAFETY, SCORED, RolloutSpec
@@ -47,10 +48,6 @@ from penumbra.deployments.rollouts.transitions import (
 from penumbra.monitoring.observations import AnsweredBy
 
 HORIZON = "horizon"
-MOST_AA_PAIRS = 20_000
-"""Pairs of the baseline with itself after a rollback by a quality signal, until it is final."""
-LONGEST_ARBITRATION = timedelta(days=3)
-"""The same in time: traffic may end, or bring nothing new."""
 
 
 def decide(
@@ -75,7 +72,7 @@ def decide(
     if findings.run != record.run:
         return record, ()
     if record.arbitration is not None:
-        return _arbitrate(record, record.arbitration, findings, now)
+        return arbitrate(record, record.arbitration, findings, now)
     if record.phase not in WATCHED:
         return record, ()
     out_of_service = _take_out_of_service(record, findings, now)
@@ -120,57 +117,7 @@ def _take_out_of_service(
         return roll_back(record, now, DecisionStep(StepKind.ROLLBACK, unfit.detail), Verdict.ERROR)
     if safety:
         after, steps = roll_back(record, now, _rollback_step(safety[0]))
-        return replace_fields(after, arbitration=_arbitration(safety[0], findings)), steps
-    return None
-
-
-def _arbitration(tripped: Tripped, findings: Findings) -> Arbitration:
-    """Plan the comparison of the baseline with itself."""
-    suspects = tripped.culprits or ((tripped.suspect,) if tripped.suspect else ())
-    plan = Arbitration(signal=tripped.signal, slices=suspects, until_pairs=1)
-    counted = plan.pairs(findings.aa_pairs.get(tripped.signal, {}))
-    return plan.model_copy(update={"until_pairs": counted + MOST_AA_PAIRS})
-
-
-def _arbitrate(
-    record: RolloutRecord, plan: Arbitration, findings: Findings, now: datetime
-) -> Decision:
-    """Make the verdict of a rollback final: the candidate's fault, or the instrument's.
-
-    A self-test that fails meanwhile says nothing of the pairs before: it is waited for.
-    """
-    void = findings.aa_alarm
-    if void is None and findings.unfit is not None and plan.signal in SCORED:
-        void = findings.unfit.detail
-    if findings.hard is None and void is not None:
-        cause = f"the rollback says nothing of the candidate: {void}"
-        after = replace_fields(record, verdict=Verdict.ERROR, arbitration=None, cause=cause)
-        return after, (DecisionStep(StepKind.VOID, cause),)
-    final = _final_verdict(record, plan, findings, now)
-    if final is None:
-        return record, ()
-    verdict, told = final
-    after = replace_fields(
-        record, verdict=verdict, arbitration=None, cause=f"{record.cause}; {told}"
-    )
-    return after, (DecisionStep(StepKind.CONFIRM, told),)
-
-
-def _final_verdict(
-    record: RolloutRecord, plan: Arbitration, findings: Findings, now: datetime
-) -> tuple[Verdict, str] | None:
-    """The verdict of a rollback and why it is final; None while it is not."""
-    if findings.hard is not None:
-        return Verdict.FAIL, f"{findings.hard.signal}: {findings.hard.detail}"
-    pairs = plan.pairs(findings.aa_pairs.get(plan.signal, {}))
-    sound = findings.aa_proven.get(plan.signal, ())
-    if set(plan.slices) <= set(sound) if plan.slices else AGGREGATE in sound:
-        return Verdict.FAIL, f"the baseline agrees with itself, by {pairs} pairs"
-    if findings.changed is not None:
-        return Verdict.INCONCLUSIVE, f"no more is compared: {findings.changed}"
-    if pairs >= plan.until_pairs or now - record.since >= LONGEST_ARBITRATION:
-        told = f"whether the baseline agrees with itself is undecided after {pairs} pairs"
-        return Verdict.INCONCLUSIVE, told
+        return replace_fields(after, arbitration=plan_arbitration(safety[0], findings)), steps
     return None
 
 
@@ -263,11 +210,14 @@ def _quarantine_slices(
 def _record_builds(
     spec: RolloutSpec, record: RolloutRecord, findings: Findings
 ) -> tuple[RolloutRecord, list[DecisionStep]]:
-    del spec
     steps = []
     if dict(findings.fingerprints) != record.fingerprints:
         record = replace_fields(record, fingerprints=dict(findings.fingerprints))
         steps.append(DecisionStep(StepKind.IDENTIFY, "the builds were identified"))
+    if findings.pairs >= spec.gates.slice_pairs and not record.is_counted:
+        record = replace_fields(record, is_counted=True)
+        number = record.runs_so_far[builds_key(record.fingerprints)]
+        steps.append(DecisionStep(StepKind.COUNT, f"run {number} of these builds may prove slices"))
     found, known = findings.calibration, record.calibration or {}
     if found is not None and dict(found) != known:
         record = replace_fields(record, calibration=dict(found))

@@ -22,6 +22,8 @@ _STRICT = ConfigDict(extra="forbid", frozen=True)
 
 Key = tuple[str, str]
 """(model, candidate)."""
+MOST_BUILDS = 100
+"""Pairs of builds whose runs are counted; those of the longest ago are forgotten first."""
 
 
 class Phase(StrEnum):
@@ -129,12 +131,30 @@ class RolloutRecord(BaseModel):
     """Variant -> digest of the build that the run compares."""
     calibration: dict[str, Any] | None = None
     """Tolerances read from the first pairs, and how."""
+    earlier_runs: dict[str, int] = {}
+    """Builds, by `builds_key` -> runs before this one that had enough pairs to prove a slice."""
+    is_counted: bool = False
+    """Whether this run has had enough pairs to prove a slice."""
+
+    @property
+    def runs_so_far(self) -> dict[str, int]:
+        """`earlier_runs` of the run after this one."""
+        key = builds_key(self.fingerprints)
+        runs = dict(self.earlier_runs)
+        if self.is_counted:
+            runs[key] = runs.pop(key, 0) + 1  # the latest last
+        return dict(list(runs.items())[-MOST_BUILDS:])
 
     @property
     def next_run(self) -> str:
         """The id of the run after this one."""
         name, _, number = self.run.rpartition("-")
         return f"{name}-{int(number) + 1}"
+
+
+def builds_key(fingerprints: Mapping[str, str]) -> str:
+    """Name the builds that a run compares, whatever their variants are called."""
+    return "/".join(sorted(fingerprints.values()))
 
 
 class Rollout(BaseModel):

@@ -24,6 +24,7 @@ class StepKind(StrEnum):
     UNFREEZE = "unfreeze"
     CALIBRATE = "calibrate"
     IDENTIFY = "identify"
+    COUNT = "count"
     RELEASE = "release"
     PROVE_LIVE = "prove_live"
     PASS = "pass"  # noqa: S105 - no password
@@ -84,7 +85,10 @@ def roll_back(
 
 
 def restart(record: RolloutRecord, now: datetime, cause: str) -> RolloutRecord:
-    """Start again in shadow, with a fresh run and a fresh alpha; an operator's hold stays."""
+    """Start again in shadow, with a fresh run; an operator's hold stays.
+
+    The guard's alpha is fresh. The alpha of proof is shared with earlier runs of the same builds.
+    """
     is_operators = record.held is not None and record.held.by == "operator"
     return RolloutRecord(
         phase=Phase.SHADOW,
@@ -93,6 +97,7 @@ def restart(record: RolloutRecord, now: datetime, cause: str) -> RolloutRecord:
         slices=record.slices,
         cause=cause,
         held=record.held if is_operators else None,
+        earlier_runs=record.runs_so_far,
     )
 
 

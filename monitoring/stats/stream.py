@@ -5,8 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from penumbra.monitoring.stats.betting import BetSums
+from penumbra.monitoring.stats.block_history import Block, BlockHistory
 from penumbra.monitoring.stats.intervals import lower_end, upper_end
+from penumbra.monitoring.stats.onset import Effect, since_onset
 from penumbra.monitoring.stats.wealth import EProcess, Proof
+
+SUSPICIOUS = 5.0
+"""Evidence at which a stream is looked at more closely; within tolerance one in five gets there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,15 @@ class StreamView:
     low: float = field(repr=False)
     high: float = field(repr=False)
     alpha: float = field(repr=False)
+    horizon: float = field(repr=False)
+    """Observations of the stream within the guard's horizon."""
+    blocks: tuple[Block, ...] = field(repr=False)
+    """History, oldest first."""
+
+    @property
+    def is_suspicious(self) -> bool:
+        """Whether the evidence calls for a closer look."""
+        return self.evidence >= SUSPICIOUS
 
     @property
     def lower(self) -> float:
@@ -41,6 +55,16 @@ class StreamView:
         """Upper end; `high` at n = 0."""
         return upper_end(self.bins, self.low, self.high, self.alpha)
 
+    @property
+    def effect(self) -> Effect | None:
+        """Effect since the estimated onset; None if no beginning speaks against the candidate.
+
+        Worked out when asked for, like the interval.
+        """
+        return since_onset(
+            self.blocks, self.tolerance, self.low, self.high, self.alpha, self.horizon
+        )
+
 
 class Stream:
     """One slice, or the aggregate.
@@ -52,10 +76,11 @@ class Stream:
         alpha: Of proof and interval.
     """
 
-    __slots__ = ("_alpha", "_high", "_low", "evidence", "proof", "seen")
+    __slots__ = ("_alpha", "_high", "_history", "_horizon", "_low", "evidence", "proof", "seen")
 
     def __init__(self, horizon: float, low: float, high: float, alpha: float) -> None:
-        self._low, self._high, self._alpha = low, high, alpha
+        self._low, self._high, self._alpha, self._horizon = low, high, alpha, horizon
+        self._history = BlockHistory()
         self.evidence = EProcess(horizon)
         self.proof = Proof()
         self.seen = BetSums()
@@ -66,6 +91,7 @@ class Stream:
         self.proof.take(sums)
         self.seen.count += sums.count
         self.seen.total += sums.total
+        self._history.add(sums)
         bins = self.seen.bins
         for index, count in sums.bins.items():
             bins[index] = bins.get(index, 0) + count
@@ -78,6 +104,7 @@ class Stream:
             "count": self.seen.count,
             "total": self.seen.total,
             "bins": {str(index): count for index, count in self.seen.bins.items()},
+            "history": self._history.dump(),
         }
 
     def load(self, dumped: Mapping[str, Any]) -> None:
@@ -87,6 +114,7 @@ class Stream:
         self.seen.count = int(dumped["count"])
         self.seen.total = float(dumped["total"])
         self.seen.bins = {int(index): int(count) for index, count in dumped["bins"].items()}
+        self._history.load(dumped.get("history", ()))
 
     def view(self, tolerance: float) -> StreamView:
         """Present figures of the stream."""
@@ -102,4 +130,6 @@ class Stream:
             low=self._low,
             high=self._high,
             alpha=self._alpha,
+            horizon=self._horizon,
+            blocks=self._history.blocks,
         )

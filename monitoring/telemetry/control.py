@@ -173,7 +173,7 @@ PROOF = _gauge(
 )
 PROOF_BOUNDARY = _gauge(
     "penumbra_proof_log_boundary_nats",
-    "Where a slice is proven: ln(1/promotion_alpha).",
+    "Where one slice alone is proven: ln(1/alpha of proof in this run).",
     *_ROLLOUT,
     unit=Unit.NATS,
 )

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from penumbra.serve.cli.meters import plot
-from penumbra.serve.cli.rollout_views import Json, clock, grid, times_text
+from penumbra.serve.cli.rollout_views import Json, clock, effect_text, grid, times_text
 
 WORST_SHOWN = 8
 """Rows of the worst pairs; JSON has all."""
@@ -28,6 +28,8 @@ def _parts(answer: Json) -> Iterator[RenderableType]:
             yield Text(line, style="yellow", no_wrap=True)
     yield Text("")
     yield from _culprits(answer)
+    for effect in answer.get("effects", ()):
+        yield Text(f"Since the onset, {effect_text(effect)}")
     if answer["worst"]:
         yield Text("")
         yield _worst(answer)
@@ -42,8 +44,10 @@ def _headline(answer: Json) -> Text:
     text = Text(
         f"{answer['actor']} {action} {answer['candidate']} of {answer['model']}", "bold red"
     )
+    earlier = answer.get("earlier_runs")
+    after = f" after {earlier} earlier of the same builds" if earlier else ""
     text.append(
-        f"   {clock(answer['at'])}, epoch {answer['epoch']}, run {answer['run']},"
+        f"   {clock(answer['at'])}, epoch {answer['epoch']}, run {answer['run']}{after},"
         f" {answer['pairs']} mirrored requests",
         style="not bold default",
     )

@@ -104,6 +104,7 @@ def _parts(view: Json) -> Iterator[RenderableType]:
         if signal["slices"] or signal["aggregate"]:
             yield _streams(signal, view)
     yield Text("")
+    yield from _proof(view)
     yield from _next(view)
     yield from _instrument(view)
     yield _diagnostics(view["diagnostics"])
@@ -168,7 +169,8 @@ def _streams(signal: Json, view: Json) -> Table:
         "slice", "count", "mean", "interval", "tolerance", "against", "", "for", "", "proven"
     )
     streams = [stream for stream in signal["slices"] if stream["count"]]
-    for stream in [*streams, *([signal["aggregate"]] if signal["aggregate"] else [])]:
+    streams += [signal["aggregate"]] if signal["aggregate"] else []
+    for stream in streams:
         name = stream["slice"]
         culprit = name in signal["culprits"] or name in view["quarantined"]
         label = f"{name}, live" if stream.get("answered_by") == "candidate" else name
@@ -184,11 +186,39 @@ def _streams(signal: Json, view: Json) -> Table:
             Text(bar(progress(stream["proof"], signal["proof_boundary"]), 8), style="green"),
             Text("yes", style="green") if stream["is_proven"] else "no",
         )
+    told = [effect_text(stream["effect"]) for stream in streams if stream.get("effect")]
     silent = [stream["slice"] for stream in signal["slices"] if not stream["count"]]
     if silent:
-        table.caption = f"nothing observed: {', '.join(silent)}"
+        told.append(f"nothing observed: {', '.join(silent)}")
+    if told:
+        table.caption = "\n".join(told)
         table.caption_justify = "left"
     return table
+
+
+def effect_text(effect: Json) -> str:
+    """`json: .0590 (.0300 to .0920) over the last 2648 of 103000, tolerance .0200`."""
+    interval = f"{_number(effect['lower'])} to {_number(effect['upper'])}"
+    return (
+        f"{effect['slice'] or 'all slices'}: {_number(effect['mean'])} ({interval}) over the last"
+        f" {effect['since_pairs']} of {effect['pairs']}, tolerance {_number(effect['tolerance'])}"
+    )
+
+
+def _proof(view: Json) -> Iterator[RenderableType]:
+    """The proof of the slices as one family; an older control process does not tell it."""
+    proof = view.get("proof")
+    if proof is None or view["next_stage"] is None:
+        return
+    line = Text("proof ", style="bold")
+    line.append(f"of any slice falsely: at most {proof['alpha']:.3g} in this run", "not bold")
+    runs = proof["earlier_runs"]
+    if runs:
+        line.append(f", after {runs} earlier run{'s' if runs > 1 else ''} of the same builds")
+    yield line
+    for each in proof["slices"]:
+        if not each["is_proven"]:
+            yield Text(f"  {each['slice']}: {each['proof']:.3g} of {each['boundary']:.4g}")
 
 
 def _next(view: Json) -> Iterator[RenderableType]:

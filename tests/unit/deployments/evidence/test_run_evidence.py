@@ -280,3 +280,49 @@ def test_a_path_keeps_few_points_over_its_whole_length(length: int, step: int) -
     if length >= step:
         assert counts
         assert counts[-1] > length / 2 - step
+
+
+def test_slices_are_proven_as_a_family() -> None:
+    slices = tuple("abcd")
+    guardrail = Guardrail(signal=Signal.HARM, tolerance=0.1, action="rollback", share=1.0)
+    evidence = RunEvidence(rollout_spec(guardrails=(guardrail,)), "run-1", slices)
+    good = [pair(n, harm=0, slice="a") for n in range(1, 151)]
+    while not evidence.monitors[Signal.HARM].guard.slice("a").is_proven:
+        evidence.fold("c", report(good.pop(0)))
+    alone = evidence.proofs.of[AnsweredBy.BASELINE].now["a"]
+    bar = 1.0 / evidence.proofs.alpha
+    assert evidence.proofs.alpha == 0.75 * 0.05  # the first run of these builds
+    assert (
+        20.0
+        <= alone
+        < evidence.proofs.of[AnsweredBy.BASELINE].boundary("a")
+        == bar + 3 * (bar - 1.0)
+    )
+    assert evidence.findings().proven == ()
+    evidence.fold("c", report(*good))
+    assert evidence.proofs.of[AnsweredBy.BASELINE].now["a"] >= 4 * bar
+    assert evidence.findings().proven == ("a",)
+    # A later decline takes nothing back, and the others do without the one that is proven.
+    evidence.fold("c", report(*(pair(n, harm=1, slice="a") for n in range(200, 210))))
+    assert evidence.findings().proven == ("a",)
+    assert evidence.proofs.of[AnsweredBy.BASELINE].boundary("b") == bar + 2 * (bar - 1.0)
+
+
+def test_slice_with_too_few_pairs_is_no_more_proven_than_it_began() -> None:
+    spec = rollout_spec(gates=AdvanceRules(pairs=5, slice_pairs=60, horizon=1000))
+    evidence = RunEvidence(spec, "run-1", ("other",))
+    evidence.fold("c", report(*pairs(59, 0.0)))
+    assert evidence.monitors[Signal.DISPLACEMENT].guard.slice("other").is_proven
+    assert evidence.proofs.of[AnsweredBy.BASELINE].now["other"] == 1.0
+    evidence.fold("c", report(pair(60)))
+    assert evidence.findings().proven == ("other",)
+
+
+def test_later_runs_of_the_same_builds_have_less_of_the_alpha_of_proof() -> None:
+    told = {"int8": "b" * 16, "full": "a" * 16}
+    runs = {"/".join(("a" * 16, "b" * 16)): 2, "other": 7}
+    evidence = RunEvidence(rollout_spec(), "run-4", SLICES, runs)
+    assert evidence.proofs.alpha == 0.05 * 0.75
+    evidence.fold("c", RunReport(RUN, fingerprints=told))
+    assert evidence.proofs.earlier_runs == 2
+    assert evidence.proofs.alpha == pytest.approx(0.05 * 0.25 / 6)

@@ -12,7 +12,8 @@ from penumbra.deployments.errors import Conflict
 from penumbra.deployments.history import operator_actions
 from penumbra.deployments.history.config_effects import draft_of
 from penumbra.deployments.history.state import EMPTY, State
-from penumbra.deployments.rollouts.decide import LONGEST_ARBITRATION, MOST_AA_PAIRS, decide
+from penumbra.deployments.rollouts.arbitrate import LONGEST_ARBITRATION, MOST_AA_PAIRS
+from penumbra.deployments.rollouts.decide import decide
 from penumbra.deployments.rollouts.findings import AGGREGATE, Findings, HardFailure, Tripped
 from penumbra.deployments.rollouts.payload import RolloutPayload
 from penumbra.deployments.rollouts.record import (
@@ -35,7 +36,9 @@ SLICES = ("json", "other")
 SPEC = rollout_spec(stages=("shadow", 5.0, 50.0, 100.0))
 GATES = SPEC.gates
 
-RECORD = RolloutRecord(phase=Phase.SHADOW, since=NOW, run="run-1", slices=SLICES, cause="applied")
+RECORD = RolloutRecord(
+    phase=Phase.SHADOW, since=NOW, run="run-1", slices=SLICES, cause="applied", is_counted=True
+)
 PROVEN = Findings(
     run="run-1", pairs=GATES.pairs, seen=SLICES, proven=SLICES, is_aggregate_proven=True
 )

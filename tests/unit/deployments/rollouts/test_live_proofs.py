@@ -29,6 +29,7 @@ def at(stage_index: int, **changes: object) -> RolloutRecord:
         "cause": "went on",
         "verdict": Verdict.PASS,
         "is_passed": True,
+        "is_counted": True,
         "proven": SLICES,
     }
     return RolloutRecord.model_validate(fields | changes)

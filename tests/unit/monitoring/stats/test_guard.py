@@ -229,13 +229,13 @@ def test_proof_comes_with_good_pairs_and_goes_with_bad_ones() -> None:
     assert not guard.slice("de").is_proven
 
 
-def test_state_does_not_grow_with_the_number_of_observations() -> None:
+def test_state_grows_with_the_logarithm_of_the_number_of_observations() -> None:
     spec = replace(RATES, tolerances={"de": 0.1})
     guard = guard_after([("de", (number % 1000) / 1000) for number in range(2000)], spec)
     before = len(json.dumps(guard.dump()))
     for number in range(20_000):
         guard.observe("de", (number % 1000) / 1000)
-    assert len(json.dumps(guard.dump())) < before * 1.3
+    assert len(json.dumps(guard.dump())) < before * 4  # of its history alone; eleven times as many
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,104 @@
+"""Proofs of a run: of every slice by all quality signals, in pairs of each kind. Pure.
+
+The proofs of one kind are one family (`penumbra.deployments.evidence.slice_proofs`). What the
+baseline answered proves that a slice may be released, and what the candidate answered that it may
+have most of the traffic: two claims, each with the whole alpha of promotion.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor
+from penumbra.deployments.evidence.slice_proofs import SliceProofs
+from penumbra.deployments.rollouts.spec import PROVED, QUALITY, RolloutSpec
+from penumbra.monitoring.observations import AnsweredBy, RunReport, Signal
+
+
+class RunProofs:
+    """The proofs of one run.
+
+    Args:
+        spec: The rollout's specification.
+        slices: Every slice of the model.
+        monitors: The run's monitors by signal.
+        runs: Builds, by `builds_key` -> earlier runs of them that could prove a slice.
+    """
+
+    def __init__(
+        self,
+        spec: RolloutSpec,
+        slices: tuple[str, ...],
+        monitors: Mapping[Signal, GuardrailMonitor],
+        runs: Mapping[str, int] | None,
+    ) -> None:
+        self._spec = spec
+        self._slices = frozenset(slices)
+        self._monitors = monitors
+        self.of = {kind: SliceProofs(slices, spec.promotion_alpha, runs) for kind in AnsweredBy}
+        """Kind of pair -> proofs of all slices."""
+
+    @property
+    def alpha(self) -> float:
+        """Probability that any slice beyond tolerance is called proven by pairs of one kind."""
+        return self.of[AnsweredBy.BASELINE].alpha
+
+    @property
+    def earlier_runs(self) -> int:
+        """Earlier runs of the same builds that could prove a slice."""
+        return self.of[AnsweredBy.BASELINE].earlier_runs
+
+    @property
+    def is_aggregate_proven(self) -> bool:
+        """Whether all slices together are within tolerance where the baseline answered."""
+        shadow = AnsweredBy.BASELINE
+        return all(
+            monitor.guard.aggregate(shadow).proof >= 1.0 / self.alpha for monitor in self._proving
+        )
+
+    def note(
+        self,
+        report: RunReport,
+        fingerprints: Mapping[str, str],
+        pairs: Mapping[AnsweredBy, Mapping[str, int]],
+    ) -> None:
+        """Take in the proofs of the slices that a report tells of, after it was bet on.
+
+        Args:
+            report: The report.
+            fingerprints: Digests of the builds that are compared.
+            pairs: Kind of pair -> slice -> number of pairs.
+        """
+        candidate = self._spec.candidate
+        for kind, proofs in self.of.items():
+            proofs.identify(fingerprints)
+            told = {pair.slice for pair in report.pairs if pair.kind(candidate) is kind}
+            fresh = self._fresh(told & self._slices, kind, pairs[kind])
+            proofs.note(fresh)
+
+    def _fresh(
+        self, names: Iterable[str], kind: AnsweredBy, pairs: Mapping[str, int]
+    ) -> dict[str, float]:
+        wanted = self._spec.gates.slice_pairs
+        found = {name: self._proof(name, kind) for name in names}
+        return {
+            name: proof if pairs.get(name, 0) >= wanted else min(1.0, proof)
+            for name, proof in found.items()
+        }
+
+    def _proof(self, slice_name: str, kind: AnsweredBy) -> float:
+        """The least proof of a slice by a quality signal.
+
+        Where the slice is beyond tolerance in one signal, that signal's proof bounds the least. A
+        signal of which nothing is known in the slice is not asked, unless it must be proven.
+        """
+        streams = (
+            (monitor.signal, monitor.guard.slice(slice_name, kind)) for monitor in self._proving
+        )
+        return min(each.proof for signal, each in streams if signal in PROVED or each.count)
+
+    @property
+    def _proving(self) -> list[GuardrailMonitor]:
+        return [
+            monitor
+            for signal, monitor in self._monitors.items()
+            if signal in PROVED or (signal in QUALITY and monitor.count)
+        ]
