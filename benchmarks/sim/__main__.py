@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.sim.more_tables import settings_table
 from benchmarks.sim.promotion import CANDIDATES, FAILURE_RATES, prove, trip
 from benchmarks.sim.tables import (
     Results,
@@ -49,6 +50,8 @@ def main() -> int:
         false_alarms(nulls),
         "### Pairs to rollback, median / p90",
         delays(regressions),
+        "### Pairs to rollback by the settings, mirrored requests, median / p90 (floor)",
+        settings_table(reps // 2, seed + 500),
         "### Displacement",
         false_alarms(_kind(displacements, is_null=True), has_rivals=False),
         short_delays(_kind(displacements, is_null=False)),

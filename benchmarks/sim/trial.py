@@ -1,12 +1,13 @@
 """Runs a scenario many times and says when each rule rolled back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from benchmarks.sim.lanes import Floats, Lanes
 from benchmarks.sim.rivals import WINDOW, Rivals
 from benchmarks.sim.traffic import (
+    ALPHA,
     HARMS,
     HORIZON,
     SLICES,
@@ -33,7 +34,13 @@ class Result:
 
 
 def simulate(
-    scenario: Scenario, reps: int, seed: int, *, horizon: int = HORIZON, has_rivals: bool = True
+    scenario: Scenario,
+    reps: int,
+    seed: int,
+    *,
+    horizon: int = HORIZON,
+    has_rivals: bool = True,
+    alpha: float = ALPHA,
 ) -> dict[str, Floats]:
     """When each rule first rolled back in each repetition; infinite if never.
 
@@ -43,9 +50,10 @@ def simulate(
         seed: The same figures come of the same seed.
         horizon: Observations.
         has_rivals: Whether the other rules run on the same observations.
+        alpha: Of the shipped rule.
     """
     rng = np.random.default_rng(seed)
-    spec = spec_of(scenario.signal)
+    spec = replace(spec_of(scenario.signal), alpha=alpha)
     lanes = Lanes(spec, reps, HARMS if scenario.signal == "harm" else None)
     rivals = Rivals(reps, spec.default_tolerance, scenario.signal)
     tripped = np.full(reps, np.inf)

@@ -112,8 +112,9 @@ class MirrorRates(BaseModel):
     rate: float = Field(default=1.0, ge=0, le=1)
     slices: dict[str, float] = {}
     """Slice -> its own rate, in [0, 1]."""
-    generate: float = Field(default=0.3, ge=0, le=1)
-    """Share of the mirrored requests on which the other arm also generates (harm)."""
+    generate: float = Field(default=1.0, ge=0, le=1)
+    """Share of the mirrored requests on which the other arm also generates (harm). At 1 each build
+    answers a mirrored request once, as if it served all traffic."""
     aa: float = Field(default=0.05, ge=0, le=1)
     """Share of the mirrored requests that also compare the baseline with itself."""
     cluster: Cluster = "conversation"
@@ -136,11 +137,11 @@ _DEFAULT_GUARDRAILS = (
         signal=Signal.DISPLACEMENT,
         tolerance=Calibrate(calibrate=1000),
         action="rollback",
-        share=0.3,
+        share=0.2,
     ),
     Guardrail(signal=Signal.DECODE_GAP, tolerance=0.01, action="rollback", share=0.1),
-    Guardrail(signal=Signal.HARM, tolerance=0.02, action="rollback", share=0.4, missing="worst"),
-    Guardrail(signal=Signal.FAILURE, tolerance=0.005, action="rollback", share=0.2),
+    Guardrail(signal=Signal.HARM, tolerance=0.02, action="rollback", share=0.6, missing="worst"),
+    Guardrail(signal=Signal.FAILURE, tolerance=0.005, action="rollback", share=0.1),
 )
 
 
