@@ -168,12 +168,14 @@ class ScorerTest(msgspec.Struct, frozen=True, omit_defaults=True):
     """The same of the baseline: the floor."""
 
 
-class Shed(msgspec.Struct, frozen=True):
+class Shed(msgspec.Struct, frozen=True, omit_defaults=True):
     """Number of mirrored requests that were not compared, for one reason."""
 
     slice: str
     reason: str
     count: int
+    route: str = ""
+    """Name of the route, of requests that cannot be compared; an older gateway does not say."""
 
 
 class RunReport(msgspec.Struct, frozen=True, omit_defaults=True):

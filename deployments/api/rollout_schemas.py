@@ -177,6 +177,20 @@ class RolloutSummary(BaseModel):
     quarantined: list[str]
 
 
+class ChannelView(BaseModel):
+    """One channel of a slice: a route with a modality, and whether the candidate may get it."""
+
+    slice: str
+    channel: str
+    """`responses` for texts, `chat+image` for images by chat."""
+    pairs: int
+    signals: list[str]
+    """Signals that it is judged by; empty if it cannot be compared."""
+    is_released: bool
+    why: str | None
+    """Why it stays on the baseline; null if it is released."""
+
+
 class RolloutsView(BaseModel):
     """All rollouts."""
 
@@ -211,6 +225,9 @@ class RolloutView(RolloutSummary):
     next_stage: str | None
     instrument: InstrumentView
     diagnostics: DiagnosticsView
+    channels: list[ChannelView]
+    """What was compared or could not be, slice by slice; what is not released stays on the
+    baseline at every stage."""
     fingerprints: dict[str, str]
     builds: dict[str, dict[str, str]]
     """Variant -> facts of its build, of which the fingerprint is made."""

@@ -9,6 +9,7 @@ Reading order: rollout_view.
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
+from penumbra.deployments.api.channel_views import channel_views
 from penumbra.deployments.api.proof_views import effect_view, proof_view
 from penumbra.deployments.api.rollout_schemas import (
     AdvanceConditionView,
@@ -84,6 +85,7 @@ def rollout_view(
     instrument, diagnostics = _instrument_view(evidence), _diagnostics_view(evidence)
     fingerprints, proof = dict(evidence.builds.fingerprints), proof_view(evidence)
     builds = {variant: dict(facts) for variant, facts in evidence.builds.facts.items()}
+    channels = channel_views(rollout, evidence)
     return lambda: RolloutView(
         **summary,
         epoch=state.epoch,
@@ -103,6 +105,7 @@ def rollout_view(
         next_stage=_next_stage(rollout),
         instrument=instrument(),
         diagnostics=diagnostics,
+        channels=channels,
         fingerprints=fingerprints,
         builds=builds,
         calibration=record.calibration,

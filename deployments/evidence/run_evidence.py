@@ -9,6 +9,7 @@ Reading order: RunEvidence.fold, RunEvidence.findings.
 from collections.abc import Mapping
 
 from penumbra.deployments.evidence.calibration_buffer import record_of
+from penumbra.deployments.evidence.coverage import Coverage
 from penumbra.deployments.evidence.guardrail_monitor import HIGH, LOW
 from penumbra.deployments.evidence.kind_guards import Kind
 from penumbra.deployments.evidence.known_builds import KnownBuilds
@@ -78,6 +79,9 @@ class RunEvidence:
         """What speaks against the candidate's scorer."""
         self.proofs = RunProofs(spec, slices, self.monitors, runs)
         """Proofs of the slices by all quality signals together."""
+        guarded = frozenset(guardrail.signal for guardrail in spec.guardrails)
+        self.coverage = Coverage(guarded, spec.gates.slice_pairs, spec.promotion_alpha)
+        """Channels of each slice that were compared where the baseline answered."""
         self._clusters = {arm: SeenClusters() for arm in Arm}
 
     # Folding reports
@@ -135,19 +139,24 @@ class RunEvidence:
         if self.broken is not None:
             return
         kind = pair.kind(self.spec.candidate)
-        for counts in (self.pairs, self.pairs_by[kind]):
-            counts[pair.slice] = counts.get(pair.slice, 0) + 1
+        self._count_pair(pair, kind)
         if self.scorer.tested is None:
             self._take_displacement(pair, kind)
             self.scorer.take_pair(pair)
             self._observe(Signal.DECODE_GAP, pair.slice, pair.decode_gap, kind)
         # An answer that never came counts as harm; a pair without a harm value wanted no answer.
-        self._observe(Signal.HARM, pair.slice, pair.harm, kind)
+        self._observe_proved(Signal.HARM, pair, pair.harm, kind)
+
+    def _count_pair(self, pair: Pair, kind: AnsweredBy) -> None:
+        for counts in (self.pairs, self.pairs_by[kind]):
+            counts[pair.slice] = counts.get(pair.slice, 0) + 1
+        if kind is AnsweredBy.BASELINE:
+            self.coverage.count(pair)
 
     def _take_displacement(self, pair: Pair, kind: AnsweredBy) -> None:
         calibration = self.calibrations.get(kind)
         if calibration is None or not calibration.awaits(pair.slice):
-            self._observe(Signal.DISPLACEMENT, pair.slice, self._displacement(pair), kind)
+            self._observe_proved(Signal.DISPLACEMENT, pair, self._displacement(pair), kind)
         elif pair.displacement is not None:
             reading = calibration.add(pair.slice, pair.displacement)
             if reading is not None:
@@ -172,6 +181,16 @@ class RunEvidence:
         ):
             if value is not None and signal in self.aa:
                 self.aa[signal].observe(pair.slice, _in_range(signal, value), kind)
+
+    def _observe_proved(
+        self, signal: Signal, pair: Pair, value: float | None, kind: AnsweredBy
+    ) -> None:
+        self._observe(signal, pair.slice, value, kind)
+        monitor = self.monitors.get(signal)
+        if monitor is not None and kind is AnsweredBy.BASELINE:
+            spec = monitor.guard.of(kind).spec
+            tolerance = spec.tolerances.get(pair.slice, spec.default_tolerance)
+            self.coverage.observe(pair, signal, value, tolerance)
 
     def _observe(self, signal: Signal, slice_name: str, value: float | None, kind: Kind) -> None:
         monitor = self.monitors.get(signal)
@@ -259,6 +278,7 @@ class RunEvidence:
             seen=tuple(name for name in self.slices if self.pairs.get(name)),
             proven=self.proofs.of[shadow].proven,
             proven_live=self.proofs.of[AnsweredBy.CANDIDATE].proven,
+            covered=self.coverage.proven(),
             is_aggregate_proven=self.proofs.is_aggregate_proven,
             hard=self.hard,
             tripped=tripped,

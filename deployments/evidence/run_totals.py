@@ -21,6 +21,8 @@ class RunTotals:
         self.repeats = 0
         """Pairs that were not bet on: their prompt or session had its bet."""
         self.sheds: Counter[str] = Counter()
+        self.uncompared: Counter[tuple[str, str, str]] = Counter()
+        """(slice, route, reason) -> requests that cannot be compared."""
         self.failed: Counter[str] = Counter()
         """Harm check -> pairs in which only the candidate failed it."""
         self.worst: list[Pair] = []
@@ -49,6 +51,8 @@ class RunTotals:
     def shed(self, shed: Shed) -> None:
         """Adds requests that were not compared."""
         self.sheds[shed.reason] += shed.count
+        if shed.route:
+            self.uncompared[shed.slice, shed.route, shed.reason] += shed.count
 
     def _sum(self, name: str, value: float | None) -> None:
         if value is not None:

@@ -64,6 +64,7 @@ def apply(state: State, spec: RolloutSpec, reason: str, now: datetime, name: str
             slices=slices_of(model),
             cause=reason,
             earlier_runs=_runs_of_model(state, spec.model),
+            released={},
         )
         return Rollout(spec=spec, record=record)
     if old.spec == spec and old.record.phase is not Phase.OFF:

@@ -22,6 +22,7 @@ transitions.py; arbitrate.py.
 from datetime import datetime
 
 from penumbra.deployments.rollouts.arbitrate import arbitrate, plan_arbitration
+from penumbra.deployments.rollouts.channel_release import has_channel, release_channels
 from penumbra.deployments.rollouts.findings import Findings, Tripped
 from penumbra.deployments.rollouts.gates import advance_conditions, required_slices
 from penumbra.deployments.rollouts.live_proofs import note_live_proofs, told_readings
@@ -84,6 +85,7 @@ def decide(
         _apply_holds,
         _quarantine_slices,
         _record_builds,
+        release_channels,
         _release_slices,
         note_live_proofs,
         _reach_verdict,
@@ -230,7 +232,11 @@ def _release_slices(
 ) -> tuple[RolloutRecord, list[DecisionStep]]:
     is_late = findings.pairs >= spec.gates.horizon and not record.is_passed
     known = {*record.proven, *record.quarantined}
-    fresh = [name for name in findings.proven if name not in known]
+    fresh = [
+        name
+        for name in findings.proven
+        if name not in known and has_channel(record, findings, name)
+    ]
     if not fresh or record.frozen is not None or is_late:
         return record, []
     record = replace_fields(record, proven=join_names(record.proven, fresh))

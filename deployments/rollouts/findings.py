@@ -57,6 +57,8 @@ class Findings:
     answered: what can be known before the candidate answers anyone."""
     proven_live: tuple[str, ...] = ()
     """The same by pairs in which the candidate answered."""
+    covered: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Slice -> its channels that were compared and are proven by themselves."""
     is_aggregate_proven: bool = False
     """Whether all slices together are, where the baseline answered."""
     hard: HardFailure | None = None

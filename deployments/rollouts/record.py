@@ -119,6 +119,10 @@ class RolloutRecord(BaseModel):
     proven_live: tuple[str, ...] = ()
     """Those of them that were proven where the candidate answered as well; empty in older stores,
     until their reports are folded again."""
+    released: dict[str, tuple[str, ...]] | None = None
+    """Slice -> its channels (`penumbra.router.flags.released_channels`) that were proven by
+    themselves; those of proven slices get live traffic. None in older stores, whose runs release
+    text by chat and completions."""
     quarantined: tuple[str, ...] = ()
     """Slices that the guard found beyond tolerance."""
     answered: tuple[str, ...] = ()
@@ -258,8 +262,19 @@ def watch_of(rollout: Rollout) -> Watch | None:
         generate=spec.mirror.generate,
         aa=spec.mirror.aa,
         in_flight=spec.on_rollback,
+        released=_released(record),
         **fields,
     )
+
+
+def _released(record: RolloutRecord) -> dict[str, tuple[str, ...]] | None:
+    """The channels that may go to the candidate; None where the candidate has no live share.
+
+    There an older gateway, which does not know the field, still takes the table.
+    """
+    if record.phase not in SERVING or record.released is None:
+        return None
+    return {name: record.released.get(name, ()) for name in record.proven}
 
 
 def _watch_of_arbitration(spec: RolloutSpec, run: str, arbitration: Arbitration) -> Watch:

@@ -98,6 +98,7 @@ def restart(record: RolloutRecord, now: datetime, cause: str) -> RolloutRecord:
         cause=cause,
         held=record.held if is_operators else None,
         earlier_runs=record.runs_so_far,
+        released={},
     )
 
 

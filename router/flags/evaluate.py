@@ -29,7 +29,7 @@ import msgspec
 
 from penumbra.monitoring.vocabulary import Reason
 from penumbra.router.flags.bucketing import Line, intervals, position, salt
-from penumbra.router.flags.released_kinds import ReleasedKinds
+from penumbra.router.flags.released_channels import ReleasedChannels
 from penumbra.router.flags.request_features import RequestFeatures
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Rule, Snapshot
 from penumbra.router.flags.slices import CompiledSlices, Condition, Headers, compile_match
@@ -121,7 +121,9 @@ class CompiledModel:
         self.baseline = model.baseline
         self.slices = CompiledSlices(model.slices)
         self._variants = frozenset(model.variants)
-        self._released = {watch.candidate: ReleasedKinds(watch.released) for watch in model.watches}
+        self._released = {
+            watch.candidate: ReleasedChannels(watch.released) for watch in model.watches
+        }
         self.is_watched = bool(self._released)
         """Whether a rollout watches a candidate; else it makes no difference what is compared."""
         self._flag = flag

@@ -149,9 +149,9 @@ class Watch(BaseModel):
     """Probability of a false trip of one gateway; None: it counts failures and never trips."""
     latency_factor: float = Field(default=1.5, gt=0)
     """A live answer counts as late above this times the baseline's recent p90."""
-    released: dict[str, dict[str, tuple[str, ...]]] | None = None
-    """Slice -> route -> modalities of the requests that were compared and may go to the candidate
-    by the split. None, as an older control process sends: chat and text completions of text."""
+    released: dict[str, tuple[str, ...]] | None = None
+    """Slice -> channels (`penumbra.router.flags.released_channels`) whose requests may go to the
+    candidate by the split. None, as from an older control process: text by chat and completions."""
     in_flight: Literal["finish", "continue"] = "finish"
     """Effect of a rollback on candidate streams under way: they end by themselves, or the baseline
     continues them."""

@@ -58,7 +58,7 @@ class _Waiting:
         self.trips: list[Trip] = []
         self.self_tests: deque[SelfTest] = deque(maxlen=RARE_LIMIT)
         self.scorer_tests: deque[ScorerTest] = deque(maxlen=RARE_LIMIT)
-        self.sheds: dict[tuple[str, str], int] = {}
+        self.sheds: dict[tuple[str, str, str], int] = {}
         self.fingerprints: dict[str, str] = {}
         self.builds: dict[str, dict[str, str]] = {}
 
@@ -76,7 +76,7 @@ class _Waiting:
             ),
             trips=tuple(self.trips),
             self_tests=tuple(self.self_tests),
-            sheds=tuple(Shed(name, why, count) for (name, why), count in self.sheds.items()),
+            sheds=tuple(Shed(*key[:2], count, key[2]) for key, count in self.sheds.items()),
             fingerprints=self.fingerprints,
             builds=self.builds,
             scorer_tests=tuple(self.scorer_tests),
@@ -155,10 +155,17 @@ class ObservationOutbox:
         tests.append(test)
         self._note_news()
 
-    def shed(self, run: Run, slice_name: str, reason: str) -> None:
-        """Count a mirrored request that was not compared."""
-        sheds = self._waiting_of(run).sheds
-        sheds[slice_name, reason] = sheds.get((slice_name, reason), 0) + 1
+    def shed(self, run: Run, slice_name: str, reason: str, route: str = "") -> None:
+        """Count a mirrored request that was not compared.
+
+        Args:
+            run: The run that it was mirrored for.
+            slice_name: Its slice.
+            reason: The value of a `ShedReason`.
+            route: Name of its route, if it could not have been compared.
+        """
+        sheds, key = self._waiting_of(run).sheds, (slice_name, reason, route)
+        sheds[key] = sheds.get(key, 0) + 1
         self._note_news()
 
     def fingerprint(self, run: Run, variant: str, digest: str, facts: Mapping[str, str]) -> None:

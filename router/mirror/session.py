@@ -135,7 +135,7 @@ class MirrorSessions:
         is_compared = route in COMPARED_ROUTES
         for run in runs:
             reason = ShedReason.NOT_TAPPABLE if is_compared else ShedReason.ROUTE
-            self._count_shed(run, slice_name, reason)
+            self._count_shed(run, slice_name, reason, route)
 
     def end(self, session: MirrorSession, times: AnswerTimes) -> None:
         """Hand the request over, or shed it: the client has its last byte, or will get no more."""
@@ -201,6 +201,6 @@ class MirrorSessions:
         for run in runs:
             self._count_shed(run, facts.slice_name, reason)
 
-    def _count_shed(self, run: Run, slice_name: str, reason: ShedReason) -> None:
+    def _count_shed(self, run: Run, slice_name: str, reason: ShedReason, route: str = "") -> None:
         self._metrics.mirror_sheds.cell(run.model, run.candidate, reason.value).value += 1
-        self._outbox.shed(run, slice_name, reason.value)
+        self._outbox.shed(run, slice_name, reason.value, route)

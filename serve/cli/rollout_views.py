@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from penumbra.monitoring.build_facts import differences
+from penumbra.serve.cli.channel_views import channels_table
 from penumbra.serve.cli.meters import bar, progress
 
 Json = Mapping[str, Any]
@@ -103,6 +104,9 @@ def _parts(view: Json) -> Iterator[RenderableType]:
         yield signal_heading(signal)
         if signal["slices"] or signal["aggregate"]:
             yield _streams(signal, view)
+    if view.get("channels"):
+        yield Text("")
+        yield channels_table(view["channels"])
     yield Text("")
     yield from _proof(view)
     yield from _next(view)

@@ -122,6 +122,7 @@ def view(signals: list[SignalView] | None = None, **more: Any) -> dict[str, Any]
             sheds={"age": 3},
             failed_checks={"json": 1},
         ),
+        "channels": [],
         "fingerprints": {},
         "builds": {},
         "calibration": None,

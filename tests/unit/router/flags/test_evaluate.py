@@ -166,7 +166,7 @@ def test_a_rollout_gives_its_candidate_only_what_it_compares(
     assert evaluate(compile_model("demo", watched), asking) == Decision("int8", Reason.PIN)
 
 
-RELEASED = {OTHER: {"chat": ("text", "image"), "responses": ("text",)}, "greek": {}}
+RELEASED = {OTHER: ("chat", "responses", "chat+image"), "greek": ()}
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ RELEASED = {OTHER: {"chat": ("text", "image"), "responses": ("text",)}, "greek":
         ("json", "chat", TEXT_PARTS, False),
     ],
 )
-def test_a_rollout_releases_kinds_of_requests_slice_by_slice(
+def test_a_rollout_releases_channels_slice_by_slice(
     slice_name: str, route: str, body: dict[str, object], *, is_released: bool
 ) -> None:
     watch = Watch(candidate="int8", run="int8-1", mirror=1.0, released=RELEASED)
@@ -193,7 +193,7 @@ def test_a_rollout_releases_kinds_of_requests_slice_by_slice(
 
 
 def test_a_body_is_not_read_for_a_route_that_is_not_released() -> None:
-    watch = Watch(candidate="int8", run="int8-1", mirror=1.0, released={OTHER: {"chat": ("text",)}})
+    watch = Watch(candidate="int8", run="int8-1", mirror=1.0, released={OTHER: ("chat",)})
     watched = model(INT8_FOR_ALL).model_copy(update={"watches": (watch,)})
     features = RequestFeatures(too_large, route="responses")
     assert evaluate(compile_model("demo", watched), context(features=features)).variant == "full"
