@@ -18,10 +18,9 @@ LONGEST_BODY_BYTES = 4 * 1024 * 1024
 
 _NOTHING = frozenset({b"", b"null", b"false", b"0", b'""', b"[]", b"{}"})
 _LONGEST_NOTHING = 5
-_MESSAGES_FIELD = b"_messages"
-"""Part of the names of the fields by which a Responses answer tells token ids."""
-_ID_FIELD = b'"request_id"'
-"""A response that the client names itself gets no other name."""
+_NAMES = (b'put_messages"', b'response_messages"', b'"request_id"')
+"""Ends of the names by which a Responses answer tells token ids, and by which it is asked to; and
+the name that a client gives its response itself. In a text the quote has a backslash before it."""
 _DISGUISES = tuple(b"\\u00%x" % digit for digit in range(4, 8))
 """Escapes of ASCII letters and of the underscore, by which such a name may be spelled."""
 
@@ -73,9 +72,7 @@ def _is_comparable_response(fields: ComparedFields, body: bytes) -> bool:
     """
     if fields.background or fields.previous_response_id is not None:
         return False
-    if _MESSAGES_FIELD in body or _ID_FIELD in body:
-        return False
-    return not any(escape in body for escape in _DISGUISES)
+    return not any(mark in body for mark in (*_NAMES, *_DISGUISES))
 
 
 def _says_nothing(raw: msgspec.Raw) -> bool:

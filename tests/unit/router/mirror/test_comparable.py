@@ -52,6 +52,7 @@ def test_other_routes_are_not_comparable(route: str) -> None:
     [
         (',"input":"hello"', True),
         (',"input":"caf\\u00e9"', True),
+        (',"input":"what is \\"input_messages\\" or new_messages?"', True),
         (',"input":"hello","background":false,"previous_response_id":null', True),
         (',"input":"hello","previous_response_id":"resp_1"', False),
         (',"input":"hello","background":true', False),
