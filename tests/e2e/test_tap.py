@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from penumbra.router.shadow.case import Case, read_case
 from tests.support.frame_sink import FrameSink
 from tests.support.gateway_process import GatewayProcess, eventually
 from tests.support.installation import Installation
@@ -204,3 +205,60 @@ def assert_token_ids(raw: bytes, shown: RawResponse, *, is_stream: bool) -> None
     assert not re.search(rb'token_ids":\[', shown.body)
     if not is_stream:
         assert sum(map(len, found)) == shown.json()["usage"]["completion_tokens"]
+
+
+RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
+ASKED = "Sort these words: pear apple fig"
+RESPONSE_TOOL = {"type": "function", **TOOLS[0]["function"]}
+OTHER_ROUTES: dict[str, tuple[str, dict[str, Any]]] = {
+    "response": (RESPONSES, {"input": ASKED}),
+    "response-greek": (RESPONSES, {"input": GREEK + ' "output_messages":[', "store": False}),
+    "response-tools": (
+        RESPONSES,
+        {"input": ASKED, "tools": [RESPONSE_TOOL], "tool_choice": "none"},
+    ),
+    "response-own-wish": (RESPONSES, {"input": ASKED, "enable_response_messages": True}),
+    "message": (MESSAGES, {"messages": [{"role": "user", "content": ASKED}]}),
+}
+NAMES = re.compile(rb'"(id|item_id|created_at)":("[^"]*"|\d+)')
+
+
+def _said(body: bytes) -> tuple[str, bytes]:
+    """The joined text of a stream, for no two streams are cut alike, and its last event."""
+    *_, last, rest = body.split(b"\n\n")
+    assert rest == b""
+    deltas = (json.loads(each).get("delta") for each in re.findall(rb"data: (\{.*\})", body))
+    texts = [each if isinstance(each, str) else (each or {}).get("text") for each in deltas]
+    return "".join(text for text in texts if text), re.sub(rb'"sequence_number":\d+', b"", last)
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("case", OTHER_ROUTES)
+def test_a_tap_changes_no_byte_of_a_response_or_a_message(
+    case: str,
+    is_stream: bool,
+    gateway: GatewayProcess,
+    plain_gateway: GatewayProcess,
+    sink: FrameSink,
+) -> None:
+    path, more = OTHER_ROUTES[case]
+    limit = "max_output_tokens" if path == RESPONSES else "max_tokens"
+    body = {"model": "demo", "temperature": 0, limit: 16, **more, "stream": is_stream}
+    plain_gateway.post(path, body)  # so that both find the prefix cached
+    sink.forget()
+    answers = [each.post(path, body) for each in (gateway, plain_gateway)]
+    assert [answer.status for answer in answers] == [200, 200]
+    seen = [NAMES.sub(rb'"\1":0', answer.body) for answer in answers]
+    if is_stream:
+        assert _said(seen[0]) == _said(seen[1])
+    else:
+        assert seen[0] == seen[1]
+    if case == "response-own-wish":
+        assert b'"output_messages":[' in answers[0].body
+        return
+    (frame,) = sink.wait_for(1)
+    found = read_case(frame, 1024)
+    assert isinstance(found, Case)
+    # The engine's own count; of a message it tells no ids.
+    assert found.tokens == (found.answer.completion_tokens if path == RESPONSES else 0)
+    assert b'_messages":[' not in answers[0].body
