@@ -3,12 +3,14 @@
     python -m benchmarks.sim.instrument [--reps 100] [--seed 7] [--workers 2]
 
 `benchmarks.sim` tries the guard alone. Here requests are drawn as traffic has them (conversations,
-long answers, noise in both builds, tolerances that are read), pairs are made of them, and
-`RunEvidence` and `decide` act on these. Both builds are equal in every scenario, so a final verdict
-`fail` is false. Exits with 1 if the binomial bound of a scenario is over what it may be.
+long answers, noise in both builds, tolerances that are read, a candidate that begins to answer),
+pairs are made of them, and `RunEvidence` and `decide` act on these. Both builds are equal in every
+scenario, or keep the level that they began with, so a final verdict `fail` is false. Exits with 1
+if the binomial bound of a scenario is over what it may be.
 """
 
 import argparse
+import json
 import math
 import random
 import sys
@@ -24,6 +26,8 @@ from penumbra.deployments.rollouts.decide import decide
 from penumbra.deployments.rollouts.record import Phase, RolloutRecord, Verdict
 from penumbra.deployments.rollouts.spec import Calibrate, Guardrail, MirrorRates, RolloutSpec
 from penumbra.monitoring.observations import Arm, Pair, Run, RunReport, Signal
+from penumbra.monitoring.signals.answer import CHAT_PATH
+from penumbra.router.shadow.generation import shadow_request
 from penumbra.router.shadow.turn_choice import TurnChoice
 
 RUN = Run("demo", "int8", "int8-1")
@@ -79,7 +83,7 @@ def play(scenario: Scenario, seed: int) -> Outcome:
 # Traffic
 
 
-def _pair(key: int, slice_name: str, **values: float | int | None) -> Pair:
+def _pair(key: int, slice_name: str, **values: float | int | str | None) -> Pair:
     return Pair(request_id="r", slice=slice_name, cluster=key, at=1.0, **values)  # type: ignore[arg-type]
 
 
@@ -175,6 +179,63 @@ def _harm_of(is_baseline_late: bool, is_candidate_late: bool) -> int | None:
     return int(is_candidate_late) - int(is_baseline_late)
 
 
+_SHADOW_PAIRS = 3000
+"""Pairs in which the baseline answers, before the candidate does."""
+
+
+def _who_answers(rng: random.Random, key: int, share: float) -> str:
+    return RUN.candidate if key > _SHADOW_PAIRS and rng.random() < share else "full"
+
+
+def _greedy(
+    shadow: float, live: float, share: float
+) -> Callable[[random.Random, bool], Iterator[Pair]]:
+    """Greedy answers: the build that chose a token overrates it, and so the other underrates it."""
+
+    def draw(rng: random.Random, has_all_aa: bool) -> Iterator[Pair]:
+        del has_all_aa
+        key = 0
+        while True:
+            key += 1
+            by = _who_answers(rng, key, share)
+            level = live if by == RUN.candidate else shadow
+            # The mean over the tokens of an answer, of which there are many.
+            found = rng.betavariate(100 * level, 100 * (1 - level))
+            yield _pair(key, "other", displacement=found, answered_by=by)
+
+    return draw
+
+
+_MOST_PARSED_PERCENT = 90
+"""Answers that an engine's parser reads whole and in a stream alike; others only whole."""
+
+
+def _streams(rng: random.Random, has_all_aa: bool) -> Iterator[Pair]:
+    """Answers of which a tenth fails a check if it is streamed; two of three clients want that."""
+    key = 0
+    while True:
+        key += 1
+        by = _who_answers(rng, key, 1.0)
+        is_stream = rng.random() < 2 / 3
+        # The tool call, or the reasoning, is the prompt's: both builds make it.
+        is_hard = rng.randrange(100) >= _MOST_PARSED_PERCENT
+        client = int(is_hard and is_stream)
+        other = int(is_hard and _SHADOW_STREAMS[is_stream])
+        harm = client - other if by == RUN.candidate else other - client
+        yield _pair(key, "other", harm=harm, answered_by=by)
+        if has_all_aa or rng.random() < 0.05:
+            yield _pair(key, "other", harm=other - client, arm=Arm.BASELINE)
+
+
+def _is_streamed(is_stream: bool) -> bool:
+    """Whether the other build is asked for a stream, after a client that was (not) answered so."""
+    asked = shadow_request(CHAT_PATH, {"stream": is_stream}, "r", 10, 100, is_stream=is_stream)
+    return bool(json.loads(asked.body)["stream"])
+
+
+_SHADOW_STREAMS = {is_stream: _is_streamed(is_stream) for is_stream in (False, True)}
+
+
 # Scenarios
 
 
@@ -244,8 +305,19 @@ def scenarios() -> list[Scenario]:
         )
         for tolerance, level in ((0.03, 0.04), (0.03, 0.08), (0.005, 0.012))
     ]
+    found += [
+        Scenario(
+            f"who answered, level {shadow} to {live}, {share:.0%} live",
+            _displacement_spec(),
+            ("other",),
+            8_000,
+            _greedy(shadow, live, share),
+        )
+        for shadow, live, share in ((0.086, 0.116, 1.0), (0.012, 0.058, 0.5))
+    ]
     long = Scenario("answers over 60 s", _harm_spec(0.02), ("other",), 20_000, _long_answers)
-    return [*found, long]
+    streams = Scenario("streamed and whole", _harm_spec(0.02), ("other",), 6_000, _streams)
+    return [*found, long, streams]
 
 
 def main() -> int:
@@ -254,12 +326,15 @@ def main() -> int:
     parser.add_argument("--reps", type=int, default=100)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", default="", help="play the scenarios whose name begins so")
     options = parser.parse_args()
     print("| equal builds | rolled back | verdict error | verdict fail | 95 % bound |")
     print("| --- | ---: | ---: | ---: | ---: |", flush=True)
     is_kept = True
     with ProcessPoolExecutor(options.workers) as pool:
         for index, scenario in enumerate(scenarios()):
+            if not scenario.name.startswith(options.only):
+                continue
             began = time.perf_counter()
             seeds = [options.seed * 100_000 + index * 1000 + n for n in range(options.reps)]
             ends = list(pool.map(_play_numbered, [index] * options.reps, seeds, chunksize=4))
