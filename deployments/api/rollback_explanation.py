@@ -17,11 +17,13 @@ from penumbra.deployments.api.rollout_views import rollback_view
 from penumbra.deployments.errors import NotFound
 from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor
 from penumbra.deployments.evidence.judge import decided_by, evidence_of
+from penumbra.deployments.evidence.kind_guards import PAIRS, UNDIVIDED, PairKinds
 from penumbra.deployments.evidence.run_evidence import RunEvidence
 from penumbra.deployments.history.events import Event, Kind
 from penumbra.deployments.rollouts.decide import decide
 from penumbra.deployments.rollouts.payload import Decided, RolloutPayload, takes_away
 from penumbra.deployments.rollouts.record import Key, Rollout
+from penumbra.deployments.rollouts.spec import QUALITY
 from penumbra.deployments.store import observation_tables
 from penumbra.deployments.store.observation_tables import RollbackTimes
 from penumbra.deployments.store.store import Store
@@ -57,9 +59,15 @@ def last_rollback(store: Store, key: Key) -> RollbackView | None:
     return _times_view(case, store.look(lambda c: observation_tables.times_of(c, case.event.epoch)))
 
 
-def refold(rollout: Rollout, reports: Iterable[Report]) -> RunEvidence:
-    """Computes the evidence of a rollout's run from its reports alone."""
-    evidence = evidence_of(rollout)
+def refold(rollout: Rollout, reports: Iterable[Report], kinds: PairKinds = PAIRS) -> RunEvidence:
+    """Computes the evidence of a rollout's run from its reports alone.
+
+    Args:
+        rollout: The rollout.
+        reports: Stored reports, in order.
+        kinds: Kinds of pairs that are told apart.
+    """
+    evidence = evidence_of(rollout, kinds)
     for report in reports:
         for run_report in report.runs:
             if run_report.run.id == rollout.record.run:
@@ -83,7 +91,7 @@ def _explain(connection: sa.Connection, case: _Case) -> ExplainView:
     times = observation_tables.times_of(connection, event.epoch)
     until = None if decided is None else decided.report
     reports = observation_tables.reports(connection, [before.record.run], until)
-    evidence = refold(before, reports)
+    evidence = refold(before, reports, _kinds_of(decided))
     monitor = _deciding_monitor(evidence, decided)
     verdict, recomputed = _decide_again(case, before, evidence)
     return ExplainView(
@@ -112,6 +120,13 @@ def _explain(connection: sa.Connection, case: _Case) -> ExplainView:
         recomputed_evidence=recomputed.evidence if recomputed else None,
         is_reproduced=None if decided is None else recomputed == decided,
     )
+
+
+def _kinds_of(decided: Decided | None) -> PairKinds:
+    """Return the kinds of pairs that were told apart by the version that decided."""
+    if decided is None or decided.signal not in QUALITY or decided.answered_by is not None:
+        return PAIRS
+    return UNDIVIDED
 
 
 def _decide_again(

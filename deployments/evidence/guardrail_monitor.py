@@ -9,7 +9,13 @@ Reading order: GuardrailMonitor.observe, GuardrailMonitor.count_up.
 from collections.abc import Mapping
 
 from penumbra.deployments.evidence.evidence_path import EvidencePath
-from penumbra.deployments.evidence.kind_guards import PAIRS, REQUESTS, Kind, KindGuards
+from penumbra.deployments.evidence.kind_guards import (
+    PAIRS,
+    REQUESTS,
+    Kind,
+    KindGuards,
+    PairKinds,
+)
 from penumbra.deployments.rollouts.findings import AGGREGATE, Tripped
 from penumbra.deployments.rollouts.spec import QUALITY, SAFETY, Action, Guardrail, RolloutSpec
 from penumbra.monitoring.observations import Signal
@@ -58,13 +64,16 @@ class GuardrailMonitor:
         action: The action that it takes when it trips.
         spec: Specification of its guards; has a tolerance for every known slice. A signal of pairs
             has a guard for each kind of pair, others have one.
+        kinds: Kinds of pairs that are told apart.
     """
 
-    def __init__(self, signal: Signal, action: Action, spec: GuardSpec) -> None:
+    def __init__(
+        self, signal: Signal, action: Action, spec: GuardSpec, kinds: PairKinds = PAIRS
+    ) -> None:
         self.signal = signal
         self.action = action
         self.spec = spec
-        self.kinds = PAIRS if signal in QUALITY else REQUESTS
+        self.kinds: tuple[Kind, ...] = kinds if signal in QUALITY else REQUESTS
         self.guard = KindGuards(dict.fromkeys(self.kinds, spec))
         """Guards of all observations: proofs and intervals."""
         self.path = EvidencePath()
@@ -159,9 +168,9 @@ class GuardrailMonitor:
             boundary=self._watch.boundary,
             culprits=self._watch.culprits(),
             suspect=self._watch.suspect(),
-            answered_by=_word_of(self._watch.suspect_kind()),
+            answered_by=self._suspect_kind(),
         )
 
-
-def _word_of(kind: Kind) -> str | None:
-    return None if kind is None else kind.value
+    def _suspect_kind(self) -> str | None:
+        kind = self._watch.suspect_kind()
+        return None if kind is None or len(self.kinds) == 1 else kind.value

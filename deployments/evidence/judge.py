@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from penumbra.deployments.actors import GUARD
+from penumbra.deployments.evidence.kind_guards import PAIRS, PairKinds
 from penumbra.deployments.evidence.run_evidence import RunEvidence
 from penumbra.deployments.history.config_effects import draft_of, obstacle_of
 from penumbra.deployments.history.events import Draft, Event
@@ -27,10 +28,10 @@ FEEDBACK = "feedback"
 _AWAY = {StepKind.ROLLBACK: "rollback", StepKind.QUARANTINE: "quarantine"}
 
 
-def evidence_of(rollout: Rollout) -> RunEvidence:
-    """Makes the empty evidence of a rollout's run."""
+def evidence_of(rollout: Rollout, kinds: PairKinds = PAIRS) -> RunEvidence:
+    """Makes the empty evidence of a rollout's run, in which these kinds of pairs are told apart."""
     record = rollout.record
-    return RunEvidence(rollout.spec, record.run, record.slices, record.earlier_runs)
+    return RunEvidence(rollout.spec, record.run, record.slices, record.earlier_runs, kinds)
 
 
 def runs_to_keep(rollouts: Iterable[Rollout], events: Iterable[Event]) -> list[str]:

@@ -23,7 +23,11 @@ from penumbra.monitoring.stats.guard import (
 
 Kind = AnsweredBy | None
 """Kind of pair; None for a signal that is not of pairs."""
-PAIRS: tuple[Kind, ...] = tuple(AnsweredBy)
+PairKinds = tuple[AnsweredBy, ...]
+PAIRS: PairKinds = tuple(AnsweredBy)
+"""Kinds of pairs that are told apart."""
+UNDIVIDED: PairKinds = (AnsweredBy.BASELINE,)
+"""The one kind of older versions, which put all pairs together; it explains their decisions."""
 REQUESTS: tuple[Kind, ...] = (None,)
 """The one kind of a signal that is not of pairs: it is seen in requests of the candidate."""
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from penumbra.deployments.evidence.calibration_buffer import CalibrationBuffer
 from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor, alpha_of, guard_spec
+from penumbra.deployments.evidence.kind_guards import PairKinds
 from penumbra.deployments.rollouts.spec import Calibrate, Guardrail, RolloutSpec
 from penumbra.monitoring.observations import AnsweredBy, Signal
 from penumbra.monitoring.signals.calibration import MOST
@@ -12,13 +13,17 @@ AA_ALPHA = 0.01
 """Bound on the probability that a working instrument is called broken."""
 
 
-def open_monitors(spec: RolloutSpec, slices: tuple[str, ...]) -> dict[Signal, GuardrailMonitor]:
+def open_monitors(
+    spec: RolloutSpec, slices: tuple[str, ...], kinds: PairKinds
+) -> dict[Signal, GuardrailMonitor]:
     """Opens the monitors of all guardrails, by signal."""
-    return {guardrail.signal: _open(spec, slices, guardrail) for guardrail in spec.guardrails}
+    return {
+        guardrail.signal: _open(spec, slices, guardrail, kinds) for guardrail in spec.guardrails
+    }
 
 
 def open_calibrations(
-    spec: RolloutSpec, slices: tuple[str, ...]
+    spec: RolloutSpec, slices: tuple[str, ...], kinds: PairKinds
 ) -> dict[AnsweredBy, CalibrationBuffer]:
     """Opens a buffer for each kind of pair; none if no tolerance is to be read.
 
@@ -29,12 +34,14 @@ def open_calibrations(
         if isinstance(guardrail.tolerance, Calibrate):
             wanted = guardrail.tolerance.calibrate
             to_read = [name for name in slices if name not in guardrail.slices]
-            alpha = alpha_of(spec, guardrail) / 2 / len(AnsweredBy)
-            return {kind: CalibrationBuffer(wanted, alpha, to_read) for kind in AnsweredBy}
+            alpha = alpha_of(spec, guardrail) / 2 / len(kinds)
+            return {kind: CalibrationBuffer(wanted, alpha, to_read) for kind in kinds}
     return {}
 
 
-def open_aa_monitors(spec: RolloutSpec, slices: tuple[str, ...]) -> dict[Signal, GuardrailMonitor]:
+def open_aa_monitors(
+    spec: RolloutSpec, slices: tuple[str, ...], kinds: PairKinds
+) -> dict[Signal, GuardrailMonitor]:
     """Opens the monitors of the baseline against itself, by signal.
 
     They have an alpha of their own: one that trips takes no traffic away.
@@ -52,18 +59,20 @@ def open_aa_monitors(spec: RolloutSpec, slices: tuple[str, ...]) -> dict[Signal,
     for signal, tolerance in tolerances.items():
         own = dict.fromkeys(slices, tolerance)
         found[signal] = GuardrailMonitor(
-            signal, "hold", guard_spec(spec, signal, own, tolerance, alpha)
+            signal, "hold", guard_spec(spec, signal, own, tolerance, alpha), kinds
         )
     return found
 
 
-def _open(spec: RolloutSpec, slices: tuple[str, ...], guardrail: Guardrail) -> GuardrailMonitor:
+def _open(
+    spec: RolloutSpec, slices: tuple[str, ...], guardrail: Guardrail, kinds: PairKinds
+) -> GuardrailMonitor:
     default, alpha = _default_of(guardrail), alpha_of(spec, guardrail)
     if isinstance(guardrail.tolerance, Calibrate):
         alpha /= 2  # the other half is for what is read: `open_calibrations`
     tolerances: Mapping[str, float] = {name: guardrail.slices.get(name, default) for name in slices}
     stated = guard_spec(spec, guardrail.signal, tolerances, default, alpha)
-    return GuardrailMonitor(guardrail.signal, guardrail.action, stated)
+    return GuardrailMonitor(guardrail.signal, guardrail.action, stated, kinds)
 
 
 def _default_of(guardrail: Guardrail) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from penumbra.deployments.evidence.calibration_buffer import record_of
 from penumbra.deployments.evidence.coverage import Coverage
 from penumbra.deployments.evidence.guardrail_monitor import HIGH, LOW
-from penumbra.deployments.evidence.kind_guards import Kind
+from penumbra.deployments.evidence.kind_guards import PAIRS, Kind, PairKinds
 from penumbra.deployments.evidence.known_builds import KnownBuilds
 from penumbra.deployments.evidence.opening import (
     open_aa_monitors,
@@ -44,6 +44,7 @@ class RunEvidence:
         run: Id of the run.
         slices: Every slice of the model.
         runs: Builds -> earlier runs of them that could prove a slice; None: none.
+        kinds: Kinds of pairs that are told apart.
     """
 
     def __init__(
@@ -52,13 +53,14 @@ class RunEvidence:
         run: str,
         slices: tuple[str, ...],
         runs: Mapping[str, int] | None = None,
+        kinds: PairKinds = PAIRS,
     ) -> None:
         self.spec = spec
         self.run = run
         self.slices = slices
-        self.monitors = open_monitors(spec, slices)
+        self.monitors = open_monitors(spec, slices, kinds)
         """Monitors by signal."""
-        self.aa = open_aa_monitors(spec, slices)
+        self.aa = open_aa_monitors(spec, slices, kinds)
         """Monitors of the baseline against itself."""
         self.totals = RunTotals()
         self.builds = KnownBuilds()
@@ -70,14 +72,14 @@ class RunEvidence:
         """Unix seconds of the latest observation that has a time."""
         self.pairs: dict[str, int] = {}
         """Slice -> candidate pairs that were bet on."""
-        self.pairs_by: dict[AnsweredBy, dict[str, int]] = {kind: {} for kind in AnsweredBy}
+        self.pairs_by: dict[AnsweredBy, dict[str, int]] = {kind: {} for kind in kinds}
         """The same of each kind of pair."""
-        self.calibrations = open_calibrations(spec, slices)
+        self.calibrations = open_calibrations(spec, slices, kinds)
         """Tolerances of displacement, where they are read from the first pairs of each slice and
         kind; empty where none is."""
         self.scorer = ScorerFaults()
         """What speaks against the candidate's scorer."""
-        self.proofs = RunProofs(spec, slices, self.monitors, runs)
+        self.proofs = RunProofs(spec, slices, self.monitors, runs, kinds)
         """Proofs of the slices by all quality signals together."""
         guarded = frozenset(guardrail.signal for guardrail in spec.guardrails)
         self.coverage = Coverage(guarded, spec.gates.slice_pairs, spec.promotion_alpha)
@@ -138,7 +140,7 @@ class RunEvidence:
         self._observe(Signal.FAILURE, pair.slice, float(pair.missing is not None), None)
         if self.broken is not None:
             return
-        kind = pair.kind(self.spec.candidate)
+        kind = self._kind(pair)
         self._count_pair(pair, kind)
         if self.scorer.tested is None:
             self._take_displacement(pair, kind)
@@ -152,6 +154,10 @@ class RunEvidence:
             counts[pair.slice] = counts.get(pair.slice, 0) + 1
         if kind is AnsweredBy.BASELINE:
             self.coverage.count(pair)
+
+    def _kind(self, pair: Pair) -> AnsweredBy:
+        kind = pair.kind(self.spec.candidate)
+        return kind if kind in self.pairs_by else AnsweredBy.BASELINE
 
     def _take_displacement(self, pair: Pair, kind: AnsweredBy) -> None:
         calibration = self.calibrations.get(kind)
@@ -170,7 +176,7 @@ class RunEvidence:
         return 1.0 if is_missing and is_worst else pair.displacement
 
     def _pair_aa(self, pair: Pair) -> None:
-        kind = pair.kind(self.spec.candidate)
+        kind = self._kind(pair)
         calibration = self.calibrations.get(kind)
         if pair.displacement is not None and calibration is not None:
             calibration.add_aa(pair.slice, pair.displacement)
@@ -277,7 +283,7 @@ class RunEvidence:
             pairs=sum(self.pairs.values()),
             seen=tuple(name for name in self.slices if self.pairs.get(name)),
             proven=self.proofs.of[shadow].proven,
-            proven_live=self.proofs.of[AnsweredBy.CANDIDATE].proven,
+            proven_live=self.proofs.proven_live,
             covered=self.coverage.proven(),
             is_aggregate_proven=self.proofs.is_aggregate_proven,
             hard=self.hard,

@@ -8,9 +8,10 @@ have most of the traffic: two claims, each with the whole alpha of promotion.
 from collections.abc import Iterable, Mapping
 
 from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor
+from penumbra.deployments.evidence.kind_guards import PairKinds
 from penumbra.deployments.evidence.slice_proofs import SliceProofs
 from penumbra.deployments.rollouts.spec import PROVED, QUALITY, RolloutSpec
-from penumbra.monitoring.observations import AnsweredBy, RunReport, Signal
+from penumbra.monitoring.observations import AnsweredBy, Pair, RunReport, Signal
 
 
 class RunProofs:
@@ -21,6 +22,7 @@ class RunProofs:
         slices: Every slice of the model.
         monitors: The run's monitors by signal.
         runs: Builds, by `builds_key` -> earlier runs of them that could prove a slice.
+        kinds: Kinds of pairs that are told apart.
     """
 
     def __init__(
@@ -29,11 +31,12 @@ class RunProofs:
         slices: tuple[str, ...],
         monitors: Mapping[Signal, GuardrailMonitor],
         runs: Mapping[str, int] | None,
+        kinds: PairKinds,
     ) -> None:
         self._spec = spec
         self._slices = frozenset(slices)
         self._monitors = monitors
-        self.of = {kind: SliceProofs(slices, spec.promotion_alpha, runs) for kind in AnsweredBy}
+        self.of = {kind: SliceProofs(slices, spec.promotion_alpha, runs) for kind in kinds}
         """Kind of pair -> proofs of all slices."""
 
     @property
@@ -45,6 +48,12 @@ class RunProofs:
     def earlier_runs(self) -> int:
         """Earlier runs of the same builds that could prove a slice."""
         return self.of[AnsweredBy.BASELINE].earlier_runs
+
+    @property
+    def proven_live(self) -> tuple[str, ...]:
+        """Slices that are proven where the candidate answered."""
+        live = self.of.get(AnsweredBy.CANDIDATE)
+        return () if live is None else live.proven
 
     @property
     def is_aggregate_proven(self) -> bool:
@@ -67,12 +76,15 @@ class RunProofs:
             fingerprints: Digests of the builds that are compared.
             pairs: Kind of pair -> slice -> number of pairs.
         """
-        candidate = self._spec.candidate
         for kind, proofs in self.of.items():
             proofs.identify(fingerprints)
-            told = {pair.slice for pair in report.pairs if pair.kind(candidate) is kind}
+            told = {pair.slice for pair in report.pairs if self._kind(pair) is kind}
             fresh = self._fresh(told & self._slices, kind, pairs[kind])
             proofs.note(fresh)
+
+    def _kind(self, pair: Pair) -> AnsweredBy:
+        kind = pair.kind(self._spec.candidate)
+        return kind if kind in self.of else AnsweredBy.BASELINE
 
     def _fresh(
         self, names: Iterable[str], kind: AnsweredBy, pairs: Mapping[str, int]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from penumbra.deployments.evidence.kind_guards import UNDIVIDED
 from penumbra.deployments.evidence.run_evidence import RunEvidence
 from penumbra.deployments.rollouts.spec import AdvanceRules, Calibrate, Guardrail
 from penumbra.monitoring.observations import AnsweredBy, Arm, Pair, Run, RunReport, Signal
@@ -109,6 +110,21 @@ def test_slice_pairs_are_wanted_of_each_kind() -> None:
     found = evidence_of(*good, *live(49, 0.0, harm=0)).findings()
     assert (found.proven, found.proven_live) == (("other",), ())
     assert found.pairs == 349
+
+
+def test_decisions_of_older_versions_are_made_again_from_one_stream() -> None:
+    told = evidence_of()
+    observed = (*pairs(3, 0.4), *live(2, 0.6))
+    evidence = RunEvidence(told.spec, "run-1", SLICES, UNDIVIDED)
+    evidence.fold("c", RunReport(RUN, pairs=observed))
+    guard = Guard(told.monitors[DISPLACEMENT].spec)
+    for each in observed:
+        assert each.displacement is not None
+        guard.observe("other", each.displacement)
+    assert evidence.monitors[DISPLACEMENT].evidence == guard.evidence
+    evidence.fold("c", RunReport(RUN, pairs=pairs(9, 1.0, start=50)))
+    found = evidence.findings()
+    assert (found.tripped[0].answered_by, found.proven_live) == (None, ())
 
 
 def test_the_baseline_is_compared_with_itself_by_kind() -> None:
