@@ -86,14 +86,16 @@ def _live_condition(spec: RolloutSpec, record: RolloutRecord) -> AdvanceConditio
     coming = spec.shares[index] if index is not None else 0.0
     if record.phase is not Phase.LIVE or coming < MOSTLY_PERCENT:
         return AdvanceCondition("live", True, "not wanted", f"not below {MOSTLY_PERCENT:g} %")
-    moved = [name for name in record.proven if name not in record.quarantined]
-    missing = [name for name in moved if name not in record.proven_live]
+    wanted = spec.required_slices
+    if wanted is None:
+        wanted = tuple(name for name in record.proven if name not in record.quarantined)
+    is_met = set(wanted) <= set(record.proven_live) and bool(record.proven_live)
     found = ", ".join(record.proven_live) or "none"
     return AdvanceCondition(
         "live",
-        not missing,
+        is_met,
         f"proven where the candidate answered: {found}",
-        f"{', '.join(moved)}, before it answers {coming:g} %",
+        f"{', '.join(wanted) or 'any slice'}, before it answers {coming:g} %",
     )
 
 

@@ -73,6 +73,14 @@ def test_the_condition_names_what_is_proven_and_what_is_wanted() -> None:
     assert live_condition(at(1)).is_met
 
 
+def test_required_slices_say_which_proofs_are_waited_for() -> None:
+    one = replace(SHADOWED, proven_live=("json",))
+    for required, is_enough in (((), True), (("json",), True), (("other",), False)):
+        spec = SPEC.model_copy(update={"required_slices": required})
+        assert decide(spec, at(2), SHADOWED, LATER)[0].stage_index == 2
+        assert decide(spec, at(2), one, LATER)[0].stage_index == (3 if is_enough else 2)
+
+
 def test_a_quarantined_slice_is_not_waited_for() -> None:
     record = at(2, quarantined=("other",), proven=("json",), proven_live=("json",))
     assert live_condition(record).is_met
