@@ -31,6 +31,9 @@ class Expectations(msgspec.Struct, frozen=True):
     usual_chars: float | None = None
     """Usual characters of such answers (`lengths.UsualLengths`). The request does not say it: the
     caller, who counts, fills it in. Without it length drift is not checked."""
+    is_partial: bool = False
+    """Whether the client left before the end, and both answers are cut where it did: then only what
+    shows in the beginning of an answer is looked at."""
 
 
 def expectations(path: str, body: bytes) -> Expectations:

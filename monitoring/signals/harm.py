@@ -125,6 +125,12 @@ def checks(wanted: Expectations, answer: Answer | None) -> frozenset[str]:
     """
     if answer is None:
         return frozenset({Check.NO_ANSWER})
+    if wanted.is_partial:
+        return frozenset().union(*map(_check_part, answer.choices))
+    return _check_whole(wanted, answer)
+
+
+def _check_whole(wanted: Expectations, answer: Answer) -> frozenset[str]:
     failed: set[str] = set()
     if not answer.is_complete:
         failed.add(Check.INCOMPLETE)
@@ -139,6 +145,16 @@ def checks(wanted: Expectations, answer: Answer | None) -> frozenset[str]:
         elif not choice.tool_calls and wanted.limit_tokens != 0:
             failed.add(Check.EMPTY)
     return frozenset(failed)
+
+
+def _check_part(choice: Choice) -> set[str]:
+    """Check the beginning of an answer, of which it is not known whether it was all."""
+    failed: set[str] = set()
+    if ends_in_loop(choice.text, is_finished=False):
+        failed.add(Check.REPETITION)
+    if choice.refusal or is_refusal(choice.text):
+        failed.add(Check.REFUSAL)
+    return failed
 
 
 def _check_text(wanted: Expectations, choice: Choice) -> set[str]:
@@ -195,6 +211,9 @@ def accuse(
 
 def _accuse_first(wanted: Expectations, answer: Answer, other: Answer) -> frozenset[str]:
     failed: set[str] = set()
+    if wanted.is_partial:
+        is_wrong = _is_in_wrong_writing(wanted.writing, answer, other)
+        return frozenset({Check.SCRIPT} if is_wrong else ())
     if not wanted.wants_json and _is_all_json(other) and not _is_all_json(answer):
         failed.add(Check.JSON)
     if _is_in_wrong_writing(wanted.writing, answer, other):

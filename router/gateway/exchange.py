@@ -267,7 +267,7 @@ class Exchange(RequestReader):
             dispatch.abort()
             self._release(dispatch)
             if self._mirror_session is not None:
-                self._mirror_session.tap.lose(ShedReason.CLIENT_GONE)
+                self._mirror_session.has_left = True
                 self._end_mirroring(self._mirror_session, dispatch)
         if self._trace is not None:
             self._trace.finish(dispatch, CLIENT_GONE)

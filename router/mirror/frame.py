@@ -50,6 +50,14 @@ class MirrorFrame(msgspec.Struct, frozen=True, array_like=True):
     """64-bit hash of the root of its conversation; 0 from an older gateway."""
     was_paused: bool = False
     """Whether its client did not keep up, so that the time tells nothing of the variant."""
+    partial_for: tuple[str, ...] = ()
+    """In place of `candidates` if the client left before the end of its answer. An older comparator
+    takes no part in such a request: it would call the answer broken."""
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the client left before the end, so that this is how far its answer had come."""
+        return bool(self.partial_for)
 
     @property
     def draw_id(self) -> str:

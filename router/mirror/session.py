@@ -58,6 +58,14 @@ class MirrorSession:
     facts: RequestFacts
     request: UpstreamRequest
     """The request as the client sent it."""
+    has_left: bool = False
+    """Whether the client left before the end of its answer."""
+
+    @property
+    def has_part(self) -> bool:
+        """Whether tokens of a stream came before the client left: these are compared."""
+        is_stream = not self.tap.answer.lstrip().startswith(b"{")
+        return is_stream and bool(self.tap.count_tokens())
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +153,8 @@ class MirrorSessions:
             self._fault(session.runs, session.facts, error)
 
     def _end(self, session: MirrorSession, times: AnswerTimes) -> None:
+        if session.has_left and not session.has_part:
+            session.tap.lose(ShedReason.CLIENT_GONE)
         facts, lost = session.facts, session.tap.lost
         if lost is not None:
             self._shed(session.runs, facts, lost)
@@ -165,7 +175,7 @@ class MirrorSessions:
             request_id=facts.request_id.decode("latin-1"),
             model=facts.model,
             variant=times.variant,
-            candidates=tuple(run.candidate for run in runs),
+            candidates=() if session.has_left else tuple(run.candidate for run in runs),
             slice=facts.slice_name,
             epoch=facts.epoch,
             path=session.request.path.partition(b"?")[0].decode("ascii"),
@@ -181,6 +191,7 @@ class MirrorSessions:
             own_id=facts.own_id.decode("ascii"),
             root=facts.root,
             was_paused=times.was_paused,
+            partial_for=tuple(run.candidate for run in runs) if session.has_left else (),
         )
         refusal = self.comparator_client.offer(mirrored)
         if refusal is not None:

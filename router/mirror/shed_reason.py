@@ -30,7 +30,7 @@ class ShedReason(StrEnum):
     CONTINUED = "continued"
     """Two variants answered, each a part."""
     CLIENT_GONE = "client_gone"
-    """The client left before its answer was complete."""
+    """The client left before a token of a stream had come that could be compared."""
     OTHER_VARIANT = "other_variant"
     """In the end a variant answered that the run does not compare."""
 

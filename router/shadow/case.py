@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from penumbra.monitoring.signals.answer import Answer
 from penumbra.monitoring.signals.by_route import expectations, read_answer
 from penumbra.monitoring.signals.expectations import Expectations
@@ -67,7 +69,7 @@ def read_case(mirrored: MirrorFrame, context_tokens: int | None) -> Case | ShedR
     answer = read_answer(mirrored.path, is_stream=mirrored.is_stream, raw=mirrored.answer)
     if answer is None:
         return ShedReason.UNREADABLE
-    expected = expectations(mirrored.path, mirrored.body)
+    expected = _expected(mirrored)
     if route == MESSAGES or modality != TEXT:
         return Case(mirrored, body, answer, expected, (), 0, route, modality)
     most_tokens = None if context_tokens is None else context_tokens - 1
@@ -75,6 +77,11 @@ def read_case(mirrored: MirrorFrame, context_tokens: int | None) -> Case | ShedR
     if isinstance(found, ShedReason):
         return found
     return Case(mirrored, body, answer, expected, *found, route, most_tokens=most_tokens)
+
+
+def _expected(mirrored: MirrorFrame) -> Expectations:
+    found = expectations(mirrored.path, mirrored.body)
+    return msgspec.structs.replace(found, is_partial=mirrored.is_partial)
 
 
 def _tokens(answer: Answer, most_tokens: int | None) -> tuple[list[int], int] | ShedReason:

@@ -95,6 +95,8 @@ class Comparator:
     def offer(self, mirrored: MirrorFrame, size_bytes: int) -> None:
         """Queue a mirrored request, or shed it."""
         self.metrics.received.value += 1
+        if mirrored.is_partial:
+            mirrored = msgspec.structs.replace(mirrored, candidates=mirrored.partial_for)
         eligible = self._eligible(mirrored, is_new=True)
         candidates = tuple(run.run.candidate for run in eligible)
         if not candidates:
@@ -235,7 +237,7 @@ class Comparator:
         mirrored = case.mirrored
         lengths = self._lengths.setdefault(mirrored.model, UsualLengths())
         usual = lengths.usual(mirrored.slice)
-        if mirrored.variant == baseline:
+        if mirrored.variant == baseline and not mirrored.is_partial:
             lengths.note(mirrored.slice, case.answer)
         expected = msgspec.structs.replace(case.expected, usual_chars=usual)
         return dataclasses.replace(case, expected=expected)

@@ -28,6 +28,7 @@ from penumbra.router.shadow.decode_reader import DecodeReader, DecodeReadings
 from penumbra.router.shadow.generation import (
     GenerationResult,
     Generator,
+    cut_body,
     is_repeatable,
     shadow_request,
 )
@@ -188,11 +189,12 @@ class Comparison:
 
     def _shadow_request(self) -> UpstreamRequest:
         case = self._case
+        tokens = len(case.answer.choices[0].token_ids) or case.answer.completion_tokens or 0
         return shadow_request(
             case.mirrored.path,
-            case.body,
+            cut_body(case.body, tokens) if case.mirrored.is_partial else case.body,
             case.mirrored.request_id,
-            len(case.answer.choices[0].token_ids) or case.answer.completion_tokens or 0,
+            tokens,
             self._most_tokens,
             is_stream=case.mirrored.is_stream,
         )

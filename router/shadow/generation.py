@@ -69,6 +69,12 @@ def read_body(body: bytes) -> dict[str, Any]:
         raise Unanswerable("the body is no JSON object") from error
 
 
+def cut_body(body: dict[str, Any], tokens: int) -> dict[str, Any]:
+    """Copy a request's body with no more tokens allowed than its client waited for."""
+    limits = [name for name in _LIMITS if isinstance(body.get(name), int)] or ["max_tokens"]
+    return {**body, **{name: min(body.get(name, tokens), tokens) for name in limits}}
+
+
 def shadow_request(
     path: str,
     body: dict[str, Any],

@@ -299,6 +299,26 @@ def test_a_client_that_leaves_is_counted(gateway: GatewayProcess, full: Scripted
     gate.open()  # not before: the answer could come with the news that the client has left
 
 
+def test_what_a_client_got_before_it_left_is_handed_over(
+    gateway: GatewayProcess, full: ScriptedUpstream, sink: FrameSink
+) -> None:
+    gate = full.gate()
+    full.always(dying_stream(BUILD, after_events=4, gate=gate))
+    with (
+        counting(gateway, SHEDS, by=0, model="demo", reason="client_gone"),
+        gateway.connect() as client,
+    ):
+        client.send_request(CHAT, dumps(chat(stream=True)), {"x-request-id": "left"})
+        got = b""
+        while got.count(b"data:") < 2:
+            got += client.socket.recv(65536)
+        client.close()
+        frame = sink.frame_of("left")
+    gate.open()
+    assert (frame.variant, frame.candidates, frame.partial_for) == ("full", (), ("int8",))
+    assert _ids_of(frame)
+
+
 def test_a_model_without_a_watch_is_not_tapped(
     gateway: GatewayProcess, full: ScriptedUpstream
 ) -> None:
