@@ -12,7 +12,7 @@ ARBITRATED = 100
 
 
 class ScorerFaults:
-    """What speaks against the candidate's scorer in one run."""
+    """Faults that were found in the candidate's scorer in one run."""
 
     def __init__(self) -> None:
         self._tests: dict[str, ScorerTest] = {}
@@ -30,7 +30,7 @@ class ScorerFaults:
 
     @property
     def tested(self) -> UnfitScorer | None:
-        """What the last tests found; None: a fit scorer, or no test."""
+        """Fault that the last tests found; None: a fit scorer, or no test."""
         for source, test in self._tests.items():
             if test.fault in (ScorerFault.SCORER, ScorerFault.BOTH):
                 detail = f"the candidate's scorer is unfit, by a test of {source}: {test.detail}"

@@ -231,8 +231,13 @@ class Gateway:
                 self.mirroring.leave_out(runs, context.slice, context.features.route)
             elif runs:
                 facts = build_facts(request, caller, peek, routed, trace)
-                session = self.mirroring.begin(runs, model.mirror.baseline, sent, facts)
-                routed.mirror_session = session
+                routed.mirror_session = self.mirroring.begin(
+                    runs,
+                    model.mirror.baseline,
+                    sent,
+                    facts,
+                    is_decode_wanted=model.mirror.wants_decode(runs, request.own_id),
+                )
         return routed
 
     def dispatch(self, routed: Routed, client: Client, trace: RequestTrace | None) -> Dispatch:

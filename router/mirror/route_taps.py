@@ -18,7 +18,7 @@ from penumbra.router.flags.modality import TEXT
 from penumbra.router.flags.request_routes import MESSAGES, RESPONSES
 from penumbra.router.mirror.response_messages import MessagesStripper, strip_messages
 from penumbra.router.mirror.shed_reason import ShedReason
-from penumbra.router.mirror.token_tap import TokenTap, tap_body
+from penumbra.router.mirror.token_tap import TokenTap, decode_body, tap_body
 from penumbra.router.upstream.port import UpstreamRequest
 
 _FIELDS = (b"enable_response_messages", b"request_id")
@@ -29,7 +29,12 @@ _TOKENS = re.compile(rb'"tokens"\s*:\s*\[([0-9,\s]*)\]')
 
 
 def make_tap(
-    route: str, request: UpstreamRequest, own_id: bytes, modality: str = TEXT
+    route: str,
+    request: UpstreamRequest,
+    own_id: bytes,
+    modality: str = TEXT,
+    *,
+    is_decode_wanted: bool = False,
 ) -> TokenTap | None:
     """Make the tap of a request that can be compared.
 
@@ -38,6 +43,7 @@ def make_tap(
         request: The request as the client sent it.
         own_id: The gateway's own id of it.
         modality: Its modality: token ids carry text only.
+        is_decode_wanted: Whether log-probabilities are asked for too, where the route tells them.
 
     Returns:
         None if it must not be tapped (`tap_body`).
@@ -47,7 +53,10 @@ def make_tap(
     if route == RESPONSES:
         return ResponsesTap(request, own_id)
     body = tap_body(request.body)
-    return None if body is None else TokenTap(request, body)
+    if body is None:
+        return None
+    decode = decode_body(request.path, body) if is_decode_wanted else None
+    return TokenTap(request, body, decode=decode)
 
 
 class AnswerTap(TokenTap):

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import mmh3
 
 from penumbra.monitoring.observations import Run
+from penumbra.router.flags.bucketing import TOTAL, position, salt
 from penumbra.router.flags.routing_table import ModelSnapshot, Watch
 
 _RANGE = 2**64
@@ -21,11 +22,12 @@ _RANGE = 2**64
 class _WatchSelection:
     """The selection by one watch."""
 
-    __slots__ = ("_baseline", "_limit", "_slice_limits", "_stem", "run")
+    __slots__ = ("_baseline", "_generate", "_limit", "_slice_limits", "_stem", "run")
 
     def __init__(self, model: str, baseline: str, watch: Watch) -> None:
         self.run = Run(model, watch.candidate, watch.run)
         self._baseline = baseline
+        self._generate = watch.generate
         self._limit = _limit(watch.mirror)
         self._slice_limits = {name: _limit(share) for name, share in watch.mirror_slices.items()}
         self._stem = b"mirror\0" + watch.run.encode() + b"\0"
@@ -36,6 +38,10 @@ class _WatchSelection:
             return False  # the pair would compare two candidates, which no guardrail asks for
         limit = self._slice_limits.get(slice_name, self._limit)
         return limit > 0 and hash64(self._stem + own_id) < limit
+
+    def is_answered_again(self, own_id: str) -> bool:
+        """Whether the other arm answers the request as well."""
+        return is_answered_again(self.run.id, own_id, self._generate)
 
 
 class MirrorSelection:
@@ -59,6 +65,21 @@ class MirrorSelection:
             watch.run for watch in self._watches if watch.selects(own_id, slice_name, variant)
         )
 
+    def wants_decode(self, runs: tuple[Run, ...], own_id: bytes) -> bool:
+        """Whether the decoding of a request's answer is to be read.
+
+        It is held against that of another answer, so only requests that are answered again have it
+        read.
+
+        Args:
+            runs: The runs that it is mirrored for.
+            own_id: The gateway's own id of it.
+        """
+        draw_id = own_id.decode("latin-1")
+        return any(
+            watch.run in runs and watch.is_answered_again(draw_id) for watch in self._watches
+        )
+
 
 def compile_mirror(name: str, model: ModelSnapshot) -> MirrorSelection | None:
     """Make the selection for a model's requests; None if none of them is mirrored."""
@@ -71,6 +92,22 @@ def compile_mirror(name: str, model: ModelSnapshot) -> MirrorSelection | None:
 def comparable(runs: Iterable[Run], baseline: str, answered_by: str) -> tuple[Run, ...]:
     """Return the runs for which an answer of this variant is one of the two arms."""
     return tuple(run for run in runs if answered_by in (baseline, run.candidate))
+
+
+def is_answered_again(run_id: str, draw_id: str, share: float) -> bool:
+    """Whether the other arm answers this request too: fixed by its id, the same in every process.
+
+    Args:
+        run_id: Id of the run.
+        draw_id: The id by which the request is drawn.
+        share: Share of the mirrored requests that are answered again.
+    """
+    return falls_in(f"{run_id}:generate", draw_id, share)
+
+
+def falls_in(name: str, draw_id: str, share: float) -> bool:
+    """Whether a request is among a share of the requests, drawn under a name."""
+    return position(salt(name), draw_id) < share * TOTAL
 
 
 def hash64(data: bytes) -> int:

@@ -98,9 +98,17 @@ class MirrorSessions:
         self.comparator_client = comparator_client
         self._outbox = outbox
         self._metrics = metrics
+        self._without_decode: set[str] = set()
+        """Models of which a build refused to tell log-probabilities: they are not asked again."""
 
     def begin(
-        self, runs: tuple[Run, ...], baseline: str, request: UpstreamRequest, facts: RequestFacts
+        self,
+        runs: tuple[Run, ...],
+        baseline: str,
+        request: UpstreamRequest,
+        facts: RequestFacts,
+        *,
+        is_decode_wanted: bool = False,
     ) -> MirrorSession | None:
         """Begin to mirror a request that was chosen, before it is sent to a variant.
 
@@ -109,28 +117,38 @@ class MirrorSessions:
             baseline: The baseline of its model.
             request: The request as the client sent it.
             facts: Facts that identify it.
+            is_decode_wanted: Whether the decoding of its answer is to be read.
 
         Returns:
             None if it cannot be handed over now: then it is not tapped either.
         """
         try:
-            return self._begin(runs, baseline, request, facts)
+            tap = self._tap(runs, request, facts, is_decode_wanted=is_decode_wanted)
+            return None if tap is None else MirrorSession(tap, runs, baseline, facts, request)
         except Exception as error:  # noqa: BLE001 - whatever it is, the request goes on
             self._fault(runs, facts, error)
             return None
 
-    def _begin(
-        self, runs: tuple[Run, ...], baseline: str, request: UpstreamRequest, facts: RequestFacts
-    ) -> MirrorSession | None:
+    def _tap(
+        self,
+        runs: tuple[Run, ...],
+        request: UpstreamRequest,
+        facts: RequestFacts,
+        *,
+        is_decode_wanted: bool,
+    ) -> TokenTap | None:
         refusal = self.comparator_client.refusal()
         if refusal is not None:
             self._shed(runs, facts, refusal)
             return None
-        tap = make_tap(route_of(request.path), request, facts.own_id)
+        is_decode_wanted = is_decode_wanted and facts.model not in self._without_decode
+        tap = make_tap(
+            route_of(request.path), request, facts.own_id, is_decode_wanted=is_decode_wanted
+        )
         if tap is None:
             self._shed(runs, facts, ShedReason.NOT_TAPPABLE)
             return None
-        return MirrorSession(tap, runs, baseline, facts, request)
+        return tap
 
     def leave_out(self, runs: tuple[Run, ...], slice_name: str, route: str) -> None:
         """Count a request that was chosen and cannot be compared: its route, or what it asks for.
@@ -156,6 +174,8 @@ class MirrorSessions:
         if session.has_left and not session.has_part:
             session.tap.lose(ShedReason.CLIENT_GONE)
         facts, lost = session.facts, session.tap.lost
+        if session.tap.has_refused_decode:
+            self._without_decode.add(facts.model)
         if lost is not None:
             self._shed(session.runs, facts, lost)
             return

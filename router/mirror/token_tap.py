@@ -5,16 +5,21 @@ where it writes `null` otherwise, in fields that are there either way. It also s
 would have held back: those whose token gave a tool or reasoning parser nothing to say yet. The
 client's bytes are restored by `penumbra.router.mirror.token_ids`.
 
+Where the decoding is to be read as well, it also gets a field that asks for the log-probabilities
+of its tokens, unless the client has a wish of its own about them: then it gets what it asked for,
+and no more is asked. They are taken out by `penumbra.router.mirror.decode_rows`.
+
 Requests for which token ids change more than that are not tapped: see `tap_body`.
 
-Reading order: tap_body, TokenTap.
+Reading order: tap_body, decode_body, TokenTap.
 """
 
 import re
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
+from penumbra.router.mirror.decode_rows import RowsStripper, strip_rows
 from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.mirror.token_ids import EVENT_ENDS, first_array, possible_opening, strip
 from penumbra.router.upstream.port import UpstreamRequest
@@ -24,6 +29,12 @@ LIMIT_BYTES = 4 * 1024 * 1024
 
 FIELD = b"return_token_ids"
 _ASK = b',"return_token_ids":true}'
+_ASK_ROWS: Final = {
+    b"/v1/chat/completions": b',"logprobs":true',
+    b"/v1/completions": b',"logprobs":0',
+}
+"""Path -> the field that asks for the log-probabilities of the chosen tokens, and no others."""
+_ROWS_FIELD = b"logprobs"
 _IDS = re.compile(rb'"token_ids"\s*:\s*\[([0-9,\s]*)\]')
 _ENCODINGS = re.compile(rb"^accept-encoding:.*\r\n", re.MULTILINE)
 
@@ -38,6 +49,15 @@ class _Wishes(msgspec.Struct):
     use_beam_search: Any = None
 
 
+class _RowWishes(msgspec.Struct):
+    """Fields of a request about log-probabilities."""
+
+    logprobs: msgspec.Raw = msgspec.Raw()
+    top_logprobs: msgspec.Raw = msgspec.Raw()
+    logprob_token_ids: msgspec.Raw = msgspec.Raw()
+
+
+_read_row_wishes = msgspec.json.Decoder(_RowWishes).decode
 _read_wishes = msgspec.json.Decoder(_Wishes).decode
 _LONGEST_BODY_BYTES = 4 * 1024 * 1024
 """Longest body that is read: 14 ms if it is made of nothing but nested arrays."""
@@ -73,32 +93,63 @@ def tap_body(body: bytes) -> bytes | None:
     return body.rstrip(b" \t\r\n")[:-1] + _ASK
 
 
+def decode_body(path: bytes, tapped: bytes) -> bytes | None:
+    """Make the tapped body that also asks for the log-probabilities of its tokens.
+
+    Args:
+        path: The request's path.
+        tapped: Its body, from `tap_body`.
+
+    Returns:
+        None if the client has a wish about log-probabilities, whatever it is, or if the route does
+        not tell them.
+    """
+    ask = _ASK_ROWS.get(path)
+    wishes = _read_row_wishes(tapped)
+    own = (wishes.logprobs, wishes.top_logprobs, wishes.logprob_token_ids)
+    if ask is None or any(map(bytes, own)):
+        return None
+    return tapped[: -len(_ASK)] + ask + _ASK
+
+
 class TokenTap:
     """The tap of one request: stores the answer as sent by the engine, strips it for the client.
 
     Args:
         request: The client's request.
         body: Its body with token ids asked for, from `tap_body`.
-        limit_bytes: Longest answer that is stored; nothing of a longer one is.
+        limit_bytes: Longest answer that is stored; nothing of a longer one is. One with
+            log-probabilities may be twice as long, so that it has about as many tokens.
+        decode: The body that also asks for log-probabilities, from `decode_body`; None: they are
+            not asked for.
     """
 
     __slots__ = (
-        "_carry", "_is_in_array", "_is_object", "_limit", "_stored", "_stored_bytes", "lost",
-        "request",
+        "_body", "_carry", "_headers", "_is_in_array", "_is_object", "_limit", "_rows", "_stored",
+        "_stored_bytes", "has_refused_decode", "lost", "request",
     )  # fmt: skip
 
     def __init__(
-        self, request: UpstreamRequest, body: bytes, limit_bytes: int = LIMIT_BYTES
+        self,
+        request: UpstreamRequest,
+        body: bytes,
+        limit_bytes: int = LIMIT_BYTES,
+        decode: bytes | None = None,
     ) -> None:
         # Token ids cannot be taken out of an answer that a proxy in between has compressed.
         headers = _ENCODINGS.sub(b"", request.headers)
+        self._body = body
+        self._headers = headers
+        self._rows = RowsStripper() if decode is not None else None
         self.request: UpstreamRequest | None = UpstreamRequest(
-            request.path, headers, body, budget=request.budget
+            request.path, headers, decode or body, budget=request.budget
         )
         """The request to send in place of the client's; None once the tap is withdrawn."""
+        self.has_refused_decode = False
+        """Whether the engine refused to tell log-probabilities."""
         self.lost: ShedReason | None = None
         """Reason why there is nothing to hand over; None while there is."""
-        self._limit = limit_bytes
+        self._limit = limit_bytes if decode is None else 2 * limit_bytes
         self._stored: list[bytes] = []
         self._stored_bytes = 0
         self._carry = b""
@@ -109,18 +160,32 @@ class TokenTap:
     def restart(self) -> None:
         """Forget this attempt's answer, of which the client saw nothing; another attempt begins."""
         self._stored, self._stored_bytes = [], 0
+        if self._rows is not None:
+            self._rows = RowsStripper()
 
     def withdraws(self, status: int, body: bytes) -> bool:
         """Withdraw the tap if an answer refuses it, and return whether it was withdrawn.
 
         A server that does not know the field refuses it; an engine that refuses the request for
         another reason may repeat the body in its error. Either way the client must get the answer
-        to its own request, so the request is to be sent as the client sent it.
+        to its own request, so the request is to be sent as the client sent it. If it is only the
+        log-probabilities that the engine refuses, the tap goes on without them.
         """
-        if self.request is None or not 400 <= status < 500 or FIELD not in body:
+        if self.request is None or not 400 <= status < 500:
             return False
+        if FIELD not in body:
+            return self._withdraws_decode(body)
         self.request = None
         self.lose(ShedReason.REFUSED)
+        return True
+
+    def _withdraws_decode(self, body: bytes) -> bool:
+        if self._rows is None or self.request is None or _ROWS_FIELD not in body:
+            return False
+        path, budget = self.request.path, self.request.budget
+        self.request = UpstreamRequest(path, self._headers, self._body, budget=budget)
+        self._rows = None
+        self.has_refused_decode = True
         return True
 
     def lose(self, reason: ShedReason) -> None:
@@ -150,6 +215,8 @@ class TokenTap:
             self._store(data)
         if self._is_object is None:
             self._is_object = data.lstrip().startswith(b"{")
+        if self._rows is not None:
+            data = self._without_rows(data, self._rows)
         is_within = self._is_object or self._carry or self._is_in_array
         if not is_within and data.endswith(EVENT_ENDS):
             return strip(data)
@@ -159,12 +226,16 @@ class TokenTap:
         """Store a complete answer, and return what the client gets of it."""
         if self.lost is None:
             self._store(body)
-        return strip(body)
+        return strip(body if self._rows is None else strip_rows(body))
 
     def rest(self) -> bytes:
         """Return the bytes held back because they could have been the beginning of an array."""
         rest, self._carry = self._carry, b""
-        return rest
+        return rest if self._rows is None else rest + self._rows.rest()
+
+    def _without_rows(self, data: bytes, rows: RowsStripper) -> bytes:
+        is_whole = not (self._is_object or rows.is_within) and data.endswith(EVENT_ENDS)
+        return strip_rows(data) if is_whole else rows.feed(data)
 
     def _store(self, data: bytes) -> None:
         self._stored.append(data)

@@ -22,7 +22,7 @@ from penumbra.router.upstream.port import Scores, Upstream
 
 @dataclass(slots=True)
 class DecodeReadings:
-    """What was read of the arms' decodings, and the scores that were asked for."""
+    """Readings of the arms' decodings, and the scores that were asked for."""
 
     arms: dict[str, DecodeReading] = field(default_factory=dict)
     """Arm -> its reading; none of an arm that told nothing, or gave no scores."""

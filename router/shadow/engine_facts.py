@@ -15,7 +15,7 @@ SEQUENCE_TOKENS = 4096
 
 
 class ScorerFacts:
-    """Which candidates' scorers were tested, and which are unfit."""
+    """Runs whose candidate's scorer was tested, and those whose scorer is unfit."""
 
     def __init__(self) -> None:
         self.is_awaited = False

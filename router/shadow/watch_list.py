@@ -9,6 +9,7 @@ from penumbra.monitoring.observations import Run
 from penumbra.router.flags.bucketing import TOTAL, position, salt
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Variant, Watch
 from penumbra.router.mirror.frame import MirrorFrame
+from penumbra.router.mirror.selection import falls_in, is_answered_again
 from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.shadow.recent_keys import RecentKeys
 from penumbra.router.shadow.turn_choice import TurnChoice
@@ -60,11 +61,11 @@ class WatchedRun:
 
     def generates(self, draw_id: str) -> bool:
         """Whether the other arm answers this request too: fixed by its id."""
-        return _falls_in(f"{self.run.id}:generate", draw_id, self.watch.generate)
+        return is_answered_again(self.run.id, draw_id, self.watch.generate)
 
     def runs_aa(self, draw_id: str) -> bool:
         """Whether the baseline is compared with itself on this request: fixed by its id."""
-        return _falls_in(f"{self.run.id}:aa", draw_id, self.watch.aa)
+        return falls_in(f"{self.run.id}:aa", draw_id, self.watch.aa)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +154,6 @@ class WatchList:
             old.watch = watch
             return old
         return WatchedRun(Run(model, watch.candidate, watch.run), watch, epoch, self._bets)
-
-
-def _falls_in(name: str, draw_id: str, share: float) -> bool:
-    return position(salt(name), draw_id) < share * TOTAL
 
 
 def _close(upstream: Upstream) -> None:

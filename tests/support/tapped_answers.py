@@ -43,6 +43,49 @@ def answers(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+class Rows(dict[str, Any]):
+    """Log-probabilities, which an engine that was not asked for them writes as null."""
+
+
+chat_rows = st.lists(
+    st.fixed_dictionaries(
+        {
+            "token": texts,
+            "logprob": st.just(-0.5),
+            "bytes": st.lists(st.integers(0, 255), max_size=3),
+            "top_logprobs": st.lists(
+                st.fixed_dictionaries({"token": texts, "bytes": st.just([1])}), max_size=1
+            ),
+        }
+    ),
+    max_size=3,
+).map(lambda content: Rows(content=content))
+completion_rows = st.lists(texts, max_size=3).map(
+    lambda tokens: Rows(
+        text_offset=[0 for _ in tokens],
+        token_logprobs=[-0.5 for _ in tokens],
+        tokens=tokens,
+        top_logprobs=[{token: -0.5} for token in tokens],
+    )
+)
+
+
+@st.composite
+def decoded_answers(draw: st.DrawFn) -> dict[str, Any]:
+    """One answer, whole or the event of a stream, whose log-probabilities were asked for."""
+
+    def choice() -> dict[str, Any]:
+        return {
+            "index": 0,
+            "message": {"content": draw(texts), "name": '"logprobs":{"content":[]}'},
+            "logprobs": draw(chat_rows | completion_rows),
+            "finish_reason": draw(st.sampled_from([None, "stop", "logprobs"])),
+            "token_ids": draw(ids),
+        }
+
+    return {"id": draw(texts), "choices": [choice(), choice()], "prompt_logprobs": [{"1": {}}]}
+
+
 @st.composite
 def deltas(draw: st.DrawFn) -> dict[str, Any]:
     """One event of a chat stream; an empty delta without finish reason shows nothing."""
@@ -62,7 +105,9 @@ def is_silent(delta: dict[str, Any]) -> bool:
     return not choice["delta"] and choice["finish_reason"] is None
 
 
-def written(value: Any, seed: int, blanks: Sequence[str], *, has_ids: bool) -> bytes:
+def written(
+    value: Any, seed: int, blanks: Sequence[str], *, has_ids: bool, has_rows: bool = True
+) -> bytes:
     """Write JSON with blanks drawn by a seed: the same ones with token ids and without."""
     outside, inside = random.Random(seed), random.Random(seed + 1)
 
@@ -72,9 +117,15 @@ def written(value: Any, seed: int, blanks: Sequence[str], *, has_ids: bool) -> b
     def gap() -> str:
         return inside.choice(blanks)
 
+    separators = (",", ":") if blanks == NO_BLANKS else (", ", ": ")
+
     def write(value: Any) -> str:
         if isinstance(value, Ids):
             return f"[{','.join(f'{gap()}{each}{gap()}' for each in value)}]" if has_ids else "null"
+        if isinstance(value, Rows):
+            return (
+                json.dumps(value, ensure_ascii=False, separators=separators) if has_rows else "null"
+            )
         if isinstance(value, dict):
             members = (
                 f"{blank()}{_text(name)}{blank()}:{blank()}{write(member)}{blank()}"
