@@ -80,9 +80,7 @@ class EngineChecks:
             )
             group.create_task(self._repeat("health", self.check_health, settings.health.seconds))
             group.create_task(self._repeat("self_test", self.self_test, _LOOK_SECONDS))
-            group.create_task(
-                self._repeat("scorer_test", self._scorer_tests.run_due, _NEW_RUN_SECONDS)
-            )
+            group.create_task(self._repeat("scorer_test", self.test_scorers, _NEW_RUN_SECONDS))
             group.create_task(self._identify())
 
     async def _repeat(
@@ -211,6 +209,12 @@ class EngineChecks:
         return min((length for length in lengths if isinstance(length, int)), default=None)
 
     # Self-tests
+
+    async def test_scorers(self) -> None:
+        """Test the scorers of candidates whose run is new, or whose last test is long ago."""
+        if self._scorer_tests.is_due:
+            await self.read_gauges()
+            await self._scorer_tests.run_due()
 
     async def self_test(self) -> None:
         """Test the baseline of every model with a new run, or whose last test is long ago."""

@@ -8,6 +8,7 @@ import logging
 
 from penumbra.monitoring.observations import Run
 from penumbra.monitoring.signals.faithfulness import ScorerFault
+from penumbra.router.shadow.admission import has_headroom
 from penumbra.router.shadow.clocks import Clocks
 from penumbra.router.shadow.engine_facts import EngineFacts
 from penumbra.router.shadow.generation import Generator
@@ -44,6 +45,7 @@ class ScorerTests:
         clocks: Clocks,
     ) -> None:
         self._settings = settings.self_test
+        self._headroom = settings.headroom
         self._watched = watched
         self._facts = facts
         self._outbox = outbox
@@ -56,6 +58,12 @@ class ScorerTests:
         self._due: dict[Run, float] = {}
         facts.scorers.is_awaited = True
 
+    @property
+    def is_due(self) -> bool:
+        """Whether a candidate is to be tested now."""
+        now = self._clocks.now()
+        return any(now >= self._due.get(run.run, 0.0) for run in self._watched.runs)
+
     async def run_due(self) -> None:
         """Test the candidates whose run is new, or whose last test is long ago."""
         runs = [
@@ -66,8 +74,14 @@ class ScorerTests:
         self._due = {run: self._due[run] for _, run in runs if run in self._due}
         self._facts.scorers.forget_others([run for _, run in runs])
         for model, run in runs:
-            if self._clocks.now() >= self._due.get(run, 0.0):
+            if self._clocks.now() >= self._due.get(run, 0.0) and self._has_room(model, run):
                 await self._test(model, run)
+
+    def _has_room(self, model: WatchedModel, run: Run) -> bool:
+        """Whether the engines are not busy: while they are, nothing is compared either."""
+        names = (model.baseline, run.candidate)
+        known = [self._facts.fresh_gauges(model.name, name) for name in names]
+        return has_headroom(known, self._headroom, 0)
 
     async def _test(self, model: WatchedModel, run: Run) -> None:
         candidate = model.upstreams[run.candidate]

@@ -45,15 +45,17 @@ UNMIRRORED = "unmirrored"
 
 @pytest.fixture(scope="module")
 def models(full: ScriptedUpstream, int8: ScriptedUpstream) -> dict[str, Any]:
-    def watched(rate: float, **more: Any) -> dict[str, Any]:
+    def watched(rate: float, generate: float = 0.0, **more: Any) -> dict[str, Any]:
         # The candidate fails here so often that the gateway itself would take it out of service.
         watch = {"candidate": "int8", "run": "run-1", "mirror": rate, "failure_tolerance": 0.99}
         watch["mirror_slices"] = {UNMIRRORED: 0.0}
+        watch["generate"] = generate
         return {**model(full, int8, **more), "watches": [watch], "slices": SLICES}
 
     return {
         "demo": watched(1.0),
         "half": watched(0.5),
+        "decoded": watched(1.0, generate=1.0),
         "live": watched(1.0, flag={"split": {"int8": 100}}),
         "unwatched": model(full, int8),
     }
@@ -88,6 +90,7 @@ def _comparable(response: RawResponse, request_id: str) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 @pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("name", ["demo", "decoded"])
 @pytest.mark.parametrize(
     "more",
     [
@@ -107,12 +110,13 @@ def _comparable(response: RawResponse, request_id: str) -> tuple[Any, ...]:
 def test_a_mirrored_client_gets_the_bytes_that_it_would_have_got(
     path: str,
     is_stream: bool,
+    name: str,
     more: dict[str, Any],
     gateway: GatewayProcess,
     full: ScriptedUpstream,
 ) -> None:
     full.always(engine(BUILD))
-    body = request_for(path, **({"stream": True} if is_stream else {}), **more)
+    body = request_for(path, **({"stream": True} if is_stream else {}), **more, model=name)
     headers = {"x-request-id": "r-1"}
     mirrored = gateway.post(path, body, headers)
     unmirrored = gateway.post(path, body, {**headers, "x-penumbra-slice": UNMIRRORED})
@@ -120,7 +124,9 @@ def test_a_mirrored_client_gets_the_bytes_that_it_would_have_got(
     tapped, plain = [json.loads(request.body) for request in full.wait_for_requests(2)]
     assert plain == body
     is_tapped = not {"echo", "return_token_ids"} & more.keys()
-    assert tapped == ({**body, "return_token_ids": True} if is_tapped else body)
+    is_decoded = is_tapped and name == "decoded" and "logprobs" not in more
+    rows = {"logprobs": True if path == CHAT else 0} if is_decoded else {}
+    assert tapped == ({**body, **rows, "return_token_ids": True} if is_tapped else body)
 
 
 def test_the_comparator_gets_the_request_and_the_engines_answer(
