@@ -169,13 +169,25 @@ class ScorerTest(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Shed(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Number of mirrored requests that were not compared, for one reason."""
+    """Number of requests that were not compared, for one reason.
+
+    They are mirrored ones, but for those of `no_counterpart`.
+    """
 
     slice: str
     reason: str
     count: int
     route: str = ""
     """Name of the route, of requests that cannot be compared; an older gateway does not say."""
+
+
+def no_counterpart(signal: Signal) -> str:
+    """Names, as a reason of `Shed`, the live answers whose latency was not judged.
+
+    The baseline gave too few answers in the same slice lately: it has little of its traffic, or, at
+    100 % live, none.
+    """
+    return f"no_counterpart_{signal.value}"
 
 
 class RunReport(msgspec.Struct, frozen=True, omit_defaults=True):

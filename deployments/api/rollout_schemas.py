@@ -84,6 +84,9 @@ class SignalView(BaseModel):
     calibrating: str | None
     """`json 12, other 40 of 1000 pairs each`: slices whose tolerance is being read; null: none.
     What is read where the candidate answered follows behind a semicolon."""
+    without_counterpart: dict[str, int] = {}
+    """Of a latency: slice -> live answers that were not judged, because the baseline gave too few
+    in the slice at the time."""
     aggregate: StreamView | None
     slices: list[StreamView]
 

@@ -151,7 +151,9 @@ def _next_stage(rollout: Rollout) -> str | None:
 def _guardrail_view(guardrail: Guardrail, evidence: RunEvidence) -> Callable[[], SignalView]:
     monitor, alpha = evidence.monitors[guardrail.signal], evidence.proofs.alpha
     awaited = {kind: evidence.awaited(guardrail.signal, kind) for kind in monitor.kinds}
-    return _monitor_view(monitor, alpha, awaited, evidence.wanted_pairs)
+    view = _monitor_view(monitor, alpha, awaited, evidence.wanted_pairs)
+    unjudged = dict(evidence.totals.without_counterpart.get(guardrail.signal, {}))
+    return lambda: view().model_copy(update={"without_counterpart": unjudged})
 
 
 def _monitor_view(

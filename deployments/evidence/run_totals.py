@@ -2,7 +2,8 @@
 
 from collections import Counter
 
-from penumbra.monitoring.observations import Pair, Shed
+from penumbra.deployments.rollouts.spec import LATENCY
+from penumbra.monitoring.observations import Pair, Shed, Signal, no_counterpart
 
 WORST = 20
 """Number of worst pairs that are kept."""
@@ -23,6 +24,10 @@ class RunTotals:
         self.sheds: Counter[str] = Counter()
         self.uncompared: Counter[tuple[str, str, str]] = Counter()
         """(slice, route, reason) -> requests that cannot be compared."""
+        self.without_counterpart: dict[Signal, Counter[str]] = {
+            signal: Counter() for signal in LATENCY
+        }
+        """Latency -> slice -> live answers that were not judged by it."""
         self.failed: Counter[str] = Counter()
         """Harm check -> pairs in which only the candidate failed it."""
         self.worst: list[Pair] = []
@@ -50,6 +55,10 @@ class RunTotals:
 
     def shed(self, shed: Shed) -> None:
         """Adds requests that were not compared."""
+        for signal, counts in self.without_counterpart.items():
+            if shed.reason == no_counterpart(signal):
+                counts[shed.slice] += shed.count
+                return
         self.sheds[shed.reason] += shed.count
         if shed.route:
             self.uncompared[shed.slice, shed.route, shed.reason] += shed.count

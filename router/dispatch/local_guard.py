@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from penumbra.monitoring.observations import Run, Signal, Trip
+from penumbra.monitoring.observations import Run, Signal, Trip, no_counterpart
 from penumbra.monitoring.stats.failure import FailureProcess
 from penumbra.monitoring.stats.rolling_quantile import RollingQuantile
 from penumbra.monitoring.vocabulary import FAILURES, Outcome
@@ -42,26 +42,23 @@ class Clocks:
 
 
 class _Latency:
-    """One latency of the baseline's recent answers: by slice, and over all slices."""
+    """One latency of the baseline's recent answers, by slice."""
 
-    __slots__ = ("_all", "_slices")
+    __slots__ = ("_slices",)
 
     def __init__(self) -> None:
-        self._all = RollingQuantile()
         self._slices: dict[str, RollingQuantile] = {}
 
     def add(self, slice_name: str, seconds: float, now: float) -> None:
-        self._all.add(seconds, now)
         found = self._slices.get(slice_name)
         if found is None:
             found = self._slices[slice_name] = RollingQuantile()
         found.add(seconds, now)
 
     def p90(self, slice_name: str, now: float) -> float | None:
-        """The slice's p90 if it has enough requests, else that of all slices, else None."""
+        """The slice's p90; None if it has too few answers, for slices take different times."""
         found = self._slices.get(slice_name)
-        own = found.value(now) if found is not None else None
-        return own if own is not None else self._all.value(now)
+        return found.value(now) if found is not None else None
 
 
 class BaselineWatch:
@@ -150,9 +147,11 @@ class CandidateWatch:
 
     def _compare(self, signal: Signal, baseline: _Latency, slice_name: str, seconds: float) -> None:
         p90 = baseline.p90(slice_name, self._guard.clocks.monotonic())
-        if p90 is not None:
-            is_late = seconds > self._factor * p90
-            self._guard.outbox.count(self.run, slice_name, signal, is_one=is_late)
+        if p90 is None:
+            self._guard.outbox.shed(self.run, slice_name, no_counterpart(signal))
+            return
+        is_late = seconds > self._factor * p90
+        self._guard.outbox.count(self.run, slice_name, signal, is_one=is_late)
 
 
 class LocalGuard:

@@ -82,6 +82,10 @@ def signal_heading(signal: Json) -> Text:
         text.append(f"  reached{f': {named}' if named else ''}", "red")
     if signal["calibrating"]:
         text.append(f"  tolerance being read: {signal['calibrating']}", "cyan")
+    if signal.get("without_counterpart"):
+        counts = signal["without_counterpart"].items()
+        told = ", ".join(f"{name} {count}" for name, count in counts)
+        text.append(f"  no counterpart, not judged: {told}", "yellow")
     return text
 
 

@@ -5,7 +5,16 @@ import pytest
 from penumbra.deployments.evidence.kind_guards import UNDIVIDED
 from penumbra.deployments.evidence.run_evidence import RunEvidence
 from penumbra.deployments.rollouts.spec import AdvanceRules, Calibrate, Guardrail
-from penumbra.monitoring.observations import AnsweredBy, Arm, Pair, Run, RunReport, Signal
+from penumbra.monitoring.observations import (
+    AnsweredBy,
+    Arm,
+    Pair,
+    Run,
+    RunReport,
+    Shed,
+    Signal,
+    no_counterpart,
+)
 from penumbra.monitoring.stats.guard import Guard
 from tests.support.rollouts import pair, pairs, rollout_spec
 
@@ -144,3 +153,17 @@ def test_a_quarantine_by_live_harm_keeps_the_tolerances_of_both_kinds() -> None:
     assert monitor.evidence < monitor.boundary
     for kind in monitor.kinds:
         assert set(monitor._watch.of(kind).spec.tolerances) == {"other"}
+
+
+def test_live_answers_without_a_counterpart_are_told_by_slice() -> None:
+    evidence = evidence_of()
+    sheds = (
+        Shed("json", no_counterpart(Signal.TTFT), 3),
+        Shed("json", no_counterpart(Signal.TPOT), 2),
+        Shed("other", "busy", 1),
+    )
+    evidence.fold("gateway-0", RunReport(RUN, sheds=sheds))
+    totals = evidence.totals
+    assert totals.sheds == {"busy": 1}
+    assert totals.without_counterpart[Signal.TTFT] == {"json": 3}
+    assert totals.without_counterpart[Signal.TPOT] == {"json": 2}

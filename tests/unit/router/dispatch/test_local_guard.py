@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from penumbra.monitoring.observations import Counts, Run, RunReport, Signal
+from penumbra.monitoring.observations import Counts, Run, RunReport, Shed, Signal
 from penumbra.monitoring.vocabulary import FAILURES, Outcome
 from penumbra.router.dispatch.local_guard import Clocks, LocalGuard
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Snapshot, Watch
@@ -11,6 +11,10 @@ from tests.support.routing_tables import model
 
 RUN = Run("demo", "int8", "run-1")
 ENOUGH = 50
+NO_COUNTERPART = (
+    Shed("facts", "no_counterpart_ttft", 1),
+    Shed("facts", "no_counterpart_tpot", 1),
+)
 
 
 class Scene:
@@ -136,7 +140,7 @@ def test_a_run_that_goes_on_keeps_what_was_seen(scene: Scene) -> None:
 def test_latency_is_not_judged_without_enough_of_the_baseline(scene: Scene) -> None:
     scene.baseline_takes(1.0, times=ENOUGH - 1)
     scene.candidate_takes(100.0)
-    assert scene.outbox.is_empty
+    assert scene.reported() == RunReport(RUN, sheds=NO_COUNTERPART)
 
 
 def test_an_answer_beyond_the_factor_is_late(scene: Scene) -> None:
@@ -149,16 +153,19 @@ def test_an_answer_beyond_the_factor_is_late(scene: Scene) -> None:
     )
 
 
-def test_a_slice_is_compared_with_itself_where_it_can_be(scene: Scene) -> None:
+def test_a_slice_is_compared_with_itself_alone(scene: Scene) -> None:
     scene.baseline_takes(1.0, "facts", times=1000)
     scene.baseline_takes(10.0, "long")
     scene.candidate_takes(12.0, "long")
     scene.candidate_takes(12.0, "rare")
-    assert scene.reported().counts == (
+    report = scene.reported()
+    assert report.counts == (
         Counts("long", Signal.TTFT, 1, 0),
         Counts("long", Signal.TPOT, 1, 0),
-        Counts("rare", Signal.TTFT, 0, 1),
-        Counts("rare", Signal.TPOT, 0, 1),
+    )
+    assert report.sheds == (
+        Shed("rare", "no_counterpart_ttft", 1),
+        Shed("rare", "no_counterpart_tpot", 1),
     )
 
 
@@ -166,7 +173,7 @@ def test_old_latencies_of_the_baseline_are_forgotten(scene: Scene) -> None:
     scene.baseline_takes(1.0)
     scene.now = 1_000.0
     scene.candidate_takes(100.0)
-    assert scene.outbox.is_empty
+    assert scene.reported() == RunReport(RUN, sheds=NO_COUNTERPART)
 
 
 def test_without_an_alpha_of_its_own_a_gateway_counts_and_does_not_trip() -> None:
