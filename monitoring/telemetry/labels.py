@@ -73,7 +73,7 @@ SHED_REASON = Label(
     (
         "queue_items", "queue_bytes", "busy", "budget", "age", "not_watched", "repeated_prompt",
         "repeated_session", "other_turn", "unreadable", "ids_missing", "not_text", "not_drawn",
-        "too_long", "baseline_score", "other_arm", "stopping", "fault",
+        "too_long", "baseline_score", "other_arm", "error", "stopping", "fault",
     ),
 )  # fmt: skip
 WORK = Label(

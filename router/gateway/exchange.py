@@ -29,6 +29,9 @@ from penumbra.router.mirror.session import MirrorSession
 from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.upstream.port import Headers
 
+_BUILDS_OWN = frozenset({"upstream_garbage", "upstream_timeout"})
+"""Errors that a build's failure is answered by; one that cannot be reached may be the network's."""
+
 
 class Exchange(RequestReader):
     """One request on a hot route and its answer. The `Client` of its dispatch."""
@@ -114,6 +117,8 @@ class Exchange(RequestReader):
             body = self._mirror_session.tap.whole(body)
             if status >= 400:
                 self._mirror_session.tap.lose(ShedReason.ERROR)
+                if status >= 500:
+                    self._note_problem(f"status_{status}")
         if status >= 400:
             headers, body = without_page(self._path, status, headers, body)
         head = self._head(status, headers, len(body))
@@ -187,11 +192,19 @@ class Exchange(RequestReader):
             self.keep_alive = False
         if self._mirror_session is not None:
             self._mirror_session.tap.lose(ShedReason.ERROR)
+            if error.reported_code in _BUILDS_OWN:
+                self._note_problem(error.reported_code)
         body = error_body_for(self._path, error)
         headers = [*JSON, *error.headers]
         answer = self._head(error.status, headers, len(body)) + body
         self._gateway.writes.write(self._connection.transport, answer)
         self._complete(error.reported_code)
+
+    def _note_problem(self, problem: str) -> None:
+        """Note for the comparison that the build which was asked first, and alone, failed."""
+        session, dispatch = self._mirror_session, self._dispatch
+        if session is not None and dispatch is not None and dispatch.failover is None:
+            session.problem = problem
 
     def _head(self, status: int, headers: Headers, length: int | None) -> bytes:
         routed, dispatch = self._routed, self._dispatch

@@ -51,13 +51,15 @@ class MirrorFrame(msgspec.Struct, frozen=True, array_like=True):
     was_paused: bool = False
     """Whether its client did not keep up, so that the time tells nothing of the variant."""
     partial_for: tuple[str, ...] = ()
-    """In place of `candidates` if the client left before the end of its answer. An older comparator
-    takes no part in such a request: it would call the answer broken."""
+    """In place of `candidates` if the answer is not whole: its client left, or the baseline failed.
+    An older comparator takes no part in such a request: it would call the answer broken."""
+    problem: str = ""
+    """How the baseline failed, which was asked first, and gave no answer; empty: it did not."""
 
     @property
     def is_partial(self) -> bool:
         """Whether the client left before the end, so that this is how far its answer had come."""
-        return bool(self.partial_for)
+        return bool(self.partial_for) and not self.problem
 
     @property
     def draw_id(self) -> str:

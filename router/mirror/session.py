@@ -60,6 +60,13 @@ class MirrorSession:
     """The request as the client sent it."""
     has_left: bool = False
     """Whether the client left before the end of its answer."""
+    problem: str = ""
+    """How the build failed that was asked first, if no other was; empty: it did not."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the client got an answer, and stayed for all of it."""
+        return not self.has_left and not self.problem
 
     @property
     def has_part(self) -> bool:
@@ -176,6 +183,9 @@ class MirrorSessions:
         facts, lost = session.facts, session.tap.lost
         if session.tap.has_refused_decode:
             self._without_decode.add(facts.model)
+        if lost is ShedReason.ERROR and session.problem and times.variant == session.baseline:
+            self._hand_over(session.runs, session, times)
+            return
         if lost is not None:
             self._shed(session.runs, facts, lost)
             return
@@ -195,7 +205,7 @@ class MirrorSessions:
             request_id=facts.request_id.decode("latin-1"),
             model=facts.model,
             variant=times.variant,
-            candidates=() if session.has_left else tuple(run.candidate for run in runs),
+            candidates=tuple(run.candidate for run in runs) if session.is_whole else (),
             slice=facts.slice_name,
             epoch=facts.epoch,
             path=session.request.path.partition(b"?")[0].decode("ascii"),
@@ -211,7 +221,8 @@ class MirrorSessions:
             own_id=facts.own_id.decode("ascii"),
             root=facts.root,
             was_paused=times.was_paused,
-            partial_for=tuple(run.candidate for run in runs) if session.has_left else (),
+            partial_for=() if session.is_whole else tuple(run.candidate for run in runs),
+            problem=session.problem,
         )
         refusal = self.comparator_client.offer(mirrored)
         if refusal is not None:

@@ -24,7 +24,8 @@ class ShedReason(StrEnum):
     TOO_LARGE = "too_large"
     """The answer is longer than what is stored, or than what a comparator reads."""
     ERROR = "error"
-    """The answer is an error of the engine's or of the gateway's."""
+    """The answer is an error of the engine's or of the gateway's. In the comparator: the baseline
+    failed, and the candidate was not asked, or failed as well."""
     BROKEN_OFF = "broken_off"
     """The answer broke off."""
     CONTINUED = "continued"
@@ -93,5 +94,7 @@ GATEWAY_REASONS = frozenset(
 )
 """Reasons that a gateway counts (`penumbra_mirror_sheds_total`)."""
 
-COMPARATOR_REASONS = (frozenset(ShedReason) - GATEWAY_REASONS) | {ShedReason.FAULT}
+COMPARATOR_REASONS = (frozenset(ShedReason) - GATEWAY_REASONS) | {
+    ShedReason.ERROR, ShedReason.FAULT,
+}  # fmt: skip
 """Reasons that a comparator counts (`penumbra_shadow_sheds_total`)."""

@@ -25,6 +25,7 @@ from penumbra.router.shadow.clocks import Clocks
 from penumbra.router.shadow.comparison import Comparison
 from penumbra.router.shadow.comparison_result import ComparisonResult
 from penumbra.router.shadow.engine_facts import EngineFacts
+from penumbra.router.shadow.failed_answer import FailedAnswer
 from penumbra.router.shadow.generation import Generator
 from penumbra.router.shadow.metrics import ShadowMetrics
 from penumbra.router.shadow.ordered_results import OrderedResults, Slot
@@ -95,7 +96,7 @@ class Comparator:
     def offer(self, mirrored: MirrorFrame, size_bytes: int) -> None:
         """Queue a mirrored request, or shed it."""
         self.metrics.received.value += 1
-        if mirrored.is_partial:
+        if mirrored.partial_for:
             mirrored = msgspec.structs.replace(mirrored, candidates=mirrored.partial_for)
         eligible = self._eligible(mirrored, is_new=True)
         candidates = tuple(run.run.candidate for run in eligible)
@@ -168,6 +169,12 @@ class Comparator:
         self, mirrored: MirrorFrame, model: WatchedModel, runs: list[WatchedRun], slots: Slots
     ) -> None:
         try:
+            if mirrored.problem:
+                result = await FailedAnswer(mirrored, model, runs, self._generator).compare(
+                    self.settings.generation_tokens
+                )
+                self._settle(mirrored, runs, result, slots)
+                return
             case = read_case(mirrored, self._facts.context_tokens.get(model.name))
             if isinstance(case, ShedReason):
                 self._shed(mirrored, runs, case)

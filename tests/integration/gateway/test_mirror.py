@@ -272,6 +272,18 @@ def test_an_engines_error_is_the_clients_and_is_not_compared(
     assert len(full.requests) == 1
 
 
+def test_a_request_that_the_baseline_failed_is_handed_over(
+    gateway: GatewayProcess, full: ScriptedUpstream, sink: FrameSink
+) -> None:
+    full.next(respond(500, engine_error("out of memory", 500)))
+    with counting(gateway, SHEDS, by=0, model="demo", reason="error"):
+        assert gateway.post(CHAT, chat(), {"x-request-id": "failed"}).status == 500
+        frame = sink.frame_of("failed")
+    assert (frame.variant, frame.candidates, frame.partial_for) == ("full", (), ("int8",))
+    assert (frame.problem, frame.answer) == ("status_500", b"")
+    assert not frame.is_partial
+
+
 def test_a_server_that_refuses_the_field_gets_the_request_as_it_was(
     gateway: GatewayProcess, full: ScriptedUpstream
 ) -> None:

@@ -39,4 +39,4 @@ def test_a_request_is_drawn_by_the_gateways_own_id() -> None:
 
 def test_a_frame_that_lacks_an_element_that_is_needed_is_refused() -> None:
     with pytest.raises(msgspec.DecodeError):
-        read_frame(msgspec.msgpack.encode(elements()[:-6]))
+        read_frame(msgspec.msgpack.encode(elements()[:-7]))

@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from penumbra.monitoring.observations import Arm
 from penumbra.router.mirror.frame import MirrorFrame
-from penumbra.router.upstream.fake import Body, Script, events
+from penumbra.router.upstream.fake import Body, Script, events, whole
 from penumbra.router.upstream.port import UpstreamRequest
 from tests.support import shadow
 from tests.support.mirrored import ANSWER_IDS, PROMPT_IDS, answer_bytes, mirrored
@@ -126,3 +127,43 @@ async def test_answers_that_were_left_tell_no_usual_length() -> None:
     setup = ComparatorSetup(watch())
     await compare(setup, left("It rai"))
     assert setup.comparator._lengths["demo"]._recent == {}
+
+
+def failed(**changes: Any) -> MirrorFrame:
+    """A request that the baseline failed, as a gateway hands it over."""
+    fields = {"candidates": (), "partial_for": ("int8",), "problem": "status_500", "answer": b""}
+    return mirrored(**{**fields, **changes})
+
+
+async def test_a_clients_request_that_only_the_baseline_failed_is_its_harm() -> None:
+    setup = ComparatorSetup(watch(generate=1.0))
+    await compare(setup, failed(request_id="r", slice="json", session=7))
+    (pair,) = setup.pairs
+    assert (pair.arm, pair.answered_by, pair.harm) == (Arm.CANDIDATE, "full", -1)
+    assert (pair.displacement, pair.missing) == (None, None)
+    assert (pair.failed, pair.failed_baseline) == ((), ("no_answer",))
+    assert (pair.slice, pair.session) == ("json", 7)
+
+
+async def test_a_request_that_both_builds_fail_says_nothing() -> None:
+    setup = ComparatorSetup(watch(generate=1.0))
+    setup.builds["int8"].answer = whole({}, 500)
+    await compare(setup, failed())
+    assert setup.pairs == []
+    assert setup.reports.sheds == [("int8", "error")]
+
+
+async def test_a_failed_request_of_which_no_answer_was_wanted_is_counted() -> None:
+    setup = ComparatorSetup(watch(generate=0.0))
+    await compare(setup, failed())
+    assert setup.reports.sheds == [("int8", "error")]
+    assert all(build.requests == [] for build in setup.builds.values())
+
+
+async def test_the_baseline_is_judged_beside_itself_by_the_same_rule() -> None:
+    setup = ComparatorSetup(watch(generate=1.0, aa=1.0))
+    await compare(setup, failed(), expected=2)
+    assert [(pair.arm, pair.harm) for pair in setup.pairs] == [
+        (Arm.CANDIDATE, -1),
+        (Arm.BASELINE, -1),
+    ]
