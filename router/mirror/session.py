@@ -199,8 +199,10 @@ class MirrorSessions:
     def _hand_over(self, runs: tuple[Run, ...], session: MirrorSession, times: AnswerTimes) -> None:
         facts, answer = session.facts, session.tap.answer
         if sse.ERROR_MARK in answer and sse.has_error_event(answer):
-            self._shed(runs, facts, ShedReason.ERROR)
-            return
+            if times.variant != session.baseline:
+                self._shed(runs, facts, ShedReason.ERROR)
+                return
+            session.problem, answer = "error_event", b""
         mirrored = MirrorFrame(
             request_id=facts.request_id.decode("latin-1"),
             model=facts.model,

@@ -14,7 +14,7 @@ from penumbra.monitoring.observations import Arm, Pair
 from penumbra.monitoring.signals.harm import expectations, judge
 from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.mirror.shed_reason import ShedReason
-from penumbra.router.shadow.comparison import ComparisonResult, EngineCall
+from penumbra.router.shadow.comparison_result import ComparisonResult, EngineCall
 from penumbra.router.shadow.generation import (
     GenerationResult,
     Generator,

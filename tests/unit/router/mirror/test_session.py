@@ -16,6 +16,21 @@ FACTS = RequestFacts(b"r-1", b"req-1", "demo", "other", epoch=1, prompt_hash=1, 
 REQUEST = UpstreamRequest(b"/v1/chat/completions", b"", b'{"model":"demo","messages":["SECRET"]}')
 
 
+class KeepingComparatorClient(ComparatorClient):
+    """A client of the comparator that keeps what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.frames: list[MirrorFrame] = []
+
+    def refusal(self) -> ShedReason | None:
+        return None
+
+    def offer(self, mirrored: MirrorFrame) -> ShedReason | None:
+        self.frames.append(mirrored)
+        return None
+
+
 class BrokenComparatorClient(ComparatorClient):
     """A client of the comparator that raises."""
 
@@ -61,3 +76,46 @@ def test_a_request_that_cannot_be_compared_is_counted(route: str, reason: str) -
     report = outbox.next_report()
     assert report is not None
     assert [(shed.slice, shed.reason) for shed in report.runs[0].sheds] == [("other", reason)]
+
+
+TOKEN = b'data: {"choices":[{"index":0,"delta":{"content":"a"},"token_ids":[7]}]}\n\n'
+ERROR = b'data: {"error":{"message":"out of memory"}}\n\n'
+
+
+def mirror(*pieces: bytes, variant: str, **changes: object) -> tuple[list[MirrorFrame], list[str]]:
+    """Mirrors a stream; returns what was handed over, and why the rest was not."""
+    comparator_client, outbox = KeepingComparatorClient(), ObservationOutbox("me", "life-1")
+    sessions = MirrorSessions(comparator_client, outbox, GatewayMetrics())
+    session = sessions.begin((RUN,), "full", REQUEST, FACTS)
+    assert session is not None
+    for piece in pieces:
+        session.tap.feed(piece)
+    for name, value in changes.items():
+        setattr(session, name, value)
+    sessions.end(session, AnswerTimes(variant, 0.0, 0.5, 1.0))
+    report = outbox.next_report()
+    return comparator_client.frames, [
+        shed.reason for shed in report.runs[0].sheds
+    ] if report else []
+
+
+@pytest.mark.parametrize("variant", ["full", "int8"])
+def test_tokens_that_came_before_the_client_left_are_handed_over(variant: str) -> None:
+    [frame], sheds = mirror(TOKEN, TOKEN, variant=variant, has_left=True)
+    assert (frame.candidates, frame.partial_for, frame.is_partial) == ((), ("int8",), True)
+    assert (frame.answer, sheds) == (TOKEN + TOKEN, [])
+
+
+@pytest.mark.parametrize("piece", [b'{"choices":[{"token_ids":[7]}]}', b": wait\n\n", b""])
+def test_a_client_that_left_before_a_token_is_counted(piece: bytes) -> None:
+    assert mirror(piece, variant="full", has_left=True) == ([], ["client_gone"])
+
+
+def test_a_stream_in_which_the_baseline_failed_is_handed_over_as_failed() -> None:
+    [frame], sheds = mirror(TOKEN, ERROR, variant="full")
+    assert (frame.partial_for, frame.problem, frame.answer) == (("int8",), "error_event", b"")
+    assert (frame.is_partial, sheds) == (False, [])
+
+
+def test_a_stream_in_which_the_candidate_failed_is_a_failure_and_no_pair() -> None:
+    assert mirror(TOKEN, ERROR, variant="int8") == ([], ["error"])
