@@ -170,7 +170,7 @@ class CompiledModel:
             return Reason.QUARANTINE
         # A rollout gives no share of what it has not compared; pins and rules are the operators'.
         released = self._released.get(wish.variant) if wish.reason is Reason.SPLIT else None
-        if released is None:
+        if released is None or context.home == wish.variant:  # only there is its history
             return None
         is_released = context.is_comparable and released.hold(context.slice, context.features)
         return None if is_released else Reason.UNCOMPARED

@@ -192,6 +192,16 @@ def test_a_rollout_releases_channels_slice_by_slice(
     assert found == given
 
 
+def test_a_request_goes_on_where_its_history_is_though_it_cannot_be_compared() -> None:
+    watch = Watch(candidate="int8", run="int8-1", mirror=1.0, released=RELEASED)
+    watched = compile_model("demo", model(INT8_FOR_ALL).model_copy(update={"watches": (watch,)}))
+    features = RequestFeatures.of({"input": "and then?"}, "responses")
+    follow_up = context(home="int8", is_comparable=False, features=features)
+    assert evaluate(watched, follow_up) == Decision("int8", Reason.SPLIT)
+    elsewhere = context(home=None, is_comparable=False, features=features)
+    assert evaluate(watched, elsewhere) == Decision("full", Reason.UNCOMPARED)
+
+
 def test_a_body_is_not_read_for_a_route_that_is_not_released() -> None:
     watch = Watch(candidate="int8", run="int8-1", mirror=1.0, released={OTHER: ("chat",)})
     watched = model(INT8_FOR_ALL).model_copy(update={"watches": (watch,)})
