@@ -18,7 +18,7 @@ class Reason(StrEnum):
     QUARANTINE = "QUARANTINE"
     """The request's slice is pinned to the baseline."""
     UNCOMPARED = "UNCOMPARED"
-    """The rollout of the chosen candidate compares no requests of this route or kind."""
+    """The rollout of the chosen candidate has not compared such requests, or cannot."""
     PIN = "PIN"
     """The request asked for the variant and its key may, or an operator pinned its subject."""
     TARGETING_MATCH = "TARGETING_MATCH"
