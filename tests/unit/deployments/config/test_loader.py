@@ -147,6 +147,16 @@ def test_the_control_url_is_one_that_can_be_connected_to(tmp_path: Path) -> None
             "    slices: [{name: a, match: {scripts: [klingon]}}]\n    flag:",
             'slices[0].match.scripts: found "klingon"',
         ),
+        (
+            "    flag:",
+            "    slices: [{name: a, match: {route: [respones]}}]\n    flag:",
+            'slices[0].match.route: found "respones", wanted one of chat, completions, responses',
+        ),
+        (
+            "    flag:",
+            "    slices: [{name: a, match: {modality: [smell]}}]\n    flag:",
+            'slices[0].match.modality: found "smell", wanted one of text, image, audio',
+        ),
         ("\nmodels:", "\ngateway: {host: 0.0.0.0}\nmodels:", "no keys are configured"),
         ("\nmodels:", "\ngateway: {port: 99999}\nmodels:", "wanted an integer ≥ 1 and ≤ 65535"),
         ("\nmodels:", "\nkeys: [{tenant: a}]\nmodels:", "keys[0].sha256: found nothing"),
