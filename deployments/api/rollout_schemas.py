@@ -77,6 +77,8 @@ class SignalView(BaseModel):
     evidence: float
     boundary: float
     """The guardrail acts when `evidence` reaches it."""
+    horizon: int | None = None
+    """Observations for which `alpha` holds: pairs, and candidate requests for failure."""
     proof_boundary: float
     """Proof of one slice alone; see `SliceProofView.boundary`."""
     is_tripped: bool

@@ -61,7 +61,7 @@ def summary_view(rollout: Rollout, evidence: RunEvidence) -> RolloutSummary:
 def _awaits(plan: Arbitration | None, evidence: RunEvidence) -> str | None:
     if plan is None:
         return None
-    pairs = plan.pairs(evidence.aa_pairs.get(plan.signal, {}))
+    pairs = plan.pairs(evidence.instrument.pairs.get(plan.signal, {}))
     where = f" in {', '.join(plan.slices)}" if plan.slices else ""
     return f"the baseline is compared with itself in {plan.signal}{where}: {pairs} pairs so far"
 
@@ -186,6 +186,7 @@ def _monitor_view(
         alpha=monitor.spec.alpha,
         evidence=evidence,
         boundary=boundary,
+        horizon=monitor.spec.horizon,
         proof_boundary=1.0 / proof_alpha,
         is_tripped=tripped is not None,
         culprits=list(dict.fromkeys(culprits)),
@@ -240,9 +241,9 @@ def _stream_view(
 
 
 def _instrument_view(evidence: RunEvidence) -> Callable[[], InstrumentView]:
-    last = max(evidence.self_tests.values(), key=lambda test: test.at, default=None)
-    broken, alpha = evidence.broken, evidence.spec.promotion_alpha
-    monitors = [_monitor_view(monitor, alpha) for monitor in evidence.aa.values()]
+    last = max(evidence.instrument.self_tests.values(), key=lambda test: test.at, default=None)
+    broken, alpha = evidence.instrument.broken, evidence.spec.promotion_alpha
+    monitors = [_monitor_view(monitor, alpha) for monitor in evidence.instrument.aa.values()]
     return lambda: InstrumentView(
         is_ok=broken is None,
         detail=broken,

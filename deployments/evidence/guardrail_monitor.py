@@ -45,15 +45,21 @@ def guard_spec(
     spec: RolloutSpec, signal: Signal, tolerances: Mapping[str, float], default: float, alpha: float
 ) -> GuardSpec:
     """Builds the statistical specification of a guardrail."""
+    gates = spec.gates
     return GuardSpec(
         tolerances=dict(tolerances),
         default_tolerance=default,
         low=LOW.get(signal, 0.0),
         high=HIGH.get(signal, 1.0),
         alpha=alpha,
-        horizon=spec.gates.horizon,
+        horizon=(signal is Signal.FAILURE and gates.failure_requests) or gates.horizon,
         alpha_promotion=spec.promotion_alpha,
     )
+
+
+def in_range(signal: Signal, value: float) -> float:
+    """Cuts a value to its signal's range: a comparator of another version may cut it elsewhere."""
+    return min(max(float(value), LOW.get(signal, 0.0)), HIGH.get(signal, 1.0))
 
 
 class GuardrailMonitor:

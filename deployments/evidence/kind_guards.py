@@ -116,6 +116,11 @@ class KindGuards:
         """
         return named_by_e_bh(self._evidence_by_slice(), fdr)
 
+    def suspicious(self) -> tuple[str, ...]:
+        """Names the slices whose evidence, in either kind, calls for a closer look."""
+        found = [name for guard in self._guards.values() for name in guard.suspicious()]
+        return tuple(dict.fromkeys(found))
+
     def suspect(self) -> str | None:
         """Names the slice with the most evidence; None if none has more than it began with."""
         return most_suspect(self._evidence_by_slice())

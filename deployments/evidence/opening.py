@@ -9,9 +9,6 @@ from penumbra.deployments.rollouts.spec import Calibrate, Guardrail, RolloutSpec
 from penumbra.monitoring.observations import AnsweredBy, Signal
 from penumbra.monitoring.signals.calibration import MOST
 
-AA_ALPHA = 0.01
-"""Bound on the probability that a working instrument is called broken."""
-
 
 def open_monitors(
     spec: RolloutSpec, slices: tuple[str, ...], kinds: PairKinds
@@ -37,31 +34,6 @@ def open_calibrations(
             alpha = alpha_of(spec, guardrail) / 2 / len(kinds)
             return {kind: CalibrationBuffer(wanted, alpha, to_read) for kind in kinds}
     return {}
-
-
-def open_aa_monitors(
-    spec: RolloutSpec, slices: tuple[str, ...], kinds: PairKinds
-) -> dict[Signal, GuardrailMonitor]:
-    """Opens the monitors of the baseline against itself, by signal.
-
-    They have an alpha of their own: one that trips takes no traffic away.
-    """
-    harm = spec.guardrail(Signal.HARM)
-    tolerances = {
-        Signal.DISPLACEMENT: spec.mirror.aa_tolerance,
-        Signal.HARM: harm.tolerance if harm and isinstance(harm.tolerance, float) else 0.02,
-    }
-    decode_gap = spec.guardrail(Signal.DECODE_GAP)
-    if decode_gap is not None and isinstance(decode_gap.tolerance, float):
-        tolerances[Signal.DECODE_GAP] = decode_gap.tolerance
-    alpha = AA_ALPHA / len(tolerances)
-    found = {}
-    for signal, tolerance in tolerances.items():
-        own = dict.fromkeys(slices, tolerance)
-        found[signal] = GuardrailMonitor(
-            signal, "hold", guard_spec(spec, signal, own, tolerance, alpha), kinds
-        )
-    return found
 
 
 def _open(

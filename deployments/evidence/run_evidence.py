@@ -10,14 +10,11 @@ from collections.abc import Mapping
 
 from penumbra.deployments.evidence.calibration_buffer import record_of
 from penumbra.deployments.evidence.coverage import Coverage
-from penumbra.deployments.evidence.guardrail_monitor import HIGH, LOW
+from penumbra.deployments.evidence.guardrail_monitor import in_range
+from penumbra.deployments.evidence.instrument import Instrument
 from penumbra.deployments.evidence.kind_guards import PAIRS, Kind, PairKinds
 from penumbra.deployments.evidence.known_builds import KnownBuilds
-from penumbra.deployments.evidence.opening import (
-    open_aa_monitors,
-    open_calibrations,
-    open_monitors,
-)
+from penumbra.deployments.evidence.opening import open_calibrations, open_monitors
 from penumbra.deployments.evidence.run_proofs import RunProofs
 from penumbra.deployments.evidence.run_totals import RunTotals
 from penumbra.deployments.evidence.scorer_faults import ScorerFaults
@@ -30,7 +27,6 @@ from penumbra.monitoring.observations import (
     Counts,
     Pair,
     RunReport,
-    SelfTest,
     Signal,
     Trip,
 )
@@ -60,14 +56,12 @@ class RunEvidence:
         self.slices = slices
         self.monitors = open_monitors(spec, slices, kinds)
         """Monitors by signal."""
-        self.aa = open_aa_monitors(spec, slices, kinds)
-        """Monitors of the baseline against itself."""
+        self.instrument = Instrument(spec, slices, kinds)
+        """What is known of the measurement itself."""
         self.totals = RunTotals()
         self.builds = KnownBuilds()
         self.changed: str | None = None
         self.hard: HardFailure | None = None
-        self.self_tests: dict[str, SelfTest] = {}
-        """Source -> its last self-test."""
         self.observed_at = 0.0
         """Unix seconds of the latest observation that has a time."""
         self.pairs: dict[str, int] = {}
@@ -103,7 +97,7 @@ class RunEvidence:
 
     def _take(self, source: str, report: RunReport) -> None:
         for test in report.self_tests:
-            self.self_tests[source] = test
+            self.instrument.self_tests[source] = test
             self._note_time(test.at)
         for scorer_test in report.scorer_tests:
             self.scorer.take_test(source, scorer_test)
@@ -138,7 +132,7 @@ class RunEvidence:
             self.totals.repeats += 1
             return
         self._observe(Signal.FAILURE, pair.slice, float(pair.missing is not None), None)
-        if self.broken is not None:
+        if self.instrument.broken is not None:
             return
         kind = self._kind(pair)
         self._count_pair(pair, kind)
@@ -180,13 +174,7 @@ class RunEvidence:
         calibration = self.calibrations.get(kind)
         if pair.displacement is not None and calibration is not None:
             calibration.add_aa(pair.slice, pair.displacement)
-        for signal, value in (
-            (Signal.DISPLACEMENT, pair.displacement),
-            (Signal.HARM, pair.harm),
-            (Signal.DECODE_GAP, pair.decode_gap),
-        ):
-            if value is not None and signal in self.aa:
-                self.aa[signal].observe(pair.slice, _in_range(signal, value), kind)
+        self.instrument.take_pair(pair, kind)
 
     def _observe_proved(
         self, signal: Signal, pair: Pair, value: float | None, kind: AnsweredBy
@@ -201,7 +189,7 @@ class RunEvidence:
     def _observe(self, signal: Signal, slice_name: str, value: float | None, kind: Kind) -> None:
         monitor = self.monitors.get(signal)
         if monitor is not None and value is not None:
-            monitor.observe(slice_name, _in_range(signal, value), kind)
+            monitor.observe(slice_name, in_range(signal, value), kind)
 
     def _count(self, counts: Counts) -> None:
         monitor = self.monitors.get(counts.signal)
@@ -213,14 +201,6 @@ class RunEvidence:
         self.observed_at = max(self.observed_at, at)
 
     # Results
-
-    @property
-    def aa_pairs(self) -> dict[str, dict[str, int]]:
-        """Signal -> slice -> pairs of the baseline with itself."""
-        return {
-            signal.value: {name: monitor.guard.slice(name).count for name in self.slices}
-            for signal, monitor in self.aa.items()
-        }
 
     @property
     def wanted_pairs(self) -> int:
@@ -245,24 +225,6 @@ class RunEvidence:
         return any(len(self.awaited(signal, kind)) < slices for kind in monitor.kinds)
 
     @property
-    def aa_alarm(self) -> str | None:
-        """The alarm of the A/A arm, in words; None: the baseline agrees with itself so far."""
-        for monitor in self.aa.values():
-            if monitor.tripped is not None:
-                return f"the baseline differs from itself in {monitor.signal.value}"
-        return None
-
-    @property
-    def broken(self) -> str | None:
-        """Reason why the measurement cannot be trusted; None if it can."""
-        if self.aa_alarm is not None:
-            return self.aa_alarm
-        for source, test in self.self_tests.items():
-            if not test.is_ok:
-                return f"the self-test of {source} failed: {test.detail}"
-        return None
-
-    @property
     def unfit(self) -> UnfitScorer | None:
         """Reason why the candidate's scores say nothing; None: they do."""
         monitor = self.monitors.get(Signal.DECODE_GAP)
@@ -271,40 +233,33 @@ class RunEvidence:
 
     def findings(self) -> Findings:
         """Summarizes the evidence for `decide`."""
-        unfit = self.unfit
+        unfit, instrument = self.unfit, self.instrument
         quarantined: dict[str, Tripped] = {}
         for signal, monitor in self.monitors.items():
             if unfit is None or signal not in SCORED:
                 quarantined |= monitor.quarantined
-        shadow = AnsweredBy.BASELINE
         tripped = tuple(each.tripped for each in self.monitors.values() if each.tripped is not None)
         return Findings(
             run=self.run,
             pairs=sum(self.pairs.values()),
             seen=tuple(name for name in self.slices if self.pairs.get(name)),
-            proven=self.proofs.of[shadow].proven,
+            proven=self.proofs.of[AnsweredBy.BASELINE].proven,
             proven_live=self.proofs.proven_live,
             covered=self.coverage.proven(),
             is_aggregate_proven=self.proofs.is_aggregate_proven,
             hard=self.hard,
             tripped=tripped,
             quarantined=quarantined,
-            broken=self.broken,
-            aa_alarm=self.aa_alarm,
+            broken=instrument.broken,
+            aa_alarm=instrument.aa_alarm,
             unfit=unfit,
+            noise=instrument.noise,
+            suspects=self.proofs.suspects,
             missing_ratio=self.totals.missing_ratio,
             fingerprints=dict(self.builds.fingerprints),
             # Asked for once a guardrail has tripped, and costs as much as all the rest.
-            # Nothing but the baseline answers after a rollback, so that is what is looked at.
-            aa_proven={
-                signal.value: each.proven(shadow) for signal, each in self.aa.items() if tripped
-            },
-            aa_pairs=self.aa_pairs if tripped else {},
+            aa_proven=instrument.proven() if tripped else {},
+            aa_pairs=instrument.pairs if tripped else {},
             changed=self.changed,
             calibration=record_of(self.calibrations),
         )
-
-
-def _in_range(signal: Signal, value: float) -> float:
-    """A comparator of another version may cut a difference elsewhere."""
-    return min(max(float(value), LOW.get(signal, 0.0)), HIGH.get(signal, 1.0))

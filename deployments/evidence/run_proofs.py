@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor
 from penumbra.deployments.evidence.kind_guards import PairKinds
 from penumbra.deployments.evidence.slice_proofs import SliceProofs
+from penumbra.deployments.rollouts.findings import AGGREGATE
 from penumbra.deployments.rollouts.spec import PROVED, QUALITY, RolloutSpec
 from penumbra.monitoring.observations import AnsweredBy, Pair, RunReport, Signal
 
@@ -34,7 +35,7 @@ class RunProofs:
         kinds: PairKinds,
     ) -> None:
         self._spec = spec
-        self._slices = frozenset(slices)
+        self._slices = slices
         self._monitors = monitors
         self.of = {kind: SliceProofs(slices, spec.promotion_alpha, runs) for kind in kinds}
         """Kind of pair -> proofs of all slices."""
@@ -63,6 +64,15 @@ class RunProofs:
             monitor.guard.aggregate(shadow).proof >= 1.0 / self.alpha for monitor in self._proving
         )
 
+    @property
+    def suspects(self) -> tuple[str, ...]:
+        """Slices that the evidence of a quality signal makes suspicious; `AGGREGATE` if all are."""
+        guards = [monitor.guard for monitor in self._proving]
+        found = {name for guard in guards for name in guard.suspicious()}
+        names = tuple(name for name in self._slices if name in found)
+        is_whole = any(guard.aggregate().is_suspicious for guard in guards)
+        return (*names, AGGREGATE) if is_whole else names
+
     def note(
         self,
         report: RunReport,
@@ -79,7 +89,7 @@ class RunProofs:
         for kind, proofs in self.of.items():
             proofs.identify(fingerprints)
             told = {pair.slice for pair in report.pairs if self._kind(pair) is kind}
-            fresh = self._fresh(told & self._slices, kind, pairs[kind])
+            fresh = self._fresh(told & set(self._slices), kind, pairs[kind])
             proofs.note(fresh)
 
     def _kind(self, pair: Pair) -> AnsweredBy:

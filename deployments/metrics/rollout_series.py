@@ -183,7 +183,7 @@ def _instrument(judged: Iterable[tuple[Rollout, RunEvidence]]) -> Iterator[Serie
     yield (
         control.INSTRUMENT_OK,
         {
-            rollout.key: float(evidence.broken is None)
+            rollout.key: float(evidence.instrument.broken is None)
             for rollout, evidence in judged
             if rollout.record.phase in WATCHED
         },
@@ -193,7 +193,7 @@ def _instrument(judged: Iterable[tuple[Rollout, RunEvidence]]) -> Iterator[Serie
 def _streams(rollout: Rollout, evidence: RunEvidence) -> Iterator[_Streams]:
     for guardrail in rollout.spec.guardrails:
         signal = guardrail.signal
-        monitor, aa = evidence.monitors[signal], evidence.aa.get(signal)
+        monitor, aa = evidence.monitors[signal], evidence.instrument.aa.get(signal)
         awaited = [set(evidence.awaited(signal, kind)) for kind in monitor.kinds]
         judged = _views(monitor, set.intersection(*awaited))
         yield _Streams(rollout.key, evidence.run, signal.value, judged, _views(aa) if aa else {})

@@ -23,7 +23,7 @@ from datetime import datetime
 
 from penumbra.deployments.rollouts.arbitrate import arbitrate, plan_arbitration
 from penumbra.deployments.rollouts.channel_release import has_channel, release_channels
-from penumbra.deployments.rollouts.findings import Findings, Tripped
+from penumbra.deployments.rollouts.findings import AGGREGATE, Findings, Tripped
 from penumbra.deployments.rollouts.gates import advance_conditions, required_slices
 from penumbra.deployments.rollouts.live_proofs import note_live_proofs, told_readings
 from penumbra.deployments.rollouts.record import (
@@ -84,6 +84,7 @@ def decide(
         _freeze_or_unfreeze,
         _apply_holds,
         _quarantine_slices,
+        _suspect_slices,
         _record_builds,
         release_channels,
         _release_slices,
@@ -207,6 +208,20 @@ def _quarantine_slices(
         )
         for tripped in by_guardrail.values()
     ]
+
+
+def _suspect_slices(
+    spec: RolloutSpec, record: RolloutRecord, findings: Findings
+) -> tuple[RolloutRecord, list[DecisionStep]]:
+    """Compare the baseline with itself more often where a verdict may be near."""
+    del spec
+    fresh = [name for name in findings.suspects if name not in record.suspects]
+    if not fresh or record.frozen is not None:
+        return record, []
+    record = replace_fields(record, suspects=join_names(record.suspects, fresh))
+    where = ", ".join("all slices" if name == AGGREGATE else name for name in fresh)
+    cause = f"the baseline is compared with itself more often: suspicious evidence in {where}"
+    return record, [DecisionStep(StepKind.SUSPECT, cause)]
 
 
 def _record_builds(

@@ -75,6 +75,10 @@ class Findings:
     """Variant -> digest of its build."""
     aa_alarm: str | None = None
     """The alarm of the A/A arm, in words. Unlike a failed self-test it stays."""
+    noise: str | None = None
+    """Noise of the measurement that is probably over a tolerance, in words; None: there is none."""
+    suspects: tuple[str, ...] = ()
+    """Slices with evidence that calls for a closer look; `AGGREGATE`: all of them together."""
     aa_proven: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Signal -> slices in which the baseline is proven to agree with itself; `AGGREGATE`: all of
     them together."""

@@ -72,6 +72,9 @@ def advance_conditions(
             "held", record.held is None, record.held.cause if record.held else "no", "no"
         ),
         AdvanceCondition("instrument", record.frozen is None, record.frozen or "works", "works"),
+        AdvanceCondition(
+            "noise", findings.noise is None, findings.noise or "within", "within the tolerances"
+        ),
         AdvanceCondition("flag", obstacle is None, obstacle or "has room", "has room"),
     )
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from penumbra.deployments.rollouts.findings import AGGREGATE
 from penumbra.deployments.rollouts.spec import LATENCY, SHADOW, RolloutSpec
 from penumbra.monitoring.observations import Signal
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Watch
@@ -22,6 +23,8 @@ _STRICT = ConfigDict(extra="forbid", frozen=True)
 
 Key = tuple[str, str]
 """(model, candidate)."""
+SUSPECT_AA = 0.5
+"""Least share of the A/A arm where the evidence is suspicious: half a verdict's pairs or more."""
 MOST_BUILDS = 100
 """Pairs of builds whose runs are counted; those of the longest ago are forgotten first."""
 
@@ -125,6 +128,9 @@ class RolloutRecord(BaseModel):
     text by chat and completions."""
     quarantined: tuple[str, ...] = ()
     """Slices that the guard found beyond tolerance."""
+    suspects: tuple[str, ...] = ()
+    """Slices whose evidence called for a closer look; `AGGREGATE`: all together. The baseline is
+    compared with itself more often in them."""
     answered: tuple[str, ...] = ()
     """Signals whose `hold` or `alert` was carried out in this run; `horizon` if its hold was."""
     arbitration: Arbitration | None = None
@@ -244,15 +250,18 @@ def watch_of(rollout: Rollout) -> Watch | None:
         return None
     failure = spec.guardrail(Signal.FAILURE)
     # Without a share of the alpha, gateways may not take traffic away for failures.
-    fields: dict[str, float | None] = {"failure_alpha": None}
+    fields: dict[str, float | int | None] = {"failure_alpha": None}
     if failure is not None and isinstance(failure.tolerance, float):
         fields["failure_tolerance"] = failure.tolerance
     if failure is not None and failure.share is not None:
         # The other half is the control process's own; see `guardrail_monitor.alpha_of`.
         fields["failure_alpha"] = spec.alpha * failure.share / 2 / spec.gateways
+        if spec.gates.failure_requests is not None:
+            fields["failure_requests"] = spec.gates.failure_requests
     for guardrail in spec.guardrails:
         if guardrail.signal in LATENCY:
             fields["latency_factor"] = guardrail.factor  # the same for both
+    closer = max(SUSPECT_AA, spec.mirror.aa)
     return Watch(
         candidate=spec.candidate,
         run=record.run,
@@ -260,7 +269,8 @@ def watch_of(rollout: Rollout) -> Watch | None:
         mirror_slices=spec.mirror.slices,
         cluster=spec.mirror.cluster,
         generate=spec.mirror.generate,
-        aa=spec.mirror.aa,
+        aa=closer if AGGREGATE in record.suspects else spec.mirror.aa,
+        aa_slices={name: closer for name in record.suspects if name in record.slices},
         in_flight=spec.on_rollback,
         released=_released(record),
         **fields,

@@ -100,6 +100,10 @@ class AdvanceRules(BaseModel):
     """Least time in each stage."""
     horizon: int = Field(default=100_000, ge=100, le=REMEMBERED)
     """Pairs for which the bound on false rollbacks holds; undecided by then is inconclusive."""
+    failure_requests: int | None = Field(default=None, ge=1000)
+    """Candidate requests for which the bound on false trips of failure holds, over all gateways
+    and in each; live traffic uses them up sooner than pairs. Null: `horizon` requests over all
+    gateways, and 100,000 in each."""
     missing_ratio: float = Field(default=0.05, ge=0, le=1)
     """Largest share of pairs without a usable score that an advance tolerates."""
 

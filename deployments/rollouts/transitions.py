@@ -17,6 +17,7 @@ class StepKind(StrEnum):
     CONFIRM = "confirm"
     VOID = "void"
     QUARANTINE = "quarantine"
+    SUSPECT = "suspect"
     HOLD = "hold"
     ALERT = "alert"
     RESET = "reset"

@@ -6,7 +6,7 @@ from penumbra.monitoring.stats.betting import BETS, bets_against
 from penumbra.monitoring.stats.wealth import START, inflow_of
 
 HORIZON = 100_000
-"""Requests for which the guarantee holds."""
+"""Requests for which the guarantee holds, if no other number is given."""
 
 
 class FailureProcess:
@@ -19,6 +19,8 @@ class FailureProcess:
     Args:
         tolerance: In (0, 1).
         alpha: In (0, 1).
+        horizon: Requests for which the guarantee holds, 1 or more; beyond, there is at most about
+            one false trip in 2 horizon / alpha requests.
 
     Raises:
         ValueError: One of them is not.
@@ -26,14 +28,16 @@ class FailureProcess:
 
     __slots__ = ("_boundary", "_fail", "_inflow", "_pass", "_wealth", "is_tripped")
 
-    def __init__(self, tolerance: float, alpha: float) -> None:
+    def __init__(self, tolerance: float, alpha: float, horizon: int = HORIZON) -> None:
         for name, value in (("tolerance", tolerance), ("alpha", alpha)):
             if not 0.0 < value < 1.0:
                 raise ValueError(f"found the {name} {value}, wanted 0 < it < 1")
+        if horizon < 1:
+            raise ValueError(f"found the horizon {horizon}, wanted 1 or more")
         bets = bets_against(tolerance, 0.0)
         self._fail = tuple(1.0 + bet * (1.0 - tolerance) for bet in bets)
         self._pass = tuple(1.0 - bet * tolerance for bet in bets)
-        self._inflow = inflow_of(HORIZON)
+        self._inflow = inflow_of(horizon)
         self._wealth = [START] * BETS
         self._boundary = BETS / alpha
         self.is_tripped = False

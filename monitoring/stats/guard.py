@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from penumbra.monitoring.stats.betting import BetSums, Table
-from penumbra.monitoring.stats.stream import Stream, StreamView
+from penumbra.monitoring.stats.stream import SUSPICIOUS, Stream, StreamView
 from penumbra.monitoring.stats.wealth import START
 
 __all__ = [
@@ -181,6 +181,12 @@ class Guard:
     def evidence_by_slice(self) -> dict[str, float]:
         """Returns the evidence against each known slice."""
         return {name: stream.evidence.value for name, stream in self._streams.items()}
+
+    def suspicious(self) -> tuple[str, ...]:
+        """Names the slices whose evidence calls for a closer look."""
+        return tuple(
+            name for name, each in self._streams.items() if each.evidence.value >= SUSPICIOUS
+        )
 
     def suspect(self) -> str | None:
         """Names the slice with the most evidence: a hint, for when no culprit is proven.

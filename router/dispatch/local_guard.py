@@ -105,7 +105,9 @@ class CandidateWatch:
         process = (
             None
             if watch.failure_alpha is None
-            else FailureProcess(watch.failure_tolerance, watch.failure_alpha)
+            else FailureProcess(
+                watch.failure_tolerance, watch.failure_alpha, watch.failure_requests
+            )
         )
         self._ledger = AdmissionLedger(process, self._report, guard.clocks.monotonic)
         self._baseline = baseline

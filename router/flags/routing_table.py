@@ -141,12 +141,16 @@ class Watch(BaseModel):
     """Share of the mirrored requests on which the other arm also generates, for the harm checks."""
     aa: float = Field(default=0.05, ge=0, le=1)
     """Share of the mirrored requests that also compare the baseline with itself."""
+    aa_slices: dict[str, float] = {}
+    """Slice -> its own share of these, in [0, 1]."""
     cluster: Cluster = "conversation"
     """Requests of which one is compared."""
     failure_tolerance: float = Field(default=0.005, gt=0, lt=1)
     """Share of failed candidate requests that is within tolerance; a gateway trips by itself."""
     failure_alpha: float | None = Field(default=0.002, gt=0, lt=1)
     """Probability of a false trip of one gateway; None: it counts failures and never trips."""
+    failure_requests: int = Field(default=100_000, ge=1)
+    """Candidate requests of one gateway for which this probability holds."""
     latency_factor: float = Field(default=1.5, gt=0)
     """A live answer counts as late above this times the baseline's recent p90."""
     released: dict[str, tuple[str, ...]] | None = None

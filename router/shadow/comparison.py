@@ -75,8 +75,7 @@ class Comparison:
         self._generator = generator
         self._most_tokens = most_tokens
         # Once for all: a watch may change while engines are asked.
-        draw_id = case.mirrored.draw_id
-        self._with_aa = {run.run for run in runs if run.runs_aa(draw_id)}
+        self._with_aa = {run.run for run in runs if run.runs_aa(case.mirrored)}
         self._with_answers = {run.run for run in runs if self._generates(run)}
         self._refused_seconds = 0.0
         self._decodings = DecodeReadings()

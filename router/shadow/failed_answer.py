@@ -51,7 +51,7 @@ class FailedAnswer:
         draw_id = mirrored.draw_id
         self._runs = [run for run in runs if run.generates(draw_id)]
         self._left_out = [run for run in runs if not run.generates(draw_id)]
-        self._with_aa = {run.run for run in self._runs if run.runs_aa(draw_id)}
+        self._with_aa = {run.run for run in self._runs if run.runs_aa(mirrored)}
         self._generator = generator
 
     async def compare(self, most_tokens: int) -> ComparisonResult:

@@ -63,9 +63,10 @@ class WatchedRun:
         """Whether the other arm answers this request too: fixed by its id."""
         return is_answered_again(self.run.id, draw_id, self.watch.generate)
 
-    def runs_aa(self, draw_id: str) -> bool:
+    def runs_aa(self, mirrored: MirrorFrame) -> bool:
         """Whether the baseline is compared with itself on this request: fixed by its id."""
-        return falls_in(f"{self.run.id}:aa", draw_id, self.watch.aa)
+        share = max(self.watch.aa, self.watch.aa_slices.get(mirrored.slice, 0.0))
+        return falls_in(f"{self.run.id}:aa", mirrored.draw_id, share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ class WatchList:
         known = self.models.get(model)
         old = known.runs.get(watch.candidate) if known else None
         if old is not None and old.run.id == watch.run:
-            if watch.aa > old.watch.aa:  # what was compared before was not compared so
+            if old.watch.aa < watch.aa == 1.0:  # what was compared before was not compared so
                 return WatchedRun(old.run, watch, old.since_epoch, self._bets)
             old.watch = watch
             return old

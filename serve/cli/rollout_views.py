@@ -77,6 +77,9 @@ def signal_heading(signal: Json) -> Text:
     text.append(f"  evidence against it {signal['evidence']:.3g} of {signal['boundary']:.4g} ", "")
     text.append(bar(share, 20), "red" if signal["is_tripped"] else "yellow")
     text.append(f" → {signal['action']}", "")
+    if signal["signal"] == "failure" and signal.get("horizon"):
+        text.append(f"  false trips: at most {signal['alpha']:.3g} within", "dim")
+        text.append(f" {signal['horizon']:,} candidate requests", "dim")
     if signal["is_tripped"]:
         named = ", ".join(signal["culprits"])
         text.append(f"  reached{f': {named}' if named else ''}", "red")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from penumbra.deployments.evidence.evidence_path import POINTS, EvidencePath
 from penumbra.deployments.evidence.run_evidence import RunEvidence
 from penumbra.deployments.evidence.run_totals import WORST
+from penumbra.deployments.rollouts.findings import AGGREGATE
 from penumbra.deployments.rollouts.spec import AdvanceRules, Calibrate, Guardrail
 from penumbra.monitoring.observations import (
     AnsweredBy,
@@ -123,7 +124,7 @@ def test_a_prompt_and_a_session_have_one_bet_each() -> None:
     )
     assert evidence.findings().pairs == 2
     assert evidence.totals.repeats == 3
-    assert evidence.aa[Signal.DISPLACEMENT].count == 1
+    assert evidence.instrument.aa[Signal.DISPLACEMENT].count == 1
 
 
 def test_the_first_pairs_only_calibrate_and_harm_counts_meanwhile() -> None:
@@ -226,7 +227,8 @@ def test_a_baseline_that_differs_from_itself_breaks_the_instrument_for_the_run()
     evidence = evidence_of(report(*aa_pairs(300, 0.2)))
     good = RunReport(RUN, self_tests=(SelfTest(True, 0.0, "", 2.0),))
     evidence.fold("c", good)
-    assert evidence.findings().broken == "the baseline differs from itself in displacement"
+    assert evidence.findings().broken is not None
+    assert evidence.findings().broken == evidence.findings().aa_alarm
 
 
 def test_a_slice_beyond_tolerance_is_quarantined_and_the_others_are_judged_afresh() -> None:
@@ -326,3 +328,54 @@ def test_later_runs_of_the_same_builds_have_less_of_the_alpha_of_proof() -> None
     evidence.fold("c", RunReport(RUN, fingerprints=told))
     assert evidence.proofs.earlier_runs == 2
     assert evidence.proofs.alpha == pytest.approx(0.05 * 0.25 / 6)
+
+
+def test_tolerance_below_the_noise_of_its_slice_is_an_alarm_that_says_what_is_wanted() -> None:
+    # Within `aa_tolerance` (.005), but more than the candidate may: an equal build would be beyond.
+    strict = Guardrail(
+        signal=Signal.DISPLACEMENT,
+        tolerance=0.03,
+        slices={"json": 0.001},
+        action="rollback",
+        share=1.0,
+    )
+    evidence = RunEvidence(rollout_spec(guardrails=(strict,)), "run-1", SLICES)
+    noise = [pair(n, 0.004, slice="json", arm=Arm.BASELINE) for n in range(1, 4001)]
+    while evidence.findings().noise is None:
+        evidence.fold("c", report(noise.pop(0)))
+    assert evidence.instrument.aa_alarm is None
+    found = evidence.findings().noise
+    assert found is not None
+    assert found.startswith("displacement, tolerance below noise in json: found 0.004 by")
+    while evidence.instrument.aa_alarm is None:
+        evidence.fold("c", report(*(noise.pop(0) for _ in range(10))))
+    assert (
+        "differs from itself in displacement, tolerance below noise in json"
+        in evidence.instrument.aa_alarm
+    )
+    assert (
+        "tolerance 0.001; wanted a tolerance over the noise (0.00" in evidence.instrument.aa_alarm
+    )
+
+
+def test_each_slice_has_its_own_tolerance_of_harm_in_the_aa_arm() -> None:
+    harm = Guardrail(
+        signal=Signal.HARM, tolerance=0.02, slices={"json": 0.3}, action="rollback", share=1.0
+    )
+    evidence = RunEvidence(rollout_spec(guardrails=(harm,)), "run-1", SLICES)
+    spec = evidence.instrument.aa[Signal.HARM].spec
+    assert spec.tolerances == {"json": 0.3, "other": 0.02}
+    assert evidence.instrument.aa[Signal.DISPLACEMENT].spec.tolerances == dict.fromkeys(
+        SLICES, 0.005
+    )
+
+
+def test_slices_become_suspects_long_before_the_guard_trips() -> None:
+    evidence = RunEvidence(rollout_spec(), "run-1", SLICES)
+    assert evidence.findings().suspects == ()
+    for number in range(1, 100):
+        evidence.fold("c", report(pair(number, 0.9, slice="json")))
+        if evidence.findings().suspects:
+            break
+    assert evidence.findings().suspects == ("json", AGGREGATE)
+    assert evidence.findings().tripped == ()

@@ -138,7 +138,7 @@ def test_decisions_of_older_versions_are_made_again_from_one_stream() -> None:
 
 def test_the_baseline_is_compared_with_itself_by_kind() -> None:
     again = [pair_with(each, arm=Arm.BASELINE) for each in (*pairs(40, 0.001), *live(10, 0.004))]
-    aa = evidence_of(*again).aa[DISPLACEMENT].guard
+    aa = evidence_of(*again).instrument.aa[DISPLACEMENT].guard
     assert aa.slice("other", SHADOW).mean == pytest.approx(0.001)
     assert aa.slice("other", LIVE).mean == pytest.approx(0.004)
 

@@ -137,6 +137,28 @@ def test_a_changed_build_restarts_the_run_from_any_stage() -> None:
     assert [step.did for step in steps] == [StepKind.RESET]
 
 
+def test_suspects_get_a_larger_share_of_the_aa_arm_before_any_verdict() -> None:
+    findings = Findings(run="run-1", suspects=("json",))
+    record, steps = decide(SPEC, RECORD, findings, NOW)
+    assert [step.did for step in steps] == [StepKind.SUSPECT]
+    watch = watch_of(Rollout(spec=SPEC, record=record))
+    assert watch is not None
+    assert (watch.aa, watch.aa_slices) == (SPEC.mirror.aa, {"json": 0.5})
+    assert (watch.mirror, watch.generate) == (SPEC.mirror.rate, SPEC.mirror.generate)
+    assert decide(SPEC, record, replace(findings, suspects=()), NOW) == (record, ())
+    record, _ = decide(SPEC, record, replace(findings, suspects=("json", AGGREGATE)), NOW)
+    watch = watch_of(Rollout(spec=SPEC, record=record))
+    assert watch is not None
+    assert watch.aa == 0.5
+
+
+def test_noise_over_a_tolerance_holds_the_next_stage_and_takes_nothing_away() -> None:
+    noisy = replace(PROVEN, noise="harm, tolerance below noise in json")
+    record, _ = decide(SPEC, RECORD, noisy, LATER)
+    assert (record.phase, record.verdict) == (Phase.SHADOW, Verdict.PASS)
+    assert decide(SPEC, record, PROVEN, LATER)[0].phase is Phase.LIVE
+
+
 FINDINGS = st.builds(
     Findings,
     run=st.just("run-1"),

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from penumbra.deployments.evidence.run_evidence import RunEvidence
 from penumbra.deployments.rollouts.record import Phase, Rollout, RolloutRecord, watch_of
 from penumbra.deployments.rollouts.spec import AdvanceRules, Guardrail
 from penumbra.monitoring.observations import Signal
@@ -52,3 +53,21 @@ def test_a_stage_is_a_share_that_a_flag_can_give(share: float) -> None:
 def test_the_horizon_is_within_what_is_remembered_of_prompts() -> None:
     with pytest.raises(ValidationError, match="250000"):
         AdvanceRules(horizon=250_001)
+
+
+def test_horizon_of_failures_is_said_in_requests() -> None:
+    failure = Guardrail(signal=Signal.FAILURE, tolerance=0.01, action="rollback", share=0.4)
+    rules = AdvanceRules(horizon=5000, failure_requests=1_000_000)
+    spec = rollout_spec(guardrails=(DISPLACEMENT, failure), gates=rules)
+    monitors = RunEvidence(spec, "r-1", ("other",)).monitors
+    assert monitors[Signal.FAILURE].spec.horizon == 1_000_000
+    assert monitors[Signal.DISPLACEMENT].spec.horizon == 5000
+    assert watch(failure, gates=rules).failure_requests == 1_000_000
+
+
+def test_horizon_of_failures_that_is_left_out_is_as_it_was_in_older_stores() -> None:
+    failure = Guardrail(signal=Signal.FAILURE, tolerance=0.01, action="rollback", share=0.4)
+    rules = AdvanceRules(horizon=5000)
+    spec = rollout_spec(guardrails=(DISPLACEMENT, failure), gates=rules)
+    assert RunEvidence(spec, "r-1", ("other",)).monitors[Signal.FAILURE].spec.horizon == 5000
+    assert "failure_requests" not in watch(failure, gates=rules).model_dump(exclude_defaults=True)

@@ -62,3 +62,13 @@ def test_would_trip_foresees_what_observing_would_find(passes: list[int]) -> Non
     evidence = foreseeing.evidence
     assert foreseeing.would_trip(passes) is has_tripped
     assert foreseeing.evidence == evidence
+
+
+def test_longer_horizon_lets_less_wealth_in_after_a_good_past() -> None:
+    short, long = (FailureProcess(0.005, 0.002, horizon) for horizon in (10_000, 1_000_000))
+    for process in (short, long):
+        for _ in range(20_000):
+            process.observe(False)
+    assert short.evidence > long.evidence > 0.0
+    with pytest.raises(ValueError, match="horizon"):
+        FailureProcess(0.005, 0.002, 0)

@@ -262,6 +262,14 @@ async def test_the_aa_arm_compares_the_baseline_with_itself() -> None:
     assert len(setup.builds["full"].scores) == 2
 
 
+async def test_a_suspicious_slice_has_its_own_share_of_the_aa_arm() -> None:
+    setup = ComparatorSetup(watch(aa=0.0, generate=0.0, aa_slices={"json": 1.0}))
+    requests = [mirrored("a", slice="json"), mirrored("b", slice="other")]
+    await compare(setup, *requests, expected=3)
+    baseline = [pair.slice for pair in setup.pairs if pair.arm is Arm.BASELINE]
+    assert baseline == ["json"]
+
+
 async def test_a_watch_that_changes_meanwhile_changes_no_comparison_under_way() -> None:
     setup = ComparatorSetup(watch(generate=1.0), deadlines={"generate_seconds": 0.05})
     setup.builds["int8"].answer = HANGING
