@@ -8,6 +8,7 @@ from benchmarks.sim.lanes import Floats
 from benchmarks.sim.promotion import ALPHA_PROMOTION, LARGEST_LOG
 from benchmarks.sim.traffic import HARM_TOLERANCE, HARMS, HORIZON, draw
 from penumbra.monitoring.stats.betting import BETS, bets_for
+from penumbra.monitoring.stats.release import share_of_run
 
 ALONE, FAMILY, EQUAL = "each slice alone", "family (shipped)", "each at K / alpha"
 RULES = (ALONE, FAMILY, EQUAL)
@@ -80,4 +81,39 @@ def release(build: Build, reps: int, seed: int, horizon: int = HORIZON) -> dict[
         first[FAMILY][waits & (proofs >= (bar + missing)[:, None])] = number
         if all(np.isfinite(found).all() for found in first.values()):
             break
+    return first
+
+
+RUNS = 20
+RUN_PAIRS = 5_000
+AFRESH, SHARED = "each run afresh", "runs share alpha (shipped)"
+REARMED = (HARM_TOLERANCE, 0.025)
+"""Mean harm of the slice that is armed again and again; both are beyond tolerance."""
+
+
+def rearm(mean: float, reps: int, seed: int) -> dict[str, Floats]:
+    """Play one slice of one build in `RUNS` runs of `RUN_PAIRS` pairs each.
+
+    Returns:
+        Rule -> number of the first run that proves it, shape (reps,); infinite if none does.
+    """
+    rng = np.random.default_rng(seed)
+    bets = np.array(bets_for(HARM_TOLERANCE, 1.0))
+    factors = np.log1p(-bets * (np.array(HARMS)[:, None] - HARM_TOLERANCE))
+    first = {rule: np.full(reps, np.inf) for rule in (AFRESH, SHARED)}
+    means = np.full(reps, mean)
+    for run in range(RUNS):
+        bars = {
+            AFRESH: 1.0 / ALPHA_PROMOTION,
+            SHARED: 1.0 / ALPHA_PROMOTION / share_of_run(run),
+        }
+        logs = np.zeros((reps, BETS))
+        for number in range(RUN_PAIRS):
+            _, codes = draw(rng, "harm", means)
+            logs += factors[codes]
+            if number + 1 < SLICE_PAIRS:
+                continue
+            proofs = np.exp(np.minimum(logs, LARGEST_LOG)).mean(axis=1)
+            for rule, bar in bars.items():
+                first[rule][(proofs >= bar) & np.isinf(first[rule])] = run + 1
     return first

@@ -7,7 +7,9 @@ import pytest
 
 from benchmarks.sim.bounds import chance_of_at_most, upper_bound
 from benchmarks.sim.lanes import Lanes
+from benchmarks.sim.onsets import ALPHA_OF_INTERVAL, CHANGES, cover
 from benchmarks.sim.promotion import ALPHA_PROMOTION, CANDIDATES, prove, trip
+from benchmarks.sim.releases import ALONE, BUILDS, FAMILY, release
 from benchmarks.sim.rivals import CHECKS, T_ZERO
 from benchmarks.sim.traffic import (
     ALPHA,
@@ -73,6 +75,20 @@ def test_good_past_does_not_shield_a_late_regression() -> None:
 def test_stream_at_its_tolerance_is_seldom_proven() -> None:
     null = next(candidate for candidate in CANDIDATES if candidate.is_null)
     assert is_plausible(int(np.isfinite(prove(null, 100, seed=4)).sum()), 100, ALPHA_PROMOTION)
+
+
+def test_slices_at_their_tolerance_are_seldom_released_as_a_family() -> None:
+    build, reps = BUILDS[0], 60
+    firsts = release(build, reps, seed=6, horizon=20_000)
+    false = {rule: int(np.isfinite(first).any(axis=1).sum()) for rule, first in firsts.items()}
+    assert is_plausible(false[FAMILY], reps, ALPHA_PROMOTION)
+    assert not is_plausible(false[ALONE], reps, ALPHA_PROMOTION)
+
+
+def test_interval_since_the_onset_holds_where_that_of_the_whole_run_does_not() -> None:
+    found = cover(CHANGES[1], reps=20, seed=7)
+    assert (found.shown, found.whole) == (20, 20)
+    assert is_plausible(found.missed, 20, ALPHA_OF_INTERVAL)
 
 
 def test_failure_process_trips_soon_or_never() -> None:
