@@ -1,6 +1,10 @@
 """Views of proofs, and of effects since their onset."""
 
-from penumbra.deployments.api.rollout_schemas import EffectView, ProofView, SliceProofView
+from penumbra.deployments.api.signal_schemas import (
+    EffectView,
+    ProofView,
+    SliceProofView,
+)
 from penumbra.deployments.evidence.run_evidence import RunEvidence
 from penumbra.monitoring.observations import AnsweredBy
 from penumbra.monitoring.stats.guard import StreamView as Stream

@@ -7,13 +7,15 @@ import sqlalchemy as sa
 
 from penumbra.deployments.api.proof_views import effect_view
 from penumbra.deployments.api.rollout_schemas import (
-    EffectView,
     ExplainView,
     PathPoint,
     RollbackView,
     WorstPair,
 )
 from penumbra.deployments.api.rollout_views import rollback_view
+from penumbra.deployments.api.signal_schemas import (
+    EffectView,
+)
 from penumbra.deployments.errors import NotFound
 from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor
 from penumbra.deployments.evidence.judge import decided_by, evidence_of

@@ -18,6 +18,8 @@ from penumbra.deployments.api.rollout_schemas import (
     RollbackView,
     RolloutSummary,
     RolloutView,
+)
+from penumbra.deployments.api.signal_schemas import (
     SignalView,
     StreamView,
 )

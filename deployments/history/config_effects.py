@@ -5,6 +5,7 @@ from datetime import datetime
 from penumbra.deployments.errors import Conflict
 from penumbra.deployments.history.events import ConfigPayload, Draft, Event, Kind
 from penumbra.deployments.history.state import State, apply_event, fold
+from penumbra.deployments.rollouts.flag_effects import flag_after
 from penumbra.deployments.rollouts.payload import Decided, RolloutPayload
 from penumbra.deployments.rollouts.record import (
     SERVING,
@@ -12,7 +13,6 @@ from penumbra.deployments.rollouts.record import (
     Phase,
     Rollout,
     Verdict,
-    flag_after,
     slices_of,
 )
 from penumbra.deployments.rollouts.transitions import next_stage_index, replace_fields, restart

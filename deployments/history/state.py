@@ -5,8 +5,12 @@ from dataclasses import dataclass, field, replace
 
 from penumbra.deployments.history.events import ConfigPayload, Event
 from penumbra.deployments.history.split_places import Places, places_of
+from penumbra.deployments.rollouts.flag_effects import watches_of
 from penumbra.deployments.rollouts.payload import RolloutPayload
-from penumbra.deployments.rollouts.record import Key, Rollout, watches_of
+from penumbra.deployments.rollouts.record import (
+    Key,
+    Rollout,
+)
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Snapshot
 
 

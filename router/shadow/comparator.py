@@ -6,12 +6,10 @@ Everything is bounded, and a gateway never waits for it: reading its socket neve
 import asyncio
 import dataclasses
 import logging
-import traceback
 from collections.abc import Hashable, Sequence
 
 import msgspec
 
-from penumbra.monitoring.logs import trace_field
 from penumbra.monitoring.observations import Pair, Run, ScorerTest
 from penumbra.monitoring.signals.faithfulness import ScorerFault
 from penumbra.monitoring.signals.lengths import UsualLengths
@@ -26,6 +24,7 @@ from penumbra.router.shadow.comparison import Comparison
 from penumbra.router.shadow.comparison_result import ComparisonResult
 from penumbra.router.shadow.engine_facts import EngineFacts
 from penumbra.router.shadow.failed_answer import FailedAnswer
+from penumbra.router.shadow.fault_log import log_fault
 from penumbra.router.shadow.generation import Generator
 from penumbra.router.shadow.metrics import ShadowMetrics
 from penumbra.router.shadow.ordered_results import OrderedResults, Slot
@@ -193,7 +192,7 @@ class Comparator:
             self._shed(mirrored, runs, ShedReason.STOPPING)
             raise
         except Exception as error:  # noqa: BLE001 - one request's fault must not end the process
-            _log_fault(error, mirrored.trace)
+            log_fault(error, mirrored.trace)
             self._shed(mirrored, runs, ShedReason.FAULT)
         finally:
             for slot in slots.values():
@@ -293,13 +292,3 @@ class Comparator:
         cells.read(of.QUEUE_BYTES, lambda: self.queue.bytes)
         cells.read(of.IN_FLIGHT, lambda: sum(self._running.values()))
         cells.read(of.BUDGET, lambda: self._facts.budget.balance(self.clocks.now()))
-
-
-def _log_fault(error: Exception, trace: str) -> None:
-    # The place only: the text of an error may quote the request.
-    frames = traceback.extract_tb(error.__traceback__)
-    where = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames[-4:]]
-    log.error(
-        "comparison_failed",
-        extra={"error": type(error).__name__, "where": where, **trace_field(trace)},
-    )

@@ -6,7 +6,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from penumbra.serve.cli.meters import plot
-from penumbra.serve.cli.rollout_views import Json, clock, effect_text, grid, times_text
+from penumbra.serve.cli.rollout_texts import Json, clock, effect_text, times_text
+from penumbra.serve.cli.rollout_views import grid
 
 WORST_SHOWN = 8
 """Rows of the worst pairs; JSON has all."""

@@ -4,8 +4,6 @@ Reading order: rollouts_table, rollout_view; explanations are in `rollout_explai
 """
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -14,8 +12,14 @@ from rich.text import Text
 from penumbra.monitoring.build_facts import differences
 from penumbra.serve.cli.channel_views import channels_table
 from penumbra.serve.cli.meters import bar, progress
-
-Json = Mapping[str, Any]
+from penumbra.serve.cli.rollout_texts import (
+    Json,
+    age_text,
+    effect_text,
+    interval_text,
+    number_text,
+    rollback_text,
+)
 
 _SHORT_FACT = 48
 """Characters of a fact's two values that are shown; of longer ones only the name is."""
@@ -37,7 +41,7 @@ def rollouts_table(answer: Json) -> RenderableType:
             verdict_text(view),
             str(view["pairs"]),
             ", ".join(view["proven"]) or "-",
-            _age(view["since"]),
+            age_text(view["since"]),
             Text(view["cause"]),
         )
     return table
@@ -142,7 +146,7 @@ def _facts(view: Json) -> Table:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    table.add_row("stage", stage_text(view) + Text(f" for {_age(view['since'])}"))
+    table.add_row("stage", stage_text(view) + Text(f" for {age_text(view['since'])}"))
     table.add_row("why", Text(view["cause"]))
     table.add_row("live traffic", f"{view['share']:g} % of the slices that are not kept back")
     table.add_row("verdict", verdict_text(view))
@@ -188,9 +192,9 @@ def _streams(signal: Json, view: Json) -> Table:
         table.add_row(
             Text(label or "all", style="red" if culprit else "italic" if name is None else ""),
             str(stream["count"]),
-            _number(stream["mean"]),
-            _interval(stream),
-            _number(stream["tolerance"]),
+            number_text(stream["mean"]),
+            interval_text(stream),
+            number_text(stream["tolerance"]),
             f"{stream['evidence']:.3g}",
             Text(bar(progress(stream["evidence"], signal["boundary"]), 8), style="yellow"),
             f"{stream['proof']:.3g}",
@@ -205,15 +209,6 @@ def _streams(signal: Json, view: Json) -> Table:
         table.caption = "\n".join(told)
         table.caption_justify = "left"
     return table
-
-
-def effect_text(effect: Json) -> str:
-    """`json: .0590 (.0300 to .0920) over the last 2648 of 103000, tolerance .0200`."""
-    interval = f"{_number(effect['lower'])} to {_number(effect['upper'])}"
-    return (
-        f"{effect['slice'] or 'all slices'}: {_number(effect['mean'])} ({interval}) over the last"
-        f" {effect['since_pairs']} of {effect['pairs']}, tolerance {_number(effect['tolerance'])}"
-    )
 
 
 def _proof(view: Json) -> Iterator[RenderableType]:
@@ -252,13 +247,13 @@ def _instrument(view: Json) -> Iterator[RenderableType]:
         line.append(f": {instrument['detail']}")
     if instrument["last_self_test_at"]:
         gap = instrument["last_self_test_gap"]
-        line.append(f"; self-test {_age(instrument['last_self_test_at'])} ago")
+        line.append(f"; self-test {age_text(instrument['last_self_test_at'])} ago")
         line.append(f", largest gap {gap:.3g} nats" if gap is not None else "")
     for signal in instrument["aa"]:
         whole = signal["aggregate"]
         if whole and whole["count"]:
             line.append(
-                f"; A/A {signal['signal']} mean {_number(whole['mean'])} of {whole['count']}"
+                f"; A/A {signal['signal']} mean {number_text(whole['mean'])} of {whole['count']}"
             )
     yield line
 
@@ -277,52 +272,3 @@ def _diagnostics(diagnostics: Json) -> Text:
     parts += [f"shed {reason} {count}" for reason, count in diagnostics["sheds"].items()]
     parts += [f"check {name} {count}" for name, count in diagnostics["failed_checks"].items()]
     return Text("measured ", style="bold") + Text(", ".join(parts), style="not bold")
-
-
-def rollback_text(rollback: Json) -> Text:
-    """Time and duration of a rollback."""
-    text = Text("rolled back ", style="bold red")
-    text.append(f"at {clock(rollback['at'])} in epoch {rollback['epoch']}", "not bold default")
-    times = times_text(rollback)
-    return text + Text(f": {times}" if times else "")
-
-
-def times_text(rollback: Json) -> str:
-    """The milliseconds of a rollback, as far as they are known."""
-    durable = rollback["observed_to_durable_ms"]
-    acknowledged = rollback["durable_to_acknowledged_ms"]
-    parts = []
-    if durable is not None:
-        parts.append(f"{durable:.1f} ms from the deciding observation to durable")
-    if acknowledged is not None:
-        whole = f", {durable + acknowledged:.1f} ms in all" if durable is not None else ""
-        parts.append(
-            f"{acknowledged:.1f} ms more until all {rollback['gateways']} gateways"
-            f" had acknowledged{whole}"
-        )
-    else:
-        parts.append("not every gateway has acknowledged yet")
-    return "; ".join(parts)
-
-
-def clock(at: str) -> str:
-    """`2026-03-01 12:00:00`."""
-    return at[:19].replace("T", " ")
-
-
-def _interval(stream: Json) -> str:
-    if stream["lower"] is None or stream["upper"] is None:
-        return "-"
-    return f"{_number(stream['lower'])} to {_number(stream['upper'])}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _age(at: str) -> str:
-    seconds = (datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds()
-    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"

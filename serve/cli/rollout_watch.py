@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.live import Live
 
 from penumbra.serve.cli.admin_client import NoAnswer
-from penumbra.serve.cli.rollout_views import Json, rollout_view, stage_name, times_text
+from penumbra.serve.cli.rollout_texts import Json, times_text
+from penumbra.serve.cli.rollout_views import rollout_view, stage_name
 
 PERIOD_SECONDS = 0.5
 PROGRESS_SECONDS = 10.0

@@ -12,9 +12,11 @@ from penumbra.deployments.api.rollout_schemas import (
     RollbackView,
     RolloutSummary,
     RolloutView,
+    WorstPair,
+)
+from penumbra.deployments.api.signal_schemas import (
     SignalView,
     StreamView,
-    WorstPair,
 )
 from penumbra.deployments.rollouts.spec import RolloutSpec
 

@@ -5,7 +5,12 @@ import pytest
 from penumbra.deployments.rollouts.channel_release import release_channels
 from penumbra.deployments.rollouts.decide import decide
 from penumbra.deployments.rollouts.findings import Findings
-from penumbra.deployments.rollouts.record import Phase, Rollout, RolloutRecord, watch_of
+from penumbra.deployments.rollouts.flag_effects import watch_of
+from penumbra.deployments.rollouts.record import (
+    Phase,
+    Rollout,
+    RolloutRecord,
+)
 from penumbra.deployments.rollouts.transitions import restart
 from tests.support.rollouts import NOW, rollout_spec
 

@@ -15,6 +15,7 @@ from penumbra.deployments.history.state import EMPTY, State
 from penumbra.deployments.rollouts.arbitrate import LONGEST_ARBITRATION, MOST_AA_PAIRS
 from penumbra.deployments.rollouts.decide import decide
 from penumbra.deployments.rollouts.findings import AGGREGATE, Findings, HardFailure, Tripped
+from penumbra.deployments.rollouts.flag_effects import flag_after, watch_of
 from penumbra.deployments.rollouts.payload import RolloutPayload
 from penumbra.deployments.rollouts.record import (
     SERVING,
@@ -25,8 +26,6 @@ from penumbra.deployments.rollouts.record import (
     Rollout,
     RolloutRecord,
     Verdict,
-    flag_after,
-    watch_of,
 )
 from penumbra.deployments.rollouts.transitions import StepKind
 from penumbra.router.flags.routing_table import Flag

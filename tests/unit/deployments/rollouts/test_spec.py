@@ -6,7 +6,12 @@ import pytest
 from pydantic import ValidationError
 
 from penumbra.deployments.evidence.run_evidence import RunEvidence
-from penumbra.deployments.rollouts.record import Phase, Rollout, RolloutRecord, watch_of
+from penumbra.deployments.rollouts.flag_effects import watch_of
+from penumbra.deployments.rollouts.record import (
+    Phase,
+    Rollout,
+    RolloutRecord,
+)
 from penumbra.deployments.rollouts.spec import AdvanceRules, Guardrail
 from penumbra.monitoring.observations import Signal
 from penumbra.router.flags.routing_table import Watch
