@@ -180,7 +180,8 @@ def test_a_rollback_is_exposed_with_its_cause(story: Story) -> None:
         for labels, count in over.all("penumbra_rollout_changes_total", **INT8).items()
         if count
     }
-    assert changes == {"applied": 1, "advanced": 1, "held": 1, "rolled_back": 1}
+    # "other": the evidence became suspicious before it reached the boundary.
+    assert changes == {"applied": 1, "advanced": 1, "held": 1, "rolled_back": 1, "other": 1}
     took = over.all("penumbra_rollback_duration_seconds_count")
     assert {dict(labels)["part"]: count for labels, count in took.items()} == {
         # A person decided the second one: there is no deciding observation.

@@ -65,9 +65,9 @@ def test_history_that_is_loaded_goes_on_as_it_was(batches: list[list[float]]) ->
     history = history_of(batches)
     again = BlockHistory()
     again.load(history.dump())
-    for one in (history, again):
-        one.add(TABLE.bet(1.0))
-        one.add(TABLE.bet(0.0))
+    for kept in (history, again):
+        kept.add(TABLE.bet(1.0))
+        kept.add(TABLE.bet(0.0))
     assert again.dump() == history.dump()
 
 
