@@ -55,6 +55,10 @@ class DiagnosticsView(BaseModel):
     agreement: float | None
     divergence: float | None
     """Mean index of the first token on which the arms would differ, over the pairs that differ."""
+    own_gap: float | None = None
+    """Mean gap between the candidate's decoding and its own prefill, in [0, 1]."""
+    baseline_gap: float | None = None
+    """The same of the baseline: the floor."""
     engine_seconds: float
     missing_ratio: float
     repeats: int

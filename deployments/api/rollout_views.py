@@ -244,11 +244,11 @@ def _stream_view(
 
 def _instrument_view(evidence: RunEvidence) -> Callable[[], InstrumentView]:
     last = max(evidence.instrument.self_tests.values(), key=lambda test: test.at, default=None)
-    broken, alpha = evidence.instrument.broken, evidence.spec.promotion_alpha
+    mistrust, alpha = evidence.mistrust, evidence.spec.promotion_alpha
     monitors = [_monitor_view(monitor, alpha) for monitor in evidence.instrument.aa.values()]
     return lambda: InstrumentView(
-        is_ok=broken is None,
-        detail=broken,
+        is_ok=mistrust is None,
+        detail=mistrust,
         aa=[view() for view in monitors],
         last_self_test_at=None if last is None else datetime.fromtimestamp(last.at, UTC),
         last_self_test_gap=None if last is None else last.largest_gap,
@@ -261,6 +261,8 @@ def _diagnostics_view(evidence: RunEvidence) -> DiagnosticsView:
         kl=totals.mean("kl"),
         agreement=totals.mean("agreement"),
         divergence=totals.mean("divergence"),
+        own_gap=totals.mean("own_gap"),
+        baseline_gap=totals.mean("baseline_gap"),
         engine_seconds=float(totals.sums["engine_seconds"]),
         missing_ratio=totals.missing_ratio,
         repeats=totals.repeats,

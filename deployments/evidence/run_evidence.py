@@ -231,6 +231,12 @@ class RunEvidence:
         has_gap = monitor is not None and bool(monitor.tripped or monitor.quarantined)
         return self.scorer.unfit(has_gap=has_gap)
 
+    @property
+    def mistrust(self) -> str | None:
+        """Reason why promotion is frozen: a broken instrument, or an unfit scorer; None: none."""
+        unfit = self.unfit
+        return self.instrument.broken or (None if unfit is None else unfit.detail)
+
     def findings(self) -> Findings:
         """Summarizes the evidence for `decide`."""
         unfit, instrument = self.unfit, self.instrument

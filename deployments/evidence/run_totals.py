@@ -14,7 +14,7 @@ class RunTotals:
 
     def __init__(self) -> None:
         self.sums: Counter[str] = Counter()
-        """Sums of kl, agreement, divergence, engine_seconds; `NAME_count` counts the terms."""
+        """Sums of figures of pairs, and of engine_seconds; `NAME_count` counts the terms."""
         self.asked = 0
         """Number of pairs, repeats included."""
         self.missing = 0
@@ -38,7 +38,7 @@ class RunTotals:
         return self.missing / self.asked if self.asked else 0.0
 
     def mean(self, name: str) -> float | None:
-        """Returns the mean of kl, agreement or divergence; None without any value."""
+        """Returns the mean of kl, agreement, divergence or a gap; None without any value."""
         count = self.sums[f"{name}_count"]
         return self.sums[name] / count if count else None
 
@@ -49,6 +49,8 @@ class RunTotals:
         self._sum("kl", pair.kl)
         self._sum("agreement", pair.agreement)
         self._sum("divergence", pair.divergence)
+        self._sum("own_gap", pair.own_gap)
+        self._sum("baseline_gap", pair.baseline_gap)
         self._sum("engine_seconds", pair.engine_seconds)
         self.failed.update(set(pair.failed) - set(pair.failed_baseline))
         self._rank(pair)
@@ -79,8 +81,8 @@ class RunTotals:
 
 
 def badness(pair: Pair) -> float:
-    """Rates the candidate's answer in [0, 2], larger is worse: harm first, then displacement."""
+    """Rates the candidate's answer in [0, 2.1], larger is worse: harm first, then its scores."""
     if pair.not_finite:
         return 2.0
     harm = 1.0 if pair.missing is not None else float(max(0, pair.harm or 0))
-    return harm + (pair.displacement or 0.0)
+    return harm + (pair.displacement or 0.0) + max(0.0, pair.decode_gap or 0.0)

@@ -183,7 +183,7 @@ def _instrument(judged: Iterable[tuple[Rollout, RunEvidence]]) -> Iterator[Serie
     yield (
         control.INSTRUMENT_OK,
         {
-            rollout.key: float(evidence.instrument.broken is None)
+            rollout.key: float(evidence.mistrust is None)
             for rollout, evidence in judged
             if rollout.record.phase in WATCHED
         },

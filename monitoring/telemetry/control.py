@@ -179,7 +179,7 @@ PROOF_BOUNDARY = _gauge(
 )
 INSTRUMENT_OK = _gauge(
     "penumbra_instrument_ok",
-    "0 while the A/A detector or a self-test says that the measuring is broken.",
+    "0 while the A/A detector, a self-test or a scorer test says that the measuring is broken.",
     *_ROLLOUT,
 )
 
