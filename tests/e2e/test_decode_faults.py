@@ -190,7 +190,7 @@ async def test_a_decode_fault_of_a_twentieth_is_caught_within_sixty_pairs(
     assert (before.record.phase, len(before.pairs)) == (Phase.SHADOW, PAIRS)
     assert now.verdict == (Phase.ROLLED_BACK, Verdict.FAIL, "decode_gap")
     assert len(now.pairs) < PAIRS
-    assert {pair.displacement for pair in now.pairs} == {0.0}
+    assert max(pair.displacement or 0.0 for pair in now.pairs) < 0.001
     assert [test.fault for test in now.tests] == ["decode"]
 
 
@@ -228,5 +228,5 @@ async def test_logits_for_log_probabilities_are_an_error_and_a_twin_is_sound(
     assert "log-probability" in now.tests[0].detail
     assert (sound.record.phase, sound.record.verdict) == (Phase.SHADOW, None)
     assert [test.fault for test in sound.tests] == [None]
-    assert {pair.decode_gap for pair in sound.pairs} == {0.0}
-    assert {pair.displacement for pair in sound.pairs} == {0.0}
+    assert max(abs(pair.decode_gap or 0.0) for pair in sound.pairs) < 0.005
+    assert max(pair.displacement or 0.0 for pair in sound.pairs) < 0.001
