@@ -70,7 +70,9 @@ class RunProofs:
         guards = [monitor.guard for monitor in self._proving]
         found = {name for guard in guards for name in guard.suspicious()}
         names = tuple(name for name in self._slices if name in found)
-        is_whole = any(guard.aggregate().is_suspicious for guard in guards)
+        is_whole = any(
+            guard.of(kind).aggregate().is_suspicious for guard in guards for kind in guard.kinds
+        )
         return (*names, AGGREGATE) if is_whole else names
 
     def note(

@@ -124,7 +124,7 @@ def test_slice_pairs_are_wanted_of_each_kind() -> None:
 def test_decisions_of_older_versions_are_made_again_from_one_stream() -> None:
     told = evidence_of()
     observed = (*pairs(3, 0.4), *live(2, 0.6))
-    evidence = RunEvidence(told.spec, "run-1", SLICES, UNDIVIDED)
+    evidence = RunEvidence(told.spec, "run-1", SLICES, kinds=UNDIVIDED)
     evidence.fold("c", RunReport(RUN, pairs=observed))
     guard = Guard(told.monitors[DISPLACEMENT].spec)
     for each in observed:
