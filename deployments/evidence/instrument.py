@@ -11,7 +11,7 @@ from penumbra.monitoring.observations import AnsweredBy, Pair, SelfTest, Signal
 
 
 class Instrument:
-    """What is known of the measurement itself.
+    """State of the measurement itself: the A/A arm, and self-tests.
 
     Args:
         spec: The rollout's specification.
