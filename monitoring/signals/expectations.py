@@ -52,11 +52,12 @@ def expectations(path: str, body: bytes) -> Expectations:
         return Expectations()
     is_chat = path == CHAT_PATH
     wants_json, schema = wants_json_by(wanted)
-    tools = _tools(wanted) if is_chat else {}
-    prompt = _last_user_text(wanted) if is_chat else _last_prompt(wanted.get("prompt"))
+    tools = tools_of(_functions(wanted.get("tools")), "parameters") if is_chat else {}
+    messages, own = wanted.get("messages"), wanted.get("prompt")
+    prompt = last_user_text(messages) if is_chat else _last_prompt(own)
     choice = wanted.get("tool_choice")
     return Expectations(
-        choices=_positive(wanted.get("n"), 1) * (1 if is_chat else _prompts(wanted.get("prompt"))),
+        choices=_positive(wanted.get("n"), 1) * (1 if is_chat else _prompts(own)),
         limit_tokens=_limit(wanted, is_chat),
         wants_json=wants_json,
         schema=schema,
@@ -67,12 +68,10 @@ def expectations(path: str, body: bytes) -> Expectations:
 
 
 def _limit(body: Mapping[str, Any], is_chat: bool) -> int | None:
-    names = ("max_completion_tokens", "max_tokens") if is_chat else ("max_tokens",)
-    for name in names:
-        value = body.get(name)
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-    return None if is_chat else COMPLETIONS_LIMIT_TOKENS
+    if is_chat:
+        return limit_of(body, "max_completion_tokens", "max_tokens")
+    limit = limit_of(body, "max_tokens")
+    return COMPLETIONS_LIMIT_TOKENS if limit is None else limit
 
 
 def wants_json_by(body: Mapping[str, Any]) -> tuple[bool, bytes | None]:
@@ -101,22 +100,35 @@ def encoded_schema(schema: object) -> bytes | None:
     return msgspec.json.encode(schema) if isinstance(schema, dict) else None
 
 
-def _tools(body: Mapping[str, Any]) -> dict[str, bytes | None]:
-    offered = body.get("tools")
+def tools_of(offered: object, schema_field: str) -> dict[str, bytes | None]:
+    """Read tools that are named at their top: name -> schema of the arguments, if it has one."""
     found: dict[str, bytes | None] = {}
     for tool in offered if isinstance(offered, list) else ():
-        function = tool.get("function") if isinstance(tool, dict) else None
-        if isinstance(function, dict) and isinstance(function.get("name"), str):
-            found[function["name"]] = encoded_schema(function.get("parameters"))
+        if isinstance(tool, dict) and isinstance(tool.get("name"), str):
+            found[tool["name"]] = encoded_schema(tool.get(schema_field))
     return found
 
 
-def _last_user_text(body: Mapping[str, Any]) -> str:
-    turns = body.get("messages")
+def _functions(offered: object) -> list[object]:
+    tools = offered if isinstance(offered, list) else []
+    return [tool.get("function") for tool in tools if isinstance(tool, dict)]
+
+
+def last_user_text(turns: object) -> str:
+    """Read the text of the last turn of the user; empty if there is none."""
     for turn in reversed(turns) if isinstance(turns, list) else ():
         if isinstance(turn, dict) and turn.get("role") == "user":
             return _text(turn.get("content"))
     return ""
+
+
+def limit_of(body: Mapping[str, Any], *names: str) -> int | None:
+    """Read the first of these limits that is a whole number."""
+    for name in names:
+        value = body.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    return None
 
 
 def _text(content: object) -> str:

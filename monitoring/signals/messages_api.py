@@ -10,7 +10,13 @@ from typing import Any
 import msgspec
 
 from penumbra.monitoring.signals.answer import Answer, Choice, ToolCall
-from penumbra.monitoring.signals.expectations import Expectations, encoded_schema
+from penumbra.monitoring.signals.expectations import (
+    Expectations,
+    encoded_schema,
+    last_user_text,
+    limit_of,
+    tools_of,
+)
 from penumbra.monitoring.signals.writing import wanted_writing
 
 MESSAGES_PATH = "/v1/messages"
@@ -151,35 +157,14 @@ def message_expectations(wanted: Mapping[str, Any]) -> Expectations:
     config = wanted.get("output_config")
     form = config.get("format") if isinstance(config, dict) else None
     schema = form.get("schema") if isinstance(form, dict) else None
-    tools = _tools(wanted.get("tools"))
-    choice, limit = wanted.get("tool_choice"), wanted.get("max_tokens")
+    tools = tools_of(wanted.get("tools"), "input_schema")
+    choice = wanted.get("tool_choice")
     kind = choice.get("type") if isinstance(choice, dict) else None
     return Expectations(
-        limit_tokens=limit if isinstance(limit, int) and not isinstance(limit, bool) else None,
+        limit_tokens=limit_of(wanted, "max_tokens"),
         wants_json=isinstance(form, dict),
         schema=encoded_schema(schema),
         tools=tools,
         must_call=bool(tools) and kind in ("any", "tool"),
-        writing=wanted_writing(_last_user_text(wanted.get("messages"))),
+        writing=wanted_writing(last_user_text(wanted.get("messages"))),
     )
-
-
-def _tools(offered: object) -> dict[str, bytes | None]:
-    found: dict[str, bytes | None] = {}
-    for tool in offered if isinstance(offered, list) else ():
-        if isinstance(tool, dict) and isinstance(tool.get("name"), str):
-            found[tool["name"]] = encoded_schema(tool.get("input_schema"))
-    return found
-
-
-def _last_user_text(turns: object) -> str:
-    for turn in reversed(turns) if isinstance(turns, list) else ():
-        if not isinstance(turn, dict) or turn.get("role") != "user":
-            continue
-        content = turn.get("content")
-        if isinstance(content, str):
-            return content
-        parts = content if isinstance(content, list) else ()
-        texts = (part.get("text") for part in parts if isinstance(part, dict))
-        return "\n".join(text for text in texts if isinstance(text, str))
-    return ""

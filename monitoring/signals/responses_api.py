@@ -14,7 +14,14 @@ from typing import Any
 import msgspec
 
 from penumbra.monitoring.signals.answer import Answer, Choice, ToolCall
-from penumbra.monitoring.signals.expectations import Expectations, encoded_schema, wants_json_by
+from penumbra.monitoring.signals.expectations import (
+    Expectations,
+    encoded_schema,
+    last_user_text,
+    limit_of,
+    tools_of,
+    wants_json_by,
+)
 from penumbra.monitoring.signals.writing import wanted_writing
 
 RESPONSES_PATH = "/v1/responses"
@@ -158,36 +165,13 @@ def response_expectations(wanted: Mapping[str, Any]) -> Expectations:
     wants_json, schema = wants_json_by(wanted)
     if isinstance(form, dict) and form.get("type") in ("json_object", "json_schema"):
         wants_json, schema = True, encoded_schema(form.get("schema"))
-    tools = _tools(wanted.get("tools"))
-    choice, limit = wanted.get("tool_choice"), wanted.get("max_output_tokens")
+    tools = tools_of(wanted.get("tools"), "parameters")
+    choice, asked = wanted.get("tool_choice"), wanted.get("input")
     return Expectations(
-        limit_tokens=limit if isinstance(limit, int) and not isinstance(limit, bool) else None,
+        limit_tokens=limit_of(wanted, "max_output_tokens"),
         wants_json=wants_json,
         schema=schema,
         tools=tools,
         must_call=bool(tools) and (choice == "required" or isinstance(choice, dict)),
-        writing=wanted_writing(_last_user_text(wanted.get("input"))),
+        writing=wanted_writing(asked if isinstance(asked, str) else last_user_text(asked)),
     )
-
-
-def _tools(offered: object) -> dict[str, bytes | None]:
-    found: dict[str, bytes | None] = {}
-    for tool in offered if isinstance(offered, list) else ():
-        if isinstance(tool, dict) and isinstance(tool.get("name"), str):
-            found[tool["name"]] = encoded_schema(tool.get("parameters"))
-    return found
-
-
-def _last_user_text(asked: object) -> str:
-    if isinstance(asked, str):
-        return asked
-    for item in reversed(asked) if isinstance(asked, list) else ():
-        if not isinstance(item, dict) or item.get("role") != "user":
-            continue
-        content = item.get("content")
-        if isinstance(content, str):
-            return content
-        parts = content if isinstance(content, list) else ()
-        texts = (part.get("text") for part in parts if isinstance(part, dict))
-        return "\n".join(text for text in texts if isinstance(text, str))
-    return ""
