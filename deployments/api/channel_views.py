@@ -21,7 +21,7 @@ def channel_views(rollout: Rollout, evidence: RunEvidence) -> list[ChannelView]:
 
 
 def _compared(rollout: Rollout, evidence: RunEvidence) -> Iterator[ChannelView]:
-    for channel in evidence.coverage.channels():
+    for channel in evidence.coverage.channels(evidence.proofs.alpha):
         why = _obstacle(channel, rollout)
         yield ChannelView(
             slice=channel.slice,

@@ -29,7 +29,7 @@ from penumbra.deployments.rollouts.spec import QUALITY
 from penumbra.deployments.store import observation_tables
 from penumbra.deployments.store.observation_tables import RollbackTimes
 from penumbra.deployments.store.store import Store
-from penumbra.monitoring.observations import Pair, Report, Signal
+from penumbra.monitoring.observations import AnsweredBy, Pair, Report, Signal
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +164,11 @@ def _effects(monitor: GuardrailMonitor | None, decided: Decided | None) -> list[
     if monitor is None or decided is None:
         return []
     named = decided.culprits or ((decided.suspect,) if decided.suspect else ())
-    views = [effect_view(name, monitor.guard.slice(name)) for name in named]
-    views.append(effect_view(None, monitor.guard.aggregate()))
+    # Each kind of pair has tolerances and a history of its own.
+    told = decided.answered_by
+    kind = None if told is None else AnsweredBy(told)
+    views = [effect_view(name, monitor.guard.slice(name, kind)) for name in named]
+    views.append(effect_view(None, monitor.guard.aggregate(kind)))
     return [view for view in views if view is not None]
 
 

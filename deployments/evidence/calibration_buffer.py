@@ -74,5 +74,5 @@ def record_of(buffers: Mapping[AnsweredBy, CalibrationBuffer]) -> dict[str, Any]
     if not any(readings.values()):
         return None
     found = {"slices": msgspec.to_builtins(readings[AnsweredBy.BASELINE]), "rule": RULE}
-    live = readings[AnsweredBy.CANDIDATE]
+    live = readings.get(AnsweredBy.CANDIDATE)
     return found | {"live_slices": msgspec.to_builtins(live)} if live else found

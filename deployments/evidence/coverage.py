@@ -4,9 +4,9 @@ A channel is a route with a modality (`penumbra.router.flags.released_channels`)
 one of all its pairs together, so chats could prove a slice for responses that were never compared,
 or that are worse. Each channel of a slice therefore has a proof of its own, by the same bets.
 
-The j-th channel of a slice, in the order in which they came, has 2^-j of the slice's alpha. They
-sum up to less than the whole, so the probability that any channel beyond tolerance is released in a
-slice is at most its alpha. The order does not depend on any value that was observed.
+The j-th channel of a slice, in the order in which they came, has 2^-j of the run's alpha of proof.
+They sum up to less than the whole, so the probability that any channel beyond tolerance is released
+in a slice is at most that alpha. The order does not depend on any value that was observed.
 
 Reading order: Coverage.observe, Coverage.proven, Coverage.channels.
 """
@@ -43,16 +43,16 @@ class ChannelView:
 class _Channel:
     """One channel of one slice."""
 
-    __slots__ = ("alpha", "name", "pairs", "proofs")
+    __slots__ = ("name", "pairs", "proofs", "share")
 
-    def __init__(self, name: str, alpha: float, signals: tuple[Signal, ...]) -> None:
+    def __init__(self, name: str, share: float, signals: tuple[Signal, ...]) -> None:
         self.name = name
-        self.alpha = alpha
+        self.share = share
         self.pairs = 0
         self.proofs = {signal: Proof() for signal in signals}
 
-    def unproven(self) -> tuple[str, ...]:
-        boundary = 1.0 / self.alpha
+    def unproven(self, alpha: float) -> tuple[str, ...]:
+        boundary = 1.0 / (alpha * self.share)
         return tuple(name for name, proof in self.proofs.items() if proof.value < boundary)
 
 
@@ -65,13 +65,11 @@ class Coverage:
     Args:
         signals: Quality signals that have a guardrail.
         least_pairs: Pairs of a channel in a slice before it can be proven.
-        alpha: Bound on the probability that any channel beyond tolerance is proven in a slice.
     """
 
-    def __init__(self, signals: frozenset[Signal], least_pairs: int, alpha: float) -> None:
+    def __init__(self, signals: frozenset[Signal], least_pairs: int) -> None:
         self._signals = tuple(sorted(signals & PROVED))
         self._least_pairs = least_pairs
-        self._alpha = alpha
         self._by_slice: dict[str, dict[str, _Channel]] = {}
         self._tables: dict[tuple[Signal, float], Table] = {}
 
@@ -96,42 +94,50 @@ class Coverage:
             table = self._tables[signal, tolerance] = Table(tolerance, LOW[signal], 1.0)
         proof.take(table.bet(float(value)))
 
-    def proven(self) -> Mapping[str, tuple[str, ...]]:
-        """Slice -> its channels that are proven, in the order in which they came."""
+    def proven(self, alpha: float) -> Mapping[str, tuple[str, ...]]:
+        """List the channels of each slice that are proven, in the order in which they came.
+
+        Args:
+            alpha: Bound on the probability that any channel beyond tolerance is proven in a slice.
+        """
         found = {
             slice_name: tuple(
-                channel.name for channel in channels.values() if self._is_proven(channel)
+                channel.name for channel in channels.values() if self._is_proven(channel, alpha)
             )
             for slice_name, channels in self._by_slice.items()
         }
         return {slice_name: names for slice_name, names in found.items() if names}
 
-    def channels(self) -> tuple[ChannelView, ...]:
-        """The figures of all channels that had pairs."""
+    def channels(self, alpha: float) -> tuple[ChannelView, ...]:
+        """List the figures of all channels that had pairs.
+
+        Args:
+            alpha: As `proven` takes it.
+        """
         return tuple(
             ChannelView(
                 slice=slice_name,
                 channel=channel.name,
                 pairs=channel.pairs,
                 signals=tuple(channel.proofs),
-                unproven=channel.unproven(),
-                is_proven=self._is_proven(channel),
+                unproven=channel.unproven(alpha),
+                is_proven=self._is_proven(channel, alpha),
             )
             for slice_name, channels in self._by_slice.items()
             for channel in channels.values()
         )
 
-    def _is_proven(self, channel: _Channel) -> bool:
+    def _is_proven(self, channel: _Channel, alpha: float) -> bool:
         has_enough = channel.pairs >= self._least_pairs
-        return has_enough and bool(channel.proofs) and not channel.unproven()
+        return has_enough and bool(channel.proofs) and not channel.unproven(alpha)
 
     def _channel(self, pair: Pair) -> _Channel:
         channels = self._by_slice.setdefault(pair.slice, {})
         name = channel_of(pair.route, pair.modality)
         channel = channels.get(name)
         if channel is None:
-            alpha = self._alpha / 2 ** (len(channels) + 1)
-            channel = channels[name] = _Channel(name, alpha, self._signals_of(pair))
+            share = 0.5 ** (len(channels) + 1)
+            channel = channels[name] = _Channel(name, share, self._signals_of(pair))
         return channel
 
     def _signals_of(self, pair: Pair) -> tuple[Signal, ...]:

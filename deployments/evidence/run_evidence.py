@@ -76,7 +76,7 @@ class RunEvidence:
         self.proofs = RunProofs(spec, slices, self.monitors, runs, kinds)
         """Proofs of the slices by all quality signals together."""
         guarded = frozenset(guardrail.signal for guardrail in spec.guardrails)
-        self.coverage = Coverage(guarded, spec.gates.slice_pairs, spec.promotion_alpha)
+        self.coverage = Coverage(guarded, spec.gates.slice_pairs)
         """Channels of each slice that were compared where the baseline answered."""
         self._clusters = {arm: SeenClusters() for arm in Arm}
 
@@ -166,7 +166,7 @@ class RunEvidence:
     def _displacement(self, pair: Pair) -> float | None:
         guardrail = self.spec.guardrail(Signal.DISPLACEMENT)
         is_worst = guardrail is not None and guardrail.missing == "worst"
-        is_missing = pair.displacement is None and pair.missing is not None
+        is_missing = pair.displacement is None and pair.missing is not None and pair.tokens
         return 1.0 if is_missing and is_worst else pair.displacement
 
     def _pair_aa(self, pair: Pair) -> None:
@@ -240,6 +240,7 @@ class RunEvidence:
     def findings(self) -> Findings:
         """Summarizes the evidence for `decide`."""
         unfit, instrument = self.unfit, self.instrument
+        shadowed = self.pairs_by[AnsweredBy.BASELINE]
         quarantined: dict[str, Tripped] = {}
         for signal, monitor in self.monitors.items():
             if unfit is None or signal not in SCORED:
@@ -248,10 +249,10 @@ class RunEvidence:
         return Findings(
             run=self.run,
             pairs=sum(self.pairs.values()),
-            seen=tuple(name for name in self.slices if self.pairs.get(name)),
+            seen=tuple(name for name in self.slices if shadowed.get(name)),
             proven=self.proofs.of[AnsweredBy.BASELINE].proven,
             proven_live=self.proofs.proven_live,
-            covered=self.coverage.proven(),
+            covered=self.coverage.proven(self.proofs.alpha),
             is_aggregate_proven=self.proofs.is_aggregate_proven,
             hard=self.hard,
             tripped=tripped,

@@ -12,7 +12,7 @@ from penumbra.deployments.evidence.kind_guards import PairKinds
 from penumbra.deployments.evidence.slice_proofs import SliceProofs
 from penumbra.deployments.rollouts.findings import AGGREGATE
 from penumbra.deployments.rollouts.spec import PROVED, QUALITY, RolloutSpec
-from penumbra.monitoring.observations import AnsweredBy, Pair, RunReport, Signal
+from penumbra.monitoring.observations import AnsweredBy, Arm, Pair, RunReport, Signal
 
 
 class RunProofs:
@@ -37,6 +37,8 @@ class RunProofs:
         self._spec = spec
         self._slices = slices
         self._monitors = monitors
+        self._scored: dict[AnsweredBy, set[str]] = {kind: set() for kind in kinds}
+        """Kind of pair -> slices that had a pair whose tokens are known."""
         self.of = {kind: SliceProofs(slices, spec.promotion_alpha, runs) for kind in kinds}
         """Kind of pair -> proofs of all slices."""
 
@@ -61,7 +63,9 @@ class RunProofs:
         """Whether all slices together are within tolerance where the baseline answered."""
         shadow = AnsweredBy.BASELINE
         return all(
-            monitor.guard.aggregate(shadow).proof >= 1.0 / self.alpha for monitor in self._proving
+            monitor.guard.aggregate(shadow).proof >= 1.0 / self.alpha
+            for monitor in self._proving
+            if self._scored[shadow] or monitor.signal is not Signal.DISPLACEMENT
         )
 
     @property
@@ -88,6 +92,9 @@ class RunProofs:
             fingerprints: Digests of the builds that are compared.
             pairs: Kind of pair -> slice -> number of pairs.
         """
+        for pair in report.pairs:
+            if pair.arm is Arm.CANDIDATE and (pair.tokens or pair.displacement is not None):
+                self._scored[self._kind(pair)].add(pair.slice)
         for kind, proofs in self.of.items():
             proofs.identify(fingerprints)
             told = {pair.slice for pair in report.pairs if self._kind(pair) is kind}
@@ -111,18 +118,25 @@ class RunProofs:
     def _proof(self, slice_name: str, kind: AnsweredBy) -> float:
         """The least proof of a slice by a quality signal.
 
-        Where the slice is beyond tolerance in one signal, that signal's proof bounds the least. A
-        signal of which nothing is known in the slice is not asked, unless it must be proven.
+        Where the slice is beyond tolerance in one signal, that signal's proof bounds the least.
+        Displacement is not asked for where no tokens are known, and the decode gap not where few
+        answers tell one: which signals are asked for depends on no value that was observed.
         """
-        streams = (
-            (monitor.signal, monitor.guard.slice(slice_name, kind)) for monitor in self._proving
-        )
-        return min(each.proof for signal, each in streams if signal in PROVED or each.count)
+        found = []
+        for monitor in self._proving:
+            stream = monitor.guard.slice(slice_name, kind)
+            is_asked = monitor.signal in PROVED or stream.count >= self._spec.gates.slice_pairs
+            if monitor.signal is Signal.DISPLACEMENT:
+                is_asked = slice_name in self._scored[kind]
+            if is_asked:
+                found.append(stream.proof)
+        return min(found, default=1.0)
 
     @property
     def _proving(self) -> list[GuardrailMonitor]:
         return [
             monitor
             for signal, monitor in self._monitors.items()
-            if signal in PROVED or (signal in QUALITY and monitor.count)
+            if signal in PROVED
+            or (signal in QUALITY and monitor.count >= self._spec.gates.slice_pairs)
         ]

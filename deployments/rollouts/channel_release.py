@@ -18,7 +18,8 @@ def has_channel(record: RolloutRecord, findings: Findings, slice_name: str) -> b
         findings: Findings of its run.
         slice_name: The slice.
     """
-    return record.released is None or bool(findings.covered.get(slice_name))
+    known = record.released
+    return known is None or bool(known.get(slice_name) or findings.covered.get(slice_name))
 
 
 def release_channels(

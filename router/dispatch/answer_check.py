@@ -17,7 +17,7 @@ SCAN_BYTES = 1024 * 1024
 _END_BYTES = 64
 _FIRST_ERROR = 400
 _FIRST_SERVER_ERROR = 500
-PROXY_STATUSES = frozenset({502, 503})
+_PROXY_STATUSES = frozenset({502, 503})
 """Statuses of a proxy that did not reach the engine; with a 504 the engine may have the request."""
 _WHITE = b" \t\r\n"
 
@@ -96,7 +96,7 @@ def is_proper(status: int, body: bytes, kind: AnswerKind) -> bool:
 
 def is_of_a_proxy(status: int, body: bytes) -> bool:
     """Whether a proxy says that it did not reach the engine, so the request may be sent again."""
-    return status in PROXY_STATUSES and not sse.is_engine_error(body)
+    return status in _PROXY_STATUSES and not sse.is_engine_error(body)
 
 
 def first_event_fault(events: bytes) -> Outcome | None:

@@ -1,20 +1,22 @@
 """A request that is sent again until it arrives: the one for the rest of a broken stream.
 
 A client waits in the middle of its answer, so nothing stands behind this request. A connect that
-fails, or a proxy that does not reach the engine, happens just when a build dies: proxies are told
-of it and start anew. Nothing has seen such a request, so it is sent again, a few times.
+fails, or a proxy that has no server (503), happens just when a build dies: proxies are told of it
+and start anew. Nothing has seen such a request, so it is sent again, a few times. After a 502 the
+proxy's server may have seen it, and may have died of it: it is not sent again.
 """
 
 import asyncio
 from collections.abc import Callable
 
 from penumbra.monitoring.vocabulary import Outcome
-from penumbra.router.dispatch.answer_check import PROXY_STATUSES, is_of_a_proxy
+from penumbra.router.dispatch.answer_check import is_of_a_proxy
 from penumbra.router.dispatch.response_buffer import ResponseBuffer
 from penumbra.router.upstream.port import Headers, Receiver, Stream, Upstream, UpstreamRequest
 
 PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0)
 """Seconds before each further send."""
+_NO_SERVER = 503
 _MOST_BYTES = 64 * 1024
 """Of a page that may be a proxy's."""
 
@@ -74,7 +76,7 @@ class ArrivingStream:
 
     def on_head(self, status: int, headers: Headers) -> None:
         """See `Receiver`: what may be a proxy's page is read first."""
-        if status in PROXY_STATUSES:
+        if status == _NO_SERVER:
             self._page = status, headers, ResponseBuffer()
         else:
             self._receiver.on_head(status, headers)
@@ -97,7 +99,7 @@ class ArrivingStream:
             return
         (status, headers, page), self._page = self._page, None
         if is_of_a_proxy(status, page.data) and self._will_repeat(Outcome.REFUSED):
-            # A server that answers was not killed by the request.
+            # Only the proxy has seen the request.
             self._request.budget.left = max(1, self._request.budget.left)
             return
         self._receiver.on_head(status, headers)

@@ -160,7 +160,7 @@ class ResponseRelay(ABC):
         """See `Receiver`."""
         self._request.budget.left += 1  # a server that answers was not killed by the request
         self.status, self.headers = status, headers
-        if status >= _FIRST_SERVER_ERROR and status != _NOT_IMPLEMENTED and self._is_candidate:
+        if status >= _FIRST_SERVER_ERROR and self._fails_at_once(status):
             self._abort_attempt()
             self._fail(Outcome.SERVER_ERROR)
             return
@@ -169,6 +169,11 @@ class ResponseRelay(ABC):
             # A stream's limit goes on to its first event; a whole answer follows its head at once.
             self._progressed_at = now = self._clock()
             self.deadline = now + self._limits.idle_seconds
+
+    def _fails_at_once(self, status: int) -> bool:
+        """Whether a server error is the end of the attempt: its body says nothing more."""
+        asks_for_rows = self._tap is not None and self._tap.asks_for_rows
+        return self._is_candidate and status != _NOT_IMPLEMENTED and not asks_for_rows
 
     def _note_progress(self) -> None:
         self._progressed_at = self._clock()

@@ -22,6 +22,8 @@ _CHAT_END = b'"top_logprobs":[]}]}'
 _NEXT = b',"finish_reason":'
 """Key that follows the object in each choice."""
 _BACKSLASH = 0x5C
+_MOST_UNENDED = 8
+"""Objects without an end, after which no more are looked for: an engine writes none."""
 _LONGEST_OPENING = 1024
 """Bytes from a key to its object, blanks included; one with more is not looked for in pieces."""
 
@@ -52,11 +54,12 @@ def strip_rows(data: bytes) -> bytes:
     if at < 0:
         return data
     parts: list[bytes] = []
-    start = 0
-    while at >= 0:
+    start = unended = 0
+    while at >= 0 and unended < _MOST_UNENDED:
         begin = _object_begin(data, at)
         end = _object_end(data, begin) if begin >= 0 else -1
         if end < 0:
+            unended += begin >= 0
             at = data.find(_KEY, at + 1)
             continue
         parts += (data[start:begin], b"null")
@@ -112,21 +115,23 @@ class RowsStripper:
         data = self._carry + data
         self._carry = b""
         parts: list[bytes] = []
-        while data:
+        start = 0
+        while start < len(data):
             if self._depth:
-                data = self._skip(data)
+                start = self._skip(data, start)
                 continue
-            at = data.find(_KEY)
+            at = data.find(_KEY, start)
             while at >= 0 and (begin := _object_begin(data, at)) < 0:
                 at = data.find(_KEY, at + 1)
             if at < 0:
-                cut = _possible_opening(data)
-                parts.append(data[:cut])
-                self._carry = data[cut:]
+                rest = data[start:]
+                cut = _possible_opening(rest)
+                parts.append(rest[:cut])
+                self._carry = rest[cut:]
                 break
-            parts += (data[:begin], b"null")
+            parts += (data[start:begin], b"null")
             self._depth = 1
-            data = data[begin + 1 :]
+            start = begin + 1
         return b"".join(parts)
 
     def rest(self) -> bytes:
@@ -134,15 +139,15 @@ class RowsStripper:
         rest, self._carry = self._carry, b""
         return rest
 
-    def _skip(self, data: bytes) -> bytes:
-        """Skip the object, or as much of it as there is; return what follows."""
-        at = 0
+    def _skip(self, data: bytes, at: int) -> int:
+        """Skip the object from `at`, or as much of it as there is; return where it ends."""
         if self._is_escaped:
-            self._is_escaped, at = False, 1
+            self._is_escaped = False
+            at += 1
         while self._depth:
             found = (_STRING_SPECIAL if self._is_in_string else _SPECIAL).search(data, at)
             if found is None:
-                return b""
+                return len(data)
             at = found.end()
             match found.group():
                 case b'"':
@@ -154,7 +159,7 @@ class RowsStripper:
                     self._depth += 1
                 case _:
                     self._depth -= 1
-        return data[at:]
+        return at
 
 
 def _possible_opening(data: bytes) -> int:

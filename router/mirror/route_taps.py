@@ -11,6 +11,7 @@ Reading order: make_tap, ResponsesTap.
 """
 
 import re
+import secrets
 
 import mmh3
 
@@ -31,7 +32,6 @@ _TOKENS = re.compile(rb'"tokens"\s*:\s*\[([0-9,\s]*)\]')
 def make_tap(
     route: str,
     request: UpstreamRequest,
-    own_id: bytes,
     modality: str = TEXT,
     *,
     is_decode_wanted: bool = False,
@@ -41,7 +41,6 @@ def make_tap(
     Args:
         route: Name of its route.
         request: The request as the client sent it.
-        own_id: The gateway's own id of it.
         modality: Its modality: token ids carry text only.
         is_decode_wanted: Whether log-probabilities are asked for too, where the route tells them.
 
@@ -51,7 +50,7 @@ def make_tap(
     if route == MESSAGES or modality != TEXT:
         return AnswerTap(request, request.body)
     if route == RESPONSES:
-        return ResponsesTap(request, own_id)
+        return ResponsesTap(request)
     body = tap_body(request.body)
     if body is None:
         return None
@@ -89,13 +88,12 @@ class ResponsesTap(TokenTap):
 
     Args:
         request: The client's request: a JSON object with at least one field.
-        own_id: The gateway's own id of it.
     """
 
     __slots__ = ("_messages",)
 
-    def __init__(self, request: UpstreamRequest, own_id: bytes) -> None:
-        ask = _ASK % tapped_id(own_id).encode("ascii")
+    def __init__(self, request: UpstreamRequest) -> None:
+        ask = _ASK % tapped_id().encode("ascii")
         super().__init__(request, request.body.rstrip(b" \t\r\n")[:-1] + ask)
         self._messages = MessagesStripper()
 
@@ -138,9 +136,9 @@ class ResponsesTap(TokenTap):
         return self._messages.rest()
 
 
-def tapped_id(own_id: bytes) -> str:
-    """Make the id of a tapped response from the gateway's own id of the request."""
-    name = f"{mmh3.mmh3_x64_128_uintdigest(own_id):032x}"[:24]
+def tapped_id() -> str:
+    """Make the id of a tapped response. It is drawn: the id is all that guards a stored one."""
+    name = secrets.token_hex(12)
     return f"resp_{name}{_check_of(name)}"
 
 

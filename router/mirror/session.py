@@ -9,6 +9,8 @@ Reading order: MirrorSessions.begin, MirrorSessions.end.
 """
 
 import logging
+import math
+import time
 from dataclasses import dataclass
 
 from penumbra.monitoring.logs import trace_field
@@ -27,6 +29,9 @@ from penumbra.router.mirror.token_tap import TokenTap
 from penumbra.router.upstream.port import UpstreamRequest
 
 log = logging.getLogger(__name__)
+
+_WITHOUT_DECODE_SECONDS = 600.0
+"""Time for which a model is not asked for log-probabilities that one of its builds refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +110,9 @@ class MirrorSessions:
         self.comparator_client = comparator_client
         self._outbox = outbox
         self._metrics = metrics
-        self._without_decode: set[str] = set()
-        """Models of which a build refused to tell log-probabilities: they are not asked again."""
+        self._without_decode: dict[str, float] = {}
+        """Models of which a build refused to tell log-probabilities -> until when it is not asked
+        for them; monotonic seconds."""
 
     def begin(
         self,
@@ -148,10 +154,9 @@ class MirrorSessions:
         if refusal is not None:
             self._shed(runs, facts, refusal)
             return None
-        is_decode_wanted = is_decode_wanted and facts.model not in self._without_decode
-        tap = make_tap(
-            route_of(request.path), request, facts.own_id, is_decode_wanted=is_decode_wanted
-        )
+        is_muted = time.monotonic() < self._without_decode.get(facts.model, -math.inf)
+        is_decode_wanted = is_decode_wanted and not is_muted
+        tap = make_tap(route_of(request.path), request, is_decode_wanted=is_decode_wanted)
         if tap is None:
             self._shed(runs, facts, ShedReason.NOT_TAPPABLE)
             return None
@@ -181,8 +186,9 @@ class MirrorSessions:
         if session.has_left and not session.has_part:
             session.tap.lose(ShedReason.CLIENT_GONE)
         facts, lost = session.facts, session.tap.lost
-        if session.tap.has_refused_decode:
-            self._without_decode.add(facts.model)
+        if session.tap.has_refused_decode and lost is None:
+            # Without them the same request was answered.
+            self._without_decode[facts.model] = times.ended_at + _WITHOUT_DECODE_SECONDS
         if lost is ShedReason.ERROR and session.problem and times.variant == session.baseline:
             self._hand_over(session.runs, session, times)
             return

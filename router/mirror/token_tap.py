@@ -35,6 +35,8 @@ _ASK_ROWS: Final = {
 }
 """Path -> the field that asks for the log-probabilities of the chosen tokens, and no others."""
 _ROWS_FIELD = b"logprobs"
+_FIRST_ERROR = 400
+_FIRST_SERVER_ERROR = 500
 _IDS = re.compile(rb'"token_ids"\s*:\s*\[([0-9,\s]*)\]')
 _ENCODINGS = re.compile(rb"^accept-encoding:.*\r\n", re.MULTILINE)
 
@@ -169,18 +171,26 @@ class TokenTap:
         A server that does not know the field refuses it; an engine that refuses the request for
         another reason may repeat the body in its error. Either way the client must get the answer
         to its own request, so the request is to be sent as the client sent it. If it is only the
-        log-probabilities that the engine refuses, the tap goes on without them.
+        log-probabilities that the engine refuses, or may have failed on, the tap goes on without
+        them.
         """
-        if self.request is None or not 400 <= status < 500:
+        if self.request is None or status < _FIRST_ERROR:
             return False
-        if FIELD not in body:
-            return self._withdraws_decode(body)
+        if status >= _FIRST_SERVER_ERROR or FIELD not in body:
+            return self._withdraws_decode(status, body)
         self.request = None
         self.lose(ShedReason.REFUSED)
         return True
 
-    def _withdraws_decode(self, body: bytes) -> bool:
-        if self._rows is None or self.request is None or _ROWS_FIELD not in body:
+    @property
+    def asks_for_rows(self) -> bool:
+        """Whether log-probabilities are asked for, on which an engine may fail with any status."""
+        return self._rows is not None and self.request is not None
+
+    def _withdraws_decode(self, status: int, body: bytes) -> bool:
+        if self._rows is None or self.request is None:
+            return False
+        if status < _FIRST_SERVER_ERROR and _ROWS_FIELD not in body:
             return False
         path, budget = self.request.path, self.request.budget
         self.request = UpstreamRequest(path, self._headers, self._body, budget=budget)

@@ -191,7 +191,9 @@ class Comparison:
         tokens = len(case.answer.choices[0].token_ids) or case.answer.completion_tokens or 0
         return shadow_request(
             case.mirrored.path,
-            cut_body(case.body, tokens) if case.mirrored.is_partial else case.body,
+            cut_body(case.mirrored.path, case.body, tokens)
+            if case.mirrored.is_partial
+            else case.body,
             case.mirrored.request_id,
             tokens,
             self._most_tokens,

@@ -9,9 +9,13 @@ Reading order: FailedAnswer.compare.
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 from penumbra.monitoring.observations import Arm, Pair
-from penumbra.monitoring.signals.harm import expectations, judge
+from penumbra.monitoring.signals.by_route import expectations
+from penumbra.monitoring.signals.harm import judge
+from penumbra.router.flags.modality import UNKNOWN, modality_of
+from penumbra.router.flags.request_routes import route_of
 from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.shadow.comparison_result import ComparisonResult, EngineCall
@@ -19,6 +23,7 @@ from penumbra.router.shadow.generation import (
     GenerationResult,
     Generator,
     Unanswerable,
+    is_repeatable,
     read_body,
     shadow_request,
 )
@@ -48,11 +53,19 @@ class FailedAnswer:
     ) -> None:
         self._mirrored = mirrored
         self._model = model
-        draw_id = mirrored.draw_id
-        self._runs = [run for run in runs if run.generates(draw_id)]
-        self._left_out = [run for run in runs if not run.generates(draw_id)]
+        self._body = _body_of(mirrored)
+        self._route = route_of(mirrored.path.encode("latin-1"))
+        self._modality = modality_of(self._route, self._body or {})
+        self._runs = [run for run in runs if self._may_ask(run)]
+        self._left_out = [run for run in runs if not self._may_ask(run)]
         self._with_aa = {run.run for run in self._runs if run.runs_aa(mirrored)}
         self._generator = generator
+
+    def _may_ask(self, run: WatchedRun) -> bool:
+        """Whether the request may be answered again, and is one of the run's share."""
+        is_known = self._body is not None and self._modality != UNKNOWN
+        may_repeat = is_known and is_repeatable(self._body or {})
+        return may_repeat and run.generates(self._mirrored.draw_id)
 
     async def compare(self, most_tokens: int) -> ComparisonResult:
         """Get the answers, and make the pairs.
@@ -76,9 +89,9 @@ class FailedAnswer:
         return ComparisonResult(pairs, sheds, sum(call.seconds for call in calls), calls)
 
     async def _answers(self, most_tokens: int) -> dict[_Key, GenerationResult]:
-        request = self._request(most_tokens)
-        if request is None:
+        if self._body is None or not self._runs:
             return {}
+        request = self._request(self._body, most_tokens)
         keys: list[_Key] = [(Arm.CANDIDATE, run.watch.candidate) for run in self._runs]
         if self._with_aa:
             keys.append((Arm.BASELINE, self._model.baseline))
@@ -91,12 +104,8 @@ class FailedAnswer:
             }
         return {key: task.result() for key, task in tasks.items()}
 
-    def _request(self, most_tokens: int) -> UpstreamRequest | None:
+    def _request(self, body: dict[str, Any], most_tokens: int) -> UpstreamRequest:
         mirrored = self._mirrored
-        try:
-            body = read_body(mirrored.body)
-        except Unanswerable:
-            return None
         is_stream = body.get("stream") is True
         return shadow_request(
             mirrored.path, body, mirrored.request_id, 0, most_tokens, is_stream=is_stream
@@ -128,4 +137,13 @@ class FailedAnswer:
             harm=result.harm,
             failed=result.failed,
             failed_baseline=result.failed_baseline,
+            route=self._route,
+            modality=self._modality,
         )
+
+
+def _body_of(mirrored: MirrorFrame) -> dict[str, Any] | None:
+    try:
+        return read_body(mirrored.body)
+    except Unanswerable:
+        return None

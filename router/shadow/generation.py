@@ -69,9 +69,11 @@ def read_body(body: bytes) -> dict[str, Any]:
         raise Unanswerable("the body is no JSON object") from error
 
 
-def cut_body(body: dict[str, Any], tokens: int) -> dict[str, Any]:
+def cut_body(path: str, body: dict[str, Any], tokens: int) -> dict[str, Any]:
     """Copy a request's body with no more tokens allowed than its client waited for."""
-    limits = [name for name in _LIMITS if isinstance(body.get(name), int)] or ["max_tokens"]
+    limits = [name for name in _LIMITS if isinstance(body.get(name), int)] or [
+        "max_output_tokens" if path == RESPONSES_PATH else "max_tokens"
+    ]
     return {**body, **{name: min(body.get(name, tokens), tokens) for name in limits}}
 
 
@@ -155,10 +157,10 @@ class Generator:
         if not is_decode_wanted or upstream in self._without_decoding:
             return await self._answer(upstream, request)
         result = await self._answer(upstream, with_decoding(request))
-        if not result.is_refusal:
+        if not (result.problem or "").startswith("status_"):
             return result
         plain = await self._answer(upstream, request)
-        if not plain.is_refusal:  # else the request itself is at fault
+        if plain.problem is None:  # else something else is at fault
             self._without_decoding.add(upstream)
         return plain
 

@@ -32,7 +32,8 @@ _NOT_IMPLEMENTED = 501
 _BUSY = frozenset({408, 425, 429})
 _PROBE = "Penumbra 42: naïve façade, 日本語, {}[]();\n\t0x1F"
 _CACHE_INFO = re.compile(rb"^vllm:cache_config_info\{(.*)\} ", re.MULTILINE)
-_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_LABEL = re.compile(r'(?<!\w)(\w{1,64})="((?:[^"\\]|\\.)*)"')
+_LONGEST_LINE = 16 * 1024
 _CACHE_FACTS = {
     "cache_dtype": "kv_cache_dtype",
     "enable_prefix_caching": "prefix_caching",
@@ -100,7 +101,9 @@ async def _card_facts(upstream: Upstream, model: str) -> dict[str, str]:
 
 def _cache_facts(metrics: bytes) -> dict[str, str]:
     found = _CACHE_INFO.search(metrics)
-    return {} if found is None else dict(_labels(found.group(1).decode("utf-8", "replace")))
+    if found is None or len(found.group(1)) > _LONGEST_LINE:
+        return {}
+    return dict(_labels(found.group(1).decode("utf-8", "replace")))
 
 
 def _labels(text: str) -> Iterator[tuple[str, str]]:

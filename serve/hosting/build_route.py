@@ -8,6 +8,7 @@ evidence begins anew (docs/shadow.md). `penumbra.router.upstream.build_probe` is
 `tests/e2e/test_hosting.py` reads the route.
 """
 
+import asyncio
 import json
 import platform
 import sys
@@ -23,6 +24,7 @@ from penumbra.monitoring.build_facts import short
 from penumbra.router.upstream.build_probe import BUILD_PATH
 from penumbra.serve.quantization.manifest import content_digests, file_sha256
 
+_NOT_READY = 503
 _LIBRARIES = ("vllm", "torch")
 
 
@@ -65,20 +67,23 @@ def engine_facts(config: Any, engine_args: Mapping[str, Any]) -> dict[str, str]:
 
 
 def add_build_route(
-    app: Starlette, facts: Mapping[str, str], engine_args: Mapping[str, Any]
+    app: Starlette, facts: asyncio.Future[dict[str, str]], engine_args: Mapping[str, Any]
 ) -> None:
-    """Tell of the build that `app` serves.
+    """Tell of the build that `app` serves; 503 while its weights are still being read.
 
     Args:
         app: vLLM's application; its state holds the engine.
-        facts: Facts of the weights.
+        facts: Facts of the weights, once they are read.
         engine_args: The engine's arguments.
     """
 
     async def build(request: Request) -> Response:
         """All facts of this replica's build, name -> text."""
+        if not facts.done():
+            error = {"message": "the weights are being read", "type": "not_ready"}
+            return JSONResponse({"error": error}, status_code=_NOT_READY)
         config = request.app.state.engine_client.vllm_config
-        return JSONResponse({**facts, **engine_facts(config, engine_args)})
+        return JSONResponse({**facts.result(), **engine_facts(config, engine_args)})
 
     app.add_route(BUILD_PATH, build, methods=["GET"])
 

@@ -34,7 +34,9 @@ class VariantReplica:
         _redirect_output(os.environ.get(LOG_VARIABLE))
         self._engine_args = llm_config["engine_kwargs"]
         source = llm_config["model_loading_config"]["model_source"]
-        reading = asyncio.create_task(asyncio.to_thread(_weight_facts, source, is_local=is_local))
+        self._weight_facts = asyncio.create_task(
+            asyncio.to_thread(_weight_facts, source, is_local=is_local)
+        )
         from ray.serve.llm import LLMConfig, LLMServer
 
         from penumbra.serve.hosting.engine import InCoreEngine, LocalSource
@@ -45,7 +47,6 @@ class VariantReplica:
         # Not `LLMServer.start`: it would also start Ray's usage-telemetry actor (200 MB).
         self._server.engine = self._server._engine_cls(config)  # noqa: SLF001
         await self._server.engine.start()
-        self._weight_facts = await reading
 
     async def __serve_build_asgi_app__(self) -> Any:
         """Ray Serve's hook for an application that exists only once the engine has started."""
@@ -75,11 +76,10 @@ class VariantReplica:
 
 def _weight_facts(source: str, *, is_local: bool) -> dict[str, str]:
     from penumbra.serve.hosting.build_route import weight_facts
-    from penumbra.serve.quantization.errors import QuantizationError
 
     try:
         return weight_facts(source, is_local=is_local)
-    except (OSError, ValueError, QuantizationError) as error:
+    except Exception as error:  # noqa: BLE001 - a folder of another kind is served as well
         _log.warning("weights_not_read", extra={"source": source, "error": str(error)})
         return {}
 

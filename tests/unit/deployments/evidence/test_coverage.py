@@ -10,8 +10,11 @@ BOTH = frozenset({Signal.DISPLACEMENT, Signal.HARM})
 TOLERANCES = {Signal.DISPLACEMENT: 0.2, Signal.HARM: 0.1}
 
 
-def coverage(signals: frozenset[Signal] = BOTH, least: int = 20, alpha: float = 0.05) -> Coverage:
-    return Coverage(signals, least, alpha)
+ALPHA = 0.05
+
+
+def coverage(signals: frozenset[Signal] = BOTH, least: int = 20) -> Coverage:
+    return Coverage(signals, least)
 
 
 def take(covered: Coverage, observed: Pair) -> None:
@@ -32,8 +35,8 @@ def test_pairs_of_one_channel_prove_no_other() -> None:
     for number in range(100):
         take(covered, good(number))
     take(covered, good(100, route="responses"))
-    assert covered.proven() == {"other": ("chat",)}
-    chat, responses = covered.channels()
+    assert covered.proven(ALPHA) == {"other": ("chat",)}
+    chat, responses = covered.channels(ALPHA)
     assert (chat.channel, chat.pairs, chat.is_proven, chat.unproven) == ("chat", 100, True, ())
     assert (responses.channel, responses.pairs, responses.is_proven) == ("responses", 1, False)
     assert responses.signals == responses.unproven == ("displacement", "harm")
@@ -44,16 +47,16 @@ def test_pairs_of_one_slice_prove_no_other() -> None:
     for number in range(100):
         take(covered, good(number, slice="json"))
     take(covered, good(100))
-    assert covered.proven() == {"json": ("chat",)}
+    assert covered.proven(ALPHA) == {"json": ("chat",)}
 
 
 def test_a_channel_needs_its_pairs_however_strong_its_proof() -> None:
     covered = coverage(least=101)
     for number in range(100):
         take(covered, good(number))
-    assert covered.proven() == {}
+    assert covered.proven(ALPHA) == {}
     take(covered, good(100))
-    assert covered.proven() == {"other": ("chat",)}
+    assert covered.proven(ALPHA) == {"other": ("chat",)}
 
 
 @pytest.mark.parametrize(
@@ -70,7 +73,7 @@ def test_a_channel_is_judged_by_the_signals_that_it_has(
     covered = coverage()
     for number in range(100):
         take(covered, good(number, displacement=None, **changes))
-    (found,) = covered.channels()
+    (found,) = covered.channels(ALPHA)
     assert (found.channel, found.signals) == (channel, signals)
     assert found.is_proven is (signals == ("harm",))
 
@@ -79,7 +82,7 @@ def test_what_no_guardrail_judges_is_never_proven() -> None:
     covered = coverage(frozenset({Signal.DISPLACEMENT, Signal.FAILURE}))
     for number in range(100):
         take(covered, good(number, route="messages"))
-    (found,) = covered.channels()
+    (found,) = covered.channels(ALPHA)
     assert (found.signals, found.is_proven) == ((), False)
 
 
@@ -92,7 +95,7 @@ def test_later_channels_need_stronger_proof() -> None:
     for route in routes:
         for number in range(1, 500):
             take(covered, good(number, route=route))
-            if route in covered.proven().get("other", ()):
+            if route in covered.proven(ALPHA).get("other", ()):
                 needed[route] = number
                 break
     assert list(needed) == list(routes)
@@ -111,7 +114,15 @@ def test_a_channel_at_its_tolerance_is_hardly_ever_released() -> None:
             take(covered, good(number, route="chat"))
             for bad in ("responses", "messages"):
                 take(covered, good(number, route=bad, harm=int(draw.random() < 0.1)))
-        found = covered.proven()["other"]
+        found = covered.proven(ALPHA)["other"]
         assert "chat" in found
         released += len(found) > 1
     assert released <= 30
+
+
+def test_a_later_run_of_the_same_builds_needs_stronger_proof() -> None:
+    covered = coverage()
+    for number in range(100):
+        take(covered, good(number))
+    assert covered.proven(ALPHA) == {"other": ("chat",)}
+    assert covered.proven(ALPHA / 10_000) == {}

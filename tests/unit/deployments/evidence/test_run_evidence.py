@@ -197,8 +197,54 @@ def test_a_missing_score_is_displacement_if_the_guardrail_says_so() -> None:
         signal=Signal.DISPLACEMENT, tolerance=0.2, action="rollback", share=0.5, missing="worst"
     )
     evidence = RunEvidence(rollout_spec(guardrails=(worst,)), "run-1", SLICES)
-    evidence.fold("c", report(pair(1, missing="score: timeout", displacement=None)))
+    missing = pair(1, missing="score: timeout", displacement=None, tokens=9)
+    evidence.fold("c", report(missing))
     assert evidence.monitors[Signal.DISPLACEMENT].guard.aggregate().mean == 1.0
+    # Where no tokens are known there is no score to miss.
+    evidence.fold("c", report(pair(2, missing="answer: timeout", displacement=None)))
+    assert evidence.monitors[Signal.DISPLACEMENT].guard.aggregate().count == 1
+
+
+def test_a_slice_of_messages_is_proven_by_harm_and_stops_no_other() -> None:
+    guardrails = tuple(
+        Guardrail(signal=signal, tolerance=0.1, action="rollback", share=0.5)
+        for signal in (Signal.DISPLACEMENT, Signal.HARM)
+    )
+    spec = rollout_spec(guardrails=guardrails)
+    evidence = RunEvidence(spec, "run-1", SLICES)
+    told = [pair(n, harm=0, slice="json") for n in range(1, 801)]
+    told += [
+        pair(n, harm=0, displacement=None, slice="other", route="messages")
+        for n in range(1001, 1801)
+    ]
+    evidence.fold("c", report(*told))
+    findings = evidence.findings()
+    assert set(findings.proven) == {"json", "other"} & set(SLICES)
+    assert dict(findings.covered)["other"] == ("messages",)
+    assert findings.is_aggregate_proven
+
+
+def test_a_few_decode_gaps_keep_no_slice_unproven() -> None:
+    spec = rollout_spec(gates=AdvanceRules(pairs=5, slice_pairs=60, horizon=100_000))
+    decode_gap = Guardrail(signal=Signal.DECODE_GAP, tolerance=0.01, action="rollback", share=0.1)
+    others = tuple(
+        each if each.share is None else each.model_copy(update={"share": each.share * 0.8})
+        for each in spec.guardrails
+    )
+    spec = spec.model_copy(update={"guardrails": (*others, decode_gap)})
+    evidence = RunEvidence(spec, "run-1", ("other",))
+    told = [pair(n, harm=0, decode_gap=0.0 if n % 100 == 0 else None) for n in range(1, 2001)]
+    evidence.fold("c", report(*told))
+    assert evidence.findings().proven == ("other",)
+
+
+def test_only_a_slice_that_the_baseline_answered_is_awaited() -> None:
+    spec = rollout_spec()
+    evidence = RunEvidence(spec, "run-1", SLICES)
+    evidence.fold("c", report(*pairs(9, 0.0, answered_by=spec.candidate, slice_name="json")))
+    assert evidence.findings().seen == ()
+    evidence.fold("c", report(*pairs(1, 0.0, start=100, slice_name="other")))
+    assert evidence.findings().seen == ("other",)
 
 
 def test_a_guardrail_is_latched_by_the_observation_that_decides() -> None:

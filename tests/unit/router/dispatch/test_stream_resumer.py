@@ -129,7 +129,7 @@ PAGE: Script = [Head(503, ((b"content-type", b"text/html"),)), Body(b"<html>no s
         ([Fail(Outcome.REFUSED)], Outcome.REFUSED),
         ([Fail(Outcome.GATEWAY_LIMIT)], Outcome.GATEWAY_LIMIT),
         (PAGE, Outcome.REFUSED),
-        ([Head(502), End()], Outcome.REFUSED),
+        ([Head(503), End()], Outcome.REFUSED),
     ],
 )
 async def test_request_that_no_engine_has_seen_is_sent_again(
@@ -154,6 +154,7 @@ async def test_request_that_never_arrives_is_given_up(monkeypatch: pytest.Monkey
     "lost",
     [
         [Fail(Outcome.REFUSED, was_sent=True)],
+        [Head(502, ((b"content-type", b"text/html"),)), Body(b"<html>bad gateway"), End()],
         [Head(200, tuple(EVENTS)), Fail(Outcome.DIED)],
         whole({"error": {"message": "the engine is dead"}}, status=503),
     ],

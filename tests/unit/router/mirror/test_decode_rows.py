@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penumbra.router.mirror.decode_rows import strip_rows
+from penumbra.router.mirror.decode_rows import RowsStripper, strip_rows
 from penumbra.router.mirror.token_tap import TokenTap, decode_body, tap_body
 from penumbra.router.upstream.port import UpstreamRequest
 from tests.support import tapped_answers
@@ -165,3 +165,12 @@ def _tap(path: str = CHAT, body: dict[str, Any] | None = None) -> TokenTap:
 def _asked(tap: TokenTap) -> bytes:
     assert tap.request is not None
     return tap.request.body
+
+
+def test_objects_without_an_end_cost_no_more_than_their_bytes() -> None:
+    opening = b'"logprobs":{"content":[{"token":"'
+    for count in (500, 4_000):
+        data = opening * count
+        assert strip_rows(data) == data
+    many = b'"logprobs":{},' * 20_000
+    assert RowsStripper().feed(many) == b'"logprobs":null,' * 20_000

@@ -188,3 +188,26 @@ def _tap(**more: Any) -> TokenTap:
     tapped = tap_body(body)
     assert tapped is not None
     return TokenTap(UpstreamRequest(CHAT.encode(), b"", body), tapped, **more)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "withdraws"),
+    [
+        (400, b'{"error":{"message":"logprobs is not supported"}}', True),
+        (400, b'{"error":{"message":"max_tokens is too large"}}', False),
+        (500, b'{"error":{"message":"out of luck"}}', True),
+        (502, b"<html>", True),
+        (200, b'{"choices":[{"text":"logprobs"}]}', False),
+    ],
+)
+def test_a_failure_that_log_probabilities_may_have_caused_is_asked_without_them(
+    status: int, body: bytes, withdraws: bool
+) -> None:
+    tapped = b'{"return_token_ids":true}'
+    request = UpstreamRequest(CHAT.encode(), b"", b"{}")
+    tap = TokenTap(request, tapped, decode=b'{"logprobs":true,"return_token_ids":true}')
+    assert tap.asks_for_rows
+    assert tap.withdraws(status, body) is withdraws
+    assert tap.request is not None
+    assert (tap.request.body == tapped, tap.asks_for_rows) == (withdraws, not withdraws)
+    assert not tap.withdraws(500, body) or not withdraws

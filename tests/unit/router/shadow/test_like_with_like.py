@@ -167,3 +167,19 @@ async def test_the_baseline_is_judged_beside_itself_by_the_same_rule() -> None:
         (Arm.CANDIDATE, -1),
         (Arm.BASELINE, -1),
     ]
+
+
+async def test_a_failed_request_is_of_its_own_route_and_judged_by_its_own_api() -> None:
+    setup = ComparatorSetup(watch(generate=1.0))
+    body = {"model": "demo", "input": "Hi"}
+    await compare(setup, failed(path="/v1/responses", body=json.dumps(body).encode()))
+    (pair,) = setup.pairs
+    assert (pair.route, pair.modality, pair.harm) == ("responses", "text", -1)
+
+
+async def test_a_failed_request_whose_tools_an_engine_runs_is_not_made_again() -> None:
+    setup = ComparatorSetup(watch(generate=1.0, aa=1.0))
+    body = {"model": "demo", "input": "Hi", "tools": [{"type": "mcp", "server_url": "x"}]}
+    await compare(setup, failed(path="/v1/responses", body=json.dumps(body).encode()))
+    assert setup.reports.sheds == [("int8", "error")]
+    assert all(build.asked("/v1/responses") == [] for build in setup.builds.values())

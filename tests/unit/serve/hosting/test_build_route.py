@@ -1,5 +1,6 @@
 """The route by which a replica tells its build, without vLLM."""
 
+import asyncio
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,7 +40,9 @@ def config(**changes: Any) -> Any:
 async def told(config: Any, **engine_args: Any) -> dict[str, str]:
     app = Starlette()
     app.state.engine_client = SimpleNamespace(vllm_config=config)
-    add_build_route(app, {"weights": "w"}, engine_args)
+    weights: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
+    weights.set_result({"weights": "w"})
+    add_build_route(app, weights, engine_args)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://replica") as http:
         facts: dict[str, str] = (await http.get(BUILD_PATH)).json()
@@ -114,3 +117,11 @@ def test_a_folder_without_weights_is_an_error_and_a_hub_is_not_read(tmp_path: Pa
     with pytest.raises(WeightsMissing):
         weight_facts(str(tmp_path), is_local=True)
     assert weight_facts("some/model", is_local=False) == {}
+
+
+async def test_a_replica_whose_weights_are_still_read_says_so() -> None:
+    app = Starlette()
+    add_build_route(app, asyncio.get_running_loop().create_future(), {})
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://replica") as http:
+        assert (await http.get(BUILD_PATH)).status_code == 503
