@@ -29,6 +29,8 @@ from penumbra.router.mirror.session import MirrorSession
 from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.upstream.port import Headers
 
+_NOT_NOW = frozenset({408, 429})
+"""Refusals of the moment, which are held against a candidate's shadow answer as well."""
 _BUILDS_OWN = frozenset({"upstream_garbage", "upstream_timeout"})
 """Errors that a build's failure is answered by; one that cannot be reached may be the network's."""
 
@@ -117,7 +119,7 @@ class Exchange(RequestReader):
             body = self._mirror_session.tap.whole(body)
             if status >= 400:
                 self._mirror_session.tap.lose(ShedReason.ERROR)
-                if status >= 500:
+                if status >= 500 or status in _NOT_NOW:
                     self._note_problem(f"status_{status}")
         if status >= 400:
             headers, body = without_page(self._path, status, headers, body)
@@ -178,6 +180,7 @@ class Exchange(RequestReader):
         # A client that did not read its answer broke it off itself.
         if dispatch is not None and not self._connection.flow.write_paused:
             dispatch.attempt.cells.count_broken_off()
+            self._note_problem("died")
         if self._mirror_session is not None:
             self._mirror_session.tap.lose(ShedReason.BROKEN_OFF)
         self._complete(BROKEN_OFF)

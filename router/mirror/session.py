@@ -30,6 +30,7 @@ from penumbra.router.upstream.port import UpstreamRequest
 
 log = logging.getLogger(__name__)
 
+_FAILED = frozenset({ShedReason.ERROR, ShedReason.BROKEN_OFF})
 _WITHOUT_DECODE_SECONDS = 600.0
 """Time for which a model is not asked for log-probabilities that one of its builds refused."""
 
@@ -189,7 +190,7 @@ class MirrorSessions:
         if session.tap.has_refused_decode and lost is None:
             # Without them the same request was answered.
             self._without_decode[facts.model] = times.ended_at + _WITHOUT_DECODE_SECONDS
-        if lost is ShedReason.ERROR and session.problem and times.variant == session.baseline:
+        if lost in _FAILED and session.problem and times.variant == session.baseline:
             self._hand_over(session.runs, session, times)
             return
         if lost is not None:

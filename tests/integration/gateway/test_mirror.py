@@ -272,15 +272,16 @@ def test_an_engines_error_is_the_clients_and_is_not_compared(
     assert len(full.requests) == 1
 
 
+@pytest.mark.parametrize("status", [500, 429, 408])
 def test_a_request_that_the_baseline_failed_is_handed_over(
-    gateway: GatewayProcess, full: ScriptedUpstream, sink: FrameSink
+    gateway: GatewayProcess, full: ScriptedUpstream, sink: FrameSink, status: int
 ) -> None:
-    full.next(respond(500, engine_error("out of memory", 500)))
+    full.next(respond(status, engine_error("out of memory", status)))
     with counting(gateway, SHEDS, by=0, model="demo", reason="error"):
-        assert gateway.post(CHAT, chat(), {"x-request-id": "failed"}).status == 500
-        frame = sink.frame_of("failed")
+        assert gateway.post(CHAT, chat(), {"x-request-id": f"failed-{status}"}).status == status
+        frame = sink.frame_of(f"failed-{status}")
     assert (frame.variant, frame.candidates, frame.partial_for) == ("full", (), ("int8",))
-    assert (frame.problem, frame.answer) == ("status_500", b"")
+    assert (frame.problem, frame.answer) == (f"status_{status}", b"")
     assert not frame.is_partial
 
 

@@ -119,3 +119,18 @@ def test_a_stream_in_which_the_baseline_failed_is_handed_over_as_failed() -> Non
 
 def test_a_stream_in_which_the_candidate_failed_is_a_failure_and_no_pair() -> None:
     assert mirror(TOKEN, ERROR, variant="int8") == ([], ["error"])
+
+
+@pytest.mark.parametrize(("variant", "count"), [("full", 1), ("int8", 0)])
+def test_a_stream_that_broke_off_counts_as_the_baselines_failure_alone(
+    variant: str, count: int
+) -> None:
+    comparator_client, outbox = KeepingComparatorClient(), ObservationOutbox("me", "life-1")
+    sessions = MirrorSessions(comparator_client, outbox, GatewayMetrics())
+    session = sessions.begin((RUN,), "full", REQUEST, FACTS)
+    assert session is not None
+    session.tap.feed(TOKEN)
+    session.tap.lose(ShedReason.BROKEN_OFF)
+    session.problem = "died"
+    sessions.end(session, AnswerTimes(variant, 0.0, 0.5, 1.0))
+    assert [frame.problem for frame in comparator_client.frames] == ["died"] * count
