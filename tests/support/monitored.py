@@ -257,12 +257,12 @@ async def play(monitored: Monitored) -> Story:
 
 
 async def _good(monitored: Monitored, story: Story) -> None:
-    """INT8, from shadow to half of the traffic on what is proven; users judge meanwhile."""
+    """INT8, from shadow to most of what is proven on shadow pairs; users judge meanwhile."""
     async with _traffic(monitored, story, 30, PROVEN, is_judging=True):
         await asyncio.to_thread(
             monitored.apply,
             "int8",
-            stages=["shadow", 25, 50],
+            stages=["shadow", 25, 45],
             gates={"pairs": 200, "slice_pairs": 100, "stage_seconds": 8, "horizon": 20000},
             mirror={"rate": 1.0, "generate": 0.8, "aa": 0.1},
         )
