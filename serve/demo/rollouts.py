@@ -17,7 +17,7 @@ from penumbra.serve.demo.traffic import MODEL, Traffic, TrafficCounts
 EXAMPLES = Path("deployments") / "examples" / "rollouts"
 GOOD, BAD = "int8", "int2"
 
-_UP_SECONDS = 240
+_UP_SECONDS = 480
 _DOWN_SECONDS = 90
 _SETTLE_SECONDS = 2.0
 _COUNTER = "penumbra_post_rollback_candidate_starts_total"
