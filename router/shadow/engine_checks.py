@@ -213,6 +213,8 @@ class EngineChecks:
     async def test_scorers(self) -> None:
         """Test the scorers of candidates whose run is new, or whose last test is long ago."""
         if self._scorer_tests.is_due:
+            if self._scorer_tests.lacks_gauges:
+                await self.read_gauges()
             await self._scorer_tests.run_due()
 
     async def self_test(self) -> None:

@@ -64,6 +64,15 @@ class ScorerTests:
         now = self._clocks.now()
         return any(now >= self._due.get(run.run, 0.0) for run in self._watched.runs)
 
+    @property
+    def lacks_gauges(self) -> bool:
+        """Whether the load of an engine is not known, so that its gauges must be read first."""
+        return any(
+            self._facts.fresh_gauges(run.run.model, name) is None
+            for run in self._watched.runs
+            for name in (self._watched.models[run.run.model].baseline, run.run.candidate)
+        )
+
     async def run_due(self) -> None:
         """Test the candidates whose run is new, or whose last test is long ago."""
         runs = [
