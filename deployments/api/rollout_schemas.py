@@ -146,7 +146,7 @@ class RolloutView(RolloutSummary):
     instrument: InstrumentView
     diagnostics: DiagnosticsView
     channels: list[ChannelView]
-    """What was compared or could not be, slice by slice; what is not released stays on the
+    """Channels of each slice, compared or not; what is not released stays on the
     baseline at every stage."""
     fingerprints: dict[str, str]
     builds: dict[str, dict[str, str]]

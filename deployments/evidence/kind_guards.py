@@ -11,7 +11,7 @@ from collections.abc import Container, Mapping
 from dataclasses import replace
 from math import fsum
 
-from penumbra.monitoring.observations import AnsweredBy
+from penumbra.monitoring.observations import AnsweredBy, Pair
 from penumbra.monitoring.stats.guard import (
     Guard,
     GuardSpec,
@@ -30,6 +30,12 @@ UNDIVIDED: PairKinds = (AnsweredBy.BASELINE,)
 """The one kind of older versions, which put all pairs together; it explains their decisions."""
 REQUESTS: tuple[Kind, ...] = (None,)
 """The one kind of a signal that is not of pairs: it is seen in requests of the candidate."""
+
+
+def kind_of(pair: Pair, candidate: str, kinds: Container[AnsweredBy]) -> AnsweredBy:
+    """Tell the kind of a pair, of those that are told apart."""
+    kind = pair.kind(candidate)
+    return kind if kind in kinds else AnsweredBy.BASELINE
 
 
 class KindGuards:

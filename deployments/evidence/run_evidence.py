@@ -6,13 +6,14 @@ makes a verdict reproducible.
 Reading order: RunEvidence.fold, RunEvidence.findings.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 
 from penumbra.deployments.evidence.calibration_buffer import record_of
 from penumbra.deployments.evidence.coverage import Coverage
 from penumbra.deployments.evidence.guardrail_monitor import in_range
 from penumbra.deployments.evidence.instrument import Instrument
-from penumbra.deployments.evidence.kind_guards import PAIRS, Kind, PairKinds
+from penumbra.deployments.evidence.kind_guards import PAIRS, Kind, PairKinds, kind_of
 from penumbra.deployments.evidence.known_builds import KnownBuilds
 from penumbra.deployments.evidence.opening import open_calibrations, open_monitors
 from penumbra.deployments.evidence.run_proofs import RunProofs
@@ -57,22 +58,20 @@ class RunEvidence:
         self.monitors = open_monitors(spec, slices, kinds)
         """Monitors by signal."""
         self.instrument = Instrument(spec, slices, kinds)
-        """What is known of the measurement itself."""
+        """State of the measurement itself."""
         self.totals = RunTotals()
         self.builds = KnownBuilds()
         self.changed: str | None = None
         self.hard: HardFailure | None = None
         self.observed_at = 0.0
         """Unix seconds of the latest observation that has a time."""
-        self.pairs: dict[str, int] = {}
-        """Slice -> candidate pairs that were bet on."""
         self.pairs_by: dict[AnsweredBy, dict[str, int]] = {kind: {} for kind in kinds}
-        """The same of each kind of pair."""
+        """Kind of pair -> slice -> candidate pairs that were bet on."""
         self.calibrations = open_calibrations(spec, slices, kinds)
         """Tolerances of displacement, where they are read from the first pairs of each slice and
         kind; empty where none is."""
         self.scorer = ScorerFaults()
-        """What speaks against the candidate's scorer."""
+        """Faults that were found in the candidate's scorer."""
         self.proofs = RunProofs(spec, slices, self.monitors, runs, kinds)
         """Proofs of the slices by all quality signals together."""
         guarded = frozenset(guardrail.signal for guardrail in spec.guardrails)
@@ -134,7 +133,7 @@ class RunEvidence:
         self._observe(Signal.FAILURE, pair.slice, float(pair.missing is not None), None)
         if self.instrument.broken is not None:
             return
-        kind = self._kind(pair)
+        kind = kind_of(pair, self.spec.candidate, self.pairs_by)
         self._count_pair(pair, kind)
         if self.scorer.tested is None:
             self._take_displacement(pair, kind)
@@ -144,14 +143,10 @@ class RunEvidence:
         self._observe_proved(Signal.HARM, pair, pair.harm, kind)
 
     def _count_pair(self, pair: Pair, kind: AnsweredBy) -> None:
-        for counts in (self.pairs, self.pairs_by[kind]):
-            counts[pair.slice] = counts.get(pair.slice, 0) + 1
+        counts = self.pairs_by[kind]
+        counts[pair.slice] = counts.get(pair.slice, 0) + 1
         if kind is AnsweredBy.BASELINE:
             self.coverage.count(pair)
-
-    def _kind(self, pair: Pair) -> AnsweredBy:
-        kind = pair.kind(self.spec.candidate)
-        return kind if kind in self.pairs_by else AnsweredBy.BASELINE
 
     def _take_displacement(self, pair: Pair, kind: AnsweredBy) -> None:
         calibration = self.calibrations.get(kind)
@@ -170,7 +165,7 @@ class RunEvidence:
         return 1.0 if is_missing and is_worst else pair.displacement
 
     def _pair_aa(self, pair: Pair) -> None:
-        kind = self._kind(pair)
+        kind = kind_of(pair, self.spec.candidate, self.pairs_by)
         calibration = self.calibrations.get(kind)
         if pair.displacement is not None and calibration is not None:
             calibration.add_aa(pair.slice, pair.displacement)
@@ -201,6 +196,11 @@ class RunEvidence:
         self.observed_at = max(self.observed_at, at)
 
     # Results
+
+    @property
+    def pairs(self) -> dict[str, int]:
+        """Slice -> candidate pairs that were bet on, of all kinds."""
+        return dict(sum(map(Counter, self.pairs_by.values()), Counter[str]()))
 
     @property
     def wanted_pairs(self) -> int:

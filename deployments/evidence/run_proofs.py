@@ -5,14 +5,15 @@ baseline answered proves that a slice may be released, and what the candidate an
 have most of the traffic: two claims, each with the whole alpha of promotion.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor
-from penumbra.deployments.evidence.kind_guards import PairKinds
+from penumbra.deployments.evidence.kind_guards import PairKinds, kind_of
 from penumbra.deployments.evidence.slice_proofs import SliceProofs
 from penumbra.deployments.rollouts.findings import AGGREGATE
 from penumbra.deployments.rollouts.spec import PROVED, QUALITY, RolloutSpec
-from penumbra.monitoring.observations import AnsweredBy, Arm, Pair, RunReport, Signal
+from penumbra.monitoring.observations import AnsweredBy, Arm, RunReport, Signal
+from penumbra.monitoring.stats.guard import StreamView
 
 
 class RunProofs:
@@ -62,11 +63,9 @@ class RunProofs:
     def is_aggregate_proven(self) -> bool:
         """Whether all slices together are within tolerance where the baseline answered."""
         shadow = AnsweredBy.BASELINE
-        return all(
-            monitor.guard.aggregate(shadow).proof >= 1.0 / self.alpha
-            for monitor in self._proving
-            if self._scored[shadow] or monitor.signal is not Signal.DISPLACEMENT
-        )
+        streams = {each.signal: each.guard.aggregate(shadow) for each in self._proving}
+        asked = self._asked(streams, has_tokens=bool(self._scored[shadow]))
+        return all(stream.proof >= 1.0 / self.alpha for stream in asked)
 
     @property
     def suspects(self) -> tuple[str, ...]:
@@ -92,18 +91,17 @@ class RunProofs:
             fingerprints: Digests of the builds that are compared.
             pairs: Kind of pair -> slice -> number of pairs.
         """
+        candidate = self._spec.candidate
         for pair in report.pairs:
             if pair.arm is Arm.CANDIDATE and (pair.tokens or pair.displacement is not None):
-                self._scored[self._kind(pair)].add(pair.slice)
+                self._scored[kind_of(pair, candidate, self.of)].add(pair.slice)
         for kind, proofs in self.of.items():
             proofs.identify(fingerprints)
-            told = {pair.slice for pair in report.pairs if self._kind(pair) is kind}
+            told = {
+                pair.slice for pair in report.pairs if kind_of(pair, candidate, self.of) is kind
+            }
             fresh = self._fresh(told & set(self._slices), kind, pairs[kind])
             proofs.note(fresh)
-
-    def _kind(self, pair: Pair) -> AnsweredBy:
-        kind = pair.kind(self._spec.candidate)
-        return kind if kind in self.of else AnsweredBy.BASELINE
 
     def _fresh(
         self, names: Iterable[str], kind: AnsweredBy, pairs: Mapping[str, int]
@@ -119,24 +117,27 @@ class RunProofs:
         """The least proof of a slice by a quality signal.
 
         Where the slice is beyond tolerance in one signal, that signal's proof bounds the least.
-        Displacement is not asked for where no tokens are known, and the decode gap not where few
-        answers tell one: which signals are asked for depends on no value that was observed.
         """
-        found = []
-        for monitor in self._proving:
-            stream = monitor.guard.slice(slice_name, kind)
-            is_asked = monitor.signal in PROVED or stream.count >= self._spec.gates.slice_pairs
-            if monitor.signal is Signal.DISPLACEMENT:
-                is_asked = slice_name in self._scored[kind]
+        streams = {each.signal: each.guard.slice(slice_name, kind) for each in self._proving}
+        asked = self._asked(streams, has_tokens=slice_name in self._scored[kind])
+        return min((stream.proof for stream in asked), default=1.0)
+
+    def _asked(
+        self, streams: Mapping[Signal, StreamView], *, has_tokens: bool
+    ) -> Iterator[StreamView]:
+        """The streams whose proof is needed, which depends on no value that was observed.
+
+        Displacement is not asked for where no tokens are known, and the decode gap not where few
+        answers tell one.
+        """
+        for signal, stream in streams.items():
+            if signal is Signal.DISPLACEMENT:
+                is_asked = has_tokens
+            else:
+                is_asked = signal in PROVED or stream.count >= self._spec.gates.slice_pairs
             if is_asked:
-                found.append(stream.proof)
-        return min(found, default=1.0)
+                yield stream
 
     @property
     def _proving(self) -> list[GuardrailMonitor]:
-        return [
-            monitor
-            for signal, monitor in self._monitors.items()
-            if signal in PROVED
-            or (signal in QUALITY and monitor.count >= self._spec.gates.slice_pairs)
-        ]
+        return [monitor for signal, monitor in self._monitors.items() if signal in QUALITY]

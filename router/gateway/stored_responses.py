@@ -125,7 +125,7 @@ class _Pull:
 
 
 async def _stripped(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """What the client gets of a response that was tapped: it asked for no token ids."""
+    """Take token ids out of a response that was tapped: its client asked for none."""
     stripper = MessagesStripper()
     async for piece in body:
         if stripped := stripper.feed(piece):

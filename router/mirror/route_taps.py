@@ -15,7 +15,6 @@ import secrets
 
 import mmh3
 
-from penumbra.router.flags.modality import TEXT
 from penumbra.router.flags.request_routes import MESSAGES, RESPONSES
 from penumbra.router.mirror.response_messages import MessagesStripper, strip_messages
 from penumbra.router.mirror.shed_reason import ShedReason
@@ -32,7 +31,6 @@ _TOKENS = re.compile(rb'"tokens"\s*:\s*\[([0-9,\s]*)\]')
 def make_tap(
     route: str,
     request: UpstreamRequest,
-    modality: str = TEXT,
     *,
     is_decode_wanted: bool = False,
 ) -> TokenTap | None:
@@ -41,13 +39,12 @@ def make_tap(
     Args:
         route: Name of its route.
         request: The request as the client sent it.
-        modality: Its modality: token ids carry text only.
         is_decode_wanted: Whether log-probabilities are asked for too, where the route tells them.
 
     Returns:
         None if it must not be tapped (`tap_body`).
     """
-    if route == MESSAGES or modality != TEXT:
+    if route == MESSAGES:
         return AnswerTap(request, request.body)
     if route == RESPONSES:
         return ResponsesTap(request)

@@ -155,8 +155,9 @@ class MirrorSessions:
         if refusal is not None:
             self._shed(runs, facts, refusal)
             return None
-        is_muted = time.monotonic() < self._without_decode.get(facts.model, -math.inf)
-        is_decode_wanted = is_decode_wanted and not is_muted
+        if is_decode_wanted:
+            muted_until = self._without_decode.get(facts.model, -math.inf)
+            is_decode_wanted = time.monotonic() >= muted_until
         tap = make_tap(route_of(request.path), request, is_decode_wanted=is_decode_wanted)
         if tap is None:
             self._shed(runs, facts, ShedReason.NOT_TAPPABLE)

@@ -57,7 +57,7 @@ class FailedAnswer:
         self._route = route_of(mirrored.path.encode("latin-1"))
         self._modality = modality_of(self._route, self._body or {})
         self._runs = [run for run in runs if self._may_ask(run)]
-        self._left_out = [run for run in runs if not self._may_ask(run)]
+        self._left_out = [run for run in runs if run not in self._runs]
         self._with_aa = {run.run for run in self._runs if run.runs_aa(mirrored)}
         self._generator = generator
 

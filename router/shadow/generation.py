@@ -152,7 +152,8 @@ class Generator:
             upstream: The build that answers.
             request: The shadow request.
             is_decode_wanted: Whether the decoding's log-probabilities are asked for as well. An
-                engine that refuses that is asked without, from then on at once.
+                engine that answers that with an error is asked without, and from then on at once
+                if it answers so.
         """
         if not is_decode_wanted or upstream in self._without_decoding:
             return await self._answer(upstream, request)

@@ -36,7 +36,7 @@ class _Untestable(Exception):
 
 @dataclass(slots=True)
 class _Figures:
-    """What one build said and how it scores it, over all prompts."""
+    """One build's words on all prompts, and its scores of them."""
 
     said: list[Decoded] = field(default_factory=list)
     decoded: list[float] = field(default_factory=list)

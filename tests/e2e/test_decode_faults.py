@@ -177,16 +177,24 @@ def _decided(reports: Reports, guardrails: tuple[Guardrail, ...]) -> Outcome:
     return Outcome(record, seen, tests)
 
 
-async def test_a_decode_fault_of_a_twentieth_is_caught_within_sixty_pairs(
-    baseline: VllmProcess, variants: Path, tmp_path: Path
-) -> None:
-    with VllmProcess(variants / "full", tmp_path, core=1, fault="decode:0.05") as twin:
+async def planted(
+    fault: str, baseline: VllmProcess, variants: Path, folder: Path
+) -> tuple[Outcome, Outcome]:
+    """Judge a twin with a planted fault, as it was judged before decodings were read and now."""
+    with VllmProcess(variants / "full", folder, core=1, fault=fault) as twin:
         twin.wait_until_ready()
-        frames = await asyncio.to_thread(mirrored, baseline, twin, tmp_path)
+        frames = await asyncio.to_thread(mirrored, baseline, twin, folder)
         urls = {"full": baseline.url, "twin": twin.url}
         before = await judge(frames, urls, BEFORE, has_tests=False)
         now = await judge(frames, urls, NOW_GUARDED, has_tests=True)
     print(f"before: {before.told()}\nnow: {now.told()}")
+    return before, now
+
+
+async def test_a_decode_fault_of_a_twentieth_is_caught_within_sixty_pairs(
+    baseline: VllmProcess, variants: Path, tmp_path: Path
+) -> None:
+    before, now = await planted("decode:0.05", baseline, variants, tmp_path)
     assert (before.record.phase, len(before.pairs)) == (Phase.SHADOW, PAIRS)
     assert now.verdict == (Phase.ROLLED_BACK, Verdict.FAIL, "decode_gap")
     assert len(now.pairs) < PAIRS
@@ -197,13 +205,7 @@ async def test_a_decode_fault_of_a_twentieth_is_caught_within_sixty_pairs(
 async def test_a_scorer_fault_of_the_candidate_is_an_error_and_no_rollback(
     baseline: VllmProcess, variants: Path, tmp_path: Path
 ) -> None:
-    with VllmProcess(variants / "full", tmp_path, core=1, fault="score:0.1") as twin:
-        twin.wait_until_ready()
-        frames = await asyncio.to_thread(mirrored, baseline, twin, tmp_path)
-        urls = {"full": baseline.url, "twin": twin.url}
-        before = await judge(frames, urls, BEFORE, has_tests=False)
-        now = await judge(frames, urls, NOW_GUARDED, has_tests=True)
-    print(f"before: {before.told()}\nnow: {now.told()}")
+    before, now = await planted("score:0.1", baseline, variants, tmp_path)
     assert before.verdict == (Phase.ROLLED_BACK, Verdict.FAIL, "displacement")
     assert (now.record.phase, now.record.verdict) == (Phase.SHADOW, Verdict.ERROR)
     assert len(now.pairs) == PAIRS

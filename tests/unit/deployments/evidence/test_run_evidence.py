@@ -238,6 +238,18 @@ def test_a_few_decode_gaps_keep_no_slice_unproven() -> None:
     assert evidence.findings().proven == ("other",)
 
 
+def test_a_decode_gap_makes_a_slice_suspicious_before_its_proof_is_asked_for() -> None:
+    guardrails = (
+        Guardrail(signal=Signal.HARM, tolerance=0.1, action="rollback", share=0.5),
+        Guardrail(signal=Signal.DECODE_GAP, tolerance=0.01, action="rollback", share=0.5),
+    )
+    gates = AdvanceRules(pairs=5, slice_pairs=300, horizon=100_000)
+    evidence = RunEvidence(rollout_spec(guardrails=guardrails, gates=gates), "run-1", SLICES)
+    told = [pair(n, harm=0, decode_gap=0.1, slice="json") for n in range(1, 31)]
+    evidence.fold("c", report(*told))
+    assert "json" in evidence.findings().suspects
+
+
 def test_only_a_slice_that_the_baseline_answered_is_awaited() -> None:
     spec = rollout_spec()
     evidence = RunEvidence(spec, "run-1", SLICES)

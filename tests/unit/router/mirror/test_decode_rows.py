@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penumbra.router.mirror import decode_rows
 from penumbra.router.mirror.decode_rows import RowsStripper, strip_rows
 from penumbra.router.mirror.token_tap import TokenTap, decode_body, tap_body
 from penumbra.router.upstream.port import UpstreamRequest
@@ -167,10 +168,20 @@ def _asked(tap: TokenTap) -> bytes:
     return tap.request.body
 
 
-def test_objects_without_an_end_cost_no_more_than_their_bytes() -> None:
-    opening = b'"logprobs":{"content":[{"token":"'
-    for count in (500, 4_000):
-        data = opening * count
-        assert strip_rows(data) == data
+def test_objects_without_an_end_are_looked_for_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_for: list[int] = []
+    find_end = decode_rows._object_end
+
+    def counted(data: bytes, begin: int) -> int:
+        looked_for.append(begin)
+        return find_end(data, begin)
+
+    monkeypatch.setattr(decode_rows, "_object_end", counted)
+    data = b'"logprobs":{"content":[{"token":"' * 4_000
+    assert strip_rows(data) == data
+    assert len(looked_for) == 8
+
+
+def test_many_objects_in_one_piece_are_all_taken_out() -> None:
     many = b'"logprobs":{},' * 20_000
     assert RowsStripper().feed(many) == b'"logprobs":null,' * 20_000
