@@ -14,15 +14,14 @@ Reading order: Coverage.observe, Coverage.proven, Coverage.channels.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from penumbra.deployments.evidence.guardrail_monitor import LOW
 from penumbra.deployments.rollouts.spec import PROVED
 from penumbra.monitoring.observations import Pair, Signal
 from penumbra.monitoring.stats.betting import Table
 from penumbra.monitoring.stats.wealth import Proof
+from penumbra.router.flags.modality import TEXT
 from penumbra.router.flags.released_channels import channel_of
-
-LOW = {Signal.DISPLACEMENT: 0.0, Signal.HARM: -1.0}
-_WITHOUT_TOKENS = frozenset({"messages"})
-"""Routes by which no engine tells the ids of an answer's tokens."""
+from penumbra.router.flags.request_routes import MESSAGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,7 @@ class Coverage:
             return
         table = self._tables.get((signal, tolerance))
         if table is None:
-            table = self._tables[signal, tolerance] = Table(tolerance, LOW[signal], 1.0)
+            table = self._tables[signal, tolerance] = Table(tolerance, LOW.get(signal, 0.0), 1.0)
         proof.take(table.bet(float(value)))
 
     def proven(self, alpha: float) -> Mapping[str, tuple[str, ...]]:
@@ -141,7 +140,7 @@ class Coverage:
         return channel
 
     def _signals_of(self, pair: Pair) -> tuple[Signal, ...]:
-        has_tokens = pair.modality == "text" and pair.route not in _WITHOUT_TOKENS
+        has_tokens = pair.modality == TEXT and pair.route != MESSAGES  # there no engine tells ids
         return tuple(
             signal for signal in self._signals if has_tokens or signal is not Signal.DISPLACEMENT
         )

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
+from penumbra.router.mirror.comparable import LONGEST_BODY_BYTES
 from penumbra.router.mirror.decode_rows import RowsStripper, strip_rows
 from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.mirror.token_ids import EVENT_ENDS, first_array, possible_opening, strip
@@ -35,6 +36,8 @@ _ASK_ROWS: Final = {
 }
 """Path -> the field that asks for the log-probabilities of the chosen tokens, and no others."""
 _ROWS_FIELD = b"logprobs"
+_WISH, _ESCAPE = b"logprob", b"\\u"
+"""Bytes of every field about log-probabilities, unless its name is spelled with escapes."""
 _FIRST_ERROR = 400
 _FIRST_SERVER_ERROR = 500
 _IDS = re.compile(rb'"token_ids"\s*:\s*\[([0-9,\s]*)\]')
@@ -61,8 +64,6 @@ class _RowWishes(msgspec.Struct):
 
 _read_row_wishes = msgspec.json.Decoder(_RowWishes).decode
 _read_wishes = msgspec.json.Decoder(_Wishes).decode
-_LONGEST_BODY_BYTES = 4 * 1024 * 1024
-"""Longest body that is read: 14 ms if it is made of nothing but nested arrays."""
 
 
 def tap_body(body: bytes) -> bytes | None:
@@ -80,7 +81,7 @@ def tap_body(body: bytes) -> bytes | None:
     The field comes last, so that the engine's errors about a body that it cannot read name the same
     position as without it.
     """
-    if len(body) > _LONGEST_BODY_BYTES:
+    if len(body) > LONGEST_BODY_BYTES:
         return None
     try:
         wishes = _read_wishes(body)
@@ -107,11 +108,16 @@ def decode_body(path: bytes, tapped: bytes) -> bytes | None:
         not tell them.
     """
     ask = _ASK_ROWS.get(path)
-    wishes = _read_row_wishes(tapped)
-    own = (wishes.logprobs, wishes.top_logprobs, wishes.logprob_token_ids)
-    if ask is None or any(map(bytes, own)):
+    if ask is None or _has_row_wish(tapped):
         return None
     return tapped[: -len(_ASK)] + ask + _ASK
+
+
+def _has_row_wish(body: bytes) -> bool:
+    if _WISH not in body and _ESCAPE not in body:
+        return False  # so it need not be read once more
+    wishes = _read_row_wishes(body)
+    return any(map(bytes, (wishes.logprobs, wishes.top_logprobs, wishes.logprob_token_ids)))
 
 
 class TokenTap:
