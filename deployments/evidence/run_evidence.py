@@ -254,6 +254,7 @@ class RunEvidence:
             proven_live=self.proofs.proven_live,
             covered=self.coverage.proven(self.proofs.alpha),
             is_aggregate_proven=self.proofs.is_aggregate_proven,
+            is_live_aggregate_proven=self.proofs.is_live_aggregate_proven,
             hard=self.hard,
             tripped=tripped,
             quarantined=quarantined,

@@ -62,10 +62,19 @@ class RunProofs:
     @property
     def is_aggregate_proven(self) -> bool:
         """Whether all slices together are within tolerance where the baseline answered."""
-        shadow = AnsweredBy.BASELINE
-        streams = {each.signal: each.guard.aggregate(shadow) for each in self._proving}
-        asked = self._asked(streams, has_tokens=bool(self._scored[shadow]))
-        return all(stream.proof >= 1.0 / self.alpha for stream in asked)
+        return self._is_whole_proven(AnsweredBy.BASELINE, least=0)
+
+    @property
+    def is_live_aggregate_proven(self) -> bool:
+        """Whether all slices together are within tolerance where the candidate answered."""
+        live = AnsweredBy.CANDIDATE
+        return live in self.of and self._is_whole_proven(live, self._spec.gates.slice_pairs)
+
+    def _is_whole_proven(self, kind: AnsweredBy, least: int) -> bool:
+        streams = {each.signal: each.guard.aggregate(kind) for each in self._proving}
+        asked = list(self._asked(streams, has_tokens=bool(self._scored[kind])))
+        wanted = 1.0 / self.of[kind].alpha
+        return all(each.proof >= wanted and each.count >= least for each in asked)
 
     @property
     def suspects(self) -> tuple[str, ...]:

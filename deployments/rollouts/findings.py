@@ -61,6 +61,8 @@ class Findings:
     """Slice -> its channels that were compared and are proven by themselves."""
     is_aggregate_proven: bool = False
     """Whether all slices together are, where the baseline answered."""
+    is_live_aggregate_proven: bool = False
+    """The same where the candidate answered."""
     hard: HardFailure | None = None
     tripped: tuple[Tripped, ...] = ()
     quarantined: Mapping[str, Tripped] = field(default_factory=dict)

@@ -55,7 +55,7 @@ def advance_conditions(
         AdvanceCondition(
             "pairs", findings.pairs >= wanted.pairs, f"{findings.pairs}", f"{wanted.pairs}"
         ),
-        _live_condition(spec, record),
+        _live_condition(spec, record, findings),
         AdvanceCondition(
             "missing",
             findings.missing_ratio <= wanted.missing_ratio,
@@ -79,11 +79,13 @@ def advance_conditions(
     )
 
 
-def _live_condition(spec: RolloutSpec, record: RolloutRecord) -> AdvanceCondition:
+def _live_condition(
+    spec: RolloutSpec, record: RolloutRecord, findings: Findings
+) -> AdvanceCondition:
     """The proof by the candidate's own answers, before it answers at least half of the clients.
 
     Until a candidate answers clients there is no such proof, so the first live stage does not ask
-    for it, however large it is.
+    for it, however large it is. Where any slice will do, all of them together do as well.
     """
     index = next_stage_index(spec, record)
     coming = spec.shares[index] if index is not None else 0.0
@@ -93,12 +95,15 @@ def _live_condition(spec: RolloutSpec, record: RolloutRecord) -> AdvanceConditio
     if wanted is None:
         wanted = tuple(name for name in record.proven if name not in record.quarantined)
     is_met = set(wanted) <= set(record.proven_live) and bool(record.proven_live)
-    found = ", ".join(record.proven_live) or "none"
+    found = list(record.proven_live)
+    if spec.required_slices == ():
+        is_met = is_met or findings.is_live_aggregate_proven
+        found += ["all together"] if findings.is_live_aggregate_proven else []
     return AdvanceCondition(
         "live",
         is_met,
-        f"proven where the candidate answered: {found}",
-        f"{', '.join(wanted) or 'any slice'}, before it answers {coming:g} %",
+        f"proven where the candidate answered: {', '.join(found) or 'none'}",
+        f"{', '.join(wanted) or 'any slice, or all together'}, before it answers {coming:g} %",
     )
 
 

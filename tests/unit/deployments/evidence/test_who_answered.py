@@ -121,6 +121,19 @@ def test_slice_pairs_are_wanted_of_each_kind() -> None:
     assert found.pairs == 349
 
 
+def test_the_whole_is_proven_by_kind_with_enough_pairs() -> None:
+    good = [pair_with(each, harm=0) for each in pairs(300, 0.0)]
+    found = evidence_of(*good).findings()
+    assert (found.is_aggregate_proven, found.is_live_aggregate_proven) == (True, False)
+    spread = [
+        pair_with(each, slice=name, harm=0)
+        for each, name in zip(live(98, 0.0), SLICES * 49, strict=True)
+    ]
+    found = evidence_of(*spread).findings()
+    assert (found.proven_live, found.is_live_aggregate_proven) == ((), True)
+    assert not evidence_of(*spread[:49]).findings().is_live_aggregate_proven
+
+
 def test_decisions_of_older_versions_are_made_again_from_one_stream() -> None:
     told = evidence_of()
     observed = (*pairs(3, 0.4), *live(2, 0.6))

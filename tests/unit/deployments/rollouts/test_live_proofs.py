@@ -81,6 +81,13 @@ def test_required_slices_say_which_proofs_are_waited_for() -> None:
         assert decide(spec, at(2), one, LATER)[0].stage_index == (3 if is_enough else 2)
 
 
+def test_all_slices_together_do_where_any_slice_will_do() -> None:
+    whole = replace(SHADOWED, is_live_aggregate_proven=True)
+    for required, stage_index in (((), 3), (("json",), 2), (None, 2)):
+        spec = SPEC.model_copy(update={"required_slices": required})
+        assert decide(spec, at(2), whole, LATER)[0].stage_index == stage_index
+
+
 def test_a_quarantined_slice_is_not_waited_for() -> None:
     record = at(2, quarantined=("other",), proven=("json",), proven_live=("json",))
     assert live_condition(record).is_met
