@@ -1,10 +1,12 @@
-"""Measures what shadowing costs the clients: 0 % beside 100 %, in turns, in one run.
+"""Measures the cost of shadowing for the clients and the gateway, in turns, in one run.
 
     python -m benchmarks.shadow_primary [--rounds 6] [--seconds 5] [--budget 30]
 
-Two real gateway processes stand in front of the same two fake engines; one mirrors every request to
-the real comparator, the other none. Rounds alternate between them, in changing order, so that both
-see the same machine. `spare`: requests arrive at 40 % of the engine's capacity. `saturated`: three
+Three real gateway processes stand in front of the same two fake engines. `off` mirrors nothing;
+`on` mirrors every request to the real comparator, and asks for token ids; `decode` asks for the
+log-probabilities of the decoding as well. Rounds alternate between them, in changing order, so that
+all see the same machine. Processor time is that of the gateway's process, for each token that
+clients got. `spare`: requests arrive at 40 % of the engine's capacity. `saturated`: three
 clients for each place in the engine's batch. It also times what a tap costs by itself.
 
 Scores are work of the same engine: they lengthen the steps of the requests beside them, within the
@@ -53,11 +55,17 @@ class Window:
     whole: list[float]
     errors: int
     seconds: float
+    requests: int = 0
+    """All of them, those of the warm-up included."""
 
     @property
     def per_second(self) -> float:
         """Answers a second."""
         return len(self.whole) / self.seconds
+
+
+KINDS = {"off": (0.0, 0.0), "on": (1.0, 0.0), "decode": (1.0, 1.0)}
+"""Gateway -> shares of its requests that are mirrored, and whose decoding is read."""
 
 
 class Load:
@@ -85,12 +93,14 @@ class Load:
         rest = await reader.readuntil(b"\r\n0\r\n\r\n")
         ended = time.perf_counter()
         self._idle.append((reader, writer))
+        self.window.requests += 1
         if began < self._counts_from:
             return
         self.window.first.append(first - began)
         self.window.whole.append(ended - began)
         is_right = answered.startswith(b"HTTP/1.1 200") and rest.count(b" word") == TOKENS
-        self.window.errors += not is_right or b'token_ids":[' in rest
+        is_stripped = b'token_ids":[' not in rest and b'logprobs":{' not in rest
+        self.window.errors += not (is_right and is_stripped)
 
     async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self._idle:
@@ -138,13 +148,13 @@ async def _window(scenario: str, port: int, seconds: float, seed: str) -> Window
 
 
 @contextmanager
-def _process(*arguments: str, log: Path) -> Iterator[None]:
+def _process(*arguments: str, log: Path) -> Iterator[int]:
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", *arguments], cwd=ROOT, stdout=output, stderr=output
         )
     try:
-        yield
+        yield process.pid
         if process.poll() is not None:
             raise RuntimeError(f"{arguments[0]} ended: {log.read_text()[-1000:]}")
     finally:
@@ -182,8 +192,9 @@ class Stage:
     def __init__(self, folder: Path, budget: float) -> None:
         self._folder = folder
         self._budget = budget
-        self.ports = {"off": free_port(), "on": free_port()}
-        self.internal = {"off": free_port(), "on": free_port(), "comparator": free_port()}
+        self.ports = {name: free_port() for name in KINDS}
+        self.internal = {name: free_port() for name in (*KINDS, "comparator")}
+        self.pids: dict[str, int] = {}
         self._engines = (free_port(), free_port())
 
     @contextmanager
@@ -194,7 +205,7 @@ class Stage:
                 log = self._folder / f"engine-{port}.log"
                 module = "benchmarks.shadow.engine"
                 stack.enter_context(_process(module, str(port), str(SLOTS), log=log))
-            snapshot = self._write("snapshot", self._snapshot(1.0))
+            snapshot = self._write("snapshot", self._snapshot(1.0, 1.0))
             shadow = {
                 "control_url": "http://127.0.0.1:1",
                 "socket_path": str(self._folder / "shadow.sock"),
@@ -205,23 +216,25 @@ class Stage:
             files = (str(self._write("shadow", shadow)), str(snapshot))
             log = self._folder / "comparator.log"
             stack.enter_context(_process("benchmarks.shadow.comparator", *files, log=log))
-            for name, rate in (("off", 0.0), ("on", 1.0)):
+            for name, rates in KINDS.items():
                 settings = {
                     "port": self.ports[name],
                     "internal_port": self.internal[name],
                     "shadow_socket": shadow["socket_path"],
-                    "snapshot": self._snapshot(rate),
+                    "snapshot": self._snapshot(*rates),
                 }
                 file = str(self._write(name, settings))
                 log = self._folder / f"{name}.log"
-                stack.enter_context(_process("penumbra.router", "--settings", file, log=log))
-            for name in ("off", "on"):
+                gateway = _process("penumbra.router", "--settings", file, log=log)
+                self.pids[name] = stack.enter_context(gateway)
+            for name in KINDS:
                 _wait_for(self.internal[name], "penumbra_comparator_connected")
             _wait_for(self.internal["comparator"])
             yield
 
-    def _snapshot(self, rate: float) -> dict[str, Any]:
-        watch = {"candidate": "int8", "run": "bench", "mirror": rate, "generate": 0.0, "aa": 0.0}
+    def _snapshot(self, rate: float, generate: float) -> dict[str, Any]:
+        rates = {"mirror": rate, "generate": generate, "aa": 0.0}
+        watch = {"candidate": "int8", "run": "bench", **rates}
         full, int8 = self._engines
         model = {
             "baseline": "full",
@@ -242,24 +255,39 @@ class Stage:
 # What comes out
 
 
-def _figures(window: Window) -> dict[str, float]:
+def _figures(window: Window, cpu_seconds: float) -> dict[str, float]:
     cuts = quantiles(window.first, n=100)
     return {
         "ttft p50 ms": 1e3 * cuts[49],
         "ttft p99 ms": 1e3 * cuts[98],
         "answers/s": window.per_second,
+        "gateway CPU, µs a token": 1e6 * cpu_seconds / (TOKENS * window.requests),
     }
 
 
+def _cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _table(rounds: list[dict[str, dict[str, float]]]) -> Iterator[str]:
-    yield "| figure | shadow 0 % | shadow 100 % | change, median of the rounds' (range) |"
-    yield "|---|---|---|---|"
+    others = [name for name in KINDS if name != "off"]
+    yield (
+        "| figure | off | "
+        + " | ".join(f"{name} | change, median (range)" for name in others)
+        + " |"
+    )
+    yield "|---" * (2 + 2 * len(others)) + "|"
     for name in rounds[0]["off"]:
         off = [each["off"][name] for each in rounds]
-        on = [each["on"][name] for each in rounds]
-        changes = sorted(100 * (b / a - 1) for a, b in zip(off, on, strict=True))
-        change = f"{median(changes):+.1f} % ({changes[0]:+.1f} to {changes[-1]:+.1f})"
-        yield f"| {name} | {median(off):.2f} | {median(on):.2f} | {change} |"
+        cells = [f"{median(off):.2f}"]
+        for other in others:
+            on = [each[other][name] for each in rounds]
+            changes = sorted(100 * (b / a - 1) for a, b in zip(off, on, strict=True))
+            spread = f"{median(changes):+.1f} % ({changes[0]:+.1f} to {changes[-1]:+.1f})"
+            cells += [f"{median(on):.2f}", spread]
+        yield f"| {name} | {' | '.join(cells)} |"
 
 
 def _tap_costs() -> Iterator[str]:
@@ -306,11 +334,14 @@ def _run(stage: Stage, scenario: str, rounds: int, seconds: float) -> Iterator[s
     before = _compared(stage)
     for number in range(rounds):
         figures = {}
-        for name in ("off", "on") if number % 2 == 0 else ("on", "off"):
-            seed = f"{scenario} {number}"  # no prompt comes twice: the comparator bets once on each
+        order = list(KINDS)[number % len(KINDS) :] + list(KINDS)[: number % len(KINDS)]
+        for name in order:
+            # No prompt comes twice: the comparator bets once on each.
+            seed = f"{scenario} {number} {name}"
+            used = _cpu_seconds(stage.pids[name])
             window = uvloop.run(_window(scenario, stage.ports[name], seconds, seed))
             errors += window.errors
-            figures[name] = _figures(window)
+            figures[name] = _figures(window, _cpu_seconds(stage.pids[name]) - used)
         found.append(figures)
     yield f"\n### {scenario}, {rounds} rounds of {seconds:g} s each way, {errors} wrong answers\n"
     yield from _table(found)

@@ -117,7 +117,7 @@ class Server:
             _send(writer, b"{}", status=200 if path.endswith("/health") else 404)
 
     async def _generate(self, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
-        wants_ids = body.get("return_token_ids")
+        wants_ids, wants_decode = body.get("return_token_ids"), body.get("logprobs")
         sequence = self._engine.submit(TOKENS)
         left = await sequence.made.get()
         if not body.get("stream"):
@@ -131,7 +131,8 @@ class Server:
         while True:
             ids = [1000 + left] if wants_ids else None
             end = "length" if left <= 0 else None
-            delta = {"index": 0, "delta": {"content": f" word{left}"}, "logprobs": None}
+            told = _logprobs(f" word{left}") if wants_decode else None
+            delta = {"index": 0, "delta": {"content": f" word{left}"}, "logprobs": told}
             writer.write(_event([{**delta, "finish_reason": end, "token_ids": ids}]))
             if left <= 0:
                 break
@@ -145,6 +146,11 @@ class Server:
             f'vllm:num_requests_waiting{{engine="0"}} {len(engine.waiting)}\n'
             f'vllm:kv_cache_usage_perc{{engine="0"}} {len(engine.running) / engine.slots / 2}\n'
         )
+
+
+def _logprobs(token: str) -> dict[str, Any]:
+    one = {"token": token, "logprob": -0.25, "bytes": list(token.encode()), "top_logprobs": []}
+    return {"content": [one]}
 
 
 def _whole(wants_ids: bool | None) -> bytes:
