@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from penumbra.deployments.gateways.link import Link
-from penumbra.deployments.history.changes import ChangeOutcome
+from penumbra.deployments.history.changes import Arrival, ChangeOutcome
 from penumbra.deployments.history.events import ConfigPayload, Event, FlagPayload, Kind
 from penumbra.deployments.history.state import State
 from penumbra.deployments.rollouts.payload import RolloutPayload
@@ -122,6 +122,11 @@ class GatewaysReached(BaseModel):
     connected: int
     acknowledged: int
 
+    @classmethod
+    def of(cls, arrival: Arrival) -> Self:
+        """Makes the view of an arrival."""
+        return cls(connected=arrival.connected, acknowledged=arrival.acknowledged)
+
 
 class ChangeView(BaseModel):
     """Result of a change."""
@@ -142,11 +147,9 @@ class ChangeView(BaseModel):
         return cls(
             epoch=outcome.epoch,
             changed=outcome.is_changed,
-            gateways=GatewaysReached(
-                connected=arrival.connected, acknowledged=arrival.acknowledged
-            ),
-            durable_ms=_milliseconds(outcome.durable_seconds) or 0.0,
-            propagation_ms=_milliseconds(arrival.seconds),
+            gateways=GatewaysReached.of(arrival),
+            durable_ms=milliseconds(outcome.durable_seconds) or 0.0,
+            propagation_ms=milliseconds(arrival.seconds),
         )
 
 
@@ -221,7 +224,7 @@ class GatewayView(BaseModel):
             pid=link.hello.pid,
             epoch=link.epoch,
             connected_seconds=round(now - link.connected_at, 3),
-            last_propagation_ms=_milliseconds(link.last_propagation_seconds),
+            last_propagation_ms=milliseconds(link.last_propagation_seconds),
             refusal=link.refusal,
         )
 
@@ -249,5 +252,6 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
 
 
-def _milliseconds(seconds: float | None) -> float | None:
+def milliseconds(seconds: float | None) -> float | None:
+    """Convert seconds to milliseconds, to the microsecond."""
     return None if seconds is None else round(seconds * 1000, 3)

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Query
 
 from penumbra.deployments.api.access import Access, Caller, Role
 from penumbra.deployments.api.flag_routes import ERRORS, caller_of, viewer_of
-from penumbra.deployments.api.flag_schemas import ReasonBody
+from penumbra.deployments.api.flag_schemas import GatewaysReached, ReasonBody, milliseconds
 from penumbra.deployments.api.rollback_explanation import explain, last_rollback
 from penumbra.deployments.api.rollout_schemas import (
     ApplyBody,
@@ -98,13 +98,13 @@ def _add_apply(
             return operator_actions.apply(controller.state, body.spec, body.reason, now(), name)
 
         result = await rollouts.put(make, caller.actor, body.reason)
-        return _change_view(rollouts, result)
+        return await _arrived(rollouts, controller, result)
 
 
 def _add_verbs(
     router: APIRouter, rollouts: RolloutService, controller: Controller, access: Access, now: Now
 ) -> None:
-    OperatorCommand = Annotated[_Command, _command_of(rollouts, access, Role.OPERATOR)]  # noqa: N806 - a type
+    OperatorCommand = Annotated[_Command, _command_of(rollouts, controller, access, Role.OPERATOR)]  # noqa: N806 - a type
 
     @router.post("/{candidate}/promote")
     async def promote(command: OperatorCommand) -> RolloutChangeView:
@@ -137,7 +137,7 @@ def _add_verbs(
 def _add_admin_verbs(
     router: APIRouter, rollouts: RolloutService, controller: Controller, access: Access, now: Now
 ) -> None:
-    AdminCommand = Annotated[_Command, _command_of(rollouts, access, Role.ADMIN)]  # noqa: N806 - a type
+    AdminCommand = Annotated[_Command, _command_of(rollouts, controller, access, Role.ADMIN)]  # noqa: N806 - a type
 
     @router.post("/{candidate}/rearm")
     async def rearm(command: AdminCommand) -> RolloutChangeView:
@@ -159,17 +159,20 @@ class _Command:
     """A caller's request to change one rollout."""
 
     rollouts: RolloutService
+    controller: Controller
     key: Key
     actor: str
     reason: str
 
     async def run(self, edit: Callable[[Rollout], Rollout]) -> RolloutChangeView:
-        """Changes the rollout, and shows it as it is then."""
+        """Changes the rollout, waits for the gateways, and shows it as it is then."""
         result = await self.rollouts.change(self.key, edit, self.actor, self.reason)
-        return _change_view(self.rollouts, result)
+        return await _arrived(self.rollouts, self.controller, result)
 
 
-def _command_of(rollouts: RolloutService, access: Access, least: Role) -> Any:
+def _command_of(
+    rollouts: RolloutService, controller: Controller, access: Access, least: Role
+) -> Any:
     """Makes the dependency that reads a command of a caller whose role is at least `least`."""
 
     def read(
@@ -178,14 +181,19 @@ def _command_of(rollouts: RolloutService, access: Access, least: Role) -> Any:
         body: ReasonBody,
         caller: Annotated[Caller, caller_of(access, least)],
     ) -> _Command:
-        return _Command(rollouts, (model, candidate), caller.actor, body.reason)
+        return _Command(rollouts, controller, (model, candidate), caller.actor, body.reason)
 
     return Depends(read)
 
 
-def _change_view(rollouts: RolloutService, result: ChangeResult) -> RolloutChangeView:
+async def _arrived(
+    rollouts: RolloutService, controller: Controller, result: ChangeResult
+) -> RolloutChangeView:
+    arrival = await controller.await_arrival(result.epoch, result.delivery)
     return RolloutChangeView(
         epoch=result.epoch,
         changed=result.is_changed,
+        gateways=GatewaysReached.of(arrival),
+        propagation_ms=milliseconds(arrival.seconds),
         rollout=summary_view(result.rollout, rollouts.evidence_book.evidence(result.rollout)),
     )

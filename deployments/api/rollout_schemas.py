@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
-from penumbra.deployments.api.flag_schemas import ReasonBody
+from penumbra.deployments.api.flag_schemas import GatewaysReached, ReasonBody
 from penumbra.deployments.api.signal_schemas import EffectView, ProofView, SignalView
 from penumbra.deployments.config import error_words
 from penumbra.deployments.rollouts.spec import RolloutSpec
@@ -161,6 +161,9 @@ class RolloutChangeView(BaseModel):
 
     epoch: int
     changed: bool
+    gateways: GatewaysReached
+    propagation_ms: float | None
+    """Time from its commit to the last acknowledgement; null unless every gateway acknowledged."""
     rollout: RolloutSummary
 
 

@@ -88,7 +88,7 @@ class Controller:
             if drafts:
                 durable_at, delivery = await self.commit(drafts)
             epoch = self.state.epoch
-        arrival = await self._await_arrival(epoch, delivery)
+        arrival = await self.await_arrival(epoch, delivery)
         return ChangeOutcome(epoch, bool(drafts), arrival, durable_at - began)
 
     async def configure(self, payload: ConfigPayload, actor: str) -> bool:
@@ -273,7 +273,13 @@ class Controller:
             *link_series(self._publisher.links, state.epoch),
         ]
 
-    async def _await_arrival(self, epoch: int, delivery: Delivery | None) -> Arrival:
+    async def await_arrival(self, epoch: int, delivery: Delivery | None) -> Arrival:
+        """Wait for the gateways that an epoch was sent to; never within `writing`.
+
+        Args:
+            epoch: The epoch.
+            delivery: From `commit`; None: nothing was stored, and the epoch is in force already.
+        """
         if delivery is None:
             links = self._publisher.links
             return Arrival(len(links), sum(link.epoch == epoch for link in links), None)

@@ -24,6 +24,7 @@ from penumbra.deployments.evidence.judge import (
     report_of_feedback,
     runs_to_keep,
 )
+from penumbra.deployments.gateways.publisher import Delivery
 from penumbra.deployments.history.config_effects import draft_of
 from penumbra.deployments.history.events import Draft
 from penumbra.deployments.history.user_feedback import UserFeedback
@@ -54,6 +55,8 @@ class ChangeResult:
     rollout: Rollout
     epoch: int
     is_changed: bool
+    delivery: Delivery | None
+    """On its way to the gateways; None if nothing was changed."""
 
 
 class RolloutService:
@@ -255,12 +258,14 @@ class RolloutService:
 
     async def _replace(self, rollout: Rollout, actor: str, reason: str) -> ChangeResult:
         state = self._controller.state
-        is_changed = rollout != state.rollouts.get(rollout.key)
+        is_changed, delivery = rollout != state.rollouts.get(rollout.key), None
         if is_changed:
-            await self._commit([draft_of(state, rollout, actor, reason)], CommitExtras())
-        return ChangeResult(self.rollout(rollout.key), self._controller.state.epoch, is_changed)
+            draft = draft_of(state, rollout, actor, reason)
+            delivery = await self._commit([draft], CommitExtras())
+        found, epoch = self.rollout(rollout.key), self._controller.state.epoch
+        return ChangeResult(found, epoch, is_changed, delivery)
 
-    async def _commit(self, drafts: Sequence[Draft], extras: CommitExtras) -> None:
+    async def _commit(self, drafts: Sequence[Draft], extras: CommitExtras) -> Delivery | None:
         first, began_at = self._controller.state.epoch + 1, self._clocks.monotonic()
         durable_at, delivery = await self._controller.commit(drafts, extras)
         for epoch, draft in enumerate(drafts, start=first):
@@ -268,6 +273,7 @@ class RolloutService:
             if isinstance(payload, RolloutPayload) and delivery is not None:
                 change = CommittedChange(epoch, draft.actor, payload, began_at, durable_at)
                 self._rollback_timer.note(change, delivery)
+        return delivery
 
     async def _catch_up(self) -> None:
         if not self._is_behind:

@@ -47,10 +47,18 @@ def draft_of(
             before=before,
             after=rollout,
             flag_before=flag,
-            flag_after=flag_after(flag, before, rollout),
+            flag_after=_known(flag_after(flag, before, rollout), state.models.get(name)),
             decided=decided,
         ),
     )
+
+
+def _known(flag: Flag, model: ModelSnapshot | None) -> Flag:
+    """Drop the blocks of builds that the model no longer has; their rollouts remember them."""
+    if model is None:
+        return flag
+    blocked = tuple(name for name in flag.blocked if name in model.variants)
+    return flag.model_copy(update={"blocked": blocked})
 
 
 def apply_config(state: State, payload: ConfigPayload, actor: str, now: datetime) -> list[Draft]:
@@ -106,9 +114,18 @@ def flags_after(state: State, payload: ConfigPayload, now: datetime) -> dict[str
 
 
 def end_rollout(rollout: Rollout, now: datetime, cause: str) -> Rollout:
-    """End a rollout: nothing is compared any more, and the candidate's share is gone."""
+    """End a rollout: nothing is compared any more, and the candidate's share is gone.
+
+    A build that was rolled back stays blocked.
+    """
+    record = rollout.record
     record = replace_fields(
-        rollout.record, phase=Phase.OFF, since=now, cause=cause, arbitration=None
+        record,
+        phase=Phase.OFF,
+        since=now,
+        cause=cause,
+        arbitration=None,
+        is_condemned=record.is_condemned or record.phase is Phase.ROLLED_BACK,
     )
     return rollout.model_copy(update={"record": record})
 
@@ -139,17 +156,26 @@ def require_unguarded(state: State, name: str, before: Flag, after: Flag) -> Non
             )
 
 
+def _has(model: ModelSnapshot | None, variant: str) -> bool:
+    return model is not None and variant in model.variants
+
+
 def _adapt(
     state: State, rollout: Rollout, model: ModelSnapshot | None, now: datetime
 ) -> Rollout | None:
     spec, record = rollout.spec, rollout.record
+    old = state.models.get(spec.model)
     if record.phase is Phase.OFF:
-        return None
-    if model is None or spec.candidate not in model.variants or spec.candidate == model.baseline:
+        is_there = _has(model, spec.candidate)
+        if not record.is_condemned or is_there == _has(old, spec.candidate):
+            return None
+        # The block of a failed build comes and goes with it.
+        cause = f"the configuration has {spec.candidate} {'again' if is_there else 'no more'}"
+        return rollout.model_copy(update={"record": replace_fields(record, cause=cause)})
+    if model is None or not _has(model, spec.candidate) or spec.candidate == model.baseline:
         return end_rollout(
             rollout, now, f"the configuration has no candidate {spec.candidate} any more"
         )
-    old = state.models.get(spec.model)
     is_same = old is not None and old.baseline == model.baseline and old.slices == model.slices
     if is_same or (record.phase not in WATCHED and record.arbitration is None):
         return None

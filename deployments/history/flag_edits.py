@@ -4,10 +4,20 @@ from penumbra.deployments.errors import NotFound
 from penumbra.deployments.history.changes import Edit
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Pin
 
+SAFETY_FIELDS = ("killed", "blocked", "quarantined", "pins")
+"""Fields that keep traffic away from a build, or with one. A file of shares and rules does not mean
+to undo them."""
+
 
 def replace_with(flag: Flag) -> Edit:
-    """Replace the whole flag."""
-    return lambda _flag, _model: flag
+    """Replace the whole flag; safety fields that the new one does not name stay as they are."""
+    left_out = [name for name in SAFETY_FIELDS if name not in flag.model_fields_set]
+
+    def edit(old: Flag, model: ModelSnapshot) -> Flag:
+        del model
+        return flag.model_copy(update={name: getattr(old, name) for name in left_out})
+
+    return edit
 
 
 def import_over(flag: Flag) -> Edit:

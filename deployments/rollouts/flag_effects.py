@@ -26,8 +26,8 @@ SUSPECT_AA = 0.5
 def flag_after(flag: Flag, before: Rollout | None, after: Rollout) -> Flag:
     """The model's flag once the rollout has changed from `before` to `after`.
 
-    After a rollback the candidate is blocked. Its share stays, so that answers have the reason
-    GUARD, until another candidate goes live and needs the room.
+    After a rollback the candidate is blocked, also when the rollout is ended then. Its share stays,
+    so that answers have the reason GUARD, until another candidate goes live and needs the room.
     """
     candidate = after.spec.candidate
     quarantined = _quarantine_after(flag, before, after)
@@ -35,6 +35,11 @@ def flag_after(flag: Flag, before: Rollout | None, after: Rollout) -> Flag:
         blocked = join_names(flag.blocked, (candidate,))
         return flag.model_copy(update={"blocked": blocked, "quarantined": quarantined})
     split = {name: share for name, share in flag.split.items() if name != candidate}
+    if after.record.is_condemned:
+        blocked = join_names(flag.blocked, (candidate,))
+        return flag.model_copy(
+            update={"split": split, "blocked": blocked, "quarantined": quarantined}
+        )
     if after.share > 0:
         split = {name: share for name, share in split.items() if name not in flag.blocked}
         split[candidate] = after.share

@@ -139,6 +139,9 @@ class RolloutRecord(BaseModel):
     """Tolerances read from the first pairs, and how."""
     earlier_runs: dict[str, int] = {}
     """Builds, by `builds_key` -> runs before this one that had enough pairs to prove a slice."""
+    is_condemned: bool = False
+    """Whether the rollout ended after a rollback: the build stays blocked until it is armed again
+    or applied anew."""
     is_counted: bool = False
     """Whether this run has had enough pairs to prove a slice."""
 

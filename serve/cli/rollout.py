@@ -11,6 +11,7 @@ from penumbra.deployments.config.rollout_loader import load_rollout
 from penumbra.deployments.errors import ConfigInvalid
 from penumbra.serve.cli import rollout_views
 from penumbra.serve.cli.admin_client import AdminClient, AdminError
+from penumbra.serve.cli.flag_views import outcome_text
 from penumbra.serve.cli.options import AdminUrl, AsJson, Reason, admin_client, print_json
 from penumbra.serve.cli.rollout_explain import explanation
 from penumbra.serve.cli.rollout_watch import Ending, follow, known_ends, screen
@@ -144,12 +145,10 @@ def _print_outcome(answer: Any, as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
-    rollout, epoch = answer["rollout"], answer["epoch"]
+    done, rollout = outcome_text(answer), answer["rollout"]
     if not answer["changed"]:
-        typer.echo(f"nothing to change: epoch {epoch} says so already")
+        typer.echo(done)
         return
     stage = rollout_views.stage_name(rollout["stage"])
     held = f" (held: {rollout['held_cause']})" if rollout["is_held"] else ""
-    typer.echo(
-        f"epoch {epoch} durable: {rollout['candidate']} of {rollout['model']} is {stage}{held}"
-    )
+    typer.echo(f"{done}: {rollout['candidate']} of {rollout['model']} is {stage}{held}")

@@ -4,6 +4,7 @@ import os
 import random
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 
 from penumbra.monitoring.observations import Pair, Report
+from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.link.messages import (
     COMPARATOR_PATH,
+    PATH,
     Beat,
     EpochApplied,
     Hello,
@@ -165,6 +168,35 @@ def test_an_acknowledged_rollback_survives_and_is_explained(control: ControlProc
     assert (
         control.post("/rollouts/int8/rearm?model=demo", {}).json()["rollout"]["stage"] == "shadow"
     )
+
+
+def test_a_rollback_is_answered_once_the_gateways_have_it(control: ControlProcess) -> None:
+    put(control).raise_for_status()
+    url = f"{control.url.replace('http', 'ws')}{PATH}"
+    headers = {"authorization": f"Bearer {GATEWAY}"}
+    with (
+        connect(url, additional_headers=headers, compression=None) as socket,
+        ThreadPoolExecutor() as pool,
+    ):
+        socket.send(encode(Hello("gateway", os.getpid(), "", 0, "host")))
+        table = next_table(socket)
+        socket.send(encode(EpochApplied(table.epoch)))
+        asked = pool.submit(control.post, "/rollouts/int8/rollback?model=demo", {})
+        table = next_table(socket)
+        assert table.models["demo"].flag.blocked == ("int8",)
+        assert not asked.done()
+        socket.send(encode(EpochApplied(table.epoch)))
+        answer = asked.result(timeout=10).json()
+    assert answer["gateways"] == {"connected": 1, "acknowledged": 1}
+    assert answer["epoch"] == table.epoch
+    assert answer["propagation_ms"] > 0
+
+
+def next_table(socket: ClientConnection) -> Snapshot:
+    while True:
+        message = from_control(socket.recv(timeout=10))
+        if isinstance(message, Push):
+            return message.table()
 
 
 def test_a_proven_candidate_goes_live_slice_by_slice(control: ControlProcess) -> None:

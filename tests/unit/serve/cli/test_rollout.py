@@ -63,16 +63,26 @@ def rollout_file(tmp_path: Path) -> Path:
     return file
 
 
+DONE = "epoch 7 durable, live on 2/2 gateways after 3.2 ms"
+
+
 def change(**more: Any) -> dict[str, Any]:
     rollout = answers.summary(**more).model_dump(mode="json")
-    return {"epoch": 7, "changed": True, "rollout": rollout}
+    gateways = {"connected": 2, "acknowledged": 2}
+    return {
+        "epoch": 7,
+        "changed": True,
+        "gateways": gateways,
+        "propagation_ms": 3.21,
+        "rollout": rollout,
+    }
 
 
 def test_apply_sends_the_whole_spec_and_the_reason(api: Api, rollout_file: Path) -> None:
     api.says(change())
     done = api.run("apply", "-f", str(rollout_file), "--reason", "try it")
     assert done.exit_code == 0, done.output
-    assert done.stdout == "epoch 7 durable: int8 of demo is shadow\n"
+    assert done.stdout == f"{DONE}: int8 of demo is shadow\n"
     [request] = api.requests
     assert (request.method, request.url.path) == ("PUT", "/admin/v1/rollouts")
     assert request.headers["x-penumbra-actor"] == "ann"
@@ -116,7 +126,19 @@ def test_verb_that_changes_nothing_says_so(api: Api) -> None:
 def test_verb_tells_of_a_hold(api: Api) -> None:
     api.says(change(stage="25", is_held=True, held_cause="weekend"))
     done = api.run("hold", "demo", "int8", "--reason", "weekend")
-    assert done.stdout == "epoch 7 durable: int8 of demo is 25 % (held: weekend)\n"
+    assert done.stdout == f"{DONE}: int8 of demo is 25 % (held: weekend)\n"
+
+
+def test_verb_tells_how_many_gateways_have_it(api: Api) -> None:
+    api.says(
+        {
+            **change(stage="rolled_back"),
+            "gateways": {"connected": 2, "acknowledged": 1},
+            "propagation_ms": None,
+        }
+    )
+    done = api.run("rollback", "demo", "int8", "--reason", "bad")
+    assert "epoch 7 durable, live on 1/2 gateways so far" in done.stdout
 
 
 def test_refusal_is_one_line_and_exit_status_1(api: Api) -> None:
