@@ -16,6 +16,7 @@ Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Harm = Annotated[int, msgspec.Meta(ge=-1, le=1)]
 Difference = Annotated[float, msgspec.Meta(ge=-1.0, le=1.0)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
+Ratio = Annotated[float, msgspec.Meta(gt=0.0)]
 
 
 class Signal(StrEnum):
@@ -115,6 +116,13 @@ class Pair(msgspec.Struct, frozen=True, omit_defaults=True):
     """Name of the request's route; an older comparator does not say."""
     modality: str = "text"
     """Modality of its prompt, likewise."""
+    first_ratio: Ratio | None = None
+    """Time to the first data of a stream: the client's answer's over the shadow answer's. None if
+    either was not timed, and where the gateway had the baseline's answers to judge it by."""
+    whole_ratio: Ratio | None = None
+    """The same for the time of an answer that is no stream."""
+    pace_ratio: Ratio | None = None
+    """The same for the time per output token of a stream."""
 
     def kind(self, candidate: str) -> AnsweredBy:
         """Tells which build answered the client.
@@ -185,7 +193,8 @@ def no_counterpart(signal: Signal) -> str:
     """Names, as a reason of `Shed`, the live answers whose latency was not judged.
 
     The baseline gave too few answers in the same slice lately: it has little of its traffic, or, at
-    100 % live, none.
+    100 % live, none. Those of them that a shadow answer was timed beside come with their pairs, and
+    may be judged by it.
     """
     return f"no_counterpart_{signal.value}"
 

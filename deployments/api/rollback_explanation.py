@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import isclose
 
 import sqlalchemy as sa
 
@@ -17,7 +18,7 @@ from penumbra.deployments.api.signal_schemas import (
     EffectView,
 )
 from penumbra.deployments.errors import NotFound
-from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor
+from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor, alpha_of
 from penumbra.deployments.evidence.judge import decided_by, evidence_of
 from penumbra.deployments.evidence.kind_guards import PAIRS, UNDIVIDED, PairKinds
 from penumbra.deployments.evidence.run_evidence import RunEvidence
@@ -25,7 +26,7 @@ from penumbra.deployments.history.events import Event, Kind
 from penumbra.deployments.rollouts.decide import decide
 from penumbra.deployments.rollouts.payload import Decided, RolloutPayload, takes_away
 from penumbra.deployments.rollouts.record import Key, Rollout
-from penumbra.deployments.rollouts.spec import QUALITY
+from penumbra.deployments.rollouts.spec import LATENCY, QUALITY, RolloutSpec
 from penumbra.deployments.store import observation_tables
 from penumbra.deployments.store.observation_tables import RollbackTimes
 from penumbra.deployments.store.store import Store
@@ -61,15 +62,22 @@ def last_rollback(store: Store, key: Key) -> RollbackView | None:
     return _times_view(case, store.look(lambda c: observation_tables.times_of(c, case.event.epoch)))
 
 
-def refold(rollout: Rollout, reports: Iterable[Report], kinds: PairKinds = PAIRS) -> RunEvidence:
+def refold(
+    rollout: Rollout,
+    reports: Iterable[Report],
+    kinds: PairKinds = PAIRS,
+    *,
+    has_floors: bool = True,
+) -> RunEvidence:
     """Computes the evidence of a rollout's run from its reports alone.
 
     Args:
         rollout: The rollout.
         reports: Stored reports, in order.
         kinds: Kinds of pairs that are told apart.
+        has_floors: Whether latencies are judged beside shadow answers too.
     """
-    evidence = evidence_of(rollout, kinds)
+    evidence = evidence_of(rollout, kinds, has_floors=has_floors)
     for report in reports:
         for run_report in report.runs:
             if run_report.run.id == rollout.record.run:
@@ -93,7 +101,9 @@ def _explain(connection: sa.Connection, case: _Case) -> ExplainView:
     times = observation_tables.times_of(connection, event.epoch)
     until = None if decided is None else decided.report
     reports = observation_tables.reports(connection, [before.record.run], until)
-    evidence = refold(before, reports, _kinds_of(decided))
+    evidence = refold(
+        before, reports, _kinds_of(decided), has_floors=_has_floors(decided, before.spec)
+    )
     monitor = _deciding_monitor(evidence, decided)
     verdict, recomputed = _decide_again(case, before, evidence)
     return ExplainView(
@@ -129,6 +139,14 @@ def _kinds_of(decided: Decided | None) -> PairKinds:
     if decided is None or decided.signal not in QUALITY or decided.answered_by is not None:
         return PAIRS
     return UNDIVIDED
+
+
+def _has_floors(decided: Decided | None, spec: RolloutSpec) -> bool:
+    """Tell whether the version that decided read floors of latencies: from its boundary."""
+    if decided is None or decided.boundary is None or decided.signal not in LATENCY:
+        return True
+    guardrail = spec.guardrail(Signal(decided.signal))
+    return guardrail is None or not isclose(decided.boundary, 1 / alpha_of(spec, guardrail))
 
 
 def _decide_again(

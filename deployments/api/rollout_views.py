@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from penumbra.deployments.api.channel_views import channel_views
+from penumbra.deployments.api.latency_views import latency_fields
 from penumbra.deployments.api.proof_views import effect_view, proof_view
 from penumbra.deployments.api.rollout_schemas import (
     AdvanceConditionView,
@@ -154,8 +155,8 @@ def _guardrail_view(guardrail: Guardrail, evidence: RunEvidence) -> Callable[[],
     monitor, alpha = evidence.monitors[guardrail.signal], evidence.proofs.alpha
     awaited = {kind: evidence.awaited(guardrail.signal, kind) for kind in monitor.kinds}
     view = _monitor_view(monitor, alpha, awaited, evidence.wanted_pairs)
-    unjudged = dict(evidence.totals.without_counterpart.get(guardrail.signal, {}))
-    return lambda: view().model_copy(update={"without_counterpart": unjudged})
+    latency = latency_fields(guardrail.signal, evidence)
+    return lambda: view().model_copy(update=latency)
 
 
 def _monitor_view(

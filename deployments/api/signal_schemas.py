@@ -44,6 +44,21 @@ class StreamView(BaseModel):
     """Effect since the estimated onset, once the evidence is suspicious; null before."""
 
 
+class FloorView(BaseModel):
+    """Floor of one time in one slice: its usual ratio to a shadow answer's in equal builds."""
+
+    slice: str
+    time: str
+    """`first` or `pace` of streams, or `whole` of other answers."""
+    pairs: int
+    """Pairs of the block that is being filled; the baseline answered their clients."""
+    wanted_pairs: int
+    """Pairs of a block."""
+    latest: float | None
+    """Ratio to the shadow answer's time beyond which an answer is late; null: not known yet, before
+    the first block is full."""
+
+
 class SignalView(BaseModel):
     """One guardrail."""
 
@@ -63,8 +78,12 @@ class SignalView(BaseModel):
     """`json 12, other 40 of 1000 pairs each`: slices whose tolerance is being read; null: none.
     What is read where the candidate answered follows behind a semicolon."""
     without_counterpart: dict[str, int] = {}
-    """Of a latency: slice -> live answers that were not judged, because the baseline gave too few
-    in the slice at the time."""
+    """Of a latency: slice -> live answers that were not judged: the baseline gave too few in the
+    slice at the time, and no shadow answer with a known floor stood beside them."""
+    beside_shadow: dict[str, int] = {}
+    """Of a latency: slice -> live answers that were judged beside the baseline's shadow answer."""
+    floors: list[FloorView] = []
+    """Of a latency: the floors of the slices that either names."""
     aggregate: StreamView | None
     slices: list[StreamView]
 

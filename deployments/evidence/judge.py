@@ -28,10 +28,19 @@ FEEDBACK = "feedback"
 _AWAY = {StepKind.ROLLBACK: "rollback", StepKind.QUARANTINE: "quarantine"}
 
 
-def evidence_of(rollout: Rollout, kinds: PairKinds = PAIRS) -> RunEvidence:
+def evidence_of(
+    rollout: Rollout, kinds: PairKinds = PAIRS, *, has_floors: bool = True
+) -> RunEvidence:
     """Makes the empty evidence of a rollout's run, in which these kinds of pairs are told apart."""
     record = rollout.record
-    return RunEvidence(rollout.spec, record.run, record.slices, record.earlier_runs, kinds)
+    return RunEvidence(
+        rollout.spec,
+        record.run,
+        record.slices,
+        record.earlier_runs,
+        kinds,
+        has_floors=has_floors,
+    )
 
 
 def runs_to_keep(rollouts: Iterable[Rollout], events: Iterable[Event]) -> list[str]:

@@ -5,18 +5,30 @@ from collections.abc import Mapping
 from penumbra.deployments.evidence.calibration_buffer import CalibrationBuffer
 from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor, alpha_of, guard_spec
 from penumbra.deployments.evidence.kind_guards import PairKinds
-from penumbra.deployments.rollouts.spec import Calibrate, Guardrail, RolloutSpec
+from penumbra.deployments.evidence.latency_floors import READING
+from penumbra.deployments.rollouts.spec import LATENCY, Calibrate, Guardrail, RolloutSpec
 from penumbra.monitoring.observations import AnsweredBy, Signal
 from penumbra.monitoring.signals.calibration import MOST
 
 
 def open_monitors(
-    spec: RolloutSpec, slices: tuple[str, ...], kinds: PairKinds
+    spec: RolloutSpec, slices: tuple[str, ...], kinds: PairKinds, *, has_floors: bool = True
 ) -> dict[Signal, GuardrailMonitor]:
-    """Opens the monitors of all guardrails, by signal."""
-    return {
-        guardrail.signal: _open(spec, slices, guardrail, kinds) for guardrail in spec.guardrails
-    }
+    """Opens the monitors of all guardrails, by signal.
+
+    Args:
+        spec: The rollout's specification.
+        slices: Every slice of the model.
+        kinds: Kinds of pairs that are told apart.
+        has_floors: Whether floors of latencies are read, which have a part of their alpha.
+    """
+    monitors = {}
+    for guardrail in spec.guardrails:
+        alpha = alpha_of(spec, guardrail)
+        if has_floors and guardrail.signal in LATENCY:
+            alpha *= 1 - READING
+        monitors[guardrail.signal] = _open(spec, slices, guardrail, kinds, alpha)
+    return monitors
 
 
 def open_calibrations(
@@ -37,9 +49,13 @@ def open_calibrations(
 
 
 def _open(
-    spec: RolloutSpec, slices: tuple[str, ...], guardrail: Guardrail, kinds: PairKinds
+    spec: RolloutSpec,
+    slices: tuple[str, ...],
+    guardrail: Guardrail,
+    kinds: PairKinds,
+    alpha: float,
 ) -> GuardrailMonitor:
-    default, alpha = _default_of(guardrail), alpha_of(spec, guardrail)
+    default = _default_of(guardrail)
     if isinstance(guardrail.tolerance, Calibrate):
         alpha /= 2  # the other half is for what is read: `open_calibrations`
     tolerances: Mapping[str, float] = {name: guardrail.slices.get(name, default) for name in slices}

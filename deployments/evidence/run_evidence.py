@@ -15,6 +15,7 @@ from penumbra.deployments.evidence.guardrail_monitor import in_range
 from penumbra.deployments.evidence.instrument import Instrument
 from penumbra.deployments.evidence.kind_guards import PAIRS, Kind, PairKinds, kind_of
 from penumbra.deployments.evidence.known_builds import KnownBuilds
+from penumbra.deployments.evidence.latency_floors import LatencyFloors
 from penumbra.deployments.evidence.opening import open_calibrations, open_monitors
 from penumbra.deployments.evidence.run_proofs import RunProofs
 from penumbra.deployments.evidence.run_totals import RunTotals
@@ -42,6 +43,8 @@ class RunEvidence:
         slices: Every slice of the model.
         runs: Builds -> earlier runs of them that could prove a slice; None: none.
         kinds: Kinds of pairs that are told apart.
+        has_floors: Whether latencies are judged beside shadow answers too, as older versions did
+            not.
     """
 
     def __init__(
@@ -51,12 +54,16 @@ class RunEvidence:
         slices: tuple[str, ...],
         runs: Mapping[str, int] | None = None,
         kinds: PairKinds = PAIRS,
+        *,
+        has_floors: bool = True,
     ) -> None:
         self.spec = spec
         self.run = run
         self.slices = slices
-        self.monitors = open_monitors(spec, slices, kinds)
+        self.monitors = open_monitors(spec, slices, kinds, has_floors=has_floors)
         """Monitors by signal."""
+        self.latency = LatencyFloors(spec, slices if has_floors else ())
+        """Latencies of live answers that have none of the baseline beside them."""
         self.instrument = Instrument(spec, slices, kinds)
         """State of the measurement itself."""
         self.totals = RunTotals()
@@ -131,6 +138,8 @@ class RunEvidence:
             self.totals.repeats += 1
             return
         self._observe(Signal.FAILURE, pair.slice, float(pair.missing is not None), None)
+        for latency, is_late in self.latency.take(pair):
+            self._observe(latency, pair.slice, float(is_late), None)
         if self.instrument.broken is not None:
             return
         kind = kind_of(pair, self.spec.candidate, self.pairs_by)

@@ -53,11 +53,15 @@ class AttemptWatch(Protocol):
     ) -> None:
         """Record the outcome of an attempt at the variant: whose fault it was is known."""
 
-    def record_first_byte(self, slice_name: str, seconds: float, *, is_stream: bool) -> None:
-        """Note the time to the first data of an answer that the first attempt gave."""
+    def record_first_byte(self, slice_name: str, seconds: float, *, is_stream: bool) -> bool:
+        """Note the time to the first data of an answer that the first attempt gave.
 
-    def record_pace(self, slice_name: str, seconds: float) -> None:
-        """Note the mean time between two tokens of a complete stream."""
+        Returns:
+            Whether it is left to be held against a shadow answer's.
+        """
+
+    def record_pace(self, slice_name: str, seconds: float) -> bool:
+        """Note the mean time between two tokens of a complete stream; returns as above."""
 
 
 class TrafficGate:

@@ -83,14 +83,16 @@ class BaselineWatch:
     ) -> None:
         """See AttemptWatch. The baseline's outcomes are not judged."""
 
-    def record_first_byte(self, slice_name: str, seconds: float, *, is_stream: bool) -> None:
-        """See AttemptWatch."""
+    def record_first_byte(self, slice_name: str, seconds: float, *, is_stream: bool) -> bool:
+        """See AttemptWatch. A shadow answer's beside it tells what is usual between the two."""
         latency = self.to_first_byte if is_stream else self.of_whole
         latency.add(slice_name, seconds, self._now())
+        return True
 
-    def record_pace(self, slice_name: str, seconds: float) -> None:
+    def record_pace(self, slice_name: str, seconds: float) -> bool:
         """See AttemptWatch."""
         self.per_token.add(slice_name, seconds, self._now())
+        return True
 
 
 class CandidateWatch:
@@ -137,23 +139,25 @@ class CandidateWatch:
     def _report(self, slice_name: str, is_failure: bool) -> None:
         self._guard.outbox.count(self.run, slice_name, Signal.FAILURE, is_one=is_failure)
 
-    def record_first_byte(self, slice_name: str, seconds: float, *, is_stream: bool) -> None:
+    def record_first_byte(self, slice_name: str, seconds: float, *, is_stream: bool) -> bool:
         """See AttemptWatch. Whole answers, whose first byte is their last, have their own p90."""
         baseline = self._baseline
         latency = baseline.to_first_byte if is_stream else baseline.of_whole
-        self._compare(Signal.TTFT, latency, slice_name, seconds)
+        return not self._judge(Signal.TTFT, latency, slice_name, seconds)
 
-    def record_pace(self, slice_name: str, seconds: float) -> None:
+    def record_pace(self, slice_name: str, seconds: float) -> bool:
         """See AttemptWatch."""
-        self._compare(Signal.TPOT, self._baseline.per_token, slice_name, seconds)
+        return not self._judge(Signal.TPOT, self._baseline.per_token, slice_name, seconds)
 
-    def _compare(self, signal: Signal, baseline: _Latency, slice_name: str, seconds: float) -> None:
+    def _judge(self, signal: Signal, baseline: _Latency, slice_name: str, seconds: float) -> bool:
+        """Count whether an answer was late; False if there is nothing to judge it by."""
         p90 = baseline.p90(slice_name, self._guard.clocks.monotonic())
         if p90 is None:
             self._guard.outbox.shed(self.run, slice_name, no_counterpart(signal))
-            return
+            return False
         is_late = seconds > self._factor * p90
         self._guard.outbox.count(self.run, slice_name, signal, is_one=is_late)
+        return True
 
 
 class LocalGuard:

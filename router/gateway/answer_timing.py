@@ -11,6 +11,7 @@ from typing import Protocol
 
 import msgspec
 
+from penumbra.monitoring.observations import Signal
 from penumbra.monitoring.vocabulary import Outcome
 from penumbra.router.dispatch.attempt import Attempt
 from penumbra.router.metrics import SliceCells
@@ -63,6 +64,8 @@ class AnswerTiming(msgspec.Struct):
     """Whether the client did not keep up."""
     trace_id: str | None = None
     """Trace id of a sampled request, 32 hex digits: the exemplar of its latencies."""
+    latencies: tuple[str, ...] = ()
+    """Latencies that a shadow answer's may be held against; see `MirrorFrame.latencies`."""
     _first_byte_at: float = 0.0
     _cells: SliceCells | None = None
     """The cells of the build whose answer the client gets."""
@@ -85,7 +88,8 @@ class AnswerTiming(msgspec.Struct):
         watch = answered.attempt.watch
         if watch is not None and answered.failover is None:
             is_stream = answered.is_event_stream
-            watch.record_first_byte(answered.slice_name, seconds, is_stream=is_stream)
+            if watch.record_first_byte(answered.slice_name, seconds, is_stream=is_stream):
+                self.latencies += (Signal.TTFT.value,)
 
     def complete_stream(self, answered: Answered, now: float, tapped_tokens: int | None) -> None:
         """Record the pace of a complete stream.
@@ -110,8 +114,9 @@ class AnswerTiming(msgspec.Struct):
         seconds = (now - self._first_byte_at) / max(1.0, tokens - 1)
         cells.time_per_output_token.observe(seconds, self.trace_id)
         # Events of unknown size say nothing of a build's pace.
-        if attempt.watch is not None and ratio is not None:
-            attempt.watch.record_pace(slice_name, seconds)
+        watch = None if ratio is None else attempt.watch
+        if watch is not None and watch.record_pace(slice_name, seconds):
+            self.latencies += (Signal.TPOT.value,)
 
     def end(self, answered: Answered, now: float) -> None:
         """Record the duration: the client has the last byte, or will get no more."""
@@ -120,7 +125,9 @@ class AnswerTiming(msgspec.Struct):
 
     def times(self, variant: str, now: float) -> AnswerTimes:
         """The times that the comparison of the answer needs."""
-        return AnswerTimes(variant, self.started_at, self._first_byte_at, now, self.was_paused)
+        return AnswerTimes(
+            variant, self.started_at, self._first_byte_at, now, self.was_paused, self.latencies
+        )
 
 
 def _told_tokens(events: bytes) -> int | None:

@@ -213,12 +213,13 @@ class _TracedWatch:
         if self._watch is not None:
             self._watch.record_end(slice_name, outcome, admission)
 
-    def record_first_byte(self, slice_name: str, seconds: float, *, is_stream: bool) -> None:
+    def record_first_byte(self, slice_name: str, seconds: float, *, is_stream: bool) -> bool:
         """See `AttemptWatch`."""
-        if self._watch is not None:
-            self._watch.record_first_byte(slice_name, seconds, is_stream=is_stream)
+        watch = self._watch
+        return watch is not None and watch.record_first_byte(
+            slice_name, seconds, is_stream=is_stream
+        )
 
-    def record_pace(self, slice_name: str, seconds: float) -> None:
+    def record_pace(self, slice_name: str, seconds: float) -> bool:
         """See `AttemptWatch`."""
-        if self._watch is not None:
-            self._watch.record_pace(slice_name, seconds)
+        return self._watch is not None and self._watch.record_pace(slice_name, seconds)

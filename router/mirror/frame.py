@@ -55,6 +55,10 @@ class MirrorFrame(msgspec.Struct, frozen=True, array_like=True):
     An older comparator takes no part in such a request: it would call the answer broken."""
     problem: str = ""
     """How the baseline failed, which was asked first, and gave no answer; empty: it did not."""
+    latencies: tuple[str, ...] = ()
+    """Latencies of the answer (`Signal` values) that a shadow answer's may be held against: those
+    that the gateway measured, and of a candidate's those that it could not judge itself. An older
+    gateway sends none."""
 
     @property
     def is_partial(self) -> bool:

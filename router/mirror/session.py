@@ -91,6 +91,8 @@ class AnswerTimes:
     ended_at: float
     was_paused: bool = False
     """Whether the client did not keep up."""
+    latencies: tuple[str, ...] = ()
+    """Latencies that a shadow answer's may be held against; see `MirrorFrame.latencies`."""
 
 
 class MirrorSessions:
@@ -233,6 +235,7 @@ class MirrorSessions:
             was_paused=times.was_paused,
             partial_for=() if session.is_whole else tuple(run.candidate for run in runs),
             problem=session.problem,
+            latencies=times.latencies,
         )
         refusal = self.comparator_client.offer(mirrored)
         if refusal is not None:

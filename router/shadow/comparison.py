@@ -35,6 +35,7 @@ from penumbra.router.shadow.generation import (
 from penumbra.router.shadow.pairs import ArmAnswer, ArmPair, ArmResult, pair_of
 from penumbra.router.shadow.score_result import TIMEOUT, ScoreResult
 from penumbra.router.shadow.scoring import Scorer
+from penumbra.router.shadow.timing import with_timing
 from penumbra.router.shadow.watch_list import WatchedModel, WatchedRun
 from penumbra.router.upstream.port import Upstream, UpstreamRequest
 
@@ -263,8 +264,14 @@ class Comparison:
         found = (
             pair_of(case.mirrored, case.expected, case.tokens, arms, cluster) for arms in arm_pairs
         )
+        beside = {Arm.CANDIDATE: other_arm if asked else "", Arm.BASELINE: _AGAIN}
         return tuple(
-            msgspec.structs.replace(pair, route=case.route, modality=case.modality)
+            with_timing(
+                msgspec.structs.replace(pair, route=case.route, modality=case.modality),
+                case.mirrored,
+                case.answer,
+                answers.get(beside[pair.arm]),
+            )
             for pair in found
             if pair is not None
         )

@@ -49,6 +49,8 @@ class GenerationResult:
     answer: Answer | None = None
     problem: str | None = None
     """Why there is no answer: an `Outcome`, a status or `unreadable`; None if there is one."""
+    first_seconds: float | None = None
+    """Time to the first data of a stream; None if the answer is none."""
 
     @property
     def is_refusal(self) -> bool:
@@ -167,6 +169,7 @@ class Generator:
 
     async def _answer(self, upstream: Upstream, request: UpstreamRequest) -> GenerationResult:
         began = self._now()
+        arrivals: list[float] = []
         try:
             async with asyncio.timeout(self.deadline_seconds):
                 raw = await fetch(
@@ -174,6 +177,7 @@ class Generator:
                     request,
                     timeout_seconds=2 * self.deadline_seconds,
                     limit_bytes=_ANSWER_BYTES,
+                    on_data=lambda: arrivals.append(self._now()),
                 )
         except TimeoutError:
             return GenerationResult(self._now() - began, problem=TIMEOUT)
@@ -184,4 +188,7 @@ class Generator:
             return GenerationResult(seconds, problem=f"status_{raw.status}")
         is_stream = sse.is_named_by(raw.headers)
         answer = read_answer(request.path.decode("latin-1"), is_stream=is_stream, raw=raw.body)
-        return GenerationResult(seconds, answer, None if answer is not None else "unreadable")
+        if answer is None:
+            return GenerationResult(seconds, problem="unreadable")
+        first_seconds = arrivals[0] - began if is_stream and arrivals else None
+        return GenerationResult(seconds, answer, first_seconds=first_seconds)

@@ -32,6 +32,7 @@ _SERVER_ERROR = 500
 _SCORE_BYTES = 64 * 1024
 _SCORE_BYTES_PER_TOKEN = 1024
 _NOT_FINITE = b"not JSON compliant"
+_DATA = b"data:"
 
 
 class UpstreamError(Exception):
@@ -68,7 +69,8 @@ class Answer:
 class _Collector:
     """Receiver that keeps everything and settles a future."""
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, on_data: Callable[[], None] | None) -> None:
+        self._on_data = on_data
         self.settled: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._answer = Answer()
         self._pieces: list[bytes] = []
@@ -78,6 +80,9 @@ class _Collector:
         self._answer.status, self._answer.headers = status, headers
 
     def on_body(self, data: bytes) -> None:
+        if self._on_data is not None and _DATA in data:
+            self._on_data()
+            self._on_data = None
         self._left -= len(data)
         if self._left >= 0:
             self._pieces.append(data)
@@ -103,13 +108,21 @@ async def fetch(
     *,
     timeout_seconds: float = 30.0,
     limit_bytes: int = 64 * 1024 * 1024,
+    on_data: Callable[[], None] | None = None,
 ) -> Answer:
     """Await the whole answer to `request`, whatever its status.
+
+    Args:
+        upstream: The variant that is asked.
+        request: The request.
+        timeout_seconds: Time for all of the answer.
+        limit_bytes: A longer answer is given up.
+        on_data: Called once, when the first data of a stream has come; its comments are none.
 
     Raises:
         UpstreamError: No answer, a broken one, one over `limit_bytes`, or none in time.
     """
-    collector = _Collector(limit_bytes)
+    collector = _Collector(limit_bytes, on_data)
     stream = upstream.stream(request, collector)
     try:
         async with asyncio.timeout(timeout_seconds):

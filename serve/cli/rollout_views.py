@@ -11,6 +11,7 @@ from rich.text import Text
 
 from penumbra.monitoring.build_facts import differences
 from penumbra.serve.cli.channel_views import channels_table
+from penumbra.serve.cli.latency_views import latency_text
 from penumbra.serve.cli.meters import bar, progress
 from penumbra.serve.cli.rollout_texts import (
     Json,
@@ -89,10 +90,7 @@ def signal_heading(signal: Json) -> Text:
         text.append(f"  reached{f': {named}' if named else ''}", "red")
     if signal["calibrating"]:
         text.append(f"  tolerance being read: {signal['calibrating']}", "cyan")
-    if signal.get("without_counterpart"):
-        counts = signal["without_counterpart"].items()
-        told = ", ".join(f"{name} {count}" for name, count in counts)
-        text.append(f"  no counterpart, not judged: {told}", "yellow")
+    text.append_text(latency_text(signal))
     return text
 
 

@@ -50,6 +50,8 @@ async def test_control_process_says_of_an_old_store_what_the_old_one_said(
         if signal["signal"] in ("displacement", "harm") and signal["aggregate"]:
             for stream in (signal, signal["aggregate"]):  # the candidate answered none: 0.5
                 stream["evidence"] = (stream["evidence"] + 0.5) / 2
+        if signal["signal"] == "ttft":  # a tenth of its alpha is for floors
+            signal |= {"alpha": pytest.approx(0.009), "boundary": pytest.approx(100.0 / 0.9)}
         if signal["calibrating"]:  # each slice by its own pairs, and half of the alpha for that
             told = ", ".join(f"{name} 0" for name in before["slices"])
             signal |= {
@@ -89,8 +91,9 @@ async def test_alert_of_an_old_store_is_not_acted_on_again(plane: WholePlane) ->
 
 
 _ADDED_WITH_DEFAULTS = {
-    "answered_by", "builds", "channels", "cluster", "earlier_runs", "effect", "effects",
-    "failure_requests", "horizon", "proof", "proven_live", "without_counterpart",
+    "answered_by", "beside_shadow", "builds", "channels", "cluster", "earlier_runs", "effect",
+    "effects", "failure_requests", "floors", "horizon", "proof", "proven_live",
+    "without_counterpart",
 }  # fmt: skip
 
 

@@ -156,6 +156,7 @@ def test_the_comparator_gets_the_request_and_the_engines_answer(
         total_seconds=frame.total_seconds,
         own_id=frame.own_id,
         root=frame.root,
+        latencies=("ttft",),
     )
     assert frame.root not in (0, frame.prompt_hash)
     assert frame.own_id.startswith("req-")
@@ -230,6 +231,15 @@ def test_a_live_candidates_answer_is_handed_over_as_its_own(
     assert (frame.model, frame.variant, frame.candidates) == ("live", "int8", ("int8",))
 
 
+def test_a_live_candidates_times_go_to_the_comparator_while_no_baseline_answers(
+    gateway: GatewayProcess, sink: FrameSink
+) -> None:
+    for number in range(2):  # the first stream tells how many tokens an event has
+        gateway.post(CHAT, chat("live", stream=True), {"x-request-id": f"alone-{number}"})
+    frame = sink.frame_of("alone-1")
+    assert (frame.variant, frame.latencies) == ("int8", ("ttft", "tpot"))
+
+
 def test_an_answer_that_the_baseline_gave_instead_is_handed_over_as_the_baselines(
     gateway: GatewayProcess, int8: ScriptedUpstream, sink: FrameSink
 ) -> None:
@@ -239,6 +249,7 @@ def test_an_answer_that_the_baseline_gave_instead_is_handed_over_as_the_baseline
     frame = sink.frame_of("instead")
     assert frame.variant == "full"
     assert json.loads(frame.answer)["id"].startswith("chatcmpl-full")
+    assert frame.latencies == ()  # its time began with the attempt before
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])

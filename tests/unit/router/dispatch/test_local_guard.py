@@ -176,6 +176,24 @@ def test_old_latencies_of_the_baseline_are_forgotten(scene: Scene) -> None:
     assert scene.reported() == RunReport(RUN, sheds=NO_COUNTERPART)
 
 
+def test_what_is_not_judged_here_is_left_to_a_shadow_answer(scene: Scene) -> None:
+    watch = scene.guard.watch("demo", scene.model, "int8")
+    assert watch is not None
+    assert watch.record_first_byte("facts", 1.0, is_stream=True)
+    assert watch.record_pace("facts", 1.0)
+    scene.baseline_takes(1.0)
+    assert not watch.record_first_byte("facts", 1.0, is_stream=True)
+    assert not watch.record_pace("facts", 1.0)
+    assert watch.record_first_byte("facts", 1.0, is_stream=False)
+
+
+def test_the_baselines_times_may_always_be_held_against_a_shadow_answer(scene: Scene) -> None:
+    watch = scene.guard.watch("demo", scene.model, "full")
+    assert watch is not None
+    assert watch.record_first_byte("facts", 1.0, is_stream=True)
+    assert watch.record_pace("facts", 1.0)
+
+
 def test_without_an_alpha_of_its_own_a_gateway_counts_and_does_not_trip() -> None:
     scene = Scene()
     scene.apply(failure_alpha=None)

@@ -50,11 +50,13 @@ class ListingWatch:
     ) -> None:
         self.calls.append(("ended", outcome.value))
 
-    def record_first_byte(self, slice_name: str, seconds: float, *, is_stream: bool) -> None:
+    def record_first_byte(self, slice_name: str, seconds: float, *, is_stream: bool) -> bool:
         self.calls.append(("first_byte", slice_name))
+        return True
 
-    def record_pace(self, slice_name: str, seconds: float) -> None:
+    def record_pace(self, slice_name: str, seconds: float) -> bool:
         self.calls.append(("piece", slice_name))
+        return False
 
 
 @dataclass
@@ -198,8 +200,8 @@ async def test_the_variants_own_watch_is_called_as_without_a_trace() -> None:
     await traced.client.over.wait()
     watch = traced.dispatch.attempt.watch
     assert watch is not None
-    watch.record_first_byte("other", 0.1, is_stream=True)
-    watch.record_pace("other", 0.1)
+    assert watch.record_first_byte("other", 0.1, is_stream=True)
+    assert not watch.record_pace("other", 0.1)
     ended = [("admitted", "other"), ("ended", "ok")]
     assert traced.watch.calls == [*ended, ("first_byte", "other"), ("piece", "other")]
 
