@@ -175,18 +175,29 @@ def other_engines(variants: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def installation(
     choose: Callable[[dict[str, Any]], dict[str, Any]],
+    folder: Path = FOLDER,
+    port_offset: int = 0,
 ) -> Iterator[PenumbraSpec]:
-    """Run the demo's installation with the variants that `choose` makes of its own."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    prepare(FOLDER / "variants", sys.stderr.write)
+    """Run the demo's installation with the variants that `choose` makes of its own.
+
+    Args:
+        choose: Makes the variants.
+        folder: For builds, configuration and state.
+        port_offset: Added to each of the demo's ports, so that both can run at once.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    prepare(folder / "variants", sys.stderr.write)
     data = yaml.safe_load((EXAMPLES / "demo.yaml").read_text())
     variants = choose(data["models"]["demo"]["variants"])
     data["models"]["demo"]["variants"] = variants
     for variant in variants.values():
-        folder = Path(variant["engine"]["source"]).name
-        variant["engine"]["source"] = str(FOLDER / "variants" / folder)
-    data["state_dir"] = str(FOLDER / "state")
-    config = FOLDER / "penumbra.yaml"
+        source = Path(variant["engine"]["source"]).name
+        variant["engine"]["source"] = str(folder / "variants" / source)
+    for part in ("gateway", "control", "shadow", "ray"):
+        ports = {name: data[part][name] for name in ("port", "internal_port") if name in data[part]}
+        data[part] |= {name: port + port_offset for name, port in ports.items()}
+    data["state_dir"] = str(folder / "state")
+    config = folder / "penumbra.yaml"
     config.write_text(yaml.safe_dump(data, sort_keys=False))
     spec = load(config)
     for file in spec.state_dir.glob("penumbra.db*"):
