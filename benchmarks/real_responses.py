@@ -126,7 +126,7 @@ def _text_of(route: str, answer: Any) -> str:
 
 @dataclass(slots=True)
 class Channel:
-    """What was seen of a route in a slice."""
+    """State of a route in a slice, as it was polled."""
 
     closed_epoch: int = 0
     """The newest epoch at which it was seen closed."""

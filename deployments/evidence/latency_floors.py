@@ -24,7 +24,8 @@ from penumbra.monitoring.observations import AnsweredBy, Pair, Signal
 from penumbra.monitoring.stats.tolerance_limit import ToleranceLimit
 
 READING = 0.1
-"""Part of a latency guardrail's alpha that is for floors that came out low; the guard has more."""
+"""Part of a latency guardrail's alpha that is for floors that came out low; the guard has the
+other nine tenths."""
 
 TIMES: dict[Signal, tuple[str, ...]] = {
     Signal.TTFT: ("first_ratio", "whole_ratio"),

@@ -1,4 +1,4 @@
-"""What the status says of live answers that have none of the baseline beside them."""
+"""Status texts of live answers that have none of the baseline beside them."""
 
 from typing import Any
 
