@@ -123,6 +123,10 @@ class Pair(msgspec.Struct, frozen=True, omit_defaults=True):
     """The same for the time of an answer that is no stream."""
     pace_ratio: Ratio | None = None
     """The same for the time per output token of a stream."""
+    prompt_tokens: Count = 0
+    """Tokens of its prompt; 0 if they are not known, and from an older comparator."""
+    script: str = ""
+    """Writing that its prompt wants of an answer, one of `writing.WRITINGS`; empty if not told."""
 
     def kind(self, candidate: str) -> AnsweredBy:
         """Tells which build answered the client.

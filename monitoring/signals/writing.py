@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 
-from penumbra.monitoring.signals.scripts import NONE, dominant_script
+from penumbra.monitoring.signals.scripts import NONE, SCRIPTS, dominant_script
 
 LOOKED_AT_CHARS = 4096
 """Characters that are looked at, from the beginning of a text."""
@@ -13,6 +13,9 @@ LEAST_LETTERS = 10
 FEW_LETTERS = 2
 """So many letters of a writing are no symbols: one Chinese word has no more."""
 LATIN = "latin"
+JAPANESE = "japanese"
+WRITINGS = SCRIPTS | {JAPANESE}
+"""Every writing that a text may have."""
 
 FENCE = "```"
 
@@ -35,7 +38,7 @@ _FOREIGN = re.compile(
 def writing(text: str) -> str:
     """The writing of a text; `none` if there is little text.
 
-    It is one of `scripts.SCRIPTS`, or `japanese` for han with kana.
+    It is one of `WRITINGS`: a script, or `japanese` for han with kana.
 
     Fenced code is left out: it is Latin in every language.
     """
@@ -47,7 +50,7 @@ def writing(text: str) -> str:
         return script
     scripts = Counter(map(dominant_script, filter(str.isalpha, looked_at)))
     is_japanese = scripts["kana"] >= _KANA_SHARE * (scripts["kana"] + scripts["han"])
-    return "japanese" if is_japanese else "han"
+    return JAPANESE if is_japanese else "han"
 
 
 def wanted_writing(prompt: str) -> str:
@@ -67,7 +70,7 @@ def wanted_writing(prompt: str) -> str:
 
 def holds(text: str, wanted: str) -> bool:
     """Whether a text holds letters of a writing, if only a few."""
-    scripts = ("han", "kana") if wanted == "japanese" else (wanted,)
+    scripts = ("han", "kana") if wanted == JAPANESE else (wanted,)
     looked_at = filter(str.isalpha, prose(text)[:LOOKED_AT_CHARS])
     return sum(dominant_script(letter) in scripts for letter in looked_at) >= FEW_LETTERS
 

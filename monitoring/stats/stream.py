@@ -36,6 +36,8 @@ class StreamView:
     """Observations of the stream within the guard's horizon."""
     blocks: tuple[Block, ...] = field(repr=False)
     """History, oldest first."""
+    proof_logs: tuple[float, ...] = field(repr=False)
+    """`wealth.Proof.logs`, from which a proof may begin anew: `wealth.proof_since`."""
 
     @property
     def is_suspicious(self) -> bool:
@@ -132,4 +134,5 @@ class Stream:
             alpha=self._alpha,
             horizon=self._horizon,
             blocks=self._history.blocks,
+            proof_logs=tuple(self.proof.logs),
         )

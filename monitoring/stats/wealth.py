@@ -71,7 +71,24 @@ class Proof:
     @property
     def value(self) -> float:
         """The evidence for the candidate."""
-        return exp(min(log_mean_exp(self.logs), _LARGEST_EXPONENT))
+        return _value(self.logs)
+
+
+def proof_since(logs: Sequence[float], then: Sequence[float]) -> float:
+    """Value of the proof that begins where another one stood: 1 there.
+
+    Under `Proof`'s H0 for the observations since then it is a test martingale like that, if the
+    moment was chosen by the past alone.
+
+    Args:
+        logs: `Proof.logs` now.
+        then: The same at the beginning.
+    """
+    return _value([now - before for now, before in zip(logs, then, strict=True)])
+
+
+def _value(logs: Sequence[float]) -> float:
+    return exp(min(log_mean_exp(logs), _LARGEST_EXPONENT))
 
 
 def log_mean_exp(logs: Sequence[float]) -> float:

@@ -267,7 +267,13 @@ class Comparison:
         beside = {Arm.CANDIDATE: other_arm if asked else "", Arm.BASELINE: _AGAIN}
         return tuple(
             with_timing(
-                msgspec.structs.replace(pair, route=case.route, modality=case.modality),
+                msgspec.structs.replace(
+                    pair,
+                    route=case.route,
+                    modality=case.modality,
+                    prompt_tokens=case.start,
+                    script=case.expected.writing,
+                ),
                 case.mirrored,
                 case.answer,
                 answers.get(beside[pair.arm]),

@@ -126,7 +126,8 @@ class FailedAnswer:
         if answer is None or answer.answer is None:
             return None
         mirrored = self._mirrored
-        result = judge(expectations(mirrored.path, mirrored.body), answer.answer, None)
+        expected = expectations(mirrored.path, mirrored.body)
+        result = judge(expected, answer.answer, None)
         return Pair(
             request_id=mirrored.request_id,
             slice=mirrored.slice,
@@ -139,6 +140,7 @@ class FailedAnswer:
             failed_baseline=result.failed_baseline,
             route=self._route,
             modality=self._modality,
+            script=expected.writing,
         )
 
 

@@ -32,6 +32,23 @@ async def test_a_response_is_compared_like_a_chat() -> None:
     assert (asked["store"], asked["stream"], asked["max_output_tokens"]) == (False, False, 2048)
 
 
+async def test_a_pair_tells_how_long_its_prompt_is_and_in_which_script() -> None:
+    setup = ComparatorSetup(watch(generate=1.0, aa=1.0))
+    turn = {"role": "user", "content": "Расскажи мне, пожалуйста, о погоде"}
+    await compare(setup, mirrored(body=json.dumps({"model": "demo", "messages": [turn]}).encode()))
+    told = [(pair.prompt_tokens, pair.script) for pair in setup.pairs]
+    assert told == [(len(PROMPT_IDS), "cyrillic")] * 2
+
+
+async def test_a_message_tells_its_script_and_no_tokens() -> None:
+    setup = ComparatorSetup(watch(generate=1.0))
+    turn = {"role": "user", "content": "Tell me about the weather, please"}
+    body = {"model": "demo", "max_tokens": 50, "messages": [turn]}
+    await compare(setup, message_frame(body=json.dumps(body).encode()))
+    (pair,) = setup.pairs
+    assert (pair.prompt_tokens, pair.script) == (0, "latin")
+
+
 async def test_harm_is_found_in_a_response() -> None:
     setup = ComparatorSetup(watch(generate=1.0))
     setup.builds["int8"].text = ""
