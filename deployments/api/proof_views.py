@@ -1,5 +1,6 @@
-"""Views of proofs, and of effects since their onset."""
+"""Views of proofs, of the traffic that they were made on, and of effects since their onset."""
 
+from penumbra.deployments.api.rollout_schemas import WorkloadView
 from penumbra.deployments.api.signal_schemas import (
     EffectView,
     ProofView,
@@ -26,6 +27,19 @@ def proof_view(evidence: RunEvidence) -> ProofView:
             for name, proof in proofs.now.items()
         ],
     )
+
+
+def workload_views(evidence: RunEvidence) -> list[WorkloadView]:
+    """Makes the views of all features of the workload that were told."""
+    return [
+        WorkloadView(
+            slice=each.slice,
+            feature=each.feature.value,
+            pairs=each.pairs,
+            distance=each.distance,
+        )
+        for each in evidence.proofs.workload.features()
+    ]
 
 
 def effect_view(name: str | None, stream: Stream) -> EffectView | None:

@@ -95,6 +95,22 @@ class RolloutSummary(BaseModel):
     proven_live: list[str] = []
     """Slices that are proven where the candidate answered, too; wanted before it answers most."""
     quarantined: list[str]
+    stale: dict[str, str] = {}
+    """Proven slices, `*` for all together, whose workload has left what they were proven on, and
+    how. They keep their traffic; no advance until they are proven anew."""
+
+
+class WorkloadView(BaseModel):
+    """One feature of the traffic, beside what the proof was made on."""
+
+    slice: str
+    """`*`: all slices together."""
+    feature: str
+    """`slices`, `script`, `prompt length`, `answer length`, of the candidate's answers too."""
+    pairs: int
+    """Pairs of the proof's profile; 0 until there is one."""
+    distance: float | None
+    """Total variation between the latest pairs and the profile, in [0, 1]; null without one."""
 
 
 class ChannelView(BaseModel):
@@ -148,6 +164,7 @@ class RolloutView(RolloutSummary):
     channels: list[ChannelView]
     """Channels of each slice, compared or not; what is not released stays on the
     baseline at every stage."""
+    workload: list[WorkloadView] = []
     fingerprints: dict[str, str]
     builds: dict[str, dict[str, str]]
     """Variant -> facts of its build, of which the fingerprint is made."""

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from penumbra.deployments.api.channel_views import channel_views
 from penumbra.deployments.api.latency_views import latency_fields
-from penumbra.deployments.api.proof_views import effect_view, proof_view
+from penumbra.deployments.api.proof_views import effect_view, proof_view, workload_views
 from penumbra.deployments.api.rollout_schemas import (
     AdvanceConditionView,
     DiagnosticsView,
@@ -58,6 +58,7 @@ def summary_view(rollout: Rollout, evidence: RunEvidence) -> RolloutSummary:
         proven=list(record.proven),
         proven_live=list(record.proven_live),
         quarantined=list(record.quarantined),
+        stale=dict(record.stale),
     )
 
 
@@ -88,7 +89,7 @@ def rollout_view(
     instrument, diagnostics = _instrument_view(evidence), _diagnostics_view(evidence)
     fingerprints, proof = dict(evidence.builds.fingerprints), proof_view(evidence)
     builds = {variant: dict(facts) for variant, facts in evidence.builds.facts.items()}
-    channels = channel_views(rollout, evidence)
+    channels, workload = channel_views(rollout, evidence), workload_views(evidence)
     return lambda: RolloutView(
         **summary,
         epoch=state.epoch,
@@ -109,6 +110,7 @@ def rollout_view(
         instrument=instrument(),
         diagnostics=diagnostics,
         channels=channels,
+        workload=workload,
         fingerprints=fingerprints,
         builds=builds,
         calibration=record.calibration,

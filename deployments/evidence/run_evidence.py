@@ -99,7 +99,8 @@ class RunEvidence:
             self.changed = self.builds.change(report)
         if self.changed is None:
             self._take(source, report)
-            self.proofs.note(report, self.builds.fingerprints, self.pairs_by)
+            known = self.builds.fingerprints
+            self.proofs.note(report, known, self.pairs_by, self.observed_at)
 
     def _take(self, source: str, report: RunReport) -> None:
         for test in report.self_tests:
@@ -132,6 +133,8 @@ class RunEvidence:
                 self._pair_aa(pair)
             return
         self.totals.add(pair)
+        kind = kind_of(pair, self.spec.candidate, self.pairs_by)
+        self.proofs.workload.take(pair, kind, self.observed_at)
         if pair.not_finite and self.hard is None:
             self.hard = HardFailure("not_finite", f"a log-probability in {pair.request_id}")
         if not is_fresh:
@@ -142,7 +145,6 @@ class RunEvidence:
             self._observe(latency, pair.slice, float(is_late), None)
         if self.instrument.broken is not None:
             return
-        kind = kind_of(pair, self.spec.candidate, self.pairs_by)
         self._count_pair(pair, kind)
         if self.scorer.tested is None:
             self._take_displacement(pair, kind)
@@ -262,6 +264,8 @@ class RunEvidence:
             proven=self.proofs.of[AnsweredBy.BASELINE].proven,
             proven_live=self.proofs.proven_live,
             covered=self.coverage.proven(self.proofs.alpha),
+            stale=dict(self.proofs.renewals.stale),
+            revalidations=self.proofs.renewals.count,
             is_aggregate_proven=self.proofs.is_aggregate_proven,
             is_live_aggregate_proven=self.proofs.is_live_aggregate_proven,
             hard=self.hard,

@@ -2,18 +2,25 @@
 
 The proofs of one kind are one family (`penumbra.deployments.evidence.slice_proofs`). What the
 baseline answered proves that a slice may be released, and what the candidate answered that it may
-have most of the traffic: two claims, each with the whole alpha of promotion.
+have most of the traffic: two claims, each with the whole alpha of promotion. A proof holds for the
+workload that it was made on (`penumbra.deployments.evidence.workload`); once that is left, it is
+stale until the slice is proven anew (`penumbra.deployments.evidence.renewals`).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 
 from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor
 from penumbra.deployments.evidence.kind_guards import PairKinds, kind_of
+from penumbra.deployments.evidence.proving_streams import ProvingStreams
+from penumbra.deployments.evidence.renewals import Renewals
 from penumbra.deployments.evidence.slice_proofs import SliceProofs
+from penumbra.deployments.evidence.workload import Workload
 from penumbra.deployments.rollouts.findings import AGGREGATE
-from penumbra.deployments.rollouts.spec import PROVED, QUALITY, RolloutSpec
-from penumbra.monitoring.observations import AnsweredBy, Arm, RunReport, Signal
-from penumbra.monitoring.stats.guard import StreamView
+from penumbra.deployments.rollouts.spec import PROVED, RolloutSpec
+from penumbra.monitoring.observations import AnsweredBy, RunReport, Signal
+
+PairsBy = Mapping[AnsweredBy, Mapping[str, int]]
+"""Kind of pair -> slice -> number of pairs."""
 
 
 class RunProofs:
@@ -37,11 +44,13 @@ class RunProofs:
     ) -> None:
         self._spec = spec
         self._slices = slices
-        self._monitors = monitors
-        self._scored: dict[AnsweredBy, set[str]] = {kind: set() for kind in kinds}
-        """Kind of pair -> slices that had a pair whose tokens are known."""
+        self._streams = ProvingStreams(spec, monitors, kinds)
         self.of = {kind: SliceProofs(slices, spec.promotion_alpha, runs) for kind in kinds}
         """Kind of pair -> proofs of all slices."""
+        self.workload = Workload(slices, spec.gates)
+        """The traffic that the proofs were made on."""
+        self.renewals = Renewals(spec, self._streams, runs, kinds)
+        """Proofs that went stale."""
 
     @property
     def alpha(self) -> float:
@@ -55,31 +64,41 @@ class RunProofs:
 
     @property
     def proven_live(self) -> tuple[str, ...]:
-        """Slices that are proven where the candidate answered."""
+        """Slices that are proven where the candidate answered, on the workload of now."""
         live = self.of.get(AnsweredBy.CANDIDATE)
-        return () if live is None else live.proven
+        if live is None:
+            return ()
+        unproven = self.renewals.unproven(AnsweredBy.CANDIDATE)
+        fresh = self.renewals.proven(AnsweredBy.CANDIDATE)
+        return tuple(
+            name
+            for name in self._slices
+            if name in fresh or (name in live.proven and name not in unproven)
+        )
 
     @property
     def is_aggregate_proven(self) -> bool:
         """Whether all slices together are within tolerance where the baseline answered."""
-        return self._is_whole_proven(AnsweredBy.BASELINE, least=0)
+        return self._streams.proof(AGGREGATE, AnsweredBy.BASELINE) >= 1.0 / self.alpha
 
     @property
     def is_live_aggregate_proven(self) -> bool:
         """Whether all slices together are within tolerance where the candidate answered."""
-        live = AnsweredBy.CANDIDATE
-        return live in self.of and self._is_whole_proven(live, self._spec.gates.slice_pairs)
-
-    def _is_whole_proven(self, kind: AnsweredBy, least: int) -> bool:
-        streams = {each.signal: each.guard.aggregate(kind) for each in self._proving}
-        asked = list(self._asked(streams, has_tokens=bool(self._scored[kind])))
-        wanted = 1.0 / self.of[kind].alpha
-        return all(each.proof >= wanted and each.count >= least for each in asked)
+        live = self.of.get(AnsweredBy.CANDIDATE)
+        if live is None:
+            return False
+        streams = self._streams.of(AGGREGATE, AnsweredBy.CANDIDATE)
+        least = self._spec.gates.slice_pairs
+        has_enough = all(
+            stream.count >= least for signal, stream in streams.items() if signal in PROVED
+        )
+        proof = self._streams.proof(AGGREGATE, AnsweredBy.CANDIDATE)
+        return has_enough and proof >= 1.0 / live.alpha
 
     @property
     def suspects(self) -> tuple[str, ...]:
         """Slices that the evidence of a quality signal makes suspicious; `AGGREGATE` if all are."""
-        guards = [monitor.guard for monitor in self._proving]
+        guards = [monitor.guard for monitor in self._streams.monitors.values()]
         found = {name for guard in guards for name in guard.suspicious()}
         names = tuple(name for name in self._slices if name in found)
         is_whole = any(
@@ -88,10 +107,7 @@ class RunProofs:
         return (*names, AGGREGATE) if is_whole else names
 
     def note(
-        self,
-        report: RunReport,
-        fingerprints: Mapping[str, str],
-        pairs: Mapping[AnsweredBy, Mapping[str, int]],
+        self, report: RunReport, fingerprints: Mapping[str, str], pairs: PairsBy, at: float
     ) -> None:
         """Take in the proofs of the slices that a report tells of, after it was bet on.
 
@@ -99,54 +115,39 @@ class RunProofs:
             report: The report.
             fingerprints: Digests of the builds that are compared.
             pairs: Kind of pair -> slice -> number of pairs.
+            at: Unix seconds of the latest observation.
         """
+        self._streams.note(report)
         candidate = self._spec.candidate
-        for pair in report.pairs:
-            if pair.arm is Arm.CANDIDATE and (pair.tokens or pair.displacement is not None):
-                self._scored[kind_of(pair, candidate, self.of)].add(pair.slice)
+        all_told: set[str] = set()
         for kind, proofs in self.of.items():
             proofs.identify(fingerprints)
             told = {
                 pair.slice for pair in report.pairs if kind_of(pair, candidate, self.of) is kind
             }
-            fresh = self._fresh(told & set(self._slices), kind, pairs[kind])
-            proofs.note(fresh)
+            told &= set(self._slices)
+            all_told |= told
+            proofs.note({name: self._proof(name, kind, pairs[kind]) for name in told})
+        if all_told:
+            self._follow_workload(all_told, fingerprints, pairs, at)
 
-    def _fresh(
-        self, names: Iterable[str], kind: AnsweredBy, pairs: Mapping[str, int]
-    ) -> dict[str, float]:
-        wanted = self._spec.gates.slice_pairs
-        found = {name: self._proof(name, kind) for name in names}
-        return {
-            name: proof if pairs.get(name, 0) >= wanted else min(1.0, proof)
-            for name, proof in found.items()
-        }
+    def _follow_workload(
+        self, told: set[str], fingerprints: Mapping[str, str], pairs: PairsBy, at: float
+    ) -> None:
+        """Take profiles of what is proven, and take up what has left its profile."""
+        renewed = self.renewals.note({*told, AGGREGATE}, fingerprints, pairs)
+        proven = [*self.of[AnsweredBy.BASELINE].proven]
+        if AGGREGATE not in self.workload.proven and self.is_aggregate_proven:
+            proven.append(AGGREGATE)
+        for name in (*renewed, *proven):
+            if name not in self.renewals.stale:
+                self.workload.fix(name)
+        left = self.workload.left(at)
+        if left:
+            self.renewals.begin(left, pairs)
+            for name in left:
+                self.workload.forget(name)
 
-    def _proof(self, slice_name: str, kind: AnsweredBy) -> float:
-        """The least proof of a slice by a quality signal.
-
-        Where the slice is beyond tolerance in one signal, that signal's proof bounds the least.
-        """
-        streams = {each.signal: each.guard.slice(slice_name, kind) for each in self._proving}
-        asked = self._asked(streams, has_tokens=slice_name in self._scored[kind])
-        return min((stream.proof for stream in asked), default=1.0)
-
-    def _asked(
-        self, streams: Mapping[Signal, StreamView], *, has_tokens: bool
-    ) -> Iterator[StreamView]:
-        """The streams whose proof is needed, which depends on no value that was observed.
-
-        Displacement is not asked for where no tokens are known, and the decode gap not where few
-        answers tell one.
-        """
-        for signal, stream in streams.items():
-            if signal is Signal.DISPLACEMENT:
-                is_asked = has_tokens
-            else:
-                is_asked = signal in PROVED or stream.count >= self._spec.gates.slice_pairs
-            if is_asked:
-                yield stream
-
-    @property
-    def _proving(self) -> list[GuardrailMonitor]:
-        return [monitor for signal, monitor in self._monitors.items() if signal in QUALITY]
+    def _proof(self, name: str, kind: AnsweredBy, pairs: Mapping[str, int]) -> float:
+        proof = self._streams.proof(name, kind)
+        return proof if pairs.get(name, 0) >= self._spec.gates.slice_pairs else min(1.0, proof)

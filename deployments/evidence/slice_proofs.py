@@ -14,17 +14,23 @@ class SliceProofs:
         promotion_alpha: Probability that any slice beyond tolerance is called proven, in any run of
             the same builds.
         runs: Builds, by `builds_key` -> earlier runs of them that could prove a slice.
+        validation: Earlier proofs of slices in this run; each counts as an earlier run does.
     """
 
     def __init__(
-        self, slices: Iterable[str], promotion_alpha: float, runs: Mapping[str, int] | None = None
+        self,
+        slices: Iterable[str],
+        promotion_alpha: float,
+        runs: Mapping[str, int] | None = None,
+        validation: int = 0,
     ) -> None:
         self.now: dict[str, float] = dict.fromkeys(slices, 1.0)
         """Slice -> its proof now; 1 before its first observation."""
         self.earlier_runs = 0
-        """Earlier runs of the same builds that could prove a slice."""
+        """Earlier runs of the same builds that could prove a slice, validations included."""
         self._promotion_alpha = promotion_alpha
         self._runs = runs or {}
+        self._validation = validation
         self._proven: dict[str, None] = {}
         self.identify({})
 
@@ -40,7 +46,7 @@ class SliceProofs:
 
     def identify(self, fingerprints: Mapping[str, str]) -> None:
         """Take in the digests of the builds that are compared."""
-        self.earlier_runs = self._runs.get(builds_key(fingerprints), 0)
+        self.earlier_runs = self._runs.get(builds_key(fingerprints), 0) + self._validation
 
     def note(self, proofs: Mapping[str, float]) -> None:
         """Take in new proofs of some slices at once, and remember the slices that they prove.

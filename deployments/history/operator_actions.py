@@ -79,6 +79,8 @@ def apply(state: State, spec: RolloutSpec, reason: str, now: datetime, name: str
                 arbitration=None,
                 earlier_runs=old.record.runs_so_far,
                 is_counted=False,
+                stale={},
+                revalidations=0,
             ),
         )
     record = replace_fields(restart(old.record, now, reason), slices=slices_of(model))

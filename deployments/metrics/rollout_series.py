@@ -30,7 +30,7 @@ Labelled = dict[tuple[str, ...], float]
 
 _STATES = (
     control.PHASE, control.VERDICT, control.SLICE_STATE, control.SHARE, control.SINCE, control.HELD,
-    control.FROZEN,
+    control.FROZEN, control.PROOF_STALE,
 )  # fmt: skip
 _OBSERVED = (
     control.OBSERVATIONS, control.MEAN, control.EXCESS, control.AA_MEAN, control.TOLERANCE,
@@ -112,6 +112,9 @@ def _states(rollouts: Iterable[Rollout]) -> Iterator[Series]:
         for name in record.slices:
             state = _slice_state(rollout, name)
             values[control.SLICE_STATE.name] |= _state_set((*key, name), labels.SLICE_STATE, state)
+        for name in (*record.slices, labels.AGGREGATE):
+            is_stale = record.phase in WATCHED and name in record.stale
+            values[control.PROOF_STALE.name][(*key, name)] = float(is_stale)
         values[control.SHARE.name][key] = rollout.share / 100.0
         values[control.SINCE.name][key] = record.since.timestamp()
         values[control.HELD.name][key] = float(record.held is not None)

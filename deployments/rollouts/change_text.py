@@ -46,7 +46,9 @@ def _within_phase(before: Rollout, after: Rollout) -> str:
         return "advanced"
     if (new.held is None) != (old.held is None):
         return "held" if new.held else "resumed"
-    return "other"
+    if set(new.stale) - set(old.stale):
+        return "stale"
+    return "renewed" if set(old.stale) - set(new.stale) else "other"
 
 
 def sentence(payload: RolloutPayload, actor: str) -> str:
@@ -72,6 +74,8 @@ _WORDS = {
     "promoted": "was promoted",
     "held": "is held at {place}",
     "resumed": "goes on at {place}",
+    "stale": "has a stale proof at {place}",
+    "renewed": "has its proof anew at {place}",
     "rearmed": "was armed again, at {place}",
     "restarted": "begins its evidence anew, at {place}",
     "ended": "has no rollout any more",

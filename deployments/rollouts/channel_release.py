@@ -1,25 +1,16 @@
-"""Releases the channels of slices that were compared and are proven by themselves. Pure."""
+"""Releases slices, and those of their channels that are proven by themselves. Pure.
+
+Reading order: release_channels, release_slices.
+"""
 
 from collections.abc import Mapping
 
 from penumbra.deployments.rollouts.findings import Findings
-from penumbra.deployments.rollouts.record import RolloutRecord
+from penumbra.deployments.rollouts.record import RolloutRecord, join_names
 from penumbra.deployments.rollouts.spec import RolloutSpec
 from penumbra.deployments.rollouts.transitions import DecisionStep, StepKind, replace_fields
 
 _Channels = Mapping[str, tuple[str, ...]]
-
-
-def has_channel(record: RolloutRecord, findings: Findings, slice_name: str) -> bool:
-    """Whether a proven slice has anything to release.
-
-    Args:
-        record: The rollout's record.
-        findings: Findings of its run.
-        slice_name: The slice.
-    """
-    known = record.released
-    return known is None or bool(known.get(slice_name) or findings.covered.get(slice_name))
 
 
 def release_channels(
@@ -38,6 +29,28 @@ def release_channels(
     return replace_fields(record, released={**known, **after}), [
         DecisionStep(StepKind.RELEASE, f"compared and within tolerance: {told}")
     ]
+
+
+def release_slices(
+    spec: RolloutSpec, record: RolloutRecord, findings: Findings
+) -> tuple[RolloutRecord, list[DecisionStep]]:
+    """Release the slices that are proven for the first time and have a channel to release."""
+    is_late = findings.pairs >= spec.gates.horizon and not record.is_passed
+    known = {*record.proven, *record.quarantined, *findings.stale}
+    fresh = [
+        name
+        for name in findings.proven
+        if name not in known and _has_channel(record, findings, name)
+    ]
+    if not fresh or record.frozen is not None or is_late:
+        return record, []
+    record = replace_fields(record, proven=join_names(record.proven, fresh))
+    return record, [DecisionStep(StepKind.RELEASE, f"within tolerance: {', '.join(fresh)}")]
+
+
+def _has_channel(record: RolloutRecord, findings: Findings, slice_name: str) -> bool:
+    known = record.released
+    return known is None or bool(known.get(slice_name) or findings.covered.get(slice_name))
 
 
 def _fresh(known: _Channels, covered: _Channels) -> dict[str, tuple[str, ...]]:

@@ -9,6 +9,7 @@ The checks run in this order; the first that takes the candidate out of traffic 
                                     share goes back if its decoding is suspect as well
     instrument broken            -> verdict error, frozen; quality signals decide nothing
     guardrail tripped            -> rolled_back | quarantine | held | an alert
+    workload left                -> a proof is stale until it is made anew; advances wait for it
     slice proven                 -> it gets its share, by pairs in which the baseline answered
     slice proven live            -> it may get most of the traffic
     required slices proven       -> verdict pass
@@ -22,7 +23,7 @@ transitions.py; arbitrate.py.
 from datetime import datetime
 
 from penumbra.deployments.rollouts.arbitrate import arbitrate, plan_arbitration
-from penumbra.deployments.rollouts.channel_release import has_channel, release_channels
+from penumbra.deployments.rollouts.channel_release import release_channels, release_slices
 from penumbra.deployments.rollouts.findings import AGGREGATE, Findings, Tripped
 from penumbra.deployments.rollouts.gates import advance_conditions, required_slices
 from penumbra.deployments.rollouts.live_proofs import note_live_proofs, told_readings
@@ -36,6 +37,7 @@ from penumbra.deployments.rollouts.record import (
     join_names,
 )
 from penumbra.deployments.rollouts.spec import QUALITY, SAFETY, SCORED, RolloutSpec
+from penumbra.deployments.rollouts.stale_proofs import is_whole, note_stale_proofs
 from penumbra.deployments.rollouts.transitions import (
     Decision,
     DecisionStep,
@@ -86,8 +88,9 @@ def decide(
         _quarantine_slices,
         _suspect_slices,
         _record_builds,
+        note_stale_proofs,
         release_channels,
-        _release_slices,
+        release_slices,
         note_live_proofs,
         _reach_verdict,
     ):
@@ -242,34 +245,16 @@ def _record_builds(
     return record, steps
 
 
-def _release_slices(
-    spec: RolloutSpec, record: RolloutRecord, findings: Findings
-) -> tuple[RolloutRecord, list[DecisionStep]]:
-    is_late = findings.pairs >= spec.gates.horizon and not record.is_passed
-    known = {*record.proven, *record.quarantined}
-    fresh = [
-        name
-        for name in findings.proven
-        if name not in known and has_channel(record, findings, name)
-    ]
-    if not fresh or record.frozen is not None or is_late:
-        return record, []
-    record = replace_fields(record, proven=join_names(record.proven, fresh))
-    return record, [DecisionStep(StepKind.RELEASE, f"within tolerance: {', '.join(fresh)}")]
-
-
 def _reach_verdict(
     spec: RolloutSpec, record: RolloutRecord, findings: Findings
 ) -> tuple[RolloutRecord, list[DecisionStep]]:
     if record.verdict is not None:
         return record, []
     required = required_slices(spec, record, findings)
-    # Pairs of unknown slices are in the aggregate only. Where slices may be left behind on the
-    # baseline, the aggregate does not describe the traffic that moves.
-    is_whole = spec.required_slices is None and not record.quarantined
     is_proven = bool(record.proven) and set(required) <= set(record.proven)
+    is_proven = is_proven and not record.stale.keys() & {*required, AGGREGATE}
     is_late = findings.pairs >= spec.gates.horizon
-    if is_proven and not is_late and (findings.is_aggregate_proven or not is_whole):
+    if is_proven and not is_late and (findings.is_aggregate_proven or not is_whole(spec, record)):
         record = replace_fields(record, verdict=Verdict.PASS, is_passed=True)
         return record, [
             DecisionStep(StepKind.PASS, f"validated within tolerance on {', '.join(record.proven)}")

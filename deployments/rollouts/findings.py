@@ -59,6 +59,10 @@ class Findings:
     """The same by pairs in which the candidate answered."""
     covered: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Slice -> its channels that were compared and are proven by themselves."""
+    stale: Mapping[str, str] = field(default_factory=dict)
+    """Slice, or `AGGREGATE` -> how its workload has left what its proof was made on."""
+    revalidations: int = 0
+    """How often proofs were begun anew for that, in this run."""
     is_aggregate_proven: bool = False
     """Whether all slices together are, where the baseline answered."""
     is_live_aggregate_proven: bool = False

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from penumbra.deployments.rollouts.findings import Findings
+from penumbra.deployments.rollouts.findings import AGGREGATE, Findings
 from penumbra.deployments.rollouts.record import Phase, RolloutRecord, Verdict
 from penumbra.deployments.rollouts.spec import RolloutSpec
+from penumbra.deployments.rollouts.stale_proofs import named
 from penumbra.deployments.rollouts.transitions import next_stage_index
 
 MOSTLY_PERCENT = 50.0
@@ -56,6 +57,7 @@ def advance_conditions(
             "pairs", findings.pairs >= wanted.pairs, f"{findings.pairs}", f"{wanted.pairs}"
         ),
         _live_condition(spec, record, findings),
+        _workload_condition(spec, record),
         AdvanceCondition(
             "missing",
             findings.missing_ratio <= wanted.missing_ratio,
@@ -105,6 +107,20 @@ def _live_condition(
         f"proven where the candidate answered: {', '.join(found) or 'none'}",
         f"{', '.join(wanted) or 'any slice, or all together'}, before it answers {coming:g} %",
     )
+
+
+def _workload_condition(spec: RolloutSpec, record: RolloutRecord) -> AdvanceCondition:
+    """The proofs that are needed are not stale: made on the workload of now."""
+    wanted = spec.required_slices
+    if wanted is None:
+        wanted = (*record.proven, AGGREGATE)
+    stale = [name for name in wanted if name in record.stale]
+    is_met = not stale
+    if not wanted:  # any slice is enough
+        stale = list(record.stale)
+        is_met = not stale or not set(record.proven) <= set(stale)
+    found = "; ".join(f"{named(name)} proven on another: {record.stale[name]}" for name in stale)
+    return AdvanceCondition("workload", is_met, found or "the same", "that of the proofs")
 
 
 def required_slices(

@@ -138,12 +138,18 @@ class RolloutRecord(BaseModel):
     calibration: dict[str, Any] | None = None
     """Tolerances read from the first pairs, and how."""
     earlier_runs: dict[str, int] = {}
-    """Builds, by `builds_key` -> runs before this one that had enough pairs to prove a slice."""
+    """Builds, by `builds_key` -> runs before this one that had enough pairs to prove a slice, and
+    the revalidations in them."""
     is_condemned: bool = False
     """Whether the rollout ended after a rollback: the build stays blocked until it is armed again
     or applied anew."""
     is_counted: bool = False
     """Whether this run has had enough pairs to prove a slice."""
+    stale: dict[str, str] = {}
+    """Proven slices, and `AGGREGATE`, whose workload has left what they were proven on -> how.
+    They keep their traffic, and count as not proven until they are proven anew."""
+    revalidations: int = Field(default=0, ge=0)
+    """How often proofs were begun anew for that in this run; each counts as a run."""
 
     @property
     def runs_so_far(self) -> dict[str, int]:
@@ -151,7 +157,7 @@ class RolloutRecord(BaseModel):
         key = builds_key(self.fingerprints)
         runs = dict(self.earlier_runs)
         if self.is_counted:
-            runs[key] = runs.pop(key, 0) + 1  # the latest last
+            runs[key] = runs.pop(key, 0) + 1 + self.revalidations  # the latest last
         return dict(list(runs.items())[-MOST_BUILDS:])
 
     @property

@@ -106,6 +106,11 @@ class AdvanceRules(BaseModel):
     gateways, and 100,000 in each."""
     missing_ratio: float = Field(default=0.05, ge=0, le=1)
     """Largest share of pairs without a usable score that an advance tolerates."""
+    workload_shift: float = Field(default=0.2, gt=0, le=1)
+    """Distance (total variation) between the pairs of now and those of a proof within which it
+    holds; 1: no distance makes a proof stale."""
+    workload_seconds: float = Field(default=86_400.0, ge=0)
+    """Time for which a larger distance has to last: a day, so that a daily rhythm is none."""
 
 
 class MirrorRates(BaseModel):

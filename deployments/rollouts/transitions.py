@@ -26,6 +26,8 @@ class StepKind(StrEnum):
     CALIBRATE = "calibrate"
     IDENTIFY = "identify"
     COUNT = "count"
+    STALE = "stale"
+    RENEW = "renew"
     RELEASE = "release"
     PROVE_LIVE = "prove_live"
     PASS = "pass"  # noqa: S105 - no password

@@ -57,6 +57,12 @@ VERDICT = _gauge("penumbra_rollout_verdict", "What the evidence says.", *_ROLLOU
 SLICE_STATE = _gauge(
     "penumbra_rollout_slice_state", "What is known of a slice.", *_ROLLOUT, of.SLICE, of.SLICE_STATE
 )
+PROOF_STALE = _gauge(
+    "penumbra_rollout_proof_stale",
+    "1 while the workload has left what a slice, or all of them (`*`), was proven on.",
+    *_ROLLOUT,
+    of.STREAM,
+)
 RUN_PAIRS = _gauge(
     "penumbra_rollout_pairs", "Pairs that the current run has bet on.", *_ROLLOUT, of.SLICE
 )
@@ -248,8 +254,8 @@ BUILD = Metric(
 )
 
 METRICS = (
-    PHASE, SHARE, SINCE, HELD, FROZEN, VERDICT, SLICE_STATE, RUN_PAIRS, CHANGES, ROLLBACKS,
-    LAST_ROLLBACK, ROLLBACK_SECONDS, FLAG_SHARE, QUARANTINED, KILLED, VARIANT_INFO,
+    PHASE, SHARE, SINCE, HELD, FROZEN, VERDICT, SLICE_STATE, PROOF_STALE, RUN_PAIRS, CHANGES,
+    ROLLBACKS, LAST_ROLLBACK, ROLLBACK_SECONDS, FLAG_SHARE, QUARANTINED, KILLED, VARIANT_INFO,
     GUARDRAIL_EVIDENCE, GUARDRAIL_BOUNDARY, GUARDRAIL_TRIPPED, OBSERVATIONS, MEAN, EXCESS, AA_MEAN,
     TOLERANCE, LOWER, UPPER, EVIDENCE, PROOF, PROOF_BOUNDARY, INSTRUMENT_OK, EPOCH, GATEWAYS,
     COMPARATORS, OUTDATED_GATEWAYS, GATEWAY_EPOCH, CONTROL_CHANGES, STORE_FAILURES, PROPAGATION,

@@ -102,7 +102,7 @@ CHANGE = Label(
     "What became of the rollout.",
     (
         "applied", "advanced", "promoted", "held", "resumed", "quarantined", "rolled_back",
-        "rearmed", "restarted", "ended", "other",
+        "rearmed", "restarted", "ended", "stale", "renewed", "other",
     ),
 )  # fmt: skip
 ACTOR = Label(

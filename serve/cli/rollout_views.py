@@ -162,6 +162,9 @@ def _facts(view: Json) -> Table:
         table.add_row("proven live", ", ".join(view["proven_live"]))
     if view["quarantined"]:
         table.add_row("quarantined", ", ".join(view["quarantined"]))
+    for name, how in (view.get("stale") or {}).items():
+        told = f"{'all slices' if name == '*' else name}: proven on another workload: {how}"
+        table.add_row("stale", Text(told, style="yellow"))
     return table
 
 

@@ -13,7 +13,7 @@ from penumbra.deployments.rollouts.record import Phase, Rollout, RolloutRecord
 from penumbra.monitoring.observations import Run, RunReport
 from penumbra.router.flags.routing_table import Flag
 from tests.support.control_plane import control_plane, split_change
-from tests.support.rollouts import NOW, aa_pairs, pairs, rollout_spec
+from tests.support.rollouts import NOW, aa_pairs, pair, pairs, rollout_spec
 
 
 def test_a_view_shows_the_moment_of_the_request() -> None:
@@ -73,6 +73,31 @@ def test_the_view_shows_the_family_of_slices_and_the_earlier_runs() -> None:
     assert (json.slice, json.proof, json.is_proven) == ("json", 1.0, False)
     assert other.boundary == 2 / proof.alpha - 1.0
     assert json.boundary == 2 / proof.alpha - other.proof
+
+
+def test_the_view_shows_how_far_the_traffic_is_from_what_was_proven() -> None:
+    spec, slices = rollout_spec(), ("json", "other")
+    stale = {"other": "script: han 60% of the latest 300 pairs, was 0%"}
+    record = RolloutRecord(
+        phase=Phase.PROMOTED, since=NOW, run="r-1", slices=slices, cause="c", stale=stale
+    )
+    rollout = Rollout(spec=spec, record=record)
+    state = State(flags={"demo": Flag()}, rollouts={rollout.key: rollout})
+    evidence, run = evidence_of(rollout), Run("demo", "int8", "r-1")
+    then = tuple(pair(number, 0.0, script="latin", tokens=9) for number in range(400))
+    now = tuple(pair(400 + number, 0.0, script="han") for number in range(150))
+    evidence.fold("c", RunReport(run, pairs=then))
+    evidence.fold("c", RunReport(run, pairs=now))
+    view = rollout_view(state, rollout, evidence, NOW, None)()
+    assert view.stale == stale
+    told = {(each.slice, each.feature): (each.pairs, each.distance) for each in view.workload}
+    assert told == {
+        ("*", "slices"): (400, 0.0),
+        ("other", "script"): (400, 0.5),
+        ("other", "answer length"): (400, 0.0),
+    }
+    gate = next(gate for gate in view.gates if gate.name == "workload")
+    assert gate.is_met  # nothing of it is needed: no slice is proven in the record
 
 
 async def test_the_history_is_read_backwards_and_lazily(

@@ -58,6 +58,9 @@ STORY: list[tuple[str, Rollout | None, Rollout]] = [
     ("other", rollout(), rollout(verdict=Verdict.PASS, is_passed=True)),
     ("other", rollout(), rollout(frozen="broken", verdict=Verdict.ERROR)),
     ("other", rollout(), rollout(proven=("json",))),
+    ("stale", rollout(), rollout(stale={"json": "script: han"})),
+    ("renewed", rollout(stale={"json": "script: han"}), rollout()),
+    ("advanced", rollout(), rollout(stale={"json": "script: han"}, stage_index=2)),
 ]
 
 

@@ -122,6 +122,14 @@ async def test_after_a_rollback_the_evidence_stays_and_the_instrument_says_nothi
     assert of(found, control.INSTRUMENT_OK) == {}
 
 
+async def test_a_stale_proof_is_exposed_while_the_rollout_is_watched() -> None:
+    stale = {"json": "script: han"}
+    found = await Exposing(phase=Phase.PROMOTED, stale=stale).scrape()
+    assert of(found, control.PROOF_STALE) == {"json": 1.0, "other": 0.0, AGGREGATE: 0.0}
+    found = await Exposing(phase=Phase.ROLLED_BACK, stale=stale).scrape()
+    assert set(of(found, control.PROOF_STALE).values()) == {0.0}
+
+
 async def test_hold_freeze_and_a_broken_instrument_are_exposed() -> None:
     held = Hold(by="guard", cause="ttft")
     since = NOW + timedelta(hours=1)

@@ -60,6 +60,8 @@ CASES = [
     ("restarted", LIVE, at(Phase.SHADOW, run="r-2")),
     ("restarted", at(Phase.SHADOW), at(Phase.SHADOW, run="r-2")),
     ("ended", LIVE, at(Phase.OFF)),
+    ("stale", LIVE, at(Phase.LIVE, stage_index=1, stale={"facts": "script: han"})),
+    ("renewed", at(Phase.LIVE, stage_index=1, stale={"facts": "script: han"}), LIVE),
     ("other", at(Phase.SHADOW), at(Phase.SHADOW, fingerprints={"full": "a"})),
 ]
 
@@ -100,6 +102,12 @@ def test_one_pair_is_one_pair() -> None:
 def test_a_person_is_named() -> None:
     text = sentence(payload(LIVE, HELD), "alice")
     assert text == "int2 of demo is held at 10 % by alice: because"
+
+
+def test_a_stale_proof_is_told_with_its_cause() -> None:
+    after = at(Phase.PROMOTED, stale={"facts": "script: han"}, cause="proven on another workload")
+    text = sentence(payload(at(Phase.PROMOTED), after), "guard")
+    assert text == "int2 of demo has a stale proof at promoted: proven on another workload"
 
 
 def test_lost_slices_are_named() -> None:

@@ -195,6 +195,21 @@ def test_status_says_what_a_verdict_waits_for(api: Api) -> None:
     assert "12 pairs so far" in text
 
 
+def test_status_shows_proofs_of_another_workload(api: Api) -> None:
+    stale = {"facts": "script: han 60% of the latest 300 pairs, was 2%", "*": "slices: json 40%"}
+    api.says(answers.view(stage="promoted", stale=stale))
+    text = " ".join(api.run("status", "demo", "int8").stdout.split())
+    assert "facts: proven on another workload: script: han 60%" in text
+    assert "all slices: proven on another workload" in text
+
+
+def test_status_of_an_older_control_process_knows_no_stale_proofs(api: Api) -> None:
+    view = answers.view()
+    del view["stale"], view["workload"]
+    api.says(view)
+    assert api.run("status", "demo", "int8").exit_code == 0
+
+
 def test_status_shows_in_what_the_builds_differ(api: Api) -> None:
     full = {"weights": "a" * 64, "kv_cache_dtype": "auto", "vllm": "0.32.0"}
     int8 = full | {"weights": "b" * 64, "kv_cache_dtype": "fp8"}
