@@ -12,6 +12,8 @@ DeploymentsError
 ├── RequestTooLarge (413)       the request's body is larger than allowed
 ├── FlagRefused (422)           the flag does not fit its model; tells why
 ├── RolloutRefused (422)        the rollout does not fit its model; tells why
+├── ChangeUnfoldable (422)      the change cannot be put into force; nothing was changed
+├── ReportRefused (422)         a gateway's or comparator's report cannot be counted
 ├── PreconditionRequired (428)  a whole flag is replaced without naming the epoch it is based on
 └── StoreUnavailable (503)      the store cannot be read or written; nothing was changed
 """
@@ -31,6 +33,8 @@ STATUS: dict[str, int] = {
     "feedback_exists": 409,
     "flag_invalid": 422,
     "rollout_invalid": 422,
+    "change_unfoldable": 422,
+    "report_refused": 422,
     "precondition_required": 428,
     "store_unavailable": 503,
 }
@@ -143,6 +147,18 @@ class RolloutRefused(DeploymentsError):
     """The rollout does not fit its model."""
 
     code = "rollout_invalid"
+
+
+class ChangeUnfoldable(DeploymentsError):
+    """A change cannot be folded into the state, so it was not stored; names the field."""
+
+    code = "change_unfoldable"
+
+
+class ReportRefused(DeploymentsError):
+    """A report of observations cannot be counted, so it was not stored; names the field."""
+
+    code = "report_refused"
 
 
 class PreconditionRequired(DeploymentsError):

@@ -145,9 +145,11 @@ def _expose(plane: ControlPlane, liveness: GuardLiveness, now: Callable[[], floa
 
     async def collect_guard() -> list[Series]:
         hosts = [link.hello.host for link in plane.gateways.links]
+        refused = plane.gateway_inbox.refused.count + plane.comparator_inbox.refused.count
         return [
             *guard_series(liveness, plane.gateways.snapshot, hosts, now()),
             (control.COMPARATORS, {(): len(plane.comparators.links)}),
+            (control.REPORTS_REFUSED, {(): refused}),
         ]
 
     controller.metrics.expose("rollouts", collect_rollouts)

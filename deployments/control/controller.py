@@ -1,7 +1,7 @@
 """Makes every change to the flags: validate -> durable event -> new epoch -> every gateway.
 
-Changes are made one at a time, so each is validated against the state that it changes. The wait for
-the gateways comes after that: a gateway that hangs delays no other change.
+Changes are made one at a time, each validated against the state that it changes, and folded before
+it is stored. The wait for the gateways comes after that: one that hangs delays no other change.
 
 Reading order: Controller.apply, Controller.commit.
 """
@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from penumbra.deployments.errors import Conflict, FlagRefused, NotFound, StoreUnavailable
+from penumbra.deployments.evidence.dry_fold import fold_ahead
 from penumbra.deployments.gateways.publisher import Delivery, Publisher
 from penumbra.deployments.history import config_effects
 from penumbra.deployments.history.changes import Arrival, Change, ChangeOutcome, Clocks, Edit
@@ -77,7 +78,7 @@ class Controller:
         Raises:
             NotFound: No such model.
             Conflict: The flag was changed since the expected epoch.
-            FlagRefused: The new flag makes no sense for its model.
+            FlagRefused, ChangeUnfoldable: The new flag makes no sense; nothing was changed.
             StoreUnavailable: The store failed; nothing was changed.
         """
         began = self._clocks.monotonic()
@@ -221,22 +222,22 @@ class Controller:
             there are no events.
 
         Raises:
+            ChangeUnfoldable: An event cannot be folded; nothing was changed.
             StoreUnavailable: Nothing was changed, or it is not known whether something was.
         """
         expected, at = self.state.epoch, self._clocks.now()
+        ahead = fold_ahead(self.state, drafts, at)
 
         def append() -> tuple[list[Event], float]:
             return self._store.append(drafts, expected, at, extras), self._clocks.monotonic()
 
-        # If this fails -- a full disk, another writer, a cancelled request -- only the store knows
-        # what was written. It is read before the next change.
-        self.is_behind = True
+        self.is_behind = True  # should this fail, only the store knows what was written
         try:
             events, durable_at = await self._in_thread(append)
         except StoreUnavailable:
             self.metrics.store_failures += 1
             raise
-        self._apply_events(events)
+        self._advance(events, ahead)
         if not events:
             return durable_at, None
         delivery = self._publisher.publish(self.state.snapshot(), durable_at)
@@ -256,12 +257,12 @@ class Controller:
     async def _catch_up(self) -> None:
         after = self.state.epoch
         events = await self._in_thread(lambda: self._store.events(after))
-        self._apply_events(events)
+        self._advance(events, fold(events, self.state))
         if events:
             self._publisher.publish(self.state.snapshot(), self._clocks.monotonic())
 
-    def _apply_events(self, events: Sequence[Event]) -> None:
-        self.state = fold(events, self.state)
+    def _advance(self, events: Sequence[Event], state: State) -> None:
+        self.state = state
         self.metrics.history_counters.take(events)
         self.is_behind = False
 

@@ -14,12 +14,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from penumbra.deployments.control import pending_reports
 from penumbra.deployments.control.controller import Clocks, Controller
+from penumbra.deployments.control.pending_reports import LastNumbers, PendingReport, settle
 from penumbra.deployments.control.rollback_timer import RollbackTimer
 from penumbra.deployments.control.tracing import CommittedChange
-from penumbra.deployments.errors import AlreadyJudged, NotFound
+from penumbra.deployments.errors import AlreadyJudged, ChangeUnfoldable, NotFound
 from penumbra.deployments.evidence.judge import (
     EvidenceBook,
+    UnfoldableReport,
     name_of,
     report_of_feedback,
     runs_to_keep,
@@ -40,12 +43,6 @@ PRUNE_SECONDS = 3600.0
 """Seconds between two deletions of rows that are of no use any more; also done at the start."""
 
 Edit = Callable[[Rollout], Rollout]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _PendingReport:
-    report: Report
-    done: "asyncio.Future[None]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +84,9 @@ class RolloutService:
         self._pruned_at = clocks.now()
         self._is_behind = True
         """Whether the evidence may lack stored reports: not started, or a commit failed."""
-        self._pending: list[_PendingReport] = []
-        self._last_seq: dict[tuple[str, str], int] = {}
-        """(source, process_start_id) -> last report stored since the evidence was read."""
+        self._pending: list[PendingReport] = []
+        self._last_numbers = LastNumbers()
+        """Of the reports that were stored since the evidence was read."""
         self._judgements = 0
         self._rollback_timer = RollbackTimer(controller, clocks, acknowledge_seconds, tracer)
         self.evidence_book = EvidenceBook(clocks.now)
@@ -117,9 +114,11 @@ class RolloutService:
         A report that is stored already changes nothing.
 
         Raises:
+            ReportRefused: It cannot be counted: to send it again is of no use.
             StoreUnavailable: It is not stored, or that is not known: it is to be sent again.
         """
-        own = _PendingReport(report, asyncio.get_running_loop().create_future())
+        pending_reports.require_sound(report)
+        own = PendingReport(report, asyncio.get_running_loop().create_future())
         self._pending.append(own)
         try:
             async with self._controller.writing():
@@ -190,7 +189,7 @@ class RolloutService:
             return await self._replace(edit(self.rollout(key)), actor, reason)
 
     async def put(self, make: Callable[[], Rollout], actor: str, reason: str) -> ChangeResult:
-        """Make a rollout, or replace one, for an operator; otherwise as `change`."""
+        """Make a rollout, or replace one; otherwise as `change`."""
         async with self._controller.writing():
             await self._catch_up()
             return await self._replace(make(), actor, reason)
@@ -220,26 +219,30 @@ class RolloutService:
             await self._catch_up()
             fresh = await self._drop_stored([pending.report for pending in batch])
             if fresh:
-                await self._store(fresh, [])
+                await self._store_foldable(fresh, batch)
         except BaseException as error:
             # Also if this one was cancelled: the others in the batch must not wait for ever.
-            for pending in batch:
-                if not pending.done.done():
-                    pending.done.set_exception(_as_failure(error))
-                    pending.done.exception()  # retrieved, in case no task awaits it any more
+            settle(batch, error)
             raise
-        for pending in batch:
-            if not pending.done.done():
-                pending.done.set_result(None)
+        settle(batch)
+
+    async def _store_foldable(
+        self, reports: Sequence[Report], batch: Sequence[PendingReport]
+    ) -> None:
+        """Store reports; refuse those that cannot be folded, one by one if need be."""
+        try:
+            await self._store(reports, [])
+        except (UnfoldableReport, ChangeUnfoldable) as error:
+            await self._catch_up()  # the evidence holds a part of them
+            if len(reports) == 1:
+                return pending_reports.refuse(batch, reports[0], error)
+            for report in reports:
+                await self._store_foldable([report], batch)
 
     async def _drop_stored(self, reports: Iterable[Report]) -> list[Report]:
         """The reports that are not stored yet, each once."""
         named = {name_of(report): report for report in reports}
-        doubtful = [
-            report
-            for (source, process_start_id, seq), report in named.items()
-            if seq <= self._last_seq.get((source, process_start_id), seq)
-        ]
+        doubtful = self._last_numbers.doubtful(named.values())
         stored: set[tuple[str, str, int]] = set()
         if doubtful:
             stored = await self._controller.on_store_thread(
@@ -252,8 +255,7 @@ class RolloutService:
         self._is_behind = True
         drafts = self.evidence_book.fold_reports(self._controller.state, reports)
         await self._commit(drafts, CommitExtras(reports, judgements))
-        for report in reports:
-            self._last_seq[report.source, report.process_start_id] = report.seq
+        self._last_numbers.note(reports)
         self._is_behind = False
 
     async def _replace(self, rollout: Rollout, actor: str, reason: str) -> ChangeResult:
@@ -280,7 +282,7 @@ class RolloutService:
             return
         rollouts = list(self._controller.state.rollouts.values())
         runs = [rollout.record.run for rollout in rollouts if rollout.record.phase is not Phase.OFF]
-        self._last_seq = {}
+        self._last_numbers = LastNumbers()
         book = self.evidence_book
 
         def fold(store: Store) -> None:
@@ -299,7 +301,3 @@ class RolloutService:
             store.write(lambda c: observation_tables.prune(c, keep, before))
 
         await self._controller.on_store_thread(prune)
-
-
-def _as_failure(error: BaseException) -> Exception:
-    return error if isinstance(error, Exception) else RuntimeError("the commit was cancelled")

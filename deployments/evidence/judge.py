@@ -72,6 +72,19 @@ def report_of_feedback(
     return Report(FEEDBACK, process_start_id, seq, runs)
 
 
+class UnfoldableReport(Exception):
+    """A report whose fold, or the decision by it, failed.
+
+    Args:
+        report: The report.
+        error: How it failed.
+    """
+
+    def __init__(self, report: Report, error: Exception) -> None:
+        super().__init__(f"{type(error).__name__}: {error}")
+        self.report = report
+
+
 class EvidenceBook:
     """Keeps the evidence of all rollouts of a state.
 
@@ -104,12 +117,19 @@ class EvidenceBook:
         }
 
     def fold_reports(self, state: State, reports: Iterable[Report]) -> list[Draft]:
-        """Folds new reports, one after another, and drafts the events that follow from them."""
+        """Folds new reports, one after another, and drafts the events that follow from them.
+
+        Raises:
+            UnfoldableReport: The evidence holds a part of one; it is to be folded anew.
+        """
         drafts: list[Draft] = []
         for report in reports:
-            for key in self._fold(state, report):
-                state, draft = self._decide(state, key, report)
-                drafts.extend(draft)
+            try:
+                for key in self._fold(state, report):
+                    state, draft = self._decide(state, key, report)
+                    drafts.extend(draft)
+            except Exception as error:
+                raise UnfoldableReport(report, error) from error
         return drafts
 
     def reconsider(self, state: State) -> list[Draft]:

@@ -16,7 +16,7 @@ from penumbra.deployments.evidence.renewals import Renewals
 from penumbra.deployments.evidence.slice_proofs import SliceProofs
 from penumbra.deployments.evidence.workload import Workload
 from penumbra.deployments.rollouts.findings import AGGREGATE
-from penumbra.deployments.rollouts.spec import PROVED, RolloutSpec
+from penumbra.deployments.rollouts.spec import RolloutSpec
 from penumbra.monitoring.observations import AnsweredBy, RunReport, Signal
 
 PairsBy = Mapping[AnsweredBy, Mapping[str, int]]
@@ -90,7 +90,9 @@ class RunProofs:
         streams = self._streams.of(AGGREGATE, AnsweredBy.CANDIDATE)
         least = self._spec.gates.slice_pairs
         has_enough = all(
-            stream.count >= least for signal, stream in streams.items() if signal in PROVED
+            stream.count >= least
+            for signal, stream in streams.items()
+            if self._streams.is_asked(signal, AGGREGATE, AnsweredBy.CANDIDATE, stream.count)
         )
         proof = self._streams.proof(AGGREGATE, AnsweredBy.CANDIDATE)
         return has_enough and proof >= 1.0 / live.alpha

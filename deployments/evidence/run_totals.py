@@ -9,6 +9,10 @@ WORST = 20
 """Number of worst pairs that are kept."""
 
 
+_MOST = 1e100
+"""Figures are cut here, so that no sum of them overflows."""
+
+
 class RunTotals:
     """Sums over the candidate pairs of a run."""
 
@@ -67,7 +71,8 @@ class RunTotals:
 
     def _sum(self, name: str, value: float | None) -> None:
         if value is not None:
-            self.sums[name] += value  # type: ignore[assignment]  # a Counter takes floats
+            cut = min(max(value, -_MOST), _MOST)
+            self.sums[name] += cut  # type: ignore[assignment]  # a Counter takes floats
             self.sums[f"{name}_count"] += 1
 
     def _rank(self, pair: Pair) -> None:

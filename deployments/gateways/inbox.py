@@ -13,9 +13,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from penumbra.deployments.errors import ReportRefused
 from penumbra.deployments.gateways.feedback_relay import FeedbackRelay, refuse_feedback
 from penumbra.deployments.gateways.link import Link
 from penumbra.deployments.gateways.liveness import GuardLiveness
+from penumbra.deployments.gateways.refused_reports import RefusedReports
 from penumbra.deployments.history.user_feedback import UserFeedback
 from penumbra.monitoring.observations import Report
 from penumbra.router.flags.routing_table import Snapshot
@@ -32,10 +34,11 @@ from penumbra.router.link.messages import (
     Stored,
     encode,
 )
+from penumbra.router.link.unreadable_report import UnreadableReport
 
 log = logging.getLogger(__name__)
 
-InboxMessage = Renew | Answers | Beat | Report | Feedback | Found | Locate
+InboxMessage = Renew | Answers | Beat | Report | UnreadableReport | Feedback | Found | Locate
 
 _UNACKNOWLEDGED = 4
 """Reports of one process that may wait here; it sends the next after the last was stored."""
@@ -64,7 +67,8 @@ class LinkInbox:
     Args:
         liveness: Records the signs of life, and grants leases.
         now: Monotonic clock, seconds.
-        take_report: Makes a report durable before it returns; raises if it cannot now.
+        take_report: Makes a report durable before it returns; raises `ReportRefused` if it can
+            never be, and another error if it cannot now.
         take_feedback: Makes a user's judgement durable; see `FeedbackRelay`.
         newest_table: Returns the newest routing table; leases are granted for its models.
         is_for_comparators: Whether to probe for signs of life instead of granting leases.
@@ -85,6 +89,8 @@ class LinkInbox:
         self._newest_table = newest_table
         self._take_report = take_report
         self._is_for_comparators = is_for_comparators
+        self.refused = RefusedReports(now)
+        """Reports that were refused; other modules only read it."""
         self._connections: dict[Link, _Connection] = {}
         self._feedback = FeedbackRelay(lambda: self._connections, take_feedback)
         self._nonces = itertools.count(1)
@@ -128,7 +134,7 @@ class LinkInbox:
                 asked_at = connection.probes.pop(nonce, None)
                 if asked_at is not None:
                     self._liveness.note_beat(link.hello.host, asked_at)
-            case Report():
+            case Report() | UnreadableReport():
                 self._queue(link, connection, message)
             case Feedback() | Found():
                 self._feedback.handle(link, message)
@@ -144,7 +150,12 @@ class LinkInbox:
 
     # Reports
 
-    def _queue(self, link: Link, connection: _Connection, report: Report) -> None:
+    def _queue(
+        self, link: Link, connection: _Connection, report: Report | UnreadableReport
+    ) -> None:
+        if isinstance(report, UnreadableReport):
+            self._refuse(link, report, report.detail)
+            return
         if len(connection.reports) >= _UNACKNOWLEDGED:
             raise LinkError("more reports than may be unacknowledged")
         connection.reports.append(report)
@@ -157,12 +168,20 @@ class LinkInbox:
                 connection.has_report.clear()
                 await connection.has_report.wait()
             report = connection.reports[0]
-            if not await self._try_to_store(report):
-                await asyncio.sleep(_RETRY_SECONDS)
-                continue
+            try:
+                if not await self._try_to_store(report):
+                    await asyncio.sleep(_RETRY_SECONDS)
+                    continue
+                link.say(Stored, encode(Stored(report.process_start_id, report.seq)))
+            except ReportRefused as refusal:
+                self._refuse(link, report, refusal.message)
             connection.reports.popleft()
             self._liveness.note_stored((link, report.process_start_id, report.seq))
-            link.say(Stored, encode(Stored(report.process_start_id, report.seq)))
+
+    def _refuse(self, link: Link, report: Report | UnreadableReport, detail: str) -> None:
+        """Have the process forget a report: it can never be counted, and holds up all others."""
+        self.refused.note(link.hello.gateway, report.seq, detail)
+        link.say(Stored, encode(Stored(report.process_start_id, report.seq)))
 
     async def _try_to_store(self, report: Report) -> bool:
         # Not interrupted by the end of the connection: half a change would be left.
@@ -171,6 +190,8 @@ class LinkInbox:
         taking.add_done_callback(self._finish_taking)
         try:
             await asyncio.shield(taking)
+        except ReportRefused:
+            raise
         except Exception:
             # The report must not be lost, whatever went wrong. Leases end while it waits.
             log.exception("report_not_stored", extra={"source": report.source, "seq": report.seq})

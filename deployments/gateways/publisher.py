@@ -26,6 +26,7 @@ from penumbra.router.link.messages import (
     push_of,
 )
 from penumbra.router.link.unknown_messages import UnknownMessages
+from penumbra.router.link.unreadable_report import UnreadableReport
 
 log = logging.getLogger(__name__)
 
@@ -228,7 +229,9 @@ class Publisher:
                 continue
             self._handle(link, message, inbox)
 
-    def _handle(self, link: Link, message: FromGateway, inbox: LinkInbox | None) -> None:
+    def _handle(
+        self, link: Link, message: FromGateway | UnreadableReport, inbox: LinkInbox | None
+    ) -> None:
         match message:
             case EpochApplied(epoch=epoch):
                 link.epoch, link.refusal = epoch, None

@@ -41,7 +41,7 @@ def draft_of(
     return Draft(
         kind=Kind.ROLLOUT,
         actor=actor,
-        reason=reason[:1000],
+        reason=_storable(reason),
         model=name,
         payload=RolloutPayload(
             before=before,
@@ -59,6 +59,12 @@ def _known(flag: Flag, model: ModelSnapshot | None) -> Flag:
         return flag
     blocked = tuple(name for name in flag.blocked if name in model.variants)
     return flag.model_copy(update={"blocked": blocked})
+
+
+def _storable(reason: str) -> str:
+    """The reason as every database takes it; a part of it may be a gateway's or a build's words."""
+    text = reason.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace")
+    return text.decode()[:1000]
 
 
 def apply_config(state: State, payload: ConfigPayload, actor: str, now: datetime) -> list[Draft]:

@@ -8,6 +8,7 @@ from penumbra.deployments.history.config_effects import end_rollout, obstacle_of
 from penumbra.deployments.history.state import State
 from penumbra.deployments.rollouts.findings import Findings
 from penumbra.deployments.rollouts.gates import advance_conditions
+from penumbra.deployments.rollouts.limits import spec_problems
 from penumbra.deployments.rollouts.record import (
     WATCHED,
     Hold,
@@ -52,7 +53,7 @@ def apply(state: State, spec: RolloutSpec, reason: str, now: datetime, name: str
     model = state.models.get(spec.model)
     if model is None:
         raise NotFound.among("model", spec.model, state.models)
-    problems = tuple(_problems(spec, model))
+    problems = (*spec_problems(spec), *_problems(spec, model))
     if problems:
         raise RolloutRefused("; ".join(problems), param="spec")
     old = state.rollouts.get((spec.model, spec.candidate))

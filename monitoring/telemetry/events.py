@@ -107,6 +107,11 @@ EVENTS = (
     ),
     _event("guard_not_alive", "The guard gives no heartbeat; leases run out.", "code", "detail"),
     _event("report_not_stored", "Observations were not stored; they come again.", "source", "seq"),
+    _event(
+        "report_refused",
+        "Observations cannot be counted, and were dropped; at most once a minute and process.",
+        "gateway", "seq", "detail", "refused_before",
+    ),
     _event("feedback_not_stored", "A judgement was not stored; its sender was told."),
     _event("change_failed", "A change was not made.", "code", "detail"),
     _event("request_failed", "A call of the admin API met a fault of ours.", "path"),

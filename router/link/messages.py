@@ -34,6 +34,8 @@ link:
 - A field that the reader does not know is ignored, at every level. A new field therefore has a
   default, which is what an older peer means by leaving it out.
 - A message of a `type` that the reader does not know is ignored and logged (`UnknownMessage`).
+- A report with a value that its field cannot have is refused (`UnreadableReport`): it is logged,
+  counted and acknowledged, for to send it again is of no use.
 - Malformed JSON, a missing field without a default, a value of the wrong kind, and a message of the
   other direction end the connection (`LinkError`).
 - `Hello.version` is the version of these messages. It is raised only for a change that the rules
@@ -57,6 +59,7 @@ from penumbra.router.link.attribution import Found as Found
 from penumbra.router.link.attribution import Locate as Locate
 from penumbra.router.link.attribution import Located as Located
 from penumbra.router.link.attribution import Seek as Seek
+from penumbra.router.link.unreadable_report import UnreadableReport, unreadable_report
 
 PATH = "/gateway/v1/link"
 COMPARATOR_PATH = "/comparator/v1/link"
@@ -236,7 +239,7 @@ def encode(message: FromGateway | FromControl) -> str:
     return _encode(message).decode()
 
 
-def from_gateway(text: str | bytes) -> FromGateway | UnknownMessage:
+def from_gateway(text: str | bytes) -> FromGateway | UnknownMessage | UnreadableReport:
     """Read a message of a gateway or a comparator.
 
     Raises:
@@ -244,6 +247,8 @@ def from_gateway(text: str | bytes) -> FromGateway | UnknownMessage:
     """
     try:
         return _read_from_gateway.decode(text)
+    except msgspec.ValidationError as error:
+        return unreadable_report(text, error) or _unknown(text, "a gateway", error)
     except _UNREADABLE as error:
         return _unknown(text, "a gateway", error)
 

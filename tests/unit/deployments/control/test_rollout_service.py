@@ -1,88 +1,28 @@
 """Rollouts from report to decision, on a store, with a clock that the test moves."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from penumbra.deployments.api.rollback_explanation import explain, last_rollback
-from penumbra.deployments.control.controller import Clocks
-from penumbra.deployments.control.rollout_service import PRUNE_SECONDS, RolloutService
+from penumbra.deployments.control.rollout_service import PRUNE_SECONDS
 from penumbra.deployments.errors import AlreadyJudged, Conflict, StoreUnavailable
 from penumbra.deployments.history import operator_actions
 from penumbra.deployments.history.events import Event
 from penumbra.deployments.history.state import fold
 from penumbra.deployments.history.user_feedback import UserFeedback
-from penumbra.deployments.rollouts.record import Phase, Rollout
-from penumbra.deployments.rollouts.spec import Guardrail, RolloutSpec
+from penumbra.deployments.rollouts.record import Phase
+from penumbra.deployments.rollouts.spec import Guardrail
 from penumbra.deployments.store.observation_tables import CommitExtras, reports
 from penumbra.monitoring.observations import RunReport, Signal
-from penumbra.router.flags.routing_table import Flag
-from tests.support.control_plane import FakeGateway, Plane, control_plane, split_change
+from tests.support.control_plane import FakeGateway, split_change
 from tests.support.evidence_state import state_of
-from tests.support.rollouts import NOW, Reporting, in_batches, pairs, rollout_spec
+from tests.support.rollouts import Reporting, in_batches, pairs, rollout_spec
+from tests.support.running_rollouts import KEY, RunningRollouts, running_rollouts
 
-KEY = ("demo", "int8")
 RUNS = ("run-1", "run-2")
-
-
-@dataclass
-class RunningRollouts:
-    """A control plane with rollouts, and a clock that the test moves."""
-
-    plane: Plane
-    rollouts: RolloutService = field(init=False)
-    now: datetime = NOW
-
-    def __post_init__(self) -> None:
-        self.rollouts = self.fresh()
-
-    async def apply(self, spec: RolloutSpec | None = None) -> Rollout:
-        state = self.plane.controller
-        result = await self.rollouts.put(
-            lambda: operator_actions.apply(
-                state.state, spec or rollout_spec(), "try", self.now, "run"
-            ),
-            "ann",
-            "try",
-        )
-        return result.rollout
-
-    async def after(self, seconds: float) -> Rollout:
-        self.now += timedelta(seconds=seconds)
-        await self.rollouts.decide_pending()
-        return self.rollout
-
-    @property
-    def rollout(self) -> Rollout:
-        return self.rollouts.rollout(KEY)
-
-    @property
-    def flag(self) -> Flag:
-        return self.plane.controller.state.models["demo"].flag
-
-    def fresh(self) -> RolloutService:
-        """Make a service as after a restart of the process: it has only the store."""
-        return _rollouts(self.plane, lambda: self.now)
-
-
-def _rollouts(plane: Plane, now: Callable[[], datetime]) -> RolloutService:
-    clock = asyncio.get_running_loop().time
-    return RolloutService(plane.controller, Clocks(now, clock), 1.0, "process-1")
-
-
-@asynccontextmanager
-async def running_rollouts(folder: Path) -> AsyncIterator[RunningRollouts]:
-    async with control_plane(folder) as plane:
-        made = RunningRollouts(plane)
-        await made.rollouts.start()
-        yield made
-        await made.rollouts.close()
 
 
 async def test_a_rollout_begins_in_shadow_and_is_watched(tmp_path: Path) -> None:

@@ -6,13 +6,14 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from penumbra.deployments.errors import AlreadyJudged, StoreUnavailable
+from penumbra.deployments.errors import AlreadyJudged, ReportRefused, StoreUnavailable
 from penumbra.deployments.gateways.feedback_relay import refuse_feedback
 from penumbra.deployments.gateways.inbox import LinkInbox
 from penumbra.deployments.gateways.liveness import GuardLiveness
 from penumbra.deployments.gateways.publisher import Publisher
+from penumbra.deployments.gateways.refused_reports import RefusedReports
 from penumbra.deployments.history.user_feedback import UserFeedback
-from penumbra.monitoring.observations import Report
+from penumbra.monitoring.observations import Counts, Report, Run, RunReport, Signal
 from penumbra.router.flags.routing_table import Snapshot, Watch
 from penumbra.router.link.messages import (
     Attribution,
@@ -153,6 +154,51 @@ async def stored_by(plane: Plane, comparator: FakeGateway) -> None:
     plane.take_report = take
     say(comparator, report(1))
     await comparator.hear(Stored)
+
+
+async def refuse_for_good(taken: Report) -> None:
+    if taken.seq == 1:
+        raise ReportRefused("seq: found 1, wanted another", param="seq")
+
+
+async def test_a_report_that_cannot_be_counted_is_dropped_and_ends_no_lease() -> None:
+    async with running() as plane:
+        gateway = await plane.connect("gateway-0")
+        plane.take_report = refuse_for_good
+        say(gateway, report(1))
+        assert (await gateway.hear(Stored)).seq == 1
+        say(gateway, report(2))
+        assert (await gateway.hear(Stored)).seq == 2
+        plane.clock.seconds = 100.0
+        plane.liveness.note_tick(100.0)
+        say(gateway, Renew(1))
+        assert (await gateway.hear(LeaseGrant)).seconds["demo"] == 10.0
+
+
+async def test_a_report_with_an_impossible_value_is_dropped_and_the_link_stays() -> None:
+    async with running() as plane:
+        gateway = await plane.connect("gateway-0")
+        run = RunReport(Run("demo", "int8", "run-1"), counts=(Counts("a", Signal.FAILURE, 7, 0),))
+        text = encode(Report("gateway-0", "life-1", 1, (run,)))
+        gateway.say(text.replace('"zeros":7', '"zeros":-7'))
+        assert (await gateway.hear(Stored)).seq == 1
+        plane.take_report = refuse_for_good
+        say(gateway, report(2))
+        assert (await gateway.hear(Stored)).seq == 2
+
+
+def test_refused_reports_are_counted_and_logged_once_a_minute_and_process(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = Clock()
+    refused = RefusedReports(clock)
+    for seconds in (0.0, 1.0, 59.0, 60.0):
+        clock.seconds = seconds
+        refused.note("gateway-0", 2**70, "seq: too large")
+    refused.note("comparator-0", 1, "at: found -1")
+    assert refused.count == 5
+    logged = [(r.gateway, r.seq, r.refused_before) for r in caplog.records]  # type: ignore[attr-defined]
+    assert logged == [("gateway-0", None, 0), ("gateway-0", None, 2), ("comparator-0", 1, 0)]
 
 
 @pytest.mark.parametrize("is_comparator", [True, False])
