@@ -89,9 +89,15 @@ def _add_probes(app: FastAPI, controller: Controller, publisher: Publisher) -> N
 
 
 def _error_response(status: int, message: str, code: str, param: str | None = None) -> JSONResponse:
+    message, param = _sendable(message), None if param is None else _sendable(param)
     error = {"message": message, "type": error_type(status), "param": param, "code": code}
     headers = {"www-authenticate": "Bearer"} if status == 401 else None
     return JSONResponse({"error": error}, status_code=status, headers=headers)
+
+
+def _sendable(text: str) -> str:
+    """The text in UTF-8: a lone surrogate, which JSON may hold, is written as an escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 async def _answer_refusal(request: Request, error: Exception) -> JSONResponse:

@@ -43,6 +43,10 @@ from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot
 # Parses the header and documents it; `Access` checks the token.
 _BEARER = HTTPBearer(auto_error=False, description="A viewer's, operator's or admin's token.")
 
+MOST_EPOCH = 2**63 - 1
+"""Largest epoch that a database holds."""
+_EPOCH_DIGITS = 19
+
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} for status in (400, 401, 403, 404, 409, 422, 428, 503)
 }
@@ -214,7 +218,7 @@ def _add_history(router: APIRouter, controller: Controller, access: Access) -> N
     @router.get("/history", tags=["history"], dependencies=[viewer_of(access)])
     async def history(
         model: str | None = None,
-        after: Annotated[int | None, Query(ge=0)] = None,
+        after: Annotated[int | None, Query(ge=0, le=MOST_EPOCH)] = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> HistoryView:
         """List changes with actor, time and reason, oldest first.
@@ -246,6 +250,6 @@ def _parse_epoch(if_match: str | None) -> int | None:
     if if_match is None:
         return None
     text = if_match.strip().removeprefix("W/").strip('"')
-    if not text.isascii() or not text.isdigit():
-        raise RequestInvalid(f"if-match: found {if_match!r}, wanted an epoch", param="if-match")
+    if not text.isascii() or not text.isdigit() or len(text) > _EPOCH_DIGITS:
+        raise RequestInvalid(f"if-match: found {if_match:.80}, wanted an epoch", param="if-match")
     return int(text)

@@ -98,4 +98,5 @@ def _text_problems(path: str, text: str, most: int) -> Iterator[str]:
 
 def _shown(value: float) -> str:
     # An int may have more digits than a float can hold, and more than Python writes out.
-    return "a number of more than 300 digits" if abs(value) > 10**300 else repr(value)
+    is_huge = isinstance(value, int) and abs(value) > 10**300
+    return "a number of more than 300 digits" if is_huge else repr(value)

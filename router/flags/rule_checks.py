@@ -12,6 +12,8 @@ from penumbra.router.flags.request_routes import ROUTE_NAMES
 from penumbra.router.flags.routing_table import Match, SliceRule
 from penumbra.router.flags.slices import OTHER
 
+MOST_CHARS = 1_000_000_000
+"""Largest bound on the characters of a prompt."""
 _HEADER_NAME = re.compile(r"^[a-z0-9!#$%&'*+^_`|~-]+$")
 
 
@@ -48,7 +50,13 @@ def match_problems(path: str, match: Match, slices: Iterable[str]) -> Iterator[s
         for value in values:
             if value not in wanted:
                 yield problem(f"{path}.{condition}", value, one_of(wanted))
-    least, most = match.prompt_chars_min, match.prompt_chars_max
+    yield from _length_problems(path, match.prompt_chars_min, match.prompt_chars_max)
+
+
+def _length_problems(path: str, least: int | None, most: int | None) -> Iterator[str]:
+    for name, chars in (("prompt_chars_min", least), ("prompt_chars_max", most)):
+        if chars is not None and chars > MOST_CHARS:
+            yield problem(f"{path}.{name}", "a larger number", f"at most {MOST_CHARS}")
     if least is not None and most is not None and least > most:
         yield problem(
             f"{path}.prompt_chars_min", least, f"at most prompt_chars_max, {most}: it never matches"
