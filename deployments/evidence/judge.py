@@ -110,7 +110,8 @@ class EvidenceBook:
         for report in reports:
             for run_report in report.runs:
                 if run_report.run.id in evidence:
-                    evidence[run_report.run.id].fold(report.source, run_report)
+                    own = evidence[run_report.run.id]
+                    own.fold(report.source, run_report, report.process_start_id)
         # Replaced at once: a request may read the evidence while a thread folds.
         self._evidence = {
             (folded.spec.model, folded.spec.candidate): folded for folded in evidence.values()
@@ -152,7 +153,7 @@ class EvidenceBook:
             rollout = state.rollouts.get(key)
             if rollout is None or rollout.record.run != run.id:
                 continue  # a run that is over
-            self.evidence(rollout).fold(report.source, run_report)
+            self.evidence(rollout).fold(report.source, run_report, report.process_start_id)
             touched[key] = None
         return list(touched)
 

@@ -9,6 +9,7 @@ Reading order: RunEvidence.fold, RunEvidence.findings.
 from collections import Counter
 from collections.abc import Mapping
 
+from penumbra.deployments.evidence.build_readings import BuildReadings
 from penumbra.deployments.evidence.calibration_buffer import record_of
 from penumbra.deployments.evidence.coverage import Coverage
 from penumbra.deployments.evidence.guardrail_monitor import in_range
@@ -68,6 +69,7 @@ class RunEvidence:
         """State of the measurement itself."""
         self.totals = RunTotals()
         self.builds = KnownBuilds()
+        self.readings = BuildReadings()
         self.changed: str | None = None
         self.hard: HardFailure | None = None
         self.observed_at = 0.0
@@ -88,13 +90,15 @@ class RunEvidence:
 
     # Folding reports
 
-    def fold(self, source: str, report: RunReport) -> None:
+    def fold(self, source: str, report: RunReport, process_start_id: str = "") -> None:
         """Folds one report of this run.
 
         Args:
             source: The process that sent the report.
             report: Its observations; none counts after a build has changed.
+            process_start_id: Random id of that process's start.
         """
+        self.readings.take(f"{source} ({process_start_id[:8]})", report)
         if self.changed is None:
             self.changed = self.builds.change(report)
         if self.changed is None:
@@ -282,5 +286,6 @@ class RunEvidence:
             aa_proven=instrument.proven() if tripped else {},
             aa_pairs=instrument.pairs if tripped else {},
             changed=self.changed,
+            dispute=self.readings.dispute if self.changed else None,
             calibration=record_of(self.calibrations),
         )

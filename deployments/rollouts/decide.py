@@ -4,7 +4,7 @@ The checks run in this order; the first that takes the candidate out of traffic 
 
     rolled back by quality       -> the verdict stays fail, or becomes error
     hard failure, failure signal -> rolled_back      also when the instrument is broken
-    a build changed              -> shadow, new run
+    a build changed              -> shadow, new run; held if that goes on and on
     candidate's scorer unfit     -> verdict error, frozen; its scores decide nothing, and the live
                                     share goes back if its decoding is suspect as well
     instrument broken            -> verdict error, frozen; quality signals decide nothing
@@ -27,6 +27,7 @@ from penumbra.deployments.rollouts.channel_release import release_channels, rele
 from penumbra.deployments.rollouts.findings import AGGREGATE, Findings, Tripped
 from penumbra.deployments.rollouts.gates import advance_conditions, required_slices
 from penumbra.deployments.rollouts.live_proofs import note_live_proofs, told_readings
+from penumbra.deployments.rollouts.rebuilds import begin_anew
 from penumbra.deployments.rollouts.record import (
     SERVING,
     WATCHED,
@@ -44,7 +45,6 @@ from penumbra.deployments.rollouts.transitions import (
     StepKind,
     advance,
     replace_fields,
-    restart,
     roll_back,
     summary,
 )
@@ -116,8 +116,7 @@ def _take_out_of_service(
     if others:
         return roll_back(record, now, _rollback_step(others[0]))
     if findings.changed is not None:
-        cause = f"evidence begins anew: {findings.changed}"
-        return restart(record, now, cause), (DecisionStep(StepKind.RESET, cause),)
+        return begin_anew(record, findings, now)
     unfit = findings.unfit
     if unfit is not None and unfit.is_decoding_suspect and record.phase in SERVING:
         return roll_back(record, now, DecisionStep(StepKind.ROLLBACK, unfit.detail), Verdict.ERROR)

@@ -92,5 +92,8 @@ class Findings:
     """Signal -> slice -> pairs of the baseline with itself."""
     changed: str | None = None
     """Description of the build that has changed since the run began; None: none has."""
+    dispute: str | None = None
+    """If one has: two comparators that read different builds, with both digests; None: all agree.
+    """
     calibration: Mapping[str, Any] | None = None
     """Tolerances read from the first pairs, and how; None: not read (yet)."""

@@ -128,7 +128,8 @@ class RolloutRecord(BaseModel):
     """Slices whose evidence called for a closer look; `AGGREGATE`: all together. The baseline is
     compared with itself more often in them."""
     answered: tuple[str, ...] = ()
-    """Signals whose `hold` or `alert` was carried out in this run; `horizon` if its hold was."""
+    """Signals whose `hold` or `alert` was carried out in this run; `horizon` if its hold was, and
+    `builds` if that of builds that go on changing was."""
     arbitration: Arbitration | None = None
     """What is done after a rollback to make its verdict final; None: nothing."""
     outside: tuple[str, ...] | None = None
@@ -150,6 +151,8 @@ class RolloutRecord(BaseModel):
     They keep their traffic, and count as not proven until they are proven anew."""
     revalidations: int = Field(default=0, ge=0)
     """How often proofs were begun anew for that in this run; each counts as a run."""
+    rebuilds: int = Field(default=0, ge=0)
+    """Restarts in quick succession because a build had changed, this run's included."""
 
     @property
     def runs_so_far(self) -> dict[str, int]:
