@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from penumbra.deployments.errors import Conflict, StoreUnavailable
 from penumbra.deployments.history.events import Draft, Event, Kind
-from penumbra.deployments.store import migrations, observation_tables
+from penumbra.deployments.store import observation_tables, schema
 from penumbra.deployments.store.observation_tables import CommitExtras
 
 T = TypeVar("T")
@@ -60,8 +60,7 @@ class Store:
             if self._engine.dialect.name == "sqlite":
                 _make_folder(self._engine.url)
                 sa.event.listen(self._engine, "connect", _make_sqlite_durable)
-            with self._engine.begin() as connection:
-                migrations.upgrade(connection)
+            schema.bring_up_to_date(self._engine)
             with self._engine.connect() as connection:
                 self.identity: str = connection.execute(sa.select(_IDENTITY.c.store)).scalar_one()
 

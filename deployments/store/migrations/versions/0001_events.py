@@ -23,11 +23,18 @@ def upgrade() -> None:
         sa.Column("actor", sa.String(128), nullable=False),
         sa.Column("reason", sa.String(1000), nullable=False),
         sa.Column("kind", sa.String(32), nullable=False),
-        sa.Column("model", sa.String(256), nullable=True, index=True),
+        sa.Column("model", sa.String(256), nullable=True),
         sa.Column("payload", sa.Text, nullable=False),
+        # Earlier releases made tables outside the transaction, and could be killed between two.
+        if_not_exists=True,
     )
-    identity = op.create_table("identity", sa.Column("store", sa.String(36), primary_key=True))
-    op.bulk_insert(identity, [{"store": str(uuid.uuid4())}])
+    op.create_index("ix_events_model", "events", ["model"], if_not_exists=True)
+    op.create_table(
+        "identity", sa.Column("store", sa.String(36), primary_key=True), if_not_exists=True
+    )
+    identity = sa.table("identity", sa.column("store"))
+    if op.get_bind().execute(sa.select(identity.c.store)).first() is None:
+        op.bulk_insert(identity, [{"store": str(uuid.uuid4())}])
 
 
 def downgrade() -> None:

@@ -15,10 +15,12 @@ def upgrade() -> None:
         "alerts",
         sa.Column("fingerprint", sa.String(64), primary_key=True),
         sa.Column("starts_at", sa.String(40), primary_key=True),
-        sa.Column("at", sa.String(40), nullable=False, index=True),
+        sa.Column("at", sa.String(40), nullable=False),
         sa.Column("model", sa.String(256), nullable=False),
         sa.Column("candidate", sa.String(64), nullable=False),
+        if_not_exists=True,
     )
+    op.create_index("ix_alerts_at", "alerts", ["at"], if_not_exists=True)
 
 
 def downgrade() -> None:
