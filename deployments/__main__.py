@@ -19,7 +19,7 @@ from penumbra.deployments.api.tokens import TOKEN_CHARS, ControlSettings
 from penumbra.deployments.config.endpoints import configuration, read_endpoints
 from penumbra.deployments.config.loader import load_in_force
 from penumbra.deployments.config.spec import PenumbraSpec
-from penumbra.deployments.errors import DeploymentsError, NotFound
+from penumbra.deployments.errors import DeploymentsError, NotFound, NotLeader
 from penumbra.deployments.server import open_plane, run_control
 from penumbra.monitoring.logs import configure_logs
 from penumbra.monitoring.tracing.export import tracing
@@ -79,11 +79,17 @@ async def _reset(spec: PenumbraSpec, name: str, reason: str) -> int:
         return _complain("--reset-flag wants a --reason")
     if name not in spec.models:
         raise NotFound.among("model", name, spec.models)
-    controller = open_plane(spec).controller
+    plane = open_plane(spec)
+    controller = plane.controller
     try:
-        await controller.start()
+        await plane.leadership.stand_alone()
         epoch = await controller.reset(name, spec.models[name].flag, getpass.getuser(), reason)
+    except NotLeader as error:
+        return _complain(
+            f"{error.message}: stop it first, or change the flag through it (`penumbra flags set`)"
+        )
     finally:
+        await plane.leadership.resign()
         controller.close()
     print(f"epoch {epoch}: {name} has the flag in the file")  # noqa: T201 -- a command's output
     return 0

@@ -15,6 +15,7 @@ DeploymentsError
 ├── ChangeUnfoldable (422)      the change cannot be put into force; nothing was changed
 ├── ReportRefused (422)         a gateway's or comparator's report cannot be counted
 ├── PreconditionRequired (428)  a whole flag is replaced without naming the epoch it is based on
+├── NotLeader (503)             another control process leads; nothing was changed
 └── StoreUnavailable (503)      the store cannot be read or written; nothing was changed
 """
 
@@ -36,6 +37,7 @@ STATUS: dict[str, int] = {
     "change_unfoldable": 422,
     "report_refused": 422,
     "precondition_required": 428,
+    "not_leader": 503,
     "store_unavailable": 503,
 }
 
@@ -165,6 +167,18 @@ class PreconditionRequired(DeploymentsError):
     """A request that replaces a whole flag does not name the epoch that it is based on."""
 
     code = "precondition_required"
+
+
+class NotLeader(DeploymentsError):
+    """Another control process leads, or none; this one may not write, and nothing was changed."""
+
+    code = "not_leader"
+
+    @classmethod
+    def because_of(cls, address: str) -> Self:
+        """Builds the error that names the leader; `address` is empty if it is not known."""
+        leader = f"{address} leads" if address else "another one may lead"
+        return cls(f"this control process does not lead the store and changes nothing: {leader}")
 
 
 class StoreUnavailable(DeploymentsError):

@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import logging
-import signal
 import socket
 import time
 import uuid
@@ -13,19 +12,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
-import uvicorn
 from fastapi import APIRouter, FastAPI
 
 from penumbra.deployments.actors import CONFIGURATION
 from penumbra.deployments.api.access import Access
 from penumbra.deployments.api.alert_routes import alerts_router
 from penumbra.deployments.api.app import build_api
+from penumbra.deployments.api.leader_gate import leaders_only
+from penumbra.deployments.api.link_door import LinkDoor
 from penumbra.deployments.api.link_route import link_router
 from penumbra.deployments.api.metrics_routes import metrics_router
 from penumbra.deployments.api.rollout_routes import rollouts_router
+from penumbra.deployments.api.serving import serve
 from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.control.alert_handler import AlertHandler
 from penumbra.deployments.control.controller import Clocks, Controller
+from penumbra.deployments.control.fence_times import FenceTimes
+from penumbra.deployments.control.leadership import Leadership
 from penumbra.deployments.control.rollout_service import RolloutService
 from penumbra.deployments.errors import StoredFlagInvalid
 from penumbra.deployments.gateways.inbox import LinkInbox
@@ -46,17 +49,12 @@ from penumbra.monitoring.telemetry import control
 from penumbra.monitoring.telemetry.metric import Process
 from penumbra.monitoring.tracing.tracer import Tracer
 from penumbra.router.addresses import announced_address, join_host_port, local_host
-from penumbra.router.descriptors import raise_descriptor_limit
 from penumbra.router.flags.routing_table import Flag
 from penumbra.router.flags.validate import flag_problems
 from penumbra.router.link.messages import COMPARATOR_PATH
 from penumbra.router.listening import bind
-from penumbra.router.uvicorn_server import UvicornServer
 
 log = logging.getLogger(__name__)
-
-_PING_SECONDS = 5.0
-_GRACE_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +67,7 @@ class ControlPlane:
     gateway_inbox: LinkInbox
     comparator_inbox: LinkInbox
     tick: ControlTick
+    leadership: Leadership
     rollouts: RolloutService
     interval_cache: IntervalCache
     """Confidence bounds for the metrics."""
@@ -78,7 +77,7 @@ class ControlPlane:
 
 
 def open_plane(spec: PenumbraSpec, tracer: Tracer | None = None) -> ControlPlane:
-    """Make the parts on the configuration's store; the controller is still to be started.
+    """Make the parts on the configuration's store; it neither leads nor stands by yet.
 
     Args:
         spec: The configuration.
@@ -113,7 +112,9 @@ def open_plane(spec: PenumbraSpec, tracer: Tracer | None = None) -> ControlPlane
         feedback_days=spec.control.feedback_days,
         tracer=tracer,
     )
-    liveness = GuardLiveness(spec.control.lease_seconds)
+    times = FenceTimes(spec.control.lease_seconds)
+    liveness = GuardLiveness(spec.control.lease_seconds, times.fence_seconds)
+    leadership = Leadership(controller, liveness, times, spec.control_address, now)
     plane = ControlPlane(
         controller,
         gateways,
@@ -126,7 +127,8 @@ def open_plane(spec: PenumbraSpec, tracer: Tracer | None = None) -> ControlPlane
             newest_table=lambda: gateways.snapshot,
         ),
         comparator_inbox=LinkInbox(liveness, now, rollouts.take_report, is_for_comparators=True),
-        tick=ControlTick(liveness, rollouts.decide_pending, controller.prove_store, now),
+        tick=ControlTick(liveness, rollouts.decide_pending, leadership.renew, now),
+        leadership=leadership,
         rollouts=rollouts,
         interval_cache=IntervalCache(),
         registry=registry,
@@ -141,6 +143,8 @@ def _expose(plane: ControlPlane, liveness: GuardLiveness, now: Callable[[], floa
     rollouts = RolloutSeries(plane.rollouts.evidence_book, plane.interval_cache)
 
     async def collect_rollouts() -> list[Series]:
+        if controller.leader_address is not None:
+            return []  # the leader has the evidence
         return await rollouts.series(controller.state, controller.metrics.history_counters)
 
     async def collect_guard() -> list[Series]:
@@ -181,43 +185,67 @@ async def run_control(
         OSError: The port cannot be bound.
     """
     plane = open_plane(spec, tracer)
-    controller = plane.controller
+    controller, leadership = plane.controller, plane.leadership
+    door = LinkDoor(lambda: controller.leader_address)
+    _direct(plane, payload, config_file, door)
     try:
-        await controller.start()
-        flags = flags_after(controller.state, payload, datetime.now(UTC))
-        require_fitting_flags(flags, payload, config_file)
-        is_changed = await controller.configure(payload, CONFIGURATION)
-        await plane.rollouts.start()
+        is_leading = await leadership.stand()
+        await controller.follow()
         sock = bind(spec.control.host, spec.control.port, "control.host, control.port")
         log.info(
             "control_started",
             extra={
                 "address": f"{spec.control.host}:{sock.getsockname()[1]}",
                 "epoch": controller.state.epoch,
-                "is_config_changed": is_changed,
+                "is_leading": is_leading,
             },
         )
-        app = build_api(controller, plane.gateways, access)
-        app.include_router(link_router(plane.gateways, plane.gateway_inbox, access))
-        app.include_router(
-            link_router(plane.comparators, plane.comparator_inbox, access, COMPARATOR_PATH)
-        )
-        app.include_router(
-            rollouts_router(plane.rollouts, controller, access, lambda: datetime.now(UTC))
-        )
-        app.include_router(alerts_router(plane.alert_handler, access))
-        ticking = asyncio.create_task(plane.tick.run())
+        app = _build_app(plane, access, door)
+        leading = asyncio.create_task(leadership.run(plane.tick.run_once))
         try:
             async with http_client() as client:
                 app.include_router(_metrics_routes(plane, spec, sock, client, replicas))
-                await _serve(app, sock)
+                await serve(app, sock)
         finally:
-            ticking.cancel()
+            leading.cancel()
             await plane.interval_cache.close()
             await plane.rollouts.close()
     finally:
+        await leadership.resign()
         controller.close()
     log.info("control_stopped")
+
+
+def _direct(plane: ControlPlane, payload: ConfigPayload, config_file: str, door: LinkDoor) -> None:
+    """Say what a term of leadership begins and ends with."""
+    controller = plane.controller
+
+    async def begin() -> None:
+        flags = flags_after(controller.state, payload, datetime.now(UTC))
+        require_fitting_flags(flags, payload, config_file)
+        await controller.configure(payload, CONFIGURATION)
+        await plane.rollouts.start()
+
+    async def end() -> None:
+        plane.rollouts.lose_track()
+        await door.shut()
+
+    plane.leadership.begin, plane.leadership.end = begin, end
+
+
+def _build_app(plane: ControlPlane, access: Access, door: LinkDoor) -> FastAPI:
+    controller = plane.controller
+    app = build_api(controller, plane.gateways, access)
+    app.include_router(link_router(plane.gateways, plane.gateway_inbox, access, door=door))
+    app.include_router(
+        link_router(plane.comparators, plane.comparator_inbox, access, COMPARATOR_PATH, door)
+    )
+    # Evidence is the leader's alone.
+    only = [leaders_only(controller)]
+    rollouts = rollouts_router(plane.rollouts, controller, access, lambda: datetime.now(UTC))
+    app.include_router(rollouts, dependencies=only)
+    app.include_router(alerts_router(plane.alert_handler, access), dependencies=only)
+    return app
 
 
 def _metrics_routes(
@@ -254,30 +282,3 @@ def require_fitting_flags(
                 ' --reason "WHY"\n'
                 "and start again."
             )
-
-
-async def _serve(app: FastAPI, sock: socket.socket) -> None:
-    raise_descriptor_limit()
-    config = uvicorn.Config(
-        app,
-        loop="none",
-        http="httptools",
-        ws="websockets-sansio",
-        ws_ping_interval=_PING_SECONDS,
-        ws_ping_timeout=_PING_SECONDS,
-        ws_per_message_deflate=False,
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-    )
-    server = UvicornServer(config)
-
-    def stop() -> None:
-        server.should_exit = True
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    await server.serve(sockets=[sock])

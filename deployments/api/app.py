@@ -69,13 +69,16 @@ def _add_probes(app: FastAPI, controller: Controller, publisher: Publisher) -> N
 
     @app.get("/ready", tags=["probes"])
     async def ready() -> JSONResponse:
-        """Answer 200 if the store was read and its last write succeeded, else 503."""
+        """Answer 200 if this process leads and its last write succeeded, else 503."""
+        status = "behind the store" if controller.is_behind else "ready"
+        if controller.leader_address is not None:
+            status = "standby"
         body = {
-            "status": "behind the store" if controller.is_behind else "ready",
+            "status": status,
             "epoch": controller.state.epoch,
             "gateways": len(publisher.links),
         }
-        return JSONResponse(body, status_code=503 if controller.is_behind else 200)
+        return JSONResponse(body, status_code=200 if status == "ready" else 503)
 
     @app.get("/metrics", tags=["probes"])
     async def metrics(request: Request) -> Response:

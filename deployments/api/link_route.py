@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from penumbra.deployments.api.access import Access
+from penumbra.deployments.api.link_door import LinkDoor
 from penumbra.deployments.gateways.inbox import LinkInbox
 from penumbra.deployments.gateways.link import LinkClosed
 from penumbra.deployments.gateways.publisher import Publisher
@@ -54,10 +55,23 @@ class SocketChannel:
 
 
 def link_router(
-    publisher: Publisher, inbox: LinkInbox, access: Access, path: str = PATH
+    publisher: Publisher,
+    inbox: LinkInbox,
+    access: Access,
+    path: str = PATH,
+    door: LinkDoor | None = None,
 ) -> APIRouter:
-    """Builds the route of a link; the gateways' token opens it."""
+    """Builds the route of a link; the gateways' token opens it.
+
+    Args:
+        publisher: Knows the processes that are connected.
+        inbox: Takes their messages.
+        access: Knows the token.
+        path: Path of the route.
+        door: Turns links away while another process leads; None: this one always does.
+    """
     router = APIRouter()
+    door = door or LinkDoor(lambda: None)
 
     @router.websocket(path)
     async def link(socket: WebSocket) -> None:
@@ -66,10 +80,13 @@ def link_router(
                 JSONResponse({"error": {"code": "unauthorized"}}, status_code=401)
             )
             return
+        if await door.turn_away(socket):
+            return
         await socket.accept()
         try:
             peer = socket.client.host if socket.client else ""
-            await publisher.attend(SocketChannel(socket), inbox, peer)
+            async with door.inside(socket):
+                await publisher.attend(SocketChannel(socket), inbox, peer)
         except (LinkError, TimeoutError) as error:
             log.warning("gateway_link_broken", extra={"error": f"{error}" or "no hello"})
             await socket.close(_PROTOCOL_ERROR)

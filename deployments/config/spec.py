@@ -6,12 +6,13 @@ checks the conditions that span several fields.
 Reading order: PenumbraSpec, ModelSpec, VariantSpec, EngineSpec.
 """
 
+import platform
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from penumbra.router.addresses import join_host_port, local_host
+from penumbra.router.addresses import announced_address, join_host_port, local_host
 from penumbra.router.flags.routing_table import NAME, Flag, SliceRule, StickyHeader
 from penumbra.router.settings import KeySettings, LimitSettings, Origin, TlsSettings
 from penumbra.router.shadow.settings import (
@@ -189,6 +190,9 @@ class ControlSpec(BaseModel):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8090, ge=1, le=65535)
+    address: str | None = Field(default=None, json_schema_extra={"wanted": "http://HOST:PORT"})
+    """Base URL at which gateways and the other control processes of the store reach this one; null
+    is `host` and `port`."""
     store: str | None = None
     """SQLAlchemy URL; null is the SQLite file `penumbra.db` in the state folder."""
     acknowledge_seconds: float = Field(default=1.0, gt=0, le=30)
@@ -268,6 +272,14 @@ class PenumbraSpec(BaseModel):
     def store_url(self) -> str:
         """SQLAlchemy URL of the store."""
         return self.control.store or f"sqlite:///{self.state_dir / 'penumbra.db'}"
+
+    @property
+    def control_address(self) -> str:
+        """Base URL of the control process for processes anywhere."""
+        if self.control.address is not None:
+            return self.control.address
+        address = announced_address(self.control.host, self.control.port)
+        return f"http://{platform.node()}{address}" if address[0] == ":" else f"http://{address}"
 
     @property
     def control_url(self) -> str:

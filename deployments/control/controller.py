@@ -7,26 +7,25 @@ Reading order: Controller.apply, Controller.commit.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from penumbra.deployments.errors import Conflict, FlagRefused, NotFound, StoreUnavailable
+from penumbra.deployments.errors import Conflict, NotLeader, StoreUnavailable
 from penumbra.deployments.evidence.dry_fold import fold_ahead
 from penumbra.deployments.gateways.publisher import Delivery, Publisher
-from penumbra.deployments.history import config_effects
+from penumbra.deployments.history import config_effects, flag_drafts
 from penumbra.deployments.history.changes import Arrival, Change, ChangeOutcome, Clocks, Edit
-from penumbra.deployments.history.events import ConfigPayload, Draft, Event, FlagPayload, Kind
+from penumbra.deployments.history.event_digest import NOTHING, Newest, digest_of
+from penumbra.deployments.history.events import ConfigPayload, Draft, Event
 from penumbra.deployments.history.split_places import keep_places
 from penumbra.deployments.history.state import EMPTY, State, fold
 from penumbra.deployments.metrics.control_metrics import ControlMetrics, Series
 from penumbra.deployments.metrics.flag_series import feedback_series, flag_series, link_series
-from penumbra.deployments.rollouts.record import Phase
 from penumbra.deployments.store.observation_tables import CommitExtras
 from penumbra.deployments.store.store import Store
-from penumbra.router.flags.routing_table import Flag, ModelSnapshot
-from penumbra.router.flags.validate import FlagInvalid, validate_flag
+from penumbra.router.flags.routing_table import Flag
 
 T = TypeVar("T")
 
@@ -60,6 +59,12 @@ class Controller:
         self.is_behind = True
         """Whether the store may hold events that `state` lacks: not started, or a write failed."""
         self.state: State = EMPTY
+        self.newest = NOTHING
+        """The newest event that `state` holds."""
+        self.leader_address: str | None = None
+        """Address of the process that leads in place of this one (it may be empty: not known);
+        None: this one leads."""
+        self._leases_until = float("-inf")
         self.metrics = ControlMetrics()
         self.metrics.expose("controller", self._collect_series)
 
@@ -83,7 +88,7 @@ class Controller:
         """
         began = self._clocks.monotonic()
         async with self.writing():
-            drafts = self._draft_change(change)
+            drafts = flag_drafts.draft_change(self.state, change)
             durable_at = began
             delivery = None
             if drafts:
@@ -103,7 +108,7 @@ class Controller:
         """
         async with self.writing():
             payload = keep_places(payload, self.state.places)
-            if _structure(payload.models) == _structure(self.state.models):
+            if flag_drafts.structure(payload.models) == flag_drafts.structure(self.state.models):
                 return False
             await self.commit(
                 config_effects.apply_config(self.state, payload, actor, self._clocks.now())
@@ -123,11 +128,10 @@ class Controller:
             StoreUnavailable: The store failed; nothing was changed.
         """
         async with self._lock:
-            before = self.state.flags.get(name)
-            if before is None:
-                known = ", ".join(self.state.flags) or "none"
-                raise NotFound(f"found no stored flag of {name!r}, wanted one of: {known}")
-            await self.commit(self._draft_reset(name, flag, actor, reason))
+            drafts = flag_drafts.draft_reset(
+                self.state, name, flag, actor, reason, self._clocks.now()
+            )
+            await self.commit(drafts)
             return self.state.epoch
 
     async def read(self, query: Callable[[Store], T]) -> T:
@@ -139,13 +143,45 @@ class Controller:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._reader, lambda: query(self._store))
 
-    async def prove_store(self) -> None:
-        """Make a durable write that changes nothing, after the writes that are under way.
+    async def renew(self, seconds: float, lease_seconds: float) -> None:
+        """Renew the right to write, which proves that the store takes writes and is as known here.
+
+        Args:
+            seconds: Length of the right to write.
+            lease_seconds: Longest lease that gateways are granted; 0: none asked for one yet.
 
         Raises:
+            NotLeader: Another process leads.
+            Conflict: The store's newest event is not the one that this process knows.
             StoreUnavailable: The store does not take writes.
         """
-        await self.on_store_thread(lambda store: store.prove())
+        async with self.writing():
+            newest = await self.on_store_thread(lambda store: store.renew(seconds, lease_seconds))
+            if newest != self.newest:
+                self.is_behind = True
+                raise Conflict(
+                    f"the store is at epoch {newest.epoch}, this process at {self.newest.epoch}"
+                )
+
+    def take_over(self, leases_until: float) -> None:
+        """Begin to lead.
+
+        Args:
+            leases_until: Until when gateways may have leases of the leader before; monotonic
+                seconds. No change is answered sooner.
+        """
+        self.leader_address = None
+        self.is_behind = True
+        self._leases_until = leases_until
+
+    async def follow(self) -> None:
+        """Read what another process has written.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+        async with self._lock:
+            await self._catch_up()
 
     def close(self) -> None:
         """Wait for the store's work under way, and close the store."""
@@ -153,59 +189,17 @@ class Controller:
         self._reader.shutdown(wait=True)
         self._store.close()
 
-    def _draft_change(self, change: Change) -> list[Draft]:
-        drafts = []
-        for name, edit in change.edits.items():
-            model = self.state.models.get(name)
-            if model is None:
-                raise NotFound.among("model", name, self.state.models)
-            self._require_unchanged(name, change.expected_epoch)
-            after = _validate(name, model, edit(model.flag, model))
-            config_effects.require_unguarded(self.state, name, model.flag, after)
-            if after != model.flag:
-                payload = FlagPayload(before=model.flag, after=after)
-                drafts.append(
-                    Draft(
-                        kind=change.kind,
-                        actor=change.actor,
-                        reason=change.reason,
-                        model=name,
-                        payload=payload,
-                    )
-                )
-        return drafts
-
-    def _draft_reset(self, name: str, flag: Flag, actor: str, reason: str) -> list[Draft]:
-        now, state = self._clocks.now(), self.state
-        drafts = [
-            config_effects.draft_of(
-                state, config_effects.end_rollout(rollout, now, reason), actor, reason
-            )
-            for rollout in state.rollouts.values()
-            if rollout.spec.model == name and rollout.record.phase is not Phase.OFF
-        ]
-        payload = FlagPayload(before=state.flags[name], after=flag)
-        drafts.append(
-            Draft(kind=Kind.RESET, actor=actor, reason=reason, model=name, payload=payload)
-        )
-        return drafts
-
-    def _require_unchanged(self, name: str, expected_epoch: int | None) -> None:
-        changed = self.state.changed[name]
-        if expected_epoch is not None and changed > expected_epoch:
-            raise Conflict(
-                f"the flag of {name} was changed in epoch {changed}, after epoch {expected_epoch}"
-                " on which this change is based: look at it again"
-            )
-
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:
         """Hold the write lock: `state` is the newest, and `commit` may be called.
 
         Raises:
+            NotLeader: Another process leads.
             StoreUnavailable: The store cannot be read.
         """
         async with self._lock:
+            if self.leader_address is not None:
+                raise NotLeader.because_of(self.leader_address)
             if self.is_behind:
                 await self._catch_up()
             yield
@@ -223,6 +217,7 @@ class Controller:
 
         Raises:
             ChangeUnfoldable: An event cannot be folded; nothing was changed.
+            NotLeader: Another process has taken over; nothing was changed.
             StoreUnavailable: Nothing was changed, or it is not known whether something was.
         """
         expected, at = self.state.epoch, self._clocks.now()
@@ -255,14 +250,24 @@ class Controller:
         return await self._in_thread(lambda: work(self._store))
 
     async def _catch_up(self) -> None:
-        after = self.state.epoch
-        events = await self._in_thread(lambda: self._store.events(after))
+        known = self.newest
+
+        def read() -> tuple[str, list[Event]]:
+            return self._store.name_at(known.epoch), self._store.events(known.epoch)
+
+        digest, events = await self._in_thread(read)
+        if digest != known.digest:
+            # The store has lost events that this process had read: begin anew with what it holds.
+            events = await self._in_thread(lambda: self._store.events())
+            self.state, self.newest = EMPTY, NOTHING
         self._advance(events, fold(events, self.state))
         if events:
             self._publisher.publish(self.state.snapshot(), self._clocks.monotonic())
 
     def _advance(self, events: Sequence[Event], state: State) -> None:
         self.state = state
+        if events:
+            self.newest = Newest(events[-1].epoch, digest_of(dict(events[-1])))
         self.metrics.history_counters.take(events)
         self.is_behind = False
 
@@ -281,26 +286,14 @@ class Controller:
             epoch: The epoch.
             delivery: From `commit`; None: nothing was stored, and the epoch is in force already.
         """
-        if delivery is None:
-            links = self._publisher.links
-            return Arrival(len(links), sum(link.epoch == epoch for link in links), None)
-        return await delivery.wait(self._acknowledge_seconds)
+        seconds = self._leases_until - self._clocks.monotonic()
+        if delivery is not None and seconds <= 0:
+            return await delivery.wait(self._acknowledge_seconds)
+        if delivery is not None:
+            # A gateway that still follows the leader before may give the candidate traffic.
+            await asyncio.sleep(seconds)
+        links = self._publisher.links
+        return Arrival(len(links), sum(link.epoch >= epoch for link in links), None)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-
-def _structure(models: Mapping[str, ModelSnapshot]) -> dict[str, str]:
-    # As text: the order of the variants matters, and equal mappings may differ in it.
-    return {
-        name: model.model_copy(update={"flag": Flag(), "watches": ()}).model_dump_json()
-        for name, model in models.items()
-    }
-
-
-def _validate(name: str, model: ModelSnapshot, flag: Flag) -> Flag:
-    try:
-        validate_flag(model, flag)
-    except FlagInvalid as error:
-        raise FlagRefused(f"the flag of {name} was refused: {error}", param="flag") from error
-    return flag

@@ -39,17 +39,21 @@ class RollbackTimer:
         self._acknowledge_seconds = acknowledge_seconds
         self._tracer = tracer
         self._running: set[asyncio.Task[None]] = set()
+        self._is_loaded = False
 
     async def load(self) -> None:
-        """Count the times of all stored rollbacks in the metrics.
+        """Count the times of all stored rollbacks in the metrics, at the first call only.
 
         Raises:
             StoreUnavailable: The store cannot be read.
         """
+        if self._is_loaded:
+            return
         for times in await self._controller.read(
             lambda store: store.look(observation_tables.all_times)
         ):
             self._controller.metrics.time_rollback(times)
+        self._is_loaded = True
 
     def note(self, change: CommittedChange, delivery: Delivery) -> None:
         """Log a change and record its span. If it takes traffic away, begin to time it.

@@ -108,6 +108,10 @@ class RolloutService:
             await self._catch_up()
             await self._rollback_timer.load()
 
+    def lose_track(self) -> None:
+        """Take note that another process stores reports now."""
+        self._is_behind = True
+
     async def take_report(self, report: Report) -> None:
         """Take a report; when this returns, it and the decisions that it causes are durable.
 
@@ -138,12 +142,9 @@ class RolloutService:
         """
         async with self._controller.writing():
             await self._catch_up()
+            key = judgement.tenant, judgement.request_id
             found = await self._controller.on_store_thread(
-                lambda store: store.look(
-                    lambda c: observation_tables.judgement(
-                        c, judgement.tenant, judgement.request_id
-                    )
-                )
+                lambda store: store.look(lambda c: observation_tables.judgement(c, *key))
             )
             if found == judgement:
                 return

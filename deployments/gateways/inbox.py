@@ -144,7 +144,13 @@ class LinkInbox:
                 raise LinkError(f"{type(message).__name__} was not asked for")
 
     def _renew(self, link: Link, nonce: int) -> None:
-        seconds = self._liveness.grant(self._newest_table(), link.hello.host, self._now())
+        now = self._now()
+        self._liveness.is_asked = True
+        if not self._liveness.may_grant(now):
+            return
+        seconds = self._liveness.grant(self._newest_table(), link.hello.host, now)
+        if not self._liveness.is_settled(now) and not all(seconds.values()):
+            return
         grant = LeaseGrant(nonce, seconds, self._liveness.lease_seconds)
         link.say(LeaseGrant, encode(grant))
 

@@ -7,6 +7,10 @@ A model's lease is the rest of `lease_seconds` since the *oldest* sign of life t
 - if the model's traffic is mirrored: the comparator on the gateway's own machine answered
   (`note_beat`).
 
+Leases are granted only in a term of leadership, and while its renewal is younger than the term's
+lease in the store (`may_grant`): a process that was stopped and comes back grants nothing, whatever
+has happened meanwhile.
+
 Each is dated from when it was asked for or begun, not from when it was answered. So if a process
 dies, hangs, is stopped or cut off, no gateway gives a candidate live traffic after `lease_seconds`.
 That needs no process to detect the failure. All times are monotonic seconds.
@@ -30,10 +34,17 @@ class GuardLiveness:
 
     Args:
         lease_seconds: Time for which a candidate may get live traffic without a sign of life.
+        fence_seconds: Time for which this process may lead without a renewal, which is a part of
+            each tick. None: it leads for good, and needs no terms.
     """
 
-    def __init__(self, lease_seconds: float) -> None:
+    def __init__(self, lease_seconds: float, fence_seconds: float | None = None) -> None:
         self.lease_seconds = lease_seconds
+        self.is_asked = False
+        """Whether a gateway has asked for a lease in this term."""
+        self._fence_seconds = fence_seconds
+        self._is_allowed = fence_seconds is None
+        self._settled_at = _NEVER
         self._ticked_at = _NEVER
         self._beats: dict[str, float] = {}
         self._unstored: dict[object, float] = {}
@@ -42,6 +53,39 @@ class GuardLiveness:
     def period_seconds(self) -> float:
         """Seconds between two ticks, and between two probes of a comparator."""
         return self.lease_seconds / BEATS_A_LEASE
+
+    def begin_term(self, now: float, inherited_seconds: float) -> None:
+        """Begin to lead.
+
+        Args:
+            now: Monotonic seconds.
+            inherited_seconds: Time for which gateways may have leases of the leader before.
+        """
+        self.end_term()
+        self._settled_at = now + min(inherited_seconds, self.lease_seconds / 2)
+
+    def allow_grants(self) -> None:
+        """Record that the store knows that leases are granted in this term."""
+        self._is_allowed = True
+
+    def end_term(self) -> None:
+        """End all that was granted or is still to be granted in this term."""
+        self.is_asked = False
+        self._is_allowed = self._fence_seconds is None
+        self._ticked_at = _NEVER
+
+    def may_grant(self, now: float) -> bool:
+        """Whether a question for leases may be answered now; else it stays without an answer."""
+        fence = self._fence_seconds
+        return self._is_allowed and (fence is None or now - self._ticked_at < fence)
+
+    def is_settled(self, now: float) -> bool:
+        """Whether comparators have had the time to find this leader.
+
+        Until then no model's lease is ended for lack of one: what the leader before granted goes
+        on until it is out.
+        """
+        return now >= self._settled_at
 
     def note_tick(self, began: float) -> None:
         """Record that a tick which began then has done all its work, the durable write included."""

@@ -20,7 +20,8 @@ class ControlTick:
     Args:
         liveness: Records every tick that succeeded.
         decide_pending: Makes the decisions that are due by time alone; raises if it cannot.
-        prove_store: Writes something durably; raises if it cannot.
+        prove_store: Writes something durably, the renewal of this process's right to write; raises
+            if it cannot.
         now: Monotonic clock, seconds.
     """
 

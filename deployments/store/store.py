@@ -2,6 +2,8 @@
 
 SQLite is set to survive a power cut (write-ahead log, synchronous=FULL). The events that `append`
 returned are on disk. All calls block; the controller makes them in a thread of its own.
+
+Only the process that holds the fencing lease writes (`acquire`): every write is refused without it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +19,10 @@ from pydantic import ValidationError
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from penumbra.deployments.errors import Conflict, StoreUnavailable
+from penumbra.deployments.history.event_digest import NOTHING, Newest, digest_of
 from penumbra.deployments.history.events import Draft, Event, Kind
-from penumbra.deployments.store import observation_tables, schema
+from penumbra.deployments.store import fencing, observation_tables, schema
+from penumbra.deployments.store.fencing import Leader, Term
 from penumbra.deployments.store.observation_tables import CommitExtras
 
 T = TypeVar("T")
@@ -63,6 +67,56 @@ class Store:
             schema.bring_up_to_date(self._engine)
             with self._engine.connect() as connection:
                 self.identity: str = connection.execute(sa.select(_IDENTITY.c.store)).scalar_one()
+            self.term: Term | None = None  # the right to write, if this process has it
+
+    # The fencing lease
+
+    def acquire(
+        self, holder: str, address: str, seconds: float, seen: Leader | None = None
+    ) -> bool:
+        """Takes the right to write (`fencing.acquire`), and returns whether this process has it.
+
+        Raises:
+            StoreUnavailable: The store does not take writes.
+        """
+        with _translate_errors("written"), self._engine.begin() as connection:
+            self.term = fencing.acquire(connection, holder, address, seconds, seen)
+        return self.term is not None
+
+    def renew(self, seconds: float, lease_seconds: float) -> Newest:
+        """Renews the right to write: a durable write, and so the proof that the store takes them.
+
+        Returns:
+            The newest event, as of the same transaction.
+
+        Raises:
+            NotLeader: Another process leads.
+            StoreUnavailable: The store does not take writes.
+        """
+        with _translate_errors("written"), self._engine.begin() as connection:
+            fencing.renew(connection, self.term, seconds, lease_seconds)
+            return _newest(connection)
+
+    def release(self) -> None:
+        """Gives the right to write up, so that another process need not wait.
+
+        Raises:
+            StoreUnavailable: The store does not take writes; the lease runs out instead.
+        """
+        term, self.term = self.term, None
+        if term is not None:
+            with _translate_errors("written"), self._engine.begin() as connection:
+                fencing.release(connection, term)
+
+    def name_at(self, epoch: int) -> str:
+        """Reads the digest of the event that made an epoch; empty if there is none.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+        query = sa.select(_EVENTS).where(_EVENTS.c.epoch == epoch)
+        row = self.look(lambda connection: connection.execute(query).mappings().first())
+        return "" if row is None else digest_of(row)
 
     def events(
         self, after: int = 0, until: int | None = None, model: str | None = None
@@ -120,6 +174,7 @@ class Store:
             extras: Reports and judgements of the same transaction.
 
         Raises:
+            NotLeader: This process may not write; nothing was stored.
             Conflict: The store is at another epoch: another writer was first.
             StoreUnavailable: Nothing was stored. (If the answer to the commit was lost, the events
                 may be there: read before writing again.)
@@ -130,7 +185,7 @@ class Store:
         ]
         with _translate_errors("written"):
             try:
-                with self._engine.begin() as connection:
+                with self._writing() as connection:
                     _require_epoch(connection, expected_epoch)
                     observation_tables.insert(connection, extras, at)
                     if events:
@@ -152,23 +207,22 @@ class Store:
         """Runs a function that writes other tables than the events, in a transaction.
 
         Raises:
+            NotLeader: This process may not write; nothing was changed.
             StoreUnavailable: Nothing was changed.
         """
-        with _translate_errors("written"), self._engine.begin() as connection:
+        with _translate_errors("written"), self._writing() as connection:
             return work(connection)
-
-    def prove(self) -> None:
-        """Tests the store with a durable write that changes nothing.
-
-        Raises:
-            StoreUnavailable: The store does not take writes.
-        """
-        with _translate_errors("written"), self._engine.begin() as connection:
-            connection.execute(sa.update(_IDENTITY).values(store=self.identity))
 
     def close(self) -> None:
         """Closes all connections."""
         self._engine.dispose()
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        with self._engine.begin() as connection:
+            # First of all: from here on no other process can take over before this is committed.
+            fencing.require(connection, self.term)
+            yield connection
 
     def _select(self, query: sa.Select[Any]) -> list[Event]:
         with _translate_errors("read"), self._engine.connect() as connection:
@@ -189,6 +243,12 @@ def _require_epoch(connection: sa.Connection, expected: int) -> None:
     found = connection.execute(sa.select(sa.func.max(_EVENTS.c.epoch))).scalar() or 0
     if found != expected:
         raise Conflict(f"the store is at epoch {found}, this writer at {expected}")
+
+
+def _newest(connection: sa.Connection) -> Newest:
+    query = sa.select(_EVENTS).order_by(_EVENTS.c.epoch.desc()).limit(1)
+    row = connection.execute(query).mappings().first()
+    return NOTHING if row is None else Newest(row["epoch"], digest_of(row))
 
 
 def _event(row: sa.RowMapping) -> Event:

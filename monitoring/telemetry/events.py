@@ -95,7 +95,12 @@ EVENTS = (
     _event("comparison_failed", "A fault ended a comparison.", "error", "where", "trace_id"),
     _event("attendance_failed", "A check of the engines failed.", "work"),
     # The control process
-    _event("control_started", "It serves.", "address", "epoch", "is_config_changed"),
+    _event("control_started", "It serves.", "address", "epoch", "is_leading"),
+    _event("leadership_begun", "It leads: it alone changes things and grants leases.",
+           "address", "epoch"),
+    _event("leadership_lost", "Another control process has taken over; it stands by.", "detail"),
+    _event("standby_failed", "It cannot read the store, or could not take over.",
+           "code", "detail"),
     _event("control_stopped", "It has ended."),
     _event("gateway_connected", "A gateway or comparator is there.",
            "gateway", "gateway_pid", "link_version"),

@@ -63,6 +63,8 @@ from penumbra.router.link.unreadable_report import UnreadableReport, unreadable_
 
 PATH = "/gateway/v1/link"
 COMPARATOR_PATH = "/comparator/v1/link"
+LEADER_HEADER = "x-penumbra-leader"
+"""Response header of a control process that turns a link away: base URL of the one that leads."""
 VERSION = 1
 """Version of the messages that this process sends."""
 

@@ -72,8 +72,8 @@ class ControlProcess:
         config = {"models": models, "control": {"port": self.port, **self._settings}}
         self.config.write_text(yaml.safe_dump(config, sort_keys=False))
 
-    def start(self) -> None:
-        """Start it and wait until it is ready."""
+    def start(self, *, stands_by: bool = False) -> None:
+        """Start it and wait until it leads, or answers where another one leads."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -89,7 +89,9 @@ class ControlProcess:
         def is_ready() -> bool:
             assert self.process.poll() is None, f"it ended: {self.log_text()[-2000:]}"
             try:
-                return httpx.get(f"{self.url}/ready").status_code == 200
+                return httpx.get(f"{self.url}/ready").status_code == 200 or (
+                    stands_by and self.role() == "standby"
+                )
             except httpx.TransportError:
                 return False
 
@@ -117,6 +119,10 @@ class ControlProcess:
             timeout=30,
             check=False,
         )
+
+    def role(self) -> str:
+        """`ready`, `standby` or `behind the store`."""
+        return str(httpx.get(f"{self.url}/ready").json()["status"])
 
     @property
     def process(self) -> subprocess.Popen[bytes]:

@@ -23,6 +23,7 @@ from penumbra.deployments.store.store import Store
 from penumbra.monitoring.observations import Report
 from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.link.messages import COMPARATOR_PATH
+from tests.support.control_plane import lead
 from tests.support.control_process import GATEWAY
 
 
@@ -35,7 +36,7 @@ async def _do_nothing() -> None:
 
 
 async def _serve(port: int, table: Snapshot, lease_seconds: float, folder: Path) -> None:
-    store = Store(f"sqlite:///{folder / 'guard.db'}")
+    store = lead(Store(f"sqlite:///{folder / 'guard.db'}"))
     liveness = GuardLiveness(lease_seconds)
     comparators = Publisher(store.identity, time.monotonic)
     gateways = Publisher(store.identity, time.monotonic, follower=comparators)
@@ -44,7 +45,7 @@ async def _serve(port: int, table: Snapshot, lease_seconds: float, folder: Path)
     gateways.publish(table, time.monotonic())
 
     async def prove() -> None:
-        await asyncio.to_thread(store.prove)
+        await asyncio.to_thread(store.renew, lease_seconds, lease_seconds)
 
     access = Access({}, GATEWAY)
     app = FastAPI()

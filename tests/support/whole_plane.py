@@ -134,7 +134,7 @@ async def whole_plane(folder: Path, **models: Any) -> AsyncIterator[WholePlane]:
     control = ControlSpec(lease_seconds=5.0)
     spec = PenumbraSpec.model_validate({"state_dir": folder, "models": given, "control": control})
     parts = open_plane(spec)
-    await parts.controller.start()
+    assert await parts.leadership.stand()
     await parts.controller.configure(payload(**models), CONFIGURATION)
     await parts.rollouts.start()
     access = Access({Role.ADMIN: ADMIN}, "token-of-the-gateways")
@@ -156,6 +156,7 @@ async def whole_plane(folder: Path, **models: Any) -> AsyncIterator[WholePlane]:
         await asyncio.gather(*plane.attending, return_exceptions=True)
         await parts.interval_cache.close()
         await parts.rollouts.close()
+        await parts.leadership.resign()
         parts.controller.close()
 
 

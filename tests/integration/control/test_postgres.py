@@ -8,13 +8,13 @@ import pytest
 
 from penumbra.deployments.control.controller import Clocks, Controller
 from penumbra.deployments.control.rollout_service import RolloutService
-from penumbra.deployments.errors import Conflict, StoreUnavailable
+from penumbra.deployments.errors import Conflict, NotLeader, StoreUnavailable
 from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.deployments.history import operator_actions
 from penumbra.deployments.history.state import fold
 from penumbra.deployments.rollouts.record import Phase
 from penumbra.deployments.store.store import Store
-from tests.support.control_plane import payload, split_change
+from tests.support.control_plane import lead, payload, split_change
 from tests.support.evidence_state import state_of
 from tests.support.postgres import PostgresServer, find_binaries, postgres_server
 from tests.support.rollouts import NOW, Reporting, pairs, rollout_spec
@@ -33,7 +33,7 @@ def server() -> Iterator[PostgresServer]:
 
 
 def controller(server: PostgresServer) -> Controller:
-    store = Store(server.url)
+    store = lead(Store(server.url))
     clocks = Clocks(lambda: datetime.now(UTC), time.monotonic)
     return Controller(store, Publisher(store.identity, time.monotonic), clocks, 1.0)
 
@@ -43,7 +43,11 @@ async def test_changes_survive_and_conflicts_are_noticed(server: PostgresServer)
     await one.start()
     await one.configure(payload(), "configuration")
     await two.start()
+    lead(one._store)
     assert (await one.apply(split_change(30))).epoch == 2
+    with pytest.raises(NotLeader):
+        await two.apply(split_change(40))
+    lead(two._store)
     with pytest.raises(Conflict):
         await two.apply(split_change(40))
     assert (await two.apply(split_change(40))).epoch == 3

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from penumbra.deployments.control.controller import Change
-from penumbra.deployments.errors import Conflict, FlagRefused, NotFound, StoreUnavailable
+from penumbra.deployments.errors import Conflict, FlagRefused, NotFound, NotLeader, StoreUnavailable
 from penumbra.deployments.history.events import Kind
 from penumbra.deployments.history.flag_edits import (
     add_pin,
@@ -23,6 +23,7 @@ from tests.support.control_plane import (
     HangingGateway,
     Plane,
     control_plane,
+    lead,
     payload,
     split_change,
     turns,
@@ -180,7 +181,11 @@ async def test_another_writer_is_a_conflict_then_its_events_are_taken_over(
     tmp_path: Path,
 ) -> None:
     async with control_plane(tmp_path) as one, control_plane(tmp_path) as two:
+        with pytest.raises(NotLeader):
+            await one.controller.apply(split_change(20))
+        lead(one.store)
         await one.controller.apply(split_change(30))
+        lead(two.store)
         with pytest.raises(Conflict):
             await two.controller.apply(split_change(40))
         assert (await two.controller.apply(split_change(40))).epoch == 3

@@ -25,7 +25,7 @@ from penumbra.deployments.rollouts.record import Phase, Rollout
 from penumbra.deployments.rollouts.spec import Calibrate, Guardrail
 from penumbra.deployments.store.observation_tables import reports as stored_reports
 from penumbra.monitoring.observations import Counts, Report, Run, RunReport, Signal
-from tests.support.control_plane import FlakyStore, payload, store_url
+from tests.support.control_plane import FlakyStore, lead, payload, store_url
 from tests.support.control_plane import _empty_store as empty_store
 from tests.support.evidence_state import state_of
 from tests.support.rollouts import NOW, pairs, rollout_spec
@@ -53,6 +53,7 @@ class Process:
         ticks = count()
         clocks = Clocks(lambda: NOW, lambda: float(next(ticks)))
         self.store = FlakyStore(store_url(folder))
+        lead(self.store)
         self.controller = Controller(
             self.store, Publisher(self.store.identity, clocks.monotonic), clocks, 1.0
         )

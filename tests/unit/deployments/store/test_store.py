@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from penumbra.deployments.errors import Conflict, StoreUnavailable
+from penumbra.deployments.errors import Conflict, NotLeader, StoreUnavailable
 from penumbra.deployments.history.events import Draft, FlagPayload, Kind
 from penumbra.deployments.store.store import Store
 from penumbra.router.flags.routing_table import Flag
-from tests.support.control_plane import store_url
+from tests.support.control_plane import lead, store_url
 
 AT = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
 
@@ -20,7 +20,7 @@ def draft(share: float = 1, name: str = "demo", reason: str = "why") -> Draft:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(store_url(tmp_path))
+    return lead(Store(store_url(tmp_path)))
 
 
 def test_events_come_back_as_they_were(store: Store) -> None:
@@ -44,8 +44,10 @@ def test_two_stores_have_two_identities(store: Store, tmp_path: Path) -> None:
 def test_of_two_writers_the_later_one_is_refused(store: Store, tmp_path: Path) -> None:
     other = Store(store_url(tmp_path))
     store.append([draft()], 0, AT)
-    with pytest.raises(Conflict, match="at epoch 1, this writer at 0"):
+    with pytest.raises(NotLeader):
         other.append([draft()], 0, AT)
+    with pytest.raises(Conflict, match="at epoch 1, this writer at 0"):
+        lead(other).append([draft()], 0, AT)
     assert len(store.events()) == 1
 
 
@@ -69,7 +71,7 @@ def test_a_full_disk_is_an_error_and_stores_nothing(store: Store, tmp_path: Path
     pages = raw.execute("PRAGMA page_count").fetchone()[0]
     raw.close()
     store.close()
-    full = Store(store_url(tmp_path))
+    full = lead(Store(store_url(tmp_path)))
     with full._engine.connect() as connection:
         connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
     with pytest.raises(StoreUnavailable, match="full"):

@@ -1,0 +1,212 @@
+"""Leads, or stands by: of all control processes on one store, at most one writes and grants leases.
+
+The process that holds the fencing lease (`penumbra.deployments.store.fencing`) leads: its tick
+makes the due decisions and renews the lease, which is also the proof that the store takes writes.
+Any other one stands by: it reads what the leader writes, and takes over when the lease is out. A
+leader that finds the lease taken stands by from then on; the store has refused its writes already.
+
+Leases of gateways need no word between two leaders. The row tells until when the leader before may
+have granted any, and the next one answers no change before that (`Controller.take_over`).
+
+Reading order: Leadership.stand, Leadership.run.
+"""
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+
+from penumbra.deployments.control.controller import Controller
+from penumbra.deployments.control.fence_times import FenceTimes
+from penumbra.deployments.errors import DeploymentsError, NotLeader, StoreUnavailable
+from penumbra.deployments.gateways.liveness import GuardLiveness
+from penumbra.deployments.store import fencing
+from penumbra.deployments.store.fencing import Leader
+from penumbra.deployments.store.store import Store
+
+log = logging.getLogger(__name__)
+
+_MARGIN_SECONDS = 0.1
+"""The clocks of a database and of a process may run apart by so much within a lease."""
+
+
+async def _do_nothing() -> None:
+    return
+
+
+class Leadership:
+    """The leadership of one control process.
+
+    Args:
+        controller: Refuses changes while this process does not lead.
+        liveness: Grants leases only while it does.
+        times: Times of the fencing lease.
+        address: Base URL at which this process answers; others name it.
+        now: Monotonic clock, seconds.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        liveness: GuardLiveness,
+        times: FenceTimes,
+        address: str,
+        now: Callable[[], float],
+    ) -> None:
+        self.is_leading = False
+        self.times = times
+        self.begin: Callable[[], Awaitable[None]] = _do_nothing
+        """Called in a new term, before anything is decided; may raise."""
+        self.end: Callable[[], Awaitable[None]] = _do_nothing
+        """Called after a term that another process ended."""
+        self._controller = controller
+        self._liveness = liveness
+        self._address = address
+        self._now = now
+        self._holder = uuid.uuid4().hex
+        self._seen: Leader | None = None
+        self._seen_at = now()
+        self._is_well = True
+
+    async def stand(self) -> bool:
+        """Lead if no other process does.
+
+        Returns:
+            Whether this process leads now.
+
+        Raises:
+            DeploymentsError: It could not begin; then it gives the lease up again.
+        """
+        if not await self._take():
+            return False
+        # To begin may take longer than the lease is.
+        keeping = asyncio.create_task(self._keep())
+        try:
+            await self._controller.follow()
+            await self.begin()
+        except BaseException:
+            await self.resign()
+            raise
+        finally:
+            keeping.cancel()
+        self.is_leading = True
+        log.info("leadership_begun", extra={"address": self._address, "epoch": self._epoch})
+        return True
+
+    async def stand_alone(self) -> None:
+        """Lead, as a tool that must not be used while another process leads.
+
+        Raises:
+            NotLeader: Another process leads, and renewed its lease meanwhile.
+            DeploymentsError: It could not begin.
+        """
+        first = await self._look()
+        while not await self.stand():
+            leader = await self._look()
+            if leader.renewed_at > first.renewed_at:
+                raise NotLeader.because_of(leader.address)
+            await asyncio.sleep(self.times.look_seconds)
+
+    async def renew(self) -> None:
+        """Renew the lease, as the tick's proof that the store takes writes.
+
+        Raises:
+            NotLeader: Another process has taken over; this one stands by from now on.
+            DeploymentsError: It is not renewed, or the store is not as this process knows it.
+        """
+        is_asked = self._liveness.is_asked
+        times = self.times
+        try:
+            await self._controller.renew(
+                times.fence_seconds, times.lease_seconds if is_asked else 0.0
+            )
+        except NotLeader as error:
+            self._stand_down()
+            log.warning("leadership_lost", extra={"detail": error.message})
+            raise
+        if is_asked:
+            self._liveness.allow_grants()
+
+    async def run(self, tick: Callable[[], Awaitable[None]]) -> None:
+        """Lead or stand by until cancelled.
+
+        Args:
+            tick: Makes the due decisions and renews the lease; does not raise.
+        """
+        while True:
+            was_leading = self.is_leading
+            await (tick() if was_leading else self._stand_by())
+            if was_leading and not self.is_leading:
+                await self.end()
+            seconds = self.times.renew_seconds if self.is_leading else self.times.look_seconds
+            await asyncio.sleep(seconds)
+
+    async def resign(self) -> None:
+        """Give the lease up, so that the next leader need not wait for its end."""
+        self._stand_down()
+        with contextlib.suppress(StoreUnavailable):
+            await self._controller.on_store_thread(lambda store: store.release())
+
+    @property
+    def _epoch(self) -> int:
+        return self._controller.state.epoch
+
+    async def _look(self) -> Leader:
+        return await self._controller.on_store_thread(lambda store: store.look(fencing.read))
+
+    async def _keep(self) -> None:
+        seconds = self.times.fence_seconds
+        while True:
+            await asyncio.sleep(self.times.renew_seconds)
+            with contextlib.suppress(DeploymentsError):
+                # In the other thread: the store's own is busy with the beginning.
+                await self._controller.read(lambda store: store.renew(seconds, 0.0))
+
+    async def _take(self) -> bool:
+        leader = await self._look()
+        stale = leader if self._is_stale(leader) else None
+        self._controller.leader_address = leader.address
+        if stale is None and not leader.is_over:
+            return False
+
+        def acquire(store: Store) -> float | None:
+            seconds = self.times.fence_seconds
+            is_ours = store.acquire(self._holder, self._address, seconds, stale)
+            return store.term.inherited_seconds if is_ours and store.term else None
+
+        inherited = await self._controller.on_store_thread(acquire)
+        if inherited is None:
+            return False
+        inherited = min(inherited, self.times.lease_seconds)
+        now = self._now()
+        self._liveness.begin_term(now, inherited)
+        self._controller.take_over(now + inherited + _MARGIN_SECONDS if inherited else now)
+        return True
+
+    def _is_stale(self, leader: Leader) -> bool:
+        """Whether the row has not changed for longer than its lease, by this process's clock."""
+        seen = self._seen
+        if seen is None or (seen.fence, seen.until) != (leader.fence, leader.until):
+            self._seen, self._seen_at = leader, self._now()
+            return False
+        return self._now() - self._seen_at > FenceTimes.unchanged_seconds(leader.seconds)
+
+    async def _stand_by(self) -> None:
+        try:
+            if not await self.stand():
+                await self._controller.follow()
+        except DeploymentsError as error:
+            if self._is_well:
+                log.error("standby_failed", extra={"code": error.code, "detail": error.message})
+            self._is_well = False
+        except Exception:
+            log.exception("standby_failed")
+        else:
+            self._is_well = True
+
+    def _stand_down(self) -> None:
+        self.is_leading = False
+        self._controller.leader_address = ""
+        self._liveness.end_term()
+        self._seen = None

@@ -1,0 +1,189 @@
+"""Two control processes on one store: one leads, the other stands by and takes over."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.behaviours import engine
+from tests.support.control_process import GATEWAY, ControlProcess, external
+from tests.support.engine_wire import Engine
+from tests.support.gateway_process import GatewayProcess, eventually
+from tests.support.postgres import PostgresServer, find_binaries, postgres_server
+from tests.support.requests import CHAT, chat
+from tests.support.scripted_upstream import ScriptedUpstream
+
+LEASE_SECONDS = 4.0
+PATIENCE = 60.0
+BINARIES = find_binaries()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """URL of a store for two processes."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'shared' / 'penumbra.db'}"
+        return
+    pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
+    if BINARIES is None:
+        pytest.skip("PostgreSQL is not installed")
+    with postgres_server(BINARIES) as server:
+        yield _url(server)
+
+
+def _url(server: PostgresServer) -> str:
+    return server.url
+
+
+class Pair:
+    """Two control processes of which `a` began to lead, and a gateway of each."""
+
+    def __init__(self, folder: Path, store: str, builds: list[ScriptedUpstream]) -> None:
+        model = external(**{build.name: build.url for build in builds})
+        settings = {"store": store, "lease_seconds": LEASE_SECONDS}
+        self.controls = []
+        for name in "ab":
+            (folder / name).mkdir()
+            self.controls.append(ControlProcess(folder / name, {"demo": model}, settings))
+        self.a, self.b = self.controls
+        self.gateways = [
+            GatewayProcess(
+                {
+                    "control_url": control.url,
+                    "gateway_id": f"gateway-{number}",
+                    "snapshot": {"epoch": 0, "models": {"demo": model}},
+                },
+                folder,
+                {"PENUMBRA_GATEWAY_TOKEN": GATEWAY},
+            )
+            for number, control in enumerate(self.controls)
+        ]
+
+    def await_leader(self, control: ControlProcess) -> None:
+        eventually(lambda: control.role() == "ready", timeout=PATIENCE, what="a new leader")
+
+
+@pytest.fixture
+def pair(tmp_path: Path, store: str) -> Iterator[Pair]:
+    with ExitStack() as stack:
+        builds = [
+            ScriptedUpstream(name, engine(Engine(name, created=number)))
+            for number, name in enumerate(("full", "int8"), start=1)
+        ]
+        for build in builds:
+            build.start()
+            stack.callback(build.stop)
+        pair = Pair(tmp_path, store, builds)
+        for control in pair.controls:
+            stack.callback(control.__exit__)
+        pair.a.start()
+        pair.b.start(stands_by=True)
+        yield pair
+
+
+def test_a_standby_reads_and_refuses_to_write_naming_the_leader(pair: Pair) -> None:
+    epoch = pair.a.split(30)["epoch"]
+    assert pair.b.role() == "standby"
+    eventually(
+        lambda: pair.b.get("/flags/demo")["epoch"] == epoch,
+        timeout=PATIENCE,
+        what="the standby to follow",
+    )
+    assert pair.b.get("/flags/demo")["flag"]["split"] == {"int8": 30.0}
+    refused = pair.b.post("/flags/demo/kill", {})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_leader")
+    assert pair.a.url in refused.json()["error"]["message"]
+    assert pair.a.get("/flags/demo")["epoch"] == epoch
+
+
+def test_a_leader_that_ends_in_order_is_followed_at_once(pair: Pair) -> None:
+    epoch = pair.a.split(30)["epoch"]
+    assert pair.a.stop() == 0
+    pair.await_leader(pair.b)
+    assert pair.b.split(40)["epoch"] == epoch + 1
+
+
+def test_a_leader_that_is_killed_is_followed_and_comes_back_as_standby(pair: Pair) -> None:
+    epoch = pair.a.split(30)["epoch"]
+    pair.a.kill()
+    pair.await_leader(pair.b)
+    assert pair.b.get("/flags/demo")["epoch"] == epoch
+    pair.a.start(stands_by=True)
+    assert (pair.a.role(), pair.b.role()) == ("standby", "ready")
+
+
+def test_a_flag_is_not_reset_beside_a_running_process(pair: Pair) -> None:
+    epoch = pair.a.split(30)["epoch"]
+    reset = pair.b.run("--reset-flag", "demo", "--reason", "try")
+    assert reset.returncode == 2
+    assert pair.a.url in reset.stderr
+    assert "stop it first" in reset.stderr
+    assert pair.a.get("/flags/demo")["epoch"] == epoch
+    assert pair.a.split(31)["epoch"] == epoch + 1
+
+
+class Traffic(threading.Thread):
+    """Asks a gateway as fast as it answers, and remembers when a candidate's answer was asked."""
+
+    def __init__(self, gateway: GatewayProcess) -> None:
+        super().__init__(daemon=True)
+        self.candidate_at = float("-inf")
+        self.failed = 0
+        self._gateway = gateway
+        self._is_over = threading.Event()
+
+    def run(self) -> None:
+        while not self._is_over.is_set():
+            began = time.monotonic()
+            answer = self._gateway.post(CHAT, chat(), {"x-user-id": "ann"})
+            self.failed += answer.status != 200
+            if answer.header("x-penumbra-variant") == "int8":
+                self.candidate_at = began
+
+    def stop(self) -> None:
+        self._is_over.set()
+        self.join(PATIENCE)
+
+
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_no_candidate_answers_after_a_kill_that_the_next_leader_acknowledged(
+    pair: Pair, is_killed: bool
+) -> None:
+    gateway = pair.gateways[0]  # knows of no leader but the first
+    with gateway:
+        traffic = Traffic(gateway)
+        traffic.start()
+        try:
+            eventually(
+                lambda: len(pair.a.get("/gateways")["gateways"]) == 1,
+                timeout=PATIENCE,
+                what="the gateway to be connected",
+            )
+            pair.a.split(100)
+            eventually(
+                lambda: traffic.candidate_at > 0, timeout=PATIENCE, what="the candidate to answer"
+            )
+            pair.a.process.send_signal(signal.SIGKILL if is_killed else signal.SIGSTOP)
+            pair.await_leader(pair.b)
+            killed = pair.b.post("/flags/demo/kill", {})
+            acknowledged_at = time.monotonic()
+            assert killed.status_code == 200
+            if not is_killed:
+                pair.a.process.send_signal(signal.SIGCONT)
+                refused = pair.a.post("/flags/demo/unkill", {})
+                assert refused.json()["error"]["code"] == "not_leader"
+                eventually(
+                    lambda: pair.a.role() == "standby", timeout=PATIENCE, what="it to stand by"
+                )
+            # Longer than any lease could still be.
+            threading.Event().wait(LEASE_SECONDS + 0.5)
+            assert traffic.candidate_at < acknowledged_at
+        finally:
+            traffic.stop()
+        assert traffic.failed == 0
+    assert pair.b.get("/flags/demo")["flag"]["killed"] is True
+    assert [item["kind"] for item in pair.b.get("/history")["items"]][-1] == "kill"
