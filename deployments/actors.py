@@ -6,8 +6,10 @@ ALERTMANAGER = "alertmanager"
 """Alertmanager, which decides by Prometheus's alerts, through the webhook."""
 CONFIGURATION = "configuration"
 """A start with a changed configuration file."""
+RECOVERY = "store-recovery"
+"""The recovery of a store that has lost events."""
 
-RESERVED = frozenset({GUARD, ALERTMANAGER, CONFIGURATION})
+RESERVED = frozenset({GUARD, ALERTMANAGER, CONFIGURATION, RECOVERY})
 """Names that no caller may give: in the history they must mean these parts only."""
 
 

@@ -28,8 +28,10 @@ from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.control.alert_handler import AlertHandler
 from penumbra.deployments.control.controller import Clocks, Controller
 from penumbra.deployments.control.fence_times import FenceTimes
+from penumbra.deployments.control.last_seen import FILE_NAME, LastSeen
 from penumbra.deployments.control.leadership import Leadership
 from penumbra.deployments.control.rollout_service import RolloutService
+from penumbra.deployments.control.store_recovery import StoreRecovery
 from penumbra.deployments.errors import StoredFlagInvalid
 from penumbra.deployments.gateways.inbox import LinkInbox
 from penumbra.deployments.gateways.liveness import GuardLiveness
@@ -68,6 +70,7 @@ class ControlPlane:
     comparator_inbox: LinkInbox
     tick: ControlTick
     leadership: Leadership
+    recovery: StoreRecovery
     rollouts: RolloutService
     interval_cache: IntervalCache
     """Confidence bounds for the metrics."""
@@ -114,6 +117,10 @@ def open_plane(spec: PenumbraSpec, tracer: Tracer | None = None) -> ControlPlane
     )
     times = FenceTimes(spec.control.lease_seconds)
     liveness = GuardLiveness(spec.control.lease_seconds, times.fence_seconds)
+    last_seen = LastSeen(spec.state_dir / FILE_NAME, store.identity)
+    recovery = StoreRecovery(controller, store.identity, last_seen, clocks.now, rollouts.lose_track)
+    controller.standing.recover = recovery.recover
+    gateways.on_hello = comparators.on_hello = recovery.hear
     leadership = Leadership(controller, liveness, times, spec.control_address, now)
     plane = ControlPlane(
         controller,
@@ -129,6 +136,7 @@ def open_plane(spec: PenumbraSpec, tracer: Tracer | None = None) -> ControlPlane
         comparator_inbox=LinkInbox(liveness, now, rollouts.take_report, is_for_comparators=True),
         tick=ControlTick(liveness, rollouts.decide_pending, leadership.renew, now),
         leadership=leadership,
+        recovery=recovery,
         rollouts=rollouts,
         interval_cache=IntervalCache(),
         registry=registry,
@@ -143,7 +151,7 @@ def _expose(plane: ControlPlane, liveness: GuardLiveness, now: Callable[[], floa
     rollouts = RolloutSeries(plane.rollouts.evidence_book, plane.interval_cache)
 
     async def collect_rollouts() -> list[Series]:
-        if controller.leader_address is not None:
+        if controller.standing.leader_address is not None:
             return []  # the leader has the evidence
         return await rollouts.series(controller.state, controller.metrics.history_counters)
 
@@ -186,7 +194,7 @@ async def run_control(
     """
     plane = open_plane(spec, tracer)
     controller, leadership = plane.controller, plane.leadership
-    door = LinkDoor(lambda: controller.leader_address)
+    door = LinkDoor(lambda: controller.standing.leader_address)
     _direct(plane, payload, config_file, door)
     try:
         is_leading = await leadership.stand()
@@ -221,6 +229,7 @@ def _direct(plane: ControlPlane, payload: ConfigPayload, config_file: str, door:
     controller = plane.controller
 
     async def begin() -> None:
+        await plane.recovery.begin()
         flags = flags_after(controller.state, payload, datetime.now(UTC))
         require_fitting_flags(flags, payload, config_file)
         await controller.configure(payload, CONFIGURATION)

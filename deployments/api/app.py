@@ -71,7 +71,7 @@ def _add_probes(app: FastAPI, controller: Controller, publisher: Publisher) -> N
     async def ready() -> JSONResponse:
         """Answer 200 if this process leads and its last write succeeded, else 503."""
         status = "behind the store" if controller.is_behind else "ready"
-        if controller.leader_address is not None:
+        if controller.standing.leader_address is not None:
             status = "standby"
         body = {
             "status": status,

@@ -60,6 +60,12 @@ class StatusView(BaseModel):
     """The answers that clients of all gateways got in the last minute, judged."""
 
     epoch: int
+    generation: int
+    """Generation of the store; it grows when the store has lost changes."""
+    is_leading: bool
+    """False: this control process stands by, and another one makes the changes."""
+    unconfirmed: list[str]
+    """Models that stay restricted because the store went back, until an operator changes them."""
     gateways: int
     """Connected ones; their answers are those that are counted."""
     untold: list[str]
@@ -79,14 +85,25 @@ def status_router(controller: Controller, publisher: Publisher, access: Access) 
         """Show what clients of all gateways got in the last minute, and whether that is well."""
         links = publisher.links
         models = by_model(count for link in links for count in link.answers or ())
-        problems = find_problems(models)
+        unconfirmed = controller.standing.unconfirmed(controller.state.changed)
+        problems = [*find_problems(models), *map(_restricted, unconfirmed)]
         return StatusView(
             epoch=controller.state.epoch,
+            generation=controller.standing.generation,
+            is_leading=controller.standing.leader_address is None,
+            unconfirmed=list(unconfirmed),
             gateways=len(links),
             untold=[link.hello.gateway for link in links if link.answers is None],
             health="degraded" if problems else "healthy",
-            problems=list(problems),
+            problems=problems,
             models=[ModelAnswersView.of(model) for model in models],
         )
 
     return router
+
+
+def _restricted(model: str) -> str:
+    return (
+        f"{model}: the store went back; what was killed, blocked or quarantined before stays so"
+        " until its flag or its rollout is changed"
+    )

@@ -12,20 +12,25 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from penumbra.deployments.errors import Conflict, NotLeader, StoreUnavailable
+from penumbra.deployments.control.standing import Standing
+from penumbra.deployments.errors import Conflict, StoreUnavailable
 from penumbra.deployments.evidence.dry_fold import fold_ahead
-from penumbra.deployments.gateways.publisher import Delivery, Publisher
+from penumbra.deployments.gateways.delivery import Delivery
+from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.deployments.history import config_effects, flag_drafts
 from penumbra.deployments.history.changes import Arrival, Change, ChangeOutcome, Clocks, Edit
 from penumbra.deployments.history.event_digest import NOTHING, Newest, digest_of
 from penumbra.deployments.history.events import ConfigPayload, Draft, Event
+from penumbra.deployments.history.recovered import Known
 from penumbra.deployments.history.split_places import keep_places
 from penumbra.deployments.history.state import EMPTY, State, fold
 from penumbra.deployments.metrics.control_metrics import ControlMetrics, Series
 from penumbra.deployments.metrics.flag_series import feedback_series, flag_series, link_series
+from penumbra.deployments.metrics.history_counters import HistoryCounters
 from penumbra.deployments.store.observation_tables import CommitExtras
 from penumbra.deployments.store.store import Store
 from penumbra.router.flags.routing_table import Flag
+from penumbra.router.link.table_identity import restrictions_of
 
 T = TypeVar("T")
 
@@ -61,10 +66,8 @@ class Controller:
         self.state: State = EMPTY
         self.newest = NOTHING
         """The newest event that `state` holds."""
-        self.leader_address: str | None = None
-        """Address of the process that leads in place of this one (it may be empty: not known);
-        None: this one leads."""
-        self._leases_until = float("-inf")
+        self.standing = Standing()
+        self._remembering: asyncio.Task[None] | None = None
         self.metrics = ControlMetrics()
         self.metrics.expose("controller", self._collect_series)
 
@@ -163,17 +166,6 @@ class Controller:
                     f"the store is at epoch {newest.epoch}, this process at {self.newest.epoch}"
                 )
 
-    def take_over(self, leases_until: float) -> None:
-        """Begin to lead.
-
-        Args:
-            leases_until: Until when gateways may have leases of the leader before; monotonic
-                seconds. No change is answered sooner.
-        """
-        self.leader_address = None
-        self.is_behind = True
-        self._leases_until = leases_until
-
     async def follow(self) -> None:
         """Read what another process has written.
 
@@ -198,8 +190,7 @@ class Controller:
             StoreUnavailable: The store cannot be read.
         """
         async with self._lock:
-            if self.leader_address is not None:
-                raise NotLeader.because_of(self.leader_address)
+            self.standing.require_leading()
             if self.is_behind:
                 await self._catch_up()
             yield
@@ -235,7 +226,7 @@ class Controller:
         self._advance(events, ahead)
         if not events:
             return durable_at, None
-        delivery = self._publisher.publish(self.state.snapshot(), durable_at)
+        delivery = self._publish(durable_at)
         self.metrics.watch(delivery, self._acknowledge_seconds)
         return durable_at, delivery
 
@@ -256,13 +247,26 @@ class Controller:
             return self._store.name_at(known.epoch), self._store.events(known.epoch)
 
         digest, events = await self._in_thread(read)
-        if digest != known.digest:
-            # The store has lost events that this process had read: begin anew with what it holds.
-            events = await self._in_thread(lambda: self._store.events())
-            self.state, self.newest = EMPTY, NOTHING
-        self._advance(events, fold(events, self.state))
-        if events:
-            self._publisher.publish(self.state.snapshot(), self._clocks.monotonic())
+        if digest == known.digest:
+            self._advance(events, fold(events, self.state))
+            if events:
+                self._publish(self._clocks.monotonic())
+            return
+        # The store has lost events that this process had read: begin anew with what it holds.
+        seen = restrictions_of(self.state.snapshot())
+        events = await self._in_thread(lambda: self._store.events())
+        self.newest = NOTHING
+        self.metrics.history_counters = HistoryCounters()
+        self._advance(events, fold(events, EMPTY))
+        await self.standing.recover(
+            Known(self.standing.generation, known.epoch, known.digest, seen)
+        )
+
+    def _publish(self, durable_at: float) -> Delivery:
+        self._publisher.generation = self.standing.generation
+        delivery = self._publisher.publish(self.state.snapshot(), durable_at, self.newest.digest)
+        self._remembering = asyncio.create_task(self.standing.remember())
+        return delivery
 
     def _advance(self, events: Sequence[Event], state: State) -> None:
         self.state = state
@@ -286,7 +290,7 @@ class Controller:
             epoch: The epoch.
             delivery: From `commit`; None: nothing was stored, and the epoch is in force already.
         """
-        seconds = self._leases_until - self._clocks.monotonic()
+        seconds = self.standing.leases_until - self._clocks.monotonic()
         if delivery is not None and seconds <= 0:
             return await delivery.wait(self._acknowledge_seconds)
         if delivery is not None:

@@ -6,7 +6,7 @@ Any other one stands by: it reads what the leader writes, and takes over when th
 leader that finds the lease taken stands by from then on; the store has refused its writes already.
 
 Leases of gateways need no word between two leaders. The row tells until when the leader before may
-have granted any, and the next one answers no change before that (`Controller.take_over`).
+have granted any, and the next one answers no change before that (`Standing.leases_until`).
 
 Reading order: Leadership.stand, Leadership.run.
 """
@@ -22,7 +22,7 @@ from penumbra.deployments.control.fence_times import FenceTimes
 from penumbra.deployments.errors import DeploymentsError, NotLeader, StoreUnavailable
 from penumbra.deployments.gateways.liveness import GuardLiveness
 from penumbra.deployments.store import fencing
-from penumbra.deployments.store.fencing import Leader
+from penumbra.deployments.store.fencing import Leader, Term
 from penumbra.deployments.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -166,22 +166,25 @@ class Leadership:
     async def _take(self) -> bool:
         leader = await self._look()
         stale = leader if self._is_stale(leader) else None
-        self._controller.leader_address = leader.address
+        standing = self._controller.standing
+        standing.leader_address, standing.generation = leader.address, leader.generation
         if stale is None and not leader.is_over:
             return False
 
-        def acquire(store: Store) -> float | None:
-            seconds = self.times.fence_seconds
-            is_ours = store.acquire(self._holder, self._address, seconds, stale)
-            return store.term.inherited_seconds if is_ours and store.term else None
+        def acquire(store: Store) -> Term | None:
+            store.acquire(self._holder, self._address, self.times.fence_seconds, stale)
+            return store.term
 
-        inherited = await self._controller.on_store_thread(acquire)
-        if inherited is None:
+        term = await self._controller.on_store_thread(acquire)
+        if term is None:
             return False
-        inherited = min(inherited, self.times.lease_seconds)
+        inherited = min(term.inherited_seconds, self.times.lease_seconds)
         now = self._now()
         self._liveness.begin_term(now, inherited)
-        self._controller.take_over(now + inherited + _MARGIN_SECONDS if inherited else now)
+        leases_until = now + inherited + _MARGIN_SECONDS if inherited else now
+        self._controller.is_behind = True
+        standing.generation, standing.leases_until = term.generation, leases_until
+        standing.leader_address = None
         return True
 
     def _is_stale(self, leader: Leader) -> bool:
@@ -207,6 +210,6 @@ class Leadership:
 
     def _stand_down(self) -> None:
         self.is_leading = False
-        self._controller.leader_address = ""
+        self._controller.standing.leader_address = ""
         self._liveness.end_term()
         self._seen = None

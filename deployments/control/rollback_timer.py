@@ -6,7 +6,7 @@ import logging
 from penumbra.deployments.control.controller import Clocks, Controller
 from penumbra.deployments.control.tracing import CommittedChange, trace_change, trace_rollback
 from penumbra.deployments.errors import DeploymentsError
-from penumbra.deployments.gateways.publisher import Delivery
+from penumbra.deployments.gateways.delivery import Delivery
 from penumbra.deployments.rollouts.change_text import change_of, sentence
 from penumbra.deployments.rollouts.payload import takes_away
 from penumbra.deployments.store import observation_tables

@@ -27,7 +27,7 @@ from penumbra.deployments.evidence.judge import (
     report_of_feedback,
     runs_to_keep,
 )
-from penumbra.deployments.gateways.publisher import Delivery
+from penumbra.deployments.gateways.delivery import Delivery
 from penumbra.deployments.history.config_effects import draft_of
 from penumbra.deployments.history.events import Draft
 from penumbra.deployments.history.user_feedback import UserFeedback

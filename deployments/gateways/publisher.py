@@ -11,9 +11,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from penumbra.deployments.gateways.delivery import Delivery
 from penumbra.deployments.gateways.inbox import LinkInbox
 from penumbra.deployments.gateways.link import Channel, Link, LinkClosed
-from penumbra.deployments.history.changes import Arrival
 from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.link.messages import (
     EpochApplied,
@@ -25,92 +25,23 @@ from penumbra.router.link.messages import (
     from_gateway,
     push_of,
 )
+from penumbra.router.link.table_identity import TableName
 from penumbra.router.link.unknown_messages import UnknownMessages
 from penumbra.router.link.unreadable_report import UnreadableReport
 
 log = logging.getLogger(__name__)
 
 _HELLO_SECONDS = 5.0
-
-
-class Delivery:
-    """One epoch on its way to the gateways that were connected when it was published.
-
-    Args:
-        epoch: The epoch.
-        links: The gateways that it goes to.
-        durable_at: When it was committed; monotonic seconds.
-    """
-
-    def __init__(self, epoch: int, links: set[Link], durable_at: float) -> None:
-        self._epoch = epoch
-        self._durable_at = durable_at
-        self._connected = len(links)
-        self._waiting = set(links)
-        self._acknowledged = 0
-        self._last_at = durable_at
-        self._is_done = asyncio.Event()
-        self._on_over: Callable[[Arrival], None] | None = None
-        if not links:
-            self._is_done.set()
-
-    def when_over(self, call: Callable[[Arrival], None]) -> None:
-        """Call this once every gateway has answered or is gone; at once if that is so already."""
-        self._on_over = call
-        if self.is_over:
-            call(self._arrival)
-
-    async def wait(self, seconds: float) -> Arrival:
-        """Wait until every gateway has answered or is gone, at most this long."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._is_done.wait()
-        except TimeoutError:
-            log.warning(
-                "snapshot_unacknowledged",
-                extra={
-                    "epoch": self._epoch,
-                    "gateways": sorted(link.hello.gateway for link in self._waiting),
-                },
-            )
-        return self._arrival
-
-    @property
-    def _arrival(self) -> Arrival:
-        is_complete = 0 < self._connected == self._acknowledged
-        took = self._last_at - self._durable_at if is_complete else None
-        return Arrival(self._connected, self._acknowledged, took)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether every gateway has answered or is gone."""
-        return not self._waiting
-
-    def acknowledge(self, link: Link, epoch: int, at: float) -> None:
-        """Record that a gateway has applied `epoch`."""
-        if epoch >= self._epoch and link in self._waiting:
-            self._acknowledged += 1
-            self._last_at = at
-            link.last_propagation_seconds = at - self._durable_at
-            self.drop(link)
-
-    def refuse(self, link: Link, epoch: int) -> None:
-        """Record that a gateway refused `epoch`; -1 if it could not even read the table."""
-        if epoch < 0 or epoch >= self._epoch:
-            self.drop(link)
-
-    def drop(self, link: Link) -> None:
-        """Stop waiting for a gateway."""
-        self._waiting.discard(link)
-        if self._waiting or self._is_done.is_set():
-            return
-        self._is_done.set()
-        if self._on_over is not None:
-            self._on_over(self._arrival)
+_REMEMBERED = 256
+"""Publications whose acknowledgement is understood, at most."""
 
 
 def _ignore(link: Link) -> None:
     del link
+
+
+async def _believe(hello: Hello) -> None:
+    del hello
 
 
 class Publisher:
@@ -120,6 +51,8 @@ class Publisher:
         store: Identity of the store whose epochs these are.
         now: Monotonic clock, seconds.
         follower: Publishes every table too; no delivery waits for its processes.
+        on_hello: Called with every hello before its link gets a table; raises LinkClosed if it may
+            get none now.
         on_connect: Called with every new link, after its hello.
         on_disconnect: Called with every link that is over.
     """
@@ -130,12 +63,17 @@ class Publisher:
         now: Callable[[], float],
         *,
         follower: "Publisher | None" = None,
+        on_hello: Callable[[Hello], Awaitable[None]] = _believe,
         on_connect: Callable[[Link], None] = _ignore,
         on_disconnect: Callable[[Link], None] = _ignore,
     ) -> None:
         self.snapshot = Snapshot(epoch=0, models={})
         """The newest routing table; epoch 0 before the first."""
+        self.generation = 1
+        """Generation of the store whose tables are published from now on."""
+        self.on_hello = on_hello
         self._store = store
+        self._published: dict[TableName, int] = {}
         self._now = now
         self._follower = follower
         self._on_connect = on_connect
@@ -149,23 +87,42 @@ class Publisher:
         """The connected processes, by name."""
         return tuple(sorted(self._links, key=lambda link: (link.hello.gateway, link.hello.pid)))
 
-    def publish(self, snapshot: Snapshot, durable_at: float) -> Delivery:
+    def publish(self, snapshot: Snapshot, durable_at: float, digest: str = "") -> Delivery:
         """Send an epoch to every connected process, and to every one that connects later.
 
         Args:
             snapshot: The table.
             durable_at: When it was committed, by `now`.
+            digest: Digest of the event that made it; names the table with store and epoch.
         """
-        self._push = push_of(self._store, snapshot)
-        delivery = Delivery(snapshot.epoch, self._links, durable_at)
+        self._push = push_of(self._store, snapshot, self.generation, digest)
+        number = self._number_of(TableName(self._store, self.generation, snapshot.epoch, digest))
+        delivery = Delivery(snapshot.epoch, number, self._links, durable_at)
         self._deliveries = {other for other in self._deliveries if not other.is_over}
         self._deliveries.add(delivery)
         self.snapshot = snapshot
         for link in self._links:
             link.offer(self._push)
         if self._follower is not None:
-            self._follower.publish(snapshot, durable_at)
+            self._follower.generation = self.generation
+            self._follower.publish(snapshot, durable_at, digest)
         return delivery
+
+    def _number_of(self, name: TableName) -> int:
+        number = max(self._published.values(), default=0) + 1
+        self._published = {**self._published, name: number}
+        if len(self._published) > _REMEMBERED:
+            del self._published[next(iter(self._published))]
+        return number
+
+    def _find(self, applied: EpochApplied) -> int | None:
+        """The number of the publication that an acknowledgement means; None: of none."""
+        name = TableName(self._store, applied.generation, applied.epoch, applied.digest)
+        if applied.digest:
+            return self._published.get(name)
+        # A gateway of before names knows epochs only.
+        numbers = [n for other, n in self._published.items() if other.epoch == applied.epoch]
+        return max(numbers, default=None)
 
     async def attend(
         self, channel: Channel, inbox: LinkInbox | None = None, peer: str = ""
@@ -184,6 +141,7 @@ class Publisher:
             hello = from_gateway(await channel.receive())
         if not isinstance(hello, Hello):
             raise LinkError("a link begins with a hello")
+        await self.on_hello(hello)
         for stale in self._of_same_process(hello):
             # It connected again before its broken connection was noticed here.
             self._forget(stale)
@@ -233,10 +191,8 @@ class Publisher:
         self, link: Link, message: FromGateway | UnreadableReport, inbox: LinkInbox | None
     ) -> None:
         match message:
-            case EpochApplied(epoch=epoch):
-                link.epoch, link.refusal = epoch, None
-                for delivery in self._deliveries:
-                    delivery.acknowledge(link, epoch, self._now())
+            case EpochApplied():
+                self._acknowledge(link, message)
             case Refused(epoch=epoch, detail=detail):
                 link.refusal = detail
                 log.error(
@@ -251,6 +207,23 @@ class Publisher:
                 inbox.handle(link, message)
             case _:
                 raise LinkError(f"{type(message).__name__}: this link has no inbox for it")
+
+    def _acknowledge(self, link: Link, applied: EpochApplied) -> None:
+        number = self._find(applied)
+        if number is None:
+            # It has another table under this epoch: it must not count as having this one.
+            log.error(
+                "table_unknown",
+                extra={
+                    "gateway": link.hello.gateway,
+                    "epoch": applied.epoch,
+                    "generation": applied.generation,
+                },
+            )
+            return
+        link.epoch, link.refusal = applied.epoch, None
+        for delivery in self._deliveries:
+            delivery.acknowledge(link, number, self._now())
 
     def _of_same_process(self, hello: Hello) -> list[Link]:
         # The host counts: two machines may use one name, and in containers every pid is 1.

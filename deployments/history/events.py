@@ -31,6 +31,8 @@ class Kind(StrEnum):
     """The flag was read from flagd JSON."""
     RESET = "reset"
     """The flag went back to the one in the configuration file."""
+    RECOVER = "recover"
+    """The store had lost events, and what they took away was taken away again."""
     ROLLOUT = "rollout"
     """A rollout changed, and the flag with it: by an operator or by the guard."""
 

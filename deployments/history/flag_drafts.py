@@ -67,7 +67,7 @@ def draft_reset(
 
 
 def structure(models: Mapping[str, ModelSnapshot]) -> dict[str, str]:
-    """What a configuration says of its models, apart from their flags, as text to compare."""
+    """Models of a configuration apart from their flags, as text to compare."""
     # As text: the order of the variants matters, and equal mappings may differ in it.
     return {
         name: model.model_copy(update={"flag": Flag(), "watches": ()}).model_dump_json()

@@ -15,7 +15,7 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from penumbra.deployments.gateways.publisher import Delivery
+from penumbra.deployments.gateways.delivery import Delivery
 from penumbra.deployments.history.changes import Arrival
 from penumbra.deployments.history.user_feedback import UserFeedback
 from penumbra.deployments.metrics.history_counters import HistoryCounters

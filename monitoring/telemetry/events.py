@@ -99,6 +99,18 @@ EVENTS = (
     _event("leadership_begun", "It leads: it alone changes things and grants leases.",
            "address", "epoch"),
     _event("leadership_lost", "Another control process has taken over; it stands by.", "detail"),
+    _event("store_lost_events", "The store does not hold an epoch that was read.", "epoch"),
+    _event(
+        "store_went_back",
+        "The store has lost changes; what they took away is taken away again, and stays so until"
+        " an operator changes it.",
+        "seen_epoch", "epoch", "generation", "models",
+    ),
+    _event("last_seen_unreadable", "What was seen before the start is not known.", "file", "error"),
+    _event("last_seen_unwritten", "A store that goes back may not be noticed at the next start.",
+           "file", "error"),
+    _event("table_unknown", "A gateway acknowledged a table that was not sent to it.",
+           "gateway", "epoch", "generation"),
     _event("standby_failed", "It cannot read the store, or could not take over.",
            "code", "detail"),
     _event("control_stopped", "It has ended."),

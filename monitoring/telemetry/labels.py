@@ -120,7 +120,8 @@ KIND = Label(
     "kind",
     "What was changed.",
     (
-        "config", "set", "kill", "unkill", "pin", "unpin", "split", "import", "reset", "rollout",
+        "config", "set", "kill", "unkill", "pin", "unpin", "split", "import", "reset", "recover",
+        "rollout",
     ),
 )  # fmt: skip
 GATEWAY = Label("gateway", "The gateway process, by its name.", most=16)

@@ -22,6 +22,7 @@ from penumbra.router.link.backoff import Backoff
 from penumbra.router.link.duties import Duties
 from penumbra.router.link.feedback import FeedbackSubmitter
 from penumbra.router.link.lease import Lease
+from penumbra.router.link.link_url import link_url
 from penumbra.router.link.messages import (
     VERSION,
     Answers,
@@ -37,15 +38,15 @@ from penumbra.router.link.messages import (
     Located,
     Probe,
     Push,
-    Refused,
     Seek,
     Stored,
     UnknownMessage,
     encode,
     from_control,
-    link_url,
 )
 from penumbra.router.link.observation_outbox import ObservationOutbox
+from penumbra.router.link.table_identity import store_text
+from penumbra.router.link.table_in_force import TableInForce
 from penumbra.router.link.unknown_messages import UnknownMessages
 
 log = logging.getLogger(__name__)
@@ -81,18 +82,20 @@ class ControlLink:
         self._url = link_url(url, self._duties.path)
         self._token = token
         self._process_id = process_id
-        self._on_snapshot = on_snapshot
+        self._in_force = TableInForce(on_snapshot)
         self._backoff = backoff or Backoff()
         self._must_renew = asyncio.Event()
         self._is_current = asyncio.Event()
         """Set while the newest table that came over this connection is in force."""
         self._was_acknowledged = asyncio.Event()
-        self._store = ""
         self._failures = 0
-        self.last_epoch = 0
-        """Newest epoch that was put into force through the link; 0 before the first."""
         self.connected_since: float | None = None
         """Seconds by the backoff's clock; None while the link is down."""
+
+    @property
+    def last_epoch(self) -> int:
+        """Newest epoch that was put into force through the link; 0 before the first."""
+        return self._in_force.name.epoch
 
     @property
     def is_connected(self) -> bool:
@@ -152,14 +155,18 @@ class ControlLink:
                 await asyncio.gather(*senders, return_exceptions=True)
 
     def _hello(self) -> Hello:
+        table = self._in_force.name
         return Hello(
             self._process_id,
             os.getpid(),
-            self._store,
-            self.last_epoch,
+            store_text(table.store, table.generation),
+            table.epoch,
             self._duties.machine,
             self._duties.metrics,
             VERSION,
+            table.generation,
+            table.digest,
+            self._in_force.restrictions,
         )
 
     def _senders(self, socket: ClientConnection) -> list[Coroutine[Any, Any, None]]:
@@ -249,7 +256,7 @@ class ControlLink:
         return None
 
     async def _take_push(self, socket: ClientConnection, push: Push) -> None:
-        taken = self._take(push)
+        taken = self._in_force.take(push)
         if isinstance(taken, EpochApplied):
             self._is_current.set()
         else:
@@ -263,25 +270,6 @@ class ControlLink:
             self.connected_since = self._backoff.now()
             self._failures = 0
             log.info("control_link_up", extra={"epoch": self.last_epoch})
-
-    def _take(self, push: Push) -> EpochApplied | Refused:
-        try:
-            table = push.table()
-        except ValueError as error:
-            return self._refuse(-1, f"not a routing table: {error}")
-        if push.store == self._store and table.epoch < self.last_epoch:
-            return self._refuse(table.epoch, f"older than epoch {self.last_epoch}, in force here")
-        if push.store != self._store or table.epoch > self.last_epoch:
-            try:
-                self._on_snapshot(table)
-            except Exception as error:  # noqa: BLE001 - whatever is wrong, serve on with the last
-                return self._refuse(table.epoch, f"{type(error).__name__}: {error}")
-            self._store, self.last_epoch = push.store, table.epoch
-        return EpochApplied(table.epoch)
-
-    def _refuse(self, epoch: int, detail: str) -> Refused:
-        log.error("snapshot_refused", extra={"epoch": epoch, "detail": detail})
-        return Refused(epoch, detail)
 
     def _report(self, error: str, *, is_refusal: bool) -> None:
         # Logged once per outage, not once per attempt; but a refusal is the operator's to mend.

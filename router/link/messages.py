@@ -1,9 +1,9 @@
 """Messages between a gateway, or a comparator, and the control process. Both ends use this module.
 
     gateway                                  control process
-       | -- Hello(gateway, pid, epoch) ------> |
+       | -- Hello(gateway, pid, epoch, ...) -> |
        | <-- Push(store, snapshot) ----------- |   at once, then for every new epoch
-       | -- EpochApplied(epoch) -------------> |   the snapshot is in force
+       | -- EpochApplied(epoch, digest) -----> |   the snapshot is in force
        | -- Refused(epoch, detail) ----------> |   ... or it is not, and the last one stays
        | -- Renew(nonce) --------------------> |   a few times within a lease
        | <-- LeaseGrant(nonce, seconds, ...) - |   counted from when the Renew was sent
@@ -59,6 +59,7 @@ from penumbra.router.link.attribution import Found as Found
 from penumbra.router.link.attribution import Locate as Locate
 from penumbra.router.link.attribution import Located as Located
 from penumbra.router.link.attribution import Seek as Seek
+from penumbra.router.link.table_identity import Restriction, TableName, store_of, store_text
 from penumbra.router.link.unreadable_report import UnreadableReport, unreadable_report
 
 PATH = "/gateway/v1/link"
@@ -94,12 +95,24 @@ class Hello(msgspec.Struct, frozen=True, tag="hello", omit_defaults=True):
     it has none, or is older than this field."""
     version: int = 1
     """Version of the messages that it sends (`VERSION`); 1 if it is older than this field."""
+    generation: int = 1
+    """With `store`, `epoch` and `digest`, the name of the table that it has in force."""
+    digest: str = ""
+    restrictions: dict[str, Restriction] = {}
+    """Model -> what that table takes away: a store that went back may have forgotten it."""
+
+    def table_name(self) -> TableName:
+        """The name of the table that it has in force."""
+        return TableName(store_of(self.store), self.generation, self.epoch, self.digest)
 
 
-class EpochApplied(msgspec.Struct, frozen=True, tag="applied"):
+class EpochApplied(msgspec.Struct, frozen=True, tag="applied", omit_defaults=True):
     """Tells that every further request is decided by this epoch (or a later one)."""
 
     epoch: int
+    generation: int = 1
+    digest: str = ""
+    """Of the table that is in force, as its `Push` named it; empty if it is older than names."""
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
@@ -109,12 +122,20 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     detail: str
 
 
-class Push(msgspec.Struct, frozen=True, tag="snapshot"):
+class Push(msgspec.Struct, frozen=True, tag="snapshot", omit_defaults=True):
     """The routing table of the newest epoch."""
 
     store: str
-    """Identity of the store; epochs of two stores cannot be compared."""
+    """Identity of the store, with its generation from the second on (`store_text`); epochs of two
+    stores or generations cannot be compared."""
     snapshot: msgspec.Raw
+    generation: int = 1
+    digest: str = ""
+    """Digest of the event that made the epoch."""
+
+    def name_of(self, table: Snapshot) -> TableName:
+        """The table's name."""
+        return TableName(store_of(self.store), self.generation, table.epoch, self.digest)
 
     def table(self) -> Snapshot:
         """Read the routing table.
@@ -226,14 +247,14 @@ _KNOWN_TYPES = frozenset(
 )
 
 
-def push_of(store: str, snapshot: Snapshot) -> str:
+def push_of(store: str, snapshot: Snapshot, generation: int = 1, digest: str = "") -> str:
     """Encode the message that carries a snapshot: once an epoch, however many gateways there are.
 
     Fields at their default value are left out, so that an older gateway takes a table that does not
     use what it does not know.
     """
     raw = msgspec.Raw(snapshot.model_dump_json(exclude_defaults=True).encode())
-    return encode(Push(store=store, snapshot=raw))
+    return encode(Push(store_text(store, generation), raw, generation, digest))
 
 
 def encode(message: FromGateway | FromControl) -> str:
@@ -275,18 +296,3 @@ def _unknown(text: str | bytes, sender: str, error: Exception) -> UnknownMessage
     if name is None or name in _KNOWN_TYPES:
         raise LinkError(f"no message of {sender}: {error}") from error
     return UnknownMessage(name)
-
-
-def link_url(url: str, path: str = PATH) -> str:
-    """Make the WebSocket address of the link from a base URL of the control process.
-
-    Raises:
-        ValueError: The scheme is none of http, https, ws, wss.
-    """
-    scheme, separator, rest = url.partition("://")
-    schemes = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
-    if not separator or scheme not in schemes:
-        raise ValueError(
-            f'control_url: found "{url}", wanted http://HOST:PORT or https://HOST:PORT'
-        )
-    return f"{schemes[scheme]}://{rest.rstrip('/')}{path}"

@@ -17,7 +17,7 @@ from tests.support.postgres import PostgresServer, find_binaries, postgres_serve
 from tests.support.requests import CHAT, chat
 from tests.support.scripted_upstream import ScriptedUpstream
 
-LEASE_SECONDS = 4.0
+LEASE_SECONDS = 10.0
 PATIENCE = 60.0
 BINARIES = find_binaries()
 
@@ -123,7 +123,6 @@ def test_a_flag_is_not_reset_beside_a_running_process(pair: Pair) -> None:
     assert pair.a.url in reset.stderr
     assert "stop it first" in reset.stderr
     assert pair.a.get("/flags/demo")["epoch"] == epoch
-    assert pair.a.split(31)["epoch"] == epoch + 1
 
 
 class Traffic(threading.Thread):

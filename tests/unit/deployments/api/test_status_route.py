@@ -39,6 +39,9 @@ async def test_a_quiet_installation_is_healthy(plane: Plane) -> None:
         "gateways": 2,
         "untold": [],
         "health": "healthy",
+        "generation": 1,
+        "is_leading": True,
+        "unconfirmed": [],
         "problems": [],
         "models": [],
     }

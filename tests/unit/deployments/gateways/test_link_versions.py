@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from penumbra.deployments.gateways.publisher import Delivery, Publisher
+from penumbra.deployments.gateways.delivery import Delivery
+from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.link.messages import Hello, LinkError, encode
 from tests.support.control_plane import FakeGateway

@@ -6,6 +6,7 @@ from penumbra.monitoring.observations import Counts, Pair, Report, Run, RunRepor
 from penumbra.router.flags.routing_table import Flag, Snapshot
 from penumbra.router.link.backoff import Backoff
 from penumbra.router.link.client import ControlLink
+from penumbra.router.link.link_url import link_url
 from penumbra.router.link.messages import (
     EpochApplied,
     Hello,
@@ -14,7 +15,6 @@ from penumbra.router.link.messages import (
     encode,
     from_control,
     from_gateway,
-    link_url,
     push_of,
 )
 from tests.support.routing_tables import flags, snapshot
@@ -94,7 +94,7 @@ class Receiver:
 
 
 def deliver(link: ControlLink, epoch: int, store: str = "store") -> EpochApplied | Refused:
-    return link._take(from_control(push_of(store, snapshot(epoch=epoch))))
+    return link._in_force.take(from_control(push_of(store, snapshot(epoch=epoch))))
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_a_table_that_cannot_be_applied_leaves_the_last_one(
 
 def test_an_invalid_table_is_refused(link: ControlLink, receiver: Receiver) -> None:
     push = from_control('{"type":"snapshot","store":"s","snapshot":{"epoch":1}}')
-    answer = link._take(push)
+    answer = link._in_force.take(push)
     assert isinstance(answer, Refused)
     assert answer.epoch == -1
     assert receiver.epochs == []

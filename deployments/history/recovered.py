@@ -1,0 +1,107 @@
+"""Events of a store that has lost others: what it forgot to take away is taken away again. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from penumbra.deployments.actors import RECOVERY
+from penumbra.deployments.history.config_effects import draft_of
+from penumbra.deployments.history.events import ConfigPayload, Draft, Event, FlagPayload, Kind
+from penumbra.deployments.history.state import State, apply_event
+from penumbra.deployments.rollouts.record import SERVING, WATCHED, Rollout, join_names, slices_of
+from penumbra.deployments.rollouts.transitions import (
+    DecisionStep,
+    StepKind,
+    replace_fields,
+    roll_back,
+)
+from penumbra.router.link.table_identity import Restriction
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The newest state of a store that a process has seen, and what its flags took away."""
+
+    generation: int
+    epoch: int
+    digest: str
+    """Of the event that made the epoch; empty if only the epoch is known."""
+    restrictions: Mapping[str, Restriction] = field(default_factory=dict)
+
+
+def draft_recovery(
+    state: State, restrictions: Mapping[str, Restriction], reason: str, now: datetime
+) -> list[Draft]:
+    """Draft what the state lacks of these restrictions; none is taken back.
+
+    A candidate that a rollout had lost is rolled back, and stays so until it is re-armed. The last
+    event of each model is of the kind `recover`.
+    """
+    drafts: list[Draft] = []
+    for name, restriction in restrictions.items():
+        if name not in state.models:
+            continue
+        for draft in _drafts_of(state, name, restriction, reason, now):
+            state = apply_event(state, Event.of(draft, state.epoch + 1, now))
+            drafts.append(draft)
+    return drafts
+
+
+def draft_notice(state: State, reason: str) -> Draft:
+    """Draft the event that tells that a store went back, and changes nothing."""
+    payload = ConfigPayload(models=dict(state.models))
+    return Draft(kind=Kind.CONFIG, actor=RECOVERY, reason=reason, model=None, payload=payload)
+
+
+def _drafts_of(
+    state: State, name: str, restriction: Restriction, reason: str, now: datetime
+) -> list[Draft]:
+    model, flag = state.models[name], state.flags[name]
+    blocked = [
+        candidate
+        for candidate in restriction.blocked
+        if candidate in model.variants and candidate not in flag.blocked
+    ]
+    known = slices_of(model)
+    quarantined = [
+        slice_name
+        for slice_name in restriction.quarantined
+        if slice_name in known and slice_name not in flag.quarantined
+    ]
+    if not blocked and not quarantined and (flag.killed or not restriction.killed):
+        return []
+    drafts = []
+    for key, rollout in state.rollouts.items():
+        changed = _rollout_after(rollout, blocked, quarantined, reason, now)
+        if key[0] == name and changed is not None:
+            draft = draft_of(state, changed, RECOVERY, reason)
+            state = apply_event(state, Event.of(draft, state.epoch + 1, now))
+            drafts.append(draft)
+    before = state.flags[name]
+    update = {
+        "killed": before.killed or restriction.killed,
+        "blocked": join_names(before.blocked, blocked),
+        "quarantined": join_names(before.quarantined, quarantined),
+    }
+    payload = FlagPayload(before=before, after=before.model_copy(update=update))
+    drafts.append(
+        Draft(kind=Kind.RECOVER, actor=RECOVERY, reason=reason, model=name, payload=payload)
+    )
+    return drafts
+
+
+def _rollout_after(
+    rollout: Rollout, blocked: list[str], quarantined: list[str], reason: str, now: datetime
+) -> Rollout | None:
+    record = rollout.record
+    if record.phase not in WATCHED:
+        return None
+    if rollout.spec.candidate in blocked:
+        record, _ = roll_back(record, now, DecisionStep(StepKind.ROLLBACK, reason))
+    elif record.phase in SERVING and quarantined:
+        record = replace_fields(
+            record, quarantined=join_names(record.quarantined, quarantined), cause=reason
+        )
+    else:
+        return None
+    return rollout.model_copy(update={"record": record})
