@@ -92,6 +92,7 @@ SCENARIOS = {
     "2 times as slow all along": Times(before=2.0, now=2.0),
     "2 times as slow since it is live": Times(now=2.0),
     "3 times as slow since it is live": Times(now=3.0),
+    "3 times as slow since it is live, noise .15": Times(now=3.0, noise=0.15),
     "5 times as slow since it is live": Times(now=5.0),
     "at .7 of the time in shadow, then 3 times as slow": Times(before=0.7, now=3.0),
     "at .7 of the time in shadow, then 5 times as slow": Times(before=0.7, now=5.0),
