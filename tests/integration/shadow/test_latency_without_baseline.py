@@ -82,7 +82,7 @@ def ttft_of(view: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(300)
-async def test_a_candidate_that_gets_slow_while_it_answers_everybody_is_rolled_back(
+async def test_a_candidate_that_gets_slow_while_it_answers_every_client_is_rolled_back(
     tmp_path: Path,
 ) -> None:
     timed = {name: Timed() for name in ("full", "int8")}
