@@ -59,6 +59,7 @@ table: install  ## measure every demo variant through vLLM: size, speed, exact m
 sim: install  ## simulate the shipped statistics: false alarms, delays (about 15 minutes)
 	@OMP_NUM_THREADS=1 $(PY) -m benchmarks.sim --write docs/statistics.md
 	@OMP_NUM_THREADS=1 $(PY) -m benchmarks.sim.more_tables
+	@OMP_NUM_THREADS=1 $(PY) -m benchmarks.sim.workloads
 	@OMP_NUM_THREADS=1 $(PY) -m benchmarks.sim.instrument
 
 bench-gateway: install  ## the gateway beside nginx, LiteLLM and the Rust routers

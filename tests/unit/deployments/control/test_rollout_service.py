@@ -14,12 +14,12 @@ from penumbra.deployments.history.events import Event
 from penumbra.deployments.history.state import fold
 from penumbra.deployments.history.user_feedback import UserFeedback
 from penumbra.deployments.rollouts.record import Phase
-from penumbra.deployments.rollouts.spec import Guardrail
+from penumbra.deployments.rollouts.spec import AdvanceRules, Guardrail
 from penumbra.deployments.store.observation_tables import CommitExtras, reports
 from penumbra.monitoring.observations import RunReport, Signal
 from tests.support.control_plane import FakeGateway, split_change
 from tests.support.evidence_state import state_of
-from tests.support.rollouts import Reporting, in_batches, pairs, rollout_spec
+from tests.support.rollouts import Reporting, in_batches, pair, pairs, rollout_spec
 from tests.support.running_rollouts import KEY, RunningRollouts, running_rollouts
 
 RUNS = ("run-1", "run-2")
@@ -104,6 +104,26 @@ async def test_evidence_is_the_same_after_a_restart(tmp_path: Path) -> None:
             await it.rollouts.take_report(reporting.of_pairs("run-1", some))
         again = it.fresh()
         await again.start()
+        found = state_of(again.evidence_book.evidence(it.rollout))
+        assert found == state_of(it.rollouts.evidence_book.evidence(it.rollout))
+
+
+async def test_a_stale_proof_is_an_event_that_a_restart_does_not_repeat(tmp_path: Path) -> None:
+    gates = AdvanceRules(pairs=20, slice_pairs=20, horizon=5000, workload_seconds=0.0)
+    async with running_rollouts(tmp_path) as it:
+        await it.apply(rollout_spec(gates=gates))
+        reporting = Reporting()
+        then = [pair(number, script="latin") for number in range(300)]
+        now = [pair(number, script="han") for number in range(300, 380)]
+        for some in in_batches([*then, *now], 20):
+            await it.rollouts.take_report(reporting.of_pairs("run-1", some))
+        record, epoch = it.rollout.record, it.plane.controller.state.epoch
+        assert record.stale["other"].startswith("script: han")
+        assert fold(it.plane.store.events()).rollouts[KEY].record == record
+        again = it.fresh()
+        await again.start()
+        await again.decide_pending()
+        assert (again.rollout(KEY).record, it.plane.controller.state.epoch) == (record, epoch)
         found = state_of(again.evidence_book.evidence(it.rollout))
         assert found == state_of(it.rollouts.evidence_book.evidence(it.rollout))
 

@@ -165,6 +165,8 @@ FINDINGS = st.builds(
     seen=st.sampled_from([(), ("json",), SLICES]),
     proven=st.sampled_from([(), ("json",), SLICES]),
     proven_live=st.sampled_from([(), SLICES, SLICES]),
+    stale=st.sampled_from([{}, {}, {}, {"json": "script: han"}, {AGGREGATE: "slices: json"}]),
+    revalidations=st.sampled_from([0, 0, 1]),
     is_aggregate_proven=st.booleans(),
     hard=st.sampled_from([None, None, None, HardFailure("not_finite", "r1")]),
     tripped=st.sampled_from(
@@ -220,6 +222,7 @@ class RolloutMachine(RuleBasedStateMachine):
         if (record.phase, record.stage_index) != (before.phase, before.stage_index) and (
             record.phase in SERVING
         ):
+            assert not record.stale
             elapsed = (self.now - before.since).total_seconds()
             assert record.stage_index - before.stage_index in {0, 1}
             assert record.verdict is Verdict.PASS
@@ -270,6 +273,7 @@ class RolloutMachine(RuleBasedStateMachine):
         except Conflict:
             return
         assert record.verdict is Verdict.PASS
+        assert not record.stale
         assert findings.pairs >= GATES.pairs
         self.become(after)
 
@@ -282,6 +286,7 @@ class RolloutMachine(RuleBasedStateMachine):
             assert self.flag.blocked == ()
             assert self.flag.split == ({"int8": self.rollout.share} if self.rollout.share else {})
         assert set(record.proven_live) <= set(record.proven)
+        assert set(record.stale) <= {*record.proven, AGGREGATE}
         if record.phase in SERVING:
             open_slices = set(SLICES) - set(self.flag.quarantined)
             assert open_slices <= set(record.proven) - set(record.quarantined)
