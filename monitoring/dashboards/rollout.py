@@ -36,7 +36,8 @@ def _now() -> frame.Row:
                 About(
                     "Rollouts",
                     "Each rollout's phase, its share of live traffic and what the evidence says."
-                    " Frozen: nothing is promoted because the instrument is broken.",
+                    " Frozen: nothing is promoted because the instrument is broken."
+                    " Stale: the traffic has left what a proof was made on.",
                     "rolled-back",
                 ),
                 ("model", "candidate", "phase", "verdict"),
@@ -50,6 +51,11 @@ def _now() -> frame.Row:
                     Column(query=largest(PAIR, IN.pick(control.HELD)), name="held", words=YES_NO),
                     Column(
                         query=largest(PAIR, IN.pick(control.FROZEN)), name="frozen", words=YES_NO
+                    ),
+                    Column(
+                        query=largest(PAIR, IN.pick(control.PROOF_STALE)),
+                        name="stale",
+                        words=YES_NO,
                     ),
                     Column(
                         query=smallest(PAIR, IN.pick(control.INSTRUMENT_OK)),
