@@ -52,8 +52,10 @@ def rows(reps: int, seed: int) -> Iterator[tuple[float, list[str], int]]:
             found = [pairs_until_left(moved, profile, rng) for _ in range(reps)]
             times = sorted(each for each in found if each is not None)
             told = f"{median(times):,.0f} / {times[int(0.9 * len(times))]:,}" if times else "-"
-            bound = f"{len(times)} / {reps}, ≤ {100 * upper_bound(len(times), reps):.1f} %"
-            yield moved, [f"{moved:g}", f"{profile:,}", bound, told], len(times)
+            often = f"{len(times)} / {reps}"
+            if len(times) < reps:
+                often += f", ≤ {100 * upper_bound(len(times), reps):.1f} %"
+            yield moved, [f"{moved:g}", f"{profile:,}", often, told], len(times)
 
 
 def _pair(script: str) -> Pair:
