@@ -60,6 +60,8 @@ def stage_text(view: Json) -> Text:
         text.append(" (held)", style="yellow")
     if view["frozen_cause"]:
         text.append(" (frozen)", style="magenta")
+    if view.get("stale"):  # an older control process does not tell
+        text.append(" (stale)", style="yellow")
     return text
 
 

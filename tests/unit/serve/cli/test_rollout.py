@@ -199,6 +199,7 @@ def test_status_shows_proofs_of_another_workload(api: Api) -> None:
     stale = {"facts": "script: han 60% of the latest 300 pairs, was 2%", "*": "slices: json 40%"}
     api.says(answers.view(stage="promoted", stale=stale))
     text = " ".join(api.run("status", "demo", "int8").stdout.split())
+    assert "promoted (stale)" in text
     assert "facts: proven on another workload: script: han 60%" in text
     assert "all slices: proven on another workload" in text
 
