@@ -39,7 +39,7 @@ def pairs_until_left(moved: float, profile: int, rng: np.random.Generator) -> in
     now = THEN + np.array([-moved, 0.0, moved, 0.0, 0.0])
     for number, script in enumerate(rng.choice(SCRIPTS, PAIRS, p=now), start=1):
         workload.take(_pair(str(script)), AnsweredBy.BASELINE, 1.0)
-        if workload.left(1.0):
+        if workload.left():
             return number
     return None
 

@@ -103,8 +103,7 @@ class RunEvidence:
             self.changed = self.builds.change(report)
         if self.changed is None:
             self._take(source, report)
-            known = self.builds.fingerprints
-            self.proofs.note(report, known, self.pairs_by, self.observed_at)
+            self.proofs.note(report, self.builds.fingerprints, self.pairs_by)
 
     def _take(self, source: str, report: RunReport) -> None:
         for test in report.self_tests:

@@ -108,16 +108,13 @@ class RunProofs:
         )
         return (*names, AGGREGATE) if is_whole else names
 
-    def note(
-        self, report: RunReport, fingerprints: Mapping[str, str], pairs: PairsBy, at: float
-    ) -> None:
+    def note(self, report: RunReport, fingerprints: Mapping[str, str], pairs: PairsBy) -> None:
         """Take in the proofs of the slices that a report tells of, after it was bet on.
 
         Args:
             report: The report.
             fingerprints: Digests of the builds that are compared.
             pairs: Kind of pair -> slice -> number of pairs.
-            at: Unix seconds of the latest observation.
         """
         self._streams.note(report)
         candidate = self._spec.candidate
@@ -131,10 +128,10 @@ class RunProofs:
             all_told |= told
             proofs.note({name: self._proof(name, kind, pairs[kind]) for name in told})
         if all_told:
-            self._follow_workload(all_told, fingerprints, pairs, at)
+            self._follow_workload(all_told, fingerprints, pairs)
 
     def _follow_workload(
-        self, told: set[str], fingerprints: Mapping[str, str], pairs: PairsBy, at: float
+        self, told: set[str], fingerprints: Mapping[str, str], pairs: PairsBy
     ) -> None:
         """Take profiles of what is proven, and take up what has left its profile."""
         renewed = self.renewals.note({*told, AGGREGATE}, fingerprints, pairs)
@@ -144,7 +141,7 @@ class RunProofs:
         for name in (*renewed, *proven):
             if name not in self.renewals.stale:
                 self.workload.fix(name)
-        left = self.workload.left(at)
+        left = self.workload.left()
         if left:
             self.renewals.begin(left, pairs)
             for name in left:

@@ -75,7 +75,9 @@ class _Stream:
         self._is_proven = False
         self._tests: list[ShiftTest] = []
         self._since: float | None = None
-        """Unix seconds since when the latest pairs are away from the profile."""
+        """Unix seconds of the first pair since which all find the latest ones off the profile."""
+        self._seen_at = 0.0
+        """Unix seconds of the last pair."""
 
     @property
     def pairs(self) -> int:
@@ -102,6 +104,7 @@ class _Stream:
             for test, category in zip(self._tests, categories, strict=True):
                 test.take(category)
             self._since = (self._since or at) if self._is_away() else None
+            self._seen_at = at
             return
         self._counts = self._counts or [Counter() for _ in categories]
         for counts, category in zip(self._counts, categories, strict=True):
@@ -110,9 +113,10 @@ class _Stream:
         if self._is_proven:
             self.fix()
 
-    def left(self, at: float) -> str | None:
+    def left(self) -> str | None:
         """Tell how the workload has left the profile; None if it has not, or not for long."""
-        if self._since is None or at - self._since < self._gates.workload_seconds:
+        lasting = self._gates.workload_seconds
+        if self._since is None or self._seen_at - self._since < lasting:
             return None
         nearest = min(self._tests, key=lambda test: test.distance)
         grown = nearest.grown
@@ -183,15 +187,11 @@ class Workload:
             if slice_name == name:
                 stream.forget()
 
-    def left(self, at: float) -> dict[str, str]:
-        """Tell of each slice whose workload has left its profile how; also of `AGGREGATE`.
-
-        Args:
-            at: Unix seconds.
-        """
+    def left(self) -> dict[str, str]:
+        """Tell of each slice whose workload has left its profile how; also of `AGGREGATE`."""
         found: dict[str, str] = {}
         for (name, feature), stream in self._streams.items():
-            told = stream.left(at)
+            told = stream.left()
             if told is not None:
                 found.setdefault(name, f"{feature}: {told}")
         return found

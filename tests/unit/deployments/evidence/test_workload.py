@@ -47,14 +47,14 @@ def test_nothing_has_left_before_anything_is_proven() -> None:
     workload = workload_of()
     take(workload, 400, script="latin")
     take(workload, 400, script="han")
-    assert workload.left(1000.0) == {}
+    assert workload.left() == {}
 
 
 def test_another_script_is_told_with_its_shares() -> None:
     workload = proven(script="latin")
     take(workload, 300, script="cyrillic")
     told = "script: cyrillic 100% of the latest 300 pairs, was 0%"
-    assert workload.left(1000.0) == {"other": told}
+    assert workload.left() == {"other": told}
 
 
 @pytest.mark.parametrize(
@@ -67,21 +67,21 @@ def test_another_script_is_told_with_its_shares() -> None:
 def test_other_lengths_are_told(then: dict[str, int], now: dict[str, int], feature: str) -> None:
     workload = proven(**then)
     take(workload, 300, **now)
-    assert workload.left(1000.0)["other"].startswith(f"{feature} 100%")
+    assert workload.left()["other"].startswith(f"{feature} 100%")
 
 
 @pytest.mark.parametrize(("then", "now"), [(250, 260), (120, 130), (500, 520), (1000, 1999)])
 def test_lengths_that_cross_a_border_are_no_others(then: int, now: int) -> None:
     workload = proven(prompt_tokens=then)
     take(workload, 600, prompt_tokens=now)
-    assert workload.left(1000.0) == {}
+    assert workload.left() == {}
 
 
 def test_another_mix_of_slices_is_told_of_all_slices_together() -> None:
     workload = proven(script="latin")
     take(workload, 300, script="latin", slice="json")
     told = "slices: json 100% of the latest 300 pairs, was 0%"
-    assert workload.left(1000.0) == {AGGREGATE: told}
+    assert workload.left() == {AGGREGATE: told}
 
 
 def test_slices_and_scripts_that_are_not_known_share_one_category() -> None:
@@ -89,7 +89,7 @@ def test_slices_and_scripts_that_are_not_known_share_one_category() -> None:
     for number in range(300):
         workload.take(pair(number, slice=f"made-up-{number}"), SHADOW, 1000.0)
         workload.take(pair(number, script=f"made-up-{number}"), SHADOW, 1000.0)
-    left = workload.left(1000.0)
+    left = workload.left()
     assert left["other"].startswith("script: unknown 100%")
     assert left[AGGREGATE].startswith("slices: unknown 50%")
 
@@ -97,9 +97,9 @@ def test_slices_and_scripts_that_are_not_known_share_one_category() -> None:
 def test_a_candidate_that_writes_other_lengths_is_no_other_workload() -> None:
     workload = proven(tokens=100)
     take(workload, 600, LIVE, tokens=1000)
-    assert workload.left(1000.0) == {}
+    assert workload.left() == {}
     take(workload, 300, LIVE, tokens=20)  # beside its own of before
-    assert workload.left(1000.0)["other"].startswith("length of the candidate's answers: ")
+    assert workload.left()["other"].startswith("length of the candidate's answers: ")
 
 
 def test_a_feature_that_was_not_told_before_has_the_profile_of_its_first_pairs() -> None:
@@ -107,9 +107,9 @@ def test_a_feature_that_was_not_told_before_has_the_profile_of_its_first_pairs()
     take(workload, LEAST_PAIRS, tokens=100, script="latin", prompt_tokens=50)
     pairs = {(each.slice, each.feature): each.pairs for each in workload.features()}
     assert pairs["other", Feature.SCRIPT] == LEAST_PAIRS
-    assert workload.left(1000.0) == {}
+    assert workload.left() == {}
     take(workload, 300, tokens=100, script="han", prompt_tokens=50)
-    assert workload.left(1000.0)["other"].startswith("script: han")
+    assert workload.left()["other"].startswith("script: han")
 
 
 def test_few_pairs_make_no_profile() -> None:
@@ -119,7 +119,7 @@ def test_few_pairs_make_no_profile() -> None:
     take(workload, LEAST_PAIRS - 11, script="han")
     assert {each.distance for each in workload.features()} == {None}
     take(workload, 1, script="han")
-    assert workload.left(1000.0) == {}
+    assert workload.left() == {}
 
 
 def test_the_profile_after_forgetting_is_that_of_the_pairs_since() -> None:
@@ -128,7 +128,18 @@ def test_the_profile_after_forgetting_is_that_of_the_pairs_since() -> None:
     take(workload, 300, script="han")
     workload.fix("other")
     take(workload, 300, script="latin")
-    assert workload.left(1000.0)["other"].startswith("script: latin")
+    assert workload.left()["other"].startswith("script: latin")
+
+
+def test_silence_after_a_burst_makes_no_shift_last() -> None:
+    workload = workload_of(workload_seconds=24 * HOUR)
+    at = take(workload, 400, at=HOUR, step=1.0, script="latin")
+    workload.fix("other")
+    take(workload, 100, at=at, step=1.0, script="han")
+    take(workload, 100, at=at + 30 * HOUR, slice="json", script="latin")
+    assert workload.left() == {}
+    take(workload, 1, at=at + 30 * HOUR, script="han")
+    assert list(workload.left()) == ["other"]
 
 
 def test_a_daily_rhythm_is_no_shift_and_a_lasting_one_is() -> None:
@@ -139,9 +150,9 @@ def test_a_daily_rhythm_is_no_shift_and_a_lasting_one_is() -> None:
         at = take(workload, 100, at=hour * HOUR, step=HOUR / 100, **told)
         if hour == 12:  # proven in the first day, before its night
             workload.fix("other")
-        assert workload.left(at) == {}
+        assert workload.left() == {}
     # The last night, which began twelve hours ago, does not end.
     at = take(workload, 1000, at=at, step=11.5 * HOUR / 1000, script="han")
-    assert workload.left(at) == {}
+    assert workload.left() == {}
     at = take(workload, 200, at=at, step=HOUR / 100, script="han")
-    assert workload.left(at)["other"].startswith("script: han")
+    assert workload.left()["other"].startswith("script: han")
