@@ -40,13 +40,14 @@ def note_stale_proofs(
     if renewed:
         told = ", ".join(map(named, renewed))
         steps.append(DecisionStep(StepKind.RENEW, f"within tolerance on the new workload: {told}"))
-    if findings.revalidations != record.revalidations and not fresh:
-        cause = f"validation {findings.revalidations} of this run has begun"
+    begun = max(record.revalidations, findings.revalidations)
+    if begun != record.revalidations and not fresh:
+        cause = f"validation {begun} of this run has begun"
         steps.append(DecisionStep(StepKind.COUNT, cause))
     return replace_fields(
         record,
         stale=stale,
-        revalidations=findings.revalidations,
+        revalidations=begun,
         proven_live=_without(record.proven_live, fresh),
     ), steps
 

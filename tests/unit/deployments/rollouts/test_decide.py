@@ -216,6 +216,8 @@ class RolloutMachine(RuleBasedStateMachine):
         findings = replace(findings, run=before.run)
         record, steps = decide(SPEC, before, findings, self.now, rival)
         assert bool(steps) == (record != before)
+        if record.run == before.run:
+            assert record.revalidations >= before.revalidations
         if before.phase not in WATCHED:
             assert record.phase is before.phase
             assert record == before or before.arbitration is not None
