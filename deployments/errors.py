@@ -7,7 +7,8 @@ DeploymentsError
 ├── Forbidden (403)             the token's role may not do this
 ├── NotFound (404)              no such model, pin, rollout or epoch
 ├── Conflict (409)              the flag was changed in the meantime
-│   └── AlreadyJudged (409)     a request got another judgement before (`feedback`)
+│   ├── AlreadyJudged (409)     a request got another judgement before (`feedback`)
+│   └── ModelSetAside (409)     an event of the model cannot be read (`model_set_aside`)
 ├── RequestInvalid (400)        the request cannot be understood
 ├── RequestTooLarge (413)       the request's body is larger than allowed
 ├── FlagRefused (422)           the flag does not fit its model; tells why
@@ -32,6 +33,7 @@ STATUS: dict[str, int] = {
     "conflict": 409,
     "request_too_large": 413,
     "feedback_exists": 409,
+    "model_set_aside": 409,
     "flag_invalid": 422,
     "rollout_invalid": 422,
     "change_unfoldable": 422,
@@ -137,6 +139,12 @@ class AlreadyJudged(Conflict):
     """The request has been judged differently before."""
 
     code = "feedback_exists"
+
+
+class ModelSetAside(Conflict):
+    """An event of the model's history cannot be read, so that nothing can be based on it."""
+
+    code = "model_set_aside"
 
 
 class FlagRefused(DeploymentsError):

@@ -162,6 +162,7 @@ def _expose(plane: ControlPlane, liveness: GuardLiveness, now: Callable[[], floa
             *guard_series(liveness, plane.gateways.snapshot, hosts, now()),
             (control.COMPARATORS, {(): len(plane.comparators.links)}),
             (control.REPORTS_REFUSED, {(): refused}),
+            (control.SET_ASIDE, {(): len(controller.state.aside)}),
         ]
 
     controller.metrics.expose("rollouts", collect_rollouts)

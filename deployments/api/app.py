@@ -77,6 +77,7 @@ def _add_probes(app: FastAPI, controller: Controller, publisher: Publisher) -> N
             "status": status,
             "epoch": controller.state.epoch,
             "gateways": len(publisher.links),
+            **_set_aside(controller),
         }
         return JSONResponse(body, status_code=200 if status == "ready" else 503)
 
@@ -89,6 +90,12 @@ def _add_probes(app: FastAPI, controller: Controller, publisher: Publisher) -> N
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
         return HTMLResponse(docs_page(app.openapi()), headers=HEADERS)
+
+
+def _set_aside(controller: Controller) -> dict[str, dict[str, str]]:
+    """Models (`*`: all) that get the baseline because an event cannot be read, and which."""
+    aside = controller.state.aside
+    return {"set_aside": {name: found.text for name, found in aside.items()}} if aside else {}
 
 
 def _error_response(status: int, message: str, code: str, param: str | None = None) -> JSONResponse:

@@ -31,11 +31,12 @@ from penumbra.deployments.errors import (
     PreconditionRequired,
     RequestInvalid,
 )
+from penumbra.deployments.evidence.stored_fold import fold_stored
 from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.deployments.history import flag_edits
 from penumbra.deployments.history.changes import Change
 from penumbra.deployments.history.events import Kind
-from penumbra.deployments.history.state import fold
+from penumbra.deployments.history.state import EMPTY
 from penumbra.router.flags.flagd_export import to_flagd
 from penumbra.router.flags.flagd_import import FlagdInvalid, from_flagd
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot
@@ -237,7 +238,9 @@ def _add_history(router: APIRouter, controller: Controller, access: Access) -> N
         """Return the routing table of an epoch, computed anew from the history."""
         if not 0 < epoch <= controller.state.epoch:
             raise NotFound(f"found no epoch {epoch}, wanted 1 to {controller.state.epoch}")
-        return await controller.read(lambda store: fold(store.events(until=epoch)).snapshot())
+        return await controller.read(
+            lambda store: fold_stored(EMPTY, store.stored(until=epoch)).snapshot()
+        )
 
 
 def _require_model(models: Mapping[str, ModelSnapshot], name: str) -> ModelSnapshot:

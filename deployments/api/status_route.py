@@ -86,7 +86,8 @@ def status_router(controller: Controller, publisher: Publisher, access: Access) 
         links = publisher.links
         models = by_model(count for link in links for count in link.answers or ())
         unconfirmed = controller.standing.unconfirmed(controller.state.changed)
-        problems = [*find_problems(models), *map(_restricted, unconfirmed)]
+        aside = [found.text for found in controller.state.aside.values()]
+        problems = [*aside, *find_problems(models), *map(_restricted, unconfirmed)]
         return StatusView(
             epoch=controller.state.epoch,
             generation=controller.standing.generation,

@@ -12,18 +12,22 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from penumbra.deployments.control.aside_log import log_set_aside
 from penumbra.deployments.control.standing import Standing
 from penumbra.deployments.errors import Conflict, StoreUnavailable
 from penumbra.deployments.evidence.dry_fold import fold_ahead
+from penumbra.deployments.evidence.stored_fold import fold_stored
 from penumbra.deployments.gateways.delivery import Delivery
 from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.deployments.history import config_effects, flag_drafts
 from penumbra.deployments.history.changes import Arrival, Change, ChangeOutcome, Clocks, Edit
+from penumbra.deployments.history.config_effects import structure_of
 from penumbra.deployments.history.event_digest import NOTHING, Newest, digest_of
 from penumbra.deployments.history.events import ConfigPayload, Draft, Event
 from penumbra.deployments.history.recovered import Known
+from penumbra.deployments.history.set_aside import SetAside
 from penumbra.deployments.history.split_places import keep_places
-from penumbra.deployments.history.state import EMPTY, State, fold
+from penumbra.deployments.history.state import EMPTY, State
 from penumbra.deployments.metrics.control_metrics import ControlMetrics, Series
 from penumbra.deployments.metrics.flag_series import feedback_series, flag_series, link_series
 from penumbra.deployments.metrics.history_counters import HistoryCounters
@@ -111,7 +115,7 @@ class Controller:
         """
         async with self.writing():
             payload = keep_places(payload, self.state.places)
-            if flag_drafts.structure(payload.models) == flag_drafts.structure(self.state.models):
+            if structure_of(payload.models) == structure_of(self.state.models):
                 return False
             await self.commit(
                 config_effects.apply_config(self.state, payload, actor, self._clocks.now())
@@ -243,24 +247,30 @@ class Controller:
     async def _catch_up(self) -> None:
         known = self.newest
 
-        def read() -> tuple[str, list[Event]]:
-            return self._store.name_at(known.epoch), self._store.events(known.epoch)
+        def read() -> tuple[str, list[Event | SetAside], Newest]:
+            return self._store.name_at(known.epoch), *self._store.stored_since(known)
 
-        digest, events = await self._in_thread(read)
+        digest, found, newest = await self._in_thread(read)
         if digest == known.digest:
-            self._advance(events, fold(events, self.state))
-            if events:
+            self._take(found, newest)
+            if found:
                 self._publish(self._clocks.monotonic())
             return
         # The store has lost events that this process had read: begin anew with what it holds.
         seen = restrictions_of(self.state.snapshot())
-        events = await self._in_thread(lambda: self._store.events())
-        self.newest = NOTHING
+        found, newest = await self._in_thread(lambda: self._store.stored_since(NOTHING))
+        self.state = EMPTY
         self.metrics.history_counters = HistoryCounters()
-        self._advance(events, fold(events, EMPTY))
+        self._take(found, newest)
         await self.standing.recover(
             Known(self.standing.generation, known.epoch, known.digest, seen)
         )
+
+    def _take(self, found: Sequence[Event | SetAside], newest: Newest) -> None:
+        known, state = self.state.aside, fold_stored(self.state, found)
+        self._advance([each for each in found if isinstance(each, Event)], state)
+        self.newest = newest
+        log_set_aside(known, state.aside)
 
     def _publish(self, durable_at: float) -> Delivery:
         self._publisher.generation = self.standing.generation

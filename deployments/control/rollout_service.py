@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from penumbra.deployments.control import pending_reports
+from penumbra.deployments.control import pending_reports, stored_evidence
 from penumbra.deployments.control.controller import Clocks, Controller
 from penumbra.deployments.control.pending_reports import LastNumbers, PendingReport, settle
 from penumbra.deployments.control.rollback_timer import RollbackTimer
@@ -25,17 +25,15 @@ from penumbra.deployments.evidence.judge import (
     UnfoldableReport,
     name_of,
     report_of_feedback,
-    runs_to_keep,
 )
 from penumbra.deployments.gateways.delivery import Delivery
-from penumbra.deployments.history.config_effects import draft_of
+from penumbra.deployments.history.config_effects import draft_of, require_readable
 from penumbra.deployments.history.events import Draft
 from penumbra.deployments.history.user_feedback import UserFeedback
 from penumbra.deployments.rollouts.payload import RolloutPayload
-from penumbra.deployments.rollouts.record import Key, Phase, Rollout
+from penumbra.deployments.rollouts.record import Key, Rollout
 from penumbra.deployments.store import observation_tables
 from penumbra.deployments.store.observation_tables import CommitExtras
-from penumbra.deployments.store.store import Store
 from penumbra.monitoring.observations import Report
 from penumbra.monitoring.tracing.tracer import Tracer
 
@@ -261,6 +259,7 @@ class RolloutService:
 
     async def _replace(self, rollout: Rollout, actor: str, reason: str) -> ChangeResult:
         state = self._controller.state
+        require_readable(state, rollout.spec.model)
         is_changed, delivery = rollout != state.rollouts.get(rollout.key), None
         if is_changed:
             draft = draft_of(state, rollout, actor, reason)
@@ -281,24 +280,17 @@ class RolloutService:
     async def _catch_up(self) -> None:
         if not self._is_behind:
             return
-        rollouts = list(self._controller.state.rollouts.values())
-        runs = [rollout.record.run for rollout in rollouts if rollout.record.phase is not Phase.OFF]
+        rollouts, book = [*self._controller.state.rollouts.values()], self.evidence_book
         self._last_numbers = LastNumbers()
-        book = self.evidence_book
-
-        def fold(store: Store) -> None:
-            store.look(lambda c: book.begin(rollouts, observation_tables.reports(c, runs)))
-
-        await self._controller.on_store_thread(fold)
+        await self._controller.on_store_thread(
+            lambda store: stored_evidence.read(store, book, rollouts)
+        )
         self._is_behind = False
 
     async def _prune(self) -> None:
         self._pruned_at = self._clocks.now()
         rollouts = self._controller.state.rollouts.values()
         before = self._pruned_at - self._feedback_lifetime
-
-        def prune(store: Store) -> None:
-            keep = runs_to_keep(rollouts, store.events())
-            store.write(lambda c: observation_tables.prune(c, keep, before))
-
-        await self._controller.on_store_thread(prune)
+        await self._controller.on_store_thread(
+            lambda store: stored_evidence.prune(store, rollouts, before)
+        )

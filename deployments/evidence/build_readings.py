@@ -24,7 +24,7 @@ class _Reading:
 
 
 class BuildReadings:
-    """What each comparator of a run last read of each build."""
+    """The last reading of each build by each comparator of a run."""
 
     def __init__(self) -> None:
         self._read: dict[str, dict[str, _Reading]] = {}

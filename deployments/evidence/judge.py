@@ -5,7 +5,7 @@ Pure, apart from the evidence that an `EvidenceBook` keeps.
 Reading order: EvidenceBook.fold_reports, EvidenceBook.reconsider.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 
 from penumbra.deployments.actors import GUARD
@@ -116,6 +116,12 @@ class EvidenceBook:
         self._evidence = {
             (folded.spec.model, folded.spec.candidate): folded for folded in evidence.values()
         }
+
+    def lose(self, runs: Collection[str]) -> None:
+        """Ends the evidence of runs of which a stored report cannot be read: they begin anew."""
+        for evidence in self._evidence.values():
+            if evidence.run in runs and evidence.changed is None:
+                evidence.changed = "a stored report of this run cannot be read"
 
     def fold_reports(self, state: State, reports: Iterable[Report]) -> list[Draft]:
         """Folds new reports, one after another, and drafts the events that follow from them.

@@ -1,9 +1,11 @@
 """Effects on rollouts of a changed configuration and of flags changed by hand. Pure."""
 
+from collections.abc import Mapping
 from datetime import datetime
 
-from penumbra.deployments.errors import Conflict
+from penumbra.deployments.errors import Conflict, ModelSetAside
 from penumbra.deployments.history.events import ConfigPayload, Draft, Event, Kind
+from penumbra.deployments.history.set_aside import reason_of
 from penumbra.deployments.history.state import State, apply_event, fold
 from penumbra.deployments.rollouts.flag_effects import flag_after
 from penumbra.deployments.rollouts.payload import Decided, RolloutPayload
@@ -89,10 +91,14 @@ def apply_config(state: State, payload: ConfigPayload, actor: str, now: datetime
 def obstacle_of(state: State, rollout: Rollout) -> str | None:
     """The reason why the model's flag has no room for the rollout's next stage; None: it has room.
 
-    There are three reasons: another candidate is live by a rollout of its own; the kill switch is
-    on, so that the stage would get no traffic; other candidates have too much of the split.
+    There are four reasons: an event of the model cannot be read; another candidate is live by a
+    rollout of its own; the kill switch is on, so that the stage would get no traffic; other
+    candidates have too much of the split.
     """
     model, candidate = rollout.key
+    aside = reason_of(state.aside, model)
+    if aside is not None:
+        return aside.text
     for other in state.rollouts.values():
         is_live = other.record.phase in SERVING
         if is_live and other.spec.model == model and other.key != rollout.key:
@@ -110,6 +116,35 @@ def obstacle_of(state: State, rollout: Rollout) -> str | None:
     if wanted + taken > _WHOLE:
         return f"other candidates have {taken:g} % of the split, the stage wants {wanted:g} %"
     return None
+
+
+def structure_of(models: Mapping[str, ModelSnapshot]) -> dict[str, str]:
+    """Write out what a configuration says of each model: all but flags and watches."""
+    # As text: the order of the variants matters, and equal mappings may differ in it.
+    return {
+        name: model.model_copy(update={"flag": Flag(), "watches": ()}).model_dump_json()
+        for name, model in models.items()
+    }
+
+
+def require_readable(state: State, name: str, *, is_kill: bool = False) -> None:
+    """Check that a model's history can be read, so that a change can be based on it.
+
+    Args:
+        state: State of the installation.
+        name: The model.
+        is_kill: Whether the change is a kill, which is always made.
+
+    Raises:
+        ModelSetAside: It cannot; tells which event, why, and the command to use.
+    """
+    aside = reason_of(state.aside, name)
+    if aside is not None and not is_kill:
+        raise ModelSetAside(
+            f"{aside.text}. {name} is served by the baseline until that is mended: see"
+            " `penumbra store verify` and `penumbra store repair`",
+            param="model",
+        )
 
 
 def flags_after(state: State, payload: ConfigPayload, now: datetime) -> dict[str, Flag]:

@@ -1,16 +1,15 @@
 """Events of changes that operators make to flags, drafted against the state they change. Pure."""
 
-from collections.abc import Mapping
 from datetime import datetime
 
-from penumbra.deployments.errors import Conflict, FlagRefused, NotFound
+from penumbra.deployments.errors import Conflict, NotFound
 from penumbra.deployments.history import config_effects
 from penumbra.deployments.history.changes import Change
 from penumbra.deployments.history.events import Draft, FlagPayload, Kind
+from penumbra.deployments.history.flag_edits import validated
 from penumbra.deployments.history.state import State
 from penumbra.deployments.rollouts.record import Phase
-from penumbra.router.flags.routing_table import Flag, ModelSnapshot
-from penumbra.router.flags.validate import FlagInvalid, validate_flag
+from penumbra.router.flags.routing_table import Flag
 
 
 def draft_change(state: State, change: Change) -> list[Draft]:
@@ -26,11 +25,13 @@ def draft_change(state: State, change: Change) -> list[Draft]:
         model = state.models.get(name)
         if model is None:
             raise NotFound.among("model", name, state.models)
+        config_effects.require_readable(state, name, is_kill=change.kind is Kind.KILL)
         _require_unchanged(state, name, change.expected_epoch)
-        after = _validate(name, model, edit(model.flag, model))
-        config_effects.require_unguarded(state, name, model.flag, after)
-        if after != model.flag:
-            payload = FlagPayload(before=model.flag, after=after)
+        before = state.flags[name]
+        after = validated(name, model, edit(before, model))
+        config_effects.require_unguarded(state, name, before, after)
+        if after != before:
+            payload = FlagPayload(before=before, after=after)
             drafts.append(
                 Draft(
                     kind=change.kind,
@@ -66,15 +67,6 @@ def draft_reset(
     return drafts
 
 
-def structure(models: Mapping[str, ModelSnapshot]) -> dict[str, str]:
-    """Models of a configuration apart from their flags, as text to compare."""
-    # As text: the order of the variants matters, and equal mappings may differ in it.
-    return {
-        name: model.model_copy(update={"flag": Flag(), "watches": ()}).model_dump_json()
-        for name, model in models.items()
-    }
-
-
 def _require_unchanged(state: State, name: str, expected_epoch: int | None) -> None:
     changed = state.changed[name]
     if expected_epoch is not None and changed > expected_epoch:
@@ -82,11 +74,3 @@ def _require_unchanged(state: State, name: str, expected_epoch: int | None) -> N
             f"the flag of {name} was changed in epoch {changed}, after epoch {expected_epoch}"
             " on which this change is based: look at it again"
         )
-
-
-def _validate(name: str, model: ModelSnapshot, flag: Flag) -> Flag:
-    try:
-        validate_flag(model, flag)
-    except FlagInvalid as error:
-        raise FlagRefused(f"the flag of {name} was refused: {error}", param="flag") from error
-    return flag

@@ -1,8 +1,9 @@
 """Edits that an operator makes to one flag, each as a function of the flag. Pure."""
 
-from penumbra.deployments.errors import NotFound
+from penumbra.deployments.errors import FlagRefused, NotFound
 from penumbra.deployments.history.changes import Edit
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Pin
+from penumbra.router.flags.validate import FlagInvalid, validate_flag
 
 SAFETY_FIELDS = ("killed", "blocked", "quarantined", "pins")
 """Fields that keep traffic away from a build, or with one. A file of shares and rules does not mean
@@ -56,6 +57,19 @@ def remove_pin(kind: str, subject: str) -> Edit:
         return flag.model_copy(update={"pins": others})
 
     return edit
+
+
+def validated(name: str, model: ModelSnapshot, flag: Flag) -> Flag:
+    """Return a flag that makes sense for its model.
+
+    Raises:
+        FlagRefused: It makes none; names every problem.
+    """
+    try:
+        validate_flag(model, flag)
+    except FlagInvalid as error:
+        raise FlagRefused(f"the flag of {name} was refused: {error}", param="flag") from error
+    return flag
 
 
 def _others(flag: Flag, kind: str, subject: str) -> tuple[Pin, ...]:

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from penumbra.deployments.history.events import ConfigPayload, Event
+from penumbra.deployments.history.events import ConfigPayload, Event, Kind
+from penumbra.deployments.history.set_aside import EVERY_MODEL, Aside, SetAside, in_force
 from penumbra.deployments.history.split_places import Places, places_of
 from penumbra.deployments.rollouts.flag_effects import watches_of
 from penumbra.deployments.rollouts.payload import RolloutPayload
@@ -29,6 +30,8 @@ class State:
     """By (model, candidate), in the order in which they were first applied."""
     places: Places = field(default_factory=dict)
     """Places in splits, also of models that are not configured at the moment."""
+    aside: Aside = field(default_factory=dict)
+    """Events that cannot be read, by model; these models are served by the baseline alone."""
 
     def snapshot(self) -> Snapshot:
         """The routing table."""
@@ -66,8 +69,30 @@ def apply_event(state: State, event: Event) -> State:
     return _apply_flag(state, event, payload.after)
 
 
+def set_aside(state: State, found: SetAside) -> State:
+    """Go past an event that cannot be read: its model is served by the baseline alone."""
+    if found.is_settled:
+        return replace(state, epoch=found.epoch)
+    name = found.model or EVERY_MODEL
+    aside = {name: found} | dict(state.aside)  # the first one stays
+    state = replace(state, epoch=found.epoch, aside=aside)
+    concerned = [found.model] if found.model else [*state.models]
+    models = {
+        name: _in_force(state, name, state.models[name], state.flags[name])
+        for name in concerned
+        if name in state.models
+    }
+    changed = dict.fromkeys(models, found.epoch)
+    return replace(state, models={**state.models, **models}, changed={**state.changed, **changed})
+
+
 def _apply_config(state: State, epoch: int, payload: ConfigPayload) -> State:
     flags = {name: model.flag for name, model in payload.models.items()} | dict(state.flags)
+    whole = state.aside.get(EVERY_MODEL)
+    if whole is not None and whole.kind == Kind.CONFIG:
+        # This one says again what the one that cannot be read had said.
+        rest = {name: found for name, found in state.aside.items() if name != EVERY_MODEL}
+        state = replace(state, aside=rest)
     models = {
         name: _in_force(state, name, model, flags[name]) for name, model in payload.models.items()
     }
@@ -95,4 +120,5 @@ def _apply_flag(state: State, event: Event, flag: Flag) -> State:
 
 def _in_force(state: State, name: str, model: ModelSnapshot, flag: Flag) -> ModelSnapshot:
     own = (rollout for key, rollout in state.rollouts.items() if key[0] == name)
+    flag = in_force(state.aside, name, flag)
     return model.model_copy(update={"flag": flag, "watches": watches_of(model, own)})

@@ -112,7 +112,10 @@ def insert(connection: sa.Connection, extras: CommitExtras, at: datetime) -> Non
 
 
 def reports(
-    connection: sa.Connection, runs: Sequence[str], until: tuple[str, str, int] | None = None
+    connection: sa.Connection,
+    runs: Sequence[str],
+    until: tuple[str, str, int] | None = None,
+    unreadable: list[int] | None = None,
 ) -> Iterator[Report]:
     """Reads the reports of some runs, in the order in which they were stored.
 
@@ -120,19 +123,32 @@ def reports(
         connection: An open connection.
         runs: Ids of the runs.
         until: (source, process start id, sequence number) of the last report to read.
+        unreadable: Takes the ids of rows that cannot be read; None: the first such row is an error.
     """
     query = (
-        sa.select(_REPORTS.c.payload)
+        sa.select(_REPORTS.c.id, _REPORTS.c.payload)
         .where(_REPORTS.c.id.in_(sa.select(_RUNS.c.report).where(_RUNS.c.run.in_(runs))))
         .order_by(_REPORTS.c.id)
         # One query, read piece by piece: a run may have more reports than fit into memory.
         .execution_options(yield_per=_PAGE)
     )
-    for payload in connection.execute(query).scalars():
-        report = _report.decode(payload)
+    for number, payload in connection.execute(query):
+        try:
+            report = _report.decode(payload)
+        except (msgspec.MsgspecError, TypeError, UnicodeError):
+            if unreadable is None:
+                raise
+            unreadable.append(number)
+            continue
         yield report
         if (report.source, report.process_start_id, report.seq) == until:
             return
+
+
+def runs_of(connection: sa.Connection, numbers: Sequence[int]) -> set[str]:
+    """Reads the runs that some rows of reports belong to, by the ids of the rows."""
+    query = sa.select(_RUNS.c.run).where(_RUNS.c.report.in_(numbers))
+    return set(connection.execute(query).scalars()) if numbers else set()
 
 
 def known(connection: sa.Connection, wanted: Iterable[Report]) -> set[tuple[str, str, int]]:

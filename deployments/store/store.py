@@ -21,7 +21,9 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from penumbra.deployments.errors import Conflict, StoreUnavailable
 from penumbra.deployments.history.event_digest import NOTHING, Newest, digest_of
 from penumbra.deployments.history.events import Draft, Event, Kind
-from penumbra.deployments.store import fencing, observation_tables, schema
+from penumbra.deployments.history.set_aside import SetAside
+from penumbra.deployments.store import fencing, observation_tables, schema, set_aside_table
+from penumbra.deployments.store.event_rows import event_of, event_or_set_aside
 from penumbra.deployments.store.fencing import Leader, Term
 from penumbra.deployments.store.observation_tables import CommitExtras
 
@@ -43,7 +45,6 @@ _EVENTS = sa.Table(
 _IDENTITY = sa.Table("identity", _metadata, sa.Column("store", sa.String, primary_key=True))
 _NOTHING = CommitExtras()
 _PAGE = 50
-_COLUMNS = ("epoch", "at", "actor", "reason", "kind", "model")
 
 
 class Store:
@@ -128,23 +129,43 @@ class Store:
         """
         return self._select(_between(after, until, model).order_by(_EVENTS.c.epoch))
 
+    def stored(self, after: int = 0, until: int | None = None) -> list[Event | SetAside]:
+        """Reads the events with after < epoch <= until, and those that cannot be read.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+        return self._stored(after, until)[0]
+
+    def stored_since(self, known: Newest) -> tuple[list[Event | SetAside], Newest]:
+        """Reads the events after the newest one that is known, and those that cannot be read.
+
+        Returns:
+            Them, oldest first, and the newest row of the events, readable or not.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+        found, newest = self._stored(known.epoch, None)
+        return found, newest or known
+
     def page(self, after: int, limit: int, model: str | None = None) -> list[Event]:
-        """Reads at most `limit` events with epoch > after, oldest first.
+        """Reads at most `limit` events with epoch > after, oldest first, but for unreadable ones.
 
         Raises:
             StoreUnavailable: The store cannot be read.
         """
         query = _between(after, None, model).order_by(_EVENTS.c.epoch)
-        return self._select(query.limit(limit))
+        return self._select_readable(query.limit(limit))
 
     def latest(self, limit: int, model: str | None = None) -> list[Event]:
-        """Reads the last `limit` events, oldest first.
+        """Reads the last `limit` events, oldest first, but for unreadable ones.
 
         Raises:
             StoreUnavailable: The store cannot be read.
         """
         query = _between(0, None, model).order_by(_EVENTS.c.epoch.desc()).limit(limit)
-        return self._select(query)[::-1]
+        return self._select_readable(query)[::-1]
 
     def backwards(self, model: str, kind: Kind) -> Iterator[Event]:
         """Yields the events of one kind of a model, newest first, reading them page by page.
@@ -156,7 +177,8 @@ class Store:
         query = query.order_by(_EVENTS.c.epoch.desc()).execution_options(yield_per=_PAGE)
         with _translate_errors("read"), self._engine.connect() as connection:
             for row in connection.execute(query).mappings():
-                yield _event(row)
+                if isinstance(found := event_or_set_aside(row), Event):
+                    yield found
 
     def append(
         self,
@@ -224,10 +246,26 @@ class Store:
             fencing.require(connection, self.term)
             yield connection
 
+    def _stored(
+        self, after: int, until: int | None
+    ) -> tuple[list[Event | SetAside], Newest | None]:
+        query = _between(after, until, None).order_by(_EVENTS.c.epoch)
+        with _translate_errors("read"), self._engine.connect() as connection:
+            rows = connection.execute(query).mappings().all()
+            found = [event_or_set_aside(row) for row in rows]
+            found += set_aside_table.settled(connection, after, until)
+        newest = Newest(rows[-1]["epoch"], digest_of(rows[-1])) if rows else None
+        return sorted(found, key=lambda each: each.epoch), newest
+
+    def _select_readable(self, query: sa.Select[Any]) -> list[Event]:
+        with _translate_errors("read"), self._engine.connect() as connection:
+            found = map(event_or_set_aside, connection.execute(query).mappings())
+            return [event for event in found if isinstance(event, Event)]
+
     def _select(self, query: sa.Select[Any]) -> list[Event]:
         with _translate_errors("read"), self._engine.connect() as connection:
             rows = connection.execute(query).mappings().all()
-            return [_event(row) for row in rows]
+            return [event_of(row) for row in rows]
 
 
 def _between(after: int, until: int | None, model: str | None) -> sa.Select[Any]:
@@ -240,7 +278,9 @@ def _between(after: int, until: int | None, model: str | None) -> sa.Select[Any]
 
 
 def _require_epoch(connection: sa.Connection, expected: int) -> None:
-    found = connection.execute(sa.select(sa.func.max(_EVENTS.c.epoch))).scalar() or 0
+    newest = connection.execute(sa.select(sa.func.max(_EVENTS.c.epoch))).scalar() or 0
+    # A repair may have moved the newest event away.
+    found = max(newest, set_aside_table.last_epoch(connection))
     if found != expected:
         raise Conflict(f"the store is at epoch {found}, this writer at {expected}")
 
@@ -249,10 +289,6 @@ def _newest(connection: sa.Connection) -> Newest:
     query = sa.select(_EVENTS).order_by(_EVENTS.c.epoch.desc()).limit(1)
     row = connection.execute(query).mappings().first()
     return NOTHING if row is None else Newest(row["epoch"], digest_of(row))
-
-
-def _event(row: sa.RowMapping) -> Event:
-    return Event.stored({name: row[name] for name in _COLUMNS}, row["payload"])
 
 
 def _row(event: Event) -> dict[str, Any]:

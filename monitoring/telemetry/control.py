@@ -209,6 +209,10 @@ CONTROL_CHANGES = _counter(
 STORE_FAILURES = _counter(
     "penumbra_control_store_failures_total", "Changes that the store did not take."
 )
+SET_ASIDE = _gauge(
+    "penumbra_control_events_set_aside",
+    "Models that get the baseline alone because an event of theirs cannot be read.",
+)
 REPORTS_REFUSED = _counter(
     "penumbra_control_reports_refused_total",
     "Reports of gateways and comparators that cannot be counted as evidence; the log says why.",
@@ -263,7 +267,8 @@ METRICS = (
     GUARDRAIL_EVIDENCE, GUARDRAIL_BOUNDARY, GUARDRAIL_TRIPPED, OBSERVATIONS, MEAN, EXCESS, AA_MEAN,
     TOLERANCE, LOWER, UPPER, EVIDENCE, PROOF, PROOF_BOUNDARY, INSTRUMENT_OK, EPOCH, GATEWAYS,
     COMPARATORS, OUTDATED_GATEWAYS, GATEWAY_EPOCH, CONTROL_CHANGES, STORE_FAILURES,
-    REPORTS_REFUSED, PROPAGATION, INCOMPLETE, GUARD_AGE, GUARD_LEASE, FEEDBACK, ALERTS, BUILD,
+    SET_ASIDE, REPORTS_REFUSED, PROPAGATION, INCOMPLETE, GUARD_AGE, GUARD_LEASE, FEEDBACK, ALERTS,
+    BUILD,
 )  # fmt: skip
 AGGREGATE_METRICS = (UP,)
 """Metrics that only the page of all processes, /metrics/all, exposes."""

@@ -130,6 +130,11 @@ EVENTS = (
         "gateway", "seq", "detail", "refused_before",
     ),
     _event("feedback_not_stored", "A judgement was not stored; its sender was told."),
+    _event(
+        "event_set_aside",
+        "A stored event cannot be read; its model, or with null every model, gets the baseline.",
+        "model", "epoch", "kind", "detail",
+    ),
     _event("change_failed", "A change was not made.", "code", "detail"),
     _event("request_failed", "A call of the admin API met a fault of ours.", "path"),
     # Alerts and metrics
