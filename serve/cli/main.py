@@ -24,6 +24,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "penumbra.serve.cli.rollout:app",
         "Bring a candidate from shadow to all traffic, safely.",
     ),
+    "store": (
+        "penumbra.serve.cli.store:app",
+        "Verify, repair, copy and export the control process's store.",
+    ),
     "keys": ("penumbra.serve.cli.keys:app", "Make API keys."),
     "dashboards": (
         "penumbra.serve.cli.monitoring_files:dashboards",
