@@ -19,6 +19,7 @@ from penumbra.deployments.control.rollout_service import RolloutService
 from penumbra.deployments.errors import DeploymentsError
 from penumbra.deployments.history.alerts import Alert, AlertOutcome, Result, ways_to
 from penumbra.deployments.history.events import Kind
+from penumbra.deployments.history.set_aside import reason_of
 from penumbra.deployments.rollouts.record import WATCHED, Key, Phase, Rollout
 from penumbra.deployments.rollouts.transitions import DecisionStep, StepKind, roll_back
 from penumbra.deployments.store.alert_tables import deal_with, is_dealt_with
@@ -115,6 +116,9 @@ class AlertHandler:
         return None
 
     async def _act(self, alert: Alert, key: Key) -> _Action:
+        aside = reason_of(self._controller.state.aside, key[0])
+        if aside is not None:
+            return _Action(Result.ALREADY_ACTED, f"every request gets the baseline: {aside.text}")
         rollout = self._controller.state.rollouts.get(key)
         if rollout is None or rollout.record.phase is Phase.OFF:
             return await self._block(alert, key)

@@ -18,6 +18,7 @@ from penumbra.deployments.errors import ReportRefused
 from penumbra.deployments.evidence.judge import evidence_of
 from penumbra.deployments.history.state import fold
 from penumbra.deployments.store.store import Store
+from penumbra.monitoring.answers import AnswerCount
 from penumbra.monitoring.observations import (
     Counts,
     Report,
@@ -29,8 +30,22 @@ from penumbra.monitoring.observations import (
     Signal,
     Trip,
 )
-from penumbra.router.link.messages import LinkError, encode, from_gateway
-from tests.support.control_plane import store_url
+from penumbra.router.link.messages import (
+    Answers,
+    Attribution,
+    EpochApplied,
+    Feedback,
+    Found,
+    Hello,
+    LeaseGrant,
+    LinkError,
+    Locate,
+    Refused,
+    Renew,
+    encode,
+    from_gateway,
+)
+from tests.support.control_plane import FakeGateway, store_url, turns
 from tests.support.rollouts import pair
 from tests.support.whole_plane import WholePlane, whole_plane
 
@@ -180,7 +195,7 @@ def test_a_rollout_spec_with_extremes_is_refused_or_can_be_folded_and_shown(
 ) -> None:
     with running(tmp_path) as (runner, plane):
 
-        @settings(max_examples=300, deadline=None)
+        @settings(max_examples=200, deadline=None)
         @given(
             st.lists(
                 st.tuples(st.sampled_from([*places(SPEC)][1:]), st.sampled_from(EXTREMES)),
@@ -229,7 +244,7 @@ def test_a_flag_with_extremes_is_refused_or_can_be_folded_and_shown(tmp_path: Pa
     with running(tmp_path) as (runner, plane):
         plane.client.headers["if-match"] = "99999"
 
-        @settings(max_examples=300, deadline=None)
+        @settings(max_examples=200, deadline=None)
         @given(st.sampled_from(doors), st.sampled_from(EXTREMES))
         def check(door: tuple[str, str, Any, tuple[Any, ...]], extreme: Any) -> None:
             method, path, body, place = door
@@ -303,7 +318,7 @@ def test_a_report_with_extremes_is_refused_or_can_be_folded_stored_and_shown(
             good = RunReport(Run("demo", "int8", await current_run(plane)), pairs=(pair(5, 0.0),))
             await take(Report("comparator-0", "life-1", next(numbers), (good,)))
 
-        @settings(max_examples=250, deadline=None)
+        @settings(max_examples=150, deadline=None)
         @given(st.sampled_from([*places(REPORT)]), st.sampled_from(EXTREMES))
         def check(place: tuple[Any, ...], extreme: Any) -> None:
             runner.run(send(put(REPORT, place, extreme)))
@@ -321,3 +336,46 @@ async def current_run(plane: WholePlane) -> str:
         answer = await plane.change("POST", "/rollouts/int8/rearm?model=demo")
         return str(answer["rollout"]["run"])
     return rollout.record.run
+
+
+ATTRIBUTION = Attribution("demo", "int8", "other")
+MESSAGES = [
+    json.loads(encode(message))
+    for message in (
+        Hello("gateway-1", 7, "store", 1, "machine", "127.0.0.1:1", 1),
+        EpochApplied(1),
+        Refused(1, "no room"),
+        Renew(1),
+        Answers((AnswerCount("demo", "int8", "2xx", 3),)),
+        Feedback(1, "r1", "acme", ATTRIBUTION, thumb=True, score=0.5, metadata={"a": 1}),
+        Found(1, ATTRIBUTION),
+        Locate(1, "resp_1", "acme"),
+    )
+]
+
+
+def test_a_link_message_with_extremes_ends_its_own_link_at_most(tmp_path: Path) -> None:
+    doors = [(message, place) for message in MESSAGES for place in places(message)]
+    with running(tmp_path) as (runner, plane):
+        well = runner.run(plane.connect("well", host="machine"))
+
+        async def send(text: str) -> None:
+            odd = FakeGateway("odd", host="elsewhere")
+            link = asyncio.create_task(plane.parts.gateways.attend(odd, plane.parts.gateway_inbox))
+            odd.say(text)
+            await turns(20)
+            odd.leave()
+            ended = (await asyncio.gather(link, return_exceptions=True))[0]
+            assert ended is None or isinstance(ended, LinkError), repr(ended)
+            well.say(encode(Renew(9)))
+            assert (await well.hear(LeaseGrant)).nonce == 9
+            for path in ("/admin/v1/gateways", "/admin/v1/status", "/metrics"):
+                assert (await plane.client.get(path)).status_code == 200, path
+
+        @settings(max_examples=100, deadline=None)
+        @given(st.sampled_from(doors), st.sampled_from(EXTREMES))
+        def check(door: tuple[Any, tuple[Any, ...]], extreme: Any) -> None:
+            message, place = door
+            runner.run(send(json.dumps(put(message, place, extreme))))
+
+        check()
