@@ -116,13 +116,16 @@ def control_plane() -> frame.Row:
                 About(
                     "Lost",
                     "Must be 0, in this time range: changes that the store did not take, changes"
-                    " that a gateway acknowledged too late, observations that were dropped.",
+                    " that a gateway acknowledged too late, observations that were dropped,"
+                    " reports that cannot be counted, models with an event that cannot be read.",
                 ),
                 [
                     Query(_lost(control.STORE_FAILURES), "refused by the store"),
                     Query(_lost(control.INCOMPLETE), "late changes"),
                     Query(_lost(gateway.OBSERVATIONS_DROPPED), "dropped by gateways"),
                     Query(_lost(comparator.OBSERVATIONS_DROPPED), "dropped by comparators"),
+                    Query(_lost(control.REPORTS_REFUSED), "refused reports"),
+                    Query(_lost(control.SET_ASIDE), "models set aside"),
                 ],
                 "short",
                 MUST_BE_ZERO,
