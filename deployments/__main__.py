@@ -37,7 +37,7 @@ def main() -> int:
     """
     arguments = _parser().parse_args()
     try:
-        spec = load_in_force(arguments.config)
+        spec = _on_port(load_in_force(arguments.config), arguments.port)
         if arguments.reset_flag:
             return asyncio.run(_reset(spec, arguments.reset_flag, arguments.reason))
         file = str(arguments.endpoints or arguments.config)
@@ -69,9 +69,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--replicas", type=Path, help="JSON: where each replica of them answers; may come and go"
     )
+    parser.add_argument("--port", type=int, help="instead of control.port")
     parser.add_argument("--reset-flag", metavar="MODEL", help="give it the flag in the file")
     parser.add_argument("--reason", default="", help="why, for the history")
     return parser
+
+
+def _on_port(spec: PenumbraSpec, port: int | None) -> PenumbraSpec:
+    if port is None:
+        return spec
+    control = spec.control.model_copy(update={"port": port, "address": None})
+    return spec.model_copy(update={"control": control})
 
 
 async def _reset(spec: PenumbraSpec, name: str, reason: str) -> int:

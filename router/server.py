@@ -121,7 +121,7 @@ def _build_link(gateway: Gateway, control_token: str | None, metrics: str) -> Co
         metrics=metrics,
     )
     return ControlLink(
-        settings.control_url,
+        (settings.control_url, *settings.other_control_urls),
         control_token or "",
         settings.gateway_id,
         gateway.apply,

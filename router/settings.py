@@ -133,6 +133,8 @@ class GatewaySettings(BaseModel):
     limits: LimitSettings = LimitSettings()
     control_url: str | None = None
     """Base URL of the control process, e.g. http://127.0.0.1:8090; None runs on `snapshot`."""
+    other_control_urls: tuple[str, ...] = ()
+    """Base URLs of the other control processes of the same store: one of all of them leads."""
     shadow_socket: Path | None = None
     """Unix socket of the comparator of this machine; None mirrors nothing."""
     machine: str = Field(default_factory=platform.node, min_length=1)

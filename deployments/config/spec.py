@@ -193,6 +193,9 @@ class ControlSpec(BaseModel):
     address: str | None = Field(default=None, json_schema_extra={"wanted": "http://HOST:PORT"})
     """Base URL at which gateways and the other control processes of the store reach this one; null
     is `host` and `port`."""
+    others: tuple[str, ...] = ()
+    """Addresses of other control processes on the same store, for this machine's gateways and
+    comparator."""
     store: str | None = None
     """SQLAlchemy URL; null is the SQLite file `penumbra.db` in the state folder."""
     acknowledge_seconds: float = Field(default=1.0, gt=0, le=30)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 class Backoff:
     """Deadlines, pings and retries of the link, with the clock and the jitter that they use."""
 
-    open_seconds: float = 5.0
-    ping_seconds: float = 5.0
-    """Interval of pings to the other end, and the time that an answer may take."""
+    open_seconds: float = 2.5
+    ping_seconds: float = 2.5
+    """Interval of pings to the other end, and the time that an answer may take. Twice that is half
+    of a lease by default: a leader that hangs is left for the next one while leases last."""
     first_retry_seconds: float = 0.05
     longest_retry_seconds: float = 2.0
     now: Callable[[], float] = time.monotonic

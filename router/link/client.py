@@ -13,16 +13,16 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, WebSocketException
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.frames import CloseCode
 
 from penumbra.monitoring.answers import MOST_COUNTS, AnswerCount
 from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.link.backoff import Backoff
+from penumbra.router.link.control_addresses import ControlAddresses
 from penumbra.router.link.duties import Duties
 from penumbra.router.link.feedback import FeedbackSubmitter
 from penumbra.router.link.lease import Lease
-from penumbra.router.link.link_url import link_url
 from penumbra.router.link.messages import (
     VERSION,
     Answers,
@@ -47,6 +47,7 @@ from penumbra.router.link.messages import (
 from penumbra.router.link.observation_outbox import ObservationOutbox
 from penumbra.router.link.table_identity import store_text
 from penumbra.router.link.table_in_force import TableInForce
+from penumbra.router.link.turned_away import is_refusal, leader_in
 from penumbra.router.link.unknown_messages import UnknownMessages
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class ControlLink:
     """Keeps one gateway process, or a comparator, connected with the control process.
 
     Args:
-        url: Base URL of the control process (http, https, ws or wss).
+        url: Base URL of the control process (http, https, ws or wss), or of all of one store.
         token: The gateways' bearer token.
         process_id: Name of this process.
         on_snapshot: Puts a table into force; when it returns, every further request is decided by
@@ -71,7 +72,7 @@ class ControlLink:
 
     def __init__(
         self,
-        url: str,
+        url: str | tuple[str, ...],
         token: str,
         process_id: str,
         on_snapshot: Callable[[Snapshot], None],
@@ -79,7 +80,8 @@ class ControlLink:
         duties: Duties | None = None,
     ) -> None:
         self._duties = duties or Duties()
-        self._url = link_url(url, self._duties.path)
+        urls = (url,) if isinstance(url, str) else url
+        self._addresses = ControlAddresses(urls, self._duties.path)
         self._token = token
         self._process_id = process_id
         self._in_force = TableInForce(on_snapshot)
@@ -105,16 +107,18 @@ class ControlLink:
     async def run(self) -> None:
         """Hold the link until cancelled, connecting again whenever it breaks."""
         while True:
+            leader = ""
             try:
                 await self._hold()
                 self._report("closed by the control process", is_refusal=False)
             except (OSError, TimeoutError, WebSocketException, LinkError) as error:
-                refused = isinstance(error, InvalidHandshake)
-                self._report(f"{type(error).__name__}: {error}", is_refusal=refused)
+                leader = leader_in(error)
+                self._report(f"{type(error).__name__}: {error}", is_refusal=is_refusal(error))
             finally:
                 self.connected_since = None
-            await self._backoff.sleep(self._backoff.retry_seconds(self._failures))
-            self._failures += 1
+            if self._addresses.turn(leader):
+                await self._backoff.sleep(self._backoff.retry_seconds(self._failures))
+                self._failures += 1
 
     async def tell_the_rest(self, seconds: float) -> None:
         """Wait until all observations are acknowledged, at most so long, while the link is up."""
@@ -127,7 +131,7 @@ class ControlLink:
 
     async def _hold(self) -> None:
         async with connect(
-            self._url,
+            self._addresses.link,
             additional_headers={"authorization": f"Bearer {self._token}"},
             open_timeout=self._backoff.open_seconds,
             ping_interval=self._backoff.ping_seconds,

@@ -68,7 +68,7 @@ async def run_comparator(
         metrics=_announced(settings, internal),
     )
     link = ControlLink(
-        settings.control_url,
+        (settings.control_url, *settings.other_control_urls),
         control_token or "",
         settings.comparator_id,
         watched.apply,

@@ -100,6 +100,8 @@ class ShadowSettings(BaseModel):
     comparator_id: str = Field(default="comparator-0", min_length=1)
     control_url: str
     """Base URL of the control process, e.g. http://127.0.0.1:8090."""
+    other_control_urls: tuple[str, ...] = ()
+    """Base URLs of the other control processes of the same store: one of all of them leads."""
     socket_path: Path
     """Unix socket on which the gateways of the machine hand requests over; private to the user."""
     machine: str = Field(default_factory=platform.node, min_length=1)

@@ -19,6 +19,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "down": ("penumbra.serve.cli.up:down", "Stop a running `penumbra up`."),
     "status": ("penumbra.serve.cli.up:status", "Show what runs, and how it is."),
     "gateway": ("penumbra.serve.cli.up:gateway", "Run one gateway process in the foreground."),
+    "control": (
+        "penumbra.serve.cli.up:control",
+        "Run one control process in the foreground, to lead or to stand by.",
+    ),
     "flags": ("penumbra.serve.cli.flags:app", "Show and change who gets which variant."),
     "rollout": (
         "penumbra.serve.cli.rollout:app",

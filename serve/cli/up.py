@@ -22,7 +22,7 @@ from penumbra.serve.cli.startup_view import startup_view
 from penumbra.serve.errors import ConfigurationInvalid, NotRunning, ProcessFailed, ServeError
 from penumbra.serve.processes import end_process, find_process, wait_until_gone
 from penumbra.serve.supervisor.folder import StateFolder, tail
-from penumbra.serve.supervisor.layout import gateway_program, gateway_settings
+from penumbra.serve.supervisor.layout import control_program, gateway_program, gateway_settings
 from penumbra.serve.supervisor.state import read_running, read_state
 from penumbra.serve.supervisor.supervisor import supervise
 
@@ -119,6 +119,21 @@ def gateway(
         index, spec, gateway_settings(spec)[index], folder, folder.tokens(os.environ)
     )
     os.execve(sys.executable, program.command, {**os.environ, **program.environment})  # noqa: S606
+
+
+def control(
+    file: File = _FILE,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Instead of control.port.")
+    ] = None,
+) -> None:
+    """Run one control process in the foreground; it stands by while another one leads the store."""
+    spec = _load(file)
+    folder = StateFolder(spec.state_dir)
+    folder.logs.mkdir(parents=True, exist_ok=True)
+    program = control_program(spec, file, folder, folder.tokens(os.environ))
+    command = (*program.command, *(() if port is None else ("--port", str(port))))
+    os.execve(sys.executable, command, {**os.environ, **program.environment})  # noqa: S606
 
 
 def _load(file: Path, address: str | None = None) -> PenumbraSpec:

@@ -60,9 +60,27 @@ def lay_out(
     """
     tokens = folder.tokens(environment)
     plan = _plan(spec, folder, runtime)
-    endpoints = _endpoints(spec)
-    endpoints_file = folder.private_file("endpoints.json", json.dumps(endpoints, indent=2))
-    control = Program(
+    shadow_socket = runtime / _SHADOW_SOCKET if spec.shadow.enabled else None
+    gateways = tuple(
+        gateway_program(index, spec, settings, folder, tokens)
+        for index, settings in enumerate(gateway_settings(spec, shadow_socket))
+    )
+    return Layout(
+        gateways=gateways,
+        comparator=_comparator(spec, shadow_socket, folder, tokens) if shadow_socket else None,
+        control=control_program(spec, config, folder, tokens),
+        fleet=_fleet_program(plan, folder) if plan else None,
+        plan=plan,
+        variants=tuple(_records(spec, folder)),
+    )
+
+
+def control_program(
+    spec: PenumbraSpec, config: Path, folder: StateFolder, tokens: Mapping[str, str]
+) -> Program:
+    """The program of the control process."""
+    endpoints = folder.private_file("endpoints.json", json.dumps(_endpoints(spec), indent=2))
+    return Program(
         name="control",
         command=(
             *_PYTHON,
@@ -72,24 +90,11 @@ def lay_out(
             "--replicas",
             str(folder.replicas),
             "--endpoints",
-            str(endpoints_file),
+            str(endpoints),
         ),
-        environment=tokens,
+        environment=dict(tokens),
         log=folder.log("control"),
         ready_url=f"{spec.control_url}/health",
-    )
-    shadow_socket = runtime / _SHADOW_SOCKET if spec.shadow.enabled else None
-    gateways = tuple(
-        gateway_program(index, spec, settings, folder, tokens)
-        for index, settings in enumerate(gateway_settings(spec, shadow_socket))
-    )
-    return Layout(
-        gateways=gateways,
-        comparator=_comparator(spec, shadow_socket, folder, tokens) if shadow_socket else None,
-        control=control,
-        fleet=_fleet_program(plan, folder) if plan else None,
-        plan=plan,
-        variants=tuple(_records(spec, folder)),
     )
 
 
@@ -124,6 +129,7 @@ def gateway_settings(
             tls=spec.gateway.tls,
             limits=spec.limits,
             control_url=spec.control_url,
+            other_control_urls=spec.control.others,
             shadow_socket=shadow_socket,
             snapshot=snapshot,
         )
@@ -158,6 +164,7 @@ def _comparator(
     shadow = spec.shadow
     settings = ShadowSettings(
         control_url=spec.control_url,
+        other_control_urls=spec.control.others,
         socket_path=socket,
         internal_port=shadow.internal_port,
         internal_host=spec.metrics.host,

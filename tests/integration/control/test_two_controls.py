@@ -40,7 +40,10 @@ def _url(server: PostgresServer) -> str:
 
 
 class Pair:
-    """Two control processes of which `a` began to lead, and a gateway of each."""
+    """Two control processes of which `a` began to lead, and two gateways that are not started.
+
+    The first gateway knows of no leader but `a`, the second one of both.
+    """
 
     def __init__(self, folder: Path, store: str, builds: list[ScriptedUpstream]) -> None:
         model = external(**{build.name: build.url for build in builds})
@@ -54,13 +57,14 @@ class Pair:
             GatewayProcess(
                 {
                     "control_url": control.url,
+                    "other_control_urls": others,
                     "gateway_id": f"gateway-{number}",
                     "snapshot": {"epoch": 0, "models": {"demo": model}},
                 },
                 folder,
                 {"PENUMBRA_GATEWAY_TOKEN": GATEWAY},
             )
-            for number, control in enumerate(self.controls)
+            for number, (control, others) in enumerate(((self.a, ()), (self.b, (self.a.url,))))
         ]
 
     def await_leader(self, control: ControlProcess) -> None:
@@ -157,11 +161,7 @@ def test_no_candidate_answers_after_a_kill_that_the_next_leader_acknowledged(
         traffic = Traffic(gateway)
         traffic.start()
         try:
-            eventually(
-                lambda: len(pair.a.get("/gateways")["gateways"]) == 1,
-                timeout=PATIENCE,
-                what="the gateway to be connected",
-            )
+            _await_gateway(pair.a)
             pair.a.split(100)
             eventually(
                 lambda: traffic.candidate_at > 0, timeout=PATIENCE, what="the candidate to answer"
@@ -186,3 +186,47 @@ def test_no_candidate_answers_after_a_kill_that_the_next_leader_acknowledged(
         assert traffic.failed == 0
     assert pair.b.get("/flags/demo")["flag"]["killed"] is True
     assert [item["kind"] for item in pair.b.get("/history")["items"]][-1] == "kill"
+
+
+def test_gateways_find_the_next_leader_and_its_kill_is_in_force_when_it_is_answered(
+    pair: Pair,
+) -> None:
+    gateway = pair.gateways[1]
+    with gateway:
+        traffic = Traffic(gateway)
+        traffic.start()
+        try:
+            for leader, next_leader in ((pair.a, pair.b), (pair.b, pair.a)):
+                _await_gateway(leader)
+                leader.split(100)
+                began = time.monotonic()
+                eventually(
+                    lambda began=began: traffic.candidate_at > began,
+                    timeout=PATIENCE,
+                    what="the candidate to answer",
+                )
+                leader.process.send_signal(signal.SIGSTOP)
+                pair.await_leader(next_leader)
+                _await_gateway(next_leader)
+                killed = next_leader.post("/flags/demo/kill", {}).json()
+                acknowledged_at = time.monotonic()
+                assert killed["gateways"] == {"connected": 1, "acknowledged": 1}
+                leader.process.send_signal(signal.SIGCONT)
+                eventually(
+                    lambda leader=leader: leader.role() == "standby",
+                    timeout=PATIENCE,
+                    what="the one that was stopped to stand by",
+                )
+                assert traffic.candidate_at < acknowledged_at
+                next_leader.post("/flags/demo/unkill", {})
+        finally:
+            traffic.stop()
+        assert traffic.failed == 0
+
+
+def _await_gateway(control: ControlProcess) -> None:
+    eventually(
+        lambda: len(control.get("/gateways")["gateways"]) == 1,
+        timeout=PATIENCE,
+        what="the gateway to be connected",
+    )
