@@ -198,27 +198,28 @@ async def run_control(
     door = LinkDoor(lambda: controller.standing.leader_address)
     _direct(plane, payload, config_file, door)
     try:
-        is_leading = await leadership.stand()
-        await controller.follow()
         sock = bind(spec.control.host, spec.control.port, "control.host, control.port")
-        log.info(
-            "control_started",
-            extra={
-                "address": f"{spec.control.host}:{sock.getsockname()[1]}",
-                "epoch": controller.state.epoch,
-                "is_leading": is_leading,
-            },
-        )
-        app = _build_app(plane, access, door)
-        leading = asyncio.create_task(leadership.run(plane.tick.run_once))
-        try:
-            async with http_client() as client:
-                app.include_router(_metrics_routes(plane, spec, sock, client, replicas))
+        async with http_client() as client:
+            # Made before the lease is taken: it takes time in which nothing renews it.
+            app = _build_app(plane, access, door)
+            app.include_router(_metrics_routes(plane, spec, sock, client, replicas))
+            is_leading = await leadership.stand()
+            leading = asyncio.create_task(leadership.run(plane.tick.run_once))
+            try:
+                await controller.follow()
+                log.info(
+                    "control_started",
+                    extra={
+                        "address": f"{spec.control.host}:{sock.getsockname()[1]}",
+                        "epoch": controller.state.epoch,
+                        "is_leading": is_leading,
+                    },
+                )
                 await serve(app, sock)
-        finally:
-            leading.cancel()
-            await plane.interval_cache.close()
-            await plane.rollouts.close()
+            finally:
+                leading.cancel()
+                await plane.interval_cache.close()
+                await plane.rollouts.close()
     finally:
         await leadership.resign()
         controller.close()

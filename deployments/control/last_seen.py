@@ -34,7 +34,7 @@ class LastSeen:
     """The file of one process.
 
     Args:
-        file: Where it lies; its folder must exist when it is written.
+        file: Where it lies.
         store: Identity of the store; what the file says of another one is ignored.
     """
 
@@ -64,6 +64,7 @@ class LastSeen:
         )
         new = self._file.with_suffix(".new")
         try:
+            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with new.open("wb") as opened:
                 opened.write(_encode(content))
                 opened.flush()

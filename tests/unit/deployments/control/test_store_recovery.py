@@ -10,10 +10,12 @@ import pytest
 
 from penumbra.deployments.actors import CONFIGURATION, RECOVERY
 from penumbra.deployments.config.spec import ControlSpec, PenumbraSpec
+from penumbra.deployments.control.last_seen import LastSeen
 from penumbra.deployments.history import operator_actions
 from penumbra.deployments.history.changes import Change
 from penumbra.deployments.history.events import Kind
 from penumbra.deployments.history.flag_edits import set_killed
+from penumbra.deployments.history.recovered import Known
 from penumbra.deployments.rollouts.record import Phase
 from penumbra.deployments.server import ControlPlane, open_plane
 from penumbra.router.link.messages import EpochApplied, Hello, encode
@@ -190,3 +192,14 @@ async def test_an_acknowledgement_of_another_table_under_the_epoch_does_not_coun
         assert (outcome.arrival.connected, outcome.arrival.acknowledged) == (1, 1)
         attending.cancel()
         await asyncio.gather(attending, return_exceptions=True)
+
+
+def test_what_was_seen_is_written_into_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
+    seen = Known(2, 5, "aa", {"demo": Restriction(True, ("int8",))})
+    file = tmp_path / "state" / "last-seen.json"
+    LastSeen(file, "store").write(seen)
+    assert LastSeen(file, "store").read() == seen
+    assert LastSeen(file, "another").read() is None
+    assert LastSeen(tmp_path / "none", "store").read() is None
+    file.write_text("half a fi")
+    assert LastSeen(file, "store").read() is None
