@@ -8,9 +8,17 @@ Reading order: PenumbraSpec, ModelSpec, VariantSpec, EngineSpec.
 
 import platform
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from penumbra.router.addresses import announced_address, join_host_port, local_host
 from penumbra.router.flags.routing_table import NAME, Flag, SliceRule, StickyHeader
@@ -30,6 +38,9 @@ MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.:-]*(/[A-Za-z0-9_.:-]+)*$"
 
 HUB = "hf://"
 """Prefix of a source that the engine fetches from a model hub, instead of a folder."""
+
+ControlUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+/?$")]
+"""Base URL of a control process, http://HOST:PORT."""
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -190,12 +201,11 @@ class ControlSpec(BaseModel):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8090, ge=1, le=65535)
-    address: str | None = Field(default=None, json_schema_extra={"wanted": "http://HOST:PORT"})
+    address: ControlUrl | None = None
     """Base URL at which gateways and the other control processes of the store reach this one; null
     is `host` and `port`."""
-    others: tuple[str, ...] = ()
-    """Addresses of other control processes on the same store, for this machine's gateways and
-    comparator."""
+    others: tuple[ControlUrl, ...] = ()
+    """Addresses of the store's other control processes, for this machine's gateways."""
     store: str | None = None
     """SQLAlchemy URL; null is the SQLite file `penumbra.db` in the state folder."""
     acknowledge_seconds: float = Field(default=1.0, gt=0, le=30)

@@ -30,7 +30,7 @@ from penumbra.router.link.messages import (
     Stored,
     encode,
 )
-from tests.support.control_plane import FakeGateway, refuse_report
+from tests.support.control_plane import FakeGateway, refuse_report, turns
 from tests.support.routing_tables import model
 
 HOST = "machine-1"
@@ -52,9 +52,9 @@ class Clock:
 class Plane:
     """Both publishers, with a clock of the test's."""
 
-    def __init__(self) -> None:
+    def __init__(self, fence_seconds: float | None = None) -> None:
         self.clock = Clock()
-        self.liveness = GuardLiveness(10.0)
+        self.liveness = GuardLiveness(10.0, fence_seconds)
         self.take_report: Callable[[Report], Awaitable[None]] = refuse_report
         self.take_feedback: Callable[[UserFeedback], Awaitable[None]] = refuse_feedback
         self.comparators = Publisher("store", self.clock)
@@ -88,8 +88,8 @@ class Plane:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[Plane]:
-    plane = Plane()
+async def running(fence_seconds: float | None = None) -> AsyncIterator[Plane]:
+    plane = Plane(fence_seconds)
     try:
         yield plane
     finally:
@@ -121,6 +121,43 @@ async def test_a_renewal_is_answered_with_what_is_left_of_each_model() -> None:
         plane.liveness.note_tick(97.0)
         say(gateway, Renew(7))
         assert await gateway.hear(LeaseGrant) == LeaseGrant(7, {"demo": 7.0, "mirrored": 0.0}, 10.0)
+
+
+async def test_a_question_stays_without_an_answer_while_this_process_may_not_grant() -> None:
+    async with running(fence_seconds=4.0) as plane:
+        gateway = await plane.connect("gateway-0")
+        plane.liveness.begin_term(0.0, 0.0)
+        plane.liveness.note_tick(0.0)
+        say(gateway, Renew(1))  # the store does not know yet that leases are granted
+        await turns()
+        assert plane.liveness.is_asked
+        plane.liveness.allow_grants()
+        plane.clock.seconds = 4.0  # the last renewal is too old
+        say(gateway, Renew(2))
+        await turns()
+        plane.clock.seconds = 3.0
+        say(gateway, Renew(3))
+        assert (await gateway.hear(LeaseGrant)).nonce == 3
+        plane.liveness.end_term()
+        plane.liveness.note_tick(3.0)
+        say(gateway, Renew(4))
+        await turns()
+        assert not [message for message in gateway.heard if isinstance(message, LeaseGrant)]
+
+
+async def test_a_new_leader_ends_no_lease_before_comparators_can_have_found_it() -> None:
+    async with running(fence_seconds=4.0) as plane:
+        gateway = await plane.connect("gateway-0")
+        plane.liveness.begin_term(0.0, 8.0)
+        plane.liveness.allow_grants()
+        plane.liveness.note_tick(4.9)
+        plane.clock.seconds = 4.9
+        say(gateway, Renew(1))
+        await turns()
+        plane.clock.seconds = 5.0
+        say(gateway, Renew(2))
+        grant = await gateway.hear(LeaseGrant)
+        assert (grant.nonce, grant.seconds["mirrored"]) == (2, 0.0)
 
 
 async def test_a_comparators_answer_counts_from_when_it_was_asked() -> None:

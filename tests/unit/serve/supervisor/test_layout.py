@@ -91,6 +91,25 @@ def test_gateways_know_whose_pages_may_read_answers(tmp_path: Path) -> None:
     assert settings_of(layout, 0).allowed_origins == tuple(origins)
 
 
+def test_gateways_and_the_comparator_know_every_control_process(tmp_path: Path) -> None:
+    others = ["http://control-b:8090", "https://control-c"]
+    layout = layout_of(tmp_path, EXTERNAL, control={"others": others})
+    assert settings_of(layout, 0).other_control_urls == tuple(others)
+    assert layout.comparator is not None
+    comparator = ShadowSettings.model_validate_json(
+        Path(layout.comparator.command[-1]).read_bytes()
+    )
+    assert comparator.other_control_urls == tuple(others)
+
+
+@pytest.mark.parametrize("url", ["control-b:8090", "http://", "ws://control-b", "http://b/a", ""])
+def test_a_control_process_that_cannot_be_called_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigInvalid, match=r"control\.others"):
+        spec_of(tmp_path, EXTERNAL, control={"others": [url]})
+    with pytest.raises(ConfigInvalid, match=r"control\.address"):
+        spec_of(tmp_path, EXTERNAL, control={"address": url})
+
+
 @pytest.mark.parametrize(
     "origin", ["chat.example", "https://chat.example/", "https://Chat.example", "", "http://", "**"]
 )
