@@ -66,7 +66,7 @@ class Leadership:
         self._now = now
         self._holder = uuid.uuid4().hex
         self._seen: Leader | None = None
-        self._seen_at = now()
+        self._seen_at = self._renewed_at = now()
         self._is_well = True
 
     async def stand(self) -> bool:
@@ -91,6 +91,7 @@ class Leadership:
         finally:
             keeping.cancel()
         self.is_leading = True
+        self._renewed_at = self._now()
         log.info("leadership_begun", extra={"address": self._address, "epoch": self._epoch})
         return True
 
@@ -115,16 +116,16 @@ class Leadership:
             NotLeader: Another process has taken over; this one stands by from now on.
             DeploymentsError: It is not renewed, or the store is not as this process knows it.
         """
-        is_asked = self._liveness.is_asked
+        is_asked, asked_at = self._liveness.is_asked, self._now()
         times = self.times
         try:
             await self._controller.renew(
                 times.fence_seconds, times.lease_seconds if is_asked else 0.0
             )
         except NotLeader as error:
-            self._stand_down()
-            log.warning("leadership_lost", extra={"detail": error.message})
+            self._lose(error)
             raise
+        self._renewed_at = asked_at
         if is_asked:
             self._liveness.allow_grants()
 
@@ -135,12 +136,21 @@ class Leadership:
             tick: Makes the due decisions and renews the lease; does not raise.
         """
         while True:
-            was_leading = self.is_leading
-            await (tick() if was_leading else self._stand_by())
-            if was_leading and not self.is_leading:
-                await self.end()
+            await (self.lead_once(tick) if self.is_leading else self._stand_by())
             seconds = self.times.renew_seconds if self.is_leading else self.times.look_seconds
             await asyncio.sleep(seconds)
+
+    async def lead_once(self, tick: Callable[[], Awaitable[None]]) -> None:
+        """Tick once, and stand by from then on if another process leads."""
+        await tick()
+        if self.is_leading and self._now() - self._renewed_at > self.times.fence_seconds:
+            # Something fails before the renewal: it must not hide that the lease is another's.
+            with contextlib.suppress(StoreUnavailable):
+                leader = await self._look()
+                if leader.holder != self._holder:
+                    self._lose(NotLeader.because_of(leader.address))
+        if not self.is_leading:
+            await self.end()
 
     async def resign(self) -> None:
         """Give the lease up, so that the next leader need not wait for its end."""
@@ -207,6 +217,10 @@ class Leadership:
             log.exception("standby_failed")
         else:
             self._is_well = True
+
+    def _lose(self, error: NotLeader) -> None:
+        self._stand_down()
+        log.warning("leadership_lost", extra={"detail": error.message})
 
     def _stand_down(self) -> None:
         self.is_leading = False

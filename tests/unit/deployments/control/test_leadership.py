@@ -100,6 +100,25 @@ async def test_a_leader_that_is_followed_stands_by_and_writes_nothing(tmp_path: 
         assert len(two.store.events()) == 1
 
 
+@pytest.mark.parametrize("error", [NotLeader("no"), StoreUnavailable("no"), RuntimeError("a bug")])
+async def test_a_tick_that_fails_before_the_renewal_does_not_hide_the_next_leader(
+    tmp_path: Path, error: Exception
+) -> None:
+    async with contenders(tmp_path) as (one, two):
+
+        async def fail() -> None:
+            raise error
+
+        tick = ControlTick(one.liveness, fail, one.leadership.renew, lambda: one.now)
+        assert await one.leadership.stand()
+        one.now += TIMES.fence_seconds + 0.1
+        await one.leadership.lead_once(tick.run_once)
+        assert one.leadership.is_leading  # no other process took it
+        take_over(two)
+        await one.leadership.lead_once(tick.run_once)
+        assert not one.leadership.is_leading
+
+
 async def test_leases_are_granted_once_the_store_knows_of_them(tmp_path: Path) -> None:
     async with contenders(tmp_path) as (one, two):
         assert await one.leadership.stand()
