@@ -8,7 +8,7 @@ import pytest
 
 from penumbra.deployments.control.controller import Clocks, Controller
 from penumbra.deployments.control.rollout_service import RolloutService
-from penumbra.deployments.errors import Conflict, NotLeader, StoreUnavailable
+from penumbra.deployments.errors import NotLeader, StoreUnavailable
 from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.deployments.history import operator_actions
 from penumbra.deployments.history.state import fold
@@ -16,6 +16,7 @@ from penumbra.deployments.rollouts.record import Phase
 from penumbra.deployments.store.store import Store
 from tests.support.control_plane import lead, payload, split_change
 from tests.support.evidence_state import state_of
+from tests.support.gateway_process import eventually
 from tests.support.postgres import PostgresServer, find_binaries, postgres_server
 from tests.support.rollouts import NOW, Reporting, pairs, rollout_spec
 
@@ -38,18 +39,17 @@ def controller(server: PostgresServer) -> Controller:
     return Controller(store, Publisher(store.identity, time.monotonic), clocks, 1.0)
 
 
-async def test_changes_survive_and_conflicts_are_noticed(server: PostgresServer) -> None:
-    one, two = controller(server), controller(server)
+async def test_changes_survive_and_a_second_writer_is_refused(server: PostgresServer) -> None:
+    one = controller(server)
     await one.start()
     await one.configure(payload(), "configuration")
+    two = controller(server)
     await two.start()
     lead(one._store)
     assert (await one.apply(split_change(30))).epoch == 2
     with pytest.raises(NotLeader):
         await two.apply(split_change(40))
     lead(two._store)
-    with pytest.raises(Conflict):
-        await two.apply(split_change(40))
     assert (await two.apply(split_change(40))).epoch == 3
     one.close()
     two.close()
@@ -109,3 +109,27 @@ async def test_a_server_that_goes_away_is_said_and_its_return_noticed(
     server.start()
     assert (await plane.apply(split_change(40))).epoch == 2
     plane.close()
+
+
+def test_a_leader_that_stands_still_in_a_transaction_is_followed(server: PostgresServer) -> None:
+    one, two = lead(Store(server.url)), Store(server.url)
+
+    def stand_still(connection: object) -> None:
+        del connection  # which holds the row of the lease
+        eventually(
+            lambda: _takes(two), timeout=60.0, what="the other process to be let at the lease"
+        )
+
+    with pytest.raises(StoreUnavailable):
+        one.write(stand_still)
+    with pytest.raises(NotLeader):
+        one.write(lambda connection: None)
+    one.close()
+    two.close()
+
+
+def _takes(store: Store) -> bool:
+    try:
+        return store.acquire("two", "http://two", 10.0)
+    except StoreUnavailable:
+        return False
