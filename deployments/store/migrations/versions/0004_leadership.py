@@ -11,7 +11,7 @@ depends_on = None
 
 def upgrade() -> None:
     """Make the table, with its one row: no process leads."""
-    leadership = op.create_table(
+    op.create_table(
         "leadership",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("fence", sa.BigInteger, nullable=False),
@@ -22,10 +22,14 @@ def upgrade() -> None:
         sa.Column("until", sa.Float(53), nullable=False),
         sa.Column("leases_until", sa.Float(53), nullable=False),
         sa.Column("generation", sa.BigInteger, nullable=False),
+        if_not_exists=True,
     )
-    row = {"id": 1, "fence": 0, "holder": "", "address": "", "generation": 1}
-    times = {"renewed_at": 0.0, "until": 0.0, "leases_until": 0.0}
-    op.bulk_insert(leadership, [row | times])
+    op.execute(
+        "INSERT INTO leadership"
+        " (id, fence, holder, address, renewed_at, until, leases_until, generation)"
+        " SELECT 1, 0, '', '', 0, 0, 0, 1"
+        " WHERE NOT EXISTS (SELECT id FROM leadership)"
+    )
 
 
 def downgrade() -> None:

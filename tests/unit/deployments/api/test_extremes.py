@@ -358,6 +358,8 @@ def test_a_link_message_with_extremes_ends_its_own_link_at_most(tmp_path: Path) 
     doors = [(message, place) for message in MESSAGES for place in places(message)]
     with running(tmp_path) as (runner, plane):
         well = runner.run(plane.connect("well", host="machine"))
+        well.say(encode(Renew(1)))  # the next tick tells the store that leases are granted
+        runner.run(turns(20))
 
         async def send(text: str) -> None:
             odd = FakeGateway("odd", host="elsewhere")
@@ -367,6 +369,7 @@ def test_a_link_message_with_extremes_ends_its_own_link_at_most(tmp_path: Path) 
             odd.leave()
             ended = (await asyncio.gather(link, return_exceptions=True))[0]
             assert ended is None or isinstance(ended, LinkError), repr(ended)
+            await plane.parts.tick.run_once()
             well.say(encode(Renew(9)))
             assert (await well.hear(LeaseGrant)).nonce == 9
             for path in ("/admin/v1/gateways", "/admin/v1/status", "/metrics"):

@@ -223,7 +223,7 @@ async def test_what_waits_for_a_store_that_cannot_be_read_is_not_piled_up(
         await it.apply()
         report = Reporting().of_pairs("run-1", pairs(3, 0.0))
         with monkeypatch.context() as broken:
-            broken.setattr(it.plane.store, "stored", unreadable)
+            broken.setattr(it.plane.store, "stored_since", unreadable)
             it.plane.controller.is_behind = True
             for _ in range(3):
                 with pytest.raises(StoreUnavailable):

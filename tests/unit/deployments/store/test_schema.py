@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from penumbra.deployments.errors import StoreUnavailable
 from penumbra.deployments.store.store import Store
-from tests.support.control_plane import store_url
+from tests.support.control_plane import lead, store_url
 from tests.unit.deployments.store.test_store import AT, draft
 
 STATEMENTS = 12
@@ -53,7 +53,7 @@ def test_a_migration_that_is_killed_anywhere_leaves_nothing_and_the_next_start_m
         killed += 1
         assert tables(folder) == set()
         store = Store(store_url(folder))
-        assert len(store.append([draft()], 0, AT)) == 1
+        assert len(lead(store).append([draft()], 0, AT)) == 1
         store.close()
     assert killed >= 7
 
@@ -86,7 +86,7 @@ def test_a_store_that_an_older_release_left_half_made_is_made_whole(
             raw.execute("DELETE FROM identity")
     store = Store(store_url(tmp_path))
     assert store.identity
-    assert len(store.append([draft()], 0, AT)) == 1
+    assert len(lead(store).append([draft()], 0, AT)) == 1
 
 
 def test_a_store_of_a_newer_release_says_what_to_do(tmp_path: Path) -> None:
