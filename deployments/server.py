@@ -122,19 +122,21 @@ def open_plane(spec: PenumbraSpec, tracer: Tracer | None = None) -> ControlPlane
     controller.standing.recover = recovery.recover
     gateways.on_hello = comparators.on_hello = recovery.hear
     leadership = Leadership(controller, liveness, times, spec.control_address, now)
+    inbox = LinkInbox(
+        liveness,
+        now,
+        rollouts.take_report,
+        take_feedback=rollouts.take_feedback,
+        newest_table=lambda: gateways.snapshot,
+    )
+    decide, renew = rollouts.decide_pending, leadership.renew
     plane = ControlPlane(
         controller,
         gateways,
         comparators,
-        gateway_inbox=LinkInbox(
-            liveness,
-            now,
-            rollouts.take_report,
-            take_feedback=rollouts.take_feedback,
-            newest_table=lambda: gateways.snapshot,
-        ),
+        gateway_inbox=inbox,
         comparator_inbox=LinkInbox(liveness, now, rollouts.take_report, is_for_comparators=True),
-        tick=ControlTick(liveness, rollouts.decide_pending, leadership.renew, now),
+        tick=ControlTick(liveness, decide, renew, now, inbox.answer_waiting),
         leadership=leadership,
         recovery=recovery,
         rollouts=rollouts,

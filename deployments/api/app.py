@@ -70,7 +70,9 @@ def _add_probes(app: FastAPI, controller: Controller, publisher: Publisher) -> N
     @app.get("/ready", tags=["probes"])
     async def ready() -> JSONResponse:
         """Answer 200 if this process leads and its last write succeeded, else 503."""
-        status = "behind the store" if controller.is_behind else "ready"
+        status = "behind the store" if controller.has_lost_track else "ready"
+        if controller.standing.is_beginning:
+            status = "beginning to lead"
         if controller.standing.leader_address is not None:
             status = "standby"
         body = {

@@ -8,5 +8,5 @@ from penumbra.deployments.control.controller import Controller
 
 
 def leaders_only(controller: Controller) -> Any:
-    """Makes a dependency: a standby answers 503 and names the leader."""
-    return Depends(controller.standing.require_leading)
+    """Makes a dependency: a standby answers 503 and names the leader; so does one that begins."""
+    return Depends(controller.standing.require_begun)

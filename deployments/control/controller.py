@@ -67,6 +67,7 @@ class Controller:
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-reader")
         self.is_behind = True
         """Whether the store may hold events that `state` lacks: not started, or a write failed."""
+        self._is_committing = False
         self.state: State = EMPTY
         self.newest = NOTHING
         """The newest event that `state` holds."""
@@ -140,6 +141,11 @@ class Controller:
             )
             await self.commit(drafts)
             return self.state.epoch
+
+    @property
+    def has_lost_track(self) -> bool:
+        """Whether the store may hold what `state` lacks, but for a commit that is under way."""
+        return self.is_behind and not self._is_committing
 
     async def read(self, query: Callable[[Store], T]) -> T:
         """Read the store in a thread of its own; changes go on meanwhile.
@@ -221,12 +227,15 @@ class Controller:
         def append() -> tuple[list[Event], float]:
             return self._store.append(drafts, expected, at, extras), self._clocks.monotonic()
 
-        self.is_behind = True  # should this fail, only the store knows what was written
+        # Should this fail, only the store knows what was written.
+        self.is_behind = self._is_committing = True
         try:
             events, durable_at = await self._in_thread(append)
         except StoreUnavailable:
             self.metrics.store_failures += 1
             raise
+        finally:
+            self._is_committing = False
         self._advance(events, ahead)
         if not events:
             return durable_at, None

@@ -68,6 +68,8 @@ class Leadership:
         self._seen: Leader | None = None
         self._seen_at = self._renewed_at = now()
         self._is_well = True
+        self._is_asked = asyncio.Event()
+        liveness.on_first_question = self._is_asked.set
 
     async def stand(self) -> bool:
         """Lead if no other process does.
@@ -91,6 +93,7 @@ class Leadership:
         finally:
             keeping.cancel()
         self.is_leading = True
+        self._controller.standing.is_beginning = False
         self._renewed_at = self._now()
         log.info("leadership_begun", extra={"address": self._address, "epoch": self._epoch})
         return True
@@ -138,7 +141,11 @@ class Leadership:
         while True:
             await (self.lead_once(tick) if self.is_leading else self._stand_by())
             seconds = self.times.renew_seconds if self.is_leading else self.times.look_seconds
-            await asyncio.sleep(seconds)
+            # The first question for leases is not left to wait for the next renewal.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._is_asked.wait()
+            self._is_asked.clear()
 
     async def lead_once(self, tick: Callable[[], Awaitable[None]]) -> None:
         """Tick once, and stand by from then on if another process leads."""
@@ -194,7 +201,7 @@ class Leadership:
         leases_until = now + inherited + _MARGIN_SECONDS if inherited else now
         self._controller.is_behind = True
         standing.generation, standing.leases_until = term.generation, leases_until
-        standing.leader_address = None
+        standing.leader_address, standing.is_beginning = None, True
         return True
 
     def _is_stale(self, leader: Leader) -> bool:

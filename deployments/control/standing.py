@@ -26,6 +26,8 @@ class Standing:
     leader_address: str | None = None
     """Address of the process that leads in place of this one (it may be empty: not known); None:
     this one leads."""
+    is_beginning: bool = False
+    """Whether this process has just taken the lead, and reads what its leader has to know."""
     leases_until: float = float("-inf")
     """Until when gateways may have leases of the leader before; monotonic seconds. No change is
     answered sooner."""
@@ -46,6 +48,16 @@ class Standing:
         """
         if self.leader_address is not None:
             raise NotLeader.because_of(self.leader_address)
+
+    def require_begun(self) -> None:
+        """Check that this process leads, and knows all that a leader has to know.
+
+        Raises:
+            NotLeader: It does not yet, or another one leads.
+        """
+        self.require_leading()
+        if self.is_beginning:
+            raise NotLeader("this control process has just taken the lead and reads the evidence")
 
     def unconfirmed(self, changed: Mapping[str, int]) -> list[str]:
         """Models that are as a store that went back left them.

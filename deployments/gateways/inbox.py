@@ -94,6 +94,8 @@ class LinkInbox:
         self._connections: dict[Link, _Connection] = {}
         self._feedback = FeedbackRelay(lambda: self._connections, take_feedback)
         self._nonces = itertools.count(1)
+        self._unanswered: dict[Link, int] = {}
+        """Gateway -> its latest question for leases that could not be answered."""
         self._taking: set[asyncio.Future[None]] = set()
 
     def open(self, link: Link) -> asyncio.Task[None]:
@@ -108,6 +110,7 @@ class LinkInbox:
     def close(self, link: Link) -> None:
         """Forget a process that is gone; it will send reports that are not durable again."""
         connection = self._connections.pop(link, None)
+        self._unanswered.pop(link, None)
         self._feedback.forget(link)
         for report in connection.reports if connection else ():
             self._liveness.note_stored((link, report.process_start_id, report.seq))
@@ -143,10 +146,17 @@ class LinkInbox:
             case _:
                 raise LinkError(f"{type(message).__name__} was not asked for")
 
+    def answer_waiting(self) -> None:
+        """Answer gateways that asked for leases when none could be granted."""
+        waiting, self._unanswered = self._unanswered, {}
+        for link, nonce in waiting.items():
+            self._renew(link, nonce)
+
     def _renew(self, link: Link, nonce: int) -> None:
         now = self._now()
-        self._liveness.is_asked = True
+        self._liveness.ask()
         if not self._liveness.may_grant(now):
+            self._unanswered[link] = nonce
             return
         seconds = self._liveness.grant(self._newest_table(), link.hello.host, now)
         if not self._liveness.is_settled(now) and not all(seconds.values()):

@@ -16,7 +16,7 @@ dies, hangs, is stopped or cut off, no gateway gives a candidate live traffic af
 That needs no process to detect the failure. All times are monotonic seconds.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot
 
@@ -27,6 +27,10 @@ OLDEST_SECONDS = 86_400.0
 """Largest age that is reported: a day. A sign of life that never came has this age."""
 
 _NEVER = float("-inf")
+
+
+def _do_nothing() -> None:
+    return
 
 
 class GuardLiveness:
@@ -42,6 +46,8 @@ class GuardLiveness:
         self.lease_seconds = lease_seconds
         self.is_asked = False
         """Whether a gateway has asked for a lease in this term."""
+        self.on_first_question: Callable[[], None] = _do_nothing
+        """Called when the first gateway of a term asks for a lease."""
         self._fence_seconds = fence_seconds
         self._is_allowed = fence_seconds is None
         self._settled_at = _NEVER
@@ -63,6 +69,12 @@ class GuardLiveness:
         """
         self.end_term()
         self._settled_at = now + min(inherited_seconds, self.lease_seconds / 2)
+
+    def ask(self) -> None:
+        """Record that a gateway asks for a lease."""
+        is_first, self.is_asked = not self.is_asked, True
+        if is_first:
+            self.on_first_question()
 
     def allow_grants(self) -> None:
         """Record that the store knows that leases are granted in this term."""

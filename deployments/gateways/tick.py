@@ -14,6 +14,10 @@ from penumbra.deployments.gateways.liveness import GuardLiveness
 log = logging.getLogger(__name__)
 
 
+def _do_nothing() -> None:
+    return
+
+
 class ControlTick:
     """Runs the ticks.
 
@@ -23,6 +27,7 @@ class ControlTick:
         prove_store: Writes something durably, the renewal of this process's right to write; raises
             if it cannot.
         now: Monotonic clock, seconds.
+        on_success: Called after every tick that succeeded.
     """
 
     def __init__(
@@ -31,11 +36,13 @@ class ControlTick:
         decide_pending: Callable[[], Awaitable[None]],
         prove_store: Callable[[], Awaitable[None]],
         now: Callable[[], float],
+        on_success: Callable[[], None] = _do_nothing,
     ) -> None:
         self._liveness = liveness
         self._decide_pending = decide_pending
         self._prove_store = prove_store
         self._now = now
+        self._on_success = on_success
         self._is_well = True
 
     async def run(self) -> None:
@@ -59,4 +66,5 @@ class ControlTick:
             self._is_well = False
         else:
             self._liveness.note_tick(began)
+            self._on_success()
             self._is_well = True

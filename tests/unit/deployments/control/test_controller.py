@@ -158,11 +158,21 @@ async def test_a_failed_write_changes_nothing_and_the_next_one_works(tmp_path: P
         plane.store.failures = [StoreUnavailable("disk full")]
         with pytest.raises(StoreUnavailable):
             await plane.controller.apply(split_change(30))
-        assert plane.controller.is_behind
+        assert plane.controller.has_lost_track
         assert plane.controller.state.models["demo"].flag.split == {}
         assert len(gateway.tables) == 1
         assert (await plane.controller.apply(split_change(40))).epoch == 2
         assert not plane.controller.is_behind
+
+
+async def test_a_healthy_commit_loses_no_track(tmp_path: Path) -> None:
+    async with control_plane(tmp_path) as plane:
+        change = asyncio.create_task(plane.controller.apply(split_change(30)))
+        seen = set()
+        while not change.done():
+            seen.add((plane.controller.is_behind, plane.controller.has_lost_track))
+            await asyncio.sleep(0)
+        assert seen == {(True, False), (False, False)}
 
 
 async def test_a_commit_whose_answer_was_lost_is_found_again(tmp_path: Path) -> None:

@@ -145,6 +145,22 @@ async def test_a_question_stays_without_an_answer_while_this_process_may_not_gra
         assert not [message for message in gateway.heard if isinstance(message, LeaseGrant)]
 
 
+async def test_the_first_question_of_a_term_is_answered_after_the_next_renewal() -> None:
+    async with running(fence_seconds=4.0) as plane:
+        gateway = await plane.connect("gateway-0")
+        asked: list[int] = []
+        plane.liveness.on_first_question = lambda: asked.append(1)
+        plane.liveness.begin_term(0.0, 0.0)
+        say(gateway, Renew(1))
+        say(gateway, Renew(2))
+        await turns()
+        assert asked == [1]
+        plane.liveness.allow_grants()
+        plane.liveness.note_tick(0.0)
+        plane.inbox.answer_waiting()
+        assert (await gateway.hear(LeaseGrant)).nonce == 2
+
+
 async def test_a_new_leader_ends_no_lease_before_comparators_can_have_found_it() -> None:
     async with running(fence_seconds=4.0) as plane:
         gateway = await plane.connect("gateway-0")
