@@ -1,5 +1,6 @@
 """The door of the links: open while this process leads, and shut when another one takes over."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -10,6 +11,7 @@ from penumbra.router.link.messages import LEADER_HEADER
 
 _TRY_AGAIN_LATER = 1013
 _REASON_BYTES = 123
+_CLOSE_SECONDS = 1.0
 
 
 class LinkDoor:
@@ -46,8 +48,11 @@ class LinkDoor:
     async def shut(self) -> None:
         """Close all links, so that their processes look for the leader."""
         reason = (self._leader_address() or "")[:_REASON_BYTES]
-        for socket in tuple(self._sockets):
-            try:
-                await socket.close(_TRY_AGAIN_LATER, reason)
-            except (RuntimeError, OSError):
-                continue  # it is closed already
+        closing = [_close(socket, reason) for socket in tuple(self._sockets)]
+        # Whatever becomes of one of them: it is closed already, or its process is gone.
+        await asyncio.gather(*closing, return_exceptions=True)
+
+
+async def _close(socket: WebSocket, reason: str) -> None:
+    async with asyncio.timeout(_CLOSE_SECONDS):
+        await socket.close(_TRY_AGAIN_LATER, reason)

@@ -139,7 +139,11 @@ class Leadership:
             tick: Makes the due decisions and renews the lease; does not raise.
         """
         while True:
-            await (self.lead_once(tick) if self.is_leading else self._stand_by())
+            try:
+                await (self.lead_once(tick) if self.is_leading else self._stand_by())
+            except Exception:
+                # Without this loop no process would lead any more.
+                log.exception("leadership_failed")
             seconds = self.times.renew_seconds if self.is_leading else self.times.look_seconds
             # The first question for leases is not left to wait for the next renewal.
             with contextlib.suppress(TimeoutError):

@@ -113,6 +113,7 @@ EVENTS = (
            "gateway", "epoch", "generation"),
     _event("standby_failed", "It cannot read the store, or could not take over.",
            "code", "detail"),
+    _event("leadership_failed", "A change of leader met an error; it is tried again."),
     _event("control_stopped", "It has ended."),
     _event("gateway_connected", "A gateway or comparator is there.",
            "gateway", "gateway_pid", "link_version"),

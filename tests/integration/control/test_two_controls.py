@@ -132,11 +132,24 @@ def test_a_flag_is_not_reset_beside_a_running_process(pair: Pair) -> None:
 
 def stop_between_writes(control: ControlProcess, store: str) -> None:
     """Stop a process outside a transaction: within one it holds an SQLite file for good."""
-    control.process.send_signal(signal.SIGSTOP)
+    _stop(control)
     while store.startswith("sqlite") and _is_locked(store.removeprefix("sqlite:///")):
         control.process.send_signal(signal.SIGCONT)
         threading.Event().wait(0.05)
-        control.process.send_signal(signal.SIGSTOP)
+        _stop(control)
+
+
+def _stop(control: ControlProcess) -> None:
+    """Stop a process, and wait until each of its threads stands still."""
+    control.process.send_signal(signal.SIGSTOP)
+    eventually(
+        lambda: all(
+            task.read_text().rpartition(")")[2].split()[0] in "Tt"
+            for task in Path(f"/proc/{control.process.pid}/task").glob("*/stat")
+        ),
+        timeout=PATIENCE,
+        what="the process to be stopped",
+    )
 
 
 def _is_locked(file: str) -> bool:

@@ -1,9 +1,12 @@
 """The door of the links: a standby turns them away with the leader's address."""
 
+from contextlib import AsyncExitStack
+from typing import cast
+
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
-from starlette.websockets import WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from penumbra.deployments.api.access import Access
 from penumbra.deployments.api.link_door import LinkDoor
@@ -56,3 +59,23 @@ def test_a_leader_that_is_followed_closes_its_links_and_names_the_next_one() -> 
         with pytest.raises(WebSocketDisconnect) as closed:
             socket.receive_text()
         assert (closed.value.code, closed.value.reason) == (1013, "http://b:1")
+
+
+async def test_a_link_that_cannot_be_closed_keeps_no_other_open() -> None:
+    closed = []
+
+    class Socket:
+        def __init__(self, error: BaseException | None) -> None:
+            self._error = error
+
+        async def close(self, code: int, reason: str) -> None:
+            if self._error is not None:
+                raise self._error
+            closed.append((code, reason))
+
+    door = LinkDoor(lambda: "http://b:1")
+    async with AsyncExitStack() as inside:
+        for error in (WebSocketDisconnect(1006), None, OSError("reset"), None):
+            await inside.enter_async_context(door.inside(cast("WebSocket", Socket(error))))
+        await door.shut()
+    assert closed == [(1013, "http://b:1")] * 2

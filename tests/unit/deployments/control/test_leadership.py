@@ -241,3 +241,25 @@ async def test_a_leader_that_cannot_begin_gives_the_lease_up(tmp_path: Path) -> 
         with pytest.raises(StoreUnavailable):
             await one.leadership.stand()
         assert await two.leadership.stand()
+
+
+async def test_an_error_while_a_leader_stands_down_does_not_end_its_standing_by(
+    tmp_path: Path,
+) -> None:
+    async with contenders(tmp_path) as (one, two):
+        assert await one.leadership.stand()
+
+        async def fail() -> None:
+            raise RuntimeError("a link cannot be closed")
+
+        one.leadership.end = fail
+        take_over(two)
+        loop = asyncio.create_task(one.leadership.run(one.tick.run_once))
+        try:
+            while one.leadership.is_leading:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            two.store.release()
+            while not one.leadership.is_leading:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        finally:
+            loop.cancel()
