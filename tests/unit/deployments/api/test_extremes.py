@@ -358,8 +358,14 @@ def test_a_link_message_with_extremes_ends_its_own_link_at_most(tmp_path: Path) 
     doors = [(message, place) for message in MESSAGES for place in places(message)]
     with running(tmp_path) as (runner, plane):
         well = runner.run(plane.connect("well", host="machine"))
-        well.say(encode(Renew(1)))  # the next tick tells the store that leases are granted
-        runner.run(turns(20))
+
+        async def first_lease() -> None:
+            well.say(encode(Renew(1)))
+            await turns(20)
+            await plane.parts.tick.run_once()  # it tells the store that leases are granted
+            assert (await well.hear(LeaseGrant)).nonce == 1
+
+        runner.run(first_lease())
 
         async def send(text: str) -> None:
             odd = FakeGateway("odd", host="elsewhere")
