@@ -45,6 +45,8 @@ class Scenario:
     draw: Draw
     runs: int = 1
     """Runs of the same builds; each after the first is armed by an operator."""
+    is_noisy: bool = False
+    """Whether the instrument finds differences between equal answers, so that `error` is right."""
     is_at_tolerance: bool = False
     """Whether no slice may be released: each is exactly as bad as it may be."""
 
@@ -106,6 +108,7 @@ def _noise() -> list[Scenario]:
             ("other",),
             20_000,
             noise(level),
+            is_noisy=True,
         )
         for tolerance, level in ((0.03, 0.04), (0.03, 0.08), (0.005, 0.012))
     ]

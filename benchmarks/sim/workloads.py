@@ -18,7 +18,7 @@ from benchmarks.sim.bounds import chance_of_at_most, upper_bound
 from benchmarks.sim.tables import table
 from penumbra.deployments.evidence.workload import ALPHA, LEAST_PAIRS, Workload
 from penumbra.deployments.rollouts.spec import AdvanceRules
-from penumbra.monitoring.observations import AnsweredBy, Pair
+from penumbra.monitoring.observations import Pair
 
 SLICES = tuple("abcdef")
 SCRIPTS = ("latin", "none", "han", "cyrillic", "arabic")
@@ -34,11 +34,11 @@ def pairs_until_left(moved: float, profile: int, rng: np.random.Generator) -> in
     """Pairs until the workload is said to have left its profile; None: never."""
     workload = Workload(SLICES, AdvanceRules(workload_seconds=0.0))
     for script in rng.choice(SCRIPTS, profile, p=THEN):
-        workload.take(_pair(str(script)), AnsweredBy.BASELINE, 1.0)
+        workload.take(_pair(str(script)), 1.0)
     workload.fix("a")
     now = THEN + np.array([-moved, 0.0, moved, 0.0, 0.0])
     for number, script in enumerate(rng.choice(SCRIPTS, PAIRS, p=now), start=1):
-        workload.take(_pair(str(script)), AnsweredBy.BASELINE, 1.0)
+        workload.take(_pair(str(script)), 1.0)
         if workload.left():
             return number
     return None

@@ -106,7 +106,7 @@ class WorkloadView(BaseModel):
     slice: str
     """`*`: all slices together."""
     feature: str
-    """`slices`, `script`, `prompt length`, `answer length`, of the candidate's answers too."""
+    """`slices`, `script`, `prompt length`."""
     pairs: int
     """Pairs of the proof's profile; 0 until there is one."""
     distance: float | None

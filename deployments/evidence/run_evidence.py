@@ -137,7 +137,7 @@ class RunEvidence:
             return
         self.totals.add(pair)
         kind = kind_of(pair, self.spec.candidate, self.pairs_by)
-        self.proofs.workload.take(pair, kind, self.observed_at)
+        self.proofs.workload.take(pair, self.observed_at)
         if pair.not_finite and self.hard is None:
             self.hard = HardFailure("not_finite", f"a log-probability in {pair.request_id}")
         if not is_fresh:

@@ -2,7 +2,8 @@
 
 The proofs of one kind are one family (`penumbra.deployments.evidence.slice_proofs`). What the
 baseline answered proves that a slice may be released, and what the candidate answered that it may
-have most of the traffic: two claims, each with the whole alpha of promotion. A proof holds for the
+have most of the traffic: two claims, each with the whole alpha of promotion. That all slices
+together are within tolerance is a claim of its own beside each of them. A proof holds for the
 workload that it was made on (`penumbra.deployments.evidence.workload`); once that is left, it is
 stale until the slice is proven anew (`penumbra.deployments.evidence.renewals`).
 """
@@ -83,9 +84,12 @@ class RunProofs:
 
     @property
     def is_live_aggregate_proven(self) -> bool:
-        """Whether all slices together are within tolerance where the candidate answered."""
+        """Whether all slices together are within tolerance where the candidate answered.
+
+        Not once a slice went stale, before it is proven anew by pairs in which it answered.
+        """
         live = self.of.get(AnsweredBy.CANDIDATE)
-        if live is None:
+        if live is None or self.renewals.unproven(AnsweredBy.CANDIDATE):
             return False
         streams = self._streams.of(AGGREGATE, AnsweredBy.CANDIDATE)
         least = self._spec.gates.slice_pairs

@@ -2,9 +2,9 @@
 
 A profile says how the pairs of a proof were distributed: all of them over the slices, and those of
 a slice over scripts and lengths. Each of these distributions is a stream with a test of its own
-(`penumbra.monitoring.stats.shift`). Every candidate pair counts, also if its prompt had its bet:
-the workload is what clients ask. Answers of the two builds may differ in length without any change
-of the workload, so those of each are compared among themselves.
+(`penumbra.monitoring.stats.shift`). Every candidate pair counts, also if its prompt had its bet.
+Only what clients ask is looked at: lengths of answers would move with who answers, for whose
+answers are seen is decided by the stage, the cohort and the channels that were released.
 
 Reading order: Workload.take, Workload.fix, Workload.left.
 """
@@ -16,7 +16,7 @@ from enum import StrEnum
 
 from penumbra.deployments.rollouts.findings import AGGREGATE
 from penumbra.deployments.rollouts.spec import AdvanceRules
-from penumbra.monitoring.observations import AnsweredBy, Pair
+from penumbra.monitoring.observations import Pair
 from penumbra.monitoring.signals.writing import WRITINGS
 from penumbra.monitoring.stats.shift import ShiftTest
 
@@ -38,9 +38,6 @@ class Feature(StrEnum):
     """The slice of each pair; of all slices together."""
     SCRIPT = "script"
     PROMPT_LENGTH = "prompt length"
-    ANSWER_LENGTH = "answer length"
-    """Of answers of the baseline."""
-    LIVE_ANSWER_LENGTH = "length of the candidate's answers"
 
 
 FEATURES_OF_SLICE = len(Feature) - 1
@@ -152,19 +149,18 @@ class Workload:
         self.proven: set[str] = set()
         """Slices whose profile was taken; also `AGGREGATE`."""
 
-    def take(self, pair: Pair, kind: AnsweredBy, at: float) -> None:
+    def take(self, pair: Pair, at: float) -> None:
         """Count a candidate pair.
 
         Args:
             pair: The pair; what it does not tell is not counted.
-            kind: Its kind.
             at: Unix seconds.
         """
         if pair.slice not in self._slices:
             self._stream(AGGREGATE, Feature.SLICES).take((UNKNOWN,), at)
             return
         self._stream(AGGREGATE, Feature.SLICES).take((pair.slice,), at)
-        for feature, categories in _told(pair, kind):
+        for feature, categories in _told(pair):
             self._stream(pair.slice, feature).take(categories, at)
 
     def fix(self, name: str) -> None:
@@ -212,16 +208,12 @@ class Workload:
         return stream
 
 
-def _told(pair: Pair, kind: AnsweredBy) -> Iterator[tuple[Feature, tuple[str, ...]]]:
+def _told(pair: Pair) -> Iterator[tuple[Feature, tuple[str, ...]]]:
     """The features that a pair tells, with its category by each division."""
     if pair.script:
         yield Feature.SCRIPT, (pair.script if pair.script in WRITINGS else UNKNOWN,)
     if pair.prompt_tokens:
         yield Feature.PROMPT_LENGTH, _lengths(pair.prompt_tokens)
-    if pair.tokens:
-        is_live = kind is AnsweredBy.CANDIDATE
-        feature = Feature.LIVE_ANSWER_LENGTH if is_live else Feature.ANSWER_LENGTH
-        yield feature, _lengths(pair.tokens)
 
 
 def _lengths(tokens: int) -> tuple[str, str]:

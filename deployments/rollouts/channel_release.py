@@ -21,7 +21,9 @@ def release_channels(
     is_late = findings.pairs >= spec.gates.horizon and not record.is_passed
     if known is None or record.frozen is not None or is_late:
         return record, []
-    fresh = _fresh(known, findings.covered)
+    # A slice whose proof is stale gets no more traffic until it is proven anew.
+    current = {name: each for name, each in findings.covered.items() if name not in findings.stale}
+    fresh = _fresh(known, current)
     if not fresh:
         return record, []
     after = {name: (*known.get(name, ()), *channels) for name, channels in fresh.items()}

@@ -7,11 +7,9 @@ import pytest
 from penumbra.deployments.evidence.workload import LEAST_PAIRS, Feature, Workload
 from penumbra.deployments.rollouts.findings import AGGREGATE
 from penumbra.deployments.rollouts.spec import AdvanceRules
-from penumbra.monitoring.observations import AnsweredBy
 from tests.support.rollouts import pair
 
 SLICES = ("json", "other")
-SHADOW, LIVE = AnsweredBy.BASELINE, AnsweredBy.CANDIDATE
 HOUR = 3600.0
 
 
@@ -23,14 +21,13 @@ def workload_of(**gates: Any) -> Workload:
 def take(
     workload: Workload,
     count: int,
-    kind: AnsweredBy = SHADOW,
     at: float = 1000.0,
     step: float = 0.0,
     **told: Any,
 ) -> float:
     """Count pairs that are alike; returns the time of the last one."""
     for number in range(count):
-        workload.take(pair(number, **told), kind, at + number * step)
+        workload.take(pair(number, **told), at + number * step)
     return at + max(0, count - 1) * step
 
 
@@ -57,17 +54,10 @@ def test_another_script_is_told_with_its_shares() -> None:
     assert workload.left() == {"other": told}
 
 
-@pytest.mark.parametrize(
-    ("then", "now", "feature"),
-    [
-        ({"prompt_tokens": 40}, {"prompt_tokens": 900}, "prompt length: 256 to 1023 tokens"),
-        ({"tokens": 800}, {"tokens": 30}, "answer length: 16 to 63 tokens"),
-    ],
-)
-def test_other_lengths_are_told(then: dict[str, int], now: dict[str, int], feature: str) -> None:
-    workload = proven(**then)
-    take(workload, 300, **now)
-    assert workload.left()["other"].startswith(f"{feature} 100%")
+def test_other_lengths_of_prompts_are_told() -> None:
+    workload = proven(prompt_tokens=40)
+    take(workload, 300, prompt_tokens=900)
+    assert workload.left()["other"].startswith("prompt length: 256 to 1023 tokens 100%")
 
 
 @pytest.mark.parametrize(("then", "now"), [(250, 260), (120, 130), (500, 520), (1000, 1999)])
@@ -87,19 +77,19 @@ def test_another_mix_of_slices_is_told_of_all_slices_together() -> None:
 def test_slices_and_scripts_that_are_not_known_share_one_category() -> None:
     workload = proven(script="latin")
     for number in range(300):
-        workload.take(pair(number, slice=f"made-up-{number}"), SHADOW, 1000.0)
-        workload.take(pair(number, script=f"made-up-{number}"), SHADOW, 1000.0)
+        workload.take(pair(number, slice=f"made-up-{number}"), 1000.0)
+        workload.take(pair(number, script=f"made-up-{number}"), 1000.0)
     left = workload.left()
     assert left["other"].startswith("script: unknown 100%")
     assert left[AGGREGATE].startswith("slices: unknown 50%")
 
 
-def test_a_candidate_that_writes_other_lengths_is_no_other_workload() -> None:
-    workload = proven(tokens=100)
-    take(workload, 600, LIVE, tokens=1000)
+def test_answers_are_no_part_of_the_workload() -> None:
+    workload = proven(prompt_tokens=40, tokens=100)
+    # Once some are answered by the candidate, others are left to the baseline.
+    take(workload, 600, prompt_tokens=40, tokens=1000, answered_by="int8")
+    take(workload, 600, prompt_tokens=40, tokens=10)
     assert workload.left() == {}
-    take(workload, 300, LIVE, tokens=20)  # beside its own of before
-    assert workload.left()["other"].startswith("length of the candidate's answers: ")
 
 
 def test_a_feature_that_was_not_told_before_has_the_profile_of_its_first_pairs() -> None:
