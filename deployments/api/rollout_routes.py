@@ -189,11 +189,13 @@ def _command_of(
 async def _arrived(
     rollouts: RolloutService, controller: Controller, result: ChangeResult
 ) -> RolloutChangeView:
+    # Before the wait: the evidence of a run that begins meanwhile is none of this answer's.
+    summary = summary_view(result.rollout, rollouts.evidence_book.evidence(result.rollout))
     arrival = await controller.await_arrival(result.epoch, result.delivery)
     return RolloutChangeView(
         epoch=result.epoch,
         changed=result.is_changed,
         gateways=GatewaysReached.of(arrival),
         propagation_ms=milliseconds(arrival.seconds),
-        rollout=summary_view(result.rollout, rollouts.evidence_book.evidence(result.rollout)),
+        rollout=summary,
     )

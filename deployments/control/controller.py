@@ -266,14 +266,20 @@ class Controller:
                 self._publish(self._clocks.monotonic())
             return
         # The store has lost events that this process had read: begin anew with what it holds.
-        seen = restrictions_of(self.state.snapshot())
+        state = self.state
         found, newest = await self._in_thread(lambda: self._store.stored_since(NOTHING))
         self.state = EMPTY
         self.metrics.history_counters = HistoryCounters()
         self._take(found, newest)
-        await self.standing.recover(
-            Known(self.standing.generation, known.epoch, known.digest, seen)
-        )
+        seen = restrictions_of(state.snapshot())
+        try:
+            await self.standing.recover(
+                Known(self.standing.generation, known.epoch, known.digest, seen)
+            )
+        except BaseException:
+            # What was lost is known here alone: the next look at the store has to find it again.
+            self.state, self.newest, self.is_behind = state, known, True
+            raise
 
     def _take(self, found: Sequence[Event | SetAside], newest: Newest) -> None:
         known, state = self.state.aside, fold_stored(self.state, found)
@@ -312,9 +318,9 @@ class Controller:
         seconds = self.standing.leases_until - self._clocks.monotonic()
         if delivery is not None and seconds <= 0:
             return await delivery.wait(self._acknowledge_seconds)
-        if delivery is not None:
-            # A gateway that still follows the leader before may give the candidate traffic.
-            await asyncio.sleep(seconds)
+        # A gateway that still follows the leader before may give the candidate traffic, also if
+        # that leader made this change already.
+        await asyncio.sleep(max(0.0, seconds))
         links = self._publisher.links
         return Arrival(len(links), sum(link.epoch >= epoch for link in links), None)
 

@@ -89,6 +89,7 @@ class Leadership:
             await self.begin()
         except BaseException:
             await self.resign()
+            await self.end()  # gateways may have come meanwhile
             raise
         finally:
             keeping.cancel()

@@ -18,7 +18,7 @@ class PendingReport:
 
 
 class LastNumbers:
-    """Number of the last report of each process start that is known to be stored."""
+    """Largest number of a report of each process start that is known to be stored."""
 
     def __init__(self) -> None:
         self._last: dict[tuple[str, str], int] = {}
@@ -26,7 +26,8 @@ class LastNumbers:
     def note(self, reports: Iterable[Report]) -> None:
         """Take note of reports that were stored."""
         for report in reports:
-            self._last[report.source, report.process_start_id] = report.seq
+            sender = report.source, report.process_start_id
+            self._last[sender] = max(report.seq, self._last.get(sender, report.seq))
 
     def doubtful(self, reports: Iterable[Report]) -> list[Report]:
         """Return the reports that may be stored already: all but those with the next numbers."""

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from penumbra.deployments.evidence.judge import EvidenceBook, runs_to_keep
 from penumbra.deployments.history.events import Event
+from penumbra.deployments.history.set_aside import SetAside
 from penumbra.deployments.rollouts.record import Phase, Rollout
 from penumbra.deployments.store import observation_tables
 from penumbra.deployments.store.store import Store
@@ -36,7 +37,7 @@ def prune(store: Store, rollouts: Iterable[Rollout], feedback_before: datetime) 
     """
     found = store.stored()
     events = [each for each in found if isinstance(each, Event)]
-    if len(events) < len(found):
+    if any(isinstance(each, SetAside) and not each.is_settled for each in found):
         return  # a row that cannot be read may name a run that is to be kept
     keep = runs_to_keep(rollouts, events)
     store.write(lambda c: observation_tables.prune(c, keep, feedback_before))

@@ -309,8 +309,14 @@ def _make_folder(url: sa.URL) -> None:
     Path(str(url.database)).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
+def _decode(text: bytes) -> str:
+    return text.decode("utf-8", "backslashreplace")
+
+
 def _make_sqlite_durable(connection: Any, record: object) -> None:
     del record
+    # A byte that is no UTF-8 costs the row that has it, not every query that meets it.
+    connection.text_factory = _decode
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=2000"):
         cursor.execute(f"PRAGMA {pragma}")

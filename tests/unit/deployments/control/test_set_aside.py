@@ -10,12 +10,15 @@ import sqlalchemy as sa
 from penumbra.deployments.api.access import Access, Role
 from penumbra.deployments.api.app import build_api
 from penumbra.deployments.control.controller import Change
+from penumbra.deployments.control.stored_evidence import prune
 from penumbra.deployments.errors import ModelSetAside
 from penumbra.deployments.history.config_effects import draft_of
 from penumbra.deployments.history.events import Kind
 from penumbra.deployments.history.flag_edits import set_killed
-from penumbra.deployments.history.set_aside import EVERY_MODEL
+from penumbra.deployments.history.set_aside import EVERY_MODEL, SetAside
 from penumbra.deployments.rollouts.record import Phase
+from penumbra.deployments.store import set_aside_table
+from penumbra.deployments.store.observation_tables import reports
 from tests.support.control_plane import (
     START,
     Plane,
@@ -55,7 +58,13 @@ def in_force(plane: Plane, name: str) -> tuple[bool, dict[str, float]]:
 
 @pytest.mark.parametrize(
     "columns",
-    [{"payload": "{}"}, {"payload": "{"}, {"kind": "of-a-newer-release"}, {"at": "never"}],
+    [
+        {"payload": "{}"},
+        {"payload": "{"},
+        {"payload": sa.text("CAST(x'7bff7d' AS TEXT)")},
+        {"kind": "of-a-newer-release"},
+        {"at": "never"},
+    ],
 )
 async def test_a_model_with_a_row_that_cannot_be_read_gets_the_baseline_and_the_other_serves_on(
     tmp_path: Path, columns: dict[str, object], caplog: pytest.LogCaptureFixture
@@ -147,3 +156,17 @@ async def test_status_and_readiness_name_what_was_set_aside(tmp_path: Path) -> N
     assert "epoch 2" in status["problems"][0]
     assert [item["epoch"] for item in history] == [1, 3]
     assert table["models"]["demo"]["flag"]["killed"]
+
+
+async def test_rows_of_no_use_are_deleted_after_a_repair_and_not_before(tmp_path: Path) -> None:
+    async with running_rollouts(tmp_path) as it:
+        await it.apply()
+        await it.rollouts.take_report(Reporting().of_pairs("run-1", pairs(3, 0.0)))
+        store = it.plane.store
+        damage(tmp_path, 2, payload="{")
+        prune(store, (), START)
+        assert store.look(lambda c: len([*reports(c, ["run-1"])])) == 1
+        [bad] = [each for each in store.stored() if isinstance(each, SetAside)]
+        store.write(lambda c: set_aside_table.move_events(c, [bad], START))
+        prune(store, (), START)
+        assert store.look(lambda c: len([*reports(c, ["run-1"])])) == 0

@@ -11,6 +11,7 @@ import pytest
 from penumbra.deployments.actors import CONFIGURATION, RECOVERY
 from penumbra.deployments.config.spec import ControlSpec, PenumbraSpec
 from penumbra.deployments.control.last_seen import LastSeen
+from penumbra.deployments.errors import StoreUnavailable
 from penumbra.deployments.history import operator_actions
 from penumbra.deployments.history.changes import Change
 from penumbra.deployments.history.events import Kind
@@ -82,6 +83,28 @@ async def test_a_kill_that_the_store_lost_is_in_force_after_the_next_start(tmp_p
         assert standing.unconfirmed(state.changed) == ["demo"]
         await plane.controller.apply(kill(False))
         assert standing.unconfirmed(plane.controller.state.changed) == []
+
+
+async def test_a_loss_is_not_forgotten_when_it_cannot_be_dealt_with_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with plane_on(tmp_path) as plane:
+        await plane.controller.apply(split_change(30))
+        await plane.controller.apply(kill())
+        lose(tmp_path, 2)
+        plane.controller.is_behind = True
+
+        async def fail(lost: Known) -> None:
+            raise StoreUnavailable(f"read only, after epoch {lost.epoch}")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(plane.controller.standing, "recover", fail)
+            for _ in range(2):
+                with pytest.raises(StoreUnavailable, match="after epoch 3"):
+                    await plane.controller.apply(split_change(50))
+        await plane.controller.apply(split_change(50))
+        assert plane.controller.state.flags["demo"].killed
+        assert plane.controller.standing.generation == 2
 
 
 async def test_a_loss_that_takes_nothing_away_is_said(
