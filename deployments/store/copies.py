@@ -90,6 +90,10 @@ def restore(copy: Path, target: Path, kept: Path) -> None:
     fresh.unlink(missing_ok=True)
     backup(copy, fresh)
     try:
+        with closing(sqlite3.connect(fresh)) as new, new:
+            # A copy may be of a store that was led, or was put aside by another restore.
+            if new.execute("SELECT 1 FROM sqlite_master WHERE name = 'leadership'").fetchone():
+                new.execute("UPDATE leadership SET until = 0")
         if target.exists():
             # What is still in the write-ahead log belongs to the store that is kept.
             with closing(sqlite3.connect(target)) as old:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from penumbra.deployments.config.loader import load_in_force
 from penumbra.deployments.config.spec import PenumbraSpec
-from penumbra.deployments.errors import Conflict, DeploymentsError
+from penumbra.deployments.errors import Conflict, DeploymentsError, StoreUnavailable
 from penumbra.deployments.store import copies
 from penumbra.deployments.store.store import Store
 from penumbra.deployments.store.verify import Verified, repair, verify
@@ -34,6 +34,7 @@ _CONNECT_SECONDS = 1.0
 _WAIT_SECONDS = 6.0
 """Longer than the right to write of any process that is gone (`fence_times`)."""
 _REPAIR_SECONDS = 600.0
+_FOR_GOOD_SECONDS = 1e9
 
 
 @app.command("verify")
@@ -97,6 +98,9 @@ def restore(
         spec = load_in_force(file)
         target = copies.sqlite_file(spec.store_url)
         _require_stopped(spec)
+        copies.require_store(copy)
+        if target.exists():
+            _hold_for_good(spec.store_url)
         kept = target.with_name(f"{target.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
         copies.restore(copy, target, kept)
     typer.echo(f"{target} is the copy now; the store before is {kept}, if there was one.")
@@ -135,15 +139,25 @@ def _told_errors() -> Iterator[None]:
 @contextlib.contextmanager
 def _leading(store: Store) -> Iterator[None]:
     """Have the right to write, which a process that has just crashed may still have for a while."""
-    deadline = time.monotonic() + _WAIT_SECONDS
-    while not store.acquire(uuid.uuid4().hex, "penumbra store repair", _REPAIR_SECONDS):
-        if time.monotonic() > deadline:
-            raise Conflict("another control process leads this store: stop it first")
-        time.sleep(0.5)
+    _take_lead(store, _REPAIR_SECONDS)
     try:
         yield
     finally:
         store.release()
+
+
+def _take_lead(store: Store, seconds: float) -> None:
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while not store.acquire(uuid.uuid4().hex, "penumbra store", seconds):
+        if time.monotonic() > deadline:
+            raise Conflict("another control process leads this store: stop it first")
+        time.sleep(0.5)
+
+
+def _hold_for_good(url: str) -> None:
+    """Let no process lead the present store, which is to be put aside, in place of the copy."""
+    with contextlib.suppress(StoreUnavailable), contextlib.closing(Store(url)) as store:
+        _take_lead(store, _FOR_GOOD_SECONDS)  # one that is damaged is led by none
 
 
 def _require_stopped(spec: PenumbraSpec) -> None:

@@ -148,6 +148,25 @@ def test_a_backup_is_whole_and_can_be_restored_and_the_present_store_is_kept(fol
     assert not [*folder.glob("*.unfinished")]
 
 
+def test_no_store_is_replaced_under_a_process_that_leads_it_from_elsewhere(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = folder / "copy.db"
+    assert run(folder, "backup", str(copy)).exit_code == 0
+    monkeypatch.setattr("penumbra.serve.cli.store._WAIT_SECONDS", 0.0)
+    with closing(Store(store_url(folder))) as standby:
+        assert standby.acquire("standby", "http://elsewhere", 60.0)
+        refused = run(folder, "restore", str(copy))
+        assert refused.exit_code == 1
+        assert "leads this store" in refused.stderr
+        standby.release()
+        assert run(folder, "restore", str(copy)).exit_code == 0
+        # What was put aside is led by none any more, and the copy by the next one.
+        assert not standby.acquire("standby", "http://elsewhere", 60.0)
+    with closing(Store(store_url(folder))) as restored:
+        assert restored.acquire("next", "", 60.0)
+
+
 @pytest.mark.parametrize("content", [b"", b"no database", b"SQLite format 3\0" + b"x" * 5000])
 def test_a_copy_that_is_no_store_or_damaged_is_not_restored(folder: Path, content: bytes) -> None:
     copy = folder / "copy.db"
