@@ -42,8 +42,8 @@ _BUILDS = {"full": "weights of full", "int8": "weights of int8"}
 class Outcome:
     """The end of one rollout."""
 
-    verdicts: frozenset[Verdict | None]
-    """Those of all its runs."""
+    verdicts: tuple[Verdict | None, ...]
+    """Those of its runs."""
     has_released: bool
     """Whether any slice was ever proven."""
 
@@ -121,14 +121,14 @@ class _Play:
 def play(scenario: Scenario, seed: int) -> Outcome:
     """Let one rollout go on until its verdict is final, or its observations are used up."""
     rollout, has_released = _Play(scenario, seed), False
-    verdicts: set[Verdict | None] = set()
+    verdicts: list[Verdict | None] = []
     for number in range(scenario.runs):
         if number:
             rollout.arm()
         rollout.go(scenario.observations)
-        verdicts.add(rollout.record.verdict)
+        verdicts.append(rollout.record.verdict)
         has_released = has_released or bool(rollout.record.proven)
-    return Outcome(frozenset(verdicts), has_released)
+    return Outcome(tuple(verdicts), has_released)
 
 
 def main() -> int:
@@ -159,16 +159,18 @@ def main() -> int:
 
 
 def _row(scenario: Scenario, ends: list[Outcome]) -> tuple[list[str], bool]:
-    errors = sum(Verdict.ERROR in end.verdicts for end in ends)
-    false = [sum(Verdict.FAIL in end.verdicts for end in ends)]
+    # Alpha is that of each run, and that of promotion of all runs of the same builds.
+    verdicts = [verdict for end in ends for verdict in end.verdicts]
+    errors = verdicts.count(Verdict.ERROR)
+    false = [(verdicts.count(Verdict.FAIL), len(verdicts))]
     cells = [str(errors)]
     if scenario.is_at_tolerance:
-        false.append(sum(end.has_released for end in ends))
-    bounds = [upper_bound(count, len(ends)) for count in false]
-    for count, bound in zip(false, bounds, strict=True):
-        cells += [f"{count} of {len(ends)}", f"{100 * bound:.1f} %"]
+        false.append((sum(end.has_released for end in ends), len(ends)))
+    bounds = [upper_bound(count, trials) for count, trials in false]
+    for (count, trials), bound in zip(false, bounds, strict=True):
+        cells += [f"{count} of {trials}", f"{100 * bound:.1f} %"]
     if not scenario.is_noisy:  # elsewhere an error is right
-        bounds.append(upper_bound(errors, len(ends)))
+        bounds.append(upper_bound(errors, len(verdicts)))
     return [*cells, *["-"] * (5 - len(cells))], max(bounds) <= ALPHA
 
 

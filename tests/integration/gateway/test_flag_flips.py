@@ -133,7 +133,9 @@ def apply(control: ControlProcess, verb: str, body: dict[str, Any]) -> None:
     if verb == "put":
         epoch = control.get("/flags/demo")["epoch"]
         headers = {"authorization": f"Bearer {ADMIN}", "if-match": f'"{epoch}"'}
-        whole = {"reason": "test", **body}
+        # Named, or a whole flag leaves them as they are.
+        safety = {"killed": False, "blocked": [], "quarantined": [], "pins": []}
+        whole = {"reason": "test", "flag": safety | body["flag"]}
         answer = control.client.put("/flags/demo", json=whole, headers=headers)
     else:
         answer = control.post(f"/flags/demo/{verb}", body)
