@@ -56,10 +56,11 @@ demo: install  ## serve the demo model in four builds, flip flags under load, pr
 table: install  ## measure every demo variant through vLLM: size, speed, exact match per slice
 	@$(PY) -m penumbra.serve.demo.table --variants-dir var/demo/variants --json docs/slice-table.json
 
-sim: install  ## simulate the shipped statistics: false alarms, delays (about 15 minutes)
+sim: install  ## simulate the shipped statistics: false alarms, delays (about an hour)
 	@OMP_NUM_THREADS=1 $(PY) -m benchmarks.sim --write docs/statistics.md
 	@OMP_NUM_THREADS=1 $(PY) -m benchmarks.sim.more_tables
 	@OMP_NUM_THREADS=1 $(PY) -m benchmarks.sim.workloads
+	@OMP_NUM_THREADS=1 $(PY) -m benchmarks.sim.latency_floors
 	@OMP_NUM_THREADS=1 $(PY) -m benchmarks.sim.instrument
 
 bench-gateway: install  ## the gateway beside nginx, LiteLLM and the Rust routers
