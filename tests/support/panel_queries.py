@@ -210,7 +210,7 @@ _NO_GUARDRAIL = "only rollouts with this guardrail have the signal"
 _NO_AA = "no A/A pair has shown this signal yet"
 
 EMPTY_IN_A_HEALTHY_RUN: dict[tuple[str, str, str], str] = {
-    ("rollout", "Rollouts", "E"): "no rollout is watched now, so no instrument is in use",
+    ("rollout", "Rollouts", "F"): "no rollout is watched now, so no instrument is in use",
     ("rollout", "Last rollback", "A"): "no candidate was ever rolled back",
     ("rollout", "How long rollbacks took", "A"): "no rollback since the control process began",
     ("rollout", "How long rollbacks took", "B"): "no rollback since the control process began",
