@@ -129,14 +129,15 @@ def open_plane(spec: PenumbraSpec, tracer: Tracer | None = None) -> ControlPlane
         take_feedback=rollouts.take_feedback,
         newest_table=lambda: gateways.snapshot,
     )
-    decide, renew = rollouts.decide_pending, leadership.renew
     plane = ControlPlane(
         controller,
         gateways,
         comparators,
         gateway_inbox=inbox,
         comparator_inbox=LinkInbox(liveness, now, rollouts.take_report, is_for_comparators=True),
-        tick=ControlTick(liveness, decide, renew, now, inbox.answer_waiting),
+        tick=ControlTick(
+            liveness, rollouts.decide_pending, leadership.renew, now, inbox.answer_waiting
+        ),
         leadership=leadership,
         recovery=recovery,
         rollouts=rollouts,

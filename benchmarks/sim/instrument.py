@@ -65,17 +65,17 @@ class _Play:
         self._stream = scenario.draw(random.Random(seed), self._aa)
         self._begin()
 
-    def go(self, observations: int) -> bool:
-        """Let the run go on for so many observations; returns whether its verdict is final."""
+    def go(self, observations: int) -> None:
+        """Let the run go on until its verdict is final, for so many observations at most."""
         for _ in range(0, observations, _A_REPORT):
             was = self.record.phase
             self._fold(tuple(islice(self._mirrored(), _A_REPORT)))
             is_away = self.record.phase is Phase.ROLLED_BACK
             if is_away and self.record.arbitration is None:
-                return True
+                return
             if is_away and was is not Phase.ROLLED_BACK:
-                return self.go(_AFTER)
-        return False
+                self.go(_AFTER)
+                return
 
     def arm(self) -> None:
         """Begin another run of the same builds."""

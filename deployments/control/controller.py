@@ -76,15 +76,6 @@ class Controller:
         self.metrics = ControlMetrics()
         self.metrics.expose("controller", self._collect_series)
 
-    async def start(self) -> None:
-        """Read the store, and publish its routing table.
-
-        Raises:
-            StoreUnavailable: The store cannot be read.
-        """
-        async with self._lock:
-            await self._catch_up()
-
     async def apply(self, change: Change) -> ChangeOutcome:
         """Make a change; it is durable when this returns.
 
@@ -177,7 +168,7 @@ class Controller:
                 )
 
     async def follow(self) -> None:
-        """Read what another process has written.
+        """Read what the store holds and `state` lacks, and publish its routing table.
 
         Raises:
             StoreUnavailable: The store cannot be read.
@@ -236,7 +227,10 @@ class Controller:
             raise
         finally:
             self._is_committing = False
-        self._advance(events, ahead)
+        newest = self.newest
+        if events:
+            newest = Newest(events[-1].epoch, digest_of(dict(events[-1])))
+        self._advance(events, ahead, newest)
         if not events:
             return durable_at, None
         delivery = self._publish(durable_at)
@@ -283,8 +277,7 @@ class Controller:
 
     def _take(self, found: Sequence[Event | SetAside], newest: Newest) -> None:
         known, state = self.state.aside, fold_stored(self.state, found)
-        self._advance([each for each in found if isinstance(each, Event)], state)
-        self.newest = newest
+        self._advance([each for each in found if isinstance(each, Event)], state, newest)
         log_set_aside(known, state.aside)
 
     def _publish(self, durable_at: float) -> Delivery:
@@ -293,10 +286,8 @@ class Controller:
         self._remembering = asyncio.create_task(self.standing.remember())
         return delivery
 
-    def _advance(self, events: Sequence[Event], state: State) -> None:
-        self.state = state
-        if events:
-            self.newest = Newest(events[-1].epoch, digest_of(dict(events[-1])))
+    def _advance(self, events: Sequence[Event], state: State, newest: Newest) -> None:
+        self.state, self.newest = state, newest
         self.metrics.history_counters.take(events)
         self.is_behind = False
 

@@ -23,8 +23,9 @@ from penumbra.deployments.rollouts.record import Phase
 from penumbra.deployments.rollouts.spec import RolloutSpec
 from penumbra.monitoring.observations import Arm, Counts, Pair, Run, RunReport, Signal
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot
+from penumbra.router.link.messages import LARGEST_MESSAGE_BYTES
 
-MOST_TABLE_BYTES = 15 * 1024 * 1024
+MOST_TABLE_BYTES = LARGEST_MESSAGE_BYTES - 1024 * 1024
 """Largest routing table as JSON: what fits through every gateway's link, with a reserve."""
 
 
@@ -54,17 +55,7 @@ def fold_ahead(state: State, drafts: Iterable[Draft], at: datetime) -> State:
 
 
 def _fold(state: State, event: Event) -> State:
-    read = Event.stored(
-        {
-            "epoch": event.epoch,
-            "at": event.at.isoformat(),
-            "actor": event.actor,
-            "reason": event.reason,
-            "kind": event.kind.value,
-            "model": event.model,
-        },
-        event.payload.model_dump_json(),
-    )
+    read = Event.stored(*event.columns())
     after = apply_event(state, read)
     if isinstance(read.payload, RolloutPayload):
         _try_rollout(after, read, read.payload)

@@ -6,6 +6,7 @@ Reading order: report_problem.
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from penumbra.deployments.rollouts.limits import shown
 from penumbra.monitoring.observations import Pair, Report, RunReport
 
 MOST_SEQ = 2**63 - 1
@@ -29,7 +30,7 @@ def report_problem(report: Report) -> str | None:
 
 def _problems(report: Report) -> Iterator[str]:
     if not 0 <= report.seq <= MOST_SEQ:
-        yield f"seq: found {_shown(report.seq)}, wanted 0 to {MOST_SEQ}"
+        yield f"seq: found {shown(report.seq)}, wanted 0 to {MOST_SEQ}"
     yield from _text_problems("source", report.source, MOST_NAME)
     yield from _text_problems("incarnation", report.process_start_id, MOST_ID)
     for index, run_report in enumerate(report.runs):
@@ -88,15 +89,9 @@ def _range_problems(
     for name, value in figures.items():
         # NaN fails the comparison too.
         if value is not None and not low <= value <= high:
-            yield f"{path}.{name}: found {_shown(value)}, wanted {low:g} to {high:g}"
+            yield f"{path}.{name}: found {shown(value)}, wanted {low:g} to {high:g}"
 
 
 def _text_problems(path: str, text: str, most: int) -> Iterator[str]:
     if not text or len(text) > most or "\0" in text:
         yield f"{path}: found {text[:80]!r}, wanted 1 to {most} characters without NUL"
-
-
-def _shown(value: float) -> str:
-    # An int may have more digits than a float can hold, and more than Python writes out.
-    is_huge = isinstance(value, int) and abs(value) > 10**300
-    return "a number of more than 300 digits" if is_huge else repr(value)

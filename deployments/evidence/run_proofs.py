@@ -13,15 +13,12 @@ from collections.abc import Mapping
 from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor
 from penumbra.deployments.evidence.kind_guards import PairKinds, kind_of
 from penumbra.deployments.evidence.proving_streams import ProvingStreams
-from penumbra.deployments.evidence.renewals import Renewals
+from penumbra.deployments.evidence.renewals import PairsBy, Renewals
 from penumbra.deployments.evidence.slice_proofs import SliceProofs
 from penumbra.deployments.evidence.workload import Workload
 from penumbra.deployments.rollouts.findings import AGGREGATE
 from penumbra.deployments.rollouts.spec import RolloutSpec
 from penumbra.monitoring.observations import AnsweredBy, RunReport, Signal
-
-PairsBy = Mapping[AnsweredBy, Mapping[str, int]]
-"""Kind of pair -> slice -> number of pairs."""
 
 
 class RunProofs:

@@ -57,7 +57,7 @@ class GuardLiveness:
 
     @property
     def period_seconds(self) -> float:
-        """Seconds between two ticks, and between two probes of a comparator."""
+        """Seconds between two probes of a comparator."""
         return self.lease_seconds / BEATS_A_LEASE
 
     def begin_term(self, now: float, inherited_seconds: float) -> None:

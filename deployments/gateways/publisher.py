@@ -73,6 +73,7 @@ class Publisher:
         """Generation of the store whose tables are published from now on."""
         self.on_hello = on_hello
         self._store = store
+        self._publications = 0
         self._published: dict[TableName, int] = {}
         self._now = now
         self._follower = follower
@@ -109,11 +110,11 @@ class Publisher:
         return delivery
 
     def _number_of(self, name: TableName) -> int:
-        number = max(self._published.values(), default=0) + 1
-        self._published = {**self._published, name: number}
+        self._publications += 1
+        self._published[name] = self._publications
         if len(self._published) > _REMEMBERED:
             del self._published[next(iter(self._published))]
-        return number
+        return self._publications
 
     def _find(self, applied: EpochApplied) -> int | None:
         """The number of the publication that an acknowledgement means; None: of none."""

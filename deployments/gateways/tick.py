@@ -4,7 +4,6 @@ Gateways' leases last only while ticks succeed. A process that runs but cannot d
 store its decisions, protects no traffic and must not look alive.
 """
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -44,12 +43,6 @@ class ControlTick:
         self._now = now
         self._on_success = on_success
         self._is_well = True
-
-    async def run(self) -> None:
-        """Tick until cancelled, `liveness.period_seconds` after the end of the tick before."""
-        while True:
-            await self.run_once()
-            await asyncio.sleep(self._liveness.period_seconds)
 
     async def run_once(self) -> None:
         """Tick once. The first failure after a success is logged; an unexpected one always is."""

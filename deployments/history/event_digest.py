@@ -24,7 +24,7 @@ class Newest:
 
 
 NOTHING = Newest(0, "")
-"""What a store without events has."""
+"""The newest event of a store without events."""
 
 
 def digest_of(event: Mapping[Any, Any]) -> str:

@@ -88,6 +88,18 @@ class Event(Draft):
             at=at,
         )
 
+    def columns(self) -> tuple[dict[str, Any], str]:
+        """All fields but the payload, and that as JSON: what `stored` reads."""
+        fields = {
+            "epoch": self.epoch,
+            "at": self.at.isoformat(),
+            "actor": self.actor,
+            "reason": self.reason,
+            "kind": self.kind.value,
+            "model": self.model,
+        }
+        return fields, self.payload.model_dump_json()
+
     @classmethod
     def stored(cls, columns: dict[str, Any], payload: str) -> Self:
         """Read a stored event.

@@ -82,7 +82,7 @@ def _gate_problems(gates: AdvanceRules) -> Iterator[str]:
     for name, limit in most.items():
         value = getattr(gates, name)
         if value is not None and not value <= limit:
-            yield f"gates.{name}: found {_shown(value)}, wanted at most {limit:.0f}"
+            yield f"gates.{name}: found {shown(value)}, wanted at most {limit:.0f}"
 
 
 def _tolerance_problems(path: str, tolerance: float, most: float) -> Iterator[str]:
@@ -95,7 +95,8 @@ def _at_least(path: str, value: float, least: float) -> Iterator[str]:
         yield f"{path}: found {value!r}, wanted at least {least:g}"
 
 
-def _shown(value: float) -> str:
+def shown(value: float) -> str:
+    """Write a number out as far as that can be done."""
     # An int may have more digits than a float can hold, and more than Python writes out.
     is_huge = isinstance(value, int) and abs(value) > 10**300
     return "a number of more than 300 digits" if is_huge else repr(value)

@@ -33,6 +33,19 @@ def bring_up_to_date(engine: sa.Engine) -> None:
     _upgrade(own)
 
 
+def make_durable(connection: Any, busy_milliseconds: int) -> None:
+    """Set a connection to SQLite to survive a power cut.
+
+    Args:
+        connection: The driver's connection.
+        busy_milliseconds: Longest wait for another connection's lock.
+    """
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={busy_milliseconds}"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
 def _upgrade(engine: sa.Engine) -> None:
     with engine.begin() as connection:
         try:
@@ -49,10 +62,7 @@ def _upgrade(engine: sa.Engine) -> None:
 def _begin_nothing_by_itself(connection: Any, record: object) -> None:
     del record
     connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+    make_durable(connection, busy_milliseconds=10_000)
 
 
 def _begin(connection: sa.Connection) -> None:

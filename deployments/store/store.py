@@ -292,15 +292,8 @@ def _newest(connection: sa.Connection) -> Newest:
 
 
 def _row(event: Event) -> dict[str, Any]:
-    return {
-        "epoch": event.epoch,
-        "at": event.at.isoformat(),
-        "actor": event.actor,
-        "reason": event.reason,
-        "kind": event.kind.value,
-        "model": event.model,
-        "payload": event.payload.model_dump_json(),
-    }
+    columns, payload = event.columns()
+    return {**columns, "payload": payload}
 
 
 def _make_folder(url: sa.URL) -> None:
@@ -317,10 +310,7 @@ def _make_sqlite_durable(connection: Any, record: object) -> None:
     del record
     # A byte that is no UTF-8 costs the row that has it, not every query that meets it.
     connection.text_factory = _decode
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=2000"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+    schema.make_durable(connection, busy_milliseconds=2000)
 
 
 @contextmanager

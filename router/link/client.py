@@ -24,6 +24,7 @@ from penumbra.router.link.duties import Duties
 from penumbra.router.link.feedback import FeedbackSubmitter
 from penumbra.router.link.lease import Lease
 from penumbra.router.link.messages import (
+    LARGEST_MESSAGE_BYTES,
     VERSION,
     Answers,
     Beat,
@@ -52,7 +53,6 @@ from penumbra.router.link.unknown_messages import UnknownMessages
 
 log = logging.getLogger(__name__)
 
-_LARGEST_MESSAGE_BYTES = 16 * 1024 * 1024
 _ANSWERS_SECONDS = 1.0
 """Interval between two messages about the answers of the last minute."""
 
@@ -138,7 +138,7 @@ class ControlLink:
             ping_timeout=self._backoff.ping_seconds,
             # A peer that did not answer a ping will not answer a close either.
             close_timeout=self._backoff.ping_seconds,
-            max_size=_LARGEST_MESSAGE_BYTES,
+            max_size=LARGEST_MESSAGE_BYTES,
             compression=None,
             proxy=None,
         ) as socket:

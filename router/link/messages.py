@@ -66,6 +66,8 @@ PATH = "/gateway/v1/link"
 COMPARATOR_PATH = "/comparator/v1/link"
 LEADER_HEADER = "x-penumbra-leader"
 """Response header of a control process that turns a link away: base URL of the one that leads."""
+LARGEST_MESSAGE_BYTES = 16 * 1024 * 1024
+"""Largest message that a gateway or comparator takes."""
 VERSION = 1
 """Version of the messages that this process sends."""
 

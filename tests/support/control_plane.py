@@ -220,7 +220,7 @@ async def control_plane(
     controller = Controller(store, publisher, clocks, acknowledge_seconds)
     plane = Plane(store, publisher, controller)
     try:
-        await controller.start()
+        await controller.follow()
         await controller.configure(config or payload(), "configuration")
         yield plane
     finally:

@@ -60,7 +60,7 @@ class Process:
         self.rollouts = RolloutService(self.controller, clocks, 1.0, "life")
 
     async def start(self) -> "Process":
-        await self.controller.start()
+        await self.controller.follow()
         await self.controller.configure(payload(), "configuration")
         await self.rollouts.start()
         return self
