@@ -57,7 +57,13 @@ async def _serve(port: int, table: Snapshot, lease_seconds: float, folder: Path)
         return {"gateways": len(gateways.links), "comparators": len(comparators.links)}
 
     tick = ControlTick(liveness, _do_nothing, prove, time.monotonic)
-    ticking = asyncio.create_task(tick.run())
+
+    async def tick_on() -> None:
+        while True:
+            await tick.run_once()
+            await asyncio.sleep(liveness.period_seconds)
+
+    ticking = asyncio.create_task(tick_on())
     config = uvicorn.Config(
         app, port=port, ws="websockets-sansio", lifespan="off", log_level="warning"
     )

@@ -129,10 +129,8 @@ class Build:
         return {"content": [{"token": "x", "logprob": value} for value in logprobs]}
 
     def said(self, path: bytes) -> dict[str, Any]:
-        """Its answer by one of the routes that answer."""
-        if path == b"/v1/responses":
-            return self.response()
-        return self.message() if path == b"/v1/messages" else self.chat()
+        """Its answer by a route other than that of chats."""
+        return self.response() if path == b"/v1/responses" else self.message()
 
     def response(self) -> dict[str, Any]:
         part = {"type": "output_text", "text": self.text}

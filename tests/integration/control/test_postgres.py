@@ -41,10 +41,10 @@ def controller(server: PostgresServer) -> Controller:
 
 async def test_changes_survive_and_a_second_writer_is_refused(server: PostgresServer) -> None:
     one = controller(server)
-    await one.start()
+    await one.follow()
     await one.configure(payload(), "configuration")
     two = controller(server)
-    await two.start()
+    await two.follow()
     lead(one._store)
     assert (await one.apply(split_change(30))).epoch == 2
     with pytest.raises(NotLeader):
@@ -54,7 +54,7 @@ async def test_changes_survive_and_a_second_writer_is_refused(server: PostgresSe
     one.close()
     two.close()
     again = controller(server)
-    await again.start()
+    await again.follow()
     assert again.state == two.state
     assert await again.read(lambda store: fold(store.events())) == two.state
     again.close()
@@ -62,7 +62,7 @@ async def test_changes_survive_and_a_second_writer_is_refused(server: PostgresSe
 
 async def test_reports_roll_back_and_their_evidence_survives(server: PostgresServer) -> None:
     one = controller(server)
-    await one.start()
+    await one.follow()
     await one.configure(payload(), "configuration")
     rollouts = await rollouts_of(one)
     await rollouts.put(
@@ -81,7 +81,7 @@ async def test_reports_roll_back_and_their_evidence_survives(server: PostgresSer
     await rollouts.close()
     one.close()
     again = controller(server)
-    await again.start()
+    await again.follow()
     rollouts = await rollouts_of(again)
     assert again.state.models["demo"].flag.blocked == ("int8",)
     assert state_of(rollouts.evidence_book.evidence(rollouts.rollout(("demo", "int8")))) == evidence
@@ -100,7 +100,7 @@ async def test_a_server_that_goes_away_is_said_and_its_return_noticed(
     server: PostgresServer,
 ) -> None:
     plane = controller(server)
-    await plane.start()
+    await plane.follow()
     await plane.configure(payload(), "configuration")
     server.stop()
     with pytest.raises(StoreUnavailable):

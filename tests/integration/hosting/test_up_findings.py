@@ -57,15 +57,15 @@ class Stack:
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Stack]:
     with ExitStack() as stack:
-        builds = [ScriptedUpstream(name, COMPLETION) for name in ("full", "int8")]
-        for build in builds:
+        full, int8 = (ScriptedUpstream(name, COMPLETION) for name in ("full", "int8"))
+        for build in (full, int8):
             build.start()
             stack.callback(build.stop)
             serve(build, "demo", 8192)
-        variants = {build.name: {"url": build.url} for build in builds}
+        variants = {build.name: {"url": build.url} for build in (full, int8)}
         models = {"demo": {"baseline": "full", "variants": variants}}
         installation = stack.enter_context(Installation(models, tmp_path))
-        yield Stack(*builds, installation)
+        yield Stack(full, int8, installation)
         if installation.process is not None and installation.process.poll() is None:
             installation.send(signal.SIGTERM)
             installation.wait(60)

@@ -49,7 +49,7 @@ async def test_a_connect_for_which_the_machine_lacks_something_is_no_refusal(
     async with raw_server(always(answer())) as server:
         upstream = upstream_at(server.url)
         with monkeypatch.context() as patch:
-            patch.setattr(connecting.socket, "socket", fail)
+            patch.setattr(f"{connecting.__name__}.socket.socket", fail)
             asked = await ask(upstream)
             assert (asked.outcome, asked.stream.was_sent) == (Outcome.GATEWAY_LIMIT, False)
             assert asked.detail == "connect failed: none left"

@@ -126,7 +126,7 @@ async def test_restarts_back_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             enough.set()
             await asyncio.Event().wait()
 
-    monkeypatch.setattr(keeping.asyncio, "sleep", sleep)
+    monkeypatch.setattr(f"{keeping.__name__}.asyncio.sleep", sleep)
     monkeypatch.setattr(keeping, "LAST_BACKOFF_SECONDS", 1.5)
     process = ObservedProcess("pass", tmp_path)
     process.is_ready.set()
