@@ -35,6 +35,7 @@ async def flip_flags(operator: Operator, traffic: Traffic) -> list[str]:
     for name, command in _STEPS:
         if command:
             await operator.give("flags", *command, "--reason", "demo")
+            await traffic.settle()  # answers that were under way are of the flags before
             traffic.next_counts()
         phases.append(await _phase(operator, traffic, name))
     _kill_replica(operator, f"{MODEL}-int8")

@@ -98,12 +98,19 @@ class Traffic:
         self._clients = clients
         self._tasks = _endless_tasks(seed, slices)
         self._numbers = itertools.count()
+        self._asked: set[asyncio.Task[Reply]] = set()
+        """Requests without an answer yet."""
         self.counts = TrafficCounts()
 
     def next_counts(self) -> TrafficCounts:
         """Start new counts; returns those that end."""
         ended, self.counts = self.counts, TrafficCounts()
         return ended
+
+    async def settle(self) -> None:
+        """Wait until every request that is under way now has its answer."""
+        if self._asked:
+            await asyncio.wait(set(self._asked))
 
     @asynccontextmanager
     async def flowing(self) -> AsyncIterator[None]:
@@ -122,7 +129,11 @@ class Traffic:
                 number = next(self._numbers)
                 headers = {"x-user-id": f"user-{number % 500}"}
                 is_stream = number % 2 == 0
-                reply = await ask(http, next(self._tasks), headers, is_stream=is_stream)
+                task = next(self._tasks)
+                asked = asyncio.create_task(ask(http, task, headers, is_stream=is_stream))
+                self._asked.add(asked)
+                asked.add_done_callback(self._asked.discard)
+                reply = await asked
                 self.counts.add(reply)
                 if self.is_judging and not reply.error:
                     self.counts.add_judgement(await judge(http, reply))
