@@ -42,7 +42,7 @@ def rollouts_router(
         now: Wall clock.
     """
     router = APIRouter(prefix="/admin/v1/rollouts", tags=["rollouts"], responses=ERRORS)
-    _add_views(router, rollouts, controller, access, now)
+    _add_views(router, rollouts, controller, access)
     _add_apply(router, rollouts, controller, access, now)
     _add_verbs(router, rollouts, controller, access, now)
     _add_admin_verbs(router, rollouts, controller, access, now)
@@ -50,7 +50,7 @@ def rollouts_router(
 
 
 def _add_views(
-    router: APIRouter, rollouts: RolloutService, controller: Controller, access: Access, now: Now
+    router: APIRouter, rollouts: RolloutService, controller: Controller, access: Access
 ) -> None:
     @router.get("", dependencies=[viewer_of(access)])
     async def list_rollouts() -> RolloutsView:
@@ -70,9 +70,7 @@ def _add_views(
         last = await controller.read(lambda store: last_rollback(store, key))
         rollout = rollouts.rollout(key)
         evidence = rollouts.evidence_book.evidence(rollout)
-        return await asyncio.to_thread(
-            rollout_view(controller.state, rollout, evidence, now(), last)
-        )
+        return await asyncio.to_thread(rollout_view(controller.state, rollout, evidence, last))
 
     @router.get("/{candidate}/explain", dependencies=[viewer_of(access)])
     async def explain_rollout(candidate: str, model: Model) -> ExplainView:

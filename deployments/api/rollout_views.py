@@ -74,7 +74,6 @@ def rollout_view(
     state: State,
     rollout: Rollout,
     evidence: RunEvidence,
-    now: datetime,
     last: RollbackView | None,
 ) -> Callable[[], RolloutView]:
     """Captures one rollout as it is now; returns the function that makes the whole view.
@@ -83,7 +82,7 @@ def rollout_view(
     """
     spec, record = rollout.spec, rollout.record
     obstacle = obstacle_of(state, rollout)
-    conditions = advance_conditions(spec, record, evidence.findings(), now, obstacle)
+    conditions = advance_conditions(spec, record, evidence.findings(), obstacle)
     summary = summary_view(rollout, evidence).model_dump()
     signals = [_guardrail_view(guardrail, evidence) for guardrail in spec.guardrails]
     instrument, diagnostics = _instrument_view(evidence), _diagnostics_view(evidence)
@@ -246,7 +245,7 @@ def _stream_view(
 
 
 def _instrument_view(evidence: RunEvidence) -> Callable[[], InstrumentView]:
-    last = max(evidence.instrument.self_tests.values(), key=lambda test: test.at, default=None)
+    last = evidence.instrument.self_tests.last
     mistrust, alpha = evidence.mistrust, evidence.spec.promotion_alpha
     monitors = [_monitor_view(monitor, alpha) for monitor in evidence.instrument.aa.values()]
     return lambda: InstrumentView(

@@ -6,8 +6,9 @@ Reading order: Instrument.take_pair, Instrument.broken.
 from penumbra.deployments.evidence import baseline_noise
 from penumbra.deployments.evidence.guardrail_monitor import in_range
 from penumbra.deployments.evidence.kind_guards import PairKinds
+from penumbra.deployments.evidence.self_tests import SelfTests
 from penumbra.deployments.rollouts.spec import RolloutSpec
-from penumbra.monitoring.observations import AnsweredBy, Pair, SelfTest, Signal
+from penumbra.monitoring.observations import AnsweredBy, Pair, Signal
 
 
 class Instrument:
@@ -25,8 +26,7 @@ class Instrument:
         """Monitors of the baseline against itself, by signal."""
         self.aa_alarm: str | None = None
         """The alarm of the A/A arm, in words; None: the baseline agrees with itself so far."""
-        self.self_tests: dict[str, SelfTest] = {}
-        """Source -> its last self-test."""
+        self.self_tests = SelfTests()
 
     def take_pair(self, pair: Pair, kind: AnsweredBy) -> None:
         """Bet on a pair of the baseline with itself."""
@@ -45,10 +45,7 @@ class Instrument:
         """Reason why the measurement cannot be trusted; None if it can."""
         if self.aa_alarm is not None:
             return self.aa_alarm
-        for source, test in self.self_tests.items():
-            if not test.is_ok:
-                return f"the self-test of {source} failed: {test.detail}"
-        return None
+        return self.self_tests.failure
 
     @property
     def noise(self) -> str | None:

@@ -170,13 +170,24 @@ class EvidenceBook:
         evidence, now = self.evidence(rollout), self._now()
         findings = evidence.findings()
         obstacle = obstacle_of(state, rollout)
-        record, steps = decide(rollout.spec, rollout.record, findings, now, obstacle)
+        record, steps = decide(
+            rollout.spec,
+            rollout.record,
+            findings,
+            now,
+            obstacle,
+            has_pairs=report is not None and _has_pairs(report, rollout.record.run),
+        )
         if not steps:
             return state, []
         after = rollout.model_copy(update={"record": record})
         decided = None if report is None else decided_by(steps, evidence, findings, name_of(report))
         draft = draft_of(state, after, GUARD, summary(steps), decided)
         return apply_event(state, Event.of(draft, state.epoch + 1, now)), [draft]
+
+
+def _has_pairs(report: Report, run: str) -> bool:
+    return any(run_report.pairs for run_report in report.runs if run_report.run.id == run)
 
 
 def decided_by(

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from penumbra.deployments.evidence.build_readings import BuildReadings
 from penumbra.deployments.evidence.calibration_buffer import record_of
 from penumbra.deployments.evidence.coverage import Coverage
+from penumbra.deployments.evidence.evidence_clock import StageClocks
 from penumbra.deployments.evidence.guardrail_monitor import in_range
 from penumbra.deployments.evidence.instrument import Instrument
 from penumbra.deployments.evidence.kind_guards import PAIRS, Kind, PairKinds, kind_of
@@ -76,6 +77,8 @@ class RunEvidence:
         """Unix seconds of the latest observation that has a time."""
         self.pairs_by: dict[AnsweredBy, dict[str, int]] = {kind: {} for kind in kinds}
         """Kind of pair -> slice -> candidate pairs that were bet on."""
+        self.clocks = StageClocks(spec)
+        """Time for which candidate pairs came."""
         self.calibrations = open_calibrations(spec, slices, kinds)
         """Tolerances of displacement, where they are read from the first pairs of each slice and
         kind; empty where none is."""
@@ -102,12 +105,12 @@ class RunEvidence:
         if self.changed is None:
             self.changed = self.builds.change(report)
         if self.changed is None:
-            self._take(source, report)
+            self._take(source, report, process_start_id)
             self.proofs.note(report, self.builds.fingerprints, self.pairs_by)
 
-    def _take(self, source: str, report: RunReport) -> None:
+    def _take(self, source: str, report: RunReport, process_start_id: str) -> None:
         for test in report.self_tests:
-            self.instrument.self_tests[source] = test
+            self.instrument.self_tests.take(source, process_start_id, test)
             self._note_time(test.at)
         for scorer_test in report.scorer_tests:
             self.scorer.take_test(source, scorer_test)
@@ -115,7 +118,7 @@ class RunEvidence:
         for trip in report.trips:
             self._trip(trip)
         for pair in report.pairs:
-            self._pair(pair)
+            self._pair(source, pair)
         for counts in report.counts:
             self._count(counts)
         for shed in report.sheds:
@@ -128,8 +131,9 @@ class RunEvidence:
         elif self.hard is None:
             self.hard = HardFailure(trip.signal, trip.detail)
 
-    def _pair(self, pair: Pair) -> None:
+    def _pair(self, source: str, pair: Pair) -> None:
         self._note_time(pair.at)
+        self.instrument.self_tests.note_pair(source, pair.at)
         is_fresh = self._clusters[pair.arm].take(pair.cluster, pair.session)
         if pair.arm is Arm.BASELINE:
             if is_fresh:
@@ -148,7 +152,7 @@ class RunEvidence:
             self._observe(latency, pair.slice, float(is_late), None)
         if self.instrument.broken is not None:
             return
-        self._count_pair(pair, kind)
+        self._count_pair(source, pair, kind)
         if self.scorer.tested is None:
             self._take_displacement(pair, kind)
             self.scorer.take_pair(pair)
@@ -156,7 +160,8 @@ class RunEvidence:
         # An answer that never came counts as harm; a pair without a harm value wanted no answer.
         self._observe_proved(Signal.HARM, pair, pair.harm, kind)
 
-    def _count_pair(self, pair: Pair, kind: AnsweredBy) -> None:
+    def _count_pair(self, source: str, pair: Pair, kind: AnsweredBy) -> None:
+        self.clocks.take(source, pair)
         counts = self.pairs_by[kind]
         counts[pair.slice] = counts.get(pair.slice, 0) + 1
         if kind is AnsweredBy.BASELINE:
@@ -263,6 +268,8 @@ class RunEvidence:
         return Findings(
             run=self.run,
             pairs=sum(self.pairs.values()),
+            flow=self.clocks.all.flow,
+            live_flow=self.clocks.live.flow,
             seen=tuple(name for name in self.slices if shadowed.get(name)),
             proven=self.proofs.of[AnsweredBy.BASELINE].proven,
             proven_live=self.proofs.proven_live,

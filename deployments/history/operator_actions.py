@@ -109,12 +109,12 @@ def promote(state: State, rollout: Rollout, findings: Findings, now: datetime) -
     obstacle = obstacle_of(state, rollout)
     unmet = [
         f"{condition.name}: found {condition.found}, wanted {condition.wanted}"
-        for condition in advance_conditions(rollout.spec, rollout.record, findings, now, obstacle)
+        for condition in advance_conditions(rollout.spec, rollout.record, findings, obstacle)
         if not condition.is_met and condition.name not in WAIVED
     ]
     if unmet:
         raise Conflict(f"{_name(rollout)} cannot advance yet: {'; '.join(unmet)}")
-    record, steps = advance(rollout.spec, rollout.record, now)
+    record, steps = advance(rollout.spec, rollout.record, findings.live_flow, now)
     if not steps or rollout.record.phase not in WATCHED:
         raise Conflict(f"{_name(rollout)} is {rollout.stage}: there is no next stage")
     return rollout.model_copy(update={"record": record})

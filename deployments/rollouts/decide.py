@@ -9,18 +9,19 @@ The checks run in this order; the first that takes the candidate out of traffic 
                                     share goes back if its decoding is suspect as well
     instrument broken            -> verdict error, frozen; quality signals decide nothing
     guardrail tripped            -> rolled_back | quarantine | held | an alert
+    broken for too long          -> the live share goes back: shadow, new run
     workload left                -> a proof is stale until it is made anew; advances wait for it
     slice proven                 -> it gets its share, by pairs in which the baseline answered
     slice proven live            -> it may get most of the traffic
     required slices proven       -> verdict pass
     undecided at the horizon     -> verdict inconclusive, held
-    all conditions met           -> next stage
+    all conditions met           -> next stage, in the decision that a pair causes
 
 Every transition is listed in docs/rollouts.md. Reading order: findings.py; decide; gates.py;
 transitions.py; arbitrate.py.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from penumbra.deployments.rollouts.arbitrate import arbitrate, plan_arbitration
 from penumbra.deployments.rollouts.channel_release import release_channels, release_slices
@@ -45,6 +46,7 @@ from penumbra.deployments.rollouts.transitions import (
     StepKind,
     advance,
     replace_fields,
+    restart,
     roll_back,
     summary,
 )
@@ -59,6 +61,8 @@ def decide(
     findings: Findings,
     now: datetime,
     obstacle: str | None = None,
+    *,
+    has_pairs: bool = True,
 ) -> Decision:
     """Decide by the findings; never raises.
 
@@ -68,6 +72,7 @@ def decide(
         findings: Findings of the record's run; those of another run change nothing.
         now: With a timezone.
         obstacle: Reason why the model's flag has no room for the next stage; None: it has room.
+        has_pairs: Whether pairs have just come; without news of the candidate nothing advances.
 
     Returns:
         The new record, and the steps that led to it.
@@ -81,9 +86,24 @@ def decide(
     out_of_service = _take_out_of_service(record, findings, now)
     if out_of_service is not None:
         return out_of_service
+    record, steps = _freeze_or_unfreeze(record, findings, now)
+    if _is_broken_too_long(spec, record, now):
+        return _take_share_back(record, now)
+    record, more = _judge(spec, record, findings)
+    steps.extend(more)
+    if has_pairs:
+        record, last_steps = _advance(spec, record, findings, obstacle, now)
+        steps.extend(last_steps)
+    if steps:
+        record = replace_fields(record, cause=summary(steps))
+    return record, tuple(steps)
+
+
+def _judge(
+    spec: RolloutSpec, record: RolloutRecord, findings: Findings
+) -> tuple[RolloutRecord, list[DecisionStep]]:
     steps: list[DecisionStep] = []
     for check in (
-        _freeze_or_unfreeze,
         _apply_holds,
         _quarantine_slices,
         _suspect_slices,
@@ -96,11 +116,7 @@ def decide(
     ):
         record, new_steps = check(spec, record, findings)
         steps.extend(new_steps)
-    record, last_steps = _advance(spec, record, findings, now, obstacle)
-    steps.extend(last_steps)
-    if steps:
-        record = replace_fields(record, cause=summary(steps))
-    return record, tuple(steps)
+    return record, steps
 
 
 def _take_out_of_service(
@@ -155,18 +171,30 @@ def _describe(tripped: Tripped) -> str:
 
 
 def _freeze_or_unfreeze(
-    spec: RolloutSpec, record: RolloutRecord, findings: Findings
+    record: RolloutRecord, findings: Findings, now: datetime
 ) -> tuple[RolloutRecord, list[DecisionStep]]:
-    del spec
     cause = findings.broken or (findings.unfit.detail if findings.unfit else None)
     if cause is not None and record.frozen is None:
-        after = replace_fields(record, frozen=cause, verdict=Verdict.ERROR)
+        after = replace_fields(record, frozen=cause, frozen_at=now, verdict=Verdict.ERROR)
         return after, [DecisionStep(StepKind.FREEZE, f"promotion frozen: {cause}")]
     if cause is None and record.frozen is not None:
         verdict = Verdict.PASS if record.is_passed else None
-        after = replace_fields(record, frozen=None, verdict=verdict)
+        after = replace_fields(record, frozen=None, frozen_at=None, verdict=verdict)
         return after, [DecisionStep(StepKind.UNFREEZE, "the instrument works again")]
     return record, []
+
+
+def _is_broken_too_long(spec: RolloutSpec, record: RolloutRecord, now: datetime) -> bool:
+    if record.frozen is None or record.phase not in SERVING:
+        return False
+    since = record.frozen_at or record.since
+    return now - since >= timedelta(seconds=spec.gates.broken_seconds)
+
+
+def _take_share_back(record: RolloutRecord, now: datetime) -> Decision:
+    """Begin anew in shadow: clients are not served what nobody can judge. No fault of the build."""
+    cause = f"live share taken back: {record.frozen}, for too long"
+    return restart(record, now, cause), (DecisionStep(StepKind.RESET, cause),)
 
 
 def _apply_holds(
@@ -275,10 +303,10 @@ def _advance(
     spec: RolloutSpec,
     record: RolloutRecord,
     findings: Findings,
-    now: datetime,
     obstacle: str | None,
+    now: datetime,
 ) -> Decision:
-    conditions = advance_conditions(spec, record, findings, now, obstacle)
+    conditions = advance_conditions(spec, record, findings, obstacle)
     if not all(condition.is_met for condition in conditions):
         return record, ()
-    return advance(spec, record, now)
+    return advance(spec, record, findings.live_flow, now)

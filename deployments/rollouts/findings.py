@@ -44,12 +44,26 @@ class UnfitScorer:
 
 
 @dataclass(frozen=True, slots=True)
+class Flow:
+    """Evidence that has come in a run."""
+
+    seconds: float = 0.0
+    """Time for which it came (`penumbra.deployments.evidence.evidence_clock`)."""
+    pairs: int = 0
+    """Candidate pairs that were bet on."""
+
+
+@dataclass(frozen=True, slots=True)
 class Findings:
     """Findings from the evidence of one run at one moment."""
 
     run: str
     pairs: int = 0
     """Candidate pairs that were bet on."""
+    flow: Flow = Flow()
+    """The evidence of all candidate pairs."""
+    live_flow: Flow = Flow()
+    """That of the pairs in which the candidate answered the client."""
     seen: tuple[str, ...] = ()
     """Slices that have had candidate pairs."""
     proven: tuple[str, ...] = ()

@@ -1,7 +1,6 @@
 """Conditions of an advance to the next stage. Pure."""
 
 from dataclasses import dataclass
-from datetime import datetime
 
 from penumbra.deployments.rollouts.findings import AGGREGATE, Findings
 from penumbra.deployments.rollouts.record import Phase, RolloutRecord, Verdict
@@ -27,7 +26,6 @@ def advance_conditions(
     spec: RolloutSpec,
     record: RolloutRecord,
     findings: Findings,
-    now: datetime,
     obstacle: str | None = None,
 ) -> tuple[AdvanceCondition, ...]:
     """All conditions of the next advance, met or not.
@@ -36,10 +34,8 @@ def advance_conditions(
         spec: The declared rollout.
         record: Its record.
         findings: Findings of the record's run.
-        now: With a timezone.
         obstacle: Reason why the model's flag has no room for the next stage; None: it has room.
     """
-    elapsed = (now - record.since).total_seconds()
     wanted = spec.gates
     required = required_slices(spec, record, findings)
     missing = [name for name in required if name not in record.proven]
@@ -64,12 +60,7 @@ def advance_conditions(
             f"{findings.missing_ratio:.2%}",
             f"at most {wanted.missing_ratio:.2%}",
         ),
-        AdvanceCondition(
-            "time",
-            elapsed >= wanted.stage_seconds,
-            f"{max(0.0, elapsed):.0f} s in the stage",
-            f"{wanted.stage_seconds:g} s",
-        ),
+        *_stage_conditions(spec, record, findings),
         AdvanceCondition(
             "held", record.held is None, record.held.cause if record.held else "no", "no"
         ),
@@ -78,6 +69,36 @@ def advance_conditions(
             "noise", findings.noise is None, findings.noise or "within", "within the tolerances"
         ),
         AdvanceCondition("flag", obstacle is None, obstacle or "has room", "has room"),
+    )
+
+
+def _stage_conditions(
+    spec: RolloutSpec, record: RolloutRecord, findings: Findings
+) -> tuple[AdvanceCondition, ...]:
+    """Evidence in the stage itself: for how long it came, and how much of it.
+
+    At a stage with a share it is of pairs in which the candidate answered. Where its gateways have
+    no lease, or nothing is compared, there are none.
+    """
+    is_live = record.phase is Phase.LIVE
+    flow = findings.live_flow if is_live else findings.flow
+    seconds = max(0.0, flow.seconds - record.stage_from_seconds)
+    pairs = max(0, flow.pairs - record.stage_from_pairs)
+    where = "in the stage" + (", answered by the candidate" if is_live else "")
+    wanted = spec.gates
+    return (
+        AdvanceCondition(
+            "time",
+            seconds >= wanted.stage_seconds,
+            f"{seconds:.0f} s of evidence {where}",
+            f"{wanted.stage_seconds:g} s",
+        ),
+        AdvanceCondition(
+            "stage_pairs",
+            pairs >= wanted.stage_pairs,
+            f"{pairs} {where}",
+            f"{wanted.stage_pairs}",
+        ),
     )
 
 

@@ -77,6 +77,8 @@ def _gate_problems(gates: AdvanceRules) -> Iterator[str]:
         "pairs": MOST_PAIRS,
         "slice_pairs": MOST_PAIRS,
         "stage_seconds": MOST_STAGE_SECONDS,
+        "stage_pairs": MOST_PAIRS,
+        "broken_seconds": MOST_STAGE_SECONDS,
         "failure_requests": MOST_REQUESTS,
     }
     for name, limit in most.items():

@@ -106,8 +106,15 @@ class RolloutRecord(BaseModel):
     cause: str
     """Cause of the last change."""
     held: Hold | None = None
+    stage_from_seconds: float = Field(default=0.0, ge=0)
+    """Seconds of evidence (`findings.Flow`) that the run had when the stage began: of all pairs in
+    shadow, and of those in which the candidate answered at a stage with a share."""
+    stage_from_pairs: int = Field(default=0, ge=0)
+    """Pairs that it had then, likewise."""
     frozen: str | None = None
     """Reason why the instrument is broken and promotion frozen; None: it works."""
+    frozen_at: datetime | None = None
+    """Since when, while it is; None in older stores."""
     verdict: Verdict | None = None
     """None: not decided yet."""
     is_passed: bool = False

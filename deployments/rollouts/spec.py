@@ -97,7 +97,12 @@ class AdvanceRules(BaseModel):
     slice_pairs: int = Field(default=300, ge=1)
     """Least pairs of a slice before it can be proven."""
     stage_seconds: float = Field(default=86_400.0, ge=0)
-    """Least time in each stage."""
+    """Least time of evidence in each stage: that in which pairs came, at a live stage such ones in
+    which the candidate answered."""
+    stage_pairs: int = Field(default=50, ge=1)
+    """Least pairs in each stage, at a live stage of those."""
+    broken_seconds: float = Field(default=900.0, ge=0)
+    """Time after which a candidate whose instrument is broken loses its live share."""
     horizon: int = Field(default=100_000, ge=100, le=REMEMBERED)
     """Pairs for which the bound on false rollbacks holds; undecided by then is inconclusive."""
     failure_requests: int | None = Field(default=None, ge=1000)

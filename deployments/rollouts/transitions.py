@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from penumbra.deployments.rollouts.findings import Tripped
+from penumbra.deployments.rollouts.findings import Flow, Tripped
 from penumbra.deployments.rollouts.record import Phase, RolloutRecord, Verdict, stage_name
 from penumbra.deployments.rollouts.spec import RolloutSpec
 
@@ -63,8 +63,15 @@ def next_stage_index(spec: RolloutSpec, record: RolloutRecord) -> int | None:
     return min(record.stage_index + 1, len(spec.stages) - 1)
 
 
-def advance(spec: RolloutSpec, record: RolloutRecord, now: datetime) -> Decision:
-    """Advance one stage without checking the conditions."""
+def advance(spec: RolloutSpec, record: RolloutRecord, live: Flow, now: datetime) -> Decision:
+    """Advance one stage without checking the conditions.
+
+    Args:
+        spec: The declared rollout.
+        record: Its record.
+        live: Evidence so far of the pairs in which the candidate answered.
+        now: With a timezone.
+    """
     index = next_stage_index(spec, record)
     if index is None:
         return record, ()
@@ -73,7 +80,15 @@ def advance(spec: RolloutSpec, record: RolloutRecord, now: datetime) -> Decision
         after = replace_fields(record, phase=Phase.PROMOTED, since=now, cause=cause)
         return after, (DecisionStep(StepKind.PROMOTE, cause),)
     cause = f"stage {stage_name(spec, record.stage_index)} → {stage_name(spec, index)}"
-    after = replace_fields(record, phase=Phase.LIVE, stage_index=index, since=now, cause=cause)
+    after = replace_fields(
+        record,
+        phase=Phase.LIVE,
+        stage_index=index,
+        since=now,
+        stage_from_seconds=live.seconds,
+        stage_from_pairs=live.pairs,
+        cause=cause,
+    )
     return after, (DecisionStep(StepKind.ADVANCE, cause),)
 
 

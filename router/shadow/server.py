@@ -55,7 +55,8 @@ async def run_comparator(
     raise_descriptor_limit()
     nice(settings.niceness)
     clocks = Clocks(time.monotonic, lambda: dt.datetime.now(dt.UTC).timestamp())
-    outbox = ObservationOutbox(settings.comparator_id, secrets.token_hex(8))
+    name = f"{settings.comparator_id}@{settings.machine}"
+    outbox = ObservationOutbox(name, secrets.token_hex(8))
     watched = WatchList(_connector(settings), settings.bets)
     facts = EngineFacts(settings, clocks)
     comparator = Comparator(settings, watched, facts, outbox, clocks, tracer)

@@ -17,7 +17,9 @@ def rollout_spec(**changes: Any) -> RolloutSpec:
         "model": "demo",
         "candidate": "int8",
         "stages": ("shadow", 10.0, 100.0),
-        "gates": AdvanceRules(pairs=20, slice_pairs=20, stage_seconds=60.0, horizon=1000),
+        "gates": AdvanceRules(
+            pairs=20, slice_pairs=20, stage_seconds=60.0, stage_pairs=20, horizon=1000
+        ),
         "guardrails": (
             Guardrail(signal=Signal.DISPLACEMENT, tolerance=0.2, action="rollback", share=0.5),
             Guardrail(signal=Signal.FAILURE, tolerance=0.01, action="rollback", share=0.5),

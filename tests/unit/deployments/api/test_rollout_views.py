@@ -23,7 +23,7 @@ def test_a_view_shows_the_moment_of_the_request() -> None:
     state = State(flags={"demo": Flag()}, rollouts={rollout.key: rollout})
     evidence, run = RunEvidence(spec, "r-1", slices), Run("demo", "int8", "r-1")
     evidence.fold("c", RunReport(run, pairs=(*pairs(10, 0.0), *aa_pairs(3, 0.0))))
-    look, same = (rollout_view(state, rollout, evidence, NOW, None) for _ in range(2))
+    look, same = (rollout_view(state, rollout, evidence, None) for _ in range(2))
     before = look()
     evidence.fold(
         "c", RunReport(run, pairs=pairs(50, 0.9, start=100), fingerprints={"int8": "a" * 64})
@@ -43,10 +43,10 @@ def test_a_late_regression_is_shown_since_its_onset_and_not_by_the_mean_of_the_r
     state = State(flags={"demo": Flag()}, rollouts={rollout.key: rollout})
     evidence, run = RunEvidence(spec, "r-1", slices), Run("demo", "int8", "r-1")
     evidence.fold("c", RunReport(run, pairs=pairs(900, 0.0)))
-    view = rollout_view(state, rollout, evidence, NOW, None)()
+    view = rollout_view(state, rollout, evidence, None)()
     assert [stream.effect for stream in view.signals[0].slices] == [None, None]
     evidence.fold("c", RunReport(run, pairs=pairs(100, 0.5, start=1000)))
-    signal = rollout_view(state, rollout, evidence, NOW, None)().signals[0]
+    signal = rollout_view(state, rollout, evidence, None)().signals[0]
     assert signal.aggregate is not None
     for stream in (signal.aggregate, signal.slices[1]):
         assert stream.mean == 0.05
@@ -66,7 +66,7 @@ def test_the_view_shows_the_family_of_slices_and_the_earlier_runs() -> None:
     state = State(flags={"demo": Flag()}, rollouts={rollout.key: rollout})
     evidence, run = evidence_of(rollout), Run("demo", "int8", "r-3")
     evidence.fold("c", RunReport(run, pairs=pairs(30, 0.0), fingerprints={"int8": "8"}))
-    proof = rollout_view(state, rollout, evidence, NOW, None)().proof
+    proof = rollout_view(state, rollout, evidence, None)().proof
     assert proof is not None
     assert (proof.earlier_runs, proof.alpha) == (2, 0.05 * 0.25 / 6)
     json, other = proof.slices
@@ -88,7 +88,7 @@ def test_the_view_shows_how_far_the_traffic_is_from_what_was_proven() -> None:
     now = tuple(pair(400 + number, 0.0, script="han") for number in range(150))
     evidence.fold("c", RunReport(run, pairs=then))
     evidence.fold("c", RunReport(run, pairs=now))
-    view = rollout_view(state, rollout, evidence, NOW, None)()
+    view = rollout_view(state, rollout, evidence, None)()
     assert view.stale == stale
     told = {(each.slice, each.feature): (each.pairs, each.distance) for each in view.workload}
     assert told == {

@@ -39,20 +39,29 @@ async def test_a_good_candidate_goes_through_all_stages(tmp_path: Path) -> None:
     async with running_rollouts(tmp_path) as it:
         await it.apply()
         reporting = Reporting()
-        for some in in_batches(pairs(100, 0.0), 10):
+        # A pair a second: the stage's minute is over with the 61st.
+        for some in in_batches(pairs(60, 0.0), 10):
             await it.rollouts.take_report(reporting.of_pairs("run-1", some))
         assert it.rollout.record.proven == ("other",)
-        assert it.flag.split == {}
-        assert (await it.after(60)).stage == "10"
+        assert (await it.after(3600)).stage == "shadow"  # time alone is no evidence
+        await it.rollouts.take_report(reporting.of_pairs("run-1", pairs(40, 0.0, start=61)))
+        assert it.rollout.stage == "10"
         assert it.flag.split == {"int8": 10.0}
-        assert (await it.after(30)).stage == "10"
-        assert (await it.after(30)).stage == "10"  # so far the candidate answered no one
-        own = pairs(100, 0.0, start=1000, answered_by="int8")
+        for some in in_batches(pairs(100, 0.0, start=500), 10):
+            await it.rollouts.take_report(reporting.of_pairs("run-1", some))
+        assert (await it.after(3600)).stage == "10"  # so far the candidate answered no one
+        own = pairs(60, 0.0, start=1000, answered_by="int8")
         for some in in_batches(own, 10):
             await it.rollouts.take_report(reporting.of_pairs("run-1", some))
         assert it.rollout.record.proven_live == ("other",)
-        assert (await it.after(1)).stage == "100"
-        assert (await it.after(60)).stage == "promoted"
+        assert it.rollout.stage == "10"
+        last = pairs(10, 0.0, start=1060, answered_by="int8")
+        await it.rollouts.take_report(reporting.of_pairs("run-1", last))
+        assert it.rollout.stage == "100"
+        assert (await it.after(3600)).stage == "100"
+        own = pairs(61, 0.0, start=2000, answered_by="int8")
+        await it.rollouts.take_report(reporting.of_pairs("run-1", own))
+        assert it.rollout.stage == "promoted"
         assert it.flag.split == {"int8": 100.0}
 
 

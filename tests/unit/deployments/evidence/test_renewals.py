@@ -79,7 +79,7 @@ class Traffic:
 
     @property
     def gate(self) -> Any:
-        found = advance_conditions(self.spec, self.record, self.evidence.findings(), NOW)
+        found = advance_conditions(self.spec, self.record, self.evidence.findings())
         return next(each for each in found if each.name == "workload")
 
 

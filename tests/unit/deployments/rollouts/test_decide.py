@@ -14,7 +14,7 @@ from penumbra.deployments.history.config_effects import draft_of
 from penumbra.deployments.history.state import EMPTY, State
 from penumbra.deployments.rollouts.arbitrate import LONGEST_ARBITRATION, MOST_AA_PAIRS
 from penumbra.deployments.rollouts.decide import decide
-from penumbra.deployments.rollouts.findings import AGGREGATE, Findings, HardFailure, Tripped
+from penumbra.deployments.rollouts.findings import AGGREGATE, Findings, Flow, HardFailure, Tripped
 from penumbra.deployments.rollouts.flag_effects import flag_after, watch_of
 from penumbra.deployments.rollouts.payload import RolloutPayload
 from penumbra.deployments.rollouts.record import (
@@ -38,8 +38,14 @@ GATES = SPEC.gates
 RECORD = RolloutRecord(
     phase=Phase.SHADOW, since=NOW, run="run-1", slices=SLICES, cause="applied", is_counted=True
 )
+ENOUGH = Flow(GATES.stage_seconds, GATES.stage_pairs)
 PROVEN = Findings(
-    run="run-1", pairs=GATES.pairs, seen=SLICES, proven=SLICES, is_aggregate_proven=True
+    run="run-1",
+    pairs=GATES.pairs,
+    flow=ENOUGH,
+    seen=SLICES,
+    proven=SLICES,
+    is_aggregate_proven=True,
 )
 LATER = NOW + timedelta(seconds=GATES.stage_seconds)
 
@@ -55,22 +61,23 @@ def test_advances_when_everything_is_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("findings", "seconds"),
+    "findings",
     [
-        (replace(PROVEN, pairs=GATES.pairs - 1), GATES.stage_seconds),
-        (replace(PROVEN, proven=("json",)), GATES.stage_seconds),
-        (replace(PROVEN, proven=()), GATES.stage_seconds),
-        (replace(PROVEN, is_aggregate_proven=False), GATES.stage_seconds),
-        (replace(PROVEN, missing_ratio=0.06), GATES.stage_seconds),
-        (replace(PROVEN, broken="the baseline differs from itself"), GATES.stage_seconds),
-        (replace(PROVEN, run="run-0"), GATES.stage_seconds),
-        (replace(PROVEN, pairs=GATES.horizon), GATES.stage_seconds),
-        (PROVEN, GATES.stage_seconds - 1),
-        (PROVEN, -1.0),
+        replace(PROVEN, pairs=GATES.pairs - 1),
+        replace(PROVEN, proven=("json",)),
+        replace(PROVEN, proven=()),
+        replace(PROVEN, is_aggregate_proven=False),
+        replace(PROVEN, missing_ratio=0.06),
+        replace(PROVEN, broken="the baseline differs from itself"),
+        replace(PROVEN, run="run-0"),
+        replace(PROVEN, pairs=GATES.horizon),
+        replace(PROVEN, flow=replace(ENOUGH, seconds=GATES.stage_seconds - 1)),
+        replace(PROVEN, flow=replace(ENOUGH, pairs=GATES.stage_pairs - 1)),
+        replace(PROVEN, flow=Flow()),
     ],
 )
-def test_does_not_advance_when_anything_is_missing(findings: Findings, seconds: float) -> None:
-    record, _ = decide(SPEC, RECORD, findings, NOW + timedelta(seconds=seconds))
+def test_does_not_advance_when_anything_is_missing(findings: Findings) -> None:
+    record, _ = decide(SPEC, RECORD, findings, NOW + timedelta(days=1000))
     assert (record.phase, record.stage_index) == (Phase.SHADOW, 0)
 
 
@@ -110,7 +117,7 @@ def test_hold_and_alert_are_carried_out_once() -> None:
     assert record.held is not None
     assert {StepKind.HOLD, StepKind.ALERT} <= {step.did for step in steps}
     record = operator_actions.resume(Rollout(spec=SPEC, record=record), "on").record
-    assert decide(SPEC, record, findings, NOW) == (record, ())
+    assert decide(SPEC, record, findings, NOW, has_pairs=False) == (record, ())
 
 
 def test_a_quarantined_slice_stays_on_the_baseline_while_the_others_go_on() -> None:
@@ -158,6 +165,38 @@ def test_noise_over_a_tolerance_holds_the_next_stage_and_takes_nothing_away() ->
     assert decide(SPEC, record, PROVEN, LATER)[0].phase is Phase.LIVE
 
 
+def test_nothing_advances_without_a_pair_however_much_came_before() -> None:
+    record, _ = decide(SPEC, RECORD, PROVEN, LATER, has_pairs=False)
+    assert (record.phase, record.verdict) == (Phase.SHADOW, Verdict.PASS)
+    assert decide(SPEC, record, PROVEN, LATER)[0].phase is Phase.LIVE
+
+
+def test_each_stage_wants_evidence_of_its_own() -> None:
+    first, _ = decide(SPEC, RECORD, replace(PROVEN, live_flow=Flow(5.0, 7)), LATER)
+    assert (first.phase, first.stage_from_seconds, first.stage_from_pairs) == (Phase.LIVE, 5.0, 7)
+    # What came in shadow, or of the baseline's answers, counts for nothing there.
+    shadowed = replace(PROVEN, proven_live=SLICES, flow=Flow(1e9, 10**9), live_flow=Flow(64.0, 56))
+    assert decide(SPEC, first, shadowed, LATER)[0].stage_index == 1
+    lived = replace(shadowed, live_flow=Flow(65.0, 57))
+    assert decide(SPEC, first, lived, LATER)[0].stage_index == 2
+
+
+def test_a_live_share_without_an_instrument_goes_back_in_time_and_is_no_fault() -> None:
+    live = RECORD.model_copy(update={"phase": Phase.LIVE, "stage_index": 2, "proven": SLICES})
+    broken = replace(PROVEN, broken="the self-test of c failed")
+    frozen, steps = decide(SPEC, live, broken, NOW)
+    assert (frozen.phase, frozen.frozen_at) == (Phase.LIVE, NOW)
+    assert [step.did for step in steps] == [StepKind.FREEZE]
+    almost = NOW + timedelta(seconds=GATES.broken_seconds - 1)
+    assert decide(SPEC, frozen, broken, almost, has_pairs=False) == (frozen, ())
+    back, steps = decide(SPEC, frozen, broken, almost + timedelta(seconds=1), has_pairs=False)
+    assert (back.phase, back.run, back.verdict, back.held) == (Phase.SHADOW, "run-2", None, None)
+    assert [step.did for step in steps] == [StepKind.RESET]
+    works, _ = decide(SPEC, frozen, PROVEN, almost)
+    assert (works.frozen, works.frozen_at) == (None, None)
+    assert decide(SPEC, RECORD, broken, almost + timedelta(days=1))[0].phase is Phase.SHADOW
+
+
 FINDINGS = st.builds(
     Findings,
     run=st.just("run-1"),
@@ -196,6 +235,7 @@ class RolloutMachine(RuleBasedStateMachine):
         self.rollout = Rollout(spec=SPEC, record=RECORD)
         self.flag = flag_after(Flag(), None, self.rollout)
         self.now = NOW
+        self.flow = self.live_flow = Flow()
 
     @property
     def state(self) -> State:
@@ -204,17 +244,27 @@ class RolloutMachine(RuleBasedStateMachine):
     def become(self, rollout: Rollout) -> None:
         payload = draft_of(self.state, rollout, "ann", "why").payload
         assert isinstance(payload, RolloutPayload)
+        if rollout.record.run != self.rollout.record.run:
+            self.flow = self.live_flow = Flow()
         self.rollout, self.flag = payload.after, payload.flag_after
 
-    @rule(seconds=st.sampled_from([-5.0, 1.0, GATES.stage_seconds]))
+    @rule(seconds=st.sampled_from([-5.0, 1.0, GATES.broken_seconds]))
     def time_passes(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
 
-    @rule(findings=FINDINGS, rival=st.sampled_from([None, None, "int4"]))
-    def guard_decides(self, findings: Findings, rival: str | None) -> None:
+    @rule(flow=st.sampled_from([Flow(1.0, 1), ENOUGH]), is_live=st.booleans())
+    def evidence_comes(self, flow: Flow, is_live: bool) -> None:
+        self.flow = Flow(self.flow.seconds + flow.seconds, self.flow.pairs + flow.pairs)
+        if is_live:
+            live = self.live_flow
+            self.live_flow = Flow(live.seconds + flow.seconds, live.pairs + flow.pairs)
+
+    @rule(findings=FINDINGS, rival=st.sampled_from([None, None, "int4"]), has_pairs=st.booleans())
+    def guard_decides(self, findings: Findings, rival: str | None, has_pairs: bool) -> None:
         before = self.rollout.record
-        findings = replace(findings, run=before.run)
-        record, steps = decide(SPEC, before, findings, self.now, rival)
+        flows = {"flow": self.flow, "live_flow": self.live_flow}
+        findings = replace(findings, run=before.run, **flows)
+        record, steps = decide(SPEC, before, findings, self.now, rival, has_pairs=has_pairs)
         assert bool(steps) == (record != before)
         if record.run == before.run:
             assert record.revalidations >= before.revalidations
@@ -225,16 +275,21 @@ class RolloutMachine(RuleBasedStateMachine):
             record.phase in SERVING
         ):
             assert not record.stale
-            elapsed = (self.now - before.since).total_seconds()
+            flow = self.live_flow if before.phase is Phase.LIVE else self.flow
+            assert has_pairs
+            assert flow.seconds - before.stage_from_seconds >= GATES.stage_seconds
+            assert flow.pairs - before.stage_from_pairs >= GATES.stage_pairs
             assert record.stage_index - before.stage_index in {0, 1}
             assert record.verdict is Verdict.PASS
             assert record.proven
             assert findings.pairs >= GATES.pairs
-            assert elapsed >= GATES.stage_seconds
             assert findings.missing_ratio <= GATES.missing_ratio
             assert (before.held, record.frozen, rival, findings.broken) == (None,) * 4
         if findings.hard is not None and before.phase in WATCHED:
             assert record.phase is Phase.ROLLED_BACK
+        if record.frozen is not None and record.phase in SERVING:
+            assert record.frozen_at is not None
+            assert self.now - record.frozen_at < timedelta(seconds=GATES.broken_seconds)
         if record.verdict is Verdict.PASS and before.verdict is not Verdict.PASS:
             assert findings.pairs < GATES.horizon or before.is_passed
         # Deciding again on the same things changes nothing more, but for one more stage in time.

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from penumbra.deployments.rollouts.decide import decide
-from penumbra.deployments.rollouts.findings import Findings, Tripped
+from penumbra.deployments.rollouts.findings import Findings, Flow, Tripped
 from penumbra.deployments.rollouts.gates import AdvanceCondition, advance_conditions
 from penumbra.deployments.rollouts.record import Phase, RolloutRecord, Verdict
 from penumbra.deployments.rollouts.transitions import StepKind
@@ -15,7 +15,16 @@ from tests.support.rollouts import NOW, rollout_spec
 SLICES = ("json", "other")
 SPEC = rollout_spec(stages=("shadow", 5.0, 25.0, 50.0, 100.0))
 LATER = NOW + timedelta(seconds=SPEC.gates.stage_seconds)
-SHADOWED = Findings(run="run-1", pairs=500, seen=SLICES, proven=SLICES, is_aggregate_proven=True)
+ENOUGH = Flow(SPEC.gates.stage_seconds, SPEC.gates.stage_pairs)
+SHADOWED = Findings(
+    run="run-1",
+    pairs=500,
+    flow=ENOUGH,
+    live_flow=ENOUGH,
+    seen=SLICES,
+    proven=SLICES,
+    is_aggregate_proven=True,
+)
 ALL_LIVE = replace(SHADOWED, proven_live=SLICES)
 
 
@@ -36,7 +45,7 @@ def at(stage_index: int, **changes: object) -> RolloutRecord:
 
 
 def live_condition(record: RolloutRecord) -> AdvanceCondition:
-    conditions = advance_conditions(SPEC, record, SHADOWED, LATER)
+    conditions = advance_conditions(SPEC, record, SHADOWED)
     return next(each for each in conditions if each.name == "live")
 
 
@@ -94,11 +103,11 @@ def test_a_quarantined_slice_is_not_waited_for() -> None:
 
 
 def test_a_live_proof_is_remembered_and_told() -> None:
-    record, steps = decide(SPEC, at(1), ALL_LIVE, NOW)
+    record, steps = decide(SPEC, at(1), ALL_LIVE, NOW, has_pairs=False)
     assert record.proven_live == SLICES
     assert [step.did for step in steps] == [StepKind.PROVE_LIVE]
     assert record.cause == "within tolerance where the candidate answered: json, other"
-    assert decide(SPEC, record, SHADOWED, NOW) == (record, ())
+    assert decide(SPEC, record, SHADOWED, NOW, has_pairs=False) == (record, ())
 
 
 def test_a_rollback_tells_where_its_evidence_comes_from() -> None:
@@ -110,11 +119,11 @@ def test_a_rollback_tells_where_its_evidence_comes_from() -> None:
 
 def test_readings_are_told_by_who_answered() -> None:
     read: dict[str, object] = {"slices": {"json": {}}, "rule": "r"}
-    record, _ = decide(SPEC, at(1), replace(SHADOWED, calibration=read), NOW)
+    record, _ = decide(SPEC, at(1), replace(SHADOWED, calibration=read), NOW, has_pairs=False)
     assert record.cause == "the tolerance of displacement was read and frozen: json"
     more = read | {"live_slices": {"json": {}}}
-    record, _ = decide(SPEC, record, replace(SHADOWED, calibration=more), NOW)
+    record, _ = decide(SPEC, record, replace(SHADOWED, calibration=more), NOW, has_pairs=False)
     assert record.cause.endswith("frozen: where the candidate answered: json")
     other = {**more, "slices": {"json": {"pairs": 9}}}
-    record, _ = decide(SPEC, record, replace(SHADOWED, calibration=other), NOW)
+    record, _ = decide(SPEC, record, replace(SHADOWED, calibration=other), NOW, has_pairs=False)
     assert record.cause.endswith("frozen: anew, by who answered")
