@@ -117,6 +117,7 @@ def _build_link(gateway: Gateway, control_token: str | None, metrics: str) -> Co
         gateway.lease,
         gateway.feedback,
         answers=gateway.recent_answers.counts,
+        stopped=gateway.mirroring.flow.stopped,
         machine=settings.machine,
         metrics=metrics,
     )

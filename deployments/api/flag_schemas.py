@@ -215,6 +215,8 @@ class GatewayView(BaseModel):
     connected_seconds: float
     last_propagation_ms: float | None
     refusal: str | None
+    stopped: dict[str, list[str]] = {}
+    """Model -> candidates whose evidence has stopped: they have no lease there."""
 
     @classmethod
     def of(cls, link: Link, now: float) -> Self:
@@ -226,6 +228,7 @@ class GatewayView(BaseModel):
             connected_seconds=round(now - link.connected_at, 3),
             last_propagation_ms=milliseconds(link.last_propagation_seconds),
             refusal=link.refusal,
+            stopped={model: sorted(names) for model, names in link.stopped.items()},
         )
 
 

@@ -111,6 +111,7 @@ class LinkInbox:
         """Forget a process that is gone; it will send reports that are not durable again."""
         connection = self._connections.pop(link, None)
         self._unanswered.pop(link, None)
+        self._liveness.forget(link)
         self._feedback.forget(link)
         for report in connection.reports if connection else ():
             self._liveness.note_stored((link, report.process_start_id, report.seq))
@@ -129,13 +130,15 @@ class LinkInbox:
         """
         connection = self._connections[link]
         match message:
-            case Renew(nonce=nonce) if not self._is_for_comparators:
+            case Renew(nonce=nonce, stopped=stopped) if not self._is_for_comparators:
+                self._note_stopped(link, None, stopped)
                 self._renew(link, nonce)
             case Answers(counts=counts) if not self._is_for_comparators:
                 link.answers = counts
-            case Beat(nonce=nonce) if self._is_for_comparators:
+            case Beat(nonce=nonce, stopped=stopped) if self._is_for_comparators:
                 asked_at = connection.probes.pop(nonce, None)
                 if asked_at is not None:
+                    self._note_stopped(link, link.hello.host, stopped)
                     self._liveness.note_beat(link.hello.host, asked_at)
             case Report() | UnreadableReport():
                 self._queue(link, connection, message)
@@ -158,11 +161,20 @@ class LinkInbox:
         if not self._liveness.may_grant(now):
             self._unanswered[link] = nonce
             return
-        seconds = self._liveness.grant(self._newest_table(), link.hello.host, now)
+        link.stopped = self._liveness.stopped(link.hello.host, link)
+        seconds = self._liveness.grant(self._newest_table(), link.hello.host, now, link)
         if not self._liveness.is_settled(now) and not all(seconds.values()):
             return
         grant = LeaseGrant(nonce, seconds, self._liveness.lease_seconds)
         link.say(LeaseGrant, encode(grant))
+
+    def _note_stopped(
+        self, link: Link, host: str | None, stopped: dict[str, tuple[str, ...]]
+    ) -> None:
+        if self._liveness.note_stopped(link, host, stopped, self._now()):
+            event = "evidence_stopped" if stopped else "evidence_flows"
+            told = {model: list(candidates) for model, candidates in stopped.items()}
+            log.warning(event, extra={"gateway": link.hello.gateway, "candidates": told})
 
     # Reports
 

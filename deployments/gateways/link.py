@@ -60,6 +60,8 @@ class Link:
         self.answers: tuple[AnswerCount, ...] | None = None
         """Answers that its clients got in the last minute, as it last said; None if it never did,
         because it is older than that message."""
+        self.stopped: dict[str, set[str]] = {}
+        """Model -> candidates whose evidence has stopped there, by itself or its comparator."""
         self._channel = channel
         self._unsent: dict[object, str] = {}
         self._has_unsent = asyncio.Event()

@@ -7,6 +7,9 @@ A model's lease is the rest of `lease_seconds` since the *oldest* sign of life t
 - if the model's traffic is mirrored: the comparator on the gateway's own machine answered
   (`note_beat`).
 
+No model has a lease in a gateway that tells, or whose comparator tells, that the evidence about a
+candidate that may get its traffic has stopped (`note_stopped`).
+
 Leases are granted only in a term of leadership, and while its renewal is younger than the term's
 lease in the store (`may_grant`): a process that was stopped and comes back grants nothing, whatever
 has happened meanwhile.
@@ -17,6 +20,7 @@ That needs no process to detect the failure. All times are monotonic seconds.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot
 
@@ -31,6 +35,16 @@ _NEVER = float("-inf")
 
 def _do_nothing() -> None:
     return
+
+
+@dataclass(frozen=True, slots=True)
+class _Stopped:
+    """Evidence that has stopped in one process."""
+
+    host: str | None
+    """The machine of a comparator; None for a gateway."""
+    since: dict[tuple[str, str], float]
+    """(model, candidate) -> when it was told first; monotonic seconds."""
 
 
 class GuardLiveness:
@@ -53,6 +67,8 @@ class GuardLiveness:
         self._settled_at = _NEVER
         self._ticked_at = _NEVER
         self._beats: dict[str, float] = {}
+        self._stopped: dict[object, _Stopped] = {}
+        """Connected process -> what it told last, if evidence has stopped there."""
         self._unstored: dict[object, float] = {}
 
     @property
@@ -111,6 +127,32 @@ class GuardLiveness:
             name: at for name, at in self._beats.items() if asked_at - at < self.lease_seconds
         }
 
+    def note_stopped(
+        self, process: object, host: str | None, told: Mapping[str, tuple[str, ...]], now: float
+    ) -> bool:
+        """Record the candidates whose evidence has stopped in a process.
+
+        Args:
+            process: Identifies it.
+            host: The machine, of a comparator: it tells of all gateways there. None: a gateway.
+            told: Model -> these candidates.
+            now: Monotonic seconds.
+
+        Returns:
+            Whether they are other candidates than before.
+        """
+        before = self._stopped.pop(process, None)
+        known = {} if before is None else before.since
+        names = {(model, name) for model, candidates in told.items() for name in candidates}
+        if names:
+            since = {name: known.get(name, now) for name in names}
+            self._stopped[process] = _Stopped(host, since)
+        return names != known.keys()
+
+    def forget(self, process: object) -> None:
+        """Forget what a process told that is gone."""
+        self._stopped.pop(process, None)
+
     def note_arrival(self, report: object, at: float) -> None:
         """Record that a report has arrived and is not durable yet."""
         self._unstored[report] = at
@@ -119,30 +161,45 @@ class GuardLiveness:
         """Record that a report is durable, or that its sender is gone and will send it again."""
         self._unstored.pop(report, None)
 
-    def grant(self, snapshot: Snapshot, host: str, now: float) -> dict[str, float]:
+    def grant(
+        self, snapshot: Snapshot, host: str, now: float, gateway: object = None
+    ) -> dict[str, float]:
         """Grant the leases of one gateway.
 
         Args:
             snapshot: The newest routing table.
             host: The gateway's machine.
             now: Monotonic seconds.
+            gateway: Identifies it, as in `note_stopped`.
 
         Returns:
             Model -> seconds from now.
         """
         own = self._left(min([self._ticked_at, *self._unstored.values()]), now)
         mirrored = min(own, self._left(self._beats.get(host, _NEVER), now))
+        stopped = self.stopped(host, gateway)
         return {
-            name: mirrored if needs_comparator(model) else own
+            name: 0.0
+            if live_candidates(model) & stopped.get(name, set())
+            else (mirrored if needs_comparator(model) else own)
             for name, model in snapshot.models.items()
         }
+
+    def stopped(self, host: str, gateway: object) -> dict[str, set[str]]:
+        """Model -> candidates whose evidence has stopped, for one gateway; see `grant`."""
+        found: dict[str, set[str]] = {}
+        for process, told in self._stopped.items():
+            if process is gateway or told.host == host:
+                for model, candidate in told.since:
+                    found.setdefault(model, set()).add(candidate)
+        return found
 
     def ages(self, snapshot: Snapshot, hosts: Iterable[str], now: float) -> dict[str, float]:
         """Ages of the oldest sign of life that each model's guard needs.
 
         The machine whose comparator has been silent longest counts; its gateways' lease is over at
         `lease_seconds`. A comparator that is silent for longer than a lease is as one that never
-        answered.
+        answered. Where the evidence about a live candidate has stopped, no sign of life is newer.
 
         Args:
             snapshot: The newest routing table.
@@ -154,13 +211,27 @@ class GuardLiveness:
         """
         own = min([self._ticked_at, *self._unstored.values()])
         mirrored = min([own, *(self._beats.get(host, _NEVER) for host in hosts)])
-        return {
-            name: min(now - (mirrored if needs_comparator(model) else own), OLDEST_SECONDS)
-            for name, model in snapshot.models.items()
-        }
+        found = {}
+        for name, model in snapshot.models.items():
+            alive_at = mirrored if needs_comparator(model) else own
+            for candidate in live_candidates(model):
+                ends = (told.since.get((name, candidate)) for told in self._stopped.values())
+                alive_at = min([alive_at, *(end for end in ends if end is not None)])
+            found[name] = min(now - alive_at, OLDEST_SECONDS)
+        return found
 
     def _left(self, alive_at: float, now: float) -> float:
         return max(0.0, self.lease_seconds - (now - alive_at))
+
+
+def live_candidates(model: ModelSnapshot) -> set[str]:
+    """The watched candidates that may get traffic, by a split, a rule or a pin."""
+    flag = model.flag
+    named = {name for name, percent in flag.split.items() if percent > 0}
+    named |= {pin.variant for pin in flag.pins}
+    for rule in flag.rules:
+        named |= {rule.variant} if rule.variant else set(rule.split or ())
+    return named & {watch.candidate for watch in model.watches} - set(flag.blocked)
 
 
 def needs_comparator(model: ModelSnapshot) -> bool:

@@ -124,6 +124,13 @@ EVENTS = (
         "snapshot_refused_by_gateway", "A gateway cannot use a table.", "gateway", "epoch", "detail"
     ),
     _event("guard_not_alive", "The guard gives no heartbeat; leases run out.", "code", "detail"),
+    _event(
+        "evidence_stopped",
+        "A gateway's comparator takes nothing, or a comparator compares nothing, of these"
+        " candidates: they have no lease there.",
+        "gateway", "candidates",
+    ),
+    _event("evidence_flows", "It does again.", "gateway", "candidates"),
     _event("report_not_stored", "Observations were not stored; they come again.", "source", "seq"),
     _event(
         "report_refused",

@@ -218,7 +218,8 @@ class ControlLink:
             # rolled back since.
             await self._is_current.wait()
             self._must_renew.clear()
-            await socket.send(encode(lease.ask(self._backoff.now())))
+            now = self._backoff.now()
+            await socket.send(encode(lease.ask(now, self._duties.stopped(now))))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(lease.period_seconds):
                     await self._must_renew.wait()
@@ -254,7 +255,7 @@ class ControlLink:
                 self._was_acknowledged.set()
             case Probe(nonce=nonce) if duties.is_comparing is not None:
                 is_alive = duties.is_comparing() and self._is_current.is_set()
-                return Beat(nonce) if is_alive else None
+                return Beat(nonce, duties.stopped(self._backoff.now())) if is_alive else None
             case _:
                 raise LinkError(f"{type(message).__name__} was not asked for")
         return None

@@ -11,6 +11,11 @@ from penumbra.router.link.messages import COMPARATOR_PATH, PATH
 from penumbra.router.link.observation_outbox import ObservationOutbox
 
 
+def _none_stopped(now: float) -> dict[str, tuple[str, ...]]:
+    del now
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Duties:
     """The parts of a process that use the link, besides the one that takes routing tables."""
@@ -26,6 +31,8 @@ class Duties:
     is_comparing: Callable[[], bool] | None = None
     """If given, this end is a comparator: when asked it gives a sign of life, provided that this
     returns True and it has the newest table."""
+    stopped: Callable[[float], dict[str, tuple[str, ...]]] = _none_stopped
+    """Tells the candidates whose evidence has stopped (`penumbra.router.mirror.evidence_flow`)."""
     machine: str = field(default_factory=platform.node)
     """Name of the machine, the same for a comparator and the gateways that it guards."""
     metrics: str = ""

@@ -5,7 +5,7 @@
        | <-- Push(store, snapshot) ----------- |   at once, then for every new epoch
        | -- EpochApplied(epoch, digest) -----> |   the snapshot is in force
        | -- Refused(epoch, detail) ----------> |   ... or it is not, and the last one stays
-       | -- Renew(nonce) --------------------> |   a few times within a lease
+       | -- Renew(nonce, stopped) -----------> |   a few times within a lease
        | <-- LeaseGrant(nonce, seconds, ...) - |   counted from when the Renew was sent
        | -- Answers(counts) -----------------> |   what clients got in the last minute
        | -- Report(source, seq, runs) -------> |   observations (penumbra.monitoring.observations)
@@ -22,7 +22,7 @@ for signs of life:
 
     comparator                               control process
        | <-- Probe(nonce) -------------------- |   a few times within a lease
-       | -- Beat(nonce) ---------------------> |   it was alive when the Probe was sent
+       | -- Beat(nonce, stopped) ------------> |   it was alive when the Probe was sent
 
 A sign of life is asked for, and counts from when it was asked for: an answer that was stuck in a
 buffer proves nothing about later. A message is one JSON object in one WebSocket text message; the
@@ -70,6 +70,9 @@ LARGEST_MESSAGE_BYTES = 16 * 1024 * 1024
 """Largest message that a gateway or comparator takes."""
 VERSION = 1
 """Version of the messages that this process sends."""
+
+
+Stopped = Annotated[dict[str, tuple[str, ...]], msgspec.Meta(max_length=1000)]
 
 
 class LinkError(ValueError):
@@ -148,10 +151,13 @@ class Push(msgspec.Struct, frozen=True, tag="snapshot", omit_defaults=True):
         return Snapshot.model_validate_json(bytes(self.snapshot))
 
 
-class Renew(msgspec.Struct, frozen=True, tag="renew"):
+class Renew(msgspec.Struct, frozen=True, tag="renew", omit_defaults=True):
     """Asks whether the guard is alive. The gateway counts the lease from when it asked."""
 
     nonce: int
+    stopped: Stopped = {}
+    """Model -> candidates of whose requests its comparator takes none
+    (`penumbra.router.mirror.evidence_flow`)."""
 
 
 class LeaseGrant(msgspec.Struct, frozen=True, tag="lease"):
@@ -179,10 +185,12 @@ class Probe(msgspec.Struct, frozen=True, tag="probe"):
     nonce: int
 
 
-class Beat(msgspec.Struct, frozen=True, tag="beat"):
+class Beat(msgspec.Struct, frozen=True, tag="beat", omit_defaults=True):
     """The answer to a `Probe`: the comparator is alive and compares."""
 
     nonce: int
+    stopped: Stopped = {}
+    """Model -> candidates of whose requests it compares none."""
 
 
 class Stored(msgspec.Struct, frozen=True, tag="stored"):

@@ -21,6 +21,7 @@ from penumbra.router.link.observation_outbox import ObservationOutbox
 from penumbra.router.metrics import GatewayMetrics
 from penumbra.router.mirror.comparable import COMPARED_ROUTES
 from penumbra.router.mirror.comparator_client import ComparatorClient
+from penumbra.router.mirror.evidence_flow import EvidenceFlow
 from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.mirror.route_taps import make_tap
 from penumbra.router.mirror.selection import comparable
@@ -111,6 +112,8 @@ class MirrorSessions:
         metrics: GatewayMetrics,
     ) -> None:
         self.comparator_client = comparator_client
+        self.flow = EvidenceFlow()
+        """Whether the comparator takes what is mirrored."""
         self._outbox = outbox
         self._metrics = metrics
         self._without_decode: dict[str, float] = {}
@@ -242,6 +245,7 @@ class MirrorSessions:
             self._shed(runs, facts, refusal)
             return
         for run in runs:
+            self.flow.come(run)
             cell = self._metrics.mirrored.cell(facts.model, run.candidate, facts.slice_name)
             cell.value += 1
 
@@ -258,4 +262,5 @@ class MirrorSessions:
 
     def _count_shed(self, run: Run, slice_name: str, reason: ShedReason, route: str = "") -> None:
         self._metrics.mirror_sheds.cell(run.model, run.candidate, reason.value).value += 1
+        self.flow.lack(run, reason, time.monotonic())
         self._outbox.shed(run, slice_name, reason.value, route)

@@ -15,6 +15,7 @@ from penumbra.monitoring.signals.faithfulness import ScorerFault
 from penumbra.monitoring.signals.lengths import UsualLengths
 from penumbra.monitoring.telemetry import comparator as of
 from penumbra.monitoring.tracing.tracer import Tracer
+from penumbra.router.mirror.evidence_flow import EvidenceFlow
 from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.shadow.admission import has_headroom
@@ -72,6 +73,8 @@ class Comparator:
         self.watched = watched
         self.clocks = clocks
         self.metrics = ShadowMetrics()
+        self.flow = EvidenceFlow()
+        """Whether what the gateways hand over ends in pairs."""
         self.queue = MirrorQueue(settings.limits, self._shed_all, clocks.now)
         self._facts = facts
         self._lengths: dict[str, UsualLengths] = {}
@@ -216,6 +219,8 @@ class Comparator:
                 self._note_contradiction(run.run, result.contradictions[candidate])
             is_unfit = run.run in self._facts.scorers.unfit
             pairs = result.pairs[candidate]
+            if pairs:
+                self.flow.come(run.run)
             slots[candidate].close(
                 tuple(
                     msgspec.structs.replace(
@@ -284,6 +289,7 @@ class Comparator:
     def _shed(self, mirrored: MirrorFrame, runs: Sequence[WatchedRun], reason: ShedReason) -> None:
         for run in runs:
             self.metrics.shed(mirrored.model, reason)
+            self.flow.lack(run.run, reason, self.clocks.now())
             self._outbox.shed(run.run, mirrored.slice, reason.value)
 
     def _declare_gauges(self) -> None:

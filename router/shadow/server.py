@@ -65,6 +65,7 @@ async def run_comparator(
     duties = Duties(
         outbox=outbox,
         is_comparing=comparator.is_comparing,
+        stopped=comparator.flow.stopped,
         machine=settings.machine,
         metrics=_announced(settings, internal),
     )

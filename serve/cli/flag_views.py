@@ -63,7 +63,7 @@ def history_table(answer: Json) -> Table:
 
 def gateways_table(answer: Json) -> Table:
     """The connected gateways."""
-    table = _table("gateway", "pid", "epoch", "connected", "last change after")
+    table = _table("gateway", "pid", "epoch", "connected", "last change after", "no evidence of")
     for view in answer["gateways"]:
         took = view["last_propagation_ms"]
         table.add_row(
@@ -72,6 +72,7 @@ def gateways_table(answer: Json) -> Table:
             f"{view['epoch']} of {answer['epoch']}",
             f"{view['connected_seconds']:.0f} s",
             view["refusal"] or ("" if took is None else f"{took:.1f} ms"),
+            "; ".join(f"{', '.join(names)} ({model})" for model, names in view["stopped"].items()),
         )
     return table
 

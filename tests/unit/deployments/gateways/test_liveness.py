@@ -4,8 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penumbra.deployments.gateways.liveness import OLDEST_SECONDS, GuardLiveness, needs_comparator
-from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Watch
+from penumbra.deployments.gateways.liveness import (
+    OLDEST_SECONDS,
+    GuardLiveness,
+    live_candidates,
+    needs_comparator,
+)
+from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Snapshot, Watch
 from tests.support.routing_tables import model
 
 HOST = "machine-1"
@@ -131,3 +136,73 @@ def test_a_report_that_waits_ages_the_guard() -> None:
     liveness.note_arrival("report", 100.0)
     liveness.note_tick(106.0)
     assert liveness.ages(PLAIN, [HOST], 107.0) == {"demo": 7.0}
+
+
+def live(**flag: object) -> Snapshot:
+    return Snapshot(
+        epoch=1,
+        models={
+            "demo": watched(mirror=1.0).model_copy(update={"flag": Flag.model_validate(flag)}),
+            "plain": model(),
+        },
+    )
+
+
+LIVE = live(split={"int8": 10})
+
+
+def alive(at: float) -> GuardLiveness:
+    liveness = GuardLiveness(10.0)
+    liveness.note_tick(at)
+    liveness.note_beat(HOST, at)
+    return liveness
+
+
+def test_a_live_candidate_without_evidence_has_no_lease_at_the_gateway_that_tells() -> None:
+    liveness = alive(100.0)
+    assert liveness.note_stopped("one", None, {"demo": ("int8",)}, 100.0)
+    assert not liveness.note_stopped("one", None, {"demo": ("int8",)}, 101.0)
+    assert liveness.grant(LIVE, HOST, 101.0, "one") == {"demo": 0.0, "plain": 9.0}
+    assert liveness.grant(LIVE, HOST, 101.0, "two") == {"demo": 9.0, "plain": 9.0}
+    assert liveness.stopped(HOST, "one") == {"demo": {"int8"}}
+    assert liveness.ages(LIVE, [HOST], 107.0) == {"demo": 7.0, "plain": 7.0}
+    liveness.note_tick(107.0)
+    liveness.note_beat(HOST, 107.0)
+    assert liveness.ages(LIVE, [HOST], 107.0) == {"demo": 7.0, "plain": 0.0}
+    assert liveness.note_stopped("one", None, {}, 108.0)
+    assert liveness.grant(LIVE, HOST, 108.0, "one")["demo"] == 9.0
+    assert liveness.ages(LIVE, [HOST], 108.0)["demo"] == 1.0
+
+
+def test_a_comparator_tells_for_every_gateway_of_its_machine() -> None:
+    liveness = alive(100.0)
+    liveness.note_beat("machine-2", 100.0)
+    liveness.note_stopped("c", HOST, {"demo": ("int8",)}, 100.0)
+    assert liveness.grant(LIVE, HOST, 100.0, "one")["demo"] == 0.0
+    assert liveness.grant(LIVE, "machine-2", 100.0, "two")["demo"] == 10.0
+    liveness.forget("c")
+    assert liveness.grant(LIVE, HOST, 100.0, "one")["demo"] == 10.0
+
+
+def test_one_that_gets_no_traffic_may_lack_evidence() -> None:
+    liveness = alive(100.0)
+    liveness.note_stopped("one", None, {"demo": ("int8", "int4"), "plain": ("x",)}, 100.0)
+    shadow = live(split={"int8": 0})
+    assert liveness.grant(shadow, HOST, 100.0, "one") == {"demo": 10.0, "plain": 10.0}
+    assert liveness.ages(shadow, [HOST], 103.0)["demo"] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("flag", "found"),
+    [
+        ({}, set()),
+        ({"split": {"int8": 1}}, {"int8"}),
+        ({"split": {"int8": 1}, "blocked": ("int8",)}, set()),
+        ({"split": {"int4": 1}}, set()),  # no rollout watches it
+        ({"pins": ({"kind": "tenant", "subject": "acme", "variant": "int8"},)}, {"int8"}),
+        ({"rules": ({"name": "r", "match": {}, "variant": "int8"},)}, {"int8"}),
+        ({"rules": ({"name": "r", "match": {}, "split": {"int8": 5}},)}, {"int8"}),
+    ],
+)
+def test_candidates_that_may_get_traffic(flag: dict[str, object], found: set[str]) -> None:
+    assert live_candidates(live(**flag).models["demo"]) == found

@@ -1,0 +1,60 @@
+"""Evidence that flows, and evidence that has stopped."""
+
+import pytest
+
+from penumbra.monitoring.observations import Run
+from penumbra.router.mirror.evidence_flow import (
+    GRACE_SECONDS,
+    LACKING,
+    MOST_LACKING,
+    EvidenceFlow,
+)
+from penumbra.router.mirror.shed_reason import ShedReason
+
+RUN = Run("demo", "int8", "run-1")
+STOPPED = {"demo": ("int8",)}
+
+
+def lacking(count: int, reason: ShedReason = ShedReason.BUSY, run: Run = RUN) -> EvidenceFlow:
+    flow = EvidenceFlow()
+    for _ in range(count):
+        flow.lack(run, reason, 100.0)
+    return flow
+
+
+LATE = 100.0 + GRACE_SECONDS
+
+
+@pytest.mark.parametrize("reason", sorted(LACKING))
+def test_sheds_are_no_evidence(reason: ShedReason) -> None:
+    assert lacking(MOST_LACKING, reason).stopped(LATE) == STOPPED
+    assert lacking(MOST_LACKING - 1, reason).stopped(LATE + 1e6) == {}
+    assert lacking(10 * MOST_LACKING, reason).stopped(LATE - 0.1) == {}
+
+
+@pytest.mark.parametrize("reason", sorted(set(ShedReason) - LACKING))
+def test_what_was_never_to_be_evidence_is_none_that_is_missing(reason: ShedReason) -> None:
+    assert lacking(10 * MOST_LACKING, reason).stopped(LATE) == {}
+
+
+def test_no_traffic_is_not_silence() -> None:
+    assert EvidenceFlow().stopped(1e9) == {}
+
+
+def test_one_pair_in_time_is_enough() -> None:
+    flow = lacking(10 * MOST_LACKING)
+    flow.come(RUN)
+    assert flow.stopped(LATE) == {}
+    for _ in range(MOST_LACKING):
+        flow.lack(RUN, ShedReason.BUDGET, LATE)
+    assert flow.stopped(LATE + GRACE_SECONDS - 0.1) == {}
+    assert flow.stopped(LATE + GRACE_SECONDS) == STOPPED
+
+
+def test_each_candidate_and_each_run_counts_for_itself() -> None:
+    flow = lacking(MOST_LACKING)
+    flow.come(Run("demo", "int4", "run-9"))
+    flow.come(Run("other", "int8", "run-8"))
+    assert flow.stopped(LATE) == STOPPED
+    flow.lack(Run("demo", "int8", "run-2"), ShedReason.BUSY, LATE)
+    assert flow.stopped(LATE + 1e6) == {}
