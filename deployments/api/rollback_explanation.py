@@ -81,7 +81,7 @@ def refold(
     for report in reports:
         for run_report in report.runs:
             if run_report.run.id == rollout.record.run:
-                evidence.fold(report.source, run_report)
+                evidence.fold(report.source, run_report, report.process_start_id)
     return evidence
 
 

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from penumbra.deployments.control.aside_log import log_set_aside
+from penumbra.deployments.control.kept_folds import KeptState, state_at_start
 from penumbra.deployments.control.standing import Standing
 from penumbra.deployments.errors import Conflict, StoreUnavailable
 from penumbra.deployments.evidence.dry_fold import fold_ahead
@@ -134,6 +135,11 @@ class Controller:
             return self.state.epoch
 
     @property
+    def kept_state(self) -> KeptState:
+        """Fold of all events up to `newest`, for a checkpoint."""
+        return KeptState(self.state, self.metrics.history_counters, self.newest)
+
+    @property
     def has_lost_track(self) -> bool:
         """Whether the store may hold what `state` lacks, but for a commit that is under way."""
         return self.is_behind and not self._is_committing
@@ -250,13 +256,15 @@ class Controller:
     async def _catch_up(self) -> None:
         known = self.newest
 
-        def read() -> tuple[str, list[Event | SetAside], Newest]:
-            return self._store.name_at(known.epoch), *self._store.stored_since(known)
+        def read() -> tuple[KeptState | None, str, list[Event | SetAside], Newest]:
+            kept = state_at_start(self._store) if known == NOTHING else None
+            since = known if kept is None else kept.newest
+            return kept, self._store.name_at(known.epoch), *self._store.stored_since(since)
 
-        digest, found, newest = await self._in_thread(read)
+        kept, digest, found, newest = await self._in_thread(read)
         if digest == known.digest:
-            self._take(found, newest)
-            if found:
+            self._take(found, newest, kept)
+            if found or kept is not None:
                 self._publish(self._clocks.monotonic())
             return
         # The store has lost events that this process had read: begin anew with what it holds.
@@ -275,8 +283,13 @@ class Controller:
             self.state, self.newest, self.is_behind = state, known, True
             raise
 
-    def _take(self, found: Sequence[Event | SetAside], newest: Newest) -> None:
-        known, state = self.state.aside, fold_stored(self.state, found)
+    def _take(
+        self, found: Sequence[Event | SetAside], newest: Newest, kept: KeptState | None = None
+    ) -> None:
+        known = self.state.aside
+        if kept is not None:
+            self.state, self.metrics.history_counters = kept.state, kept.counters
+        state = fold_stored(self.state, found)
         self._advance([each for each in found if isinstance(each, Event)], state, newest)
         log_set_aside(known, state.aside)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from penumbra.deployments.control import pending_reports, stored_evidence
+from penumbra.deployments.control.checkpoints import Checkpoints
 from penumbra.deployments.control.controller import Clocks, Controller
 from penumbra.deployments.control.pending_reports import LastNumbers, PendingReport, settle
 from penumbra.deployments.control.rollback_timer import RollbackTimer
@@ -38,7 +39,9 @@ from penumbra.monitoring.observations import Report
 from penumbra.monitoring.tracing.tracer import Tracer
 
 PRUNE_SECONDS = 3600.0
-"""Seconds between two deletions of rows that are of no use any more; also done at the start."""
+"""Seconds between two deletions of rows that are of no use any more."""
+PRUNED_AT_ONCE = 1000
+"""Rows that are deleted in one tick: others wait for the lock meanwhile."""
 
 Edit = Callable[[Rollout], Rollout]
 
@@ -79,7 +82,7 @@ class RolloutService:
         self._clocks = clocks
         self._process_start_id = process_start_id
         self._feedback_lifetime = timedelta(days=feedback_days)
-        self._pruned_at = clocks.now()
+        self._prune_at = clocks.now()
         self._is_behind = True
         """Whether the evidence may lack stored reports: not started, or a commit failed."""
         self._pending: list[PendingReport] = []
@@ -89,6 +92,7 @@ class RolloutService:
         self._rollback_timer = RollbackTimer(controller, clocks, acknowledge_seconds, tracer)
         self.evidence_book = EvidenceBook(clocks.now)
         """The evidence of all rollouts; other modules only read it."""
+        self._checkpoints = Checkpoints(controller, self.evidence_book, self._catch_up, clocks.now)
 
     @property
     def waiting(self) -> int:
@@ -96,13 +100,12 @@ class RolloutService:
         return len(self._pending)
 
     async def start(self) -> None:
-        """Delete rows that are of no use any more, and fold the stored reports into the evidence.
+        """Fold the stored reports into the evidence.
 
         Raises:
-            StoreUnavailable: The store cannot be read or written.
+            StoreUnavailable: The store cannot be read.
         """
         async with self._controller.writing():
-            await self._prune()
             await self._catch_up()
             await self._rollback_timer.load()
 
@@ -156,7 +159,7 @@ class RolloutService:
             self._controller.metrics.count_judgement(judgement)
 
     async def decide_pending(self) -> None:
-        """Make the decisions that are due by time alone, and delete rows of no use any more.
+        """Make the decisions that are due by time alone; then delete rows, write a checkpoint.
 
         Raises:
             StoreUnavailable: They could not be stored.
@@ -166,8 +169,9 @@ class RolloutService:
             drafts = self.evidence_book.reconsider(self._controller.state)
             if drafts:
                 await self._commit(drafts, CommitExtras())
-            if self._clocks.now() - self._pruned_at >= timedelta(seconds=PRUNE_SECONDS):
+            if self._clocks.now() >= self._prune_at:
                 await self._prune()
+        await self._checkpoints.write_due()
 
     async def change(self, key: Key, edit: Edit, actor: str, reason: str) -> ChangeResult:
         """Change a rollout for an operator or an alert.
@@ -288,9 +292,11 @@ class RolloutService:
         self._is_behind = False
 
     async def _prune(self) -> None:
-        self._pruned_at = self._clocks.now()
-        rollouts = self._controller.state.rollouts.values()
-        before = self._pruned_at - self._feedback_lifetime
-        await self._controller.on_store_thread(
-            lambda store: stored_evidence.prune(store, rollouts, before)
+        state, now = self._controller.state, self._clocks.now()
+        decided = [*self._controller.metrics.history_counters.decided.values()]
+        before = now - self._feedback_lifetime
+        deleted = await self._controller.on_store_thread(
+            lambda store: stored_evidence.prune(store, state, decided, before, PRUNED_AT_ONCE)
         )
+        if deleted < PRUNED_AT_ONCE:
+            self._prune_at = now + timedelta(seconds=PRUNE_SECONDS)

@@ -1,43 +1,72 @@
 """Evidence as the store holds it: reads it for all rollouts, and deletes what is of no more use.
 
-Both run on the thread that commits.
+It is read from a checkpoint and the reports after it. Both run on the thread that commits.
 """
 
 from collections.abc import Iterable
 from datetime import datetime
 
-from penumbra.deployments.evidence.judge import EvidenceBook, runs_to_keep
-from penumbra.deployments.history.events import Event
-from penumbra.deployments.history.set_aside import SetAside
+import sqlalchemy as sa
+
+from penumbra.deployments.control.kept_folds import evidence_at_start
+from penumbra.deployments.evidence.judge import EvidenceBook, evidence_of
+from penumbra.deployments.evidence.run_evidence import RunEvidence
+from penumbra.deployments.history.state import State
 from penumbra.deployments.rollouts.record import Phase, Rollout
 from penumbra.deployments.store import observation_tables
 from penumbra.deployments.store.store import Store
 
 
 def read(store: Store, book: EvidenceBook, rollouts: Iterable[Rollout]) -> None:
-    """Fold the stored reports of all rollouts anew.
+    """Read the evidence of all rollouts anew.
 
     A run of which a report cannot be read begins anew: evidence may be missing from it.
 
     Raises:
         StoreUnavailable: The store cannot be read.
     """
-    rollouts = [*rollouts]
-    runs = [rollout.record.run for rollout in rollouts if rollout.record.phase is not Phase.OFF]
     lost: list[int] = []
-    store.look(lambda c: book.begin(rollouts, observation_tables.reports(c, runs, unreadable=lost)))
+    evidence = [_fold(store, rollout, lost) for rollout in rollouts]
+    book.begin(evidence)
     book.lose(store.look(lambda c: observation_tables.runs_of(c, lost)))
 
 
-def prune(store: Store, rollouts: Iterable[Rollout], feedback_before: datetime) -> None:
-    """Delete reports of runs that nothing refers to, and old judgements.
+def prune(
+    store: Store, state: State, decided: Iterable[str], feedback_before: datetime, most: int
+) -> int:
+    """Delete some reports of runs that nothing refers to, and some old judgements.
+
+    Args:
+        store: The store.
+        state: The state of the installation.
+        decided: Runs of the guard's last decisions, which can be explained.
+        feedback_before: Judgements of before then are too old; with a timezone.
+        most: The most rows to delete.
+
+    Returns:
+        How many were deleted; fewer than `most` when there are no more.
 
     Raises:
         StoreUnavailable: The store cannot be read or written.
     """
-    found = store.stored()
-    events = [each for each in found if isinstance(each, Event)]
-    if any(isinstance(each, SetAside) and not each.is_settled for each in found):
-        return  # a row that cannot be read may name a run that is to be kept
-    keep = runs_to_keep(rollouts, events)
-    store.write(lambda c: observation_tables.prune(c, keep, feedback_before))
+    if state.aside:
+        return 0  # a row that cannot be read may name a run that is to be kept
+    keep = {rollout.record.run for rollout in state.rollouts.values()} | {*decided}
+    return store.write(lambda c: observation_tables.prune(c, keep, feedback_before, most))
+
+
+def _fold(store: Store, rollout: Rollout, lost: list[int]) -> RunEvidence:
+    if rollout.record.phase is Phase.OFF:
+        return evidence_of(rollout)
+    evidence, position = evidence_at_start(store, rollout)
+    run = rollout.record.run
+
+    def fold(connection: sa.Connection) -> None:
+        stored = observation_tables.reports(connection, [run], unreadable=lost, after=position)
+        for report in stored:
+            for run_report in report.runs:
+                if run_report.run.id == run:
+                    evidence.fold(report.source, run_report, report.process_start_id)
+
+    store.look(fold)
+    return evidence

@@ -17,7 +17,7 @@ from penumbra.deployments.history.state import State, apply_event
 from penumbra.deployments.history.user_feedback import UserFeedback
 from penumbra.deployments.rollouts.decide import decide
 from penumbra.deployments.rollouts.findings import Findings
-from penumbra.deployments.rollouts.payload import Decided, RolloutPayload
+from penumbra.deployments.rollouts.payload import Decided
 from penumbra.deployments.rollouts.record import WATCHED, Key, Phase, Rollout
 from penumbra.deployments.rollouts.transitions import DecisionStep, StepKind, summary
 from penumbra.monitoring.observations import Counts, Report, Run, RunReport, Signal
@@ -41,16 +41,6 @@ def evidence_of(
         kinds,
         has_floors=has_floors,
     )
-
-
-def runs_to_keep(rollouts: Iterable[Rollout], events: Iterable[Event]) -> list[str]:
-    """Lists the current runs, and for each rollout the run of its last rollback or quarantine."""
-    last = {
-        event.payload.after.key: event.payload.after.record.run
-        for event in events
-        if isinstance(event.payload, RolloutPayload) and event.payload.decided is not None
-    }
-    return sorted({rollout.record.run for rollout in rollouts} | set(last.values()))
 
 
 def name_of(report: Report) -> tuple[str, str, int]:
@@ -104,18 +94,10 @@ class EvidenceBook:
             found = self._evidence[rollout.key] = evidence_of(rollout)
         return found
 
-    def begin(self, rollouts: Iterable[Rollout], reports: Iterable[Report]) -> None:
-        """Forgets all evidence, and folds the stored reports anew."""
-        evidence = {rollout.record.run: evidence_of(rollout) for rollout in rollouts}
-        for report in reports:
-            for run_report in report.runs:
-                if run_report.run.id in evidence:
-                    own = evidence[run_report.run.id]
-                    own.fold(report.source, run_report, report.process_start_id)
+    def begin(self, evidence: Iterable[RunEvidence]) -> None:
+        """Forgets all evidence, and takes that which was read from the store."""
         # Replaced at once: a request may read the evidence while a thread folds.
-        self._evidence = {
-            (folded.spec.model, folded.spec.candidate): folded for folded in evidence.values()
-        }
+        self._evidence = {(folded.spec.model, folded.spec.candidate): folded for folded in evidence}
 
     def lose(self, runs: Collection[str]) -> None:
         """Ends the evidence of runs of which a stored report cannot be read: they begin anew."""

@@ -25,6 +25,8 @@ class HistoryCounters:
         """(model, candidate, class of the actor) -> number of rollbacks."""
         self.last_rollback: dict[tuple[str, ...], float] = {}
         """(model, candidate) -> time of the last rollback, Unix seconds."""
+        self.decided: dict[tuple[str, ...], str] = {}
+        """(model, candidate) -> run of the guard's last rollback or quarantine."""
 
     def take(self, events: Iterable[Event]) -> None:
         """Counts events that follow those counted so far."""
@@ -36,6 +38,8 @@ class HistoryCounters:
     def _take(self, event: Event, payload: RolloutPayload) -> None:
         key, change = payload.after.key, change_of(payload)
         self.changes[(*key, change)] += 1
+        if payload.decided is not None:
+            self.decided[key] = payload.after.record.run
         if change == "rolled_back":
             self.rollbacks[(*key, actor_class(event.actor))] += 1
             self.last_rollback[key] = event.at.timestamp()

@@ -3,7 +3,7 @@
 The functions take an open connection, so that several writes can share one transaction.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -92,6 +92,8 @@ def insert(connection: sa.Connection, extras: CommitExtras, at: datetime) -> Non
         IntegrityError: A report or judgement is stored already.
     """
     for report in extras.reports:
+        if not report.runs:
+            continue  # of no run that is watched: nothing would ever read it
         row = {
             "source": report.source,
             "incarnation": report.process_start_id,
@@ -102,9 +104,8 @@ def insert(connection: sa.Connection, extras: CommitExtras, at: datetime) -> Non
         result = connection.execute(sa.insert(_REPORTS), row)
         number = result.inserted_primary_key[0] if result.inserted_primary_key else None
         runs = dict.fromkeys(run_report.run.id for run_report in report.runs)
-        if runs:
-            rows = [{"run": run, "report": number} for run in runs]
-            connection.execute(sa.insert(_RUNS), rows)
+        rows = [{"run": run, "report": number} for run in runs]
+        connection.execute(sa.insert(_RUNS), rows)
     if extras.judgements:
         connection.execute(
             sa.insert(_FEEDBACK), [_feedback_row(judgement, at) for judgement in extras.judgements]
@@ -116,6 +117,7 @@ def reports(
     runs: Sequence[str],
     until: tuple[str, str, int] | None = None,
     unreadable: list[int] | None = None,
+    after: int = 0,
 ) -> Iterator[Report]:
     """Reads the reports of some runs, in the order in which they were stored.
 
@@ -124,10 +126,11 @@ def reports(
         runs: Ids of the runs.
         until: (source, process start id, sequence number) of the last report to read.
         unreadable: Takes the ids of rows that cannot be read; None: the first such row is an error.
+        after: Id of the row after which to begin.
     """
     query = (
         sa.select(_REPORTS.c.id, _REPORTS.c.payload)
-        .where(_REPORTS.c.id.in_(sa.select(_RUNS.c.report).where(_RUNS.c.run.in_(runs))))
+        .where(_REPORTS.c.id.in_(_reports_of(runs, after)))
         .order_by(_REPORTS.c.id)
         # One query, read piece by piece: a run may have more reports than fit into memory.
         .execution_options(yield_per=_PAGE)
@@ -143,6 +146,15 @@ def reports(
         yield report
         if (report.source, report.process_start_id, report.seq) == until:
             return
+
+
+def _reports_of(runs: Sequence[str], after: int) -> sa.Select[tuple[int]]:
+    return sa.select(_RUNS.c.report).where(_RUNS.c.run.in_(runs), _RUNS.c.report > after)
+
+
+def last_report(connection: sa.Connection) -> int:
+    """Reads the id of the report that was stored last; 0 if there is none."""
+    return connection.execute(sa.select(sa.func.max(_REPORTS.c.id))).scalar() or 0
 
 
 def runs_of(connection: sa.Connection, numbers: Sequence[int]) -> set[str]:
@@ -193,14 +205,51 @@ def all_times(connection: sa.Connection) -> list[RollbackTimes]:
     return [RollbackTimes(**row) for row in rows]
 
 
-def prune(connection: sa.Connection, keep: Sequence[str], feedback_before: datetime) -> None:
-    """Deletes the reports of all runs but `keep`, and judgements that are too old.
+def prune(
+    connection: sa.Connection, keep: Collection[str], feedback_before: datetime, most: int
+) -> int:
+    """Deletes at most so many reports of runs other than `keep`, and judgements that are too old.
 
     A report that is deleted and then sent again is stored again; it counts for no run in `keep`.
+    The report with the largest id stays: its id must not be given to another.
+
+    Returns:
+        How many rows it deleted; fewer than `most` when there are no more.
     """
-    connection.execute(sa.delete(_RUNS).where(_RUNS.c.run.not_in(keep)))
-    connection.execute(sa.delete(_REPORTS).where(_REPORTS.c.id.not_in(sa.select(_RUNS.c.report))))
-    connection.execute(sa.delete(_FEEDBACK).where(_FEEDBACK.c.at < feedback_before.isoformat()))
+    newest = last_report(connection)
+    deleted = _prune_feedback(connection, feedback_before, most)
+    for run in _runs(connection):
+        if run in keep or deleted >= most:
+            continue
+        query = sa.select(_RUNS.c.report).where(_RUNS.c.run == run, _RUNS.c.report < newest)
+        numbers = [*connection.execute(query.limit(most - deleted)).scalars()]
+        own = _RUNS.c.run == run, _RUNS.c.report.in_(numbers)
+        connection.execute(sa.delete(_RUNS).where(*own))
+        others = sa.select(_RUNS.c.report).where(_RUNS.c.report.in_(numbers))
+        orphans = _REPORTS.c.id.in_(numbers), _REPORTS.c.id.not_in(others)
+        connection.execute(sa.delete(_REPORTS).where(*orphans))
+        deleted += len(numbers)
+    return deleted
+
+
+def _runs(connection: sa.Connection) -> Iterator[str]:
+    """Yields the runs that have reports; for each one look into the index."""
+    run: str | None = ""
+    while run is not None:
+        query = sa.select(sa.func.min(_RUNS.c.run)).where(_RUNS.c.run > run)
+        run = connection.execute(query).scalar()
+        if run is not None:
+            yield run
+
+
+def _prune_feedback(connection: sa.Connection, before: datetime, most: int) -> int:
+    old = _FEEDBACK.c.at < before.isoformat()
+    query = sa.select(_FEEDBACK.c.tenant, _FEEDBACK.c.request_id).where(old).limit(most)
+    rows = connection.execute(query).all()
+    for tenant, request_id in rows:
+        own = _FEEDBACK.c.tenant == tenant, _FEEDBACK.c.request_id == request_id
+        connection.execute(sa.delete(_FEEDBACK).where(*own))
+    return len(rows)
 
 
 def _feedback_row(judgement: UserFeedback, at: datetime) -> dict[str, Any]:

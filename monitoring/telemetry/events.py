@@ -143,6 +143,9 @@ EVENTS = (
         "A stored event cannot be read; its model, or with null every model, gets the baseline.",
         "model", "epoch", "kind", "detail",
     ),
+    _event("checkpoint_not_stored", "The next start folds more rows.", "detail"),
+    _event("checkpoint_unusable", "It is damaged; all its rows are folded.",
+           "checkpoint", "detail"),
     _event("change_failed", "A change was not made.", "code", "detail"),
     _event("request_failed", "A call of the admin API met a fault of ours.", "path"),
     # Alerts and metrics

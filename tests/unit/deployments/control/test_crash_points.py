@@ -11,10 +11,12 @@ from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penumbra.deployments.control import checkpoints
 from penumbra.deployments.control.controller import Clocks, Controller
 from penumbra.deployments.control.rollout_service import RolloutService
 from penumbra.deployments.errors import StoreUnavailable
@@ -132,7 +134,8 @@ async def in_peace(order: Sequence[Report]) -> tuple[dict[str, Any], Phase]:
 async def under_fire(
     order: Sequence[Report], fates: Sequence[int], resends: Sequence[bool], restarts: bool
 ) -> tuple[dict[str, Any], Phase, int, int]:
-    with TemporaryDirectory() as name:
+    always_due = patch.object(checkpoints, "SECONDS", 0.0)
+    with TemporaryDirectory() as name, always_due:
         folder = Path(name)
         process = await begin(folder)
         fate = iter(fates)
@@ -145,6 +148,8 @@ async def under_fire(
             if resends[number % len(resends)]:
                 # The acknowledgement got lost on the link: it is sent again, also concurrently.
                 await asyncio.gather(*(process.rollouts.take_report(report) for _ in range(2)))
+            else:
+                await process.rollouts.decide_pending()  # which writes a checkpoint
         await process.die()
         process = await Process(folder).start()
         stored = process.store.look(lambda c: len(list(stored_reports(c, ["run-1"]))))

@@ -12,10 +12,12 @@ from penumbra.deployments.api.app import build_api
 from penumbra.deployments.control.controller import Change
 from penumbra.deployments.control.stored_evidence import prune
 from penumbra.deployments.errors import ModelSetAside
+from penumbra.deployments.evidence.stored_fold import fold_stored
 from penumbra.deployments.history.config_effects import draft_of
 from penumbra.deployments.history.events import Kind
 from penumbra.deployments.history.flag_edits import set_killed
 from penumbra.deployments.history.set_aside import EVERY_MODEL, SetAside
+from penumbra.deployments.history.state import EMPTY
 from penumbra.deployments.rollouts.record import Phase
 from penumbra.deployments.store import set_aside_table
 from penumbra.deployments.store.observation_tables import reports
@@ -161,12 +163,17 @@ async def test_status_and_readiness_name_what_was_set_aside(tmp_path: Path) -> N
 async def test_rows_of_no_use_are_deleted_after_a_repair_and_not_before(tmp_path: Path) -> None:
     async with running_rollouts(tmp_path) as it:
         await it.apply()
-        await it.rollouts.take_report(Reporting().of_pairs("run-1", pairs(3, 0.0)))
+        reporting = Reporting()
+        for start in (1, 10):
+            report = reporting.of_pairs("run-1", pairs(3, 0.0, start=start))
+            await it.rollouts.take_report(report)
         store = it.plane.store
         damage(tmp_path, 2, payload="{")
-        prune(store, (), START)
-        assert store.look(lambda c: len([*reports(c, ["run-1"])])) == 1
+        unreadable = fold_stored(EMPTY, store.stored())
+        assert prune(store, unreadable, (), START, 10) == 0
+        assert store.look(lambda c: len([*reports(c, ["run-1"])])) == 2
         [bad] = [each for each in store.stored() if isinstance(each, SetAside)]
         store.write(lambda c: set_aside_table.move_events(c, [bad], START))
-        prune(store, (), START)
-        assert store.look(lambda c: len([*reports(c, ["run-1"])])) == 0
+        repaired = fold_stored(EMPTY, store.stored())
+        assert prune(store, repaired, (), START, 10) == 1
+        assert store.look(lambda c: len([*reports(c, ["run-1"])])) == 1  # the newest id stays taken

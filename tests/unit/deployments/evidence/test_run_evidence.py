@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penumbra.deployments.evidence.evidence_path import POINTS, EvidencePath
+from penumbra.deployments.evidence.kept_objects import dump, load, pack
 from penumbra.deployments.evidence.run_evidence import RunEvidence
 from penumbra.deployments.evidence.run_totals import WORST
 from penumbra.deployments.rollouts.findings import AGGREGATE
@@ -115,6 +116,17 @@ def test_reading_the_findings_in_between_changes_nothing(
     for report in reports[cut:]:
         read.fold("c", report)
     assert state_of(read) == state_of(evidence_of(*reports))
+
+
+@given(reports=REPORTS, cut=st.integers(0, 12))
+@settings(max_examples=60, deadline=None)
+def test_a_fold_goes_on_from_what_was_kept_of_it(reports: list[RunReport], cut: int) -> None:
+    kept = load(pack(dump(evidence_of(*reports[:cut]))), RunEvidence)
+    for report in reports[cut:]:
+        kept.fold("c", report)
+    whole = evidence_of(*reports)
+    assert state_of(kept) == state_of(whole)
+    assert kept.findings() == whole.findings()
 
 
 def test_a_prompt_and_a_session_have_one_bet_each() -> None:

@@ -1,0 +1,78 @@
+"""Folds that a checkpoint holds, as a start finds them; without one all rows are folded.
+
+Reading order: state_at_start, evidence_at_start.
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import TypeVar
+
+from penumbra.deployments.evidence import kept_objects
+from penumbra.deployments.evidence.judge import evidence_of
+from penumbra.deployments.evidence.kept_objects import Unusable
+from penumbra.deployments.evidence.run_evidence import RunEvidence
+from penumbra.deployments.history.event_digest import Newest
+from penumbra.deployments.history.state import State
+from penumbra.deployments.metrics.history_counters import HistoryCounters
+from penumbra.deployments.rollouts.record import Rollout
+from penumbra.deployments.store import checkpoint_table
+from penumbra.deployments.store.store import Store
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+STATE = "state"
+"""Name of the checkpoint of the state; no run has it: a run's name has a number."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptState:
+    """Fold of all events up to one."""
+
+    state: State
+    counters: HistoryCounters
+    newest: Newest
+    """The last event that it holds."""
+
+
+def state_at_start(store: Store) -> KeptState | None:
+    """Read the checkpoint of the state; None if there is none that can be used.
+
+    One of a store that has lost events since is of no use: the event that it ends with is not there
+    any more, or is another one.
+
+    Raises:
+        StoreUnavailable: The store cannot be read.
+    """
+    found = _find(store, STATE, KeptState)
+    if found is None:
+        return None
+    kept, _ = found
+    return kept if store.name_at(kept.newest.epoch) == kept.newest.digest else None
+
+
+def evidence_at_start(store: Store, rollout: Rollout) -> tuple[RunEvidence, int]:
+    """Read the checkpoint of a run's evidence, and the id of the last report that it holds.
+
+    Returns:
+        Evidence of no report, and 0, if there is none that can be used.
+
+    Raises:
+        StoreUnavailable: The store cannot be read.
+    """
+    found = _find(store, rollout.record.run, RunEvidence)
+    if found is None or found[0].spec != rollout.spec or found[0].run != rollout.record.run:
+        return evidence_of(rollout), 0
+    return found
+
+
+def _find(store: Store, name: str, kind: type[T]) -> tuple[T, int] | None:
+    checkpoint = store.look(lambda connection: checkpoint_table.find(connection, name))
+    if checkpoint is None or checkpoint.version != kept_objects.version():
+        return None
+    try:
+        return kept_objects.load(checkpoint.payload, kind), checkpoint.position
+    except Unusable as error:
+        log.warning("checkpoint_unusable", extra={"checkpoint": name, "detail": str(error)})
+        return None

@@ -1,0 +1,116 @@
+"""Objects of this package as bytes, and back: what checkpoints hold.
+
+A fold has state in some forty classes, which share parts. Pickle writes all of that bit for bit, in
+C. What pickle can do besides is shut off: only classes are found, only of the modules whose
+objects are in a fold, so that bytes from a store can make such objects and call nothing else.
+
+Bytes mean something only to the code that wrote them. `version` names that code by its sources:
+after an upgrade, whatever it changed, there is no checkpoint, and the rows are folded anew.
+
+Reading order: dump, load, version.
+"""
+
+import hashlib
+import io
+import pickle
+import sys
+import zlib
+from functools import cache
+from importlib import metadata, resources
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_PACKAGES = (
+    "penumbra.deployments.evidence",
+    "penumbra.deployments.history",
+    "penumbra.deployments.metrics",
+    "penumbra.deployments.rollouts",
+    "penumbra.monitoring",
+    "penumbra.monitoring.signals",
+    "penumbra.monitoring.stats",
+    "penumbra.router.flags",
+)
+"""Packages whose code makes or reads what is kept."""
+_LIBRARIES = ("msgspec", "pydantic", "pydantic-core")
+_OTHERS = frozenset(
+    {
+        ("collections", "Counter"),
+        ("collections", "OrderedDict"),
+        ("collections", "deque"),
+        ("datetime", "datetime"),
+        ("datetime", "timedelta"),
+        ("datetime", "timezone"),
+        ("builtins", "frozenset"),
+        ("builtins", "set"),
+        ("penumbra.deployments.control.kept_folds", "KeptState"),
+        ("pydantic_core._pydantic_core", "TzInfo"),
+    }
+)
+_PROTOCOL = 5
+_MOST_BYTES = 512 * 1024 * 1024
+"""Largest object that is read."""
+
+
+class Unusable(Exception):
+    """Bytes that do not hold the object that was asked for."""
+
+
+def dump(kept: object) -> bytes:
+    """Write an object. It must not change meanwhile."""
+    return pickle.dumps(kept, _PROTOCOL)
+
+
+def pack(written: bytes) -> bytes:
+    """Compress what `dump` wrote, with a checksum."""
+    return hashlib.sha256(written).digest() + zlib.compress(written, 1)
+
+
+def load(packed: bytes, kind: type[T]) -> T:
+    """Read an object that `dump` wrote and `pack` compressed.
+
+    Raises:
+        Unusable: The bytes are damaged, hold something else, or of another version.
+    """
+    digest, rest = packed[:32], packed[32:]
+    try:
+        unpacker = zlib.decompressobj()
+        written = unpacker.decompress(rest, _MOST_BYTES)
+        if unpacker.unconsumed_tail or hashlib.sha256(written).digest() != digest:
+            raise Unusable("found bytes that were not written so")
+        found = _Reader(io.BytesIO(written)).load()
+    except Unusable:
+        raise
+    except Exception as error:
+        # Pickle raises whatever the classes in the bytes do.
+        raise Unusable(f"{type(error).__name__}: {error}") from error
+    if not isinstance(found, kind):
+        raise Unusable(f"found {type(found).__name__}, wanted {kind.__name__}")
+    return found
+
+
+@cache
+def version() -> str:
+    """Name the code that makes and reads what is kept: a digest of its sources and versions."""
+    versions = [sys.version, *(metadata.version(name) for name in _LIBRARIES)]
+    digest = hashlib.sha256("\0".join([str(_PROTOCOL), *versions]).encode())
+    for package in _PACKAGES:
+        for file in sorted(resources.files(package).iterdir(), key=lambda each: each.name):
+            if file.name.endswith(".py"):
+                digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+class _Reader(pickle.Unpickler):
+    """Reads objects of known classes, and finds nothing but these."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """See pickle.Unpickler."""
+        package = module.rpartition(".")[0]
+        is_ours = module in _PACKAGES or package in _PACKAGES
+        if not is_ours and (module, name) not in _OTHERS:
+            raise Unusable(f"found {module}.{name}, wanted a class of a fold")
+        found = super().find_class(module, name)
+        if not isinstance(found, type):
+            raise Unusable(f"found {module}.{name}, wanted a class")
+        return found
