@@ -30,7 +30,7 @@ from penumbra.deployments.control.controller import Clocks, Controller
 from penumbra.deployments.control.fence_times import FenceTimes
 from penumbra.deployments.control.last_seen import FILE_NAME, LastSeen
 from penumbra.deployments.control.leadership import Leadership
-from penumbra.deployments.control.rollout_service import RolloutService
+from penumbra.deployments.control.rollout_service import Retention, RolloutService
 from penumbra.deployments.control.store_recovery import StoreRecovery
 from penumbra.deployments.errors import StoredFlagInvalid
 from penumbra.deployments.gateways.inbox import LinkInbox
@@ -112,7 +112,7 @@ def open_plane(spec: PenumbraSpec, tracer: Tracer | None = None) -> ControlPlane
         clocks,
         spec.control.acknowledge_seconds,
         process_start_id=uuid.uuid4().hex,
-        feedback_days=spec.control.feedback_days,
+        retention=Retention(spec.control.feedback_days, spec.control.report_days),
         tracer=tracer,
     )
     times = FenceTimes(spec.control.lease_seconds)

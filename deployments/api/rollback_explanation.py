@@ -27,7 +27,7 @@ from penumbra.deployments.rollouts.decide import decide
 from penumbra.deployments.rollouts.payload import Decided, RolloutPayload, takes_away
 from penumbra.deployments.rollouts.record import Key, Rollout
 from penumbra.deployments.rollouts.spec import LATENCY, QUALITY, RolloutSpec
-from penumbra.deployments.store import observation_tables
+from penumbra.deployments.store import observation_tables, segment_tables
 from penumbra.deployments.store.observation_tables import RollbackTimes
 from penumbra.deployments.store.store import Store
 from penumbra.monitoring.observations import AnsweredBy, Pair, Report, Signal
@@ -100,12 +100,14 @@ def _explain(connection: sa.Connection, case: _Case) -> ExplainView:
     decided, before = payload.decided, payload.before or payload.after
     times = observation_tables.times_of(connection, event.epoch)
     until = None if decided is None else decided.report
-    reports = observation_tables.reports(connection, [before.record.run], until)
+    reports = observation_tables.reports(connection, before.record.run, until)
     evidence = refold(
         before, reports, _kinds_of(decided), has_floors=_has_floors(decided, before.spec)
     )
     monitor = _deciding_monitor(evidence, decided)
     verdict, recomputed = _decide_again(case, before, evidence)
+    pruned = segment_tables.pruned(connection, before.record.run)
+    is_comparable = decided is not None and not pruned
     return ExplainView(
         model=before.spec.model,
         candidate=before.spec.candidate,
@@ -130,7 +132,8 @@ def _explain(connection: sa.Connection, case: _Case) -> ExplainView:
         times=_times_view(case, times),
         recomputed_verdict=verdict,
         recomputed_evidence=recomputed.evidence if recomputed else None,
-        is_reproduced=None if decided is None else recomputed == decided,
+        is_reproduced=recomputed == decided if is_comparable else None,
+        pruned_reports=pruned,
     )
 
 

@@ -16,6 +16,7 @@ from datetime import timedelta
 
 from penumbra.deployments.control import pending_reports, stored_evidence
 from penumbra.deployments.control.checkpoints import Checkpoints
+from penumbra.deployments.control.compaction import Compaction
 from penumbra.deployments.control.controller import Clocks, Controller
 from penumbra.deployments.control.pending_reports import LastNumbers, PendingReport, settle
 from penumbra.deployments.control.rollback_timer import RollbackTimer
@@ -57,6 +58,19 @@ class ChangeResult:
     """On its way to the gateways; None if nothing was changed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Days for which what is stored."""
+
+    feedback_days: int = 30
+    """Users' judgements."""
+    report_days: int = 30
+    """Reports that a checkpoint holds."""
+
+
+_RETENTION = Retention()
+
+
 class RolloutService:
     """All rollouts of one control process.
 
@@ -65,7 +79,7 @@ class RolloutService:
         clocks: Wall clock and monotonic clock.
         acknowledge_seconds: Longest wait for the gateways' acknowledgements of a rollback.
         process_start_id: Random id of this process start.
-        feedback_days: Days for which users' judgements are stored.
+        retention: For how long what is stored.
         tracer: Records changes and rollbacks; None: tracing is off.
     """
 
@@ -75,13 +89,13 @@ class RolloutService:
         clocks: Clocks,
         acknowledge_seconds: float,
         process_start_id: str,
-        feedback_days: int = 30,
+        retention: Retention = _RETENTION,
         tracer: Tracer | None = None,
     ) -> None:
         self._controller = controller
         self._clocks = clocks
         self._process_start_id = process_start_id
-        self._feedback_lifetime = timedelta(days=feedback_days)
+        self._feedback_lifetime = timedelta(days=retention.feedback_days)
         self._prune_at = clocks.now()
         self._is_behind = True
         """Whether the evidence may lack stored reports: not started, or a commit failed."""
@@ -93,6 +107,7 @@ class RolloutService:
         self.evidence_book = EvidenceBook(clocks.now)
         """The evidence of all rollouts; other modules only read it."""
         self._checkpoints = Checkpoints(controller, self.evidence_book, self._catch_up, clocks.now)
+        self._compaction = Compaction(controller, timedelta(days=retention.report_days), clocks.now)
 
     @property
     def waiting(self) -> int:
@@ -172,6 +187,7 @@ class RolloutService:
             if self._clocks.now() >= self._prune_at:
                 await self._prune()
         await self._checkpoints.write_due()
+        await self._compaction.work()
 
     async def change(self, key: Key, edit: Edit, actor: str, reason: str) -> ChangeResult:
         """Change a rollout for an operator or an alert.

@@ -25,10 +25,9 @@ def read(store: Store, book: EvidenceBook, rollouts: Iterable[Rollout]) -> None:
     Raises:
         StoreUnavailable: The store cannot be read.
     """
-    lost: list[int] = []
-    evidence = [_fold(store, rollout, lost) for rollout in rollouts]
-    book.begin(evidence)
-    book.lose(store.look(lambda c: observation_tables.runs_of(c, lost)))
+    lost: set[str] = set()
+    book.begin([_fold(store, rollout, lost) for rollout in rollouts])
+    book.lose(lost)
 
 
 def prune(
@@ -55,18 +54,20 @@ def prune(
     return store.write(lambda c: observation_tables.prune(c, keep, feedback_before, most))
 
 
-def _fold(store: Store, rollout: Rollout, lost: list[int]) -> RunEvidence:
+def _fold(store: Store, rollout: Rollout, lost: set[str]) -> RunEvidence:
     if rollout.record.phase is Phase.OFF:
         return evidence_of(rollout)
     evidence, position = evidence_at_start(store, rollout)
-    run = rollout.record.run
+    run, unreadable = rollout.record.run, list[int]()
 
     def fold(connection: sa.Connection) -> None:
-        stored = observation_tables.reports(connection, [run], unreadable=lost, after=position)
+        stored = observation_tables.reports(connection, run, unreadable=unreadable, after=position)
         for report in stored:
             for run_report in report.runs:
                 if run_report.run.id == run:
                     evidence.fold(report.source, run_report, report.process_start_id)
 
     store.look(fold)
+    if unreadable:
+        lost.add(run)
     return evidence

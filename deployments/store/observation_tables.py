@@ -12,6 +12,7 @@ import msgspec
 import sqlalchemy as sa
 
 from penumbra.deployments.history.user_feedback import UserFeedback
+from penumbra.deployments.store import segment_tables
 from penumbra.monitoring.observations import Report
 
 _metadata = sa.MetaData()
@@ -114,28 +115,22 @@ def insert(connection: sa.Connection, extras: CommitExtras, at: datetime) -> Non
 
 def reports(
     connection: sa.Connection,
-    runs: Sequence[str],
+    run: str,
     until: tuple[str, str, int] | None = None,
     unreadable: list[int] | None = None,
     after: int = 0,
 ) -> Iterator[Report]:
-    """Reads the reports of some runs, in the order in which they were stored.
+    """Reads the reports of a run, in the order in which they were stored, compacted ones first.
 
     Args:
         connection: An open connection.
-        runs: Ids of the runs.
+        run: Id of the run.
         until: (source, process start id, sequence number) of the last report to read.
-        unreadable: Takes the ids of rows that cannot be read; None: the first such row is an error.
-        after: Id of the row after which to begin.
+        unreadable: Takes the ids of reports that cannot be read, 0 for those of a whole segment;
+            None: the first such report is an error.
+        after: Id of the report after which to begin.
     """
-    query = (
-        sa.select(_REPORTS.c.id, _REPORTS.c.payload)
-        .where(_REPORTS.c.id.in_(_reports_of(runs, after)))
-        .order_by(_REPORTS.c.id)
-        # One query, read piece by piece: a run may have more reports than fit into memory.
-        .execution_options(yield_per=_PAGE)
-    )
-    for number, payload in connection.execute(query):
+    for number, payload in _stored(connection, run, unreadable, after):
         try:
             report = _report.decode(payload)
         except (msgspec.MsgspecError, TypeError, UnicodeError):
@@ -148,19 +143,31 @@ def reports(
             return
 
 
-def _reports_of(runs: Sequence[str], after: int) -> sa.Select[tuple[int]]:
-    return sa.select(_RUNS.c.report).where(_RUNS.c.run.in_(runs), _RUNS.c.report > after)
+def _stored(
+    connection: sa.Connection, run: str, unreadable: list[int] | None, after: int
+) -> Iterator[segment_tables.Numbered]:
+    try:
+        yield from segment_tables.reports(connection, run, after)
+    except msgspec.MsgspecError:
+        if unreadable is None:
+            raise
+        unreadable.append(0)
+        return
+    own = sa.select(_RUNS.c.report).where(_RUNS.c.run == run, _RUNS.c.report > after)
+    query = (
+        sa.select(_REPORTS.c.id, _REPORTS.c.payload)
+        .where(_REPORTS.c.id.in_(own))
+        .order_by(_REPORTS.c.id)
+        # One query, read piece by piece: a run may have more reports than fit into memory.
+        .execution_options(yield_per=_PAGE)
+    )
+    for row in connection.execute(query):
+        yield row[0], row[1]
 
 
 def last_report(connection: sa.Connection) -> int:
     """Reads the id of the report that was stored last; 0 if there is none."""
     return connection.execute(sa.select(sa.func.max(_REPORTS.c.id))).scalar() or 0
-
-
-def runs_of(connection: sa.Connection, numbers: Sequence[int]) -> set[str]:
-    """Reads the runs that some rows of reports belong to, by the ids of the rows."""
-    query = sa.select(_RUNS.c.run).where(_RUNS.c.report.in_(numbers))
-    return set(connection.execute(query).scalars()) if numbers else set()
 
 
 def known(connection: sa.Connection, wanted: Iterable[Report]) -> set[tuple[str, str, int]]:
@@ -173,7 +180,8 @@ def known(connection: sa.Connection, wanted: Iterable[Report]) -> set[tuple[str,
             _REPORTS.c.incarnation == name[1],
             _REPORTS.c.seq == name[2],
         )
-        if connection.execute(query).first() is not None:
+        is_row = connection.execute(query).first() is not None
+        if is_row or report.seq <= segment_tables.last_number(connection, *name[:2]):
             found.add(name)
     return found
 
@@ -218,16 +226,14 @@ def prune(
     """
     newest = last_report(connection)
     deleted = _prune_feedback(connection, feedback_before, most)
+    for run in segment_tables.runs(connection) - {*keep}:
+        segment_tables.drop(connection, run)
     for run in _runs(connection):
         if run in keep or deleted >= most:
             continue
         query = sa.select(_RUNS.c.report).where(_RUNS.c.run == run, _RUNS.c.report < newest)
         numbers = [*connection.execute(query.limit(most - deleted)).scalars()]
-        own = _RUNS.c.run == run, _RUNS.c.report.in_(numbers)
-        connection.execute(sa.delete(_RUNS).where(*own))
-        others = sa.select(_RUNS.c.report).where(_RUNS.c.report.in_(numbers))
-        orphans = _REPORTS.c.id.in_(numbers), _REPORTS.c.id.not_in(others)
-        connection.execute(sa.delete(_REPORTS).where(*orphans))
+        segment_tables.delete_rows(connection, run, numbers)
         deleted += len(numbers)
     return deleted
 

@@ -15,7 +15,7 @@ from penumbra.deployments.evidence.stored_fold import fold_stored
 from penumbra.deployments.history.events import Draft, Event, FlagPayload, Kind
 from penumbra.deployments.history.set_aside import SetAside
 from penumbra.deployments.history.state import EMPTY, State
-from penumbra.deployments.store import checkpoint_table, set_aside_table
+from penumbra.deployments.store import checkpoint_table, segment_tables, set_aside_table
 from penumbra.deployments.store.store import Store
 from penumbra.monitoring.observations import Report
 
@@ -37,13 +37,16 @@ class Verified:
     """Events that cannot be read or applied, and gaps in the epochs; settled ones are left out."""
     bad_reports: dict[int, str]
     """Id of a report that cannot be read -> the reason."""
+    bad_segments: tuple[tuple[str, int, str], ...]
+    """Run, id of the first report and reason, of compacted reports that cannot be read: their run
+    begins anew by itself, so a repair has nothing to do."""
     state: State
     """State after all that can be read."""
 
     @property
     def is_whole(self) -> bool:
         """Whether everything can be read and applied."""
-        return not self.bad_events and not self.bad_reports
+        return not self.bad_events and not self.bad_reports and not self.bad_segments
 
 
 def verify(store: Store, progress: Progress = lambda table, rows: None) -> Verified:
@@ -74,7 +77,8 @@ def verify(store: Store, progress: Progress = lambda table, rows: None) -> Verif
     store.look(read)
     progress("reports", reports)
     events = sum(isinstance(each, Event) for each in stored)
-    return Verified(events, reports, tuple(bad), bad_reports, state)
+    segments = tuple(store.look(lambda c: [*segment_tables.damaged(c)]))
+    return Verified(events, reports, tuple(bad), bad_reports, segments, state)
 
 
 def repair(store: Store, found: Verified, actor: str, now: datetime) -> int:

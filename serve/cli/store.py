@@ -179,6 +179,9 @@ def _show(found: Verified, as_json: bool) -> None:
                 for each in found.bad_events
             ],
             "bad_reports": [{"id": id_, "why": why} for id_, why in found.bad_reports.items()],
+            "bad_segments": [
+                {"run": run, "first": first, "why": why} for run, first, why in found.bad_segments
+            ],
         }
         typer.echo(json.dumps(view, indent=2, ensure_ascii=False))
         return
@@ -186,9 +189,11 @@ def _show(found: Verified, as_json: bool) -> None:
         typer.echo(f"{each.model or 'every model'}: {each.text}")
     for number, problem in found.bad_reports.items():
         typer.echo(f"report {number} cannot be read: {problem}")
+    for run, first, problem in found.bad_segments:
+        typer.echo(f"the reports of {run} from {first} on cannot be read: {problem}")
+    problems = (*found.bad_events, *found.bad_reports, *found.bad_segments)
     typer.echo(
-        f"{found.events} events and {found.reports} reports were read,"
-        f" {len(found.bad_events) + len(found.bad_reports)} problems."
+        f"{found.events} events and {found.reports} reports were read, {len(problems)} problems."
     )
 
 

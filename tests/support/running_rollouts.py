@@ -1,7 +1,7 @@
 """Rollouts on a control plane in the test's process, with a clock that the test moves."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -54,14 +54,13 @@ class RunningRollouts:
     def flag(self) -> Flag:
         return self.plane.controller.state.models["demo"].flag
 
+    @property
+    def clocks(self) -> Clocks:
+        return Clocks(lambda: self.now, asyncio.get_running_loop().time)
+
     def fresh(self) -> RolloutService:
         """Make a service as after a restart of the process: it has only the store."""
-        return _rollouts(self.plane, lambda: self.now)
-
-
-def _rollouts(plane: Plane, now: Callable[[], datetime]) -> RolloutService:
-    clock = asyncio.get_running_loop().time
-    return RolloutService(plane.controller, Clocks(now, clock), 1.0, "process-1")
+        return RolloutService(self.plane.controller, self.clocks, 1.0, "process-1")
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Table of checkpoints, and indexes by which rows of no more use are found page by page."""
+"""Tables of checkpoints and of compacted reports, and indexes to find old rows page by page."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -22,6 +22,26 @@ def upgrade() -> None:
         sa.Column("payload", sa.LargeBinary, nullable=False),
         if_not_exists=True,
     )
+    big = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+    op.create_table(
+        "report_segments",
+        sa.Column("run", sa.String(256), primary_key=True),
+        sa.Column("first", big, primary_key=True, autoincrement=False),
+        sa.Column("last", sa.BigInteger, nullable=False),
+        sa.Column("reports", sa.Integer, nullable=False),
+        # Of the last report; the payload is null once it is pruned.
+        sa.Column("at", sa.String(40), nullable=False),
+        sa.Column("payload", sa.LargeBinary, nullable=True),
+        if_not_exists=True,
+    )
+    op.create_table(
+        "report_senders",
+        sa.Column("source", sa.String(256), primary_key=True),
+        sa.Column("incarnation", sa.String(256), primary_key=True),
+        # Of the last report that was compacted.
+        sa.Column("seq", sa.BigInteger, nullable=False),
+        if_not_exists=True,
+    )
     op.create_index("report_runs_report", "report_runs", ["report"], if_not_exists=True)
     op.create_index("feedback_at", "feedback", ["at"], if_not_exists=True)
 
@@ -30,4 +50,6 @@ def downgrade() -> None:
     """Drop them."""
     op.drop_index("feedback_at", "feedback")
     op.drop_index("report_runs_report", "report_runs")
+    op.drop_table("report_senders")
+    op.drop_table("report_segments")
     op.drop_table("checkpoints")

@@ -16,7 +16,7 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penumbra.deployments.control import checkpoints
+from penumbra.deployments.control import checkpoints, compaction
 from penumbra.deployments.control.controller import Clocks, Controller
 from penumbra.deployments.control.rollout_service import RolloutService
 from penumbra.deployments.errors import StoreUnavailable
@@ -135,7 +135,8 @@ async def under_fire(
     order: Sequence[Report], fates: Sequence[int], resends: Sequence[bool], restarts: bool
 ) -> tuple[dict[str, Any], Phase, int, int]:
     always_due = patch.object(checkpoints, "SECONDS", 0.0)
-    with TemporaryDirectory() as name, always_due:
+    compacted = patch.multiple(compaction, AFTER_SECONDS=-1.0, PAGE=2)
+    with TemporaryDirectory() as name, always_due, compacted:
         folder = Path(name)
         process = await begin(folder)
         fate = iter(fates)
@@ -149,10 +150,10 @@ async def under_fire(
                 # The acknowledgement got lost on the link: it is sent again, also concurrently.
                 await asyncio.gather(*(process.rollouts.take_report(report) for _ in range(2)))
             else:
-                await process.rollouts.decide_pending()  # which writes a checkpoint
+                await process.rollouts.decide_pending()  # which writes a checkpoint, and compacts
         await process.die()
         process = await Process(folder).start()
-        stored = process.store.look(lambda c: len(list(stored_reports(c, ["run-1"]))))
+        stored = process.store.look(lambda c: len(list(stored_reports(c, "run-1"))))
         rollbacks = sum(
             state.rollouts[RUN.model, RUN.candidate].record.phase is Phase.ROLLED_BACK
             for state in [fold(process.store.events())]
@@ -239,7 +240,7 @@ async def with_dying_sources(
                 source.begin()
         await process.die()
         process = await Process(folder).start()
-        stored = list(process.store.look(lambda c: list(stored_reports(c, ["run-1"]))))
+        stored = list(process.store.look(lambda c: list(stored_reports(c, "run-1"))))
         evidence = process.rollouts.evidence_book.evidence(process.rollout)
         found = state_of(evidence), acknowledged, stored, sum(evidence.pairs.values())
         await process.die()

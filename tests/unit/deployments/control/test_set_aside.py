@@ -171,9 +171,9 @@ async def test_rows_of_no_use_are_deleted_after_a_repair_and_not_before(tmp_path
         damage(tmp_path, 2, payload="{")
         unreadable = fold_stored(EMPTY, store.stored())
         assert prune(store, unreadable, (), START, 10) == 0
-        assert store.look(lambda c: len([*reports(c, ["run-1"])])) == 2
+        assert store.look(lambda c: len([*reports(c, "run-1")])) == 2
         [bad] = [each for each in store.stored() if isinstance(each, SetAside)]
         store.write(lambda c: set_aside_table.move_events(c, [bad], START))
         repaired = fold_stored(EMPTY, store.stored())
         assert prune(store, repaired, (), START, 10) == 1
-        assert store.look(lambda c: len([*reports(c, ["run-1"])])) == 1  # the newest id stays taken
+        assert store.look(lambda c: len([*reports(c, "run-1")])) == 1  # the newest id stays taken
