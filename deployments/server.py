@@ -26,11 +26,12 @@ from penumbra.deployments.api.rollout_routes import rollouts_router
 from penumbra.deployments.api.serving import serve
 from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.control.alert_handler import AlertHandler
+from penumbra.deployments.control.compaction import Retention
 from penumbra.deployments.control.controller import Clocks, Controller
 from penumbra.deployments.control.fence_times import FenceTimes
 from penumbra.deployments.control.last_seen import FILE_NAME, LastSeen
 from penumbra.deployments.control.leadership import Leadership
-from penumbra.deployments.control.rollout_service import Retention, RolloutService
+from penumbra.deployments.control.rollout_service import RolloutService
 from penumbra.deployments.control.store_recovery import StoreRecovery
 from penumbra.deployments.errors import StoredFlagInvalid
 from penumbra.deployments.gateways.inbox import LinkInbox

@@ -8,6 +8,7 @@ Reading order: Compaction.work.
 import asyncio
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -20,6 +21,19 @@ AFTER_SECONDS = 3600.0
 """Age at which reports are compacted: explanations and restarts mostly read younger ones."""
 PAGE = 1000
 """Reports of one segment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Days for which what is stored."""
+
+    feedback_days: int = 30
+    """Users' judgements."""
+    report_days: int = 30
+    """Reports that a checkpoint holds."""
+
+
+DEFAULT_RETENTION = Retention()
 
 
 class Compaction:

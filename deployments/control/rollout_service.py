@@ -16,7 +16,7 @@ from datetime import timedelta
 
 from penumbra.deployments.control import pending_reports, stored_evidence
 from penumbra.deployments.control.checkpoints import Checkpoints
-from penumbra.deployments.control.compaction import Compaction
+from penumbra.deployments.control.compaction import DEFAULT_RETENTION, Compaction, Retention
 from penumbra.deployments.control.controller import Clocks, Controller
 from penumbra.deployments.control.pending_reports import LastNumbers, PendingReport, settle
 from penumbra.deployments.control.rollback_timer import RollbackTimer
@@ -58,19 +58,6 @@ class ChangeResult:
     """On its way to the gateways; None if nothing was changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """Days for which what is stored."""
-
-    feedback_days: int = 30
-    """Users' judgements."""
-    report_days: int = 30
-    """Reports that a checkpoint holds."""
-
-
-_RETENTION = Retention()
-
-
 class RolloutService:
     """All rollouts of one control process.
 
@@ -89,7 +76,7 @@ class RolloutService:
         clocks: Clocks,
         acknowledge_seconds: float,
         process_start_id: str,
-        retention: Retention = _RETENTION,
+        retention: Retention = DEFAULT_RETENTION,
         tracer: Tracer | None = None,
     ) -> None:
         self._controller = controller

@@ -171,10 +171,14 @@ class LinkInbox:
     def _note_stopped(
         self, link: Link, host: str | None, stopped: dict[str, tuple[str, ...]]
     ) -> None:
-        if self._liveness.note_stopped(link, host, stopped, self._now()):
-            event = "evidence_stopped" if stopped else "evidence_flows"
-            told = {model: list(candidates) for model, candidates in stopped.items()}
-            log.warning(event, extra={"gateway": link.hello.gateway, "candidates": told})
+        if not self._liveness.note_stopped(link, host, stopped, self._now()):
+            return
+        names = {model: list(candidates) for model, candidates in stopped.items()}
+        name = link.hello.gateway
+        if stopped:
+            log.warning("evidence_stopped", extra={"gateway": name, "candidates": names})
+        else:
+            log.info("evidence_flows", extra={"gateway": name})
 
     # Reports
 

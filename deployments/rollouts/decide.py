@@ -192,7 +192,7 @@ def _is_broken_too_long(spec: RolloutSpec, record: RolloutRecord, now: datetime)
 
 
 def _take_share_back(record: RolloutRecord, now: datetime) -> Decision:
-    """Begin anew in shadow: clients are not served what nobody can judge. No fault of the build."""
+    """Begin anew in shadow: clients get no build that cannot be judged. No fault of the build's."""
     cause = f"live share taken back: {record.frozen}, for too long"
     return restart(record, now, cause), (DecisionStep(StepKind.RESET, cause),)
 

@@ -130,7 +130,7 @@ EVENTS = (
         " candidates: they have no lease there.",
         "gateway", "candidates",
     ),
-    _event("evidence_flows", "It does again.", "gateway", "candidates"),
+    _event("evidence_flows", "It does again, of all of them.", "gateway"),
     _event("report_not_stored", "Observations were not stored; they come again.", "source", "seq"),
     _event(
         "report_refused",

@@ -49,7 +49,7 @@ def test_wheel_maps_every_folder_into_the_package() -> None:
 
 
 def test_every_tool_knows_the_package() -> None:
-    assert PROJECT["tool"]["mypy"]["packages"] == ["penumbra"]
+    assert PROJECT["tool"]["mypy"]["packages"] == ["penumbra", "tests", "benchmarks"]
     assert PROJECT["tool"]["importlinter"]["root_packages"] == ["penumbra"]
 
 

@@ -74,7 +74,7 @@ async def test_a_gateway_without_its_comparator_has_no_lease_and_the_others_have
             "gateway_id": "gateway-9",
             "control_url": running.control.url,
             "snapshot": {"epoch": 0, "models": {"demo": external(**urls)}},
-            "shadow_socket": str(tmp_path / "of nobody.sock"),
+            "shadow_socket": str(tmp_path / "absent.sock"),
         }
         folder = tmp_path / "alone"
         folder.mkdir()

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from penumbra.deployments.api.rollback_explanation import explain
 from penumbra.deployments.control import checkpoints, compaction
-from penumbra.deployments.control.rollout_service import Retention, RolloutService
+from penumbra.deployments.control.compaction import Retention
+from penumbra.deployments.control.rollout_service import RolloutService
 from penumbra.deployments.rollouts.record import Phase
 from penumbra.deployments.store import segment_tables
 from penumbra.deployments.store.observation_tables import reports
