@@ -121,6 +121,7 @@ def open_plane(spec: PenumbraSpec, tracer: Tracer | None = None) -> ControlPlane
     last_seen = LastSeen(spec.state_dir / FILE_NAME, store.identity)
     recovery = StoreRecovery(controller, store.identity, last_seen, clocks.now, rollouts.lose_track)
     controller.standing.recover = recovery.recover
+    controller.standing.cut_off_until = liveness.cut_off_until
     gateways.on_hello = comparators.on_hello = recovery.hear
     leadership = Leadership(controller, liveness, times, spec.control_address, now)
     inbox = LinkInbox(

@@ -319,11 +319,12 @@ class Controller:
             epoch: The epoch.
             delivery: From `commit`; None: nothing was stored, and the epoch is in force already.
         """
-        seconds = self.standing.leases_until - self._clocks.monotonic()
+        now = self._clocks.monotonic()
+        seconds = max(self.standing.leases_until, self.standing.cut_off_until(now)) - now
         if delivery is not None and seconds <= 0:
             return await delivery.wait(self._acknowledge_seconds)
-        # A gateway that still follows the leader before may give the candidate traffic, also if
-        # that leader made this change already.
+        # A gateway that still follows the leader before, or is cut off, may give the candidate
+        # traffic, also if this change was made already.
         await asyncio.sleep(max(0.0, seconds))
         links = self._publisher.links
         return Arrival(len(links), sum(link.epoch >= epoch for link in links), None)

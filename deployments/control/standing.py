@@ -19,6 +19,11 @@ async def _do_nothing() -> None:
     return
 
 
+def _none_is_cut_off(now: float) -> float:
+    del now
+    return float("-inf")
+
+
 @dataclass(slots=True)
 class Standing:
     """Standing of one control process; by default it leads a store that has lost nothing."""
@@ -31,6 +36,8 @@ class Standing:
     leases_until: float = float("-inf")
     """Until when gateways may have leases of the leader before; monotonic seconds. No change is
     answered sooner."""
+    cut_off_until: Callable[[float], float] = _none_is_cut_off
+    """Tells, at a time, until when gateways may have leases that are not connected any more."""
     generation: int = 1
     """Generation of the store: it grows when the store has lost events."""
     recovered: dict[str, int] = field(default_factory=dict)

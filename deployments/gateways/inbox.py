@@ -57,6 +57,10 @@ class _Connection:
     """Nonce -> when the probe was sent; monotonic seconds."""
 
 
+def _name_of(link: Link) -> tuple[str, str, int]:
+    return link.hello.host, link.hello.gateway, link.hello.pid
+
+
 def _no_table() -> Snapshot:
     return Snapshot(epoch=0, models={})
 
@@ -105,13 +109,16 @@ class LinkInbox:
             The task that stores its reports. When the process is gone, cancel it and call `close`.
         """
         connection = self._connections[link] = _Connection()
+        self._liveness.welcome(_name_of(link))
         return asyncio.create_task(self._serve(link, connection))
 
     def close(self, link: Link) -> None:
         """Forget a process that is gone; it will send reports that are not durable again."""
         connection = self._connections.pop(link, None)
         self._unanswered.pop(link, None)
-        self._liveness.forget(link)
+        name = _name_of(link)
+        is_here = any(_name_of(other) == name for other in self._connections)
+        self._liveness.forget(link, None if link.has_ended or is_here else name)
         self._feedback.forget(link)
         for report in connection.reports if connection else ():
             self._liveness.note_stored((link, report.process_start_id, report.seq))

@@ -69,6 +69,10 @@ class GuardLiveness:
         self._beats: dict[str, float] = {}
         self._stopped: dict[object, _Stopped] = {}
         """Connected process -> what it told last, if evidence has stopped there."""
+        self._leases: dict[object, float] = {}
+        """Connected gateway -> until when it may give a candidate traffic; monotonic seconds."""
+        self._cut_off: dict[object, float] = {}
+        """Name of a gateway that is away without having ended -> the same."""
         self._unstored: dict[object, float] = {}
 
     @property
@@ -149,9 +153,26 @@ class GuardLiveness:
             self._stopped[process] = _Stopped(host, since)
         return names != known.keys()
 
-    def forget(self, process: object) -> None:
-        """Forget what a process told that is gone."""
+    def forget(self, process: object, name: object = None) -> None:
+        """Forget what a process told that is gone.
+
+        Args:
+            process: Identifies its connection.
+            name: Identifies the process itself, if it may serve on; None: it has ended.
+        """
         self._stopped.pop(process, None)
+        until = self._leases.pop(process, None)
+        if name is not None and until is not None:
+            self._cut_off[name] = max(until, self._cut_off.get(name, until))
+
+    def welcome(self, name: object) -> None:
+        """Take note that a process is here again: it acknowledges changes by itself."""
+        self._cut_off.pop(name, None)
+
+    def cut_off_until(self, now: float) -> float:
+        """Until when gateways that are cut off may have leases; the past if none is."""
+        self._cut_off = {name: until for name, until in self._cut_off.items() if until > now}
+        return max(self._cut_off.values(), default=_NEVER)
 
     def note_arrival(self, report: object, at: float) -> None:
         """Record that a report has arrived and is not durable yet."""
@@ -178,12 +199,15 @@ class GuardLiveness:
         own = self._left(min([self._ticked_at, *self._unstored.values()]), now)
         mirrored = min(own, self._left(self._beats.get(host, _NEVER), now))
         stopped = self.stopped(host, gateway)
-        return {
+        found = {
             name: 0.0
             if live_candidates(model) & stopped.get(name, set())
             else (mirrored if needs_comparator(model) else own)
             for name, model in snapshot.models.items()
         }
+        live = (found[name] for name, model in snapshot.models.items() if _in_traffic(model))
+        self._leases[gateway] = now + max(live, default=0.0)
+        return found
 
     def stopped(self, host: str, gateway: object) -> dict[str, set[str]]:
         """Model -> candidates whose evidence has stopped, for one gateway; see `grant`."""
@@ -226,12 +250,17 @@ class GuardLiveness:
 
 def live_candidates(model: ModelSnapshot) -> set[str]:
     """The watched candidates that may get traffic, by a split, a rule or a pin."""
+    return _in_traffic(model) & {watch.candidate for watch in model.watches}
+
+
+def _in_traffic(model: ModelSnapshot) -> set[str]:
+    """All candidates that may."""
     flag = model.flag
     named = {name for name, percent in flag.split.items() if percent > 0}
     named |= {pin.variant for pin in flag.pins}
     for rule in flag.rules:
         named |= {rule.variant} if rule.variant else set(rule.split or ())
-    return named & {watch.candidate for watch in model.watches} - set(flag.blocked)
+    return named - {model.baseline} - set(flag.blocked)
 
 
 def needs_comparator(model: ModelSnapshot) -> bool:

@@ -1,6 +1,7 @@
 """The controller: durable changes, their delivery to gateways, and failures of the store."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,21 @@ async def test_a_gateway_that_refuses_or_leaves_is_not_waited_for(tmp_path: Path
         applied = await change
         assert (applied.arrival.connected, applied.arrival.acknowledged) == (2, 0)
         assert [link.refusal for link in plane.publisher.links] == ["no room"]
+
+
+async def test_a_change_is_answered_once_no_gateway_that_is_cut_off_has_a_lease(
+    tmp_path: Path,
+) -> None:
+    async with control_plane(tmp_path, acknowledge_seconds=60) as plane:
+        here = await plane.connect(FakeGateway("here"))
+        until = time.monotonic() + 0.2
+        plane.controller.standing.cut_off_until = lambda now: until
+        change = asyncio.create_task(plane.controller.apply(split_change(1)))
+        await here.reach(2)
+        assert not change.done()  # in force where it can be, and not everywhere
+        applied = await change
+        assert time.monotonic() >= until
+        assert (applied.arrival.connected, applied.arrival.acknowledged) == (1, 1)
 
 
 async def test_a_gateway_that_is_back_before_its_end_was_noticed_counts_once(

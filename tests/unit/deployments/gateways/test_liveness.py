@@ -206,3 +206,25 @@ def test_one_that_gets_no_traffic_may_lack_evidence() -> None:
 )
 def test_candidates_that_may_get_traffic(flag: dict[str, object], found: set[str]) -> None:
     assert live_candidates(live(**flag).models["demo"]) == found
+
+
+def test_a_gateway_that_is_cut_off_may_serve_a_candidate_until_its_lease_is_out() -> None:
+    liveness = alive(100.0)
+    liveness.grant(LIVE, HOST, 102.0, "link-1")
+    assert liveness.cut_off_until(102.0) < 102.0  # it is connected, and acknowledges
+    liveness.forget("link-1", "gateway-0")
+    assert liveness.cut_off_until(103.0) == 110.0
+    assert liveness.cut_off_until(110.0) < 110.0
+    liveness.grant(LIVE, HOST, 104.0, "link-2")
+    liveness.forget("link-2", "gateway-0")
+    liveness.welcome("gateway-0")
+    assert liveness.cut_off_until(105.0) < 105.0
+
+
+def test_one_that_has_ended_or_has_no_candidate_to_serve_is_not_waited_for() -> None:
+    liveness = alive(100.0)
+    liveness.grant(LIVE, HOST, 102.0, "link-1")
+    liveness.forget("link-1")
+    liveness.grant(live(), HOST, 102.0, "link-2")
+    liveness.forget("link-2", "gateway-1")
+    assert liveness.cut_off_until(102.0) <= 102.0
