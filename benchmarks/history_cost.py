@@ -44,6 +44,7 @@ class Process:
         clocks = Clocks(lambda: datetime.now(UTC) + self.ahead, time.monotonic)
         publisher = Publisher(self.store.identity, time.monotonic)
         self.controller = Controller(self.store, publisher, clocks, 1.0)
+        self.controller.checkpoint_key = b"a key of the benchmark"
         self.rollouts = RolloutService(self.controller, clocks, 1.0, "life")
 
     async def start(self) -> None:
@@ -163,7 +164,7 @@ async def _measure(folder: Path, count: int) -> dict[str, float]:
         await process.start()
     async with _waits(process, found, "wait, checkpoints written, ms"):
         for _ in range(2):
-            await process.rollouts.decide_pending()
+            await process.rollouts.keep_house()
     await process.close()
     process = Process(url)
     with _timed(found, "start with, s"):
@@ -181,7 +182,7 @@ async def _measure(folder: Path, count: int) -> dict[str, float]:
     process.ahead += timedelta(hours=2)
     async with _waits(process, found, f"wait, {PRUNED_AT_ONCE} rows pruned, ms"):
         for _ in range(10):
-            await process.rollouts.decide_pending()
+            await process.rollouts.keep_house()
     await process.close()
     return found
 

@@ -26,14 +26,13 @@ from penumbra.deployments.api.rollout_routes import rollouts_router
 from penumbra.deployments.api.serving import serve
 from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.control.alert_handler import AlertHandler
-from penumbra.deployments.control.compaction import Retention
 from penumbra.deployments.control.controller import Clocks, Controller
 from penumbra.deployments.control.fence_times import FenceTimes
 from penumbra.deployments.control.last_seen import FILE_NAME, LastSeen
 from penumbra.deployments.control.leadership import Leadership
 from penumbra.deployments.control.rollout_service import RolloutService
 from penumbra.deployments.control.store_recovery import StoreRecovery
-from penumbra.deployments.errors import StoredFlagInvalid
+from penumbra.deployments.errors import DeploymentsError, StoredFlagInvalid
 from penumbra.deployments.gateways.inbox import LinkInbox
 from penumbra.deployments.gateways.liveness import GuardLiveness
 from penumbra.deployments.gateways.publisher import Publisher
@@ -58,6 +57,9 @@ from penumbra.router.link.messages import COMPARATOR_PATH
 from penumbra.router.listening import bind
 
 log = logging.getLogger(__name__)
+
+HOUSEKEEPING_SECONDS = 1.0
+"""Pause between two works on the store's rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ def open_plane(spec: PenumbraSpec, tracer: Tracer | None = None) -> ControlPlane
         clocks,
         spec.control.acknowledge_seconds,
         process_start_id=uuid.uuid4().hex,
-        retention=Retention(spec.control.feedback_days, spec.control.report_days),
+        feedback_days=spec.control.feedback_days,
         tracer=tracer,
     )
     times = FenceTimes(spec.control.lease_seconds)
@@ -199,6 +201,7 @@ async def run_control(
         OSError: The port cannot be bound.
     """
     plane = open_plane(spec, tracer)
+    plane.controller.checkpoint_key = access.key("checkpoints")
     controller, leadership = plane.controller, plane.leadership
     door = LinkDoor(lambda: controller.standing.leader_address)
     _direct(plane, payload, config_file, door)
@@ -210,6 +213,7 @@ async def run_control(
             app.include_router(_metrics_routes(plane, spec, sock, client, replicas))
             is_leading = await leadership.stand()
             leading = asyncio.create_task(leadership.run(plane.tick.run_once))
+            keeping_house = asyncio.create_task(_keep_house(plane))
             try:
                 await controller.follow()
                 log.info(
@@ -223,12 +227,27 @@ async def run_control(
                 await serve(app, sock)
             finally:
                 leading.cancel()
+                keeping_house.cancel()
                 await plane.interval_cache.close()
                 await plane.rollouts.close()
     finally:
         await leadership.resign()
         controller.close()
     log.info("control_stopped")
+
+
+async def _keep_house(plane: ControlPlane) -> None:
+    """Keep the store small, and its checkpoints new, while this process leads."""
+    while True:
+        await asyncio.sleep(HOUSEKEEPING_SECONDS)
+        if not plane.leadership.is_leading:
+            continue
+        try:
+            await plane.rollouts.keep_house()
+        except DeploymentsError:
+            pass  # the tick tells of a store that is away, and of another leader
+        except Exception:
+            log.exception("housekeeping_failed")
 
 
 def _direct(plane: ControlPlane, payload: ConfigPayload, config_file: str, door: LinkDoor) -> None:

@@ -85,6 +85,11 @@ class Access:
         """Whether the header has the gateways' token."""
         return hmac.compare_digest(_digest(_bearer(authorization)), self._gateway_digest)
 
+    def key(self, purpose: str) -> bytes:
+        """Derive a secret key for one purpose from the tokens, the same in each control process."""
+        own = [self._digests[role] for role in sorted(self._digests)]
+        return hmac.digest(b"".join([*own, self._gateway_digest]), purpose.encode(), "sha256")
+
     def require_alerts(self, authorization: str | None) -> None:
         """Checks that the caller may send alerts: Alertmanager with its own token, or an admin.
 

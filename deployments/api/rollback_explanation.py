@@ -27,7 +27,7 @@ from penumbra.deployments.rollouts.decide import decide
 from penumbra.deployments.rollouts.payload import Decided, RolloutPayload, takes_away
 from penumbra.deployments.rollouts.record import Key, Rollout
 from penumbra.deployments.rollouts.spec import LATENCY, QUALITY, RolloutSpec
-from penumbra.deployments.store import observation_tables, segment_tables
+from penumbra.deployments.store import observation_tables
 from penumbra.deployments.store.observation_tables import RollbackTimes
 from penumbra.deployments.store.store import Store
 from penumbra.monitoring.observations import AnsweredBy, Pair, Report, Signal
@@ -106,8 +106,6 @@ def _explain(connection: sa.Connection, case: _Case) -> ExplainView:
     )
     monitor = _deciding_monitor(evidence, decided)
     verdict, recomputed = _decide_again(case, before, evidence)
-    pruned = segment_tables.pruned(connection, before.record.run)
-    is_comparable = decided is not None and not pruned
     return ExplainView(
         model=before.spec.model,
         candidate=before.spec.candidate,
@@ -132,8 +130,7 @@ def _explain(connection: sa.Connection, case: _Case) -> ExplainView:
         times=_times_view(case, times),
         recomputed_verdict=verdict,
         recomputed_evidence=recomputed.evidence if recomputed else None,
-        is_reproduced=recomputed == decided if is_comparable else None,
-        pruned_reports=pruned,
+        is_reproduced=None if decided is None else recomputed == decided,
     )
 
 

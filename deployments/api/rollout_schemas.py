@@ -238,6 +238,4 @@ class ExplainView(BaseModel):
     recomputed_evidence: float | None
     is_reproduced: bool | None
     """Whether folding the stored observations anew gives the same decision; null if a person
-    decided, because then there is nothing to fold, and if some of them were pruned."""
-    pruned_reports: int = 0
-    """Reports of the run that were deleted after `control.report_days`."""
+    decided, because then there is nothing to fold."""

@@ -214,9 +214,6 @@ class ControlSpec(BaseModel):
     """Time for which candidates keep live traffic without a sign of life of their guard."""
     feedback_days: int = Field(default=30, ge=1, le=3650)
     """Number of days for which users' judgements are kept."""
-    report_days: int = Field(default=30, ge=1, le=3650)
-    """Number of days for which reports are kept that a checkpoint holds: for that long a decision
-    can be recomputed."""
 
 
 class ShadowSpec(BaseModel):

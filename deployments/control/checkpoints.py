@@ -67,20 +67,18 @@ class Checkpoints:
         Raises:
             StoreUnavailable: The store cannot be read.
         """
-        name = self._due()
-        if name is None:
+        key, name = self._controller.checkpoint_key, self._due()
+        if key is None or name is None:
             return
         async with self._controller.writing():
             await self._catch_up()
             position, written = await self._copy(name)
         self._written[name] = position, self._now()
         if written is not None:
-            await self._store(name, position, written)
+            await self._store(name, position, written, key)
 
     def _due(self) -> str | None:
-        rollouts = self._controller.state.rollouts.values()
-        runs = [each.record.run for each in rollouts if each.record.phase is not Phase.OFF]
-        names = (STATE, *runs)
+        names = self._names()
         self._written = {name: told for name, told in self._written.items() if name in names}
         for name in names:
             if name not in self._written:
@@ -88,6 +86,11 @@ class Checkpoints:
         oldest = min(names, key=lambda name: self._written[name][1])
         is_due = self._now() - self._written[oldest][1] >= timedelta(seconds=SECONDS)
         return oldest if is_due else None
+
+    def _names(self) -> list[str]:
+        rollouts = self._controller.state.rollouts.values()
+        runs = [each.record.run for each in rollouts if each.record.phase is not Phase.OFF]
+        return [STATE, *runs]
 
     async def _copy(self, name: str) -> tuple[int, bytes | None]:
         """Return the position, and the copy; None if the last checkpoint is as good."""
@@ -107,10 +110,10 @@ class Checkpoints:
             return position, None
         return position, kept_objects.dump(self._book.evidence(rollout))
 
-    async def _store(self, name: str, position: int, written: bytes) -> None:
-        packed = await asyncio.to_thread(kept_objects.pack, written)
-        checkpoint = Checkpoint(name, position, kept_objects.version(), packed)
-        names, at = [*self._written], self._now()
+    async def _store(self, name: str, position: int, written: bytes, key: bytes) -> None:
+        packed = await asyncio.to_thread(kept_objects.pack, written, key)
+        checkpoint = Checkpoint(name, position, kept_objects.VERSION, packed)
+        names, at = self._names(), self._now()
 
         def store(connection: sa.Connection) -> None:
             checkpoint_table.put(connection, checkpoint, at)

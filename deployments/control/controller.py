@@ -72,6 +72,8 @@ class Controller:
         self.state: State = EMPTY
         self.newest = NOTHING
         """The newest event that `state` holds."""
+        self.checkpoint_key: bytes | None = None
+        """Signs checkpoints; None: none is written or read."""
         self.standing = Standing()
         self._remembering: asyncio.Task[None] | None = None
         self.metrics = ControlMetrics()
@@ -257,7 +259,7 @@ class Controller:
         known = self.newest
 
         def read() -> tuple[KeptState | None, str, list[Event | SetAside], Newest]:
-            kept = state_at_start(self._store) if known == NOTHING else None
+            kept = state_at_start(self._store, self.checkpoint_key) if known == NOTHING else None
             since = known if kept is None else kept.newest
             return kept, self._store.name_at(known.epoch), *self._store.stored_since(since)
 

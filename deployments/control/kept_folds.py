@@ -36,7 +36,7 @@ class KeptState:
     """The last event that it holds."""
 
 
-def state_at_start(store: Store) -> KeptState | None:
+def state_at_start(store: Store, key: bytes | None) -> KeptState | None:
     """Read the checkpoint of the state; None if there is none that can be used.
 
     One of a store that has lost events since is of no use: the event that it ends with is not there
@@ -45,14 +45,14 @@ def state_at_start(store: Store) -> KeptState | None:
     Raises:
         StoreUnavailable: The store cannot be read.
     """
-    found = _find(store, STATE, KeptState)
+    found = _find(store, key, STATE, KeptState)
     if found is None:
         return None
     kept, _ = found
     return kept if store.name_at(kept.newest.epoch) == kept.newest.digest else None
 
 
-def evidence_at_start(store: Store, rollout: Rollout) -> tuple[RunEvidence, int]:
+def evidence_at_start(store: Store, key: bytes | None, rollout: Rollout) -> tuple[RunEvidence, int]:
     """Read the checkpoint of a run's evidence, and the id of the last report that it holds.
 
     Returns:
@@ -61,18 +61,20 @@ def evidence_at_start(store: Store, rollout: Rollout) -> tuple[RunEvidence, int]
     Raises:
         StoreUnavailable: The store cannot be read.
     """
-    found = _find(store, rollout.record.run, RunEvidence)
+    found = _find(store, key, rollout.record.run, RunEvidence)
     if found is None or found[0].spec != rollout.spec or found[0].run != rollout.record.run:
         return evidence_of(rollout), 0
     return found
 
 
-def _find(store: Store, name: str, kind: type[T]) -> tuple[T, int] | None:
+def _find(store: Store, key: bytes | None, name: str, kind: type[T]) -> tuple[T, int] | None:
+    if key is None:
+        return None
     checkpoint = store.look(lambda connection: checkpoint_table.find(connection, name))
-    if checkpoint is None or checkpoint.version != kept_objects.version():
+    if checkpoint is None or checkpoint.version != kept_objects.VERSION:
         return None
     try:
-        return kept_objects.load(checkpoint.payload, kind), checkpoint.position
+        return kept_objects.load(checkpoint.payload, key, kind), checkpoint.position
     except Unusable as error:
         log.warning("checkpoint_unusable", extra={"checkpoint": name, "detail": str(error)})
         return None

@@ -16,7 +16,7 @@ from datetime import timedelta
 
 from penumbra.deployments.control import pending_reports, stored_evidence
 from penumbra.deployments.control.checkpoints import Checkpoints
-from penumbra.deployments.control.compaction import DEFAULT_RETENTION, Compaction, Retention
+from penumbra.deployments.control.compaction import Compaction
 from penumbra.deployments.control.controller import Clocks, Controller
 from penumbra.deployments.control.pending_reports import LastNumbers, PendingReport, settle
 from penumbra.deployments.control.rollback_timer import RollbackTimer
@@ -66,7 +66,7 @@ class RolloutService:
         clocks: Wall clock and monotonic clock.
         acknowledge_seconds: Longest wait for the gateways' acknowledgements of a rollback.
         process_start_id: Random id of this process start.
-        retention: For how long what is stored.
+        feedback_days: Days for which users' judgements are stored.
         tracer: Records changes and rollbacks; None: tracing is off.
     """
 
@@ -76,13 +76,13 @@ class RolloutService:
         clocks: Clocks,
         acknowledge_seconds: float,
         process_start_id: str,
-        retention: Retention = DEFAULT_RETENTION,
+        feedback_days: int = 30,
         tracer: Tracer | None = None,
     ) -> None:
         self._controller = controller
         self._clocks = clocks
         self._process_start_id = process_start_id
-        self._feedback_lifetime = timedelta(days=retention.feedback_days)
+        self._feedback_lifetime = timedelta(days=feedback_days)
         self._prune_at = clocks.now()
         self._is_behind = True
         """Whether the evidence may lack stored reports: not started, or a commit failed."""
@@ -94,7 +94,7 @@ class RolloutService:
         self.evidence_book = EvidenceBook(clocks.now)
         """The evidence of all rollouts; other modules only read it."""
         self._checkpoints = Checkpoints(controller, self.evidence_book, self._catch_up, clocks.now)
-        self._compaction = Compaction(controller, timedelta(days=retention.report_days), clocks.now)
+        self._compaction = Compaction(controller, clocks.now)
 
     @property
     def waiting(self) -> int:
@@ -161,7 +161,7 @@ class RolloutService:
             self._controller.metrics.count_judgement(judgement)
 
     async def decide_pending(self) -> None:
-        """Make the decisions that are due by time alone; then delete rows, write a checkpoint.
+        """Make the decisions that are due by time alone.
 
         Raises:
             StoreUnavailable: They could not be stored.
@@ -171,7 +171,18 @@ class RolloutService:
             drafts = self.evidence_book.reconsider(self._controller.state)
             if drafts:
                 await self._commit(drafts, CommitExtras())
-            if self._clocks.now() >= self._prune_at:
+
+    async def keep_house(self) -> None:
+        """Delete some rows of no use, compact some reports, write a checkpoint, as far as is due.
+
+        Nothing waits for it, and no lease depends on it.
+
+        Raises:
+            NotLeader: Another process leads.
+            StoreUnavailable: The store cannot be read or written.
+        """
+        if self._clocks.now() >= self._prune_at:
+            async with self._controller.writing():
                 await self._prune()
         await self._checkpoints.write_due()
         await self._compaction.work()
@@ -288,9 +299,10 @@ class RolloutService:
         if not self._is_behind:
             return
         rollouts, book = [*self._controller.state.rollouts.values()], self.evidence_book
+        key = self._controller.checkpoint_key
         self._last_numbers = LastNumbers()
         await self._controller.on_store_thread(
-            lambda store: stored_evidence.read(store, book, rollouts)
+            lambda store: stored_evidence.read(store, key, book, rollouts)
         )
         self._is_behind = False
 

@@ -3,12 +3,14 @@
 It is read from a checkpoint and the reports after it. Both run on the thread that commits.
 """
 
+import logging
 from collections.abc import Iterable
 from datetime import datetime
 
 import sqlalchemy as sa
 
 from penumbra.deployments.control.kept_folds import evidence_at_start
+from penumbra.deployments.errors import StoreUnavailable
 from penumbra.deployments.evidence.judge import EvidenceBook, evidence_of
 from penumbra.deployments.evidence.run_evidence import RunEvidence
 from penumbra.deployments.history.state import State
@@ -16,8 +18,10 @@ from penumbra.deployments.rollouts.record import Phase, Rollout
 from penumbra.deployments.store import observation_tables
 from penumbra.deployments.store.store import Store
 
+log = logging.getLogger(__name__)
 
-def read(store: Store, book: EvidenceBook, rollouts: Iterable[Rollout]) -> None:
+
+def read(store: Store, key: bytes | None, book: EvidenceBook, rollouts: Iterable[Rollout]) -> None:
     """Read the evidence of all rollouts anew.
 
     A run of which a report cannot be read begins anew: evidence may be missing from it.
@@ -26,7 +30,18 @@ def read(store: Store, book: EvidenceBook, rollouts: Iterable[Rollout]) -> None:
         StoreUnavailable: The store cannot be read.
     """
     lost: set[str] = set()
-    book.begin([_fold(store, rollout, lost) for rollout in rollouts])
+    evidence = []
+    for rollout in rollouts:
+        try:
+            found = evidence_at_start(store, key, rollout)
+            evidence.append(_fold(store, rollout, lost, *found))
+        except StoreUnavailable:
+            raise
+        except Exception:
+            # A checkpoint must never stand in the way: without it the rows tell all.
+            log.exception("checkpoint_unusable", extra={"checkpoint": rollout.record.run})
+            evidence.append(_fold(store, rollout, lost, evidence_of(rollout), 0))
+    book.begin(evidence)
     book.lose(lost)
 
 
@@ -54,10 +69,11 @@ def prune(
     return store.write(lambda c: observation_tables.prune(c, keep, feedback_before, most))
 
 
-def _fold(store: Store, rollout: Rollout, lost: set[str]) -> RunEvidence:
+def _fold(
+    store: Store, rollout: Rollout, lost: set[str], evidence: RunEvidence, position: int
+) -> RunEvidence:
     if rollout.record.phase is Phase.OFF:
-        return evidence_of(rollout)
-    evidence, position = evidence_at_start(store, rollout)
+        return evidence
     run, unreadable = rollout.record.run, list[int]()
 
     def fold(connection: sa.Connection) -> None:

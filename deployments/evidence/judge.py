@@ -114,8 +114,8 @@ class EvidenceBook:
         drafts: list[Draft] = []
         for report in reports:
             try:
-                for key in self._fold(state, report):
-                    state, draft = self._decide(state, key, report)
+                for key, has_grown in self._fold(state, report).items():
+                    state, draft = self._decide(state, key, report, has_pairs=has_grown)
                     drafts.extend(draft)
             except Exception as error:
                 raise UnfoldableReport(report, error) from error
@@ -133,19 +133,30 @@ class EvidenceBook:
         """Summarizes the evidence of a rollout for `decide`."""
         return self.evidence(rollout).findings()
 
-    def _fold(self, state: State, report: Report) -> list[Key]:
-        touched: dict[Key, None] = {}
+    def _fold(self, state: State, report: Report) -> dict[Key, bool]:
+        """Folds a report.
+
+        Returns:
+            The rollouts that it tells of -> whether it made the evidence of their stage grow.
+        """
+        touched: dict[Key, bool] = {}
         for run_report in report.runs:
             run = run_report.run
             key = run.model, run.candidate
             rollout = state.rollouts.get(key)
             if rollout is None or rollout.record.run != run.id:
                 continue  # a run that is over
-            self.evidence(rollout).fold(report.source, run_report, report.process_start_id)
-            touched[key] = None
-        return list(touched)
+            evidence = self.evidence(rollout)
+            is_live = rollout.record.phase is Phase.LIVE
+            clock = evidence.clocks.live if is_live else evidence.clocks.all
+            before = clock.pairs
+            evidence.fold(report.source, run_report, report.process_start_id)
+            touched[key] = touched.get(key, False) or clock.pairs > before
+        return touched
 
-    def _decide(self, state: State, key: Key, report: Report | None) -> tuple[State, list[Draft]]:
+    def _decide(
+        self, state: State, key: Key, report: Report | None, *, has_pairs: bool = False
+    ) -> tuple[State, list[Draft]]:
         rollout = state.rollouts[key]
         if rollout.record.phase is Phase.OFF:
             return state, []
@@ -158,7 +169,7 @@ class EvidenceBook:
             findings,
             now,
             obstacle,
-            has_pairs=report is not None and _has_pairs(report, rollout.record.run),
+            has_pairs=has_pairs,
         )
         if not steps:
             return state, []
@@ -166,10 +177,6 @@ class EvidenceBook:
         decided = None if report is None else decided_by(steps, evidence, findings, name_of(report))
         draft = draft_of(state, after, GUARD, summary(steps), decided)
         return apply_event(state, Event.of(draft, state.epoch + 1, now)), [draft]
-
-
-def _has_pairs(report: Report, run: str) -> bool:
-    return any(run_report.pairs for run_report in report.runs if run_report.run.id == run)
 
 
 def decided_by(

@@ -1,8 +1,9 @@
 """Objects of this package as bytes, and back: what checkpoints hold.
 
 A fold has state in some forty classes, which share parts. Pickle writes all of that bit for bit, in
-C. What pickle can do besides is shut off: only classes are found, only of the modules whose
-objects are in a fold, so that bytes from a store can make such objects and call nothing else.
+C. But pickle can also call anything. So bytes are read only if a control process has written them:
+they are signed with a key that is made from its tokens and is not in the store. Besides, only
+classes that are defined in the modules of a fold are found.
 
 Bytes mean something only to the code that wrote them. `version` names that code by its sources:
 after an upgrade, whatever it changed, there is no checkpoint, and the rows are folded anew.
@@ -11,11 +12,11 @@ Reading order: dump, load, version.
 """
 
 import hashlib
+import hmac
 import io
 import pickle
 import sys
 import zlib
-from functools import cache
 from importlib import metadata, resources
 from typing import Any, TypeVar
 
@@ -48,6 +49,7 @@ _OTHERS = frozenset(
     }
 )
 _PROTOCOL = 5
+_SIGNATURE_BYTES = 32
 _MOST_BYTES = 512 * 1024 * 1024
 """Largest object that is read."""
 
@@ -61,23 +63,31 @@ def dump(kept: object) -> bytes:
     return pickle.dumps(kept, _PROTOCOL)
 
 
-def pack(written: bytes) -> bytes:
-    """Compress what `dump` wrote, with a checksum."""
-    return hashlib.sha256(written).digest() + zlib.compress(written, 1)
+def pack(written: bytes, key: bytes) -> bytes:
+    """Compress and sign what `dump` wrote."""
+    packed = zlib.compress(written, 1)
+    return hmac.digest(key, packed, "sha256") + packed
 
 
-def load(packed: bytes, kind: type[T]) -> T:
+def load(signed: bytes, key: bytes, kind: type[T]) -> T:
     """Read an object that `dump` wrote and `pack` compressed.
 
+    Args:
+        signed: The bytes.
+        key: The key that they were signed with.
+        kind: The class that is wanted.
+
     Raises:
-        Unusable: The bytes are damaged, hold something else, or of another version.
+        Unusable: The bytes are damaged, signed by another key, or hold something else.
     """
-    digest, rest = packed[:32], packed[32:]
+    signature, packed = signed[:_SIGNATURE_BYTES], signed[_SIGNATURE_BYTES:]
+    if not hmac.compare_digest(signature, hmac.digest(key, packed, "sha256")):
+        raise Unusable("found bytes that are not signed with this key")
     try:
         unpacker = zlib.decompressobj()
-        written = unpacker.decompress(rest, _MOST_BYTES)
-        if unpacker.unconsumed_tail or hashlib.sha256(written).digest() != digest:
-            raise Unusable("found bytes that were not written so")
+        written = unpacker.decompress(packed, _MOST_BYTES)
+        if unpacker.unconsumed_tail:
+            raise Unusable(f"found more than {_MOST_BYTES} bytes")
         found = _Reader(io.BytesIO(written)).load()
     except Unusable:
         raise
@@ -89,7 +99,6 @@ def load(packed: bytes, kind: type[T]) -> T:
     return found
 
 
-@cache
 def version() -> str:
     """Name the code that makes and reads what is kept: a digest of its sources and versions."""
     versions = [sys.version, *(metadata.version(name) for name in _LIBRARIES)]
@@ -110,7 +119,12 @@ class _Reader(pickle.Unpickler):
         is_ours = module in _PACKAGES or package in _PACKAGES
         if not is_ours and (module, name) not in _OTHERS:
             raise Unusable(f"found {module}.{name}, wanted a class of a fold")
-        found = super().find_class(module, name)
-        if not isinstance(found, type):
-            raise Unusable(f"found {module}.{name}, wanted a class")
+        found = None if "." in name else super().find_class(module, name)
+        is_own = isinstance(found, type) and found.__qualname__ == name
+        if not is_own or (is_ours and found.__module__ != module):
+            raise Unusable(f"found {module}.{name}, wanted a class of that module")
         return found
+
+
+VERSION = version()
+"""Of the code that this process runs, whatever lies on the disk later."""

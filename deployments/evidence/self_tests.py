@@ -14,8 +14,8 @@ Reading order: SelfTests.take, SelfTests.failure.
 from penumbra.deployments.evidence.evidence_clock import EvidenceClock
 from penumbra.monitoring.observations import SelfTest
 
-EXPIRES_SECONDS = 900.0
-_LONGEST_GAP_SECONDS = 60.0
+EXPIRES_SECONDS = 200.0
+_LONGEST_GAP_SECONDS = 20.0
 _MOST = 256
 
 Reader = tuple[str, str]

@@ -44,6 +44,8 @@ _UNACKNOWLEDGED = 4
 """Reports of one process that may wait here; it sends the next after the last was stored."""
 _RETRY_SECONDS = 0.5
 _PROBES_REMEMBERED = 16
+_MOST_REFUSED = 3
+"""Reports of a comparator in a row after whose refusal it counts as silent."""
 
 
 @dataclass(slots=True)
@@ -55,6 +57,8 @@ class _Connection:
     has_report: asyncio.Event = field(default_factory=asyncio.Event)
     probes: dict[int, float] = field(default_factory=dict)
     """Nonce -> when the probe was sent; monotonic seconds."""
+    refused: int = 0
+    """Reports that were refused since the last that was stored."""
 
 
 def _name_of(link: Link) -> tuple[str, str, int]:
@@ -144,7 +148,8 @@ class LinkInbox:
                 link.answers = counts
             case Beat(nonce=nonce, stopped=stopped) if self._is_for_comparators:
                 asked_at = connection.probes.pop(nonce, None)
-                if asked_at is not None:
+                # One whose reports are all refused makes no evidence, however alive it is.
+                if asked_at is not None and connection.refused < _MOST_REFUSED:
                     self._note_stopped(link, link.hello.host, stopped)
                     self._liveness.note_beat(link.hello.host, asked_at)
             case Report() | UnreadableReport():
@@ -194,6 +199,7 @@ class LinkInbox:
     ) -> None:
         if isinstance(report, UnreadableReport):
             self._refuse(link, report, report.detail)
+            connection.refused += 1
             return
         if len(connection.reports) >= _UNACKNOWLEDGED:
             raise LinkError("more reports than may be unacknowledged")
@@ -212,8 +218,10 @@ class LinkInbox:
                     await asyncio.sleep(_RETRY_SECONDS)
                     continue
                 link.say(Stored, encode(Stored(report.process_start_id, report.seq)))
+                connection.refused = 0
             except ReportRefused as refusal:
                 self._refuse(link, report, refusal.message)
+                connection.refused += 1
             connection.reports.popleft()
             self._liveness.note_stored((link, report.process_start_id, report.seq))
 

@@ -249,15 +249,14 @@ class GuardLiveness:
 
 
 def live_candidates(model: ModelSnapshot) -> set[str]:
-    """The watched candidates that may get traffic, by a split, a rule or a pin."""
+    """The watched candidates that get traffic by a split or a rule; a pin is a person's wish."""
     return _in_traffic(model) & {watch.candidate for watch in model.watches}
 
 
 def _in_traffic(model: ModelSnapshot) -> set[str]:
-    """All candidates that may."""
+    """All candidates that do."""
     flag = model.flag
     named = {name for name, percent in flag.split.items() if percent > 0}
-    named |= {pin.variant for pin in flag.pins}
     for rule in flag.rules:
         named |= {rule.variant} if rule.variant else set(rule.split or ())
     return named - {model.baseline} - set(flag.blocked)

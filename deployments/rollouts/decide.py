@@ -72,7 +72,7 @@ def decide(
         findings: Findings of the record's run; those of another run change nothing.
         now: With a timezone.
         obstacle: Reason why the model's flag has no room for the next stage; None: it has room.
-        has_pairs: Whether pairs have just come; without news of the candidate nothing advances.
+        has_pairs: Whether evidence of the stage has just come; without it nothing advances.
 
     Returns:
         The new record, and the steps that led to it.

@@ -42,12 +42,6 @@ def find(connection: sa.Connection, name: str) -> Checkpoint | None:
     return Checkpoint(row["name"], row["position"], row["version"], bytes(row["payload"]))
 
 
-def position(connection: sa.Connection, name: str) -> int:
-    """Reads how far a checkpoint goes; 0 if there is none."""
-    query = sa.select(_CHECKPOINTS.c.position).where(_CHECKPOINTS.c.name == name)
-    return connection.execute(query).scalar() or 0
-
-
 def put(connection: sa.Connection, checkpoint: Checkpoint, at: datetime) -> None:
     """Stores a checkpoint in place of the one of its name."""
     connection.execute(sa.delete(_CHECKPOINTS).where(_CHECKPOINTS.c.name == checkpoint.name))

@@ -4,11 +4,9 @@ A report that is read from a segment is the one that was stored, byte by byte, a
 sender and number are kept as the last number of each sender, which sends them in order: a report
 that is sent again is known.
 
-After the retention time a segment's reports are deleted, and the segment tells how many there were.
-
 The functions take an open connection, so that several writes can share one transaction.
 
-Reading order: page, pack, replace, reports, prune.
+Reading order: page, pack, replace, reports.
 """
 
 import zlib
@@ -48,6 +46,10 @@ Numbered = tuple[int, str]
 
 _decode = msgspec.msgpack.Decoder(list[Numbered]).decode
 _MOST_BYTES = 256 * 1024 * 1024
+_PAGE_CHARS = 8_000_000
+"""Payload after which a page ends, however few its reports are."""
+_DROPPED = 20
+"""Segments that are deleted at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +70,20 @@ def page(connection: sa.Connection, run: str, before: datetime, most: int) -> Pa
     The row with the largest id is left: its id must not be given to another.
     """
     newest = sa.select(sa.func.max(_REPORTS.c.id)).scalar_subquery()
-    query = (
-        sa.select(_REPORTS)
-        .join(_RUNS, _RUNS.c.report == _REPORTS.c.id)
-        .where(_RUNS.c.run == run, _REPORTS.c.id < newest)
-        .order_by(_RUNS.c.report)
-        .limit(most)
-    )
-    rows = connection.execute(query).mappings().all()
-    if len(rows) < most or rows[-1]["at"] >= before.isoformat():
+    own = sa.select(_RUNS.c.report).where(_RUNS.c.run == run, _RUNS.c.report < newest)
+    numbers = [*connection.execute(own.order_by(_RUNS.c.report).limit(most)).scalars()]
+    if len(numbers) < most:
         return None
+    last = sa.select(_REPORTS.c.at).where(_REPORTS.c.id == numbers[-1])
+    if (connection.execute(last).scalar() or "") >= before.isoformat():
+        return None
+    query = sa.select(_REPORTS).where(_REPORTS.c.id.in_(numbers)).order_by(_REPORTS.c.id)
+    rows, size = [], 0
+    for row in connection.execute(query.execution_options(yield_per=50)).mappings():
+        rows.append(row)
+        size += len(row["payload"])
+        if size > _PAGE_CHARS:
+            break  # large reports: fewer of them
     senders: dict[tuple[str, str], int] = {}
     for row in rows:
         sender = row["source"], row["incarnation"]
@@ -141,7 +147,7 @@ def reports(connection: sa.Connection, run: str, after: int = 0) -> Iterator[Num
     """
     query = (
         sa.select(_SEGMENTS.c.payload)
-        .where(_SEGMENTS.c.run == run, _SEGMENTS.c.last > after, _SEGMENTS.c.payload.is_not(None))
+        .where(_SEGMENTS.c.run == run, _SEGMENTS.c.last > after)
         .order_by(_SEGMENTS.c.first)
         .execution_options(yield_per=1)
     )
@@ -165,54 +171,22 @@ def unpack(payload: bytes) -> list[Numbered]:
     return _decode(written)
 
 
-def pruned(connection: sa.Connection, run: str) -> int:
-    """Counts the reports of a run that were deleted after the retention time."""
-    query = sa.select(sa.func.sum(_SEGMENTS.c.reports)).where(
-        _SEGMENTS.c.run == run, _SEGMENTS.c.payload.is_(None)
-    )
-    return connection.execute(query).scalar() or 0
-
-
-def prune(connection: sa.Connection, run: str, before: datetime, until: int) -> None:
-    """Deletes the reports of a run's oldest segment, if it is of before a time.
-
-    Args:
-        connection: An open connection.
-        run: Id of the run.
-        before: Segments of before then are too old; with a timezone.
-        until: Id of the last report that the run's checkpoint holds: later ones are needed.
-    """
-    is_due = (
-        _SEGMENTS.c.payload.is_not(None),
-        _SEGMENTS.c.at < before.isoformat(),
-        _SEGMENTS.c.last <= until,
-    )
-    oldest = sa.select(_SEGMENTS).where(_SEGMENTS.c.run == run).order_by(_SEGMENTS.c.first)
-    row = connection.execute(oldest.where(*is_due).limit(1)).mappings().first()
-    if row is None:
-        return
-    count, first = pruned(connection, run), row["first"]
-    # One row tells of all that were deleted.
-    is_pruned = _SEGMENTS.c.payload.is_(None)
-    connection.execute(sa.delete(_SEGMENTS).where(_SEGMENTS.c.run == run, is_pruned))
-    own = _SEGMENTS.c.run == run, _SEGMENTS.c.first == first
-    values = {"payload": None, "reports": count + row["reports"]}
-    connection.execute(sa.update(_SEGMENTS).where(*own).values(values))
-
-
 def runs(connection: sa.Connection) -> set[str]:
     """Lists the runs that have segments."""
     return set(connection.execute(sa.select(_SEGMENTS.c.run).distinct()).scalars())
 
 
 def drop(connection: sa.Connection, run: str) -> None:
-    """Deletes the segments of a run that is over."""
-    connection.execute(sa.delete(_SEGMENTS).where(_SEGMENTS.c.run == run))
+    """Deletes some segments of a run that is over."""
+    query = sa.select(_SEGMENTS.c.first).where(_SEGMENTS.c.run == run)
+    first = [*connection.execute(query.order_by(_SEGMENTS.c.first).limit(_DROPPED)).scalars()]
+    own = _SEGMENTS.c.run == run, _SEGMENTS.c.first.in_(first)
+    connection.execute(sa.delete(_SEGMENTS).where(*own))
 
 
 def damaged(connection: sa.Connection) -> Iterator[tuple[str, int, str]]:
     """Reads every segment; yields run, first id and reason of each that cannot be read."""
-    query = sa.select(_SEGMENTS).where(_SEGMENTS.c.payload.is_not(None))
+    query = sa.select(_SEGMENTS)
     for row in connection.execute(query.execution_options(yield_per=1)).mappings():
         try:
             found = unpack(row["payload"])

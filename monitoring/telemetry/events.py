@@ -143,6 +143,7 @@ EVENTS = (
         "A stored event cannot be read; its model, or with null every model, gets the baseline.",
         "model", "epoch", "kind", "detail",
     ),
+    _event("housekeeping_failed", "A fault of ours met old rows or a checkpoint."),
     _event("checkpoint_not_stored", "The next start folds more rows.", "detail"),
     _event("checkpoint_unusable", "It is damaged; all its rows are folded.",
            "checkpoint", "detail"),

@@ -2,9 +2,14 @@
 
 A gateway sees whether its comparator takes what it mirrors; a comparator sees whether what it is
 given ends in pairs. Evidence about a candidate has *stopped* if the last `MOST_LACKING` requests
-that were to be evidence all came to nothing, for `GRACE_SECONDS` at least: the candidate then
-answers clients unobserved, and the control process ends its lease. Two are needed because a
-comparator with a small budget compares one request of many, but goes on doing so.
+that were to be evidence all came to nothing, and for longer than usual: the candidate then answers
+clients unobserved, and the control process ends its lease. The time is needed because a comparator
+with a small budget compares one request of many, but goes on doing so: it is thrice the longest of
+the last pauses between two that did come to something, from `GRACE_SECONDS` to `MOST_SECONDS`.
+
+At a comparator each kind of request, by who answered it, counts for itself: answers of the
+candidate that never become evidence are not made up for by those of the baseline. After
+`MOST_SECONDS` without a request that came to nothing, what was is forgotten.
 
 No traffic is not silence, and neither are requests of which no evidence was to come: prompts that
 were compared before, routes that are never compared, clients that left.
@@ -12,11 +17,15 @@ were compared before, routes that are never compared, clients that left.
 Reading order: EvidenceFlow.lack, EvidenceFlow.come, EvidenceFlow.stopped.
 """
 
+from collections import deque
+
 from penumbra.monitoring.observations import Run
 from penumbra.router.mirror.shed_reason import ShedReason
 
 MOST_LACKING = 50
 GRACE_SECONDS = 15.0
+MOST_SECONDS = 300.0
+_PAUSES = 8
 
 LACKING = frozenset(
     {
@@ -38,48 +47,72 @@ LACKING = frozenset(
 
 
 class _Flow:
-    """The flow of one candidate's evidence."""
+    """The flow of one kind of evidence about one candidate."""
 
-    __slots__ = ("lacking", "run", "since")
+    __slots__ = ("came_at", "lacked_at", "lacking", "pauses", "since")
 
-    def __init__(self, run: str) -> None:
-        self.run = run
+    def __init__(self) -> None:
         self.lacking = 0
         """Requests that came to nothing since the last that did not."""
         self.since = 0.0
         """When the first of them did."""
+        self.lacked_at = 0.0
+        """When the last of them did."""
+        self.came_at: float | None = None
+        self.pauses: deque[float] = deque(maxlen=_PAUSES)
+
+    def come(self, now: float) -> None:
+        self.lacking = 0
+        if self.came_at is not None:
+            self.pauses.append(now - self.came_at)
+        self.came_at = now
+
+    def lack(self, now: float) -> None:
+        if self.lacking == 0 or now - self.lacked_at > MOST_SECONDS:
+            self.lacking, self.since = 0, now
+        self.lacking += 1
+        self.lacked_at = now
+
+    def has_stopped(self, now: float) -> bool:
+        usual = 3.0 * max(self.pauses, default=0.0)
+        grace = min(max(usual, GRACE_SECONDS), MOST_SECONDS)
+        is_recent = now - self.lacked_at <= MOST_SECONDS
+        return self.lacking >= MOST_LACKING and now - self.since >= grace and is_recent
 
 
 class EvidenceFlow:
-    """Flow of the evidence about all candidates."""
+    """Flow of the evidence about all candidates. All times are monotonic seconds."""
 
     def __init__(self) -> None:
-        self._flows: dict[tuple[str, str], _Flow] = {}
+        self._flows: dict[tuple[str, str], tuple[str, dict[str, _Flow]]] = {}
+        """(model, candidate) -> its run, and kind -> flow."""
 
-    def come(self, run: Run) -> None:
-        """Take note of evidence, or of a request on its way to be."""
-        self._flow(run).lacking = 0
+    def come(self, run: Run, now: float, kind: str = "") -> None:
+        """Take note of evidence, or of a request on its way to be.
 
-    def lack(self, run: Run, reason: ShedReason, now: float) -> None:
-        """Take note of a request that was shed; monotonic seconds."""
-        if reason not in LACKING:
-            return
-        flow = self._flow(run)
-        if flow.lacking == 0:
-            flow.since = now
-        flow.lacking += 1
+        Args:
+            run: Its run.
+            now: The time.
+            kind: Who answered the request, where that is told apart.
+        """
+        self._flow(run, kind).come(now)
+
+    def lack(self, run: Run, reason: ShedReason, now: float, kind: str = "") -> None:
+        """Take note of a request that was shed."""
+        if reason in LACKING:
+            self._flow(run, kind).lack(now)
 
     def stopped(self, now: float) -> dict[str, tuple[str, ...]]:
-        """Model -> candidates whose evidence has stopped; monotonic seconds."""
+        """Model -> candidates whose evidence has stopped."""
         found: dict[str, tuple[str, ...]] = {}
-        for (model, candidate), flow in self._flows.items():
-            if flow.lacking >= MOST_LACKING and now - flow.since >= GRACE_SECONDS:
+        for (model, candidate), (_, flows) in self._flows.items():
+            if any(flow.has_stopped(now) for flow in flows.values()):
                 found[model] = (*found.get(model, ()), candidate)
         return found
 
-    def _flow(self, run: Run) -> _Flow:
+    def _flow(self, run: Run, kind: str) -> _Flow:
         key = run.model, run.candidate
-        flow = self._flows.get(key)
-        if flow is None or flow.run != run.id:
-            flow = self._flows[key] = _Flow(run.id)
-        return flow
+        known = self._flows.get(key)
+        if known is None or known[0] != run.id:
+            known = self._flows[key] = run.id, {}
+        return known[1].setdefault(kind, _Flow())

@@ -245,7 +245,7 @@ class MirrorSessions:
             self._shed(runs, facts, refusal)
             return
         for run in runs:
-            self.flow.come(run)
+            self.flow.come(run, time.monotonic())
             cell = self._metrics.mirrored.cell(facts.model, run.candidate, facts.slice_name)
             cell.value += 1
 

@@ -112,6 +112,8 @@ class Comparator:
     def note_malformed(self) -> None:
         """Count what a gateway sent and was no frame."""
         self.metrics.malformed.value += 1
+        for run in self.watched.runs:  # it could be of any
+            self.flow.lack(run.run, ShedReason.UNREADABLE, self.clocks.now())
 
     async def run(self) -> None:
         """Compare until cancelled."""
@@ -220,7 +222,7 @@ class Comparator:
             is_unfit = run.run in self._facts.scorers.unfit
             pairs = result.pairs[candidate]
             if pairs:
-                self.flow.come(run.run)
+                self.flow.come(run.run, self.clocks.now(), mirrored.variant)
             slots[candidate].close(
                 tuple(
                     msgspec.structs.replace(
@@ -289,7 +291,7 @@ class Comparator:
     def _shed(self, mirrored: MirrorFrame, runs: Sequence[WatchedRun], reason: ShedReason) -> None:
         for run in runs:
             self.metrics.shed(mirrored.model, reason)
-            self.flow.lack(run.run, reason, self.clocks.now())
+            self.flow.lack(run.run, reason, self.clocks.now(), mirrored.variant)
             self._outbox.shed(run.run, mirrored.slice, reason.value)
 
     def _declare_gauges(self) -> None:

@@ -63,8 +63,8 @@ class SelfTestSettings(BaseModel):
 
     seconds: float = Field(default=3600.0, gt=0)
     """Interval of self-tests."""
-    retry_seconds: float = Field(default=30.0, gt=0, le=600)
-    """Interval after a self-test that failed: a failure expires that is not told again within 900 s
+    retry_seconds: float = Field(default=30.0, gt=0, le=60)
+    """Interval after a self-test that failed: a failure expires that is not told again within 200 s
     of evidence."""
     largest_gap: float = Field(default=0.5, gt=0)
     """Nats by which a token's log-probability may differ between two scores of the same tokens."""

@@ -83,9 +83,6 @@ def _worst(answer: Json) -> RenderableType:
 
 
 def _recomputed(answer: Json) -> Text:
-    if answer.get("pruned_reports"):
-        told = f"{answer['pruned_reports']:,} reports of the run were pruned"
-        return Text(f"Not recomputed: {told} (control.report_days).", style="dim")
     if answer["is_reproduced"] is None:
         return Text("Decided by a person: there is nothing to recompute.", style="dim")
     evidence = answer["recomputed_evidence"]

@@ -44,6 +44,7 @@ class RunningRollouts:
     async def after(self, seconds: float) -> Rollout:
         self.now += timedelta(seconds=seconds)
         await self.rollouts.decide_pending()
+        await self.rollouts.keep_house()
         return self.rollout
 
     @property
@@ -66,6 +67,7 @@ class RunningRollouts:
 @asynccontextmanager
 async def running_rollouts(folder: Path) -> AsyncIterator[RunningRollouts]:
     async with control_plane(folder) as plane:
+        plane.controller.checkpoint_key = b"a key of the tests"
         made = RunningRollouts(plane)
         await made.rollouts.start()
         yield made

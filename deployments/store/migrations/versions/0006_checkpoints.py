@@ -29,9 +29,8 @@ def upgrade() -> None:
         sa.Column("first", big, primary_key=True, autoincrement=False),
         sa.Column("last", sa.BigInteger, nullable=False),
         sa.Column("reports", sa.Integer, nullable=False),
-        # Of the last report; the payload is null once it is pruned.
         sa.Column("at", sa.String(40), nullable=False),
-        sa.Column("payload", sa.LargeBinary, nullable=True),
+        sa.Column("payload", sa.LargeBinary, nullable=False),
         if_not_exists=True,
     )
     op.create_table(

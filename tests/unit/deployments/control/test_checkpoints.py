@@ -10,6 +10,7 @@ from penumbra.deployments.control import checkpoints
 from penumbra.deployments.control.controller import Change, Clocks, Controller
 from penumbra.deployments.errors import StoreUnavailable
 from penumbra.deployments.evidence import kept_objects
+from penumbra.deployments.evidence.judge import evidence_of
 from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.deployments.history.events import Kind
 from penumbra.deployments.history.flag_edits import set_killed
@@ -148,7 +149,9 @@ def other(folder: Path, it: RunningRollouts) -> Controller:
     """A controller as after a restart: it has only the store."""
     store = FlakyStore(f"sqlite:///{folder / 'penumbra.db'}")
     clocks = Clocks(lambda: it.now, lambda: 0.0)
-    return Controller(store, Publisher(store.identity, clocks.monotonic), clocks, 1.0)
+    found = Controller(store, Publisher(store.identity, clocks.monotonic), clocks, 1.0)
+    found.checkpoint_key = it.plane.controller.checkpoint_key
+    return found
 
 
 async def read_anew(folder: Path, it: RunningRollouts) -> tuple[Any, Any, Any]:
@@ -194,5 +197,36 @@ async def test_a_checkpoint_of_a_state_that_the_store_has_lost_is_not_used(tmp_p
         assert (state.epoch, newest.epoch) == (before - 1, before - 1)
 
 
-async def test_the_code_is_named_by_its_sources() -> None:
-    assert len(kept_objects.version()) == 64
+async def test_one_of_another_installation_is_not_read(tmp_path: Path, read: list[int]) -> None:
+    async with running_rollouts(tmp_path) as it:
+        await filled(it)
+        it.plane.controller.checkpoint_key = b"another key"
+        read.clear()
+        assert await after_restart(it) == evidence(it)
+        assert read == [0]
+
+
+async def test_one_that_does_not_go_on_is_left(tmp_path: Path, read: list[int]) -> None:
+    async with running_rollouts(tmp_path) as it:
+        await filled(it)
+        lacking = evidence_of(it.rollout)
+        del lacking.totals
+        key = it.plane.controller.checkpoint_key
+        payload = kept_objects.pack(kept_objects.dump(lacking), key)
+        it.plane.store.write(
+            lambda c: c.execute(sa.text("update checkpoints set payload = :it"), {"it": payload})
+        )
+        read.clear()
+        assert await after_restart(it) == evidence(it)
+        assert read == [10, 0]
+
+
+async def test_a_start_deletes_no_checkpoint_of_another_run(tmp_path: Path) -> None:
+    async with running_rollouts(tmp_path) as it:
+        await filled(it)
+        names = sa.text("select count(*) from checkpoints")
+        before = it.plane.store.look(lambda c: c.execute(names).scalar())
+        again = it.fresh()
+        await again.start()
+        await again.keep_house()
+        assert it.plane.store.look(lambda c: c.execute(names).scalar()) == before == 2

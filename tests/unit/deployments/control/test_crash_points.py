@@ -59,6 +59,7 @@ class Process:
         self.controller = Controller(
             self.store, Publisher(self.store.identity, clocks.monotonic), clocks, 1.0
         )
+        self.controller.checkpoint_key = b"a key of the tests"
         self.rollouts = RolloutService(self.controller, clocks, 1.0, "life")
 
     async def start(self) -> "Process":
@@ -150,7 +151,7 @@ async def under_fire(
                 # The acknowledgement got lost on the link: it is sent again, also concurrently.
                 await asyncio.gather(*(process.rollouts.take_report(report) for _ in range(2)))
             else:
-                await process.rollouts.decide_pending()  # which writes a checkpoint, and compacts
+                await process.rollouts.keep_house()  # which writes a checkpoint, and compacts
         await process.die()
         process = await Process(folder).start()
         stored = process.store.look(lambda c: len(list(stored_reports(c, "run-1"))))

@@ -85,7 +85,7 @@ def test_a_failure_that_is_told_again_stands() -> None:
     tests = SelfTests()
     for number in range(300):
         tests.note_pair("c@two", AT + 10.0 * number)
-        if number % 30 == 0:
+        if number % 10 == 0:
             tests.take("c@one", "p1", SelfTest(False, 3.0, "gap", AT))
     assert tests.failure is not None
 

@@ -121,7 +121,7 @@ def test_reading_the_findings_in_between_changes_nothing(
 @given(reports=REPORTS, cut=st.integers(0, 12))
 @settings(max_examples=60, deadline=None)
 def test_a_fold_goes_on_from_what_was_kept_of_it(reports: list[RunReport], cut: int) -> None:
-    kept = load(pack(dump(evidence_of(*reports[:cut]))), RunEvidence)
+    kept = load(pack(dump(evidence_of(*reports[:cut])), b"key"), b"key", RunEvidence)
     for report in reports[cut:]:
         kept.fold("c", report)
     whole = evidence_of(*reports)

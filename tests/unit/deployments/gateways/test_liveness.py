@@ -199,7 +199,7 @@ def test_one_that_gets_no_traffic_may_lack_evidence() -> None:
         ({"split": {"int8": 1}}, {"int8"}),
         ({"split": {"int8": 1}, "blocked": ("int8",)}, set()),
         ({"split": {"int4": 1}}, set()),  # no rollout watches it
-        ({"pins": ({"kind": "tenant", "subject": "acme", "variant": "int8"},)}, {"int8"}),
+        ({"pins": ({"kind": "tenant", "subject": "acme", "variant": "int8"},)}, set()),
         ({"rules": ({"name": "r", "match": {}, "variant": "int8"},)}, {"int8"}),
         ({"rules": ({"name": "r", "match": {}, "split": {"int8": 5}},)}, {"int8"}),
     ],
