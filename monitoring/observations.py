@@ -125,6 +125,8 @@ class Pair(msgspec.Struct, frozen=True, omit_defaults=True):
     """The same for the time per output token of a stream."""
     prompt_tokens: Count = 0
     """Tokens of its prompt; 0 if they are not known, and from an older comparator."""
+    epoch: Count = 0
+    """Epoch of the routing table by which its request was decided; 0 from an older comparator."""
     script: str = ""
     """Writing that its prompt wants of an answer, one of `writing.WRITINGS`; empty if not told."""
 

@@ -21,6 +21,7 @@ LONGEST_GAP_SECONDS = 900.0
 GAPS_A_STAGE = 20
 """A gap counts for at most this part of a stage's time, between the two bounds."""
 _MOST_SOURCES = 256
+_MOST_EPOCHS = 256
 
 
 class EvidenceClock:
@@ -42,8 +43,8 @@ class EvidenceClock:
         """The time and the pairs so far."""
         return Flow(self.seconds, self.pairs)
 
-    def take(self, source: str, at: float) -> None:
-        """Count a pair.
+    def take(self, source: str, at: float) -> float:
+        """Count a pair; returns by how much it moved the clock, in seconds.
 
         Args:
             source: The comparator that made it.
@@ -51,7 +52,7 @@ class EvidenceClock:
         """
         self.pairs += 1
         if at <= 0.0:
-            return
+            return 0.0
         latest, own = self._sources.pop(source, (at, self.seconds))
         gap = at - latest
         if gap < -self._longest:
@@ -62,7 +63,8 @@ class EvidenceClock:
         self._sources[source] = latest, own
         if len(self._sources) > _MOST_SOURCES:
             del self._sources[next(iter(self._sources))]
-        self.seconds = max(self.seconds, own)
+        before, self.seconds = self.seconds, max(self.seconds, own)
+        return self.seconds - before
 
 
 class StageClocks:
@@ -80,9 +82,20 @@ class StageClocks:
         """Of all pairs that were bet on."""
         self.live = EvidenceClock(longest)
         """Of those in which the candidate answered the client."""
+        self.live_by_epoch: dict[int, Flow] = {}
+        """Epoch by which they were decided -> their part of it; 0: it is not told."""
 
     def take(self, source: str, pair: Pair) -> None:
         """Count a candidate pair that is bet on, made by the comparator `source`."""
         self.all.take(source, pair.at)
         if pair.kind(self._candidate) is AnsweredBy.CANDIDATE:
-            self.live.take(source, pair.at)
+            seconds = self.live.take(source, pair.at)
+            self._add(pair.epoch, Flow(seconds, 1))
+
+    def _add(self, epoch: int, flow: Flow) -> None:
+        by_epoch = self.live_by_epoch
+        by_epoch[epoch] = by_epoch.get(epoch, Flow()) + flow
+        if len(by_epoch) > _MOST_EPOCHS:
+            # The oldest of all takes in the next: it counts for no stage that began after it.
+            oldest, next_oldest = sorted(each for each in by_epoch if each)[:2]
+            by_epoch[oldest] += by_epoch.pop(next_oldest)

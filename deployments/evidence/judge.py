@@ -6,6 +6,7 @@ Reading order: EvidenceBook.fold_reports, EvidenceBook.reconsider.
 """
 
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from datetime import datetime
 
 from penumbra.deployments.actors import GUARD
@@ -115,7 +116,7 @@ class EvidenceBook:
         for report in reports:
             try:
                 for key, has_grown in self._fold(state, report).items():
-                    state, draft = self._decide(state, key, report, has_pairs=has_grown)
+                    state, draft = self._decide(state, key, report, has_news=has_grown)
                     drafts.extend(draft)
             except Exception as error:
                 raise UnfoldableReport(report, error) from error
@@ -155,22 +156,15 @@ class EvidenceBook:
         return touched
 
     def _decide(
-        self, state: State, key: Key, report: Report | None, *, has_pairs: bool = False
+        self, state: State, key: Key, report: Report | None, *, has_news: bool = False
     ) -> tuple[State, list[Draft]]:
         rollout = state.rollouts[key]
         if rollout.record.phase is Phase.OFF:
             return state, []
         evidence, now = self.evidence(rollout), self._now()
-        findings = evidence.findings()
+        findings = replace(evidence.findings(), epoch=state.epoch + 1, has_news=has_news)
         obstacle = obstacle_of(state, rollout)
-        record, steps = decide(
-            rollout.spec,
-            rollout.record,
-            findings,
-            now,
-            obstacle,
-            has_pairs=has_pairs,
-        )
+        record, steps = decide(rollout.spec, rollout.record, findings, now, obstacle)
         if not steps:
             return state, []
         after = rollout.model_copy(update={"record": record})

@@ -269,7 +269,7 @@ class RunEvidence:
             run=self.run,
             pairs=sum(self.pairs.values()),
             flow=self.clocks.all.flow,
-            live_flow=self.clocks.live.flow,
+            live_by_epoch=dict(self.clocks.live_by_epoch),
             seen=tuple(name for name in self.slices if shadowed.get(name)),
             proven=self.proofs.of[AnsweredBy.BASELINE].proven,
             proven_live=self.proofs.proven_live,

@@ -1,6 +1,7 @@
 """Actions of operators on a rollout, each a function from the rollout to the changed one. Pure."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 
 from penumbra.deployments.errors import Conflict, NotFound, RolloutRefused
@@ -106,7 +107,7 @@ def promote(state: State, rollout: Rollout, findings: Findings, now: datetime) -
     Raises:
         Conflict: Another condition is not met; names all that are not.
     """
-    obstacle = obstacle_of(state, rollout)
+    obstacle, findings = obstacle_of(state, rollout), replace(findings, epoch=state.epoch + 1)
     unmet = [
         f"{condition.name}: found {condition.found}, wanted {condition.wanted}"
         for condition in advance_conditions(rollout.spec, rollout.record, findings, obstacle)
@@ -114,7 +115,7 @@ def promote(state: State, rollout: Rollout, findings: Findings, now: datetime) -
     ]
     if unmet:
         raise Conflict(f"{_name(rollout)} cannot advance yet: {'; '.join(unmet)}")
-    record, steps = advance(rollout.spec, rollout.record, findings.live_flow, now)
+    record, steps = advance(rollout.spec, rollout.record, findings, now)
     if not steps or rollout.record.phase not in WATCHED:
         raise Conflict(f"{_name(rollout)} is {rollout.stage}: there is no next stage")
     return rollout.model_copy(update={"record": record})

@@ -61,8 +61,6 @@ def decide(
     findings: Findings,
     now: datetime,
     obstacle: str | None = None,
-    *,
-    has_pairs: bool = True,
 ) -> Decision:
     """Decide by the findings; never raises.
 
@@ -72,7 +70,6 @@ def decide(
         findings: Findings of the record's run; those of another run change nothing.
         now: With a timezone.
         obstacle: Reason why the model's flag has no room for the next stage; None: it has room.
-        has_pairs: Whether evidence of the stage has just come; without it nothing advances.
 
     Returns:
         The new record, and the steps that led to it.
@@ -91,9 +88,8 @@ def decide(
         return _take_share_back(record, now)
     record, more = _judge(spec, record, findings)
     steps.extend(more)
-    if has_pairs:
-        record, last_steps = _advance(spec, record, findings, obstacle, now)
-        steps.extend(last_steps)
+    record, last_steps = _advance(spec, record, findings, obstacle, now)
+    steps.extend(last_steps)
     if steps:
         record = replace_fields(record, cause=summary(steps))
     return record, tuple(steps)
@@ -307,6 +303,6 @@ def _advance(
     now: datetime,
 ) -> Decision:
     conditions = advance_conditions(spec, record, findings, obstacle)
-    if not all(condition.is_met for condition in conditions):
+    if not findings.has_news or not all(condition.is_met for condition in conditions):
         return record, ()
-    return advance(spec, record, findings.live_flow, now)
+    return advance(spec, record, findings, now)

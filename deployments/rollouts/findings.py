@@ -52,18 +52,26 @@ class Flow:
     pairs: int = 0
     """Candidate pairs that were bet on."""
 
+    def __add__(self, other: "Flow") -> "Flow":
+        return Flow(self.seconds + other.seconds, self.pairs + other.pairs)
+
 
 @dataclass(frozen=True, slots=True)
 class Findings:
     """Findings from the evidence of one run at one moment."""
 
     run: str
+    epoch: int = 0
+    """The epoch that a change by them makes."""
+    has_news: bool = True
+    """Whether evidence of the stage has just come; without it nothing advances."""
     pairs: int = 0
     """Candidate pairs that were bet on."""
     flow: Flow = Flow()
     """The evidence of all candidate pairs."""
-    live_flow: Flow = Flow()
-    """That of the pairs in which the candidate answered the client."""
+    live_by_epoch: Mapping[int, Flow] = field(default_factory=dict)
+    """That of the pairs in which the candidate answered the client, by the epoch by which they were
+    decided; 0: an older comparator did not tell."""
     seen: tuple[str, ...] = ()
     """Slices that have had candidate pairs."""
     proven: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from penumbra.deployments.rollouts.findings import AGGREGATE, Findings
+from penumbra.deployments.rollouts.findings import AGGREGATE, Findings, Flow
 from penumbra.deployments.rollouts.record import Phase, RolloutRecord, Verdict
 from penumbra.deployments.rollouts.spec import RolloutSpec
 from penumbra.deployments.rollouts.stale_proofs import named
@@ -81,9 +81,8 @@ def _stage_conditions(
     no lease, or nothing is compared, there are none.
     """
     is_live = record.phase is Phase.LIVE
-    flow = findings.live_flow if is_live else findings.flow
-    seconds = max(0.0, flow.seconds - record.stage_from_seconds)
-    pairs = max(0, flow.pairs - record.stage_from_pairs)
+    flow = _live_flow(record, findings) if is_live else findings.flow
+    seconds, pairs = flow.seconds, flow.pairs
     where = "in the stage" + (", answered by the candidate" if is_live else "")
     wanted = spec.gates
     return (
@@ -100,6 +99,19 @@ def _stage_conditions(
             f"{wanted.stage_pairs}",
         ),
     )
+
+
+def _live_flow(record: RolloutRecord, findings: Findings) -> Flow:
+    """Evidence of the candidate's answers that were decided in the record's stage."""
+    unknown = findings.live_by_epoch.get(0, Flow())
+    found = Flow(
+        max(0.0, unknown.seconds - record.stage_from_seconds),
+        max(0, unknown.pairs - record.stage_from_pairs),
+    )
+    for epoch, flow in findings.live_by_epoch.items():
+        if epoch and epoch >= record.stage_epoch:
+            found += flow
+    return found
 
 
 def _live_condition(

@@ -106,9 +106,11 @@ class RolloutRecord(BaseModel):
     cause: str
     """Cause of the last change."""
     held: Hold | None = None
+    stage_epoch: int = Field(default=0, ge=0)
+    """Epoch at which a stage with a share began: answers of the candidate that were decided by an
+    older one are no evidence of it. 0 in shadow, and in older stores."""
     stage_from_seconds: float = Field(default=0.0, ge=0)
-    """Seconds of evidence (`findings.Flow`) that the run had when the stage began: of all pairs in
-    shadow, and of those in which the candidate answered at a stage with a share."""
+    """Seconds of evidence (`findings.Flow`) of pairs of no known epoch that the run had then."""
     stage_from_pairs: int = Field(default=0, ge=0)
     """Pairs that it had then, likewise."""
     frozen: str | None = None

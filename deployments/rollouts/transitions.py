@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from penumbra.deployments.rollouts.findings import Flow, Tripped
+from penumbra.deployments.rollouts.findings import Findings, Flow, Tripped
 from penumbra.deployments.rollouts.record import Phase, RolloutRecord, Verdict, stage_name
 from penumbra.deployments.rollouts.spec import RolloutSpec
 
@@ -63,13 +63,15 @@ def next_stage_index(spec: RolloutSpec, record: RolloutRecord) -> int | None:
     return min(record.stage_index + 1, len(spec.stages) - 1)
 
 
-def advance(spec: RolloutSpec, record: RolloutRecord, live: Flow, now: datetime) -> Decision:
+def advance(
+    spec: RolloutSpec, record: RolloutRecord, findings: Findings, now: datetime
+) -> Decision:
     """Advance one stage without checking the conditions.
 
     Args:
         spec: The declared rollout.
         record: Its record.
-        live: Evidence so far of the pairs in which the candidate answered.
+        findings: Findings of its run.
         now: With a timezone.
     """
     index = next_stage_index(spec, record)
@@ -79,14 +81,16 @@ def advance(spec: RolloutSpec, record: RolloutRecord, live: Flow, now: datetime)
         cause = "through all stages"
         after = replace_fields(record, phase=Phase.PROMOTED, since=now, cause=cause)
         return after, (DecisionStep(StepKind.PROMOTE, cause),)
+    unknown = findings.live_by_epoch.get(0, Flow())
     cause = f"stage {stage_name(spec, record.stage_index)} → {stage_name(spec, index)}"
     after = replace_fields(
         record,
         phase=Phase.LIVE,
         stage_index=index,
         since=now,
-        stage_from_seconds=live.seconds,
-        stage_from_pairs=live.pairs,
+        stage_epoch=findings.epoch,
+        stage_from_seconds=unknown.seconds,
+        stage_from_pairs=unknown.pairs,
         cause=cause,
     )
     return after, (DecisionStep(StepKind.ADVANCE, cause),)

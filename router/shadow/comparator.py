@@ -148,19 +148,32 @@ class Comparator:
         model = self.watched.models.get(name)
         if model is None:
             return None  # nothing will be compared; admission sheds it
-        if not all(self._facts.scorers.is_ready(run.run) for run in model.runs.values()):
-            return ShedReason.BUSY
         if not self._facts.budget.is_open(self.clocks.now()):
             return ShedReason.BUDGET
-        known = [self._facts.fresh_gauges(name, variant) for variant in model.upstreams]
-        if not has_headroom(known, self.settings.headroom, self._running.get(name, 0)):
+        if not self._has_room(model, model.baseline):
+            return ShedReason.BUSY
+        if not any(self._is_free(model, run) for run in model.runs.values()):
             return ShedReason.BUSY
         return None
 
+    def _is_free(self, model: WatchedModel, run: WatchedRun) -> bool:
+        """Whether a run's candidate has room; another one's load does not stop it."""
+        is_ready = self._facts.scorers.is_ready(run.run)
+        return is_ready and self._has_room(model, run.watch.candidate)
+
+    def _has_room(self, model: WatchedModel, variant: str) -> bool:
+        gauges = self._facts.fresh_gauges(model.name, variant)
+        in_flight = self._running.get(model.name, 0)
+        return has_headroom([gauges], self.settings.headroom, in_flight)
+
     def _admit(self, mirrored: MirrorFrame, group: asyncio.TaskGroup) -> None:
-        runs = self._eligible(mirrored)
+        eligible = self._eligible(mirrored)
         model = self.watched.models.get(mirrored.model)
-        if not runs or model is None:
+        if not eligible or model is None:
+            return
+        runs = [run for run in eligible if self._is_free(model, run)]
+        self._shed(mirrored, [run for run in eligible if run not in runs], ShedReason.BUSY)
+        if not runs:
             return
         slots: Slots = {}
         for run in runs:
@@ -229,6 +242,7 @@ class Comparator:
                         without_scores(pair) if is_unfit else pair,
                         engine_seconds=result.engine_seconds / count,
                         at=at,
+                        epoch=mirrored.epoch,
                     )
                     for pair in pairs
                 )

@@ -19,7 +19,7 @@ from penumbra.deployments.store.observation_tables import CommitExtras, reports
 from penumbra.monitoring.observations import RunReport, Signal
 from tests.support.control_plane import FakeGateway, split_change
 from tests.support.evidence_state import state_of
-from tests.support.rollouts import Reporting, in_batches, pair, pairs, rollout_spec
+from tests.support.rollouts import Reporting, aa_pairs, in_batches, pair, pairs, rollout_spec
 from tests.support.running_rollouts import KEY, RunningRollouts, running_rollouts
 
 RUNS = ("run-1", "run-2")
@@ -63,6 +63,40 @@ async def test_a_good_candidate_goes_through_all_stages(tmp_path: Path) -> None:
         await it.rollouts.take_report(reporting.of_pairs("run-1", own))
         assert it.rollout.stage == "promoted"
         assert it.flag.split == {"int8": 100.0}
+
+
+async def test_answers_of_one_stage_carry_a_rollout_no_further(tmp_path: Path) -> None:
+    """They come late: queued, compared and reported when the next stage has begun."""
+    async with running_rollouts(tmp_path) as it:
+        await it.apply(rollout_spec(stages=("shadow", 1.0, 5.0, 25.0, 45.0)))
+        reporting = Reporting()
+        await it.rollouts.take_report(reporting.of_pairs("run-1", pairs(100, 0.0)))
+        assert it.rollout.stage == "1"
+        epoch = it.plane.controller.state.epoch
+        own = [
+            pair(number, answered_by="int8", epoch=epoch, at=1_767_000_000.0 + 2 * number)
+            for number in range(1000, 1400)
+        ]
+        late = [reporting.of_pairs("run-1", some) for some in in_batches(own, 100)]
+        await asyncio.gather(*(it.rollouts.take_report(report) for report in late))
+        assert it.rollout.stage == "5"
+
+
+async def test_nothing_advances_by_pairs_of_another_kind(tmp_path: Path) -> None:
+    async with running_rollouts(tmp_path) as it:
+        await it.apply()
+        reporting = Reporting()
+        await it.rollouts.take_report(reporting.of_pairs("run-1", pairs(100, 0.0)))
+        await it.rollouts.change(KEY, lambda it: operator_actions.hold(it, "wait"), "ann", "wait")
+        own = pairs(100, 0.0, start=1000, answered_by="int8")
+        await it.rollouts.take_report(reporting.of_pairs("run-1", own))
+        await it.rollouts.change(KEY, lambda it: operator_actions.resume(it, "on"), "ann", "on")
+        for other in (aa_pairs(5, 0.0, start=2000), pairs(5, 0.0, start=3000), own[:5]):
+            await it.rollouts.take_report(reporting.of_pairs("run-1", other))
+        assert (await it.after(3600)).stage == "10"
+        more = pairs(1, 0.0, start=4000, answered_by="int8")
+        await it.rollouts.take_report(reporting.of_pairs("run-1", more))
+        assert it.rollout.stage == "100"
 
 
 async def test_a_bad_candidate_is_rolled_back_with_the_report_that_decides(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penumbra.deployments.evidence.evidence_clock import EvidenceClock
+from penumbra.deployments.evidence.evidence_clock import EvidenceClock, StageClocks
 from penumbra.deployments.evidence.self_tests import EXPIRES_SECONDS, SelfTests
-from penumbra.monitoring.observations import SelfTest
+from penumbra.deployments.rollouts.findings import Flow
+from penumbra.monitoring.observations import Pair, SelfTest
+from tests.support.rollouts import pair, rollout_spec
 
 AT = 1_767_000_000.0
 DAY = 86_400.0
@@ -56,6 +58,28 @@ def test_it_never_runs_faster_than_the_gaps_allow(times: list[tuple[str, float]]
     in_order = clock(*(("a", at) for _, at in sorted(times, key=lambda each: each[1])))
     spread = max((at for _, at in times), default=0.0) - min((at for _, at in times), default=0.0)
     assert in_order.seconds <= spread + 1e-6
+
+
+def live(number: int, epoch: int) -> Pair:
+    return pair(number, answered_by="int8", epoch=epoch, at=AT + number)
+
+
+def test_the_candidates_answers_count_by_the_epoch_that_decided_them() -> None:
+    clocks = StageClocks(rollout_spec())
+    for number, epoch in enumerate((3, 3, 5, 3, 5, 0)):
+        clocks.take("a", live(number, epoch))
+    clocks.take("a", pair(50, at=AT + 50))  # the baseline's
+    assert (clocks.all.pairs, clocks.live.pairs) == (7, 6)
+    assert clocks.live_by_epoch == {3: Flow(2.0, 3), 5: Flow(2.0, 2), 0: Flow(1.0, 1)}
+
+
+def test_of_many_epochs_the_oldest_take_in_the_next() -> None:
+    clocks = StageClocks(rollout_spec())
+    for number in range(400):
+        clocks.take("a", live(number, number + 1))
+    assert len(clocks.live_by_epoch) == 256
+    assert clocks.live_by_epoch[1].pairs == 145
+    assert sum(flow.pairs for flow in clocks.live_by_epoch.values()) == 400
 
 
 def failing(source: str = "c@one", process_start_id: str = "p1") -> SelfTests:

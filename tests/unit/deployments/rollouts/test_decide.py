@@ -117,7 +117,7 @@ def test_hold_and_alert_are_carried_out_once() -> None:
     assert record.held is not None
     assert {StepKind.HOLD, StepKind.ALERT} <= {step.did for step in steps}
     record = operator_actions.resume(Rollout(spec=SPEC, record=record), "on").record
-    assert decide(SPEC, record, findings, NOW, has_pairs=False) == (record, ())
+    assert decide(SPEC, record, replace(findings, has_news=False), NOW) == (record, ())
 
 
 def test_a_quarantined_slice_stays_on_the_baseline_while_the_others_go_on() -> None:
@@ -166,19 +166,32 @@ def test_noise_over_a_tolerance_holds_the_next_stage_and_takes_nothing_away() ->
 
 
 def test_nothing_advances_without_a_pair_however_much_came_before() -> None:
-    record, _ = decide(SPEC, RECORD, PROVEN, LATER, has_pairs=False)
+    record, _ = decide(SPEC, RECORD, replace(PROVEN, has_news=False), LATER)
     assert (record.phase, record.verdict) == (Phase.SHADOW, Verdict.PASS)
     assert decide(SPEC, record, PROVEN, LATER)[0].phase is Phase.LIVE
 
 
 def test_each_stage_wants_evidence_of_its_own() -> None:
-    first, _ = decide(SPEC, RECORD, replace(PROVEN, live_flow=Flow(5.0, 7)), LATER)
-    assert (first.phase, first.stage_from_seconds, first.stage_from_pairs) == (Phase.LIVE, 5.0, 7)
-    # What came in shadow, or of the baseline's answers, counts for nothing there.
-    shadowed = replace(PROVEN, proven_live=SLICES, flow=Flow(1e9, 10**9), live_flow=Flow(64.0, 56))
+    seconds, count = GATES.stage_seconds, GATES.stage_pairs
+    before = {0: Flow(5.0, 7), 3: ENOUGH}
+    first, _ = decide(SPEC, RECORD, replace(PROVEN, live_by_epoch=before, epoch=9), LATER)
+    assert (first.phase, first.stage_epoch) == (Phase.LIVE, 9)
+    assert (first.stage_from_seconds, first.stage_from_pairs) == (5.0, 7)
+    # What came in shadow, of the baseline's answers, or was decided before it counts for nothing.
+    late = {
+        0: Flow(5.0, 7),
+        3: ENOUGH,
+        8: ENOUGH,
+        9: Flow(seconds - 1, 1),
+        12: Flow(1.0, count - 2),
+    }
+    shadowed = replace(PROVEN, proven_live=SLICES, flow=Flow(1e9, 10**9), live_by_epoch=late)
     assert decide(SPEC, first, shadowed, LATER)[0].stage_index == 1
-    lived = replace(shadowed, live_flow=Flow(65.0, 57))
+    lived = replace(shadowed, live_by_epoch=late | {13: Flow(0.0, 1)})
     assert decide(SPEC, first, lived, LATER)[0].stage_index == 2
+    # A comparator of before says no epoch: what it told since then counts.
+    older = replace(shadowed, live_by_epoch={0: Flow(5.0 + seconds, 7 + count)})
+    assert decide(SPEC, first, older, LATER)[0].stage_index == 2
 
 
 def test_a_live_share_without_an_instrument_goes_back_in_time_and_is_no_fault() -> None:
@@ -187,9 +200,10 @@ def test_a_live_share_without_an_instrument_goes_back_in_time_and_is_no_fault() 
     frozen, steps = decide(SPEC, live, broken, NOW)
     assert (frozen.phase, frozen.frozen_at) == (Phase.LIVE, NOW)
     assert [step.did for step in steps] == [StepKind.FREEZE]
+    still = replace(broken, has_news=False)
     almost = NOW + timedelta(seconds=GATES.broken_seconds - 1)
-    assert decide(SPEC, frozen, broken, almost, has_pairs=False) == (frozen, ())
-    back, steps = decide(SPEC, frozen, broken, almost + timedelta(seconds=1), has_pairs=False)
+    assert decide(SPEC, frozen, still, almost) == (frozen, ())
+    back, steps = decide(SPEC, frozen, still, almost + timedelta(seconds=1))
     assert (back.phase, back.run, back.verdict, back.held) == (Phase.SHADOW, "run-2", None, None)
     assert [step.did for step in steps] == [StepKind.RESET]
     works, _ = decide(SPEC, frozen, PROVEN, almost)
@@ -235,36 +249,50 @@ class RolloutMachine(RuleBasedStateMachine):
         self.rollout = Rollout(spec=SPEC, record=RECORD)
         self.flag = flag_after(Flag(), None, self.rollout)
         self.now = NOW
-        self.flow = self.live_flow = Flow()
+        self.flow, self.epoch = Flow(), 1
+        self.live: dict[int, Flow] = {}
 
     @property
     def state(self) -> State:
         return State(flags={"demo": self.flag}, rollouts={self.rollout.key: self.rollout})
 
+    def flow_of(self, record: RolloutRecord) -> Flow:
+        """Evidence of a record's stage."""
+        own = (each for at, each in self.live.items() if at >= record.stage_epoch)
+        return sum(own, Flow()) if record.phase is Phase.LIVE else self.flow
+
     def become(self, rollout: Rollout) -> None:
         payload = draft_of(self.state, rollout, "ann", "why").payload
         assert isinstance(payload, RolloutPayload)
         if rollout.record.run != self.rollout.record.run:
-            self.flow = self.live_flow = Flow()
+            self.flow, self.live = Flow(), {}
         self.rollout, self.flag = payload.after, payload.flag_after
 
     @rule(seconds=st.sampled_from([-5.0, 1.0, GATES.broken_seconds]))
     def time_passes(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
 
-    @rule(flow=st.sampled_from([Flow(1.0, 1), ENOUGH]), is_live=st.booleans())
-    def evidence_comes(self, flow: Flow, is_live: bool) -> None:
+    @rule(flow=st.sampled_from([Flow(1.0, 1), ENOUGH]), is_live=st.sampled_from([(), (0,), (1,)]))
+    def evidence_comes(self, flow: Flow, is_live: tuple[int, ...]) -> None:
+        """Evidence of shadow, or of answers that were decided now, or an epoch ago."""
         self.flow = Flow(self.flow.seconds + flow.seconds, self.flow.pairs + flow.pairs)
-        if is_live:
-            live = self.live_flow
-            self.live_flow = Flow(live.seconds + flow.seconds, live.pairs + flow.pairs)
+        for epoch in is_live:
+            own = max(0, self.epoch - epoch)
+            self.live[own] = self.live.get(own, Flow()) + flow
 
-    @rule(findings=FINDINGS, rival=st.sampled_from([None, None, "int4"]), has_pairs=st.booleans())
-    def guard_decides(self, findings: Findings, rival: str | None, has_pairs: bool) -> None:
+    @rule(findings=FINDINGS, rival=st.sampled_from([None, None, "int4"]), has_news=st.booleans())
+    def guard_decides(self, findings: Findings, rival: str | None, has_news: bool) -> None:
         before = self.rollout.record
-        flows = {"flow": self.flow, "live_flow": self.live_flow}
-        findings = replace(findings, run=before.run, **flows)
-        record, steps = decide(SPEC, before, findings, self.now, rival, has_pairs=has_pairs)
+        self.epoch += 1
+        findings = replace(
+            findings,
+            run=before.run,
+            epoch=self.epoch,
+            has_news=has_news,
+            flow=self.flow,
+            live_by_epoch=dict(self.live),
+        )
+        record, steps = decide(SPEC, before, findings, self.now, rival)
         assert bool(steps) == (record != before)
         if record.run == before.run:
             assert record.revalidations >= before.revalidations
@@ -275,10 +303,10 @@ class RolloutMachine(RuleBasedStateMachine):
             record.phase in SERVING
         ):
             assert not record.stale
-            flow = self.live_flow if before.phase is Phase.LIVE else self.flow
-            assert has_pairs
-            assert flow.seconds - before.stage_from_seconds >= GATES.stage_seconds
-            assert flow.pairs - before.stage_from_pairs >= GATES.stage_pairs
+            flow = self.flow_of(before)
+            assert has_news
+            assert flow.seconds >= GATES.stage_seconds
+            assert flow.pairs >= GATES.stage_pairs
             assert record.stage_index - before.stage_index in {0, 1}
             assert record.verdict is Verdict.PASS
             assert record.proven

@@ -20,7 +20,7 @@ SHADOWED = Findings(
     run="run-1",
     pairs=500,
     flow=ENOUGH,
-    live_flow=ENOUGH,
+    live_by_epoch={1: ENOUGH},
     seen=SLICES,
     proven=SLICES,
     is_aggregate_proven=True,
@@ -103,11 +103,11 @@ def test_a_quarantined_slice_is_not_waited_for() -> None:
 
 
 def test_a_live_proof_is_remembered_and_told() -> None:
-    record, steps = decide(SPEC, at(1), ALL_LIVE, NOW, has_pairs=False)
+    record, steps = decide(SPEC, at(1), replace(ALL_LIVE, has_news=False), NOW)
     assert record.proven_live == SLICES
     assert [step.did for step in steps] == [StepKind.PROVE_LIVE]
     assert record.cause == "within tolerance where the candidate answered: json, other"
-    assert decide(SPEC, record, SHADOWED, NOW, has_pairs=False) == (record, ())
+    assert decide(SPEC, record, replace(SHADOWED, has_news=False), NOW) == (record, ())
 
 
 def test_a_rollback_tells_where_its_evidence_comes_from() -> None:
@@ -119,11 +119,11 @@ def test_a_rollback_tells_where_its_evidence_comes_from() -> None:
 
 def test_readings_are_told_by_who_answered() -> None:
     read: dict[str, object] = {"slices": {"json": {}}, "rule": "r"}
-    record, _ = decide(SPEC, at(1), replace(SHADOWED, calibration=read), NOW, has_pairs=False)
+    record, _ = decide(SPEC, at(1), replace(SHADOWED, calibration=read, has_news=False), NOW)
     assert record.cause == "the tolerance of displacement was read and frozen: json"
     more = read | {"live_slices": {"json": {}}}
-    record, _ = decide(SPEC, record, replace(SHADOWED, calibration=more), NOW, has_pairs=False)
+    record, _ = decide(SPEC, record, replace(SHADOWED, calibration=more, has_news=False), NOW)
     assert record.cause.endswith("frozen: where the candidate answered: json")
     other = {**more, "slices": {"json": {"pairs": 9}}}
-    record, _ = decide(SPEC, record, replace(SHADOWED, calibration=other), NOW, has_pairs=False)
+    record, _ = decide(SPEC, record, replace(SHADOWED, calibration=other, has_news=False), NOW)
     assert record.cause.endswith("frozen: anew, by who answered")
