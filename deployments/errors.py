@@ -10,6 +10,7 @@ DeploymentsError
 │   ├── AlreadyJudged (409)     a request got another judgement before (`feedback`)
 │   └── ModelSetAside (409)     an event of the model cannot be read (`model_set_aside`)
 ├── RequestInvalid (400)        the request cannot be understood
+├── RequestTooSlow (408)        the request's body did not come in time
 ├── RequestTooLarge (413)       the request's body is larger than allowed
 ├── FlagRefused (422)           the flag does not fit its model; tells why
 ├── RolloutRefused (422)        the rollout does not fit its model; tells why
@@ -31,6 +32,7 @@ STATUS: dict[str, int] = {
     "forbidden": 403,
     "not_found": 404,
     "conflict": 409,
+    "request_timeout": 408,
     "request_too_large": 413,
     "feedback_exists": 409,
     "model_set_aside": 409,
@@ -91,6 +93,12 @@ class RequestInvalid(DeploymentsError):
     """The request cannot be understood."""
 
     code = "request_invalid"
+
+
+class RequestTooSlow(DeploymentsError):
+    """The request's body did not come in time."""
+
+    code = "request_timeout"
 
 
 class RequestTooLarge(DeploymentsError):

@@ -18,6 +18,7 @@ from penumbra.deployments.actors import CONFIGURATION
 from penumbra.deployments.api.access import Access
 from penumbra.deployments.api.alert_routes import alerts_router
 from penumbra.deployments.api.app import build_api
+from penumbra.deployments.api.connection_limits import Connections
 from penumbra.deployments.api.leader_gate import leaders_only
 from penumbra.deployments.api.link_door import LinkDoor
 from penumbra.deployments.api.link_route import link_router
@@ -224,7 +225,7 @@ async def run_control(
                         "is_leading": is_leading,
                     },
                 )
-                await serve(app, sock)
+                await serve(app, sock, Connections(access.knows))
             finally:
                 leading.cancel()
                 keeping_house.cancel()

@@ -9,6 +9,9 @@ from enum import IntEnum
 from penumbra.deployments.actors import RESERVED
 from penumbra.deployments.errors import Forbidden, RequestInvalid, Unauthorized
 
+_NO_TOKEN = b"\0" * 32
+"""Stands for an empty token: no token has this digest."""
+
 ACTOR_CHARS = 128
 """Largest length of an actor's name."""
 
@@ -90,6 +93,13 @@ class Access:
         own = [self._digests[role] for role in sorted(self._digests)]
         return hmac.digest(b"".join([*own, self._gateway_digest]), purpose.encode(), "sha256")
 
+    def knows(self, authorization: str | None) -> bool:
+        """Whether the header has any token of this control process, whatever it is good for."""
+        shown = _digest(_bearer(authorization))
+        known = [*self._digests.values(), self._gateway_digest, self._alert_digest or _NO_TOKEN]
+        # All are compared: the time taken reveals nothing.
+        return sum(hmac.compare_digest(shown, each) for each in known) > 0 and shown != _NO_TOKEN
+
     def require_alerts(self, authorization: str | None) -> None:
         """Checks that the caller may send alerts: Alertmanager with its own token, or an admin.
 
@@ -125,5 +135,4 @@ def _bearer(authorization: str | None) -> str:
 
 
 def _digest(token: str) -> bytes:
-    # An empty token matches nothing: no token has this digest.
-    return hashlib.sha256(token.encode()).digest() if token else b"\0" * 32
+    return hashlib.sha256(token.encode()).digest() if token else _NO_TOKEN

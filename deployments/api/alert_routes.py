@@ -1,19 +1,15 @@
 """Route of Alertmanager's webhook: `POST /admin/v1/alerts`."""
 
-from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
-from starlette.types import Message
 
 from penumbra.deployments.api.access import Access
 from penumbra.deployments.api.flag_routes import ERRORS
-from penumbra.deployments.api.flag_schemas import ErrorBody
+from penumbra.deployments.api.guarded_route import CallerCheck, GuardedRoute, body_of_most
 from penumbra.deployments.control.alert_handler import AlertHandler
-from penumbra.deployments.errors import RequestTooLarge
 from penumbra.deployments.history.alerts import AlertsView, Notification, Result
 
 LARGEST_BODY_BYTES = 1024 * 1024
@@ -25,12 +21,9 @@ _BEARER = HTTPBearer(
     description="The token in PENUMBRA_ALERT_TOKEN, which opens this route only; or an admin's.",
 )
 _ANSWERS: dict[int | str, dict[str, Any]] = {
-    **{status: ERRORS[status] for status in (400, 401, 403)},
-    413: {"model": ErrorBody},
+    **{status: ERRORS[status] for status in (400, 401, 403, 408, 413)},
     _FAILED: {"model": AlertsView, "description": "An alert failed: send all of them again."},
 }
-
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 def alerts_router(handler: AlertHandler, access: Access) -> APIRouter:
@@ -40,23 +33,14 @@ def alerts_router(handler: AlertHandler, access: Access) -> APIRouter:
         handler: Acts on alerts.
         access: Knows the tokens that may send alerts.
     """
-
-    class GuardedRoute(APIRoute):
-        """Checks the token before it reads the body, and reads no more than the largest body."""
-
-        def get_route_handler(self) -> Handler:
-            """Wraps FastAPI's handler of the route."""
-            handle = super().get_route_handler()
-
-            async def check_and_handle(request: Request) -> Response:
-                access.require_alerts(request.headers.get("authorization"))
-                return await handle(Request(request.scope, _replay(await _read_body(request))))
-
-            return check_and_handle
-
+    may_send = Depends(_MaySendAlerts(access))
     router = APIRouter(prefix="/admin/v1", tags=["alerts"], route_class=GuardedRoute)
 
-    @router.post("/alerts", responses=_ANSWERS, dependencies=[Depends(_BEARER)])
+    @router.post(
+        "/alerts",
+        responses=_ANSWERS,
+        dependencies=[Depends(_BEARER), may_send, body_of_most(LARGEST_BODY_BYTES)],
+    )
     async def take_alerts(body: Notification) -> AlertsView:
         """Take Alertmanager's notification (version 4), and return the result of each alert.
 
@@ -73,17 +57,13 @@ def alerts_router(handler: AlertHandler, access: Access) -> APIRouter:
     return router
 
 
-async def _read_body(request: Request) -> bytes:
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > LARGEST_BODY_BYTES:
-            raise RequestTooLarge(f"the body is larger than {LARGEST_BODY_BYTES} bytes")
-    return bytes(body)
+class _MaySendAlerts(CallerCheck):
+    def __init__(self, access: Access) -> None:
+        self._access = access
 
+    def check(self, request: Request) -> None:
+        """See CallerCheck."""
+        self._access.require_alerts(request.headers.get("authorization"))
 
-def _replay(body: bytes) -> Callable[[], Coroutine[Any, Any, Message]]:
-    async def receive() -> Message:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receive
+    def __call__(self) -> None:
+        """Do nothing: the route checks before it reads the body."""

@@ -54,11 +54,16 @@ def build_api(
     app.include_router(admin_router(controller, publisher, access, now))
     app.include_router(status_router(controller, publisher, access))
     _add_probes(app, controller, publisher)
+    add_error_handlers(app)
+    return app
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer every error with an error object."""
     app.add_exception_handler(DeploymentsError, _answer_refusal)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(Exception, _answer_failure)
-    return app
 
 
 def _add_probes(app: FastAPI, controller: Controller, publisher: Publisher) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from penumbra.deployments.api.access import Access, Caller, Role
@@ -24,6 +24,7 @@ from penumbra.deployments.api.flag_schemas import (
     SplitBody,
     UnpinBody,
 )
+from penumbra.deployments.api.guarded_route import CallerCheck, GuardedRoute, body_of_most
 from penumbra.deployments.control.controller import Controller
 from penumbra.deployments.errors import (
     FlagRefused,
@@ -31,6 +32,7 @@ from penumbra.deployments.errors import (
     PreconditionRequired,
     RequestInvalid,
 )
+from penumbra.deployments.evidence.dry_fold import MOST_TABLE_BYTES
 from penumbra.deployments.evidence.stored_fold import fold_stored
 from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.deployments.history import flag_edits
@@ -47,9 +49,12 @@ _BEARER = HTTPBearer(auto_error=False, description="A viewer's, operator's or ad
 MOST_EPOCH = 2**63 - 1
 """Largest epoch that a database holds."""
 _EPOCH_DIGITS = 19
+FLAG_BODY_BYTES = MOST_TABLE_BYTES
+"""Largest body with whole flags: no larger table fits through a gateway's link."""
+_FLAG_BODY = body_of_most(FLAG_BODY_BYTES)
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody} for status in (400, 401, 403, 404, 409, 422, 428, 503)
+    status: {"model": ErrorBody} for status in (400, 401, 403, 404, 408, 409, 413, 422, 428, 503)
 }
 """Errors that every admin route may answer."""
 
@@ -65,6 +70,7 @@ def admin_router(
     router = APIRouter(
         prefix="/admin/v1",
         responses=ERRORS,
+        route_class=GuardedRoute,
     )
     # Verbs first: the path of a flag takes everything, for the model's name may hold slashes.
     _add_verbs(router, controller, access)
@@ -81,20 +87,40 @@ def admin_router(
     return router
 
 
-def caller_of(access: Access, least: Role) -> Any:
-    """Makes a dependency: the caller, whose role is at least `least`."""
+class CallerOf(CallerCheck):
+    """Dependency of a route: the caller, whose role is at least `least`.
 
-    def identify(
+    Args:
+        access: The tokens and roles.
+        least: The role that the route needs.
+    """
+
+    def __init__(self, access: Access, least: Role) -> None:
+        self._access = access
+        self._least = least
+
+    def check(self, request: Request) -> None:
+        """See CallerCheck."""
+        headers = request.headers
+        actor = headers.get("x-penumbra-actor")
+        self._access.identify(headers.get("authorization"), actor, self._least)
+
+    def __call__(
+        self,
         shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
         x_penumbra_actor: Annotated[
             str | None,
             Header(description="Name of the person or tool; by default the token's role."),
         ] = None,
     ) -> Caller:
+        """Identify the caller; raises as `Access.identify` does."""
         authorization = f"{shown.scheme} {shown.credentials}" if shown else None
-        return access.identify(authorization, x_penumbra_actor, least)
+        return self._access.identify(authorization, x_penumbra_actor, self._least)
 
-    return Depends(identify)
+
+def caller_of(access: Access, least: Role) -> Any:
+    """Makes a dependency: the caller, whose role is at least `least`."""
+    return Depends(CallerOf(access, least))
 
 
 def viewer_of(access: Access) -> Any:
@@ -176,7 +202,7 @@ def _add_flags(router: APIRouter, controller: Controller, access: Access) -> Non
         view = FlagView.of(model, found, state.changed[model])
         return OneFlagView(epoch=state.epoch, **view.model_dump())
 
-    @router.put("/flags/{model:path}", tags=["flags"])
+    @router.put("/flags/{model:path}", tags=["flags"], dependencies=[_FLAG_BODY])
     async def set_flag(
         model: str, body: SetBody, caller: Annotated[Caller, admin], if_match: IfMatch = None
     ) -> ChangeView:
@@ -201,7 +227,7 @@ def _add_flagd(router: APIRouter, controller: Controller, access: Access) -> Non
         models = controller.state.models
         return to_flagd(models if model is None else {model: _require_model(models, model)})
 
-    @router.put("/flagd", tags=["flagd"])
+    @router.put("/flagd", tags=["flagd"], dependencies=[_FLAG_BODY])
     async def import_flags(
         body: ImportBody, caller: Annotated[Caller, admin], if_match: IfMatch = None
     ) -> ChangeView:

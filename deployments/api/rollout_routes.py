@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, Query
 from penumbra.deployments.api.access import Access, Caller, Role
 from penumbra.deployments.api.flag_routes import ERRORS, caller_of, viewer_of
 from penumbra.deployments.api.flag_schemas import GatewaysReached, ReasonBody, milliseconds
+from penumbra.deployments.api.guarded_route import GuardedRoute, body_of_most
 from penumbra.deployments.api.rollback_explanation import explain, last_rollback
 from penumbra.deployments.api.rollout_schemas import (
     ApplyBody,
@@ -25,6 +26,9 @@ from penumbra.deployments.control.controller import Controller
 from penumbra.deployments.control.rollout_service import ChangeResult, RolloutService
 from penumbra.deployments.history import operator_actions
 from penumbra.deployments.rollouts.record import Key, Rollout
+
+_SPEC_BYTES = 1024 * 1024
+"""Largest specification of a rollout, with its reason."""
 
 Now = Callable[[], datetime]
 Model = Annotated[str, Query(description="The model's public name.")]
@@ -41,7 +45,9 @@ def rollouts_router(
         access: The tokens and roles.
         now: Wall clock.
     """
-    router = APIRouter(prefix="/admin/v1/rollouts", tags=["rollouts"], responses=ERRORS)
+    router = APIRouter(
+        prefix="/admin/v1/rollouts", tags=["rollouts"], responses=ERRORS, route_class=GuardedRoute
+    )
     _add_views(router, rollouts, controller, access)
     _add_apply(router, rollouts, controller, access, now)
     _add_verbs(router, rollouts, controller, access, now)
@@ -82,7 +88,7 @@ def _add_views(
 def _add_apply(
     router: APIRouter, rollouts: RolloutService, controller: Controller, access: Access, now: Now
 ) -> None:
-    @router.put("")
+    @router.put("", dependencies=[body_of_most(_SPEC_BYTES)])
     async def apply_rollout(
         body: ApplyBody, caller: Annotated[Caller, caller_of(access, Role.OPERATOR)]
     ) -> RolloutChangeView:

@@ -1,27 +1,31 @@
 """Serves the control process's HTTP API and links on a socket, until a signal."""
 
 import asyncio
+import functools
 import signal
 import socket
 
 import uvicorn
 from fastapi import FastAPI
 
+from penumbra.deployments.api.connection_limits import Connections
+from penumbra.deployments.api.limited_protocol import LimitedProtocol
 from penumbra.router.descriptors import raise_descriptor_limit
+from penumbra.router.link.messages import LARGEST_MESSAGE_BYTES
 from penumbra.router.uvicorn_server import UvicornServer
 
 _PING_SECONDS = 5.0
 _GRACE_SECONDS = 5
 
 
-async def serve(app: FastAPI, sock: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT, and end the requests under way."""
-    raise_descriptor_limit()
+def build_server(app: FastAPI, connections: Connections) -> UvicornServer:
+    """Build the server of the HTTP API and the links; its connections are bounded."""
     config = uvicorn.Config(
         app,
         loop="none",
-        http="httptools",
+        http=functools.partial(LimitedProtocol, connections),  # type: ignore[arg-type]
         ws="websockets-sansio",
+        ws_max_size=LARGEST_MESSAGE_BYTES,
         ws_ping_interval=_PING_SECONDS,
         ws_ping_timeout=_PING_SECONDS,
         ws_per_message_deflate=False,
@@ -29,9 +33,16 @@ async def serve(app: FastAPI, sock: socket.socket) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        backlog=connections.limits.backlog,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    server = UvicornServer(config)
+    return UvicornServer(config)
+
+
+async def serve(app: FastAPI, sock: socket.socket, connections: Connections) -> None:
+    """Serve until SIGTERM or SIGINT, and end the requests under way."""
+    raise_descriptor_limit()
+    server = build_server(app, connections)
 
     def stop() -> None:
         server.should_exit = True

@@ -1,0 +1,74 @@
+"""Bounds on the number of connections without a valid token."""
+
+from dataclasses import dataclass
+
+from penumbra.deployments.api.connection_limits import ConnectionLimits, Connections
+from penumbra.deployments.api.flag_routes import FLAG_BODY_BYTES
+from penumbra.deployments.evidence.dry_fold import MOST_TABLE_BYTES
+from penumbra.router.link.messages import LARGEST_MESSAGE_BYTES
+
+ROOMY = 1_000_000
+
+
+@dataclass(eq=False)
+class FakeConnection:
+    host: str = "10.0.0.1"
+    is_answering: bool = False
+    is_aborted: bool = False
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+def connections(most: int, descriptors: int = ROOMY) -> Connections:
+    return Connections(
+        lambda shown: shown is not None, ConnectionLimits(unknown=most), lambda: descriptors
+    )
+
+
+def test_one_more_than_may_be_closes_the_oldest_idle_one() -> None:
+    held = connections(3)
+    all_of = [FakeConnection(is_answering=number == 0) for number in range(4)]
+    for each in all_of:
+        held.admit(each)
+    assert [each.is_aborted for each in all_of] == [False, True, False, False]
+    assert len(held) == 3
+
+
+def test_the_host_that_holds_most_makes_room() -> None:
+    held = connections(3)
+    lone, *flood = FakeConnection("10.0.0.7"), FakeConnection(), FakeConnection(), FakeConnection()
+    for each in (lone, *flood):
+        held.admit(each)
+    assert not lone.is_aborted
+    assert [each.is_aborted for each in flood] == [True, False, False]
+
+
+def test_where_all_are_answering_the_oldest_makes_room() -> None:
+    held = connections(1)
+    first, second = FakeConnection(is_answering=True), FakeConnection()
+    held.admit(first)
+    held.admit(second)
+    assert first.is_aborted
+
+
+def test_connection_is_counted_once_and_forgotten() -> None:
+    held = connections(2)
+    one = FakeConnection()
+    held.admit(one)
+    held.admit(one)
+    assert len(held) == 1
+    held.forget(one)
+    held.forget(one)
+    assert len(held) == 0
+
+
+def test_few_descriptors_bound_the_number_too() -> None:
+    held = connections(256, descriptors=8)
+    for _ in range(10):
+        held.admit(FakeConnection())
+    assert len(held) == 2
+
+
+def test_largest_body_is_a_table_that_fits_through_a_link() -> None:
+    assert FLAG_BODY_BYTES == MOST_TABLE_BYTES < LARGEST_MESSAGE_BYTES
