@@ -8,6 +8,8 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 TOKEN_VARIABLE = "PENUMBRA_GATEWAY_TOKEN"  # noqa: S105 -- the name, not the token
+COMPARATOR_TOKEN_VARIABLE = "PENUMBRA_COMPARATOR_TOKEN"  # noqa: S105 -- likewise
+"""The comparator's token; without it the comparator shows the gateways'."""
 
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
 

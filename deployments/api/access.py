@@ -43,13 +43,19 @@ class Access:
         tokens: Role -> token; a role without a token cannot be used.
         gateway_token: Token that gateways show on the link.
         alert_token: Token that Alertmanager shows at the webhook; without one there is no webhook.
+        comparator_token: Token that comparators show on the link; without one it is the gateways'.
     """
 
     def __init__(
-        self, tokens: Mapping[Role, str], gateway_token: str, alert_token: str | None = None
+        self,
+        tokens: Mapping[Role, str],
+        gateway_token: str,
+        alert_token: str | None = None,
+        comparator_token: str | None = None,
     ) -> None:
         self._digests = {role: _digest(token) for role, token in tokens.items()}
         self._gateway_digest = _digest(gateway_token)
+        self._comparator_digest = _digest(comparator_token or gateway_token)
         self._alert_digest = _digest(alert_token) if alert_token else None
 
     def identify(self, authorization: str | None, actor: str | None, least: Role) -> Caller:
@@ -86,7 +92,11 @@ class Access:
 
     def is_gateway(self, authorization: str | None) -> bool:
         """Whether the header has the gateways' token."""
-        return hmac.compare_digest(_digest(_bearer(authorization)), self._gateway_digest)
+        return _is_same(_bearer(authorization), self._gateway_digest)
+
+    def is_comparator(self, authorization: str | None) -> bool:
+        """Whether the header has the comparators' token."""
+        return _is_same(_bearer(authorization), self._comparator_digest)
 
     def key(self, purpose: str) -> bytes:
         """Derive a secret key for one purpose from the tokens, the same in each control process."""
@@ -95,10 +105,11 @@ class Access:
 
     def knows(self, authorization: str | None) -> bool:
         """Whether the header has any token of this control process, whatever it is good for."""
-        shown = _digest(_bearer(authorization))
-        known = [*self._digests.values(), self._gateway_digest, self._alert_digest or _NO_TOKEN]
+        shown = _bearer(authorization)
+        links = self._gateway_digest, self._comparator_digest
+        known = [*self._digests.values(), *links, self._alert_digest or _NO_TOKEN]
         # All are compared: the time taken reveals nothing.
-        return sum(hmac.compare_digest(shown, each) for each in known) > 0 and shown != _NO_TOKEN
+        return sum(_is_same(shown, digest) for digest in known) > 0
 
     def require_alerts(self, authorization: str | None) -> None:
         """Checks that the caller may send alerts: Alertmanager with its own token, or an admin.
@@ -112,7 +123,7 @@ class Access:
                 "alerts are not taken here: the control process was started without"
                 " PENUMBRA_ALERT_TOKEN"
             )
-        is_alerts = hmac.compare_digest(_digest(_bearer(authorization)), self._alert_digest)
+        is_alerts = _is_same(_bearer(authorization), self._alert_digest)
         role = self._role(authorization)
         if is_alerts or role is Role.ADMIN:
             return
@@ -121,17 +132,19 @@ class Access:
         raise Unauthorized("wanted the header `authorization: Bearer TOKEN` with the alert token")
 
     def _role(self, authorization: str | None) -> Role | None:
-        shown = _digest(_bearer(authorization))
+        shown = _bearer(authorization)
         # Every token is compared, and digests are equally long: the time taken reveals nothing.
-        found = [
-            role for role, digest in self._digests.items() if hmac.compare_digest(shown, digest)
-        ]
+        found = [role for role, digest in self._digests.items() if _is_same(shown, digest)]
         return max(found, default=None)
 
 
 def _bearer(authorization: str | None) -> str:
     scheme, _, token = (authorization or "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _is_same(token: str, digest: bytes) -> bool:
+    return hmac.compare_digest(_digest(token), digest) and token != ""
 
 
 def _digest(token: str) -> bytes:

@@ -11,7 +11,7 @@ from penumbra.deployments.api.link_door import LinkDoor
 from penumbra.deployments.gateways.inbox import LinkInbox
 from penumbra.deployments.gateways.link import LinkClosed
 from penumbra.deployments.gateways.publisher import Publisher
-from penumbra.router.link.messages import PATH, LinkError
+from penumbra.router.link.messages import COMPARATOR_PATH, PATH, LinkError
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def link_router(
     path: str = PATH,
     door: LinkDoor | None = None,
 ) -> APIRouter:
-    """Builds the route of a link; the gateways' token opens it.
+    """Builds the route of a link; the token of its own kind of process opens it.
 
     Args:
         publisher: Knows the processes that are connected.
@@ -72,10 +72,11 @@ def link_router(
     """
     router = APIRouter()
     door = door or LinkDoor(lambda: None)
+    may_open = access.is_comparator if path == COMPARATOR_PATH else access.is_gateway
 
     @router.websocket(path)
     async def link(socket: WebSocket) -> None:
-        if not access.is_gateway(socket.headers.get("authorization")):
+        if not may_open(socket.headers.get("authorization")):
             await socket.send_denial_response(
                 JSONResponse({"error": {"code": "unauthorized"}}, status_code=401)
             )

@@ -22,6 +22,8 @@ class ControlSettings(BaseSettings):
     operator_token: SecretStr | None = Field(default=None, min_length=TOKEN_CHARS)
     viewer_token: SecretStr | None = Field(default=None, min_length=TOKEN_CHARS)
     gateway_token: SecretStr = Field(min_length=TOKEN_CHARS)
+    comparator_token: SecretStr | None = Field(default=None, min_length=TOKEN_CHARS)
+    """Without it comparators show the gateways' token."""
     alert_token: SecretStr | None = Field(default=None, min_length=TOKEN_CHARS)
 
     def access(self) -> Access:
@@ -32,5 +34,9 @@ class ControlSettings(BaseSettings):
             Role.VIEWER: self.viewer_token,
         }
         given = {role: token.get_secret_value() for role, token in tokens.items() if token}
-        alerts = self.alert_token.get_secret_value() if self.alert_token else None
-        return Access(given, self.gateway_token.get_secret_value(), alerts)
+        alerts, comparators = _given(self.alert_token), _given(self.comparator_token)
+        return Access(given, self.gateway_token.get_secret_value(), alerts, comparators)
+
+
+def _given(token: SecretStr | None) -> str | None:
+    return token.get_secret_value() if token else None

@@ -75,6 +75,10 @@ class FeedbackRelay:
         else:
             self.take_found(link, message)
 
+    def refuse(self, link: Link, feedback: Feedback) -> None:
+        """Answer a judgement that is not taken from this link."""
+        _answer(link, FeedbackDone(feedback.nonce, None, "control_unavailable"))
+
     def take(self, link: Link, feedback: Feedback) -> None:
         """Take a judgement that a gateway passed on; the answer follows when it is settled."""
         if len(self._tasks) >= IN_FLIGHT:

@@ -18,6 +18,7 @@ from penumbra.deployments.gateways.feedback_relay import FeedbackRelay, refuse_f
 from penumbra.deployments.gateways.link import Link
 from penumbra.deployments.gateways.liveness import GuardLiveness
 from penumbra.deployments.gateways.refused_reports import RefusedReports
+from penumbra.deployments.gateways.report_rights import foreign_part
 from penumbra.deployments.history.user_feedback import UserFeedback
 from penumbra.monitoring.observations import Report
 from penumbra.router.flags.routing_table import Snapshot
@@ -46,6 +47,7 @@ _RETRY_SECONDS = 0.5
 _PROBES_REMEMBERED = 16
 _MOST_REFUSED = 3
 """Reports of a comparator in a row after whose refusal it counts as silent."""
+_FOREIGN_FEEDBACK = "feedback: found a user's judgement, which a comparator may not report"
 
 
 @dataclass(slots=True)
@@ -155,11 +157,18 @@ class LinkInbox:
             case Report() | UnreadableReport():
                 self._queue(link, connection, message)
             case Feedback() | Found():
-                self._feedback.handle(link, message)
+                self._take_judgement(link, message)
             case Locate() if not self._is_for_comparators:
                 self._feedback.locate(link, message)
             case _:
                 raise LinkError(f"{type(message).__name__} was not asked for")
+
+    def _take_judgement(self, link: Link, message: Feedback | Found) -> None:
+        if self._is_for_comparators and isinstance(message, Feedback):
+            self.refused.note(link.hello.gateway, message.nonce, _FOREIGN_FEEDBACK)
+            self._feedback.refuse(link, message)
+        else:
+            self._feedback.handle(link, message)
 
     def answer_waiting(self) -> None:
         """Answer gateways that asked for leases when none could be granted."""
@@ -200,6 +209,10 @@ class LinkInbox:
         if isinstance(report, UnreadableReport):
             self._refuse(link, report, report.detail)
             connection.refused += 1
+            return
+        foreign = foreign_part(report, is_comparator=self._is_for_comparators)
+        if foreign is not None:
+            self._refuse(link, report, foreign)
             return
         if len(connection.reports) >= _UNACKNOWLEDGED:
             raise LinkError("more reports than may be unacknowledged")

@@ -1,5 +1,8 @@
 """Aggregate: one page with the metrics of every process, for a Prometheus that scrapes one URL.
 
+Gateways and comparators say themselves where their page is. So it is fetched only while they hold a
+link, and only Penumbra's own metrics are taken from it: no other page can be read through here.
+
 Nothing is summed: the labels `process` and `process_kind` keep the series of each process apart
 (engines: also `model`, `variant` and `replica`), so a process that starts anew is an ordinary
 counter reset. A page that does not come in time, is too large or cannot be read is left out;
@@ -30,6 +33,9 @@ LARGEST_PAGE_BYTES = 8 * 1024 * 1024
 MOST_TARGETS = 256
 """Further targets are shown as not up: such an installation is scraped by discovery."""
 _CONNECTIONS = 64
+_ANNOUNCED = frozenset({Process.GATEWAY.value, Process.COMPARATOR.value})
+"""Kinds of processes whose address is what they said over their link."""
+_OWN_METRICS = "penumbra_"
 _ACCEPT = {"accept": "text/plain;version=0.0.4"}
 
 Fetch = Callable[[Target], Awaitable[str]]
@@ -76,6 +82,9 @@ class Aggregate:
         return text
 
     async def _page(self, target: Target, problems: dict[str, str]) -> str | None:
+        if not target.is_linked:
+            problems[target.process] = "it holds no link to the control process"
+            return None
         try:
             async with asyncio.timeout(self._seconds):
                 return await self._fetch(target)
@@ -163,8 +172,15 @@ def _add_page(
     try:
         found = list(text_string_to_metric_families(page))
     except ValueError as error:
-        problems[target.process] = f"{error}"
+        # The error's text quotes the page, which may be any at the address that was announced.
+        problems[target.process] = f"no page of metrics ({type(error).__name__})"
         return False
+    if target.kind in _ANNOUNCED:
+        own = [family for family in found if family.name.startswith(_OWN_METRICS)]
+        if found and not own:
+            problems[target.process] = "no page of Penumbra's metrics"
+            return False
+        found = own
     for family in found:
         whole = families.get(family.name)
         if whole is None:

@@ -35,6 +35,9 @@ class Target:
     engine: Mapping[str, str] = field(default_factory=dict)
     """`model`, `variant` and `replica` of an engine."""
     is_tls: bool = False
+    is_linked: bool = True
+    """False for a gateway or comparator that holds no link: the address is only what it said once,
+    so nothing is fetched from it here."""
 
     @property
     def labels(self) -> dict[str, str]:
@@ -91,7 +94,8 @@ class Discovery:
         if own.startswith(":"):
             own = join_host_port(asked_at.strip("[]"), int(own[1:]))
         control = Target(own, Process.CONTROL.value, Process.CONTROL.value)
-        processes = [_process_target(process) for process in self._registry.present()]
+        is_linked = self._registry.is_linked
+        processes = [_process_target(each, is_linked(each)) for each in self._registry.present()]
         unique = _with_unique_names([control, *processes, *self._engines()])
         return sorted(unique, key=lambda target: (target.kind, target.process))
 
@@ -116,11 +120,11 @@ class Discovery:
                     )
 
 
-def _process_target(process: ProcessEntry) -> Target:
+def _process_target(process: ProcessEntry, is_linked: bool) -> Target:
     # Other machines have a gateway-0 too. The name does not depend on the other connected
     # processes, so a process's series stay together.
     name = f"{process.name}@{process.machine}" if process.machine else process.name
-    return Target(process.address, process.kind.value, name)
+    return Target(process.address, process.kind.value, name, is_linked=is_linked)
 
 
 def _with_unique_names(targets: Sequence[Target]) -> Iterator[Target]:

@@ -82,6 +82,10 @@ class ProcessRegistry:
         self._until = {entry: until for entry, until in self._until.items() if until > now}
         return [*reversed(self._connected), *reversed(self._until)]
 
+    def is_linked(self, entry: ProcessEntry) -> bool:
+        """Whether the process holds a link now."""
+        return entry in self._connected
+
     def _read_entry(self, kind: Process, link: Link) -> ProcessEntry | None:
         hello = link.hello
         if not hello.metrics:

@@ -8,7 +8,13 @@ import uvloop
 from penumbra.monitoring.logs import configure_logs
 from penumbra.monitoring.tracing.export import tracing
 from penumbra.monitoring.tracing.settings import TracingMisconfigured
-from penumbra.router.entry import TOKEN_VARIABLE, SettingsUnreadable, complain, read_settings
+from penumbra.router.entry import (
+    COMPARATOR_TOKEN_VARIABLE,
+    TOKEN_VARIABLE,
+    SettingsUnreadable,
+    complain,
+    read_settings,
+)
 from penumbra.router.shadow.server import run_comparator
 from penumbra.router.shadow.settings import ShadowSettings
 
@@ -20,9 +26,10 @@ def main() -> int:
     except SettingsUnreadable as error:
         return complain(str(error))
     configure_logs(settings.comparator_id, sees_content=True)
+    token = os.environ.get(COMPARATOR_TOKEN_VARIABLE) or os.environ.get(TOKEN_VARIABLE)
     try:
         with tracing(os.environ, "penumbra-comparator", settings.comparator_id) as tracer:
-            uvloop.run(run_comparator(settings, os.environ.get(TOKEN_VARIABLE), tracer))
+            uvloop.run(run_comparator(settings, token, tracer))
     except TracingMisconfigured as error:
         return complain(str(error))
     except OSError as error:

@@ -10,9 +10,12 @@ from typing import TextIO
 from penumbra.serve.errors import AlreadyRunning
 from penumbra.serve.supervisor.state import STATE_FILE
 
+GATEWAY_TOKEN = "PENUMBRA_GATEWAY_TOKEN"  # noqa: S105 -- the name, not the token
+COMPARATOR_TOKEN = "PENUMBRA_COMPARATOR_TOKEN"  # noqa: S105 -- likewise
 TOKENS = {
+    COMPARATOR_TOKEN: "comparator-token",
     "PENUMBRA_ADMIN_TOKEN": "admin-token",
-    "PENUMBRA_GATEWAY_TOKEN": "gateway-token",
+    GATEWAY_TOKEN: "gateway-token",
     "PENUMBRA_ALERT_TOKEN": "alert-token",
 }
 """Environment variable -> file in the state folder that holds it when the variable is not set."""
@@ -77,9 +80,20 @@ class StateFolder:
     def tokens(self, environment: Mapping[str, str]) -> dict[str, str]:
         """The tokens of the control process: from the environment, else from the folder.
 
-        A token is made once and stored, so that clients survive a restart.
+        A token is made once and stored, so that clients survive a restart. Where gateways have a
+        token already and comparators none, none is made for these: comparators elsewhere may show
+        the gateways' token, as all did before.
         """
-        return {name: environment.get(name) or self._token(file) for name, file in TOKENS.items()}
+        names = dict(TOKENS)
+        if self._is_shared(environment):
+            del names[COMPARATOR_TOKEN]
+        return {name: environment.get(name) or self._token(file) for name, file in names.items()}
+
+    def _is_shared(self, environment: Mapping[str, str]) -> bool:
+        def is_given(name: str) -> bool:
+            return bool(environment.get(name)) or (self.path / TOKENS[name]).exists()
+
+        return is_given(GATEWAY_TOKEN) and not is_given(COMPARATOR_TOKEN)
 
     def _token(self, file: str) -> str:
         path = self.path / file

@@ -17,7 +17,7 @@ from penumbra.router.settings import GRACE_SECONDS, GatewaySettings
 from penumbra.router.shadow.settings import ShadowSettings
 from penumbra.router.upstream.base_url import root_url
 from penumbra.serve.hosting.plan import FleetPlan, app_name, host_variant
-from penumbra.serve.supervisor.folder import StateFolder
+from penumbra.serve.supervisor.folder import COMPARATOR_TOKEN, GATEWAY_TOKEN, StateFolder
 from penumbra.serve.supervisor.process import Program
 from penumbra.serve.supervisor.state import Phase, VariantRecord
 
@@ -151,7 +151,7 @@ def gateway_program(
         name=name,
         command=(*_PYTHON, "penumbra.router", "--settings", str(file)),
         # The gateway speaks to the control process, and may not administrate it.
-        environment={"PENUMBRA_GATEWAY_TOKEN": tokens["PENUMBRA_GATEWAY_TOKEN"]},
+        environment=_only(tokens, GATEWAY_TOKEN),
         log=folder.log(name),
         stop_seconds=GRACE_SECONDS + _MARGIN_SECONDS,
         ready_url=f"{_internal_url(spec, spec.gateway.internal_port + index)}/ready",
@@ -181,10 +181,14 @@ def _comparator(
         name="comparator",
         command=(*_PYTHON, "penumbra.router.shadow", "--settings", str(file)),
         # It reports to the control process, and may not administrate it.
-        environment={"PENUMBRA_GATEWAY_TOKEN": tokens["PENUMBRA_GATEWAY_TOKEN"]},
+        environment=_only(tokens, COMPARATOR_TOKEN) or _only(tokens, GATEWAY_TOKEN),
         log=folder.log("comparator"),
         ready_url=f"{_internal_url(spec, shadow.internal_port)}/health",
     )
+
+
+def _only(tokens: Mapping[str, str], name: str) -> dict[str, str]:
+    return {name: tokens[name]} if name in tokens else {}
 
 
 def hosted_variants(spec: PenumbraSpec) -> Iterator[tuple[str, str, EngineSpec]]:

@@ -64,6 +64,24 @@ def test_alertmanager_has_a_token_of_its_own() -> None:
 
 def test_an_empty_token_is_never_right() -> None:
     assert not Access({}, "").is_gateway("Bearer x")
+    assert not Access({}, "").is_gateway("Bearer ")
+    assert not Access({}, "").is_comparator(None)
+    assert not Access({}, "").knows("Bearer ")
+
+
+def test_comparators_have_a_token_of_their_own_where_one_is_given() -> None:
+    shared, apart = Access({}, "g-token"), Access({}, "g-token", None, "c-token")
+    assert shared.is_comparator("Bearer g-token")
+    assert apart.is_comparator("Bearer c-token")
+    assert not apart.is_comparator("Bearer g-token")
+    assert not apart.is_gateway("Bearer c-token")
+
+
+def test_any_token_of_the_process_is_known() -> None:
+    access = Access({Role.VIEWER: "v-token"}, "g-token", "w-token", "c-token")
+    known = [token for token in "vgwcx" if access.knows(f"Bearer {token}-token")]
+    assert known == ["v", "g", "w", "c"]
+    assert not access.knows(None)
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from penumbra.deployments.gateways.liveness import GuardLiveness
 from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.deployments.gateways.refused_reports import RefusedReports
 from penumbra.deployments.history.user_feedback import UserFeedback
-from penumbra.monitoring.observations import Counts, Report, Run, RunReport, Signal
+from penumbra.monitoring.observations import Counts, Pair, Report, Run, RunReport, Signal
 from penumbra.router.flags.routing_table import Snapshot, Watch
 from penumbra.router.link.messages import (
     Attribution,
@@ -472,3 +472,40 @@ async def test_a_link_that_ends_leaves_nothing_behind() -> None:
             gateway.leave()
             await plane.attending["gateway-0"]
         assert plane.liveness.grant(TABLE, HOST, 9.0)["demo"] == 10.0
+
+
+PAIRS = RunReport(Run("demo", "int8", "run-1"), pairs=(Pair("r", "facts", 1),))
+FAILURES = RunReport(Run("demo", "int8", "run-1"), counts=(Counts("facts", Signal.FAILURE, 0, 9),))
+
+
+@pytest.mark.parametrize(
+    ("is_comparator", "foreign", "own"), [(False, PAIRS, FAILURES), (True, FAILURES, PAIRS)]
+)
+async def test_a_report_of_the_other_kind_is_refused_and_the_link_stays(
+    caplog: pytest.LogCaptureFixture, is_comparator: bool, foreign: RunReport, own: RunReport
+) -> None:
+    taken: list[Report] = []
+
+    async def take(report: Report) -> None:
+        taken.append(report)
+
+    async with running() as plane:
+        plane.take_report = take
+        process = await plane.connect("process", is_comparator=is_comparator)
+        say(process, Report("process", "life-1", 1, (own, foreign)))
+        assert (await process.hear(Stored)).seq == 1
+        say(process, Report("process", "life-1", 2, (own,)))
+        assert (await process.hear(Stored)).seq == 2
+        inbox = plane.comparator_inbox if is_comparator else plane.inbox
+        assert inbox.refused.count == 1
+    assert [each.seq for each in taken] == [2]
+    refusals = [each for each in caplog.records if each.getMessage() == "report_refused"]
+    assert [each.seq for each in refusals] == [1]  # type: ignore[attr-defined]
+
+
+async def test_a_judgement_from_a_comparator_is_refused_and_the_link_stays() -> None:
+    async with running() as plane:
+        comparator = await plane.connect("comparator-0", is_comparator=True)
+        say(comparator, Feedback(7, "r-1", "acme", INT8, thumb=True))
+        assert (await comparator.hear(FeedbackDone)).error == "control_unavailable"
+        assert plane.comparator_inbox.refused.count == 1

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import subprocess
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -232,3 +233,41 @@ async def test_pages_are_fetched_where_they_are_and_bounded() -> None:
         "http://127.0.0.1:8100/metrics",
         "http://127.0.0.1:8101/metrics",
     ]
+
+
+async def test_nothing_is_fetched_from_a_process_that_holds_no_link() -> None:
+    asked: list[str] = []
+
+    async def fetch(target: Target) -> str:
+        asked.append(target.process)
+        return page(3)
+
+    lost = replace(GATEWAYS[1], is_linked=False)
+    text = await Aggregate(fetch).text([GATEWAYS[0], lost])
+    assert asked == ["gateway-0"]
+    assert values(text, "penumbra_process_up") == {"gateway-0": 1.0, "gateway-1": 0.0}
+
+
+SECRET = "canary"
+
+
+@pytest.mark.parametrize(
+    "other_page",
+    [
+        f"{SECRET} 7\n",
+        f'{{"{SECRET}": 7}}',
+        f"<html>{SECRET}</html>",
+        f'{SECRET}_total{{a="{SECRET}"}} 1\n',
+        f"# HELP {SECRET} {SECRET}\n# TYPE {SECRET} counter\n",
+    ],
+)
+async def test_a_page_that_is_none_of_ours_is_not_echoed_in_page_or_log(
+    other_page: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fetch(target: Target) -> str:
+        return other_page
+
+    text = await Aggregate(fetch).text([GATEWAYS[0]])
+    assert values(text, "penumbra_process_up") == {"gateway-0": 0.0}
+    assert SECRET not in text.decode()
+    assert SECRET not in "".join(str(record.__dict__) for record in caplog.records)

@@ -119,6 +119,14 @@ def test_a_lost_process_stays_listed_for_a_while() -> None:
     assert room.named() == {}
 
 
+def test_a_lost_process_is_a_target_without_a_link() -> None:
+    room = Room()
+    stays, goes = room.come("gateway-0", "10.0.0.1:8100"), room.come("gateway-1", "10.0.0.1:8101")
+    room.go(goes)
+    linked = {each.process: each.is_linked for each in room.discovery.targets()}
+    assert linked == {"control": True, stays.hello.gateway: True, "gateway-1": False}
+
+
 def test_a_process_that_ended_in_order_goes_soon() -> None:
     room = Room()
     room.go(room.come("gateway-0", "127.0.0.1:8100"), has_ended=True)

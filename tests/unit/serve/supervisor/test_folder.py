@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from penumbra.serve.errors import AlreadyRunning
-from penumbra.serve.supervisor.folder import TOKENS, StateFolder, tail
+from penumbra.serve.supervisor.folder import (
+    COMPARATOR_TOKEN,
+    GATEWAY_TOKEN,
+    TOKENS,
+    StateFolder,
+    tail,
+)
 
 HOLD = """
 import sys
@@ -44,7 +50,7 @@ def test_second_owner_is_refused_and_told_of_the_first(tmp_path: Path) -> None:
 def test_tokens_are_kept_and_private(tmp_path: Path) -> None:
     first = StateFolder(tmp_path).tokens({})
     assert set(first) == set(TOKENS)
-    assert len(set(first.values())) == len(TOKENS) == 3
+    assert len(set(first.values())) == len(TOKENS) == 4
     assert StateFolder(tmp_path).tokens({}) == first
     assert {mode(file) for file in tmp_path.iterdir()} == {0o600}
 
@@ -53,6 +59,23 @@ def test_token_of_the_environment_wins_and_is_not_written(tmp_path: Path) -> Non
     environment = {name: name.lower() for name in TOKENS}
     assert StateFolder(tmp_path).tokens(environment) == environment
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("is_in_folder", [True, False])
+def test_comparators_go_on_sharing_the_token_that_gateways_have_already(
+    tmp_path: Path, is_in_folder: bool
+) -> None:
+    folder, environment = StateFolder(tmp_path), {}
+    if is_in_folder:
+        folder.private_file(TOKENS[GATEWAY_TOKEN], "token-of-before")
+    else:
+        environment = {GATEWAY_TOKEN: "token-of-before"}
+    for _ in range(2):
+        tokens = folder.tokens(environment)
+        assert tokens[GATEWAY_TOKEN] == "token-of-before"
+        assert COMPARATOR_TOKEN not in tokens
+    folder.private_file(TOKENS[COMPARATOR_TOKEN], "token-of-its-own")
+    assert folder.tokens(environment)[COMPARATOR_TOKEN] == "token-of-its-own"
 
 
 def test_private_file_replaces_one_that_others_could_read(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_gateways_cannot_administrate(tmp_path: Path) -> None:
 def test_settings_files_are_private(tmp_path: Path) -> None:
     layout_of(tmp_path, hosted())
     files = [file for file in (tmp_path / ".penumbra").iterdir() if file.is_file()]
-    assert len(files) == 7
+    assert len(files) == 8
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
@@ -140,7 +140,7 @@ def test_gateways_hand_over_where_the_comparator_listens(tmp_path: Path) -> None
     assert settings_of(layout, 0).shadow_socket == settings.socket_path == Path("/r/shadow.sock")
     assert settings.limits.in_flight == 2
     assert layout.comparator.ready_url == "http://127.0.0.1:7300/health"
-    assert set(layout.comparator.environment) == {"PENUMBRA_GATEWAY_TOKEN"}
+    assert set(layout.comparator.environment) == {"PENUMBRA_COMPARATOR_TOKEN"}
 
 
 def test_without_shadow_nothing_is_mirrored(tmp_path: Path) -> None:
