@@ -118,7 +118,7 @@ def gateway(
     program = gateway_program(
         index, spec, gateway_settings(spec)[index], folder, folder.tokens(os.environ)
     )
-    os.execve(sys.executable, program.command, {**os.environ, **program.environment})  # noqa: S606
+    os.execve(sys.executable, program.command, program.whole_environment(os.environ))  # noqa: S606
 
 
 def control(
@@ -133,7 +133,7 @@ def control(
     folder.logs.mkdir(parents=True, exist_ok=True)
     program = control_program(spec, file, folder, folder.tokens(os.environ))
     command = (*program.command, *(() if port is None else ("--port", str(port))))
-    os.execve(sys.executable, command, {**os.environ, **program.environment})  # noqa: S606
+    os.execve(sys.executable, command, program.whole_environment(os.environ))  # noqa: S606
 
 
 def _load(file: Path, address: str | None = None) -> PenumbraSpec:

@@ -20,6 +20,9 @@ TOKENS = {
 }
 """Environment variable -> file in the state folder that holds it when the variable is not set."""
 
+CONTROL_TOKENS = frozenset({*TOKENS, "PENUMBRA_OPERATOR_TOKEN", "PENUMBRA_VIEWER_TOKEN"})
+"""Tokens that the control process knows; those of operators and viewers are never made."""
+
 
 class StateFolder:
     """Paths inside a state folder (by default `.penumbra`).

@@ -17,7 +17,13 @@ from penumbra.router.settings import GRACE_SECONDS, GatewaySettings
 from penumbra.router.shadow.settings import ShadowSettings
 from penumbra.router.upstream.base_url import root_url
 from penumbra.serve.hosting.plan import FleetPlan, app_name, host_variant
-from penumbra.serve.supervisor.folder import COMPARATOR_TOKEN, GATEWAY_TOKEN, StateFolder
+from penumbra.serve.supervisor.child_environment import Secrets
+from penumbra.serve.supervisor.folder import (
+    COMPARATOR_TOKEN,
+    CONTROL_TOKENS,
+    GATEWAY_TOKEN,
+    StateFolder,
+)
 from penumbra.serve.supervisor.process import Program
 from penumbra.serve.supervisor.state import Phase, VariantRecord
 
@@ -28,6 +34,7 @@ _FLEET_STOP_SECONDS = 90.0
 _MARGIN_SECONDS = 5.0
 """Beyond the time in which a gateway ends the answers under way."""
 _SHADOW_SOCKET = "shadow.sock"
+_TRACING = ("OTEL_",)
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ def lay_out(
         gateways=gateways,
         comparator=_comparator(spec, shadow_socket, folder, tokens) if shadow_socket else None,
         control=control_program(spec, config, folder, tokens),
-        fleet=_fleet_program(plan, folder) if plan else None,
+        fleet=_fleet_program(plan, spec, folder) if plan else None,
         plan=plan,
         variants=tuple(_records(spec, folder)),
     )
@@ -94,6 +101,7 @@ def control_program(
         ),
         environment=dict(tokens),
         log=folder.log("control"),
+        secrets=Secrets(CONTROL_TOKENS, (*_TRACING, "PG")),
         ready_url=f"{spec.control_url}/health",
     )
 
@@ -153,6 +161,7 @@ def gateway_program(
         # The gateway speaks to the control process, and may not administrate it.
         environment=_only(tokens, GATEWAY_TOKEN),
         log=folder.log(name),
+        secrets=Secrets(_api_keys(spec), _TRACING),
         stop_seconds=GRACE_SECONDS + _MARGIN_SECONDS,
         ready_url=f"{_internal_url(spec, spec.gateway.internal_port + index)}/ready",
     )
@@ -183,8 +192,17 @@ def _comparator(
         # It reports to the control process, and may not administrate it.
         environment=_only(tokens, COMPARATOR_TOKEN) or _only(tokens, GATEWAY_TOKEN),
         log=folder.log("comparator"),
+        # A model of one build has nothing to compare: the comparator never calls that.
+        secrets=Secrets(_api_keys(spec, least_variants=2), _TRACING),
         ready_url=f"{_internal_url(spec, shadow.internal_port)}/health",
     )
+
+
+def _api_keys(spec: PenumbraSpec, least_variants: int = 1) -> frozenset[str]:
+    """Variables with the API keys of servers elsewhere, of models with so many variants or more."""
+    models = [model for model in spec.models.values() if len(model.variants) >= least_variants]
+    variants = [variant for model in models for variant in model.variants.values()]
+    return frozenset(variant.api_key_env for variant in variants if variant.api_key_env)
 
 
 def _only(tokens: Mapping[str, str], name: str) -> dict[str, str]:
@@ -226,7 +244,7 @@ def _plan(spec: PenumbraSpec, folder: StateFolder, runtime: Path) -> FleetPlan |
     )
 
 
-def _fleet_program(plan: FleetPlan, folder: StateFolder) -> Program:
+def _fleet_program(plan: FleetPlan, spec: PenumbraSpec, folder: StateFolder) -> Program:
     file = folder.private_file("fleet.json", plan.model_dump_json(indent=2))
     return Program(
         name="fleet",
@@ -234,6 +252,7 @@ def _fleet_program(plan: FleetPlan, folder: StateFolder) -> Program:
         environment={},
         log=folder.log("fleet"),
         stop_seconds=_FLEET_STOP_SECONDS,
+        secrets=Secrets(is_engine=True, withheld=_api_keys(spec)),
     )
 
 

@@ -14,7 +14,8 @@ import httpx
 
 from penumbra.serve.errors import ProcessFailed
 from penumbra.serve.processes import die_with_parent, start_time_of
-from penumbra.serve.supervisor.folder import TOKENS, tail
+from penumbra.serve.supervisor.child_environment import NO_SECRETS, Secrets, child_environment
+from penumbra.serve.supervisor.folder import tail
 from penumbra.serve.supervisor.state import Phase, ProcessRecord
 
 FIRST_BACKOFF_SECONDS = 0.5
@@ -33,12 +34,18 @@ class Program:
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str]
-    """Added to the supervisor's own."""
+    """Added to what it gets of the supervisor's own."""
     log: Path
     ready_url: str = ""
     """Answers 200 as soon as the process is ready; empty if it says so in another way."""
     stop_seconds: float = 15.0
     """From SIGTERM to SIGKILL."""
+    secrets: Secrets = NO_SECRETS
+    """Secrets that it gets of the supervisor's own environment."""
+
+    def whole_environment(self, own: Mapping[str, str]) -> dict[str, str]:
+        """All variables of the process; `own` are the supervisor's."""
+        return {**child_environment(own, self.secrets), **self.environment}
 
 
 class SupervisedProcess:
@@ -157,7 +164,7 @@ class SupervisedProcess:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=self.stdout(log.fileno()),
                 stderr=log,
-                env={**_inherited(), **self.program.environment},
+                env=self.program.whole_environment(os.environ),
                 # Ctrl-C in a terminal reaches the whole foreground group; only the supervisor
                 # decides in which order its processes stop.
                 start_new_session=True,
@@ -170,11 +177,6 @@ class SupervisedProcess:
     def stdout(self, log: int) -> int:
         """File descriptor for standard output: the log, unless a subclass reads the output."""
         return log
-
-
-def _inherited() -> dict[str, str]:
-    """This process's environment without the tokens: each process is given its own."""
-    return {name: value for name, value in os.environ.items() if name not in TOKENS}
 
 
 def describe_exit(code: int) -> str:

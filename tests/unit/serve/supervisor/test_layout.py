@@ -2,7 +2,9 @@
 
 import json
 import stat
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -40,11 +42,16 @@ def spec_of(folder: Path, models: dict[str, Any], **more: Any) -> PenumbraSpec:
     return load(file)
 
 
-def layout_of(folder: Path, models: dict[str, Any], **more: Any) -> Layout:
+def layout_of(
+    folder: Path,
+    models: dict[str, Any],
+    environment: Mapping[str, str] = MappingProxyType({}),
+    **more: Any,
+) -> Layout:
     spec = spec_of(folder, models, **more)
     state = StateFolder(spec.state_dir)
     state.logs.mkdir(parents=True)
-    return lay_out(spec, folder / "penumbra.yaml", state, Path("/r"), {})
+    return lay_out(spec, folder / "penumbra.yaml", state, Path("/r"), environment)
 
 
 def settings_of(layout: Layout, index: int) -> GatewaySettings:

@@ -162,12 +162,13 @@ async def test_process_gets_its_own_tokens_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PENUMBRA_ADMIN_TOKEN", "secret")
-    monkeypatch.setenv("UPSTREAM_KEY", "kept")
-    names = ("PENUMBRA_ADMIN_TOKEN", "UPSTREAM_KEY", "GIVEN")
+    monkeypatch.setenv("UPSTREAM_KEY", "secret")
+    monkeypatch.setenv("PLAIN_SETTING", "kept")
+    names = ("PENUMBRA_ADMIN_TOKEN", "UPSTREAM_KEY", "PLAIN_SETTING", "GIVEN")
     process = NeverReadyProcess(f"import os; print([os.environ.get(n) for n in {names}])", tmp_path)
     with pytest.raises(ProcessFailed) as failure:
         await process.run()
-    assert failure.value.log_tail == "[None, 'kept', 'yes']"
+    assert failure.value.log_tail == "[None, None, 'kept', 'yes']"
 
 
 @pytest.mark.parametrize(("code", "words"), [(0, "exit status 0"), (-9, "killed by SIGKILL")])
