@@ -225,7 +225,7 @@ async def run_control(
                         "is_leading": is_leading,
                     },
                 )
-                await serve(app, sock, Connections(access.knows))
+                await serve(app, sock, Connections(access.knows, refused=access.refused))
             finally:
                 leading.cancel()
                 keeping_house.cancel()

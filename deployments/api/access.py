@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from penumbra.deployments.actors import RESERVED
+from penumbra.deployments.api.refused_logins import RefusedLogins
 from penumbra.deployments.errors import Forbidden, RequestInvalid, Unauthorized
 
 _NO_TOKEN = b"\0" * 32
@@ -55,6 +56,8 @@ class Access:
     ) -> None:
         self._digests = {role: _digest(token) for role, token in tokens.items()}
         self._gateway_digest = _digest(gateway_token)
+        self.refused = RefusedLogins()
+        """Requests and links that were refused for their tokens."""
         self._comparator_digest = _digest(comparator_token or gateway_token)
         self._alert_digest = _digest(alert_token) if alert_token else None
 

@@ -4,6 +4,7 @@ Every change names its actor (`x-penumbra-actor`) and its reason (`reason`). It 
 is durable and the gateways have it, or when the time for that is over.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -17,10 +18,11 @@ from starlette.exceptions import HTTPException
 from penumbra.deployments.api.access import Access
 from penumbra.deployments.api.docs_page import HEADERS, docs_page
 from penumbra.deployments.api.flag_routes import admin_router
+from penumbra.deployments.api.refused_logins import Cause, RefusedLogins, Surface, cause_of
 from penumbra.deployments.api.status_route import status_router
 from penumbra.deployments.config import error_words
 from penumbra.deployments.control.controller import Controller
-from penumbra.deployments.errors import DeploymentsError
+from penumbra.deployments.errors import DeploymentsError, Forbidden, Unauthorized
 from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.router.errors import error_type
 
@@ -54,12 +56,21 @@ def build_api(
     app.include_router(admin_router(controller, publisher, access, now))
     app.include_router(status_router(controller, publisher, access))
     _add_probes(app, controller, publisher)
-    add_error_handlers(app)
+    add_error_handlers(app, access.refused)
+    controller.metrics.expose("logins", access.refused.series)
     return app
 
 
-def add_error_handlers(app: FastAPI) -> None:
-    """Answer every error with an error object."""
+def add_error_handlers(app: FastAPI, refused: RefusedLogins | None = None) -> None:
+    """Answer every error with an error object; note refused logins, and answer them later."""
+
+    async def answer_refused_login(request: Request, error: Exception) -> JSONResponse:
+        if refused is not None:
+            await asyncio.sleep(_note(refused, request, error))
+        return await _answer_refusal(request, error)
+
+    app.add_exception_handler(Unauthorized, answer_refused_login)
+    app.add_exception_handler(Forbidden, answer_refused_login)
     app.add_exception_handler(DeploymentsError, _answer_refusal)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http_error)
@@ -115,6 +126,14 @@ def _error_response(status: int, message: str, code: str, param: str | None = No
 def _sendable(text: str) -> str:
     """The text in UTF-8: a lone surrogate, which JSON may hold, is written as an escape."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _note(refused: RefusedLogins, request: Request, error: Exception) -> float:
+    surface = Surface.ALERTS if request.url.path.endswith("/v1/alerts") else Surface.ADMIN
+    address = request.client.host if request.client else ""
+    is_known = isinstance(error, Forbidden)
+    cause = Cause.NOT_ALLOWED if is_known else cause_of(request.headers.get("authorization"))
+    return refused.note(address, surface, cause)
 
 
 async def _answer_refusal(request: Request, error: Exception) -> JSONResponse:

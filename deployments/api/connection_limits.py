@@ -1,7 +1,7 @@
 """Limits on connections to the control process, in force before any token is known.
 
 A connection is *known* while its latest request shows a token of this control process. All others
-are bounded in number: one more closes the oldest idle one of the host that holds most of them, so
+are bounded in number: one more closes the oldest one of the host that holds most of them, so
 an operator's connection is always taken, however many others lie idle.
 
 Reading order: ConnectionLimits, Connections, `penumbra.deployments.api.limited_protocol`.
@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
+
+from penumbra.deployments.api.refused_logins import RefusedLogins
 
 _DESCRIPTORS_SHARE = 4
 
@@ -45,10 +47,6 @@ class Connection(Protocol):
     def host(self) -> str:
         """The address at its other end; empty if that is not known."""
 
-    @property
-    def is_answering(self) -> bool:
-        """Whether a whole request of it is being answered."""
-
     def abort(self) -> None:
         """Close it at once."""
 
@@ -59,6 +57,7 @@ class Connections:
     Args:
         is_known: Whether an `authorization` header has a token of this control process.
         limits: Their bounds.
+        refused: Takes links that are refused for their token.
         descriptors: Returns the largest number of files that this process may have open.
     """
 
@@ -66,10 +65,12 @@ class Connections:
         self,
         is_known: Callable[[str | None], bool],
         limits: ConnectionLimits | None = None,
+        refused: RefusedLogins | None = None,
         descriptors: Callable[[], int] = lambda: resource.getrlimit(resource.RLIMIT_NOFILE)[0],
     ) -> None:
         self.is_known = is_known
         self.limits = limits or ConnectionLimits()
+        self.refused = refused or RefusedLogins()
         self._descriptors = descriptors
         self._unknown: dict[Connection, None] = {}
 
@@ -94,5 +95,5 @@ class Connections:
     def _oldest(self) -> Connection:
         hosts = Counter(connection.host for connection in self._unknown)
         host = max(hosts, key=hosts.__getitem__)
-        own = [connection for connection in self._unknown if connection.host == host]
-        return next((each for each in own if not each.is_answering), own[0])
+        # The oldest, busy or not: the youngest may be an operator's, whose head is on its way.
+        return next(connection for connection in self._unknown if connection.host == host)

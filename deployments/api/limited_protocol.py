@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from penumbra.deployments.api.connection_limits import Connections
+from penumbra.deployments.api.refused_logins import Surface, cause_of
 
 _REASONS = {401: b"Unauthorized", 431: b"Request Header Fields Too Large"}
 
@@ -66,11 +67,6 @@ class LimitedProtocol(HttpToolsProtocol):
         """The address at the other end; empty if that is not known."""
         return self.client[0] if self.client else ""
 
-    @property
-    def is_answering(self) -> bool:
-        """Whether a whole request is being answered."""
-        return self._state is _State.ANSWER
-
     def abort(self) -> None:
         """Close the connection at once, whatever waits to be sent."""
         self._enter(_State.OVER, None)
@@ -118,8 +114,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Look at the token before any byte of the body."""
-        shown = next((value for name, value in self.headers if name == b"authorization"), None)
-        self._is_known = self._all.is_known(None if shown is None else shown.decode("latin-1"))
+        self._is_known = self._all.is_known(self._authorization())
         if self._is_known:
             self._all.forget(self)
         else:
@@ -156,7 +151,9 @@ class LimitedProtocol(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         """Hand over to the WebSocket protocol, provided that the request shows a valid token."""
         if not self._is_known:
-            self._refuse(401, "unauthorized")
+            shown = self._authorization()
+            seconds = self._all.refused.note(self.host, Surface.LINK, cause_of(shown))
+            self._refuse(401, "unauthorized", seconds)
             return
         self._enter(_State.OVER, None)
         super().handle_websocket_upgrade()
@@ -165,8 +162,13 @@ class LimitedProtocol(HttpToolsProtocol):
         self._enter(_State.HEAD, self._limits.head_seconds)
         self._head_bytes = 0
 
-    def _refuse(self, status: int, code: str) -> None:
-        self._enter(_State.OVER, self._limits.discard_seconds)
+    def _authorization(self) -> str | None:
+        found = (value for name, value in self.headers if name == b"authorization")
+        return next((value.decode("latin-1") for value in found), None)
+
+    def _refuse(self, status: int, code: str, seconds: float = 0.0) -> None:
+        """Answer after a time, and close; nothing more is read meanwhile."""
+        self._enter(_State.OVER, seconds + self._limits.discard_seconds)
         body = json.dumps({"error": {"code": code}}).encode()
         lines = (
             b"HTTP/1.1 %d %s" % (status, _REASONS[status]),
@@ -176,8 +178,12 @@ class LimitedProtocol(HttpToolsProtocol):
             b"",
             body,
         )
-        self.transport.write(b"\r\n".join(lines))
-        self.transport.close()
+        self.loop.call_later(seconds, self._say_last, b"\r\n".join(lines))
+
+    def _say_last(self, answer: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(answer)
+            self.transport.close()
 
     def _enter(self, state: _State, seconds: float | None) -> None:
         self._state = state

@@ -1,5 +1,6 @@
 """Route of the links: a WebSocket for each gateway and each comparator."""
 
+import asyncio
 import logging
 
 from fastapi import APIRouter
@@ -8,6 +9,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from penumbra.deployments.api.access import Access
 from penumbra.deployments.api.link_door import LinkDoor
+from penumbra.deployments.api.refused_logins import Cause, Surface, cause_of
 from penumbra.deployments.gateways.inbox import LinkInbox
 from penumbra.deployments.gateways.link import LinkClosed
 from penumbra.deployments.gateways.publisher import Publisher
@@ -76,7 +78,11 @@ def link_router(
 
     @router.websocket(path)
     async def link(socket: WebSocket) -> None:
-        if not may_open(socket.headers.get("authorization")):
+        shown = socket.headers.get("authorization")
+        if not may_open(shown):
+            host = socket.client.host if socket.client else ""
+            cause = Cause.NOT_ALLOWED if access.knows(shown) else cause_of(shown)
+            await asyncio.sleep(access.refused.note(host, Surface.LINK, cause))
             await socket.send_denial_response(
                 JSONResponse({"error": {"code": "unauthorized"}}, status_code=401)
             )

@@ -217,6 +217,12 @@ REPORTS_REFUSED = _counter(
     "penumbra_control_reports_refused_total",
     "Reports of gateways and comparators that cannot be counted as evidence; the log says why.",
 )
+LOGINS_REFUSED = _counter(
+    "penumbra_control_logins_refused_total",
+    "Requests and links that were refused for their token.",
+    of.SURFACE,
+    of.LOGIN_REASON,
+)
 PROPAGATION = _durations(
     "penumbra_control_propagation_seconds",
     "From the durable commit of a change to the last gateway's acknowledgement.",
@@ -267,8 +273,8 @@ METRICS = (
     GUARDRAIL_EVIDENCE, GUARDRAIL_BOUNDARY, GUARDRAIL_TRIPPED, OBSERVATIONS, MEAN, EXCESS, AA_MEAN,
     TOLERANCE, LOWER, UPPER, EVIDENCE, PROOF, PROOF_BOUNDARY, INSTRUMENT_OK, EPOCH, GATEWAYS,
     COMPARATORS, OUTDATED_GATEWAYS, GATEWAY_EPOCH, CONTROL_CHANGES, STORE_FAILURES,
-    SET_ASIDE, REPORTS_REFUSED, PROPAGATION, INCOMPLETE, GUARD_AGE, GUARD_LEASE, FEEDBACK, ALERTS,
-    BUILD,
+    SET_ASIDE, REPORTS_REFUSED, LOGINS_REFUSED, PROPAGATION, INCOMPLETE, GUARD_AGE, GUARD_LEASE,
+    FEEDBACK, ALERTS, BUILD,
 )  # fmt: skip
 AGGREGATE_METRICS = (UP,)
 """Metrics that only the page of all processes, /metrics/all, exposes."""

@@ -137,6 +137,12 @@ EVENTS = (
         "Observations cannot be counted, and were dropped; at most once a minute and process.",
         "gateway", "seq", "detail", "refused_before",
     ),
+    _event(
+        "login_refused",
+        "A request or a link came without the token that it needs; at most once a minute and"
+        " address.",
+        "address", "surface", "reason", "refused_before",
+    ),
     _event("feedback_not_stored", "A judgement was not stored; its sender was told."),
     _event(
         "event_set_aside",

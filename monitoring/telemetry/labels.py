@@ -130,6 +130,16 @@ RESULT = Label(
     "What became of an alert that the webhook got.",
     ("acted", "already_acted", "no_action", "resolved", "not_applicable", "failed"),
 )
+SURFACE = Label(
+    "surface",
+    "What a token was wanted for: the admin API, the webhook for alerts, or a link.",
+    ("admin", "alerts", "link"),
+)
+LOGIN_REASON = Label(
+    "reason",
+    "Why a login was refused: no token, an unknown one, or one that is not good for this.",
+    ("no_token", "unknown_token", "not_allowed"),
+)
 PROCESS = Label("process", "The process, by the name that discovery gives it.", most=32)
 PROCESS_KIND = Label(
     "process_kind",

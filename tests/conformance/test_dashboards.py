@@ -30,6 +30,7 @@ from tests.support.panel_queries import (
 
 ROOT = Path(__file__).parents[2]
 NOT_SHOWN: dict[str, str] = {
+    "penumbra_control_logins_refused_total": "no part of a rollout; the log names the addresses",
     "penumbra_process_up": "only on /metrics/all; a scrape of each process has `up`",
 }
 """Metrics of the registry that no dashboard shows, and why."""

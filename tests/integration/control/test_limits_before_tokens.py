@@ -19,6 +19,10 @@ HUGE = 300 * MIB
 KILL = "/admin/v1/flags/demo/kill"
 FLAG = "/admin/v1/flags/demo"
 DESCRIPTORS = 512
+UPGRADE = (
+    "connection: Upgrade", "upgrade: websocket", "sec-websocket-version: 13",
+    "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -115,12 +119,8 @@ def test_head_without_an_end_is_refused(control: ControlProcess) -> None:
 def test_link_without_its_token_is_refused_at_the_upgrade(
     control: ControlProcess, path: str, token: str | None
 ) -> None:
-    upgrade = (
-        "connection: Upgrade", "upgrade: websocket", "sec-websocket-version: 13",
-        "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
-    )  # fmt: skip
     with connected(control) as sock:
-        sock.sendall(head("GET", path, *upgrade, token=token))
+        sock.sendall(head("GET", path, *UPGRADE, token=token))
         with sock.makefile("rb") as answer:
             assert int(answer.readline().split()[1]) == 401
             answer.read()  # to the end: the process closes the connection
@@ -150,3 +150,23 @@ def test_kill_gets_through_on_a_connection_of_before_the_flood(tmp_path: Path) -
             stack.enter_context(connected(control))
         eventually(lambda: process.num_fds() < DESCRIPTORS, what="the flood to be bounded")
         assert control.post("/flags/demo/kill", {}).status_code == 200
+
+
+def test_refused_logins_are_counted_and_logged_without_the_token(tmp_path: Path) -> None:
+    with ControlProcess(tmp_path) as control:
+        for path, lines in (("/admin/v1/flags", ()), ("/gateway/v1/link", UPGRADE)):
+            with connected(control) as sock:
+                sock.sendall(head("GET", path, *lines, token="canary-token-of-the-tests"))
+                assert status_of(sock) == 401
+        assert control.post("/flags/demo/kill", {}, VIEWER).status_code == 403
+        page = httpx.get(f"{control.url}/metrics").text
+        told = [json.loads(line) for line in control.log_text().splitlines()]
+    name = "penumbra_control_logins_refused_total"
+    counted = {line for line in page.splitlines() if line.startswith(name) and line[-4:] == " 1.0"}
+    assert counted == {
+        f'{name}{{reason="unknown_token",surface="admin"}} 1.0',
+        f'{name}{{reason="not_allowed",surface="admin"}} 1.0',
+        f'{name}{{reason="unknown_token",surface="link"}} 1.0',
+    }
+    assert [line["address"] for line in told if line["event"] == "login_refused"] == ["127.0.0.1"]
+    assert "canary" not in control.log_text()

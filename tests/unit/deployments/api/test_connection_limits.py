@@ -13,7 +13,6 @@ ROOMY = 1_000_000
 @dataclass(eq=False)
 class FakeConnection:
     host: str = "10.0.0.1"
-    is_answering: bool = False
     is_aborted: bool = False
 
     def abort(self) -> None:
@@ -22,16 +21,16 @@ class FakeConnection:
 
 def connections(most: int, descriptors: int = ROOMY) -> Connections:
     return Connections(
-        lambda shown: shown is not None, ConnectionLimits(unknown=most), lambda: descriptors
+        lambda shown: shown is not None, ConnectionLimits(unknown=most), None, lambda: descriptors
     )
 
 
-def test_one_more_than_may_be_closes_the_oldest_idle_one() -> None:
+def test_one_more_than_may_be_closes_the_oldest() -> None:
     held = connections(3)
-    all_of = [FakeConnection(is_answering=number == 0) for number in range(4)]
+    all_of = [FakeConnection() for _ in range(5)]
     for each in all_of:
         held.admit(each)
-    assert [each.is_aborted for each in all_of] == [False, True, False, False]
+    assert [each.is_aborted for each in all_of] == [True, True, False, False, False]
     assert len(held) == 3
 
 
@@ -42,14 +41,6 @@ def test_the_host_that_holds_most_makes_room() -> None:
         held.admit(each)
     assert not lone.is_aborted
     assert [each.is_aborted for each in flood] == [True, False, False]
-
-
-def test_where_all_are_answering_the_oldest_makes_room() -> None:
-    held = connections(1)
-    first, second = FakeConnection(is_answering=True), FakeConnection()
-    held.admit(first)
-    held.admit(second)
-    assert first.is_aborted
 
 
 def test_connection_is_counted_once_and_forgotten() -> None:
