@@ -13,8 +13,10 @@ import httpx
 import psutil
 import pytest
 
+from penumbra.serve.supervisor.folder import CONTROL_TOKENS
 from penumbra.serve.supervisor.state import Phase, RunState
 from tests.support.behaviours import respond
+from tests.support.gateway_process import eventually
 from tests.support.installation import Installation, still_running
 from tests.support.scripted_upstream import ScriptedUpstream
 
@@ -76,6 +78,33 @@ def test_serves_without_ray(stack: Installation) -> None:
         "gateway-0",
         "gateway-1",
     ]
+
+
+def secrets_of(pid: int) -> set[str]:
+    """Names of the secrets in the environment that a process was started with."""
+    names = set(psutil.Process(pid).environ())
+    return {name for name in names if name.endswith(("_TOKEN", "_KEY"))}
+
+
+def test_each_process_links_with_its_own_credential_and_has_no_other(
+    stack: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PENUMBRA_OPERATOR_TOKEN", "SOME_CLOUDS_KEY"):
+        monkeypatch.setenv(name, f"{name.lower()}-of-the-operator")
+    stack.start()
+    state = stack.wait_for(is_healthy, READY_SECONDS)
+    secrets = {each.name: secrets_of(each.pid) for each in state.processes}
+    assert secrets.pop("comparator") == {"PENUMBRA_COMPARATOR_TOKEN"}
+    assert secrets.pop("control") == CONTROL_TOKENS - {"PENUMBRA_VIEWER_TOKEN"}
+    assert all(found == {"PENUMBRA_GATEWAY_TOKEN"} for found in secrets.values())
+
+    def links() -> set[str]:
+        page = httpx.get(f"{state.admin_url}/metrics").text
+        names = ("penumbra_control_gateways ", "penumbra_control_comparators ")
+        return {line for line in page.splitlines() if line.startswith(names)}
+
+    wanted = {"penumbra_control_gateways 2.0", "penumbra_control_comparators 1.0"}
+    eventually(lambda: links() == wanted, what="all to be linked")
 
 
 def test_status_and_flags_find_what_runs(
