@@ -1,7 +1,7 @@
 """Limits on connections to the control process, in force before any token is known.
 
 A connection is *known* while its latest request shows a token of this control process. All others
-are bounded in number: one more closes the oldest one of the host that holds most of them, so
+are bounded in number: one more closes the oldest of the host that holds most of them, so
 an operator's connection is always taken, however many others lie idle.
 
 Reading order: ConnectionLimits, Connections, `penumbra.deployments.api.limited_protocol`.

@@ -36,7 +36,7 @@ class Surface(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why a login was refused. The values are exported."""
+    """The reason for which a login was refused. The values are exported."""
 
     NO_TOKEN = "no_token"  # noqa: S105 -- a name
     UNKNOWN_TOKEN = "unknown_token"  # noqa: S105 -- a name
@@ -119,5 +119,5 @@ class RefusedLogins:
 
 
 def cause_of(authorization: str | None) -> Cause:
-    """Why a request with this header, which no token opens, is refused."""
+    """The reason for which a request with this header, which no token opens, is refused."""
     return Cause.UNKNOWN_TOKEN if authorization else Cause.NO_TOKEN
