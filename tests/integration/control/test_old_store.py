@@ -91,8 +91,8 @@ async def test_alert_of_an_old_store_is_not_acted_on_again(plane: WholePlane) ->
 
 
 _ADDED_WITH_DEFAULTS = {
-    "answered_by", "beside_shadow", "builds", "channels", "cluster", "earlier_runs", "effect",
-    "effects", "failure_requests", "floors", "horizon", "proof", "proven_live",
+    "answered_by", "beside_shadow", "broken_seconds", "builds", "channels", "cluster", "earlier_runs", "effect",
+    "effects", "failure_requests", "floors", "horizon", "proof", "proven_live", "stage_pairs",
     "without_counterpart", "workload", "workload_seconds", "workload_shift",
 }  # fmt: skip
 
@@ -103,7 +103,7 @@ def _without_age(answer: dict[str, Any]) -> dict[str, Any]:
     Nor does it hold the gates that are new and say nothing of this store.
     """
     gates = answer.get("gates", [])
-    left_out = {"time", "live", "workload"}
+    left_out = {"time", "stage_pairs", "live", "workload"}
     return answer | {"gates": [gate for gate in gates if gate["name"] not in left_out]}
 
 
