@@ -19,6 +19,7 @@ DeploymentsError
 ├── PreconditionRequired (428)  a whole flag is replaced without naming the epoch it is based on
 ├── NotLeader (503)             another control process leads; nothing was changed
 └── StoreUnavailable (503)      the store cannot be read or written; nothing was changed
+    └── StoreInDoubt (503)      … or its answer to a commit was lost: look before trying again
 """
 
 from collections.abc import Iterable
@@ -43,6 +44,7 @@ STATUS: dict[str, int] = {
     "precondition_required": 428,
     "not_leader": 503,
     "store_unavailable": 503,
+    "store_in_doubt": 503,
 }
 
 
@@ -201,3 +203,18 @@ class StoreUnavailable(DeploymentsError):
     """The store cannot be read or written; nothing was changed."""
 
     code = "store_unavailable"
+
+
+class StoreInDoubt(StoreUnavailable):
+    """The store's answer to a commit was lost: the change is in the store, or it is not.
+
+    Args:
+        what: What happened.
+    """
+
+    code = "store_in_doubt"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}: it is not known whether the change was made; look before you make it again"
+        )

@@ -79,9 +79,13 @@ def add_error_handlers(app: FastAPI, refused: RefusedLogins | None = None) -> No
 
 def _add_probes(app: FastAPI, controller: Controller, publisher: Publisher) -> None:
     @app.get("/health", tags=["probes"])
-    async def health() -> dict[str, str]:
-        """Answer that the process is alive."""
-        return {"status": "ok"}
+    async def health() -> JSONResponse:
+        """Answer 200 if the process is alive and its store answers in time, else 503 and why."""
+        stuck = controller.stuck_seconds
+        if stuck:
+            reason = f"the store has not answered for {stuck:.0f} s"
+            return JSONResponse({"status": "stuck", "reason": reason}, status_code=503)
+        return JSONResponse({"status": "ok"})
 
     @app.get("/ready", tags=["probes"])
     async def ready() -> JSONResponse:

@@ -8,14 +8,21 @@ Reading order: Controller.apply, Controller.commit.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from penumbra.deployments.control.aside_log import log_set_aside
 from penumbra.deployments.control.kept_folds import KeptState, state_at_start
 from penumbra.deployments.control.standing import Standing
-from penumbra.deployments.errors import Conflict, StoreUnavailable
+from penumbra.deployments.control.store_thread import StoreThread
+from penumbra.deployments.control.turns import (
+    CHANGE_SECONDS,
+    PATIENT_SECONDS,
+    READ_SECONDS,
+    Turns,
+    seconds_left,
+)
+from penumbra.deployments.errors import Conflict, StoreInDoubt, StoreUnavailable
 from penumbra.deployments.evidence.dry_fold import fold_ahead
 from penumbra.deployments.evidence.stored_fold import fold_stored
 from penumbra.deployments.gateways.delivery import Delivery
@@ -41,6 +48,8 @@ T = TypeVar("T")
 
 _NO_EXTRAS = CommitExtras()
 
+_CLOSE_SECONDS = 3.0
+
 __all__ = ["Change", "ChangeOutcome", "Clocks", "Controller", "Edit"]
 
 
@@ -61,11 +70,13 @@ class Controller:
         self._publisher = publisher
         self._clocks = clocks
         self._acknowledge_seconds = acknowledge_seconds
-        self._lock = asyncio.Lock()
+        self._turns = Turns()
         # One thread: a read after a write that failed sees all of that write, or nothing.
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        self._thread = StoreThread("store")
         # Another thread reads the history, so that a long read delays no change.
-        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-reader")
+        self._reader = StoreThread("store-reader")
+        self._is_in_doubt = False
+        """Whether a commit may still be under way in the database."""
         self.is_behind = True
         """Whether the store may hold events that `state` lacks: not started, or a write failed."""
         self._is_committing = False
@@ -87,6 +98,7 @@ class Controller:
             Conflict: The flag was changed since the expected epoch.
             FlagRefused, ChangeUnfoldable: The new flag makes no sense; nothing was changed.
             StoreUnavailable: The store failed; nothing was changed.
+            StoreInDoubt: The store failed; it is not known whether something was changed.
         """
         began = self._clocks.monotonic()
         async with self.writing():
@@ -129,7 +141,7 @@ class Controller:
             NotFound: The store holds no flag of that model.
             StoreUnavailable: The store failed; nothing was changed.
         """
-        async with self._lock:
+        async with self._turns.take(CHANGE_SECONDS):
             drafts = flag_drafts.draft_reset(
                 self.state, name, flag, actor, reason, self._clocks.now()
             )
@@ -150,10 +162,14 @@ class Controller:
         """Read the store in a thread of its own; changes go on meanwhile.
 
         Raises:
-            StoreUnavailable: The store cannot be read.
+            StoreUnavailable: The store cannot be read, or not within `READ_SECONDS`.
         """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._reader, lambda: query(self._store))
+        return await self._reader.run(lambda: query(self._store), READ_SECONDS)
+
+    @property
+    def stuck_seconds(self) -> float:
+        """Seconds since the store was asked for what it has not answered in time; 0: it answers."""
+        return self._thread.stuck_seconds
 
     async def renew(self, seconds: float, lease_seconds: float) -> None:
         """Renew the right to write, which proves that the store takes writes and is as known here.
@@ -181,24 +197,27 @@ class Controller:
         Raises:
             StoreUnavailable: The store cannot be read.
         """
-        async with self._lock:
+        async with self._turns.take(PATIENT_SECONDS):
             await self._catch_up()
 
     def close(self) -> None:
-        """Wait for the store's work under way, and close the store."""
-        self._thread.shutdown(wait=True)
-        self._reader.shutdown(wait=True)
+        """Wait a while for the store's work under way, and close the store."""
+        self._thread.close(_CLOSE_SECONDS)
+        self._reader.close(_CLOSE_SECONDS)
         self._store.close()
 
     @asynccontextmanager
-    async def writing(self) -> AsyncIterator[None]:
+    async def writing(self, seconds: float = CHANGE_SECONDS) -> AsyncIterator[None]:
         """Hold the write lock: `state` is the newest, and `commit` may be called.
+
+        Args:
+            seconds: Longest time for it: the wait for the lock, and what the store is asked within.
 
         Raises:
             NotLeader: Another process leads.
-            StoreUnavailable: The store cannot be read.
+            StoreUnavailable: The store cannot be read, or other changes take too long.
         """
-        async with self._lock:
+        async with self._turns.take(seconds):
             self.standing.require_leading()
             if self.is_behind:
                 await self._catch_up()
@@ -218,7 +237,8 @@ class Controller:
         Raises:
             ChangeUnfoldable: An event cannot be folded; nothing was changed.
             NotLeader: Another process has taken over; nothing was changed.
-            StoreUnavailable: Nothing was changed, or it is not known whether something was.
+            StoreUnavailable: Nothing was changed.
+            StoreInDoubt: It is not known whether something was changed.
         """
         expected, at = self.state.epoch, self._clocks.now()
         ahead = fold_ahead(self.state, drafts, at)
@@ -230,8 +250,9 @@ class Controller:
         self.is_behind = self._is_committing = True
         try:
             events, durable_at = await self._in_thread(append)
-        except StoreUnavailable:
+        except StoreUnavailable as error:
             self.metrics.store_failures += 1
+            self._is_in_doubt |= isinstance(error, StoreInDoubt)
             raise
         finally:
             self._is_committing = False
@@ -251,19 +272,27 @@ class Controller:
         They run after the commits under way, so a read sees all of them.
 
         Raises:
-            StoreUnavailable: The store cannot be read or written; nothing was changed.
+            StoreUnavailable: The store cannot be read or written, or not in time; nothing was
+                changed.
+            StoreInDoubt: It is not known whether something was changed.
         """
         return await self._in_thread(lambda: work(self._store))
 
     async def _catch_up(self) -> None:
         known = self.newest
+        is_leading = self.standing.leader_address is None
 
         def read() -> tuple[KeptState | None, str, list[Event | SetAside], Newest]:
+            if self._is_in_doubt and is_leading:
+                # It holds the row of the lease, which this waits for: after that it is in the
+                # store, or never will be.
+                self._store.write(lambda connection: None)
             kept = state_at_start(self._store, self.checkpoint_key) if known == NOTHING else None
             since = known if kept is None else kept.newest
             return kept, self._store.name_at(known.epoch), *self._store.stored_since(since)
 
         kept, digest, found, newest = await self._in_thread(read)
+        self._is_in_doubt &= not is_leading
         if digest == known.digest:
             self._take(found, newest, kept)
             if found or kept is not None:
@@ -332,4 +361,4 @@ class Controller:
         return Arrival(len(links), sum(link.epoch >= epoch for link in links), None)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        return await self._thread.run(work, seconds_left())

@@ -21,6 +21,7 @@ from penumbra.deployments.control.controller import Clocks, Controller
 from penumbra.deployments.control.pending_reports import LastNumbers, PendingReport, settle
 from penumbra.deployments.control.rollback_timer import RollbackTimer
 from penumbra.deployments.control.tracing import CommittedChange
+from penumbra.deployments.control.turns import PATIENT_SECONDS
 from penumbra.deployments.errors import AlreadyJudged, ChangeUnfoldable, NotFound
 from penumbra.deployments.evidence.judge import (
     EvidenceBook,
@@ -107,7 +108,7 @@ class RolloutService:
         Raises:
             StoreUnavailable: The store cannot be read.
         """
-        async with self._controller.writing():
+        async with self._controller.writing(PATIENT_SECONDS):
             await self._catch_up()
             await self._rollback_timer.load()
 
@@ -166,7 +167,7 @@ class RolloutService:
         Raises:
             StoreUnavailable: They could not be stored.
         """
-        async with self._controller.writing():
+        async with self._controller.writing(PATIENT_SECONDS):
             await self._catch_up()
             drafts = self.evidence_book.reconsider(self._controller.state)
             if drafts:

@@ -9,7 +9,8 @@ stopped, cut off or slow can never write after another one has taken over, whate
 The times in the row are by the *database's* clock, so the machines' clocks need not agree. No lock
 is held between transactions: a pooler, or a connection that breaks, strands nothing.
 
-All functions take a connection in a transaction.
+All functions take a connection in a transaction, which `penumbra.deployments.store.postgres` keeps
+from standing still: it holds the row.
 """
 
 from collections.abc import Mapping
@@ -39,12 +40,6 @@ _NOW = {
     "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
     "postgresql": "cast(extract(epoch from clock_timestamp()) as double precision)",
 }
-_STANDSTILL = "3000"
-"""Milliseconds for which a transaction may do nothing, or wait for another one's lock."""
-_BOUNDS = sa.select(
-    sa.func.set_config("idle_in_transaction_session_timeout", _STANDSTILL, True),
-    sa.func.set_config("lock_timeout", _STANDSTILL, True),
-)
 _OTHERS = "cast(extract(epoch from current_timestamp) as double precision)"
 
 
@@ -111,7 +106,6 @@ def acquire(
     Returns:
         The new term; None if another process leads.
     """
-    _bound_waits(connection)
     now = _now(connection)
     is_free = _ROW.c.until <= now
     if seen is not None:
@@ -187,21 +181,11 @@ def raise_generation(connection: sa.Connection, term: Term, generation: int) -> 
 
 
 def _touch(connection: sa.Connection, term: Term | None, values: Mapping[str, object]) -> None:
-    _bound_waits(connection)
     if term is not None:
         own = sa.update(_ROW).where(*_is_ours(term)).values(**values)
         if connection.execute(own).rowcount == 1:
             return
     raise NotLeader.because_of(read(connection).address)
-
-
-def _bound_waits(connection: sa.Connection) -> None:
-    """Let PostgreSQL end this transaction if the process stands still in it: it holds the row.
-
-    For this transaction only, so that a pooler hands no setting to another client.
-    """
-    if connection.dialect.name == "postgresql":
-        connection.execute(_BOUNDS)
 
 
 def _is_ours(term: Term) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:

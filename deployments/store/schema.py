@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from alembic.util.exc import CommandError
 
 from penumbra.deployments.errors import StoreUnavailable
-from penumbra.deployments.store import migrations
+from penumbra.deployments.store import migrations, postgres
 
 _VERSION = sa.table("alembic_version", sa.column("version_num"))
 
@@ -24,12 +24,11 @@ def bring_up_to_date(engine: sa.Engine) -> None:
         StoreUnavailable: A newer release has written the store.
         SQLAlchemyError: The database failed.
     """
-    if engine.dialect.name != "sqlite":
-        _upgrade(engine)
-        return
     own = sa.create_engine(engine.url, poolclass=sa.NullPool, hide_parameters=True)
-    sa.event.listen(own, "connect", _begin_nothing_by_itself)
-    sa.event.listen(own, "begin", _begin)
+    postgres.limit_silence(own, postgres.PATIENT_SECONDS)
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(own, "connect", _begin_nothing_by_itself)
+        sa.event.listen(own, "begin", _begin)
     _upgrade(own)
 
 

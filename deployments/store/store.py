@@ -22,7 +22,14 @@ from penumbra.deployments.errors import Conflict, StoreUnavailable
 from penumbra.deployments.history.event_digest import NOTHING, Newest, digest_of
 from penumbra.deployments.history.events import Draft, Event, Kind
 from penumbra.deployments.history.set_aside import SetAside
-from penumbra.deployments.store import fencing, observation_tables, schema, set_aside_table
+from penumbra.deployments.store import (
+    fencing,
+    observation_tables,
+    postgres,
+    schema,
+    set_aside_table,
+)
+from penumbra.deployments.store.commits import committed
 from penumbra.deployments.store.event_rows import event_of, event_or_set_aside
 from penumbra.deployments.store.fencing import Leader, Term
 from penumbra.deployments.store.observation_tables import CommitExtras
@@ -65,7 +72,9 @@ class Store:
             if self._engine.dialect.name == "sqlite":
                 _make_folder(self._engine.url)
                 sa.event.listen(self._engine, "connect", _make_sqlite_durable)
+            postgres.limit_silence(self._engine)
             schema.bring_up_to_date(self._engine)
+            postgres.limit_transactions(self._engine)
             with self._engine.connect() as connection:
                 self.identity: str = connection.execute(sa.select(_IDENTITY.c.store)).scalar_one()
             self.term: Term | None = None  # the right to write, if this process has it
@@ -80,9 +89,10 @@ class Store:
         Raises:
             StoreUnavailable: The store does not take writes.
         """
-        with _translate_errors("written"), self._engine.begin() as connection:
-            self.term = fencing.acquire(connection, holder, address, seconds, seen)
-        return self.term is not None
+        with _translate_errors("written"), committed(self._engine) as connection:
+            term = fencing.acquire(connection, holder, address, seconds, seen)
+        self.term = term
+        return term is not None
 
     def renew(self, seconds: float, lease_seconds: float) -> Newest:
         """Renews the right to write: a durable write, and so the proof that the store takes them.
@@ -94,7 +104,7 @@ class Store:
             NotLeader: Another process leads.
             StoreUnavailable: The store does not take writes.
         """
-        with _translate_errors("written"), self._engine.begin() as connection:
+        with _translate_errors("written"), committed(self._engine) as connection:
             fencing.renew(connection, self.term, seconds, lease_seconds)
             return _newest(connection)
 
@@ -106,7 +116,7 @@ class Store:
         """
         term, self.term = self.term, None
         if term is not None:
-            with _translate_errors("written"), self._engine.begin() as connection:
+            with _translate_errors("written"), committed(self._engine) as connection:
                 fencing.release(connection, term)
 
     def name_at(self, epoch: int) -> str:
@@ -198,8 +208,8 @@ class Store:
         Raises:
             NotLeader: This process may not write; nothing was stored.
             Conflict: The store is at another epoch: another writer was first.
-            StoreUnavailable: Nothing was stored. (If the answer to the commit was lost, the events
-                may be there: read before writing again.)
+            StoreUnavailable: Nothing was stored.
+            StoreInDoubt: The answer to the commit was lost: read before writing again.
         """
         events = [
             Event.of(draft, expected_epoch + number, at)
@@ -231,6 +241,7 @@ class Store:
         Raises:
             NotLeader: This process may not write; nothing was changed.
             StoreUnavailable: Nothing was changed.
+            StoreInDoubt: The answer to the commit was lost.
         """
         with _translate_errors("written"), self._writing() as connection:
             return work(connection)
@@ -241,7 +252,7 @@ class Store:
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
-        with self._engine.begin() as connection:
+        with committed(self._engine) as connection:
             # First of all: from here on no other process can take over before this is committed.
             fencing.require(connection, self.term)
             yield connection

@@ -3,11 +3,14 @@
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 _FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 _USER = "postgres"
@@ -41,6 +44,21 @@ class PostgresServer:
         """Stop at once, as in a crash, without closing connections in order."""
         self._run("pg_ctl", "-w", "-m", "immediate", "stop")
 
+    def silence(self) -> None:
+        """Stop all its processes as they are: connections stay, and nothing answers."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a silenced server go on where it was."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        first = (self._folder / "data" / "postmaster.pid").read_text().split()[0]
+        server = psutil.Process(int(first))
+        # The postmaster first, so that it starts no other meanwhile.
+        for process in (server, *server.children(recursive=True)):
+            process.send_signal(number)
+
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(
             [str(self._binaries / program), "-D", str(self._folder / "data"), *arguments],
@@ -61,4 +79,5 @@ def postgres_server(binaries: Path) -> Iterator[PostgresServer]:
         try:
             yield server
         finally:
+            server.resume()
             server.stop()
