@@ -175,6 +175,22 @@ EVENTS = (
     _event("content_not_captured", "The environment asks for content in spans.", "variable"),
     # `penumbra up` and what it hosts
     _event("installation_ready", "All is up.", "gateway"),
+    _event(
+        "state_unwritten",
+        "The state file cannot be written; all goes on. At most once a minute.",
+        "file", "error", "repeated",
+    ),
+    _event("state_written", "It can be written again.", "file"),
+    _event(
+        "state_unshown",
+        "The state cannot be shown on standard output. At most once a minute.",
+        "error", "repeated",
+    ),
+    _event(
+        "log_unwritable",
+        "A process was started whose log cannot be opened: it writes none.",
+        "program", "error",
+    ),
     _event("process_died", "A process ended by itself and is started again.",
            "program", "exit", "restart_seconds"),
     _event("process_killed", "A process did not end in time.", "program"),

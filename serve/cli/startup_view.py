@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from penumbra.serve.supervisor.published_state import Observer
 from penumbra.serve.supervisor.state import Phase, RunState
-from penumbra.serve.supervisor.supervisor import Observer
 
 REMINDER_SECONDS = 15.0
 _COLOURS = {

@@ -153,6 +153,8 @@ def _log_to(path: Path) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
+    # A line that cannot be written, as on a full disk, is no traceback in the terminal.
+    logging.raiseExceptions = False
     for noisy in ("httpx", "httpcore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 

@@ -9,6 +9,7 @@ from asyncio.subprocess import Process
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import httpx
 
@@ -158,7 +159,7 @@ class SupervisedProcess:
             await asyncio.gather(watcher, waiter, return_exceptions=True)
 
     async def _start(self) -> Process:
-        with self.program.log.open("ab") as log:
+        with self._open_log() as log:
             return await asyncio.create_subprocess_exec(
                 *self.program.command,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -170,6 +171,14 @@ class SupervisedProcess:
                 start_new_session=True,
                 preexec_fn=die_with_parent(),
             )
+
+    def _open_log(self) -> BinaryIO:
+        try:
+            return self.program.log.open("ab")
+        except OSError as error:
+            # A full disk, or a folder that is gone: it must serve all the same.
+            _log.error("log_unwritable", extra={"program": self.program.name, "error": str(error)})
+            return Path(os.devnull).open("ab")
 
     async def clean_up(self) -> None:
         """Clean up after a death, before the next start; subclasses end left-over processes."""

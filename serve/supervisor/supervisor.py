@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from penumbra.deployments.config.spec import PenumbraSpec
@@ -27,16 +27,13 @@ from penumbra.serve.supervisor.folder import StateFolder
 from penumbra.serve.supervisor.layout import Layout, gateway_url, lay_out
 from penumbra.serve.supervisor.preflight import check
 from penumbra.serve.supervisor.process import SupervisedProcess
-from penumbra.serve.supervisor.replicas_file import ReplicasFile
+from penumbra.serve.supervisor.published_state import Observer, PublishedState
 from penumbra.serve.supervisor.served_models import ServedModels
-from penumbra.serve.supervisor.state import RunState, VariantRecord, write_state
+from penumbra.serve.supervisor.state import RunState, VariantRecord
 
 _TICK_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
-
-Observer = Callable[[RunState], None]
-"""Called with the state after every change and every few seconds; must return at once."""
 
 
 def supervise(
@@ -92,8 +89,7 @@ class Supervisor:
         environment: Mapping[str, str],
         observe: Observer,
     ) -> None:
-        self._folder = folder
-        self._observe = observe
+        self._published = PublishedState(folder, observe)
         self._variants: dict[str, VariantRecord] = {
             app_name(record.model, record.variant): record for record in layout.variants
         }
@@ -113,7 +109,6 @@ class Supervisor:
             self._control,
             *(process for process in (self._comparator, self._fleet) if process is not None),
         ]
-        self._replicas = ReplicasFile(folder.replicas)
         self._state = RunState(
             pid=os.getpid(),
             start_time=start_time_of(os.getpid()),
@@ -166,7 +161,7 @@ class Supervisor:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             reap_adopted(own=self._own())
-            self._observe(self._state)
+            self._published.refresh(self._state, self._variants)
 
     async def _stop(self) -> None:
         """Stop gateways first, so that requests which they accepted still find their engines.
@@ -198,9 +193,7 @@ class Supervisor:
                 "variants": tuple(self._variants.values()),
             }
         )
-        write_state(self._folder.state, self._state)
-        self._replicas.write(self._variants)
-        self._observe(self._state)
+        self._published.publish(self._state, self._variants)
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
