@@ -193,6 +193,11 @@ EVENTS = (
     ),
     _event("process_died", "A process ended by itself and is started again.",
            "program", "exit", "restart_seconds"),
+    _event(
+        "process_hung",
+        "A process has not answered its health check for so long: it is killed and started again.",
+        "program", "seconds",
+    ),
     _event("process_killed", "A process did not end in time.", "program"),
     _event("orphans_ended", "Processes that were left behind were ended.", "pids"),
     _event("warm_up_failed", "A build did not answer its first requests.", "variant", "error"),

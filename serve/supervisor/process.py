@@ -1,4 +1,4 @@
-"""Keeps one process running: starts it, waits until it is ready, restarts it when it dies."""
+"""Keeps one process running: starts it, and restarts it when it dies or does not answer any more."""
 
 import asyncio
 import contextlib
@@ -17,6 +17,7 @@ from penumbra.serve.errors import ProcessFailed
 from penumbra.serve.processes import die_with_parent, start_time_of
 from penumbra.serve.supervisor.child_environment import NO_SECRETS, Secrets, child_environment
 from penumbra.serve.supervisor.folder import tail
+from penumbra.serve.supervisor.heartbeat import Heartbeat
 from penumbra.serve.supervisor.state import Phase, ProcessRecord
 
 FIRST_BACKOFF_SECONDS = 0.5
@@ -24,6 +25,7 @@ LAST_BACKOFF_SECONDS = 30.0
 STEADY_SECONDS = 60.0
 """A process that ran for longer than this is restarted after the first backoff again."""
 _PROBE_SECONDS = 0.1
+_PROBE_TIMEOUT = httpx.Timeout(2.0)
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +45,12 @@ class Program:
     """From SIGTERM to SIGKILL."""
     secrets: Secrets = NO_SECRETS
     """Secrets that it gets of the supervisor's own environment."""
+    heartbeat: Heartbeat = Heartbeat()
+
+    @property
+    def base_url(self) -> str:
+        """Base URL of its health checks; empty if it has none."""
+        return self.ready_url.rpartition("/")[0]
 
     def whole_environment(self, own: Mapping[str, str]) -> dict[str, str]:
         """All variables of the process; `own` are the supervisor's."""
@@ -78,7 +86,7 @@ class SupervisedProcess:
             start_time=self._start_time,
             phase=self.phase,
             log=str(self.program.log),
-            url=self.program.ready_url.rpartition("/")[0] or None,
+            url=self.program.base_url or None,
             restarts=self._restarts,
         )
 
@@ -135,12 +143,24 @@ class SupervisedProcess:
         self._on_change()
 
     async def watch(self, process: Process) -> None:
-        """Wait until the process is ready; subclasses may watch it for as long as it runs."""
-        async with httpx.AsyncClient(timeout=2.0, trust_env=False) as client:
+        """Watch the process for as long as it runs: it becomes ready, and has to answer after that.
+
+        One that does not answer any more is killed, and started again as one that died.
+        """
+        async with httpx.AsyncClient(timeout=_PROBE_TIMEOUT, trust_env=False) as client:
             # Another process becomes ready, so there is no event to wait for.
-            while not await _answers(client, self.program.ready_url):  # noqa: ASYNC110
+            while not await _answers(client, self.program.ready_url, 200):  # noqa: ASYNC110
                 await asyncio.sleep(_PROBE_SECONDS)
-        self.enter(Phase.READY)
+            self.enter(Phase.READY)
+            # One connection, which is kept: a process that has no descriptors left answers on it.
+            client.timeout = httpx.Timeout(None)
+            health = f"{self.program.base_url}/health"
+            seconds = await self.program.heartbeat.await_silence(lambda: _answers(client, health))
+        _log.error(
+            "process_hung", extra={"program": self.program.name, "seconds": round(seconds, 1)}
+        )
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()  # a process that was stopped does not hear SIGTERM
 
     async def _run_once(self) -> int:
         self._process = process = await self._start()
@@ -195,8 +215,10 @@ def describe_exit(code: int) -> str:
     return f"killed by {signal.Signals(-code).name}"
 
 
-async def _answers(client: httpx.AsyncClient, url: str) -> bool:
+async def _answers(client: httpx.AsyncClient, url: str, wanted: int | None = None) -> bool:
+    """Whether an HTTP answer comes; `wanted`: only with this status."""
     try:
-        return (await client.get(url)).status_code == 200
+        status = (await client.get(url)).status_code
     except httpx.HTTPError:
         return False
+    return wanted in (None, status)

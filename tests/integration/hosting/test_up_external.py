@@ -134,6 +134,19 @@ def test_killed_process_is_started_again(stack: Installation, name: str) -> None
     assert httpx.post(f"{stack.gateway_url}/v1/completions", json=BODY, timeout=30).is_success
 
 
+@pytest.mark.parametrize("name", ["gateway-0", "control", "comparator"])
+def test_process_that_does_not_answer_is_started_again(stack: Installation, name: str) -> None:
+    stack.start()
+    before = stack.wait_for(is_healthy, READY_SECONDS).process(name)
+    psutil.Process(before.pid).send_signal(signal.SIGSTOP)
+    after = stack.wait_for(
+        lambda state: state.process(name).pid != before.pid and is_healthy(state), READY_SECONDS
+    ).process(name)
+    assert after.restarts == 1
+    assert not psutil.pid_exists(before.pid)
+    assert httpx.post(f"{stack.gateway_url}/v1/completions", json=BODY, timeout=30).is_success
+
+
 def test_unreachable_variant_is_degraded_and_does_not_keep_the_rest_down(
     upstream: ScriptedUpstream, tmp_path: Path
 ) -> None:
