@@ -19,7 +19,8 @@ DeploymentsError
 ├── PreconditionRequired (428)  a whole flag is replaced without naming the epoch it is based on
 ├── NotLeader (503)             another control process leads; nothing was changed
 └── StoreUnavailable (503)      the store cannot be read or written; nothing was changed
-    └── StoreInDoubt (503)      … or its answer to a commit was lost: look before trying again
+    ├── StoreInDoubt (503)      … or its answer to a commit was lost: look before trying again
+    └── StoreAway (503)         … because its server does not answer, or refuses: it may come back
 """
 
 from collections.abc import Iterable
@@ -218,3 +219,7 @@ class StoreInDoubt(StoreUnavailable):
         super().__init__(
             f"{what}: it is not known whether the change was made; look before you make it again"
         )
+
+
+class StoreAway(StoreUnavailable):
+    """The database does not answer, or refuses; it may come back."""

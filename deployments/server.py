@@ -33,6 +33,7 @@ from penumbra.deployments.control.last_seen import FILE_NAME, LastSeen
 from penumbra.deployments.control.leadership import Leadership
 from penumbra.deployments.control.rollout_service import RolloutService
 from penumbra.deployments.control.store_recovery import StoreRecovery
+from penumbra.deployments.control.store_wait import open_when_there, wait_for_store
 from penumbra.deployments.errors import DeploymentsError, StoredFlagInvalid
 from penumbra.deployments.gateways.inbox import LinkInbox
 from penumbra.deployments.gateways.liveness import GuardLiveness
@@ -196,12 +197,14 @@ async def run_control(
             there is none.
         tracer: Records decisions and rollbacks; None: tracing is off.
 
+    A database that is away is waited for.
+
     Raises:
-        StoreUnavailable: The store cannot be opened.
+        StoreUnavailable: The store cannot be opened, and waiting would not help.
         StoredFlagInvalid: A stored flag does not fit the configuration; tells what to do.
         OSError: The port cannot be bound.
     """
-    plane = open_plane(spec, tracer)
+    plane = await open_when_there(spec.store_url, lambda: open_plane(spec, tracer))
     plane.controller.checkpoint_key = access.key("checkpoints")
     controller, leadership = plane.controller, plane.leadership
     door = LinkDoor(lambda: controller.standing.leader_address)
@@ -212,11 +215,11 @@ async def run_control(
             # Made before the lease is taken: it takes time in which nothing renews it.
             app = _build_app(plane, access, door)
             app.include_router(_metrics_routes(plane, spec, sock, client, replicas))
-            is_leading = await leadership.stand()
+            is_leading = await wait_for_store(leadership.stand)
             leading = asyncio.create_task(leadership.run(plane.tick.run_once))
             keeping_house = asyncio.create_task(_keep_house(plane))
             try:
-                await controller.follow()
+                await wait_for_store(controller.follow)
                 log.info(
                     "control_started",
                     extra={

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from penumbra.deployments.errors import StoreInDoubt, StoreUnavailable
+from penumbra.deployments.errors import StoreAway, StoreInDoubt
 from penumbra.deployments.store.attempt import Attempt
 
 T = TypeVar("T")
@@ -61,15 +61,13 @@ class StoreThread:
             seconds: Longest wait for it; 0 or less: it is not begun.
 
         Raises:
-            StoreUnavailable: It did not end in time, or was not begun; nothing is changed by it.
+            StoreAway: It did not end in time, or was not begun; nothing is changed by it.
             StoreInDoubt: It did not end in time, and may change something.
             DeploymentsError: What the function raises.
         """
         stuck = self.stuck_seconds
         if stuck:
-            raise StoreUnavailable(
-                f"the store has not answered for {stuck:.1f} s; nothing was changed"
-            )
+            raise StoreAway(f"the store has not answered for {stuck:.1f} s; nothing was changed")
         job = _Job(work, Attempt(), Future())
         self._jobs.put(job)
         answer = asyncio.wrap_future(job.done)
@@ -84,9 +82,7 @@ class StoreThread:
             return answer.result()
         self._late = job
         if is_certain:
-            raise StoreUnavailable(
-                f"the store did not answer within {seconds:.1f} s; nothing was changed"
-            )
+            raise StoreAway(f"the store did not answer within {seconds:.1f} s; nothing was changed")
         raise StoreInDoubt(f"the store did not answer a commit within {seconds:.1f} s")
 
     def close(self, seconds: float) -> None:

@@ -16,9 +16,9 @@ import sqlalchemy as sa
 from alembic.util.exc import CommandError
 from msgspec import MsgspecError
 from pydantic import ValidationError
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
 
-from penumbra.deployments.errors import Conflict, StoreUnavailable
+from penumbra.deployments.errors import Conflict, StoreAway, StoreUnavailable
 from penumbra.deployments.history.event_digest import NOTHING, Newest, digest_of
 from penumbra.deployments.history.events import Draft, Event, Kind
 from penumbra.deployments.history.set_aside import SetAside
@@ -61,6 +61,7 @@ class Store:
         url: SQLAlchemy URL.
 
     Raises:
+        StoreAway: The database does not answer, or refuses.
         StoreUnavailable: The store cannot be opened or brought up to date.
     """
 
@@ -338,5 +339,8 @@ def _translate_errors(verb: str) -> Iterator[None]:
     ) as error:
         # Alembic's error: the schema is newer than this software. Pydantic's and msgspec's: a row
         # is. ImportError: the database's driver is not installed.
-        cause = getattr(error, "orig", None) or error
-        raise StoreUnavailable(f"the store cannot be {verb}: {cause}") from error
+        cause = str(getattr(error, "orig", None) or error).strip()
+        kind = (
+            StoreAway if isinstance(error, OperationalError | InterfaceError) else StoreUnavailable
+        )
+        raise kind(f"the store cannot be {verb}: {cause}") from error

@@ -113,6 +113,12 @@ EVENTS = (
            "gateway", "epoch", "generation"),
     _event("standby_failed", "It cannot read the store, or could not take over.",
            "code", "detail"),
+    _event(
+        "store_awaited",
+        "The database is away, and the control process waits for it to start. At most once a"
+        " minute.",
+        "code", "detail", "repeated",
+    ),
     _event("leadership_failed", "A change of leader met an error; it is tried again."),
     _event("control_stopped", "It has ended."),
     _event("gateway_connected", "A gateway or comparator is there.",

@@ -1,7 +1,7 @@
 """Heartbeat: finds out that a process has stopped answering, though it has not ended.
 
-A process that was stopped, or that hangs, keeps its ports: clients and the supervisor can connect to
-it, and wait. So it is asked over HTTP, again and again, with a deadline.
+A process that was stopped, or that hangs, keeps its ports: clients and the supervisor can connect
+to it, and wait. So it is asked over HTTP, again and again, with a deadline.
 """
 
 import asyncio
@@ -53,3 +53,7 @@ class Heartbeat:
                 return await ask()
         except TimeoutError:
             return False
+
+
+HEARTBEAT = Heartbeat()
+"""The heartbeat of all processes of `penumbra up`."""

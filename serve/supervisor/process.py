@@ -1,4 +1,4 @@
-"""Keeps one process running: starts it, and restarts it when it dies or does not answer any more."""
+"""Keeps one process running: starts it, and restarts it when it dies or does not answer."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from penumbra.serve.errors import ProcessFailed
 from penumbra.serve.processes import die_with_parent, start_time_of
 from penumbra.serve.supervisor.child_environment import NO_SECRETS, Secrets, child_environment
 from penumbra.serve.supervisor.folder import tail
-from penumbra.serve.supervisor.heartbeat import Heartbeat
+from penumbra.serve.supervisor.heartbeat import HEARTBEAT, Heartbeat
 from penumbra.serve.supervisor.state import Phase, ProcessRecord
 
 FIRST_BACKOFF_SECONDS = 0.5
@@ -45,7 +45,7 @@ class Program:
     """From SIGTERM to SIGKILL."""
     secrets: Secrets = NO_SECRETS
     """Secrets that it gets of the supervisor's own environment."""
-    heartbeat: Heartbeat = Heartbeat()
+    heartbeat: Heartbeat = HEARTBEAT
 
     @property
     def base_url(self) -> str:

@@ -1,4 +1,4 @@
-"""A process that does not answer is found; one that is slow, or a machine that stood still, is not."""
+"""A process that does not answer is found; a machine that stood still is no evidence."""
 
 import asyncio
 import time
