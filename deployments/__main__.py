@@ -24,6 +24,7 @@ from penumbra.deployments.server import open_plane, run_control
 from penumbra.monitoring.logs import configure_logs
 from penumbra.monitoring.tracing.export import tracing
 from penumbra.monitoring.tracing.settings import TracingMisconfigured
+from penumbra.router.hangups import ignore_hangups
 
 EXIT_REFUSED = 2
 """Exit status if the configuration, the environment or the store prevents the start."""
@@ -35,6 +36,7 @@ def main() -> int:
     Returns:
         The exit status.
     """
+    ignore_hangups()
     arguments = _parser().parse_args()
     try:
         spec = _on_port(load_in_force(arguments.config), arguments.port)

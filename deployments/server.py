@@ -186,7 +186,7 @@ async def run_control(
     replicas: Path | None = None,
     tracer: Tracer | None = None,
 ) -> None:
-    """Serve the control process until SIGTERM or SIGINT.
+    """Serve the control process until SIGTERM or SIGINT; wait for a database that is away.
 
     Args:
         spec: The configuration.
@@ -196,8 +196,6 @@ async def run_control(
         replicas: File in which the supervisor writes the addresses of the engines' replicas; None:
             there is none.
         tracer: Records decisions and rollbacks; None: tracing is off.
-
-    A database that is away is waited for.
 
     Raises:
         StoreUnavailable: The store cannot be opened, and waiting would not help.

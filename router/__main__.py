@@ -9,12 +9,14 @@ from penumbra.monitoring.logs import configure_logs
 from penumbra.monitoring.tracing.export import tracing
 from penumbra.monitoring.tracing.settings import TracingMisconfigured
 from penumbra.router.entry import TOKEN_VARIABLE, SettingsUnreadable, complain, read_settings
+from penumbra.router.hangups import ignore_hangups
 from penumbra.router.server import run_gateway
 from penumbra.router.settings import GatewaySettings
 
 
 def main() -> int:
     """Run one gateway process; returns the exit status."""
+    ignore_hangups()
     try:
         settings = read_settings(GatewaySettings, "python -m penumbra.router", __doc__)
     except SettingsUnreadable as error:

@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 _NO_EXTRAS = CommitExtras()
 
-_CLOSE_SECONDS = 3.0
+_CLOSE_SECONDS = 2.0
 
 __all__ = ["Change", "ChangeOutcome", "Clocks", "Controller", "Edit"]
 

@@ -15,12 +15,14 @@ from penumbra.router.entry import (
     complain,
     read_settings,
 )
+from penumbra.router.hangups import ignore_hangups
 from penumbra.router.shadow.server import run_comparator
 from penumbra.router.shadow.settings import ShadowSettings
 
 
 def main() -> int:
     """Run one comparator process and return its exit status."""
+    ignore_hangups()
     try:
         settings = read_settings(ShadowSettings, "python -m penumbra.router.shadow", __doc__)
     except SettingsUnreadable as error:

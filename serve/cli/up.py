@@ -17,6 +17,7 @@ from penumbra.deployments.config.loader import load
 from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.errors import ConfigInvalid
 from penumbra.monitoring.logs import JsonFormatter
+from penumbra.router.hangups import ignore_hangups
 from penumbra.serve.cli.report import Health, collect, print_report
 from penumbra.serve.cli.startup_view import startup_view
 from penumbra.serve.errors import ConfigurationInvalid, NotRunning, ProcessFailed, ServeError
@@ -27,7 +28,8 @@ from penumbra.serve.supervisor.state import read_running, read_state
 from penumbra.serve.supervisor.supervisor import supervise
 
 EXIT_DEGRADED = 1
-_DOWN_SECONDS = 120.0
+_DOWN_SECONDS = 180.0
+"""More than all programs may take one after another (`Program.stop_seconds`)."""
 _POLL_SECONDS = 0.1
 
 File = Annotated[Path, typer.Option("--file", "-f", help="The configuration.")]
@@ -45,6 +47,7 @@ def up(
     plain: Annotated[bool, typer.Option("--plain", help="Lines instead of a table.")] = False,
 ) -> None:
     """Start the variants, the control process and the gateways, and keep them running."""
+    ignore_hangups()
     spec = _load(file, address)
     if detach:
         _start_detached(spec, file, address)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from penumbra.monitoring.logs import configure_logs
+from penumbra.router.hangups import ignore_hangups
 from penumbra.serve.hosting.cluster import HAPROXY_FOLDER, ray_environment, write_haproxy_wrapper
 from penumbra.serve.hosting.plan import FleetPlan
 from penumbra.serve.processes import become_subreaper, end_descendants, reap_adopted
@@ -25,6 +26,7 @@ def main() -> int:
     """Deploy the plan and report until told to stop."""
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # Ray and its libraries print to standard output as they please.
+    ignore_hangups()
     plan = FleetPlan.model_validate_json(Path(sys.argv[1]).read_bytes())
     configure_logs("fleet")
     _prepare(plan)

@@ -4,6 +4,7 @@ import json
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -145,6 +146,18 @@ def test_process_that_does_not_answer_is_started_again(stack: Installation, name
     assert after.restarts == 1
     assert not psutil.pid_exists(before.pid)
     assert httpx.post(f"{stack.gateway_url}/v1/completions", json=BODY, timeout=30).is_success
+
+
+def test_a_hangup_ends_nothing(stack: Installation) -> None:
+    stack.start()
+    before = stack.wait_for(is_healthy, READY_SECONDS)
+    processes = stack.processes()
+    for process in processes:
+        process.send_signal(signal.SIGHUP)
+    time.sleep(1.0)
+    assert all(process.is_running() for process in processes)
+    assert httpx.post(f"{stack.gateway_url}/v1/completions", json=BODY, timeout=30).is_success
+    assert [part.pid for part in stack.state.processes] == [part.pid for part in before.processes]
 
 
 def test_unreachable_variant_is_degraded_and_does_not_keep_the_rest_down(
