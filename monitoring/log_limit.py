@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 SECONDS = 60.0
-"""Least time between two lines of the same fault."""
+"""Least time between two lines of the same kind."""
+_MOST_KINDS = 100
 
 
 class LogLimit:
@@ -15,20 +16,26 @@ class LogLimit:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._logged_at: float | None = None
-        self._left_out = 0
+        self._written: dict[str, tuple[float, int]] = {}
+        """Kind -> when its last line was written, and the number of lines left out since."""
 
-    def take(self) -> int | None:
+    def take(self, kind: str = "") -> int | None:
         """Take note that the fault was met again.
+
+        Args:
+            kind: Its code or type; each kind has a minute of its own.
 
         Returns:
             None if no line is to be written, else the number of those that were left out before it.
         """
         now = self._now()
-        if self._logged_at is not None and now - self._logged_at < SECONDS:
-            self._left_out += 1
+        at, left_out = self._written.get(kind, (now - SECONDS, 0))
+        if now - at < SECONDS:
+            self._written[kind] = at, left_out + 1
             return None
-        left_out, self._left_out, self._logged_at = self._left_out, 0, now
+        if len(self._written) >= _MOST_KINDS:
+            self._written.clear()
+        self._written[kind] = now, 0
         return left_out
 
     def end(self) -> bool:
@@ -37,6 +44,6 @@ class LogLimit:
         Returns:
             Whether there was one.
         """
-        was_there = self._logged_at is not None
-        self._logged_at, self._left_out = None, 0
+        was_there = bool(self._written)
+        self._written.clear()
         return was_there

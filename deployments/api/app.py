@@ -24,6 +24,7 @@ from penumbra.deployments.config import error_words
 from penumbra.deployments.control.controller import Controller
 from penumbra.deployments.errors import DeploymentsError, Forbidden, Unauthorized
 from penumbra.deployments.gateways.publisher import Publisher
+from penumbra.monitoring.log_limit import LogLimit
 from penumbra.router.errors import error_type
 
 log = logging.getLogger(__name__)
@@ -56,22 +57,27 @@ def build_api(
     app.include_router(admin_router(controller, publisher, access, now))
     app.include_router(status_router(controller, publisher, access))
     _add_probes(app, controller, publisher)
-    add_error_handlers(app, access.refused)
+    add_error_handlers(app, access.refused, now)
     controller.metrics.expose("logins", access.refused.series)
     return app
 
 
-def add_error_handlers(app: FastAPI, refused: RefusedLogins | None = None) -> None:
+def add_error_handlers(
+    app: FastAPI,
+    refused: RefusedLogins | None = None,
+    now: Callable[[], float] = time.monotonic,
+) -> None:
     """Answer every error with an error object; note refused logins, and answer them later."""
+    answers = _RefusalAnswers(now)
 
     async def answer_refused_login(request: Request, error: Exception) -> JSONResponse:
         if refused is not None:
             await asyncio.sleep(_note(refused, request, error))
-        return await _answer_refusal(request, error)
+        return await answers.answer(request, error)
 
     app.add_exception_handler(Unauthorized, answer_refused_login)
     app.add_exception_handler(Forbidden, answer_refused_login)
-    app.add_exception_handler(DeploymentsError, _answer_refusal)
+    app.add_exception_handler(DeploymentsError, answers.answer)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(Exception, _answer_failure)
@@ -140,13 +146,20 @@ def _note(refused: RefusedLogins, request: Request, error: Exception) -> float:
     return refused.note(address, surface, cause)
 
 
-async def _answer_refusal(request: Request, error: Exception) -> JSONResponse:
-    del request
-    if not isinstance(error, DeploymentsError):
-        raise error
-    if error.status >= 500:
-        log.error("change_failed", extra={"code": error.code, "detail": error.message})
-    return _error_response(error.status, error.message, error.code, error.param)
+class _RefusalAnswers:
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._failures = LogLimit(now)
+
+    async def answer(self, request: Request, error: Exception) -> JSONResponse:
+        del request
+        if not isinstance(error, DeploymentsError):
+            raise error
+        if error.status >= 500 and (left_out := self._failures.take(error.code)) is not None:
+            log.error(
+                "change_failed",
+                extra={"code": error.code, "detail": error.message, "repeated": left_out},
+            )
+        return _error_response(error.status, error.message, error.code, error.param)
 
 
 async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:

@@ -24,6 +24,7 @@ from penumbra.deployments.gateways.liveness import GuardLiveness
 from penumbra.deployments.store import fencing
 from penumbra.deployments.store.fencing import Leader, Term
 from penumbra.deployments.store.store import Store
+from penumbra.monitoring.log_limit import LogLimit
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,8 @@ class Leadership:
         self._holder = uuid.uuid4().hex
         self._seen: Leader | None = None
         self._seen_at = self._renewed_at = now()
-        self._is_well = True
+        self._failures = LogLimit(now)
+        self._faults = LogLimit(now)
         self._is_asked = asyncio.Event()
         liveness.on_first_question = self._is_asked.set
 
@@ -142,9 +144,10 @@ class Leadership:
         while True:
             try:
                 await (self.lead_once(tick) if self.is_leading else self._stand_by())
-            except Exception:
+            except Exception as error:
                 # Without this loop no process would lead any more.
-                log.exception("leadership_failed")
+                if (left_out := self._faults.take(type(error).__name__)) is not None:
+                    log.exception("leadership_failed", extra={"repeated": left_out})
             seconds = self.times.renew_seconds if self.is_leading else self.times.look_seconds
             # The first question for leases is not left to wait for the next renewal.
             with contextlib.suppress(TimeoutError):
@@ -222,13 +225,16 @@ class Leadership:
             if not await self.stand():
                 await self._controller.follow()
         except DeploymentsError as error:
-            if self._is_well:
-                log.error("standby_failed", extra={"code": error.code, "detail": error.message})
-            self._is_well = False
-        except Exception:
-            log.exception("standby_failed")
+            if (left_out := self._failures.take(error.code)) is not None:
+                log.error(
+                    "standby_failed",
+                    extra={"code": error.code, "detail": error.message, "repeated": left_out},
+                )
+        except Exception as error:
+            if (left_out := self._failures.take(type(error).__name__)) is not None:
+                log.exception("standby_failed", extra={"repeated": left_out})
         else:
-            self._is_well = True
+            self._failures.end()
 
     def _lose(self, error: NotLeader) -> None:
         self._stand_down()

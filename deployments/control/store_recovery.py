@@ -14,7 +14,7 @@ from datetime import datetime
 
 from penumbra.deployments.control.controller import Controller
 from penumbra.deployments.control.last_seen import LastSeen
-from penumbra.deployments.errors import DeploymentsError
+from penumbra.deployments.errors import DeploymentsError, StoreUnavailable
 from penumbra.deployments.gateways.link import LinkClosed
 from penumbra.deployments.history.events import Kind
 from penumbra.deployments.history.recovered import Known, draft_notice, draft_recovery
@@ -169,7 +169,11 @@ class StoreRecovery:
             controller.newest.digest,
             restrictions_of(controller.state.snapshot()),
         )
-        await controller.read(lambda store: self._last_seen.write(known))
+        try:
+            await controller.read(lambda store: self._last_seen.write(known))
+        except StoreUnavailable as error:
+            # The thread waits for a long read; the next epoch is written again.
+            log.warning("last_seen_unwritten", extra={"file": "", "error": error.message})
 
 
 def _recovered_before(store: Store, names: Iterable[str]) -> dict[str, int]:

@@ -13,13 +13,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from penumbra.deployments.errors import ReportRefused
+from penumbra.deployments.errors import DeploymentsError, ReportRefused
 from penumbra.deployments.gateways.feedback_relay import FeedbackRelay, refuse_feedback
 from penumbra.deployments.gateways.link import Link
 from penumbra.deployments.gateways.liveness import GuardLiveness
 from penumbra.deployments.gateways.refused_reports import RefusedReports
 from penumbra.deployments.gateways.report_rights import foreign_part
 from penumbra.deployments.history.user_feedback import UserFeedback
+from penumbra.monitoring.log_limit import LogLimit
 from penumbra.monitoring.observations import Report
 from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.link.messages import (
@@ -102,6 +103,7 @@ class LinkInbox:
         self.refused = RefusedReports(now)
         """Reports that were refused; other modules only read it."""
         self._connections: dict[Link, _Connection] = {}
+        self._unstored = LogLimit(now)
         self._feedback = FeedbackRelay(lambda: self._connections, take_feedback)
         self._nonces = itertools.count(1)
         self._unanswered: dict[Link, int] = {}
@@ -252,9 +254,26 @@ class LinkInbox:
             await asyncio.shield(taking)
         except ReportRefused:
             raise
-        except Exception:
+        except DeploymentsError as error:
             # The report must not be lost, whatever went wrong. Leases end while it waits.
-            log.exception("report_not_stored", extra={"source": report.source, "seq": report.seq})
+            if (left_out := self._unstored.take(error.code)) is not None:
+                log.error(
+                    "report_not_stored",
+                    extra={
+                        "source": report.source,
+                        "seq": report.seq,
+                        "code": error.code,
+                        "detail": error.message,
+                        "repeated": left_out,
+                    },
+                )
+            return False
+        except Exception as error:
+            if (left_out := self._unstored.take(type(error).__name__)) is not None:
+                log.exception(
+                    "report_not_stored",
+                    extra={"source": report.source, "seq": report.seq, "repeated": left_out},
+                )
             return False
         return True
 

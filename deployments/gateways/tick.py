@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from penumbra.deployments.errors import DeploymentsError
 from penumbra.deployments.gateways.liveness import GuardLiveness
+from penumbra.monitoring.log_limit import LogLimit
 
 log = logging.getLogger(__name__)
 
@@ -42,22 +43,24 @@ class ControlTick:
         self._prove_store = prove_store
         self._now = now
         self._on_success = on_success
-        self._is_well = True
+        self._failures = LogLimit(now)
 
     async def run_once(self) -> None:
-        """Tick once. The first failure after a success is logged; an unexpected one always is."""
+        """Tick once. A failure is logged at once, and at most once a minute while it goes on."""
         began = self._now()
         try:
             await self._decide_pending()
             await self._prove_store()
         except DeploymentsError as error:
-            if self._is_well:
-                log.error("guard_not_alive", extra={"code": error.code, "detail": error.message})
-            self._is_well = False
-        except Exception:
-            log.exception("guard_not_alive")
-            self._is_well = False
+            if (left_out := self._failures.take(error.code)) is not None:
+                log.error(
+                    "guard_not_alive",
+                    extra={"code": error.code, "detail": error.message, "repeated": left_out},
+                )
+        except Exception as error:
+            if (left_out := self._failures.take(type(error).__name__)) is not None:
+                log.exception("guard_not_alive", extra={"repeated": left_out})
         else:
             self._liveness.note_tick(began)
             self._on_success()
-            self._is_well = True
+            self._failures.end()

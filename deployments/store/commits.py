@@ -8,6 +8,7 @@ from sqlalchemy.exc import DBAPIError
 
 from penumbra.deployments.errors import StoreInDoubt
 from penumbra.deployments.store.attempt import begin_commit
+from penumbra.deployments.store.postgres import limit_transaction
 
 
 @contextmanager
@@ -20,6 +21,7 @@ def committed(engine: sa.Engine) -> Iterator[sa.Connection]:
         SQLAlchemyError: The database failed; it was rolled back.
     """
     with engine.connect() as connection:  # rolls back what is not committed
+        limit_transaction(connection)
         yield connection
         begin_commit()
         try:

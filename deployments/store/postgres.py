@@ -1,4 +1,4 @@
-"""Deadlines of every wait for PostgreSQL: connecting, statements, locks, and silence.
+"""Deadlines of every wait for PostgreSQL: to connect, for statements and locks, and in silence.
 
 The server ends statements and waits for locks by itself. A server that is stopped, or a network
 that is cut, ends nothing and says nothing: so a connection that hears nothing for a while is closed
@@ -16,7 +16,7 @@ T = TypeVar("T")
 CONNECT_SECONDS = 3
 """Longest wait for each address of the server."""
 STATEMENT_SECONDS = 10.0
-"""Longest time for one statement, by the server."""
+"""Longest time for one statement of a transaction that writes, by the server."""
 LOCK_SECONDS = 3.0
 """Longest wait for another transaction's lock; also longest time for which a transaction may do
 nothing: it holds the row of the fencing lease, and would keep all others out."""
@@ -58,16 +58,18 @@ def limit_silence(engine: sa.Engine, seconds: float = SILENCE_SECONDS) -> None:
     sa.event.listen(engine, "do_connect", connect)
 
 
-def limit_transactions(engine: sa.Engine) -> None:
-    """Have PostgreSQL end statements, waits and transactions that take too long.
+def limit_transaction(connection: sa.Connection) -> None:
+    """Have PostgreSQL end a transaction that writes where its statements or waits take too long.
 
-    For each transaction by itself, so that a pooler hands no setting to another client.
+    For this transaction only, so that a pooler hands no setting to another client. One that reads
+    holds nothing that others wait for, and may be long where the history is.
 
     Args:
-        engine: Of any database; nothing happens if it is another one.
+        connection: To any database, in a transaction that has done nothing yet; nothing happens if
+            it is another database.
     """
-    if engine.dialect.name == "postgresql":
-        sa.event.listen(engine, "begin", lambda connection: connection.execute(_LIMITS))
+    if connection.dialect.name == "postgresql":
+        connection.execute(_LIMITS)
 
 
 def _connection_class(seconds: float) -> Any:

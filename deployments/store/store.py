@@ -75,7 +75,6 @@ class Store:
                 sa.event.listen(self._engine, "connect", _make_sqlite_durable)
             postgres.limit_silence(self._engine)
             schema.bring_up_to_date(self._engine)
-            postgres.limit_transactions(self._engine)
             with self._engine.connect() as connection:
                 self.identity: str = connection.execute(sa.select(_IDENTITY.c.store)).scalar_one()
             self.term: Term | None = None  # the right to write, if this process has it

@@ -112,14 +112,14 @@ EVENTS = (
     _event("table_unknown", "A gateway acknowledged a table that was not sent to it.",
            "gateway", "epoch", "generation"),
     _event("standby_failed", "It cannot read the store, or could not take over.",
-           "code", "detail"),
+           "code", "detail", "repeated"),
     _event(
         "store_awaited",
         "The database is away, and the control process waits for it to start. At most once a"
         " minute.",
         "code", "detail", "repeated",
     ),
-    _event("leadership_failed", "A change of leader met an error; it is tried again."),
+    _event("leadership_failed", "A change of leader met an error; it is tried again.", "repeated"),
     _event("control_stopped", "It has ended."),
     _event("gateway_connected", "A gateway or comparator is there.",
            "gateway", "gateway_pid", "link_version"),
@@ -129,7 +129,8 @@ EVENTS = (
     _event(
         "snapshot_refused_by_gateway", "A gateway cannot use a table.", "gateway", "epoch", "detail"
     ),
-    _event("guard_not_alive", "The guard gives no heartbeat; leases run out.", "code", "detail"),
+    _event("guard_not_alive", "The guard gives no heartbeat; leases run out.",
+           "code", "detail", "repeated"),
     _event(
         "evidence_stopped",
         "A gateway's comparator takes nothing, or a comparator compares nothing, of these"
@@ -137,7 +138,8 @@ EVENTS = (
         "gateway", "candidates",
     ),
     _event("evidence_flows", "It does again, of all of them.", "gateway"),
-    _event("report_not_stored", "Observations were not stored; they come again.", "source", "seq"),
+    _event("report_not_stored", "Observations were not stored; they come again.",
+           "source", "seq", "code", "detail", "repeated"),
     _event(
         "report_refused",
         "Observations cannot be counted, and were dropped; at most once a minute and process.",
@@ -159,7 +161,8 @@ EVENTS = (
     _event("checkpoint_not_stored", "The next start folds more rows.", "detail"),
     _event("checkpoint_unusable", "It is damaged; all its rows are folded.",
            "checkpoint", "detail"),
-    _event("change_failed", "A change was not made.", "code", "detail"),
+    _event("change_failed", "A change was not made, or a read not answered.",
+           "code", "detail", "repeated"),
     _event("request_failed", "A call of the admin API met a fault of ours.", "path"),
     # Alerts and metrics
     _event(

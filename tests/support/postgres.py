@@ -1,5 +1,6 @@
 """A PostgreSQL server of its own for a test, on a Unix socket in a folder."""
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -57,7 +58,8 @@ class PostgresServer:
         server = psutil.Process(int(first))
         # The postmaster first, so that it starts no other meanwhile.
         for process in (server, *server.children(recursive=True)):
-            process.send_signal(number)
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+                process.send_signal(number)
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(

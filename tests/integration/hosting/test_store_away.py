@@ -92,6 +92,7 @@ def test_a_control_process_that_dies_meanwhile_takes_nothing_with_it(
     psutil.Process(before.process("control").pid).kill()
     time.sleep(5.0)
     assert_served(installation)
+    assert "Traceback" not in (installation.state_dir / "logs" / "control.log").read_text()
     server.start()
     after = installation.wait_for(
         lambda state: state.process("control").restarts > 0 and is_ready(state, "control"),

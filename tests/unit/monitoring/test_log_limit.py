@@ -20,3 +20,8 @@ def test_a_fault_that_comes_back_is_logged_at_once() -> None:
     limit.take()
     assert limit.end()
     assert limit.take() == 0
+
+
+def test_each_kind_of_fault_is_counted_by_itself() -> None:
+    limit = LogLimit(lambda: 0.0)
+    assert [limit.take("a"), limit.take("b"), limit.take("a")] == [0, 0, None]

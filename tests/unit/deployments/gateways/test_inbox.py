@@ -313,6 +313,31 @@ async def test_a_report_that_cannot_be_stored_is_tried_again_and_meanwhile_lease
         assert plane.liveness.grant(TABLE, HOST, 20.0)["demo"] == 10.0
 
 
+async def test_a_store_that_is_away_is_one_line_a_minute_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("penumbra.deployments.gateways.inbox._RETRY_SECONDS", 0.0)
+    tries = 0
+
+    async def take(report: Report) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 10:
+            plane.clock.seconds = 60.0
+        if tries < 20:
+            raise StoreUnavailable("the server is away")
+
+    async with running() as plane:
+        plane.take_report = take
+        gateway = await plane.connect("gateway-0")
+        say(gateway, report(1))
+        await gateway.hear(Stored)
+    lines = [record for record in caplog.records if record.message == "report_not_stored"]
+    fields = [(vars(line)["code"], vars(line)["repeated"]) for line in lines]
+    assert fields == [("store_unavailable", 0), ("store_unavailable", 8)]
+    assert [line.exc_info for line in lines] == [None, None]
+
+
 async def test_reports_are_taken_in_order_and_a_flood_is_cut_off() -> None:
     async with running() as plane:
         taken: list[int] = []
