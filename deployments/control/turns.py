@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 from penumbra.deployments.errors import StoreUnavailable
 
@@ -14,8 +15,16 @@ READ_SECONDS = 10.0
 PATIENT_SECONDS = 300.0
 """Longest time for what no client waits for: to read the whole history, or fold the evidence."""
 
-_deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
-"""End of the turn under way; the event loop's seconds."""
+
+@dataclass(slots=True)
+class _Turn:
+    ends_at: float
+    """The event loop's seconds."""
+    is_over: bool = False
+
+
+_turn: ContextVar[_Turn | None] = ContextVar("turn", default=None)
+"""The turn under way; tasks that were begun in it have it too, also after it is over."""
 
 
 class Turns:
@@ -42,17 +51,19 @@ class Turns:
             raise StoreUnavailable(
                 f"the store was busy with other changes for {seconds:.1f} s; nothing was changed"
             ) from error
-        token = _deadline.set(ends_at)
+        turn = _Turn(ends_at)
+        token = _turn.set(turn)
         try:
             yield
         finally:
-            _deadline.reset(token)
+            turn.is_over = True
+            _turn.reset(token)
             self._lock.release()
 
 
 def seconds_left() -> float:
     """The rest of the turn under way, in seconds; `CHANGE_SECONDS` outside of one."""
-    ends_at = _deadline.get()
-    if ends_at is None:
+    turn = _turn.get()
+    if turn is None or turn.is_over:
         return CHANGE_SECONDS
-    return ends_at - asyncio.get_running_loop().time()
+    return turn.ends_at - asyncio.get_running_loop().time()
