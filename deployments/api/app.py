@@ -84,7 +84,7 @@ def add_error_handlers(
 
 
 def _add_probes(app: FastAPI, controller: Controller, publisher: Publisher) -> None:
-    @app.get("/health", tags=["probes"])
+    @app.get("/health", tags=["probes"], responses={503: {"description": "The store is stuck."}})
     async def health() -> JSONResponse:
         """Answer 200 if the process is alive and its store answers in time, else 503 and why."""
         stuck = controller.stuck_seconds
