@@ -15,7 +15,7 @@ from penumbra.monitoring.signals.faithfulness import ScorerFault
 from penumbra.monitoring.signals.lengths import UsualLengths
 from penumbra.monitoring.telemetry import comparator as of
 from penumbra.monitoring.tracing.tracer import Tracer
-from penumbra.router.mirror.evidence_flow import EvidenceFlow
+from penumbra.router.mirror.evidence_flow import LACKING, EvidenceFlow
 from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.mirror.shed_reason import ShedReason
 from penumbra.router.shadow.admission import has_headroom
@@ -303,9 +303,13 @@ class Comparator:
         self._shed(mirrored, runs, reason)
 
     def _shed(self, mirrored: MirrorFrame, runs: Sequence[WatchedRun], reason: ShedReason) -> None:
+        now = self.clocks.now()
+        # Where the budget is spent the queue overflows, and what is in it grows old.
+        is_short = reason in LACKING and not self._facts.budget.is_open(now)
+        cause = ShedReason.BUDGET if is_short else reason
         for run in runs:
             self.metrics.shed(mirrored.model, reason)
-            self.flow.lack(run.run, reason, self.clocks.now(), mirrored.variant)
+            self.flow.lack(run.run, cause, now, mirrored.variant)
             self._outbox.shed(run.run, mirrored.slice, reason.value)
 
     def _declare_gauges(self) -> None:

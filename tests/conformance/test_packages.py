@@ -125,6 +125,7 @@ EXTRAS_OF = {
     "serve/demo": ("cpu",),
     "monitoring/dashboards": ("dev",),
     "monitoring/tracing/export.py": ("tracing",),
+    "deployments/store/postgres.py": ("postgres",),
 }
 """Folder or file -> the extras that each have what it imports beyond the dependencies."""
 PROVIDERS = {

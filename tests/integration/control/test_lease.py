@@ -19,6 +19,7 @@ import pytest
 from tests.support.behaviours import engine
 from tests.support.cable import Cable
 from tests.support.control_process import GATEWAY, ControlProcess, external
+from tests.support.engine_probe import probed
 from tests.support.engine_wire import Engine
 from tests.support.gateway_process import ROOT, GatewayProcess, eventually, free_port
 from tests.support.lease_load import traffic
@@ -122,6 +123,7 @@ def models() -> Iterator[dict[str, Any]]:
     ]
     for build in builds:
         build.start()
+        probed(build)  # without scores there is no evidence, and without evidence no lease
     demo = external(**{build.name: build.url for build in builds}) | {
         "flag": {"split": {"int8": 50}}
     }
@@ -161,7 +163,8 @@ def compared(
 ) -> Iterator[tuple[Guard, list[GatewayProcess]]]:
     """A real comparator, connected by a cable, beside the gateways of a model that is mirrored."""
     folder = tmp_path_factory.mktemp("compared")
-    watch = {"candidate": "int8", "run": "run-1", "mirror": 1.0}
+    # Few are compared: these engines, in the test's own process, have their hands full as it is.
+    watch = {"candidate": "int8", "run": "run-1", "mirror": 0.01}
     table = {"epoch": 1, "models": {**models, "demo": models["demo"] | {"watches": [watch]}}}
     (folder / "table.json").write_text(json.dumps(table))
     port, internal_port = free_port(), free_port()
