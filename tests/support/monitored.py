@@ -263,7 +263,13 @@ async def _good(monitored: Monitored, story: Story) -> None:
             monitored.apply,
             "int8",
             stages=["shadow", 25, 45],
-            gates={"pairs": 200, "slice_pairs": 100, "stage_seconds": 8, "horizon": 20000},
+            gates={
+                "pairs": 200,
+                "slice_pairs": 100,
+                "stage_seconds": 8,
+                "stage_pairs": 10,
+                "horizon": 20000,
+            },
             mirror={"rate": 1.0, "generate": 0.8, "aa": 0.1},
         )
         await _until(monitored, "int8", lambda view: view["stage"] == "promoted", 300)
