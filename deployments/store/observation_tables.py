@@ -222,12 +222,13 @@ def prune(
     The report with the largest id stays: its id must not be given to another.
 
     Returns:
-        How many rows it deleted; fewer than `most` when there are no more.
+        How many rows it deleted, `most` if compacted ones are left; fewer when there are no more.
     """
     newest = last_report(connection)
     deleted = _prune_feedback(connection, feedback_before, most)
     for run in segment_tables.runs(connection) - {*keep}:
-        segment_tables.drop(connection, run)
+        if segment_tables.drop(connection, run):
+            return most
     for run in _runs(connection):
         if run in keep or deleted >= most:
             continue

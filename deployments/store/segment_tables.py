@@ -176,12 +176,13 @@ def runs(connection: sa.Connection) -> set[str]:
     return set(connection.execute(sa.select(_SEGMENTS.c.run).distinct()).scalars())
 
 
-def drop(connection: sa.Connection, run: str) -> None:
-    """Deletes some segments of a run that is over."""
+def drop(connection: sa.Connection, run: str) -> bool:
+    """Deletes some segments of a run that is over; returns whether there may be more."""
     query = sa.select(_SEGMENTS.c.first).where(_SEGMENTS.c.run == run)
     first = [*connection.execute(query.order_by(_SEGMENTS.c.first).limit(_DROPPED)).scalars()]
     own = _SEGMENTS.c.run == run, _SEGMENTS.c.first.in_(first)
     connection.execute(sa.delete(_SEGMENTS).where(*own))
+    return len(first) == _DROPPED
 
 
 def damaged(connection: sa.Connection) -> Iterator[tuple[str, int, str]]:

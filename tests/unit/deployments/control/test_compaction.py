@@ -152,7 +152,11 @@ async def test_a_damaged_segment_begins_its_run_anew(tmp_path: Path) -> None:
         assert again.rollout(KEY).record.run == "run-2"
 
 
-async def test_segments_of_runs_that_are_over_are_deleted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [1, 20])
+async def test_segments_of_runs_that_are_over_are_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(segment_tables, "_DROPPED", at_once)
     async with running_rollouts(tmp_path) as it:
         await filled(it)
         await ticks(it)
