@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 SECONDS = 60.0
 """Least time between two lines of the same kind."""
-_MOST_KINDS = 100
 
 
 class LogLimit:
@@ -12,10 +11,12 @@ class LogLimit:
 
     Args:
         now: Monotonic clock, seconds.
+        most_kinds: Kinds that are remembered; with one more all are forgotten.
     """
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], most_kinds: int = 100) -> None:
         self._now = now
+        self._most_kinds = most_kinds
         self._written: dict[str, tuple[float, int]] = {}
         """Kind -> when its last line was written, and the number of lines left out since."""
 
@@ -33,7 +34,7 @@ class LogLimit:
         if now - at < SECONDS:
             self._written[kind] = at, left_out + 1
             return None
-        if len(self._written) >= _MOST_KINDS:
+        if len(self._written) >= self._most_kinds:
             self._written.clear()
         self._written[kind] = now, 0
         return left_out

@@ -19,7 +19,7 @@ from penumbra.deployments.api.signal_schemas import (
 )
 from penumbra.deployments.errors import NotFound
 from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor, alpha_of
-from penumbra.deployments.evidence.judge import decided_by, evidence_of
+from penumbra.deployments.evidence.judge import decided_by, evidence_of, fold_stored_reports
 from penumbra.deployments.evidence.kind_guards import PAIRS, UNDIVIDED, PairKinds
 from penumbra.deployments.evidence.run_evidence import RunEvidence
 from penumbra.deployments.history.events import Event, Kind
@@ -77,12 +77,7 @@ def refold(
         kinds: Kinds of pairs that are told apart.
         has_floors: Whether latencies are judged beside shadow answers too.
     """
-    evidence = evidence_of(rollout, kinds, has_floors=has_floors)
-    for report in reports:
-        for run_report in report.runs:
-            if run_report.run.id == rollout.record.run:
-                evidence.fold(report.source, run_report, report.process_start_id)
-    return evidence
+    return fold_stored_reports(evidence_of(rollout, kinds, has_floors=has_floors), reports)
 
 
 def _last(store: Store, key: Key) -> _Case | None:

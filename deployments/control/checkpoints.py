@@ -21,7 +21,7 @@ from penumbra.deployments.control.kept_folds import STATE
 from penumbra.deployments.errors import StoreUnavailable
 from penumbra.deployments.evidence import kept_objects
 from penumbra.deployments.evidence.judge import EvidenceBook
-from penumbra.deployments.rollouts.record import Phase
+from penumbra.deployments.rollouts.record import open_runs
 from penumbra.deployments.store import checkpoint_table, observation_tables
 from penumbra.deployments.store.checkpoint_table import Checkpoint
 
@@ -88,9 +88,7 @@ class Checkpoints:
         return oldest if is_due else None
 
     def _names(self) -> list[str]:
-        rollouts = self._controller.state.rollouts.values()
-        runs = [each.record.run for each in rollouts if each.record.phase is not Phase.OFF]
-        return [STATE, *runs]
+        return [STATE, *open_runs(self._controller.state.rollouts.values())]
 
     async def _copy(self, name: str) -> tuple[int, bytes | None]:
         """Return the position, and the copy; None if the last checkpoint is as good."""

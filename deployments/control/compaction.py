@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from penumbra.deployments.control.controller import Controller
-from penumbra.deployments.rollouts.record import Phase
+from penumbra.deployments.rollouts.record import open_runs
 from penumbra.deployments.store import segment_tables
 
 AFTER_SECONDS = 3600.0
@@ -40,12 +40,7 @@ class Compaction:
             NotLeader: Another process leads.
             StoreUnavailable: The store cannot be read or written.
         """
-        state = self._controller.state
-        runs = [
-            rollout.record.run
-            for rollout in state.rollouts.values()
-            if rollout.record.phase is not Phase.OFF
-        ]
+        runs = open_runs(self._controller.state.rollouts.values())
         if not runs:
             return
         run = runs[next(self._turns) % len(runs)]

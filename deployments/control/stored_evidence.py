@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from penumbra.deployments.control.kept_folds import evidence_at_start
 from penumbra.deployments.errors import StoreUnavailable
-from penumbra.deployments.evidence.judge import EvidenceBook, evidence_of
+from penumbra.deployments.evidence.judge import EvidenceBook, evidence_of, fold_stored_reports
 from penumbra.deployments.evidence.run_evidence import RunEvidence
 from penumbra.deployments.history.state import State
 from penumbra.deployments.rollouts.record import Phase, Rollout
@@ -74,16 +74,15 @@ def _fold(
 ) -> RunEvidence:
     if rollout.record.phase is Phase.OFF:
         return evidence
-    run, unreadable = rollout.record.run, list[int]()
+    unreadable: list[int] = []
 
     def fold(connection: sa.Connection) -> None:
-        stored = observation_tables.reports(connection, run, unreadable=unreadable, after=position)
-        for report in stored:
-            for run_report in report.runs:
-                if run_report.run.id == run:
-                    evidence.fold(report.source, run_report, report.process_start_id)
+        stored = observation_tables.reports(
+            connection, evidence.run, unreadable=unreadable, after=position
+        )
+        fold_stored_reports(evidence, stored)
 
     store.look(fold)
     if unreadable:
-        lost.add(run)
+        lost.add(evidence.run)
     return evidence

@@ -44,6 +44,15 @@ def evidence_of(
     )
 
 
+def fold_stored_reports(evidence: RunEvidence, reports: Iterable[Report]) -> RunEvidence:
+    """Folds the parts of stored reports that are of the evidence's run; returns the evidence."""
+    for report in reports:
+        for run_report in report.runs:
+            if run_report.run.id == evidence.run:
+                evidence.fold(report.source, run_report, report.process_start_id)
+    return evidence
+
+
 def name_of(report: Report) -> tuple[str, str, int]:
     """Names a report: (source, process start id, sequence number)."""
     return report.source, report.process_start_id, report.seq

@@ -6,9 +6,10 @@ A process with a fault may send one a second, so its log lines are at most one a
 import logging
 from collections.abc import Callable
 
+from penumbra.monitoring.log_limit import LogLimit
+
 log = logging.getLogger(__name__)
 
-_LOG_SECONDS = 60.0
 _MOST_SOURCES = 1000
 _DETAIL_CHARS = 300
 
@@ -23,9 +24,7 @@ class RefusedReports:
     def __init__(self, now: Callable[[], float]) -> None:
         self.count = 0
         """Number of refused reports, of all processes."""
-        self._now = now
-        self._logged: dict[str, tuple[float, int]] = {}
-        """Process -> when it was logged last, and refusals since."""
+        self._log_limit = LogLimit(now, _MOST_SOURCES)
 
     def note(self, gateway: str, seq: int, detail: str) -> None:
         """Count a refusal, and log it unless one of the same process was logged in this minute.
@@ -36,13 +35,9 @@ class RefusedReports:
             detail: The field at fault, what was found there, and what was wanted.
         """
         self.count += 1
-        at, unlogged = self._logged.get(gateway, (-_LOG_SECONDS, 0))
-        if self._now() - at < _LOG_SECONDS:
-            self._logged[gateway] = at, unlogged + 1
+        unlogged = self._log_limit.take(gateway)
+        if unlogged is None:
             return
-        if len(self._logged) >= _MOST_SOURCES:
-            self._logged.clear()
-        self._logged[gateway] = self._now(), 0
         log.error(
             "report_refused",
             extra={

@@ -6,7 +6,7 @@ It does not hold the evidence, which is the fold of the stored reports of the re
 Reading order: Rollout, RolloutRecord; the flag and the watches that follow are in flag_effects.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
@@ -210,6 +210,11 @@ class Rollout(BaseModel):
         if self.record.phase is Phase.LIVE:
             return stage_name(self.spec, self.record.stage_index)
         return self.record.phase.value
+
+
+def open_runs(rollouts: Iterable[Rollout]) -> list[str]:
+    """The runs of the rollouts that have not ended."""
+    return [each.record.run for each in rollouts if each.record.phase is not Phase.OFF]
 
 
 def stage_name(spec: RolloutSpec, index: int) -> str:

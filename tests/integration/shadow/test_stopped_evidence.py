@@ -20,7 +20,7 @@ from tests.support.scripted_upstream import ScriptedUpstream
 
 SCORES = "/v1/completions"
 LONGEST_SECONDS = 120.0
-"""What waits in the comparator grows old for half a minute before anything new is compared."""
+"""Requests that wait in the comparator grow old for half a minute before new ones are compared."""
 
 Answered = tuple[str | None, str | None]
 
