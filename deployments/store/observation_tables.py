@@ -13,26 +13,10 @@ import sqlalchemy as sa
 
 from penumbra.deployments.history.user_feedback import UserFeedback
 from penumbra.deployments.store import segment_tables
+from penumbra.deployments.store.report_tables import REPORT_RUNS, REPORTS
 from penumbra.monitoring.observations import Report
 
 _metadata = sa.MetaData()
-_ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-_REPORTS = sa.Table(
-    "reports",
-    _metadata,
-    sa.Column("id", _ID, primary_key=True),
-    sa.Column("source", sa.String),
-    sa.Column("incarnation", sa.String),
-    sa.Column("seq", sa.BigInteger),
-    sa.Column("at", sa.String),
-    sa.Column("payload", sa.Text),
-)
-_RUNS = sa.Table(
-    "report_runs",
-    _metadata,
-    sa.Column("run", sa.String, primary_key=True),
-    sa.Column("report", _ID, primary_key=True),
-)
 _FEEDBACK = sa.Table(
     "feedback",
     _metadata,
@@ -102,11 +86,11 @@ def insert(connection: sa.Connection, extras: CommitExtras, at: datetime) -> Non
             "at": at.isoformat(),
             "payload": _encode(report).decode(),
         }
-        result = connection.execute(sa.insert(_REPORTS), row)
+        result = connection.execute(sa.insert(REPORTS), row)
         number = result.inserted_primary_key[0] if result.inserted_primary_key else None
         runs = dict.fromkeys(run_report.run.id for run_report in report.runs)
         rows = [{"run": run, "report": number} for run in runs]
-        connection.execute(sa.insert(_RUNS), rows)
+        connection.execute(sa.insert(REPORT_RUNS), rows)
     if extras.judgements:
         connection.execute(
             sa.insert(_FEEDBACK), [_feedback_row(judgement, at) for judgement in extras.judgements]
@@ -153,11 +137,13 @@ def _stored(
             raise
         unreadable.append(0)
         return
-    own = sa.select(_RUNS.c.report).where(_RUNS.c.run == run, _RUNS.c.report > after)
+    own = sa.select(REPORT_RUNS.c.report).where(
+        REPORT_RUNS.c.run == run, REPORT_RUNS.c.report > after
+    )
     query = (
-        sa.select(_REPORTS.c.id, _REPORTS.c.payload)
-        .where(_REPORTS.c.id.in_(own))
-        .order_by(_REPORTS.c.id)
+        sa.select(REPORTS.c.id, REPORTS.c.payload)
+        .where(REPORTS.c.id.in_(own))
+        .order_by(REPORTS.c.id)
         # One query, read piece by piece: a run may have more reports than fit into memory.
         .execution_options(yield_per=_PAGE)
     )
@@ -167,7 +153,7 @@ def _stored(
 
 def last_report(connection: sa.Connection) -> int:
     """Reads the id of the report that was stored last; 0 if there is none."""
-    return connection.execute(sa.select(sa.func.max(_REPORTS.c.id))).scalar() or 0
+    return connection.execute(sa.select(sa.func.max(REPORTS.c.id))).scalar() or 0
 
 
 def known(connection: sa.Connection, wanted: Iterable[Report]) -> set[tuple[str, str, int]]:
@@ -175,10 +161,10 @@ def known(connection: sa.Connection, wanted: Iterable[Report]) -> set[tuple[str,
     found = set()
     for report in wanted:
         name = (report.source, report.process_start_id, report.seq)
-        query = sa.select(_REPORTS.c.id).where(
-            _REPORTS.c.source == name[0],
-            _REPORTS.c.incarnation == name[1],
-            _REPORTS.c.seq == name[2],
+        query = sa.select(REPORTS.c.id).where(
+            REPORTS.c.source == name[0],
+            REPORTS.c.incarnation == name[1],
+            REPORTS.c.seq == name[2],
         )
         is_row = connection.execute(query).first() is not None
         if is_row or report.seq <= segment_tables.last_number(connection, *name[:2]):
@@ -232,7 +218,9 @@ def prune(
     for run in _runs(connection):
         if run in keep or deleted >= most:
             continue
-        query = sa.select(_RUNS.c.report).where(_RUNS.c.run == run, _RUNS.c.report < newest)
+        query = sa.select(REPORT_RUNS.c.report).where(
+            REPORT_RUNS.c.run == run, REPORT_RUNS.c.report < newest
+        )
         numbers = [*connection.execute(query.limit(most - deleted)).scalars()]
         segment_tables.delete_rows(connection, run, numbers)
         deleted += len(numbers)
@@ -243,7 +231,7 @@ def _runs(connection: sa.Connection) -> Iterator[str]:
     """Yields the runs that have reports; for each one look into the index."""
     run: str | None = ""
     while run is not None:
-        query = sa.select(sa.func.min(_RUNS.c.run)).where(_RUNS.c.run > run)
+        query = sa.select(sa.func.min(REPORT_RUNS.c.run)).where(REPORT_RUNS.c.run > run)
         run = connection.execute(query).scalar()
         if run is not None:
             yield run

@@ -17,6 +17,8 @@ from datetime import datetime
 import msgspec
 import sqlalchemy as sa
 
+from penumbra.deployments.store.report_tables import REPORT_RUNS, REPORTS
+
 _metadata = sa.MetaData()
 _SEGMENTS = sa.Table(
     "report_segments",
@@ -35,12 +37,6 @@ _SENDERS = sa.Table(
     sa.Column("incarnation", sa.String, primary_key=True),
     sa.Column("seq", sa.BigInteger),
 )
-_REPORTS = sa.table(
-    "reports",
-    *(sa.column(name) for name in ("id", "source", "incarnation", "seq", "at", "payload")),
-)
-_RUNS = sa.table("report_runs", sa.column("run"), sa.column("report"))
-
 Numbered = tuple[int, str]
 """Id of a report, and its payload as it was stored."""
 
@@ -69,15 +65,17 @@ def page(connection: sa.Connection, run: str, before: datetime, most: int) -> Pa
 
     The row with the largest id is left: its id must not be given to another.
     """
-    newest = sa.select(sa.func.max(_REPORTS.c.id)).scalar_subquery()
-    own = sa.select(_RUNS.c.report).where(_RUNS.c.run == run, _RUNS.c.report < newest)
-    numbers = [*connection.execute(own.order_by(_RUNS.c.report).limit(most)).scalars()]
+    newest = sa.select(sa.func.max(REPORTS.c.id)).scalar_subquery()
+    own = sa.select(REPORT_RUNS.c.report).where(
+        REPORT_RUNS.c.run == run, REPORT_RUNS.c.report < newest
+    )
+    numbers = [*connection.execute(own.order_by(REPORT_RUNS.c.report).limit(most)).scalars()]
     if len(numbers) < most:
         return None
-    last = sa.select(_REPORTS.c.at).where(_REPORTS.c.id == numbers[-1])
+    last = sa.select(REPORTS.c.at).where(REPORTS.c.id == numbers[-1])
     if (connection.execute(last).scalar() or "") >= before.isoformat():
         return None
-    query = sa.select(_REPORTS).where(_REPORTS.c.id.in_(numbers)).order_by(_REPORTS.c.id)
+    query = sa.select(REPORTS).where(REPORTS.c.id.in_(numbers)).order_by(REPORTS.c.id)
     rows, size = [], 0
     for row in connection.execute(query.execution_options(yield_per=50)).mappings():
         rows.append(row)
@@ -119,11 +117,11 @@ def replace(connection: sa.Connection, found: Page, packed: bytes) -> None:
 
 def delete_rows(connection: sa.Connection, run: str, numbers: Sequence[int]) -> None:
     """Deletes the rows of some reports of a run, but for those that are another run's as well."""
-    own = _RUNS.c.run == run, _RUNS.c.report.in_(numbers)
-    connection.execute(sa.delete(_RUNS).where(*own))
-    others = sa.select(_RUNS.c.report).where(_RUNS.c.report.in_(numbers))
-    orphans = _REPORTS.c.id.in_(numbers), _REPORTS.c.id.not_in(others)
-    connection.execute(sa.delete(_REPORTS).where(*orphans))
+    own = REPORT_RUNS.c.run == run, REPORT_RUNS.c.report.in_(numbers)
+    connection.execute(sa.delete(REPORT_RUNS).where(*own))
+    others = sa.select(REPORT_RUNS.c.report).where(REPORT_RUNS.c.report.in_(numbers))
+    orphans = REPORTS.c.id.in_(numbers), REPORTS.c.id.not_in(others)
+    connection.execute(sa.delete(REPORTS).where(*orphans))
 
 
 def last_number(connection: sa.Connection, source: str, incarnation: str) -> int:

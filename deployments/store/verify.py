@@ -16,6 +16,7 @@ from penumbra.deployments.history.events import Draft, Event, FlagPayload, Kind
 from penumbra.deployments.history.set_aside import SetAside
 from penumbra.deployments.history.state import EMPTY, State
 from penumbra.deployments.store import checkpoint_table, segment_tables, set_aside_table
+from penumbra.deployments.store.report_tables import REPORTS
 from penumbra.deployments.store.store import Store
 from penumbra.monitoring.observations import Report
 
@@ -23,7 +24,6 @@ Progress = Callable[[str, int], None]
 """Called now and then with a table and the number of its rows so far."""
 
 _PAGE = 500
-_REPORTS = sa.table("reports", sa.column("id"), sa.column("payload"))
 _read_report = msgspec.json.Decoder(Report).decode
 
 
@@ -64,7 +64,11 @@ def verify(store: Store, progress: Progress = lambda table, rows: None) -> Verif
 
     def read(connection: sa.Connection) -> None:
         nonlocal reports
-        query = sa.select(_REPORTS).order_by(_REPORTS.c.id).execution_options(yield_per=_PAGE)
+        query = (
+            sa.select(REPORTS.c.id, REPORTS.c.payload)
+            .order_by(REPORTS.c.id)
+            .execution_options(yield_per=_PAGE)
+        )
         for number, payload in connection.execute(query):
             reports += 1
             try:
