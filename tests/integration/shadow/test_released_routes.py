@@ -13,13 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.support.behaviours import engine, respond
+from tests.support.behaviours import respond
 from tests.support.comparator_process import comparator
 from tests.support.control_process import GATEWAY, OPERATOR, ControlProcess, external
-from tests.support.engine_probe import probed
-from tests.support.engine_wire import Engine, encode
+from tests.support.engine_wire import encode
 from tests.support.gateway_process import GatewayProcess, eventually
 from tests.support.requests import CHAT, chat
 from tests.support.scripted_upstream import ScriptedUpstream
@@ -103,17 +100,6 @@ async def plane(folder: Path, builds: dict[str, ScriptedUpstream]) -> AsyncItera
                 eventually, lambda: "comparator_connected" in gateway.log_text()
             )
             yield Plane(control, gateway)
-
-
-@pytest.fixture
-async def builds() -> AsyncIterator[dict[str, ScriptedUpstream]]:
-    found = {name: ScriptedUpstream(name, engine(Engine("same"))) for name in ("full", "int8")}
-    for upstream in found.values():
-        upstream.start()
-        probed(upstream)
-    yield found
-    for upstream in found.values():
-        upstream.stop()
 
 
 def begin(running: Plane) -> None:

@@ -3,17 +3,14 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from penumbra.router.mirror.evidence_flow import GRACE_SECONDS
 from tests.integration.shadow.test_released_routes import Plane, begin, plane
-from tests.support.behaviours import engine, respond
+from tests.support.behaviours import respond
 from tests.support.control_process import GATEWAY, external
 from tests.support.engine_probe import probed
-from tests.support.engine_wire import Engine
 from tests.support.gateway_process import GatewayProcess
 from tests.support.requests import CHAT
 from tests.support.scripted_upstream import ScriptedUpstream
@@ -23,17 +20,6 @@ LONGEST_SECONDS = 120.0
 """Requests that wait in the comparator grow old for half a minute before new ones are compared."""
 
 Answered = tuple[str | None, str | None]
-
-
-@pytest.fixture
-async def builds() -> AsyncIterator[dict[str, ScriptedUpstream]]:
-    found = {name: ScriptedUpstream(name, engine(Engine("same"))) for name in ("full", "int8")}
-    for upstream in found.values():
-        upstream.start()
-        probed(upstream)
-    yield found
-    for upstream in found.values():
-        upstream.stop()
 
 
 async def ask_until(running: Plane, is_it: Callable[[Answered], bool]) -> float:
