@@ -83,7 +83,7 @@ class Traffic:
         base_url: The gateway, e.g. http://127.0.0.1:8080.
         clients: How many ask at once.
         seed: Which tasks they ask; no prompt comes twice.
-        slices: Which slices they ask, in turn.
+        slices: Which slices they ask, in turn; one that is named twice comes twice in a round.
     """
 
     is_judging: bool = False
@@ -206,5 +206,5 @@ def streamed_text(stream: str) -> str:
 
 
 def _endless_tasks(seed: int, slices: Sequence[str]) -> Iterator[Task]:
-    rounds = zip(*(fresh_tasks(name, seed) for name in slices), strict=True)
-    return itertools.chain.from_iterable(rounds)
+    tasks = {name: fresh_tasks(name, seed) for name in slices}
+    return (next(tasks[name]) for name in itertools.cycle(slices))
