@@ -84,17 +84,21 @@ class ControlPlane:
     alert_handler: AlertHandler
 
 
-def open_plane(spec: PenumbraSpec, tracer: Tracer | None = None) -> ControlPlane:
+def open_plane(
+    spec: PenumbraSpec, tracer: Tracer | None = None, clocks: Clocks | None = None
+) -> ControlPlane:
     """Make the parts on the configuration's store; it neither leads nor stands by yet.
 
     Args:
         spec: The configuration.
         tracer: Records decisions and rollbacks; None: tracing is off.
+        clocks: Wall clock and monotonic clock; None: the machine's.
 
     Raises:
         StoreUnavailable: The store cannot be opened.
     """
-    now = time.monotonic
+    clocks = clocks or Clocks(now=lambda: datetime.now(UTC), monotonic=time.monotonic)
+    now = clocks.monotonic
     store = Store(spec.store_url)
     registry = ProcessRegistry(now)
     comparators = Publisher(
@@ -110,7 +114,6 @@ def open_plane(spec: PenumbraSpec, tracer: Tracer | None = None) -> ControlPlane
         on_connect=functools.partial(registry.connect, Process.GATEWAY),
         on_disconnect=registry.disconnect,
     )
-    clocks = Clocks(now=lambda: datetime.now(UTC), monotonic=now)
     controller = Controller(store, gateways, clocks, spec.control.acknowledge_seconds)
     rollouts = RolloutService(
         controller,
@@ -206,7 +209,7 @@ async def run_control(
     plane.controller.checkpoint_key = access.key("checkpoints")
     controller, leadership = plane.controller, plane.leadership
     door = LinkDoor(lambda: controller.standing.leader_address)
-    _direct(plane, payload, config_file, door)
+    direct(plane, payload, config_file, door)
     try:
         sock = bind(spec.control.host, spec.control.port, "control.host, control.port")
         async with http_client() as client:
@@ -215,7 +218,7 @@ async def run_control(
             app.include_router(_metrics_routes(plane, spec, sock, client, replicas))
             is_leading = await wait_for_store(leadership.stand)
             leading = asyncio.create_task(leadership.run(plane.tick.run_once))
-            keeping_house = asyncio.create_task(_keep_house(plane))
+            keeping_house = asyncio.create_task(keep_house(plane))
             try:
                 await wait_for_store(controller.follow)
                 log.info(
@@ -238,7 +241,7 @@ async def run_control(
     log.info("control_stopped")
 
 
-async def _keep_house(plane: ControlPlane) -> None:
+async def keep_house(plane: ControlPlane) -> None:
     """Keep the store small, and its checkpoints new, while this process leads."""
     while True:
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
@@ -252,8 +255,15 @@ async def _keep_house(plane: ControlPlane) -> None:
             log.exception("housekeeping_failed")
 
 
-def _direct(plane: ControlPlane, payload: ConfigPayload, config_file: str, door: LinkDoor) -> None:
-    """Say what a term of leadership begins and ends with."""
+def direct(plane: ControlPlane, payload: ConfigPayload, config_file: str, door: LinkDoor) -> None:
+    """Say what a term of leadership begins and ends with.
+
+    Args:
+        plane: The parts.
+        payload: The configuration that a term begins with.
+        config_file: Name of its file, for errors.
+        door: Shut when a term ends.
+    """
     controller = plane.controller
 
     async def begin() -> None:

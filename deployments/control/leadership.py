@@ -5,8 +5,10 @@ makes the due decisions and renews the lease, which is also the proof that the s
 Any other one stands by: it reads what the leader writes, and takes over when the lease is out. A
 leader that finds the lease taken stands by from then on; the store has refused its writes already.
 
-Leases of gateways need no word between two leaders. The row tells until when the leader before may
-have granted any, and the next one answers no change before that (`Standing.leases_until`).
+Leases of gateways need no word between two leaders. The row tells for how long the leader before may
+have granted any, and the next one answers no change before that (`Standing.leases_until`). That time
+is counted by the next leader's own clock, from when it first saw the last renewal: the database's may
+have been set since.
 
 Reading order: Leadership.stand, Leadership.run.
 """
@@ -68,6 +70,9 @@ class Leadership:
         self._holder = uuid.uuid4().hex
         self._seen: Leader | None = None
         self._seen_at = self._renewed_at = now()
+        self._longest_leases = 0.0
+        """Longest leases of any leader that was seen, seconds: a store that went back may name an
+        older row."""
         self._failures = LogLimit(now)
         self._faults = LogLimit(now)
         self._is_asked = asyncio.Event()
@@ -203,8 +208,8 @@ class Leadership:
         term = await self._controller.on_store_thread(acquire)
         if term is None:
             return False
-        inherited = min(term.inherited_seconds, self.times.lease_seconds)
         now = self._now()
+        inherited = self._inherited_seconds(leader, term, now)
         self._liveness.begin_term(now, inherited)
         leases_until = now + inherited + _MARGIN_SECONDS if inherited else now
         self._controller.is_behind = True
@@ -212,11 +217,19 @@ class Leadership:
         standing.leader_address, standing.is_beginning = None, True
         return True
 
+    def _inherited_seconds(self, leader: Leader, term: Term, now: float) -> float:
+        """The time for which gateways may have leases of the leader before."""
+        if leader.is_given_up:
+            return min(term.inherited_seconds, leader.leases_seconds)
+        # Its last renewal was before it was seen here.
+        return max(0.0, self._longest_leases - (now - self._seen_at))
+
     def _is_stale(self, leader: Leader) -> bool:
         """Whether the row has not changed for longer than its lease, by this process's clock."""
         seen = self._seen
         if seen is None or (seen.fence, seen.until) != (leader.fence, leader.until):
             self._seen, self._seen_at = leader, self._now()
+            self._longest_leases = max(self._longest_leases, leader.leases_seconds)
             return False
         return self._now() - self._seen_at > FenceTimes.unchanged_seconds(leader.seconds)
 

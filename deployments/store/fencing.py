@@ -58,11 +58,23 @@ class Leader:
     generation: int
     is_over: bool
     """Whether the lease was out when the row was read, by the database's clock."""
+    leases_until: float = 0.0
+    """Until when gateways may have leases, by the same clock; 0: none was ever asked for."""
 
     @property
     def seconds(self) -> float:
         """Length of the lease as it was renewed last."""
         return max(0.0, self.until - self.renewed_at)
+
+    @property
+    def leases_seconds(self) -> float:
+        """Time from the last renewal for which gateways may have leases."""
+        return max(0.0, self.leases_until - self.renewed_at)
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether its holder gave it up."""
+        return self.until == 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +86,13 @@ class Term:
     generation: int
     """Generation of the store: a store that lost events gets the next one."""
     inherited_seconds: float = 0.0
-    """Time for which gateways may still have leases of the leader before; from the acquisition."""
+    """Time for which gateways may still have leases of the leader before; from the acquisition, by
+    the database's clock, which may have been set meanwhile."""
 
 
 def read(connection: sa.Connection) -> Leader:
     """Reads who leads."""
-    names = ("fence", "holder", "address", "renewed_at", "until", "generation")
+    names = ("fence", "holder", "address", "renewed_at", "until", "generation", "leases_until")
     is_over = (_ROW.c.until <= _now(connection)).label("is_over")
     row = connection.execute(sa.select(*(_ROW.c[name] for name in names), is_over)).mappings().one()
     return Leader(**{**row, "is_over": bool(row["is_over"])})

@@ -1,6 +1,7 @@
 """Leading, standing by, and the leases that a stalled leader may not grant."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -160,6 +161,50 @@ async def test_a_renewal_that_was_asked_for_before_the_stall_grants_nothing(
         tick = ControlTick(one.liveness, one._decide, stall, lambda: one.now)
         await tick.run_once()
         assert not one.may_grant()
+
+
+@pytest.mark.parametrize("step", [50.0, 86_400.0])
+@pytest.mark.parametrize("is_watched", [True, False])
+async def test_a_database_whose_clock_is_set_ahead_ends_no_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: float, *, is_watched: bool
+) -> None:
+    async with contenders(tmp_path) as (one, two):
+        assert await one.leadership.stand()
+        one.liveness.is_asked = True
+        await one.tick.run_once()
+        if is_watched:
+            assert not await two.leadership.stand()
+        two.now = 7.0
+        monkeypatch.setitem(fencing._NOW, "sqlite", f"{fencing._NOW['sqlite']} + {step}")
+        assert await two.leadership.stand()
+        left = LEASE - 7.0 if is_watched else LEASE
+        assert two.controller.standing.leases_until == pytest.approx(two.now + left, abs=0.2)
+
+
+async def test_a_database_whose_clock_is_set_back_makes_no_lease_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with contenders(tmp_path) as (one, two):
+        assert await one.leadership.stand()
+        one.liveness.is_asked = True
+        await one.tick.run_once()
+        assert not await two.leadership.stand()
+        two.now = FenceTimes.unchanged_seconds(TIMES.fence_seconds) + 0.1
+        monkeypatch.setitem(fencing._NOW, "sqlite", f"{fencing._NOW['sqlite']} - 86400")
+        assert await two.leadership.stand()
+        assert two.controller.standing.leases_until == pytest.approx(LEASE, abs=0.2)
+
+
+async def test_leases_of_a_row_that_the_store_lost_are_remembered(tmp_path: Path) -> None:
+    async with contenders(tmp_path) as (one, two):
+        assert await one.leadership.stand()
+        one.liveness.is_asked = True
+        await one.tick.run_once()
+        assert not await two.leadership.stand()
+        with sqlite3.connect(tmp_path / "penumbra.db") as row:
+            row.execute("UPDATE leadership SET leases_until = 0, until = renewed_at")
+        assert await two.leadership.stand()
+        assert two.controller.standing.leases_until >= two.now + LEASE - 0.2
 
 
 async def test_a_lease_is_taken_from_a_leader_that_renews_nothing_whatever_the_clock_says(

@@ -1,0 +1,289 @@
+"""Random schedules of faults and of operators' changes, and what must hold when all is well again.
+
+Reading order: Schedule, simulate.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from penumbra.deployments.actors import RECOVERY
+from penumbra.deployments.history.events import Event, Kind
+from penumbra.deployments.rollouts.payload import RolloutPayload
+from penumbra.deployments.rollouts.record import Phase
+from tests.support.simulated.installation import (
+    COMPARATOR,
+    CONTROLS,
+    GATEWAYS,
+    OPERATOR,
+    STAGE_PAIRS,
+    Installation,
+)
+from tests.support.simulated.processes import LEASE_SECONDS
+
+BEGIN_SECONDS = 1.5
+FAULTY_SECONDS = 14.0
+LONGEST_SECONDS = 7.0
+"""Of one fault: longer than a lease."""
+SETTLE_SECONDS = 9.0
+"""After the last fault: the longest retry, a takeover, a lease."""
+MOST_FAULTS = 5
+MOST_CHANGES = 5
+_DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that is done to an installation."""
+
+    at: float
+    """Seconds from the beginning."""
+    text: str
+    do: Callable[[Installation], None]
+
+
+class Schedule:
+    """What happens in one simulation, drawn from a seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._chance = random.Random(f"schedule {seed}")  # noqa: S311 - reproducible
+        self.steps: list[Step] = []
+        self._add(0.0, "apply", lambda i: _ask_all(i, "apply"))
+        for _ in range(self._chance.randint(1, MOST_FAULTS)):
+            self._chance.choice(self._faults())()
+        for _ in range(self._chance.randint(0, MOST_CHANGES)):
+            self._add_change()
+        if self._chance.random() < 0.3:
+            self._add(self._time(), "the candidate goes bad", _spoil)
+        self.steps.sort(key=lambda step: step.at)
+
+    def _faults(self) -> list[Callable[[], None]]:
+        return [
+            self._add_kill,
+            self._add_kill,
+            self._add_stop,
+            self._add_stop,
+            self._add_partition,
+            self._add_partition,
+            self._add_store_away,
+            self._add_store_away,
+            self._add_full_disk,
+            self._add_lost_answers,
+            self._add_clock_step,
+            self._add_lost_tail,
+            self._add_slow_network,
+        ]
+
+    def _time(self) -> float:
+        return self._chance.uniform(0.2, FAULTY_SECONDS - 0.5)
+
+    def _span(self) -> tuple[float, float]:
+        begin = self._time()
+        return begin, min(FAULTY_SECONDS, begin + self._chance.uniform(0.2, LONGEST_SECONDS))
+
+    def _add(self, at: float, text: str, do: Callable[[Installation], None]) -> None:
+        self.steps.append(Step(at, text, do))
+
+    def _process(self) -> str:
+        return self._chance.choice((*CONTROLS, *CONTROLS, *GATEWAYS, COMPARATOR))
+
+    def _add_kill(self) -> None:
+        name, (begin, end) = self._process(), self._span()
+        self._add(begin, f"kill {name}", lambda i: i.kill(name))
+        self._add(end, f"start {name}", lambda i: i.process(name) or i.start(name))
+
+    def _add_stop(self) -> None:
+        name, (begin, end) = self._process(), self._span()
+        self._add(begin, f"stop {name}", lambda i: _stop(i, name, is_stopped=True))
+        self._add(end, f"continue {name}", lambda i: _stop(i, name, is_stopped=False))
+
+    def _add_partition(self) -> None:
+        control = self._chance.choice(CONTROLS)
+        other = self._chance.choice((*GATEWAYS, COMPARATOR))
+        (begin, end), pair = self._span(), frozenset((control, other))
+        self._add(begin, f"cut {control} and {other}", lambda i: i.network.partitions.add(pair))
+        self._add(end, f"join {control} and {other}", lambda i: _join(i, pair))
+
+    def _add_store_away(self) -> None:
+        name, (begin, end) = self._chance.choice(CONTROLS), self._span()
+        how = self._chance.choice(("is_silent", "is_cut"))
+        self._add(begin, f"store {how} for {name}", lambda i: _line(i, name, how, value=True))
+        self._add(end, f"store is back for {name}", lambda i: _line(i, name, how, value=False))
+
+    def _add_full_disk(self) -> None:
+        begin, end = self._span()
+        self._add(begin, "the disk is full", lambda i: setattr(i.database, "is_full", True))
+        self._add(end, "the disk has room", lambda i: setattr(i.database, "is_full", False))
+
+    def _add_lost_answers(self) -> None:
+        name, count = self._chance.choice(CONTROLS), self._chance.randint(1, 3)
+        text = f"{name} loses the answers of {count} commits"
+        self._add(self._time(), text, lambda i: _line(i, name, "loses_answers", value=count))
+
+    def _add_clock_step(self) -> None:
+        step = self._chance.choice((-_DAY, -3.0, 1.0, 3.0, _DAY))
+        name = self._chance.choice((*CONTROLS, "database"))
+        self._add(self._time(), f"clock of {name} {step:+g} s", lambda i: _step(i, name, step))
+
+    def _add_lost_tail(self) -> None:
+        seconds = self._chance.uniform(0.5, 6.0)
+        self._add(self._time(), f"the store loses {seconds:.1f} s", lambda i: _lose(i, seconds))
+
+    def _add_slow_network(self) -> None:
+        (begin, end), late = self._span(), self._chance.choice((0.05, 0.5))
+        self._add(begin, f"network {late} s slow", lambda i: setattr(i.network, "slow_seconds", late))
+        self._add(end, "network quick", lambda i: setattr(i.network, "slow_seconds", 0.0))
+
+    def _add_change(self) -> None:
+        what = self._chance.choice(("kill", "unkill", "rollback", "rearm", "apply"))
+        self._add(self._time(), f"ask for {what}", lambda i: _ask_all(i, what))
+
+
+def simulate(seed: int, folder: Path, template: Path) -> Installation:
+    """Run one schedule to its end, checking all along.
+
+    Args:
+        seed: Decides everything.
+        folder: Empty.
+        template: An empty store.
+
+    Raises:
+        AssertionError: Something did not hold; tells the seed and all that happened.
+    """
+    schedule = Schedule(seed)
+    with Installation(folder, seed, template) as installation:
+        try:
+            _play(schedule, installation)
+            _heal(installation)
+            installation.run(SETTLE_SECONDS)
+            _check_at_rest(installation)
+        except AssertionError as error:
+            story = "\n".join(installation.log)
+            raise AssertionError(f"seed {seed}: {error}\n{story}") from error
+    return installation
+
+
+def _play(schedule: Schedule, installation: Installation) -> None:
+    installation.run(BEGIN_SECONDS)
+    begin = installation.timeline.now
+    for step in schedule.steps:
+        _run_until(installation, begin + step.at)
+        installation.note(step.text)
+        step.do(installation)
+    _run_until(installation, begin + FAULTY_SECONDS)
+
+
+def _run_until(installation: Installation, until: float) -> None:
+    """Let time pass, with a backup of the store every half second."""
+    while installation.timeline.now < until:
+        installation.database.note_copy()
+        installation.run(min(0.5, until - installation.timeline.now))
+
+
+def _heal(installation: Installation) -> None:
+    installation.note("all is well again")
+    for name in (*CONTROLS, *GATEWAYS, COMPARATOR):
+        _stop(installation, name, is_stopped=False)
+        if installation.process(name) is None:
+            installation.start(name)
+    for control in installation.controls.values():
+        control.line.is_silent = control.line.is_cut = False
+        control.line.loses_answers = 0
+    installation.database.is_full = False
+    installation.network.slow_seconds = 0.0
+    installation.network.partitions.clear()
+    installation.network.deliver_held()
+
+
+def _check_at_rest(installation: Installation) -> None:
+    """Check that the installation is whole, and that no promise was broken."""
+    for process in (
+        *installation.controls.values(),
+        *installation.gateways.values(),
+        installation.comparator,
+    ):
+        assert process is not None
+        assert not process.failures, f"{process.name}: {process.failures}"
+    assert len(installation.leaders) == 1, f"leaders: {[c.name for c in installation.leaders]}"
+    [leader] = installation.leaders
+    events = installation.events()
+    epoch = events[-1].epoch
+    assert leader.parts.controller.state.epoch == epoch
+    for gateway in installation.gateways.values():
+        found = gateway.table.epoch
+        assert found == epoch, f"{gateway.name} is at epoch {found}, the store at {epoch}"
+        assert gateway.lease.is_fresh("demo", installation.timeline.now), f"{gateway.name}: no lease"
+    _check_history(installation, events)
+    _check_stages(installation, events)
+    installation.ask("kill", leader.name)
+    installation.run(2 * LEASE_SECONDS)
+    last = installation.operator.acknowledged[-1:]
+    assert last and last[0].arrival.acknowledged == len(GATEWAYS), "no change is made any more"
+
+
+def _check_history(installation: Installation, events: list[Event]) -> None:
+    """Each acknowledged change is in the store, by its operator; what the store lost is said."""
+    kept = {(event.epoch, event.actor, event.reason) for event in events}
+    changes = {event.reason for event in events}
+    notices = [event for event in events if event.actor == RECOVERY]
+    for change in installation.operator.acknowledged:
+        if (change.epoch, OPERATOR, change.reason) in kept or change.is_unchanged:
+            continue
+        lost = [loss for loss in installation.losses if loss[1] < change.at <= loss[0] + 0.5]
+        assert lost, f"{change.reason} was acknowledged, and is not in the store ({changes})"
+        assert notices, f"{change.reason} was lost with the store's tail, and nothing says so"
+
+
+def _check_stages(installation: Installation, events: list[Event]) -> None:
+    """No live stage ended without pairs that the candidate answered, and that it decided."""
+    for event in events:
+        payload = event.payload
+        if not isinstance(payload, RolloutPayload) or payload.before is None:
+            continue
+        before, after = payload.before.record, payload.after.record
+        if before.phase is not Phase.LIVE or not before.stage_epoch:
+            continue
+        if after.stage_index > before.stage_index or after.phase is Phase.PROMOTED:
+            pairs = [p for p in installation.candidate_pairs if p.epoch >= before.stage_epoch]
+            text = f"stage {before.stage_index} ended (epoch {event.epoch}) with {len(pairs)} pairs"
+            assert len(pairs) >= STAGE_PAIRS, text
+
+
+def _ask_all(installation: Installation, what: str) -> None:
+    for name in CONTROLS:
+        installation.ask(what, name)
+
+
+def _spoil(installation: Installation) -> None:
+    installation.displacement = 0.9
+
+
+def _stop(installation: Installation, name: str, *, is_stopped: bool) -> None:
+    process = installation.process(name)
+    if process is not None:
+        process.loop.is_stopped = is_stopped
+
+
+def _join(installation: Installation, pair: frozenset[str]) -> None:
+    installation.network.partitions.discard(pair)
+    installation.network.deliver_held()
+
+
+def _line(installation: Installation, name: str, what: str, *, value: bool | int) -> None:
+    control = installation.controls.get(name)
+    if control is not None:
+        setattr(control.line, what, value)
+
+
+def _step(installation: Installation, name: str, step: float) -> None:
+    if name == "database":
+        installation.database.clock_offset += step
+    elif name in installation.controls:
+        installation.controls[name].wall_offset += step
+
+
+def _lose(installation: Installation, seconds: float) -> None:
+    at = installation.database.restore(seconds)
+    if at is not None:
+        installation.losses.append((installation.timeline.now, at))
