@@ -34,14 +34,14 @@ GATEWAYS = ("gateway-0", "gateway-1")
 COMPARATOR = "comparator-0"
 LIFTED_BY = {"kill": "unkill", "rollback": "rearm"}
 OPERATOR = "operator"
-STAGE_PAIRS = 6
+STAGE_PAIRS = 8
 SPEC = RolloutSpec(
     model=MODEL,
     candidate=CANDIDATE,
-    stages=("shadow", 10.0, 40.0),
+    stages=("shadow", 20.0, 30.0, 40.0),
     required_slices=(),
     gates=AdvanceRules(
-        pairs=20, slice_pairs=10, stage_seconds=2.0, stage_pairs=STAGE_PAIRS, horizon=1000
+        pairs=12, slice_pairs=6, stage_seconds=1.0, stage_pairs=STAGE_PAIRS, horizon=1000
     ),
     mirror=MirrorRates(rate=1.0, aa=0.0),
     guardrails=(
@@ -192,7 +192,7 @@ class Installation:
     def ask(self, what: str, at: str) -> None:
         """Have an operator ask a control process for a change."""
         control = self.controls.get(at)
-        if control is None or control.plane is None or control.loop.is_stopped:
+        if control is None or control.plane is None:
             return
         self.operator.number += 1
         reason = f"{what} number {self.operator.number}"
@@ -258,9 +258,7 @@ class Installation:
         """Check after each step what must hold at every moment."""
         now = self.timeline.now
         if self.comparator is not None and not self.comparator.loop.is_stopped:
-            self.displacement = 0.0
-        """Of each pair from now on."""
-        self.compared_at = now
+            self.compared_at = now
         for gateway in self.gateways.values():
             if gateway.loop.is_stopped or not gateway.share:
                 continue

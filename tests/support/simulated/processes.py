@@ -30,7 +30,7 @@ from tests.support.simulated.timeline import Loop, Timeline
 
 MODEL, CANDIDATE, BASELINE = "demo", "int8", "full"
 MACHINE = "machine-1"
-LEASE_SECONDS = 5.0
+LEASE_SECONDS = 8.0
 _EPOCH = datetime(2026, 9, 21, tzinfo=UTC)
 _COMPARE_SECONDS = 0.5
 _PAIRS_AT_ONCE = 3

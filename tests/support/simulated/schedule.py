@@ -23,13 +23,16 @@ from tests.support.simulated.installation import (
 from tests.support.simulated.processes import LEASE_SECONDS
 
 BEGIN_SECONDS = 1.5
-FAULTY_SECONDS = 14.0
-LONGEST_SECONDS = 7.0
+FAULTY_SECONDS = 16.0
+LONGEST_SECONDS = 10.0
 """Of one fault: longer than a lease."""
-SETTLE_SECONDS = 9.0
+SETTLE_SECONDS = 10.0
 """After the last fault: the longest retry, a takeover, a lease."""
 MOST_FAULTS = 5
-MOST_CHANGES = 5
+_FOLLOWED = 0.4
+"""Share of faults, and of their ends, that an operator's change follows within seconds."""
+_BAD = 0.3
+_CHANGES = ("kill", "kill", "rollback", "rollback", "unkill", "rearm", "apply")
 _DAY = 86_400.0
 
 
@@ -52,10 +55,11 @@ class Schedule:
         self._add(0.0, "apply", lambda i: _ask_all(i, "apply"))
         for _ in range(self._chance.randint(1, MOST_FAULTS)):
             self._chance.choice(self._faults())()
-        for _ in range(self._chance.randint(0, MOST_CHANGES)):
-            self._add_change()
-        if self._chance.random() < 0.3:
-            self._add(self._time(), "the candidate goes bad", _spoil)
+        for fault in list(self.steps[1:]):
+            if self._chance.random() < _FOLLOWED:
+                self._add_change(fault.at)
+        if self._chance.random() < _BAD:
+            self._add(self._chance.uniform(2.0, 9.0), "the candidate goes bad", _spoil)
         self.steps.sort(key=lambda step: step.at)
 
     def _faults(self) -> list[Callable[[], None]]:
@@ -76,7 +80,7 @@ class Schedule:
         ]
 
     def _time(self) -> float:
-        return self._chance.uniform(0.2, FAULTY_SECONDS - 0.5)
+        return self._chance.uniform(0.5, FAULTY_SECONDS - 2.0)
 
     def _span(self) -> tuple[float, float]:
         begin = self._time()
@@ -99,9 +103,14 @@ class Schedule:
         self._add(end, f"continue {name}", lambda i: _stop(i, name, is_stopped=False))
 
     def _add_partition(self) -> None:
-        control = self._chance.choice(CONTROLS)
+        controls = self._chance.choice((CONTROLS[:1], CONTROLS[1:], CONTROLS))
         other = self._chance.choice((*GATEWAYS, COMPARATOR))
-        (begin, end), pair = self._span(), frozenset((control, other))
+        begin, end = self._span()
+        for control in controls:
+            self._cut(control, other, begin, end)
+
+    def _cut(self, control: str, other: str, begin: float, end: float) -> None:
+        pair = frozenset((control, other))
         self._add(begin, f"cut {control} and {other}", lambda i: i.network.partitions.add(pair))
         self._add(end, f"join {control} and {other}", lambda i: _join(i, pair))
 
@@ -135,9 +144,10 @@ class Schedule:
         self._add(begin, f"network {late} s slow", lambda i: setattr(i.network, "slow_seconds", late))
         self._add(end, "network quick", lambda i: setattr(i.network, "slow_seconds", 0.0))
 
-    def _add_change(self) -> None:
-        what = self._chance.choice(("kill", "unkill", "rollback", "rearm", "apply"))
-        self._add(self._time(), f"ask for {what}", lambda i: _ask_all(i, what))
+    def _add_change(self, after: float) -> None:
+        what = self._chance.choice(_CHANGES)
+        at = min(FAULTY_SECONDS - 0.1, after + self._chance.expovariate(1.0))
+        self._add(at, f"ask for {what}", lambda i: _ask_all(i, what))
 
 
 def simulate(seed: int, folder: Path, template: Path) -> Installation:
@@ -216,10 +226,17 @@ def _check_at_rest(installation: Installation) -> None:
         assert gateway.lease.is_fresh("demo", installation.timeline.now), f"{gateway.name}: no lease"
     _check_history(installation, events)
     _check_stages(installation, events)
-    installation.ask("kill", leader.name)
-    installation.run(2 * LEASE_SECONDS)
-    last = installation.operator.acknowledged[-1:]
-    assert last and last[0].arrival.acknowledged == len(GATEWAYS), "no change is made any more"
+    _check_kill(installation, leader.name)
+
+
+def _check_kill(installation: Installation, leader: str) -> None:
+    acknowledged = installation.operator.acknowledged
+    before, until = len(acknowledged), installation.timeline.now + 2 * LEASE_SECONDS
+    installation.ask("kill", leader)
+    while len(acknowledged) == before and installation.timeline.now < until:
+        installation.run(0.1)
+    assert len(acknowledged) > before, "no change is made any more"
+    assert acknowledged[-1].arrival.acknowledged == len(GATEWAYS), f"{acknowledged[-1]}"
 
 
 def _check_history(installation: Installation, events: list[Event]) -> None:
