@@ -5,10 +5,10 @@ makes the due decisions and renews the lease, which is also the proof that the s
 Any other one stands by: it reads what the leader writes, and takes over when the lease is out. A
 leader that finds the lease taken stands by from then on; the store has refused its writes already.
 
-Leases of gateways need no word between two leaders. The row tells for how long the leader before may
-have granted any, and the next one answers no change before that (`Standing.leases_until`). That time
-is counted by the next leader's own clock, from when it first saw the last renewal: the database's may
-have been set since.
+Leases of gateways need no word between two leaders. The row tells for how long the leader before
+may have granted any, and the next one answers no change before that (`Standing.leases_until`). That
+time is counted by the next leader's own clock, from when it first saw the last renewal: the
+database's may have been set since.
 
 Reading order: Leadership.stand, Leadership.run.
 """

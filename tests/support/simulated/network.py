@@ -18,7 +18,7 @@ from websockets.http11 import Response
 from tests.support.simulated.timeline import Loop, Timeline
 
 CLIENT_NOTICES_SECONDS = 5.0
-"""A link's client leaves a server whose answers to pings stay away: `Backoff.ping_seconds`, twice."""
+"""A client leaves a server that answers no pings: twice `Backoff.ping_seconds`."""
 SERVER_NOTICES_SECONDS = 10.0
 """The server's pings: every 5 s, and as long for the answer."""
 _LOOK_SECONDS = 0.5
@@ -74,7 +74,7 @@ class Network:
     def wire(self, client: Host, server: Server) -> "Wire":
         """Make a link."""
         name = f"{self.seed}/{client.name}/{server.name}/{next(self._numbers)}"
-        wire = Wire(self, client, server, random.Random(name))  # noqa: S311 - reproducible
+        wire = Wire(self, client, server, random.Random(name))
         self.wires.append(wire)
         return wire
 
@@ -260,32 +260,34 @@ class Connecting(AbstractAsyncContextManager[ClientSocket]):
                 await asyncio.sleep(self._seconds + 1)
             if server is None or not server.is_listening:
                 raise ConnectionRefusedError(f"{self._address} refuses")
-            answered: asyncio.Future[Response | None] = client.loop.create_future()
-            wire = self._network.wire(client, server)
-
-            def answer(response: Response | None) -> None:
-                client.loop.call_at(self._network.timeline.now + 0.001, settle, response)
-
-            def settle(response: Response | None) -> None:
-                if not answered.done():
-                    answered.set_result(response)
-
-            def arrive() -> None:
-                server.loop.create_task(
-                    server.accept(ServerSocket(wire, answer), f"/{self._path}")
-                )
-
-            server.loop.call_at(self._network.timeline.now + 0.001, arrive)
-            try:
-                response = await answered
-            except BaseException:
-                wire.carry(wire.server_end, Close(_BROKEN, ""))
-                raise
-            if response is not None:
-                self._network.wires.remove(wire)
-                raise InvalidStatus(response)
-        self._socket = ClientSocket(wire)
+            self._socket = ClientSocket(await self._shake_hands(client, server))
         return self._socket
+
+    async def _shake_hands(self, client: Host, server: Server) -> Wire:
+        timeline = self._network.timeline
+        answered: asyncio.Future[Response | None] = client.loop.create_future()
+        wire = self._network.wire(client, server)
+
+        def answer(response: Response | None) -> None:
+            client.loop.call_at(timeline.now + 0.001, settle, response)
+
+        def settle(response: Response | None) -> None:
+            if not answered.done():
+                answered.set_result(response)
+
+        def arrive() -> None:
+            server.loop.create_task(server.accept(ServerSocket(wire, answer), f"/{self._path}"))
+
+        server.loop.call_at(timeline.now + 0.001, arrive)
+        try:
+            response = await answered
+        except BaseException:
+            wire.carry(wire.server_end, Close(_BROKEN, ""))
+            raise
+        if response is not None:
+            self._network.wires.remove(wire)
+            raise InvalidStatus(response)
+        return wire
 
     async def __aexit__(self, *_: object) -> None:
         assert self._socket is not None

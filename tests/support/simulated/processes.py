@@ -44,15 +44,15 @@ class Process:
         self.timeline, self.network = timeline, network
         self.loop: Loop = timeline.loop(f"{name}/{start}")
         self.id = f"{name}-start-{start}"
-        self.chance = random.Random(f"{network.seed}/{self.id}")  # noqa: S311 - reproducible
+        self.chance = random.Random(f"{network.seed}/{self.id}")
         self.tasks: list[asyncio.Task[Any]] = []
 
-    def begin(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    def begin(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any]:
         """Begin a task of this process."""
 
         async def inside() -> Any:
             me.set(self)
-            return await work
+            return await work()
 
         task = self.loop.start(inside())
         self.tasks.append(task)
@@ -87,7 +87,7 @@ class Control(Process):
         self.plane: ControlPlane | None = None
         self._database = database
         self._door = LinkDoor(lambda: self.parts.controller.standing.leader_address)
-        self.begin(self._main())
+        self.begin(self._main)
 
     @property
     def parts(self) -> ControlPlane:
@@ -137,8 +137,9 @@ class Control(Process):
         self.plane.controller.checkpoint_key = b"k" * 32
         direct(self.plane, PAYLOAD, "penumbra.yaml", self._door)
         await wait_for_store(self.plane.leadership.stand)
-        self.begin(self.plane.leadership.run(self.plane.tick.run_once))
-        self.begin(keep_house(self.plane))
+        plane = self.plane
+        self.begin(lambda: plane.leadership.run(plane.tick.run_once))
+        self.begin(lambda: keep_house(plane))
         await wait_for_store(self.plane.controller.follow)
         self.network.servers[self.name] = self
         self.is_listening = True
@@ -163,7 +164,7 @@ class Gateway(Process):
             self.backoff(),
             duties,
         )
-        self.begin(self.link.run())
+        self.begin(self.link.run)
 
     @property
     def share(self) -> float:
@@ -203,8 +204,8 @@ class Comparator(Process):
             self.backoff(),
             duties,
         )
-        self.begin(self.link.run())
-        self.begin(self._compare())
+        self.begin(self.link.run)
+        self.begin(self._compare)
 
     def _apply(self, table: Snapshot) -> None:
         self.table = table
@@ -264,15 +265,13 @@ _MODELS = {
 def control_spec(folder: Path, url: str, name: str) -> PenumbraSpec:
     """The configuration of one control process."""
     control = ControlSpec(lease_seconds=LEASE_SECONDS, store=url, address=f"http://{name}")
-    return PenumbraSpec.model_validate(
-        {"state_dir": folder, "models": _MODELS, "control": control}
-    )
+    return PenumbraSpec.model_validate({"state_dir": folder, "models": _MODELS, "control": control})
 
 
 @contextlib.contextmanager
 def linked_by(network: Network) -> Any:
     """Within this block links are of the simulated network."""
-    from unittest import mock  # noqa: PLC0415
+    from unittest import mock
 
     with mock.patch("penumbra.router.link.client.connect", network.connect):
         yield

@@ -4,12 +4,12 @@ Reading order: Schedule, simulate.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from penumbra.deployments.actors import RECOVERY
-from penumbra.deployments.history.events import Event, Kind
+from penumbra.deployments.history.events import Event
 from penumbra.deployments.rollouts.payload import RolloutPayload
 from penumbra.deployments.rollouts.record import Phase
 from tests.support.simulated.installation import (
@@ -50,7 +50,7 @@ class Schedule:
     """What happens in one simulation, drawn from a seed."""
 
     def __init__(self, seed: int) -> None:
-        self._chance = random.Random(f"schedule {seed}")  # noqa: S311 - reproducible
+        self._chance = random.Random(f"schedule {seed}")
         self.steps: list[Step] = []
         self._add(0.0, "apply", lambda i: _ask_all(i, "apply"))
         for _ in range(self._chance.randint(1, MOST_FAULTS)):
@@ -141,13 +141,17 @@ class Schedule:
 
     def _add_slow_network(self) -> None:
         (begin, end), late = self._span(), self._chance.choice((0.05, 0.5))
-        self._add(begin, f"network {late} s slow", lambda i: setattr(i.network, "slow_seconds", late))
+        self._add(
+            begin, f"network {late} s slow", lambda i: setattr(i.network, "slow_seconds", late)
+        )
         self._add(end, "network quick", lambda i: setattr(i.network, "slow_seconds", 0.0))
 
     def _add_change(self, after: float) -> None:
         what = self._chance.choice(_CHANGES)
         at = min(FAULTY_SECONDS - 0.1, after + self._chance.expovariate(1.0))
-        self._add(at, f"ask for {what}", lambda i: _ask_all(i, what))
+        asked = self._chance.choice((CONTROLS, CONTROLS[:1], CONTROLS[1:]))
+        text = f"ask {' and '.join(asked)} for {what}"
+        self._add(at, text, lambda i: _ask_all(i, what, asked))
 
 
 def simulate(seed: int, folder: Path, template: Path) -> Installation:
@@ -223,7 +227,9 @@ def _check_at_rest(installation: Installation) -> None:
     for gateway in installation.gateways.values():
         found = gateway.table.epoch
         assert found == epoch, f"{gateway.name} is at epoch {found}, the store at {epoch}"
-        assert gateway.lease.is_fresh("demo", installation.timeline.now), f"{gateway.name}: no lease"
+        assert gateway.lease.is_fresh("demo", installation.timeline.now), (
+            f"{gateway.name}: no lease"
+        )
     _check_history(installation, events)
     _check_stages(installation, events)
     _check_kill(installation, leader.name)
@@ -267,8 +273,8 @@ def _check_stages(installation: Installation, events: list[Event]) -> None:
             assert len(pairs) >= STAGE_PAIRS, text
 
 
-def _ask_all(installation: Installation, what: str) -> None:
-    for name in CONTROLS:
+def _ask_all(installation: Installation, what: str, asked: Sequence[str] = CONTROLS) -> None:
+    for name in asked:
         installation.ask(what, name)
 
 

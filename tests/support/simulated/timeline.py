@@ -12,6 +12,7 @@ import random
 from asyncio import events
 from asyncio.base_events import BaseEventLoop
 from collections.abc import Callable
+from contextvars import Context, copy_context
 from typing import Any
 
 MOST_STEPS = 400_000
@@ -34,7 +35,7 @@ class Loop(BaseEventLoop):
         self.name = name
         self.is_stopped = False
         self.errors: list[dict[str, Any]] = []
-        self._tasks: list[asyncio.Task[Any]] = []
+        self._tasks: list[tuple[asyncio.Task[Any], Context]] = []
         self._selector = _NoSelector()
         self._timeline = timeline
         self.set_exception_handler(lambda _, context: self.errors.append(context))
@@ -66,18 +67,20 @@ class Loop(BaseEventLoop):
 
     def end(self) -> None:
         """Close what is still under way, when nothing can come of it any more."""
-        for task in self._tasks:
+        for task, context in self._tasks:
             if not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 with contextlib.suppress(BaseException):
-                    task.get_coro().close()  # type: ignore[union-attr]
+                    context.run(task.get_coro().close)  # type: ignore[union-attr]
         self._tasks.clear()
+        self.close()
 
     def _make_task(self, loop: Any, work: Any, **more: Any) -> asyncio.Task[Any]:
         # Kept, so that those of a killed process are not closed, with all their last words, when
         # the garbage collector comes.
-        task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **more)
-        self._tasks.append(task)
+        context = more.pop("context", None) or copy_context()
+        task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, context=context, **more)
+        self._tasks.append((task, context))
         return task
 
     def _check_closed(self) -> None:
@@ -104,7 +107,7 @@ class Timeline:
         """Called after each step."""
         self._loops: list[Loop] = []
         self._ended: list[Loop] = []
-        self._random = random.Random(seed)  # noqa: S311 - reproducible, not secret
+        self._random = random.Random(seed)
 
     def loop(self, name: str) -> Loop:
         """Make the loop of a process that starts."""

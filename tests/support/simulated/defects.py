@@ -1,0 +1,51 @@
+"""Defects that the simulated fault schedules must find, each with a seed that does."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+from penumbra.deployments.control.controller import Controller
+from penumbra.deployments.control.leadership import Leadership
+from penumbra.deployments.gateways.delivery import Delivery
+from penumbra.deployments.gateways.liveness import GuardLiveness
+from penumbra.deployments.history.changes import Arrival
+
+
+@dataclass(frozen=True)
+class Defect:
+    """A promise that the code does not keep any more."""
+
+    plant: Callable[[], AbstractContextManager[Any]]
+    seed: int
+    found_by: str
+    """Pattern of what the simulation says."""
+
+
+async def _answer_at_once(self: Controller, epoch: int, delivery: Delivery | None) -> Arrival:
+    if delivery is not None:
+        return await delivery.wait(self._acknowledge_seconds)
+    links = self._publisher.links
+    return Arrival(len(links), sum(link.epoch >= epoch for link in links), None)
+
+
+DEFECTS = {
+    "a change is answered while leases of the leader before last": Defect(
+        lambda: mock.patch.object(Controller, "await_arrival", _answer_at_once),
+        15,
+        "was acknowledged",
+    ),
+    "no lease is inherited": Defect(
+        lambda: mock.patch.object(Leadership, "_inherited_seconds", return_value=0.0),
+        93,
+        "was acknowledged",
+    ),
+    "a comparator's sign of life counts for ever": Defect(
+        lambda: mock.patch.object(
+            GuardLiveness, "_left", lambda self, alive_at, now: self.lease_seconds
+        ),
+        46,
+        "no comparator has run",
+    ),
+}
