@@ -1,10 +1,11 @@
 """Time of a rollback from the deciding observation to the last gateway, and late candidate answers.
 
-Starts the real control process on a SQLite store and real gateway processes under load, with a fake
-engine behind them. A scripted comparator, on the real link, lets a candidate go live, then reports
-pairs that are beyond tolerance; the guard rolls it back, it is re-armed, and so on:
+Starts the real control process on a SQLite store, or on a PostgreSQL server of its own, and real
+gateway processes under load, with a fake engine behind them. A scripted comparator, on the real
+link, lets a candidate go live, then reports pairs that are beyond tolerance; the guard rolls it
+back, it is re-armed, and so on:
 
-    python benchmarks/rollback_latency.py [--rollbacks 200] [--gateways 4] [--rate 200]
+    python benchmarks/rollback_latency.py [--rollbacks 200] [--gateways 4] [--rate 200] [--postgres]
 
 Every client request is sent and answered through the gateways, so a candidate's answer that began
 after the last acknowledgement would be seen. Nothing but loopback is used.
@@ -19,7 +20,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,6 +52,7 @@ from penumbra.router.link.messages import (  # noqa: E402
     encode,
     from_control,
 )
+from tests.support.postgres import find_binaries, postgres_server  # noqa: E402
 
 TARGET_P99_MILLISECONDS = 100.0
 START_SECONDS = 60.0
@@ -281,7 +283,9 @@ def _count(load: Load, figures: Figures, acknowledged_at: float) -> None:
 
 
 @contextlib.asynccontextmanager
-async def installation(folder: Path, gateways: int) -> AsyncIterator[tuple[str, int, list[int]]]:
+async def installation(
+    folder: Path, gateways: int, store: str | None
+) -> AsyncIterator[tuple[str, int, list[int]]]:
     """Start all processes; yields the control process's address and the gateways' ports."""
     compile_tools()
     port, public, full, int8, *internal = _free_ports(4 + gateways)
@@ -295,7 +299,7 @@ async def installation(folder: Path, gateways: int) -> AsyncIterator[tuple[str, 
     }
     config = folder / "penumbra.yaml"
     # JSON is YAML.
-    control = {"port": port, "acknowledge_seconds": WAIT_SECONDS}
+    control = {"port": port, "acknowledge_seconds": WAIT_SECONDS, "store": store}
     config.write_text(json.dumps({"models": {"demo": model}, "control": control}))
     commands = [
         [str(BUILD / "upstream"), "8", str(full), str(int8)],
@@ -319,14 +323,14 @@ async def installation(folder: Path, gateways: int) -> AsyncIterator[tuple[str, 
         yield url, public, internal
 
 
-async def run(rollbacks: int, gateways: int, rate: float) -> Figures:
+async def run(rollbacks: int, gateways: int, rate: float, store: str | None) -> Figures:
     """Start all processes, measure, and stop them."""
     headers = {"authorization": f"Bearer {TOKENS['PENUMBRA_ADMIN_TOKEN']}"}
     token = {"authorization": f"Bearer {TOKENS['PENUMBRA_GATEWAY_TOKEN']}"}
     async with contextlib.AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         url, public, internal = await stack.enter_async_context(
-            installation(Path(folder), gateways)
+            installation(Path(folder), gateways, store)
         )
         client = await stack.enter_async_context(
             httpx.AsyncClient(base_url=f"{url}/admin/v1", headers=headers, timeout=WAIT_SECONDS)
@@ -377,7 +381,17 @@ async def _await_gateways(admin: Admin, count: int) -> None:
             await asyncio.sleep(0.05)
 
 
-def report(figures: Figures, gateways: int, rate: float) -> None:
+@contextlib.contextmanager
+def postgres_store() -> Iterator[str]:
+    """Run a PostgreSQL server; yields the store's URL."""
+    binaries = find_binaries()
+    if binaries is None:
+        raise SystemExit("PostgreSQL is not installed: apt-get install postgresql")
+    with postgres_server(binaries) as server:
+        yield server.url
+
+
+def report(figures: Figures, gateways: int, rate: float, store: str) -> None:
     """Print a Markdown table."""
     rows = {
         "deciding observation → durable rollback": figures.to_durable,
@@ -386,7 +400,7 @@ def report(figures: Figures, gateways: int, rate: float) -> None:
     }
     print(
         f"{len(figures.whole)} rollbacks, {gateways} gateway processes under {rate:g} requests/s,"
-        f" SQLite (synchronous=FULL), Python {platform.python_version()}, {os.cpu_count()} cores,"
+        f" {store}, Python {platform.python_version()}, {os.cpu_count()} cores,"
         f" load average {os.getloadavg()[0]:.1f}; milliseconds\n"
     )
     print_quantiles(rows)
@@ -404,9 +418,12 @@ def main() -> int:
     parser.add_argument("--rollbacks", type=int, default=200)
     parser.add_argument("--gateways", type=int, default=4)
     parser.add_argument("--rate", type=float, default=200.0)
+    parser.add_argument("--postgres", action="store_true", help="on a server of its own")
     arguments = parser.parse_args()
-    figures = asyncio.run(run(arguments.rollbacks, arguments.gateways, arguments.rate))
-    report(figures, arguments.gateways, arguments.rate)
+    sizes = arguments.rollbacks, arguments.gateways, arguments.rate
+    with postgres_store() if arguments.postgres else contextlib.nullcontext(None) as store:
+        figures = asyncio.run(run(*sizes, store))
+    report(figures, *sizes[1:], "PostgreSQL" if arguments.postgres else "SQLite (synchronous=FULL)")
     is_fast = _quantile(figures.whole, 0.99) < TARGET_P99_MILLISECONDS
     return 0 if is_fast and not figures.late and not figures.counted_late else 1
 
