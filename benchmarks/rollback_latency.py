@@ -65,7 +65,7 @@ SPEC = {
     "model": "demo",
     "candidate": "int8",
     "stages": ["shadow", 50],
-    "gates": {"pairs": PAIRS, "slice_pairs": PAIRS, "stage_seconds": 0},
+    "gates": {"pairs": PAIRS, "slice_pairs": PAIRS, "stage_pairs": PAIRS, "stage_seconds": 0},
     "guardrails": [{"signal": "displacement", "tolerance": 0.4, "action": "rollback", "share": 1}],
 }
 
