@@ -46,7 +46,7 @@ class ControlProcess:
         settings: dict[str, Any] | None = None,
         environment: dict[str, str] | None = None,
     ) -> None:
-        self._environment = environment or {}
+        self.environment = environment or {}
         self._settings = settings or {}
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -81,7 +81,7 @@ class ControlProcess:
                     *("--config", str(self.config), "--replicas", str(self.replicas)),
                 ],
                 cwd=ROOT,
-                env={**os.environ, **TOKENS, **self._environment},
+                env={**os.environ, **TOKENS, **self.environment},
                 stdin=subprocess.DEVNULL,
                 stderr=log,
             )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+from penumbra.deployments.control import store_recovery
 from penumbra.deployments.control.controller import Controller
 from penumbra.deployments.control.leadership import Leadership
 from penumbra.deployments.gateways.delivery import Delivery
@@ -39,6 +40,11 @@ DEFECTS = {
     "no lease is inherited": Defect(
         lambda: mock.patch.object(Leadership, "_inherited_seconds", return_value=0.0),
         93,
+        "was acknowledged",
+    ),
+    "what a store forgot is not taken away again": Defect(
+        lambda: mock.patch.object(store_recovery, "draft_recovery", return_value=[]),
+        180,
         "was acknowledged",
     ),
     "a comparator's sign of life counts for ever": Defect(
