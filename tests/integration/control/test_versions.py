@@ -19,29 +19,15 @@ from typing import Any
 
 import pytest
 
-from tests.support.behaviours import engine
+from tests.support.alike_builds import QUICK_SPEC, alike_builds
 from tests.support.comparator_process import comparator
 from tests.support.control_process import GATEWAY, OPERATOR, ControlProcess, external
-from tests.support.engine_probe import probed
-from tests.support.engine_wire import Engine
 from tests.support.gateway_process import GatewayProcess, eventually
 from tests.support.requests import CHAT, chat
 from tests.support.scripted_upstream import ScriptedUpstream
 
 [WHEEL] = (Path(__file__).parents[2] / "fixtures" / "release_before").glob("*.whl")
-PAIRS = 20
 PATIENCE = 60.0
-SPEC: dict[str, Any] = {
-    "model": "demo",
-    "candidate": "int8",
-    "stages": ["shadow", 100],
-    "gates": {"pairs": PAIRS, "slice_pairs": PAIRS, "stage_seconds": 0, "horizon": 5000},
-    "mirror": {"generate": 1, "aa": 0},
-    "guardrails": [
-        {"signal": "displacement", "tolerance": 0.4, "action": "rollback", "share": 0.5},
-        {"signal": "harm", "tolerance": 0.2, "action": "rollback", "share": 0.5},
-    ],
-}
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +49,8 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture
 def builds() -> Iterator[dict[str, ScriptedUpstream]]:
-    found = {name: ScriptedUpstream(name, engine(Engine("same"))) for name in ("full", "int8")}
-    for upstream in found.values():
-        upstream.start()
-        probed(upstream)
-    yield found
-    for upstream in found.values():
-        upstream.stop()
+    with alike_builds() as found:
+        yield found
 
 
 @dataclass
@@ -152,7 +133,7 @@ async def test_releases_work_together_in_either_order(
 
 def live_and_back(running: Mixed) -> None:
     """Bring the candidate live by pairs, kill it, give it back, and roll it back."""
-    running.do("PUT", "/rollouts", spec=SPEC)
+    running.do("PUT", "/rollouts", spec=QUICK_SPEC)
     running.ask_until("int8")
     killed = running.do("POST", "/flags/demo/kill")
     assert killed["gateways"] == {"connected": 1, "acknowledged": 1}
@@ -177,7 +158,7 @@ async def test_a_control_process_is_upgraded_under_an_older_gateway(
 
 def upgrade(running: Mixed) -> None:
     """Start this release's control process on the store of the one before."""
-    running.do("PUT", "/rollouts", spec=SPEC)
+    running.do("PUT", "/rollouts", spec=QUICK_SPEC)
     running.ask_until("int8")
     assert running.control.stop() == 0
     running.control.environment.clear()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.alike_builds import QUICK_PAIRS, QUICK_SPEC
 from tests.support.behaviours import respond
 from tests.support.comparator_process import comparator
 from tests.support.control_process import GATEWAY, OPERATOR, ControlProcess, external
@@ -22,19 +23,7 @@ from tests.support.requests import CHAT, chat
 from tests.support.scripted_upstream import ScriptedUpstream
 
 RESPONSES = "/v1/responses"
-PAIRS = 20
 LONGEST_SECONDS = 60.0
-SPEC: dict[str, Any] = {
-    "model": "demo",
-    "candidate": "int8",
-    "stages": ["shadow", 100],
-    "gates": {"pairs": PAIRS, "slice_pairs": PAIRS, "stage_seconds": 0, "horizon": 5000},
-    "mirror": {"generate": 1, "aa": 0},
-    "guardrails": [
-        {"signal": "displacement", "tolerance": 0.4, "action": "rollback", "share": 0.5},
-        {"signal": "harm", "tolerance": 0.2, "action": "rollback", "share": 0.5},
-    ],
-}
 SAYS_NOTHING = {
     "id": "resp_int8",
     "status": "completed",
@@ -104,7 +93,7 @@ async def plane(folder: Path, builds: dict[str, ScriptedUpstream]) -> AsyncItera
 
 def begin(running: Plane) -> None:
     headers = {"authorization": f"Bearer {OPERATOR}"}
-    body = {"spec": SPEC, "reason": "try"}
+    body = {"spec": QUICK_SPEC, "reason": "try"}
     answer = running.control.client.put("/rollouts", json=body, headers=headers)
     assert answer.status_code == 200, answer.text
 
@@ -119,7 +108,7 @@ async def test_responses_go_live_once_they_were_compared_and_not_before(
         assert await asyncio.to_thread(running.ask, RESPONSES) == ("full", "UNCOMPARED")
         await asyncio.to_thread(eventually, lambda: running.channel("responses") is not None)
         waiting = await asyncio.to_thread(running.channel, "responses")
-        assert (waiting["is_released"], waiting["why"]) == (False, f"1 of {PAIRS} pairs")
+        assert (waiting["is_released"], waiting["why"]) == (False, f"1 of {QUICK_PAIRS} pairs")
         assert waiting["signals"] == ["displacement", "harm"]
         # After: half of the traffic is responses.
         await asyncio.to_thread(running.ask_until, (CHAT, RESPONSES), RESPONSES, "int8")
@@ -129,7 +118,7 @@ async def test_responses_go_live_once_they_were_compared_and_not_before(
             "responses": True,
         }
         compared = {each["channel"]: each["pairs"] for each in view["channels"]}
-        assert compared["responses"] >= PAIRS
+        assert compared["responses"] >= QUICK_PAIRS
 
 
 async def test_a_candidate_that_is_damaged_by_responses_alone_is_rolled_back(

@@ -69,9 +69,13 @@ class Process:
         self.timeline.forget(self.loop)
         self.network.break_links_of(self.name)
 
-    def backoff(self) -> Backoff:
-        """Timing of its link."""
-        return Backoff(now=self.loop.time, jitter=self.chance.random)
+    def link_to(
+        self, controls: tuple[str, ...], apply: Callable[[Snapshot], None], duties: Duties
+    ) -> ControlLink:
+        """Make its link, to whichever of these control processes leads."""
+        urls = tuple(f"http://{control}" for control in controls)
+        backoff = Backoff(now=self.loop.time, jitter=self.chance.random)
+        return ControlLink(urls, "", self.name, apply, backoff, duties)
 
 
 class Control(Process):
@@ -156,14 +160,7 @@ class Gateway(Process):
         self.lease = Lease()
         self.outbox = ObservationOutbox(name, self.id)
         duties = Duties(self.outbox, self.lease, machine=MACHINE)
-        self.link = ControlLink(
-            tuple(f"http://{control}" for control in controls),
-            "",
-            name,
-            self._apply,
-            self.backoff(),
-            duties,
-        )
+        self.link = self.link_to(controls, self._apply, duties)
         self.begin(self.link.run)
 
     @property
@@ -196,14 +193,7 @@ class Comparator(Process):
         self._told: set[str] = set()
         self._count = 0
         duties = Duties(self.outbox, is_comparing=lambda: True, machine=MACHINE)
-        self.link = ControlLink(
-            tuple(f"http://{control}" for control in controls),
-            "",
-            name,
-            self._apply,
-            self.backoff(),
-            duties,
-        )
+        self.link = self.link_to(controls, self._apply, duties)
         self.begin(self.link.run)
         self.begin(self._compare)
 
