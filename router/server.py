@@ -14,7 +14,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from penumbra.monitoring.tracing.tracer import Tracer
-from penumbra.router.addresses import announced_address
+from penumbra.router.addresses import announced_address, is_loopback
 from penumbra.router.descriptors import raise_descriptor_limit
 from penumbra.router.gateway.client_protocol import GatewayProtocol
 from penumbra.router.gateway.cold_routes import build_internal_app, build_public_app
@@ -120,6 +120,8 @@ def _build_link(gateway: Gateway, control_token: str | None, metrics: str) -> Co
         stopped=gateway.mirroring.flow.stopped,
         machine=settings.machine,
         metrics=metrics,
+        processes=settings.processes,
+        needs_keys=not is_loopback(settings.host),
     )
     return ControlLink(
         (settings.control_url, *settings.other_control_urls),

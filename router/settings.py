@@ -4,7 +4,6 @@ The flags and the routing table come as a `Snapshot` from the control process.
 """
 
 import platform
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -19,6 +18,9 @@ from pydantic import (
 
 from penumbra.router.addresses import is_loopback
 from penumbra.router.flags.routing_table import Snapshot
+from penumbra.router.flags.tenant_keys import KeySettings as KeySettings
+from penumbra.router.flags.tenant_keys import TenantLimits as TenantLimits
+from penumbra.router.flags.tenant_keys import limit_problems as limit_problems
 from penumbra.router.upstream.base_url import read_base_url
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
@@ -30,30 +32,6 @@ Origin = Annotated[str, StringConstraints(pattern=r"^(\*|https?://[a-z0-9.:\[\]-
 
 GRACE_SECONDS = 30
 """Time in which a gateway that is told to end ends the answers under way."""
-
-
-class TenantLimits(BaseModel):
-    """Limits of one tenant, enforced by each gateway process for its share (limit / processes)."""
-
-    model_config = _STRICT
-
-    concurrency: int | None = Field(default=None, ge=1)
-    """Requests in flight at once."""
-    requests_per_minute: int | None = Field(default=None, ge=1)
-    """Token bucket: requests a minute; a burst may hold a sixth of it."""
-
-
-class KeySettings(BaseModel):
-    """One API key, known by its digest only."""
-
-    model_config = _STRICT
-
-    tenant: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    """SHA-256 of the key, in hex (`penumbra keys new` prints both)."""
-    may_pin: bool = False
-    """Whether a request with this key may choose its variant with `x-penumbra-variant`."""
-    limits: TenantLimits = TenantLimits()
 
 
 class TlsSettings(BaseModel):
@@ -126,6 +104,7 @@ class GatewaySettings(BaseModel):
     processes: int = Field(default=1, ge=1, le=64)
     """Gateway processes that share the port; tenant limits are divided by it."""
     keys: tuple[KeySettings, ...] = ()
+    """API keys until the control process tells of others, which hold from then on."""
     allowed_origins: tuple[Origin, ...] = ()
     """Origins of web pages whose scripts may read answers (CORS)."""
     tls: TlsSettings | None = None
@@ -170,16 +149,3 @@ class GatewaySettings(BaseModel):
         for text in limit_problems(self.keys, self.processes):
             raise ValueError(text)
         return self
-
-
-def limit_problems(keys: Iterable[KeySettings], processes: int) -> Iterator[str]:
-    """Problems of limits that are too small to be divided: each process would let one through."""
-    for index, key in enumerate(keys):
-        for name in TenantLimits.model_fields:
-            limit = getattr(key.limits, name)
-            if limit is not None and limit < processes:
-                yield (
-                    f"keys[{index}].limits.{name}: found {limit} with {processes} gateway"
-                    f" processes, wanted at least {processes}: each process keeps its share of a"
-                    f" limit (or set gateway.processes to {limit})"
-                )

@@ -261,12 +261,13 @@ def _add_history(router: APIRouter, controller: Controller, access: Access) -> N
 
     @router.get("/snapshots/{epoch}", tags=["history"], dependencies=[viewer_of(access)])
     async def snapshot(epoch: int) -> Snapshot:
-        """Return the routing table of an epoch, computed anew from the history."""
+        """Return the routing table of an epoch, computed anew from the history, without keys."""
         if not 0 < epoch <= controller.state.epoch:
             raise NotFound(f"found no epoch {epoch}, wanted 1 to {controller.state.epoch}")
-        return await controller.read(
+        table = await controller.read(
             lambda store: fold_stored(EMPTY, store.stored(until=epoch)).snapshot()
         )
+        return table.model_copy(update={"keys": None})
 
 
 def _require_model(models: Mapping[str, ModelSnapshot], name: str) -> ModelSnapshot:

@@ -215,6 +215,9 @@ class GatewayView(BaseModel):
     connected_seconds: float
     last_propagation_ms: float | None
     refusal: str | None
+    takes_keys: bool
+    """Whether it takes the installation's API keys; one of an older release has those of its file.
+    """
     stopped: dict[str, list[str]] = {}
     """Model -> candidates whose evidence has stopped: they have no lease there."""
 
@@ -228,6 +231,7 @@ class GatewayView(BaseModel):
             connected_seconds=round(now - link.connected_at, 3),
             last_propagation_ms=milliseconds(link.last_propagation_seconds),
             refusal=link.refusal,
+            takes_keys=link.hello.processes > 0,
             stopped={model: sorted(names) for model, names in link.stopped.items()},
         )
 

@@ -106,7 +106,9 @@ class Publisher:
             link.offer(self._push)
         if self._follower is not None:
             self._follower.generation = self.generation
-            self._follower.publish(snapshot, durable_at, digest)
+            # Comparators let no caller in.
+            without_keys = snapshot.model_copy(update={"keys": None})
+            self._follower.publish(without_keys, durable_at, digest)
         return delivery
 
     def _number_of(self, name: TableName) -> int:

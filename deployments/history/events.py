@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from penumbra.deployments.rollouts.payload import RolloutPayload
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot
+from penumbra.router.flags.tenant_keys import KeySettings
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
@@ -19,7 +20,7 @@ class Kind(StrEnum):
     """Kind of an event. The values are stored; renaming one breaks old stores."""
 
     CONFIG = "config"
-    """The configuration file changed: models, variants, slices, or where variants answer."""
+    """The configuration changed: models, variants, slices, keys, or where variants answer."""
     SET = "set"
     """The whole flag was replaced."""
     KILL = "kill"
@@ -38,11 +39,16 @@ class Kind(StrEnum):
 
 
 class ConfigPayload(BaseModel):
-    """The configured models; a model without a stored flag starts with the flag given here."""
+    """The configured models and keys.
+
+    A model without a stored flag starts with the flag given here.
+    """
 
     model_config = _STRICT
 
     models: dict[str, ModelSnapshot]
+    keys: tuple[KeySettings, ...] | None = None
+    """API keys; None says nothing of them, and what was said before holds."""
 
 
 class FlagPayload(BaseModel):
@@ -98,7 +104,9 @@ class Event(Draft):
             "kind": self.kind.value,
             "model": self.model,
         }
-        return fields, self.payload.model_dump_json()
+        # A release of before keys refuses the field, so it is written only where it is used.
+        left_out = {"keys"} if getattr(self.payload, "keys", None) is None else None
+        return fields, self.payload.model_dump_json(exclude=left_out)
 
     @classmethod
     def stored(cls, columns: dict[str, Any], payload: str) -> Self:

@@ -13,6 +13,7 @@ from penumbra.deployments.rollouts.record import (
     Rollout,
 )
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Snapshot
+from penumbra.router.flags.tenant_keys import KeySettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,14 @@ class State:
     aside: Aside = field(default_factory=dict)
     """Events that cannot be read, by model; these models are served by the baseline alone."""
 
+    keys: tuple[KeySettings, ...] | None = None
+    """API keys; None: no configuration told of any, and each gateway has those of its file."""
+    configured: int = 0
+    """Epoch of the last configuration; 0: there was none."""
+
     def snapshot(self) -> Snapshot:
         """The routing table."""
-        return Snapshot(epoch=self.epoch, models=dict(self.models))
+        return Snapshot(epoch=self.epoch, models=dict(self.models), keys=self.keys)
 
 
 EMPTY = State()
@@ -101,7 +107,16 @@ def _apply_config(state: State, epoch: int, payload: ConfigPayload) -> State:
         for name in models
     }
     places = {**state.places, **{name: places_of(model) for name, model in models.items()}}
-    return replace(state, epoch=epoch, models=models, flags=flags, changed=changed, places=places)
+    return replace(
+        state,
+        epoch=epoch,
+        models=models,
+        flags=flags,
+        changed=changed,
+        places=places,
+        keys=state.keys if payload.keys is None else payload.keys,
+        configured=epoch,
+    )
 
 
 def _apply_flag(state: State, event: Event, flag: Flag) -> State:

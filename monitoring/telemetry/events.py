@@ -42,6 +42,12 @@ EVENTS = (
     _event("gateway_draining", "It takes no more connections, and ends what is under way."),
     _event("gateway_stopped", "It has ended."),
     _event("snapshot_applied", "A routing table is in force.", "epoch"),
+    _event("keys_applied", "Other API keys are in force: so many.", "keys"),
+    _event(
+        "gateway_without_keys",
+        "All keys were taken away, and it listens beyond its machine: it lets no caller in.",
+        "host",
+    ),
     _event("snapshot_refused", "A routing table cannot be used.", "epoch", "detail"),
     _event("control_link_up", "The control process is there.", "epoch"),
     _event("control_link_down", "The control process is away.", "error", "last_epoch"),

@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from penumbra.router.flags.tenant_keys import KeySettings
+
 NAME = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 """Pattern of the names of variants, slices and rules: they end up in headers, labels and URLs."""
 
@@ -187,3 +189,7 @@ class Snapshot(BaseModel):
     epoch: int = Field(ge=0)
     """Version; grows with every durable change. 0 is the table a gateway boots with."""
     models: dict[str, ModelSnapshot]
+    keys: tuple[KeySettings, ...] | None = None
+    """API keys in force; None: the control process tells of none, and each gateway has those of its
+    own file. They travel beside the table (`penumbra.router.link.messages.Push`), and to gateways
+    only."""

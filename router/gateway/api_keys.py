@@ -1,14 +1,18 @@
 """API keys, known by digest only, and the limits of their tenants.
 
 Each process enforces its share of a limit (limit / processes), so no request waits for a shared
-counter. A limit below the number of processes is refused when the settings are read.
+counter. A limit below the number of processes is refused when the settings are read, and when the
+control process is given new ones; a process lets one request through all the same.
+
+The keys in force change while a gateway runs: a new `KeyRing` takes the place of the one before,
+with the same `Tenant`s, so that what is in flight and what was used of a rate stay counted.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from penumbra.router.errors import InvalidKey, RateLimited
-from penumbra.router.settings import KeySettings, TenantLimits
+from penumbra.router.flags.tenant_keys import KeySettings, TenantLimits
 
 _MINUTE_SECONDS = 60.0
 _BURST_FRACTION = 6.0
@@ -22,12 +26,27 @@ class Tenant:
     def __init__(self, name: str, limits: TenantLimits, processes: int) -> None:
         self.name = name
         self.in_flight = 0
+        self._rate: float | None = None
+        self._burst = self._tokens = 0.0
+        self._refilled_at = 0.0
+        self.limit(limits, processes)
+
+    def limit(self, limits: TenantLimits, processes: int) -> None:
+        """Put limits into force; what is in flight, and what was used of the rate, stays counted.
+
+        Args:
+            limits: Limits of the whole tenant.
+            processes: Gateway processes that share them.
+        """
         self._capacity = _share(limits.concurrency, processes)
         per_minute = _share(limits.requests_per_minute, processes)
+        rate, burst = self._rate, self._burst
         self._rate = None if per_minute is None else per_minute / _MINUTE_SECONDS
         self._burst = 0.0 if per_minute is None else max(1.0, per_minute / _BURST_FRACTION)
-        self._tokens = self._burst
-        self._refilled_at = 0.0
+        if rate is None:  # nothing was counted
+            self._tokens = self._burst
+        elif self._burst < burst:
+            self._tokens = min(self._tokens, self._burst)
 
     def enter(self, now: float) -> None:
         """Admit one request; the caller pairs it with one `leave`.
@@ -80,7 +99,7 @@ class Tenant:
 
 
 def _share(limit: int | None, processes: int) -> int | None:
-    return None if limit is None else limit // processes
+    return None if limit is None else max(1, limit // processes)
 
 
 class Caller:
@@ -95,18 +114,45 @@ class Caller:
 
 
 class KeyRing:
-    """All API keys. Without any, every caller is the tenant `anonymous` and may pin."""
+    """All API keys. Without any, every caller is the tenant `anonymous` and may pin.
 
-    def __init__(self, keys: Iterable[KeySettings], processes: int) -> None:
-        tenants: dict[str, Tenant] = {}
+    Args:
+        keys: The keys.
+        processes: Gateway processes that share the tenants' limits.
+        is_open: Whether a caller without a key is let in where there are no keys.
+        known: Tenants by name that go on with their counts.
+    """
+
+    def __init__(
+        self,
+        keys: Iterable[KeySettings],
+        processes: int,
+        *,
+        is_open: bool = True,
+        known: Mapping[str, Tenant] | None = None,
+    ) -> None:
+        self._processes = processes
+        self._is_open = is_open
         self._callers: dict[bytes, Caller] = {}
+        tenants: dict[str, Tenant] = {}
         for key in keys:
-            # Keys of one tenant share its limits; the limits of its first key count.
-            tenant = tenants.setdefault(key.tenant, Tenant(key.tenant, key.limits, processes))
-            caller = Caller(key.sha256[:12], tenant, may_pin=key.may_pin)
+            tenant = tenants.get(key.tenant)
+            if tenant is None:
+                # Keys of one tenant share its limits; the limits of its first key count.
+                tenant = (known or {}).get(key.tenant) or Tenant(key.tenant, key.limits, processes)
+                tenant.limit(key.limits, processes)
+                tenants[key.tenant] = tenant
+            caller = Caller(key.key_id, tenant, may_pin=key.may_pin)
             self._callers[bytes.fromhex(key.sha256)] = caller
+        # A tenant without a key may have one again before its last request ends.
+        leaving = {name: tenant for name, tenant in (known or {}).items() if tenant.in_flight}
+        self._tenants = leaving | tenants
         anonymous = Caller("", Tenant("anonymous", TenantLimits(), 1), may_pin=True)
-        self._anonymous = None if self._callers else anonymous
+        self._anonymous = None if self._callers or not is_open else anonymous
+
+    def followed_by(self, keys: Iterable[KeySettings]) -> "KeyRing":
+        """Make the ring of other keys; tenants that stay go on with their counts."""
+        return KeyRing(keys, self._processes, is_open=self._is_open, known=self._tenants)
 
     def identify(self, authorization: bytes | None) -> Caller:
         """Find the caller that an `authorization` header names.

@@ -212,9 +212,13 @@ class GatewayProtocol(SlicedReader):
         caller, known = self._caller, self._authorization
         # In constant time: a proxy may send the requests of several clients on one connection.
         if caller is None or not compare_digest(known or b"", authorization or b""):
-            caller = self._caller = self._gateway.keys.identify(authorization)
+            caller = self._caller = self._gateway.keys.identify(authorization, self)
             self._authorization = authorization
         return caller
+
+    def forget_caller(self) -> None:
+        """See KnowsCaller: the keys in force are others now."""
+        self._caller = self._authorization = None
 
     # Turns
 

@@ -152,8 +152,9 @@ async def show_metrics(request: Request) -> Response:
 
 
 async def show_snapshot(request: Request) -> Response:
-    """GET /debug/snapshot: the routing table in force."""
-    return json_answer(request, gateway_of(request).snapshot.model_dump(mode="json"))
+    """GET /debug/snapshot: the routing table in force, without the keys' digests."""
+    table = gateway_of(request).snapshot.model_dump(mode="json", exclude={"keys"})
+    return json_answer(request, table)
 
 
 async def take_feedback(request: Request) -> Response:

@@ -26,13 +26,14 @@ from penumbra.router.dispatch.timed import Timed
 from penumbra.router.errors import BadRequest, ModelNotFound
 from penumbra.router.flags.evaluate import CLIENT_ERRORS, compile_model, evaluate
 from penumbra.router.flags.routing_table import Snapshot, Variant
-from penumbra.router.gateway.api_keys import Caller, KeyRing
+from penumbra.router.gateway.api_keys import Caller
 from penumbra.router.gateway.body_peek import BodyPeek
 from penumbra.router.gateway.build_pools import BuildPools, close_all, http_pool
 from penumbra.router.gateway.compiled_table import Model, Routed
 from penumbra.router.gateway.cross_origin import AllowedOrigins
 from penumbra.router.gateway.headers import upstream_headers
 from penumbra.router.gateway.incoming_request import IncomingRequest
+from penumbra.router.gateway.keys_in_force import KeysInForce
 from penumbra.router.gateway.reading_queue import ReadingQueue
 from penumbra.router.gateway.recent_answers import RecentAnswers
 from penumbra.router.gateway.request_context import build_context, build_facts, refused_decision
@@ -80,7 +81,7 @@ class Gateway:
         self.limits = settings.limits
         self.now = now
         self.tracer = tracer
-        self.keys = KeyRing(settings.keys, settings.processes)
+        self.keys = KeysInForce(settings)
         origins = settings.allowed_origins
         self.origins = AllowedOrigins(origins) if origins else None
         self.metrics = GatewayMetrics()
@@ -167,6 +168,7 @@ class Gateway:
         leaving = self._gates.apply({name: model.snapshot for name, model in models.items()})
         if leaving:
             move((item for item in self.timed if isinstance(item, Dispatch)), leaving)
+        self.keys.take(snapshot.keys)
         close_all(retired)
         log.info("snapshot_applied", extra={"epoch": snapshot.epoch})
 

@@ -171,6 +171,8 @@ class ControlLink:
             table.generation,
             table.digest,
             self._in_force.restrictions,
+            self._duties.processes,
+            self._duties.needs_keys,
         )
 
     def _senders(self, socket: ClientConnection) -> list[Coroutine[Any, Any, None]]:

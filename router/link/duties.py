@@ -37,6 +37,10 @@ class Duties:
     """Name of the machine, the same for a comparator and the gateways that it guards."""
     metrics: str = ""
     """Address of this process's metrics, as in `Hello`."""
+    processes: int = 0
+    """Gateway processes that share a tenant's limits, as in `Hello`; 0: this is no gateway."""
+    needs_keys: bool = False
+    """Whether callers need a key, as in `Hello`."""
 
     @property
     def path(self) -> str:

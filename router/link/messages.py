@@ -54,6 +54,7 @@ import msgspec
 from penumbra.monitoring.answers import MOST_COUNTS, AnswerCount
 from penumbra.monitoring.observations import Report
 from penumbra.router.flags.routing_table import Snapshot
+from penumbra.router.flags.tenant_keys import KeySettings
 from penumbra.router.link.attribution import Attribution as Attribution
 from penumbra.router.link.attribution import Found as Found
 from penumbra.router.link.attribution import Locate as Locate
@@ -105,6 +106,11 @@ class Hello(msgspec.Struct, frozen=True, tag="hello", omit_defaults=True):
     digest: str = ""
     restrictions: dict[str, Restriction] = {}
     """Model -> what that table takes away: a store that went back may have forgotten it."""
+    processes: int = 0
+    """Gateway processes that share a tenant's limits, this one included; 0 for a comparator, and
+    for a gateway that is older than this field: it does not take the keys of a `Push`."""
+    needs_keys: bool = False
+    """Whether it listens beyond its own machine, and so lets no caller in without a key."""
 
     def table_name(self) -> TableName:
         """The name of the table that it has in force."""
@@ -137,6 +143,9 @@ class Push(msgspec.Struct, frozen=True, tag="snapshot", omit_defaults=True):
     generation: int = 1
     digest: str = ""
     """Digest of the event that made the epoch."""
+    keys: tuple[dict[str, Any], ...] | None = None
+    """API keys in force (`KeySettings`); None: none are told. Beside the table, so that a gateway
+    of before this field takes the table all the same."""
 
     def name_of(self, table: Snapshot) -> TableName:
         """The table's name."""
@@ -148,7 +157,11 @@ class Push(msgspec.Struct, frozen=True, tag="snapshot", omit_defaults=True):
         Raises:
             ValueError: It is no routing table (pydantic's `ValidationError`).
         """
-        return Snapshot.model_validate_json(bytes(self.snapshot))
+        table = Snapshot.model_validate_json(bytes(self.snapshot))
+        if self.keys is None:
+            return table
+        keys = tuple(KeySettings.model_validate(key) for key in self.keys)
+        return table.model_copy(update={"keys": keys})
 
 
 class Renew(msgspec.Struct, frozen=True, tag="renew", omit_defaults=True):
@@ -263,8 +276,11 @@ def push_of(store: str, snapshot: Snapshot, generation: int = 1, digest: str = "
     Fields at their default value are left out, so that an older gateway takes a table that does not
     use what it does not know.
     """
-    raw = msgspec.Raw(snapshot.model_dump_json(exclude_defaults=True).encode())
-    return encode(Push(store_text(store, generation), raw, generation, digest))
+    written = snapshot.model_dump_json(exclude_defaults=True, exclude={"keys"})
+    raw, keys = msgspec.Raw(written.encode()), None
+    if snapshot.keys is not None:
+        keys = tuple(key.model_dump(mode="json", exclude_defaults=True) for key in snapshot.keys)
+    return encode(Push(store_text(store, generation), raw, generation, digest, keys))
 
 
 def encode(message: FromGateway | FromControl) -> str:

@@ -8,6 +8,7 @@ import pytest
 from penumbra.deployments.gateways.delivery import Delivery
 from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.router.flags.routing_table import Snapshot
+from penumbra.router.flags.tenant_keys import KeySettings
 from penumbra.router.link.messages import Hello, LinkError, encode
 from tests.support.control_plane import FakeGateway
 from tests.support.routing_tables import model
@@ -73,3 +74,21 @@ async def test_a_link_that_does_not_begin_with_a_hello_is_refused() -> None:
 async def test_a_message_without_a_field_that_is_needed_ends_the_link() -> None:
     with pytest.raises(LinkError):
         await converse(OtherGateway(encode(Hello("g", 1, "", 0))), '{"type":"applied"}')
+
+
+async def test_comparators_are_told_of_no_keys() -> None:
+    comparators = Publisher("store", lambda: 1.0)
+    gateways = Publisher("store", lambda: 1.0, follower=comparators)
+    keys = (KeySettings(tenant="acme", sha256="a" * 64),)
+    gateways.publish(TABLE.model_copy(update={"keys": keys}), 1.0)
+    ends = [FakeGateway("gateway"), FakeGateway("comparator")]
+    async with asyncio.timeout(30):
+        tasks = [
+            asyncio.create_task(publisher.attend(end))
+            for publisher, end in zip((gateways, comparators), ends, strict=True)
+        ]
+        for end in ends:
+            await end.reach(1)
+            end.leave()
+        await asyncio.gather(*tasks)
+    assert [end.tables[0].keys for end in ends] == [keys, None]

@@ -1,3 +1,4 @@
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from penumbra.deployments.history.events import ConfigPayload, Draft, Event, FlagPayload, Kind
 from penumbra.deployments.history.state import EMPTY, fold
 from penumbra.router.flags.routing_table import Flag
+from penumbra.router.flags.tenant_keys import KeySettings
 from tests.support.routing_tables import flags, model
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -87,3 +89,27 @@ def test_a_flag_of_a_model_never_configured_is_noticed() -> None:
 def test_nothing_has_happened_at_epoch_zero() -> None:
     assert fold([]) == EMPTY
     assert EMPTY.snapshot().models == {}
+
+
+KEYS = (KeySettings(tenant="acme", sha256="a" * 64),)
+
+
+def with_keys(epoch: int, keys: tuple[KeySettings, ...] | None) -> Event:
+    event = configured(epoch, "demo")
+    payload = ConfigPayload(models={"demo": model()}, keys=keys)
+    return event.model_copy(update={"payload": payload})
+
+
+def test_a_configuration_that_says_nothing_of_keys_leaves_them() -> None:
+    state = fold([with_keys(1, KEYS), with_keys(2, None)])
+    assert (state.keys, state.configured) == (KEYS, 2)
+    assert state.snapshot().keys == KEYS
+    assert fold([with_keys(3, ())], state).keys == ()
+    assert fold([configured(1, "demo")]).keys is None
+
+
+def test_an_event_without_keys_is_written_as_before_there_were_any() -> None:
+    _, written = with_keys(1, None).columns()
+    assert set(json.loads(written)) == {"models"}
+    event = with_keys(1, KEYS)
+    assert Event.stored(*event.columns()) == event

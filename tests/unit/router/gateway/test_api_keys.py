@@ -133,3 +133,55 @@ def test_keys_of_one_tenant_share_its_limits() -> None:
     ring.identify(b"Bearer k1").tenant.enter(0.0)
     with pytest.raises(RateLimited):
         ring.identify(b"Bearer k2").tenant.enter(0.0)
+
+
+def key(tenant: str, name: str, **limits: int) -> KeySettings:
+    return KeySettings(tenant=tenant, sha256=digest(name), limits=TenantLimits(**limits))
+
+
+def test_a_ring_that_follows_keeps_what_its_tenants_have_in_flight() -> None:
+    ring = KeyRing([key("acme", "k1", concurrency=2)], 1)
+    tenant = ring.identify(b"Bearer k1").tenant
+    tenant.enter(0.0)
+    after = ring.followed_by([key("acme", "k2", concurrency=1)])
+    with pytest.raises(InvalidKey):
+        after.identify(b"Bearer k1")
+    with pytest.raises(RateLimited):
+        after.identify(b"Bearer k2").tenant.enter(0.0)
+    tenant.leave()
+    after.identify(b"Bearer k2").tenant.enter(0.0)
+
+
+def test_a_ring_that_follows_keeps_what_was_used_of_a_rate() -> None:
+    ring = KeyRing([key("acme", "k1", requests_per_minute=12)], 1)
+    for _ in range(2):  # the whole burst
+        ring.identify(b"Bearer k1").tenant.enter(0.0)
+    after = ring.followed_by([key("acme", "k1", requests_per_minute=24)])
+    tenant = after.identify(b"Bearer k1").tenant
+    with pytest.raises(RateLimited):
+        tenant.enter(0.0)
+    tenant.enter(2.5)  # at the new rate
+
+
+def test_a_smaller_burst_is_in_force_at_once() -> None:
+    ring = KeyRing([key("acme", "k1", requests_per_minute=60)], 1)
+    after = ring.followed_by([key("acme", "k1", requests_per_minute=6)])
+    after.identify(b"Bearer k1").tenant.enter(0.0)
+    with pytest.raises(RateLimited):
+        after.identify(b"Bearer k1").tenant.enter(0.0)
+
+
+def test_a_tenant_that_comes_back_still_has_in_flight_what_it_had() -> None:
+    ring = KeyRing([key("acme", "k1", concurrency=1)], 1)
+    ring.identify(b"Bearer k1").tenant.enter(0.0)
+    again = ring.followed_by([]).followed_by([key("acme", "k1", concurrency=1)])
+    with pytest.raises(RateLimited):
+        again.identify(b"Bearer k1").tenant.enter(0.0)
+
+
+def test_a_share_of_a_limit_is_never_nothing() -> None:
+    """Keys that came with a table are not refused with it: it may hold a kill."""
+    tenant = Tenant("acme", TenantLimits(concurrency=1, requests_per_minute=1), 4)
+    tenant.enter(0.0)
+    with pytest.raises(RateLimited):
+        tenant.enter(0.0)

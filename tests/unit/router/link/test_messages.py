@@ -8,6 +8,7 @@ import pytest
 from penumbra.monitoring.answers import AnswerCount
 from penumbra.monitoring.observations import Pair, Report, Run, RunReport
 from penumbra.router.flags.routing_table import Snapshot
+from penumbra.router.flags.tenant_keys import KeySettings, TenantLimits
 from penumbra.router.link.client import ControlLink
 from penumbra.router.link.duties import Duties
 from penumbra.router.link.lease import Lease
@@ -25,6 +26,7 @@ from penumbra.router.link.messages import (
     LeaseGrant,
     LinkError,
     Probe,
+    Push,
     Refused,
     Renew,
     Seek,
@@ -209,3 +211,28 @@ async def test_a_gateway_follows_a_newer_control_process(caplog: pytest.LogCaptu
     assert [table.epoch for table in tables] == [1, 2]
     assert lease.left_seconds("demo", 100.0) == 5.0
     assert [record.message for record in caplog.records].count("link_message_unknown") == 1
+
+
+KEYS = (
+    KeySettings(tenant="acme", sha256="a" * 64),
+    KeySettings(tenant="globex", sha256="b" * 64, limits=TenantLimits(concurrency=4)),
+)
+
+
+@pytest.mark.parametrize("keys", [None, (), KEYS])
+def test_keys_travel_with_a_table(keys: tuple[KeySettings, ...] | None) -> None:
+    table = snapshot().model_copy(update={"keys": keys})
+    push = from_control(push_of("s", table, 2, "d"))
+    assert isinstance(push, Push)
+    assert push.table() == table
+
+
+def test_a_gateway_of_before_keys_takes_a_table_that_comes_with_some() -> None:
+    table = snapshot().model_copy(update={"keys": KEYS})
+    sent = json.loads(push_of("s", table))
+    assert sent.pop("keys")
+    assert sent == json.loads(push_of("s", snapshot()))
+
+
+def test_a_comparator_says_nothing_of_keys() -> None:
+    assert not {"processes", "needs_keys"} & set(json.loads(encode(Hello("c", 1, "", 0))))
