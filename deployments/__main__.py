@@ -19,6 +19,7 @@ from penumbra.deployments.api.tokens import TOKEN_CHARS, ControlSettings
 from penumbra.deployments.config.endpoints import configuration, read_endpoints
 from penumbra.deployments.config.loader import load_in_force
 from penumbra.deployments.config.spec import PenumbraSpec
+from penumbra.deployments.control.configuration_at_start import FileAtStart
 from penumbra.deployments.errors import DeploymentsError, NotFound, NotLeader
 from penumbra.deployments.server import open_plane, run_control
 from penumbra.monitoring.logs import configure_logs
@@ -50,7 +51,8 @@ def main() -> int:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         replicas = arguments.replicas
         with tracing(os.environ, "penumbra-control", "control") as tracer:
-            uvloop.run(run_control(spec, payload, access, str(arguments.config), replicas, tracer))
+            config = FileAtStart(str(arguments.config), is_adopted=arguments.adopt)
+            uvloop.run(run_control(spec, payload, access, config, replicas, tracer))
     except DeploymentsError as error:
         return _complain(error.message)
     except TracingMisconfigured as error:
@@ -70,6 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--replicas", type=Path, help="JSON: where each replica of them answers; may come and go"
+    )
+    parser.add_argument(
+        "--adopt",
+        action="store_true",
+        help="put the file into force at each start; by default it fills an empty store only",
     )
     parser.add_argument("--port", type=int, help="instead of control.port")
     parser.add_argument("--reset-flag", metavar="MODEL", help="give it the flag in the file")

@@ -13,6 +13,7 @@ DeploymentsError
 ├── RequestTooSlow (408)        the request's body did not come in time
 ├── RequestTooLarge (413)       the request's body is larger than allowed
 ├── FlagRefused (422)           the flag does not fit its model; tells why
+├── ConfigurationRefused (422)  the proposed configuration cannot be put into force; tells why
 ├── RolloutRefused (422)        the rollout does not fit its model; tells why
 ├── ChangeUnfoldable (422)      the change cannot be put into force; nothing was changed
 ├── ReportRefused (422)         a gateway's or comparator's report cannot be counted
@@ -39,6 +40,7 @@ STATUS: dict[str, int] = {
     "feedback_exists": 409,
     "model_set_aside": 409,
     "flag_invalid": 422,
+    "configuration_refused": 422,
     "rollout_invalid": 422,
     "change_unfoldable": 422,
     "report_refused": 422,
@@ -162,6 +164,19 @@ class FlagRefused(DeploymentsError):
     """The flag does not fit its model."""
 
     code = "flag_invalid"
+
+
+class ConfigurationRefused(DeploymentsError):
+    """The proposed configuration cannot be put into force; nothing was changed.
+
+    Args:
+        problems: Each `path: found X, wanted Y`.
+    """
+
+    code = "configuration_refused"
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        super().__init__("\n".join(problems), param="models")
 
 
 class RolloutRefused(DeploymentsError):

@@ -6,7 +6,7 @@ import logging
 import socket
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,10 +14,10 @@ from pathlib import Path
 import httpx
 from fastapi import APIRouter, FastAPI
 
-from penumbra.deployments.actors import CONFIGURATION
 from penumbra.deployments.api.access import Access
 from penumbra.deployments.api.alert_routes import alerts_router
 from penumbra.deployments.api.app import build_api
+from penumbra.deployments.api.configuration_routes import configuration_router
 from penumbra.deployments.api.connection_limits import Connections
 from penumbra.deployments.api.leader_gate import leaders_only
 from penumbra.deployments.api.link_door import LinkDoor
@@ -25,8 +25,11 @@ from penumbra.deployments.api.link_route import link_router
 from penumbra.deployments.api.metrics_routes import metrics_router
 from penumbra.deployments.api.rollout_routes import rollouts_router
 from penumbra.deployments.api.serving import serve
+from penumbra.deployments.config.endpoints import Endpoints, hosted_endpoints
 from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.control.alert_handler import AlertHandler
+from penumbra.deployments.control.configuration_at_start import FileAtStart, configure_at_start
+from penumbra.deployments.control.configuration_service import ConfigurationService
 from penumbra.deployments.control.controller import Clocks, Controller
 from penumbra.deployments.control.fence_times import FenceTimes
 from penumbra.deployments.control.last_seen import FILE_NAME, LastSeen
@@ -34,12 +37,11 @@ from penumbra.deployments.control.leadership import Leadership
 from penumbra.deployments.control.rollout_service import RolloutService
 from penumbra.deployments.control.store_recovery import StoreRecovery
 from penumbra.deployments.control.store_wait import open_when_there, wait_for_store
-from penumbra.deployments.errors import DeploymentsError, StoredFlagInvalid
+from penumbra.deployments.errors import DeploymentsError
 from penumbra.deployments.gateways.inbox import LinkInbox
 from penumbra.deployments.gateways.liveness import GuardLiveness
 from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.deployments.gateways.tick import ControlTick
-from penumbra.deployments.history.config_effects import flags_after
 from penumbra.deployments.history.events import ConfigPayload
 from penumbra.deployments.metrics.aggregate import Aggregate, fetcher, http_client
 from penumbra.deployments.metrics.control_metrics import Series
@@ -53,8 +55,6 @@ from penumbra.monitoring.telemetry import control
 from penumbra.monitoring.telemetry.metric import Process
 from penumbra.monitoring.tracing.tracer import Tracer
 from penumbra.router.addresses import announced_address, join_host_port, local_host
-from penumbra.router.flags.routing_table import Flag
-from penumbra.router.flags.validate import flag_problems
 from penumbra.router.link.messages import COMPARATOR_PATH
 from penumbra.router.listening import bind
 
@@ -185,7 +185,7 @@ async def run_control(
     spec: PenumbraSpec,
     payload: ConfigPayload,
     access: Access,
-    config_file: str,
+    file: FileAtStart,
     replicas: Path | None = None,
     tracer: Tracer | None = None,
 ) -> None:
@@ -195,7 +195,7 @@ async def run_control(
         spec: The configuration.
         payload: Its models, with the address of every variant.
         access: The tokens and their roles.
-        config_file: Name of the configuration's file, for errors.
+        file: The configuration's file, and whether it takes the place of what is in force.
         replicas: File in which the supervisor writes the addresses of the engines' replicas; None:
             there is none.
         tracer: Records decisions and rollbacks; None: tracing is off.
@@ -210,11 +210,13 @@ async def run_control(
     controller, leadership = plane.controller, plane.leadership
     door = LinkDoor(lambda: controller.standing.leader_address)
     direct(plane, payload, config_file, door)
+    hosted = hosted_endpoints(spec, payload)
+    _direct(plane, functools.partial(configure_at_start, controller, payload, hosted, file), door)
     try:
         sock = bind(spec.control.host, spec.control.port, "control.host, control.port")
         async with http_client() as client:
             # Made before the lease is taken: it takes time in which nothing renews it.
-            app = _build_app(plane, access, door)
+            app = _build_app(plane, access, door, _configuration(plane, spec, hosted))
             app.include_router(_metrics_routes(plane, spec, sock, client, replicas))
             is_leading = await wait_for_store(leadership.stand)
             leading = asyncio.create_task(leadership.run(plane.tick.run_once))
@@ -266,11 +268,13 @@ def direct(plane: ControlPlane, payload: ConfigPayload, config_file: str, door: 
     """
     controller = plane.controller
 
+
+def _direct(plane: ControlPlane, configure: Callable[[], Awaitable[None]], door: LinkDoor) -> None:
+    """Say what a term of leadership begins and ends with."""
+
     async def begin() -> None:
         await plane.recovery.begin()
-        flags = flags_after(controller.state, payload, datetime.now(UTC))
-        require_fitting_flags(flags, payload, config_file)
-        await controller.configure(payload, CONFIGURATION)
+        await configure()
         await plane.rollouts.start()
 
     async def end() -> None:
@@ -280,7 +284,9 @@ def direct(plane: ControlPlane, payload: ConfigPayload, config_file: str, door: 
     plane.leadership.begin, plane.leadership.end = begin, end
 
 
-def _build_app(plane: ControlPlane, access: Access, door: LinkDoor) -> FastAPI:
+def _build_app(
+    plane: ControlPlane, access: Access, door: LinkDoor, configuration: ConfigurationService
+) -> FastAPI:
     controller = plane.controller
     app = build_api(controller, plane.gateways, access)
     app.include_router(link_router(plane.gateways, plane.gateway_inbox, access, door=door))
@@ -291,8 +297,17 @@ def _build_app(plane: ControlPlane, access: Access, door: LinkDoor) -> FastAPI:
     only = [leaders_only(controller)]
     rollouts = rollouts_router(plane.rollouts, controller, access, lambda: datetime.now(UTC))
     app.include_router(rollouts, dependencies=only)
+    app.include_router(configuration_router(configuration, controller, access))
     app.include_router(alerts_router(plane.alert_handler, access), dependencies=only)
     return app
+
+
+def _configuration(
+    plane: ControlPlane, spec: PenumbraSpec, hosted: Endpoints
+) -> ConfigurationService:
+    return ConfigurationService(
+        plane.controller, plane.rollouts, plane.gateways, spec, hosted, lambda: datetime.now(UTC)
+    )
 
 
 def _metrics_routes(
@@ -307,25 +322,3 @@ def _metrics_routes(
     discovery = Discovery(own, plane.registry, lambda: plane.controller.state.models, replicas)
     own_url = f"http://{join_host_port(local_host(host), port)}{METRICS_PATH}"
     return metrics_router(discovery, Aggregate(fetcher(client, own_url)))
-
-
-def require_fitting_flags(
-    stored: Mapping[str, Flag], payload: ConfigPayload, config_file: str
-) -> None:
-    """Check that the stored flags fit a configuration.
-
-    Raises:
-        StoredFlagInvalid: One does not; names its problems, and the command that solves them.
-    """
-    for name, model in payload.models.items():
-        flag = stored.get(name)
-        problems = list(flag_problems(model, flag)) if flag else []
-        if problems:
-            raise StoredFlagInvalid(
-                f"the stored flag of {name} does not fit {config_file} any more:\n"
-                + "".join(f"  {problem}\n" for problem in problems)
-                + f"Put back what it refers to, or give {name} the flag in the file:\n"
-                f"  python -m penumbra.deployments --config {config_file} --reset-flag {name}"
-                ' --reason "WHY"\n'
-                "and start again."
-            )

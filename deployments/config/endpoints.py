@@ -57,4 +57,23 @@ def configuration(spec: PenumbraSpec, endpoints: Endpoints, file: str) -> Config
     }
     if missing:
         raise ConfigInvalid(file, tuple(missing))
-    return ConfigPayload(models=models)
+    # A file without `keys` says nothing of them: gateways elsewhere may have some in theirs.
+    keys = spec.keys if "keys" in spec.model_fields_set else None
+    return ConfigPayload(models=models, keys=keys)
+
+
+def hosted_endpoints(spec: PenumbraSpec, payload: ConfigPayload) -> Endpoints:
+    """The addresses of the variants that are hosted beside the control process.
+
+    Args:
+        spec: The configuration that it started with.
+        payload: Its models, with the address of every variant.
+    """
+    return {
+        name: {
+            variant: payload.models[name].variants[variant].url
+            for variant, found in model.variants.items()
+            if found.engine is not None
+        }
+        for name, model in spec.models.items()
+    }

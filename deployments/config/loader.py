@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -37,15 +38,22 @@ def load(path: Path | str) -> PenumbraSpec:
         ConfigInvalid: The file cannot be read or used; lists every problem.
     """
     spec = load_in_force(path)
-    problems = tuple(
-        f"models.{name}.{text}"
-        for name, model in spec.models.items()
-        for text in shared_server_problems(
-            {variant: found.url for variant, found in model.variants.items() if found.url}
-        )
-    )
-    if problems:
-        raise ConfigInvalid(str(path), problems)
+    _require_own_servers(spec, str(path))
+    return spec
+
+
+def read_proposal(data: Mapping[str, Any], name: str) -> PenumbraSpec:
+    """Reads a configuration that is proposed as data; its paths are taken as they are.
+
+    Args:
+        data: The content of a configuration file, as JSON has it.
+        name: Name of the proposal, for errors.
+
+    Raises:
+        ConfigInvalid: It cannot be used; lists every problem.
+    """
+    spec = _validated(data, name)
+    _require_own_servers(spec, name)
     return spec
 
 
@@ -58,8 +66,11 @@ def load_in_force(path: Path | str) -> PenumbraSpec:
     Raises:
         ConfigInvalid: The file cannot be read or used; lists every problem.
     """
-    file = str(path)
-    data = read_mapping(Path(path), "a mapping with `models`")
+    spec = _validated(read_mapping(Path(path), "a mapping with `models`"), str(path))
+    return _anchor(spec, Path(path).resolve().parent)
+
+
+def _validated(data: Mapping[str, Any], file: str) -> PenumbraSpec:
     try:
         # Through JSON: strict validation takes a list for a tuple there, and only there.
         spec = PenumbraSpec.model_validate_json(json.dumps(data), strict=True)
@@ -68,7 +79,19 @@ def load_in_force(path: Path | str) -> PenumbraSpec:
     found = tuple(_problems(spec))
     if found:
         raise ConfigInvalid(file, found)
-    return _anchor(spec, Path(path).resolve().parent)
+    return spec
+
+
+def _require_own_servers(spec: PenumbraSpec, file: str) -> None:
+    problems = tuple(
+        f"models.{name}.{text}"
+        for name, model in spec.models.items()
+        for text in shared_server_problems(
+            {variant: found.url for variant, found in model.variants.items() if found.url}
+        )
+    )
+    if problems:
+        raise ConfigInvalid(file, problems)
 
 
 def build_snapshot(

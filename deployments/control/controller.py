@@ -111,8 +111,8 @@ class Controller:
         arrival = await self.await_arrival(epoch, delivery)
         return ChangeOutcome(epoch, bool(drafts), arrival, durable_at - began)
 
-    async def configure(self, payload: ConfigPayload, actor: str) -> bool:
-        """Apply a configuration.
+    async def configure(self, payload: ConfigPayload, actor: str, reason: str = "") -> bool:
+        """Apply a configuration, at a start.
 
         Returns:
             Whether it differs from the one before.
@@ -122,11 +122,11 @@ class Controller:
         """
         async with self.writing():
             payload = keep_places(payload, self.state.places)
-            if structure_of(payload.models) == structure_of(self.state.models):
+            has_same_keys = payload.keys in (None, self.state.keys)
+            if has_same_keys and structure_of(payload.models) == structure_of(self.state.models):
                 return False
-            await self.commit(
-                config_effects.apply_config(self.state, payload, actor, self._clocks.now())
-            )
+            now = self._clocks.now()
+            await self.commit(config_effects.apply_config(self.state, payload, actor, now, reason))
             return True
 
     async def reset(self, name: str, flag: Flag, actor: str, reason: str) -> int:

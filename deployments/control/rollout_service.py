@@ -10,7 +10,7 @@ Reading order: RolloutService.take_report, RolloutService.decide_pending, Rollou
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -211,6 +211,24 @@ class RolloutService:
         async with self._controller.writing():
             await self._catch_up()
             return await self._replace(make(), actor, reason)
+
+    async def commit(self, make: Callable[[], Awaitable[Sequence[Draft]]]) -> Delivery | None:
+        """Make events that may change any rollout, and commit them together.
+
+        Args:
+            make: The state as it is -> the events; none changes nothing. May raise.
+
+        Returns:
+            The delivery of the new epoch; None if nothing was changed.
+
+        Raises:
+            DeploymentsError: What `make` raises.
+            StoreUnavailable: Nothing was changed.
+        """
+        async with self._controller.writing():
+            await self._catch_up()
+            drafts = await make()
+            return await self._commit(drafts, CommitExtras()) if drafts else None
 
     def rollout(self, key: Key) -> Rollout:
         """The rollout of a model and candidate.

@@ -69,13 +69,16 @@ def _storable(reason: str) -> str:
     return text.decode()[:1000]
 
 
-def apply_config(state: State, payload: ConfigPayload, actor: str, now: datetime) -> list[Draft]:
+def apply_config(
+    state: State, payload: ConfigPayload, actor: str, now: datetime, reason: str = ""
+) -> list[Draft]:
     """Draft the events of a new configuration: its own, then those of the rollouts that it changes.
 
     A rollout whose candidate is gone (or is the baseline now) ends. A rollout whose model has other
     slices, or another baseline, starts again in shadow, because its evidence no longer applies.
     """
-    reason = "the configuration file changed" if state.epoch else "first start"
+    if not reason:
+        reason = "the configuration file changed" if state.epoch else "first start"
     draft = Draft(kind=Kind.CONFIG, actor=actor, reason=reason, model=None, payload=payload)
     drafts, after = [draft], apply_event(state, Event.of(draft, state.epoch + 1, now))
     for rollout in state.rollouts.values():

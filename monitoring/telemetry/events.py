@@ -102,6 +102,11 @@ EVENTS = (
     _event("attendance_failed", "A check of the engines failed.", "work"),
     # The control process
     _event("control_started", "It serves.", "address", "epoch", "is_leading"),
+    _event(
+        "configuration_differs",
+        "The file that it started with is not what is in force; `command` puts it into force.",
+        "file", "steps", "command",
+    ),
     _event("leadership_begun", "It leads: it alone changes things and grants leases.",
            "address", "epoch"),
     _event("leadership_lost", "Another control process has taken over; it stands by.", "detail"),

@@ -54,7 +54,14 @@ class FakeGateway:
     """A gateway at the end of a channel; applies every table unless told otherwise."""
 
     def __init__(
-        self, name: str, *, answers: bool = True, refuses: bool = False, host: str = ""
+        self,
+        name: str,
+        *,
+        answers: bool = True,
+        refuses: bool = False,
+        host: str = "",
+        processes: int = 0,
+        needs_keys: bool = False,
     ) -> None:
         self.name = name
         self.tables: list[Snapshot] = []
@@ -65,7 +72,19 @@ class FakeGateway:
         self._refuses = refuses
         self._has_ended = False
         self._said: asyncio.Queue[str | None] = asyncio.Queue()
-        self.say(encode(Hello(gateway=name, pid=1, store="", epoch=0, host=host)))
+        self.say(
+            encode(
+                Hello(
+                    gateway=name,
+                    pid=1,
+                    store="",
+                    epoch=0,
+                    host=host,
+                    processes=processes,
+                    needs_keys=needs_keys,
+                )
+            )
+        )
 
     async def reach(self, epoch: int) -> None:
         """Wait until this epoch, or a later one, has been sent here."""

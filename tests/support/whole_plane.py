@@ -14,8 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from penumbra.deployments.actors import CONFIGURATION
 from penumbra.deployments.api.access import Access, Role
 from penumbra.deployments.api.app import build_api
+from penumbra.deployments.api.configuration_routes import configuration_router
 from penumbra.deployments.api.rollout_routes import rollouts_router
 from penumbra.deployments.config.spec import ControlSpec, PenumbraSpec
+from penumbra.deployments.control.configuration_service import ConfigurationService
 from penumbra.deployments.gateways.inbox import LinkInbox
 from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.deployments.server import ControlPlane, open_plane
@@ -72,9 +74,11 @@ class WholePlane:
     attending: list[asyncio.Task[None]] = field(default_factory=list)
     reporting: Reporting = field(default_factory=Reporting)
 
-    async def connect(self, name: str, host: str = "") -> FakeGateway:
+    async def connect(
+        self, name: str, host: str = "", *, processes: int = 0, needs_keys: bool = False
+    ) -> FakeGateway:
         """Connect a gateway that applies every table."""
-        gateway = FakeGateway(name, host=host)
+        gateway = FakeGateway(name, host=host, processes=processes, needs_keys=needs_keys)
         self._attend(gateway, self.parts.gateways, self.parts.gateway_inbox)
         epoch = self.parts.controller.state.epoch
         await gateway.reach(epoch)
@@ -141,6 +145,11 @@ async def whole_plane(folder: Path, **models: Any) -> AsyncIterator[WholePlane]:
     app = build_api(parts.controller, parts.gateways, access)
     now = _now
     app.include_router(rollouts_router(parts.rollouts, parts.controller, access, now))
+    hosted = {"demo": {"hosted": "http://127.0.0.1:8000/demo-hosted"}}
+    service = ConfigurationService(
+        parts.controller, parts.rollouts, parts.gateways, spec, hosted, now
+    )
+    app.include_router(configuration_router(service, parts.controller, access))
     client = httpx.AsyncClient(
         transport=httpx.ASGITransport(app),
         base_url="http://control",

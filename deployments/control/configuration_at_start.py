@@ -1,0 +1,125 @@
+"""The configuration file at a start of the control process: a proposal, or what is in force.
+
+The store holds the configuration in force. The file fills a store that has none, and otherwise is
+compared only: a restart with an old file takes back nothing that was applied meanwhile. Where the
+variants of this machine answer is a local matter, and follows the file at every start.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+from penumbra.deployments.actors import CONFIGURATION
+from penumbra.deployments.config.endpoints import Endpoints
+from penumbra.deployments.control.controller import Controller
+from penumbra.deployments.errors import StoredFlagInvalid
+from penumbra.deployments.history.config_effects import apply_config, flags_after
+from penumbra.deployments.history.config_plan import Action, plan_of
+from penumbra.deployments.history.events import ConfigPayload
+from penumbra.deployments.history.set_aside import EVERY_MODEL
+from penumbra.deployments.history.split_places import keep_places
+from penumbra.deployments.history.state import State
+from penumbra.router.flags.routing_table import Flag
+from penumbra.router.flags.validate import flag_problems
+
+log = logging.getLogger(__name__)
+
+_READDRESSED = "variants that are hosted here answer at another address"
+_SHOWN_STEPS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class FileAtStart:
+    """The configuration file that a control process starts with."""
+
+    name: str
+    is_adopted: bool = False
+    """Whether it takes the place of the configuration in force at each start."""
+
+
+async def configure_at_start(
+    controller: Controller, payload: ConfigPayload, hosted: Endpoints, file: FileAtStart
+) -> None:
+    """Put a configuration into force at a start: the one in the store, else the file's.
+
+    Args:
+        controller: It leads, and has read the store.
+        payload: The file's models and keys, with the address of every variant.
+        hosted: Addresses of the variants that the file hosts beside this process.
+        file: The file.
+
+    Raises:
+        StoredFlagInvalid: A stored flag does not fit the configuration; tells what to do.
+        StoreUnavailable: The store failed; nothing was changed.
+    """
+    state = controller.state
+    if file.is_adopted or not state.configured or EVERY_MODEL in state.aside:
+        require_fitting_flags(flags_after(state, payload, datetime.now(UTC)), payload, file.name)
+        await controller.configure(payload, CONFIGURATION)
+        return
+    in_force = ConfigPayload(models=dict(state.models))
+    require_fitting_flags(state.flags, in_force, file.name)
+    await controller.configure(_readdressed(state, hosted), CONFIGURATION, _READDRESSED)
+    _tell_difference(controller.state, payload, file)
+
+
+def require_fitting_flags(
+    stored: Mapping[str, Flag], payload: ConfigPayload, config_file: str
+) -> None:
+    """Check that the stored flags fit a configuration.
+
+    Raises:
+        StoredFlagInvalid: One does not; names its problems, and the command that solves them.
+    """
+    for name, model in payload.models.items():
+        flag = stored.get(name)
+        problems = list(flag_problems(model, flag)) if flag else []
+        if problems:
+            raise StoredFlagInvalid(
+                f"the stored flag of {name} does not fit {config_file} any more:\n"
+                + "".join(f"  {problem}\n" for problem in problems)
+                + f"Put back what it refers to, or give {name} the flag in the file:\n"
+                f"  python -m penumbra.deployments --config {config_file} --reset-flag {name}"
+                ' --reason "WHY"\n'
+                "and start again."
+            )
+
+
+def _readdressed(state: State, hosted: Endpoints) -> ConfigPayload:
+    """The configuration in force, its variants that are hosted here at their present addresses."""
+    models = {}
+    for name, model in state.models.items():
+        variants = dict(model.variants)
+        for variant, url in hosted.get(name, {}).items():
+            found = variants.get(variant)
+            if found is not None and _is_same_route(found.url, url):
+                variants[variant] = found.model_copy(update={"url": url})
+        models[name] = model.model_copy(update={"variants": variants})
+    return ConfigPayload(models=models)
+
+
+def _is_same_route(url: str, other: str) -> bool:
+    """Whether two addresses differ in their port at most: `ray.port` is a machine's own."""
+    one, two = urlsplit(url), urlsplit(other)
+    return (one.scheme, one.hostname, one.path) == (two.scheme, two.hostname, two.path)
+
+
+def _tell_difference(state: State, payload: ConfigPayload, file: FileAtStart) -> None:
+    payload = keep_places(payload, state.places)
+    drafts = apply_config(state, payload, CONFIGURATION, datetime.now(UTC))
+    steps = [
+        f"{step.action.value} {step.text}"
+        for step in plan_of(state, payload, drafts).steps
+        if step.action not in (Action.NOTE, Action.EFFECT)
+    ]
+    if steps:
+        log.warning(
+            "configuration_differs",
+            extra={
+                "file": file.name,
+                "steps": steps[:_SHOWN_STEPS],
+                "command": f"penumbra apply -f {file.name}",
+            },
+        )
