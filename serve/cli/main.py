@@ -28,6 +28,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "penumbra.serve.cli.rollout:app",
         "Bring a candidate from shadow to all traffic, safely.",
     ),
+    "apply": (
+        "penumbra.serve.cli.apply:apply",
+        "Put a changed configuration into force while everything runs.",
+    ),
     "store": (
         "penumbra.serve.cli.store:app",
         "Verify, repair, copy and export the control process's store.",

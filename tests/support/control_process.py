@@ -67,18 +67,24 @@ class ControlProcess:
         if self._process is not None and self._process.poll() is None:
             self.kill()
 
-    def configure(self, models: dict[str, Any]) -> None:
+    def configure(self, models: dict[str, Any], **more: Any) -> None:
         """Write the configuration file."""
-        config = {"models": models, "control": {"port": self.port, **self._settings}}
+        config = {"models": models, "control": {"port": self.port, **self._settings}, **more}
         self.config.write_text(yaml.safe_dump(config, sort_keys=False))
 
-    def start(self, *, stands_by: bool = False) -> None:
-        """Start it and wait until it leads, or answers where another one leads."""
+    def start(self, *, stands_by: bool = False, adopts: bool = False) -> None:
+        """Start it and wait until it leads, or answers where another one leads.
+
+        Args:
+            stands_by: Whether it may stand by.
+            adopts: Whether its file takes the place of what is in force.
+        """
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "penumbra.deployments"),
                     *("--config", str(self.config), "--replicas", str(self.replicas)),
+                    *(("--adopt",) if adopts else ()),
                 ],
                 cwd=ROOT,
                 env={**os.environ, **TOKENS, **self.environment},
@@ -150,6 +156,14 @@ class ControlProcess:
     def post(self, path: str, body: dict[str, Any], token: str = ADMIN) -> httpx.Response:
         return self.client.post(
             path, json={"reason": "test"} | body, headers={"authorization": f"Bearer {token}"}
+        )
+
+    def propose(self, models: dict[str, Any], **more: Any) -> httpx.Response:
+        """Propose a configuration."""
+        return self.client.put(
+            "/configuration",
+            json={"models": models, "reason": "test"} | more,
+            headers={"authorization": f"Bearer {ADMIN}"},
         )
 
     def split(self, share: float, name: str = "demo") -> dict[str, Any]:

@@ -119,3 +119,25 @@ def _as_before(now: Any, before: Any) -> Any:
     if isinstance(now, list) and isinstance(before, list) and len(now) == len(before):
         return [_as_before(*both) for both in zip(now, before, strict=True)]
     return now
+
+
+async def test_a_proposal_is_planned_against_an_old_store_and_changes_it(
+    plane: WholePlane,
+) -> None:
+    shown = (await plane.client.get("/admin/v1/configuration")).json()
+    assert shown["keys"] is None
+    models = {
+        name: {
+            "baseline": model["baseline"],
+            "variants": {v: {"url": found["url"]} for v, found in model["variants"].items()},
+            "slices": model["slices"],
+        }
+        for name, model in shown["models"].items()
+    }
+    same = await plane.change("PUT", "/configuration", models=models)
+    assert (same["changed"], same["steps"]) == (False, [])
+    keys = [{"tenant": "acme", "sha256": "a" * 64}]
+    later = await plane.change(
+        "PUT", "/configuration", models=models, keys=keys, expected_epoch=shown["epoch"]
+    )
+    assert (later["changed"], len(later["steps"])) == (True, 1)

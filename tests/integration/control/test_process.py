@@ -50,14 +50,14 @@ def test_a_flag_that_lost_its_variant_keeps_it_from_starting_and_the_named_comma
     control.split(30)
     control.stop()
     control.configure({"demo": {**external(full="http://f", int4="http://q"), "flag": {}}})
-    refused = control.run()
+    refused = control.run("--adopt")
     assert refused.returncode == 2
     assert 'split: found "int8", wanted one of int4' in refused.stderr
     command = f"python -m penumbra.deployments --config {control.config} --reset-flag demo"
     assert command in refused.stderr
     reset = control.run("--reset-flag", "demo", "--reason", "int8 is gone")
     assert (reset.returncode, reset.stdout) == (0, "epoch 3: demo has the flag in the file\n")
-    control.start()
+    control.start(adopts=True)
     assert control.get("/flags/demo")["variants"] == ["full", "int4"]
     kinds = [item["kind"] for item in control.get("/history")["items"]]
     assert kinds == ["config", "split", "reset", "config"]
@@ -70,6 +70,35 @@ def test_the_flag_in_the_store_wins_over_the_one_in_the_file(control: ControlPro
     control.start()
     assert control.get("/flags/demo")["flag"]["split"] == {"int8": 30}
     assert control.get("/flags/demo")["epoch"] == 2
+
+
+def test_a_start_with_a_file_of_before_takes_back_nothing_that_was_applied(
+    control: ControlProcess,
+) -> None:
+    models = {"demo": external(full="http://f", int8="http://q", int4="http://r")}
+    keys = [{"tenant": "acme", "sha256": "a" * 64}]
+    assert control.propose(models, keys=keys).json()["changed"]
+    control.stop()
+    control.configure({"demo": external(), "late": external()}, keys=[])
+    control.start()
+    view = control.get("/configuration")
+    assert (view["epoch"], [*view["models"]], view["keys"][0]["tenant"]) == (2, ["demo"], "acme")
+    assert [*view["models"]["demo"]["variants"]] == ["full", "int8", "int4"]
+    [line] = [
+        found
+        for found in map(json.loads, control.log_text().splitlines())
+        if found["event"] == "configuration_differs"
+    ]
+    assert line["command"] == f"penumbra apply -f {control.config}"
+    assert "add model late: baseline full, variants full, int8" in line["steps"]
+    assert "remove key aaaaaaaaaaaa of acme: its requests are refused" in line["steps"]
+
+
+def test_a_file_that_is_adopted_is_in_force_after_each_start(control: ControlProcess) -> None:
+    control.stop()
+    control.configure({"demo": external(), "late": external()})
+    control.start(adopts=True)
+    assert [*control.get("/configuration")["models"]] == ["demo", "late"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,180 @@
+"""`penumbra apply`: brings what an installation serves to what a file proposes, while it runs."""
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from penumbra.deployments.config.loader import load
+from penumbra.deployments.config.local_settings import local_settings
+from penumbra.deployments.config.spec import PenumbraSpec
+from penumbra.deployments.errors import ConfigInvalid
+from penumbra.serve.cli.admin_client import TOKEN_VARIABLE, AdminClient, AdminError, actor
+from penumbra.serve.cli.options import AdminUrl, AsJson, print_json
+from penumbra.serve.cli.plan_view import hurting, is_empty, plan_lines
+from penumbra.serve.supervisor.state import STATE_FILE
+
+_PATH = "/configuration"
+_ARRIVAL_SECONDS = 30.0
+_POLL_SECONDS = 0.25
+
+File = Annotated[Path, typer.Option("--file", "-f", help="The configuration that is proposed.")]
+
+
+def apply(
+    file: File = Path("penumbra.yaml"),
+    reason: Annotated[
+        str, typer.Option("--reason", "-m", help="Why; kept in the history. By default the file.")
+    ] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before what hurts.")] = False,
+    as_json: AsJson = False,
+    admin_url: AdminUrl = None,
+) -> None:
+    """Put a file's models, variants, slices and keys into force, while everything runs."""
+    with _told_errors():
+        spec = _read(file)
+        proposal = {"reason": reason.strip() or f"penumbra apply -f {file.name}", **shared(spec)}
+        with contextlib.closing(connect(spec, admin_url)) as client:
+            _run(client, proposal, is_dry=dry_run, is_agreed=yes, as_json=as_json)
+
+
+def shared(spec: PenumbraSpec) -> dict[str, Any]:
+    """The body of a proposal: what all machines share, and the rest of a file to compare."""
+    body: dict[str, Any] = {
+        "models": {
+            name: model.model_dump(mode="json", exclude_defaults=True)
+            for name, model in spec.models.items()
+        },
+        "local": local_settings(spec),
+    }
+    if "keys" in spec.model_fields_set:  # a file without the section says nothing of keys
+        body["keys"] = [key.model_dump(mode="json", exclude_defaults=True) for key in spec.keys]
+    return body
+
+
+def connect(spec: PenumbraSpec, url: str | None = None) -> AdminClient:
+    """A client for the control process of a configuration's installation.
+
+    Args:
+        spec: The configuration.
+        url: Base URL of the admin API; None is that of the installation that runs, else the file's.
+
+    Raises:
+        AdminError: Its token is not known.
+    """
+    token = os.environ.get(TOKEN_VARIABLE, "").strip()
+    file = spec.state_dir / "admin-token"
+    try:
+        token = token or file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise AdminError(
+            f"found neither {TOKEN_VARIABLE} nor a readable {file}, wanted the admin token"
+        ) from error
+    return AdminClient(url or _running(spec) or spec.control_url, token, actor())
+
+
+def plan_of(client: AdminClient, proposal: Mapping[str, Any]) -> Any:
+    """Have a proposal planned; nothing is changed."""
+    return client.change("PUT", _PATH, {**proposal, "dry_run": True})
+
+
+def _run(
+    client: AdminClient,
+    proposal: Mapping[str, Any],
+    *,
+    is_dry: bool,
+    is_agreed: bool,
+    as_json: bool,
+) -> None:
+    plan = plan_of(client, proposal)
+    if not as_json:
+        _print(plan_lines(plan))
+    if is_dry or is_empty(plan):
+        if as_json:
+            print_json(plan)
+        return
+    _require_agreement(plan, is_agreed=is_agreed)
+    answer = client.change("PUT", _PATH, {**proposal, "expected_epoch": plan["epoch"]})
+    reached = _await_gateways(client, answer["epoch"])
+    if as_json:
+        print_json(answer | {"gateways": reached})
+    else:
+        _print([_outcome(answer["epoch"], reached)])
+    if reached["acknowledged"] < reached["connected"]:
+        raise AdminError(
+            "not every gateway has it: see `penumbra flags gateways`; a revoked key may still be"
+            " taken there"
+        )
+
+
+def _require_agreement(plan: Mapping[str, Any], *, is_agreed: bool) -> None:
+    count = len(hurting(plan))
+    if not count or is_agreed:
+        return
+    if not sys.stdin.isatty():
+        raise AdminError(
+            f"{count} of these steps hurt (!): give --yes to apply them without being asked;"
+            " nothing was changed"
+        )
+    if not typer.confirm(f"{count} of these steps hurt (!). Apply all of it?", err=True):
+        raise AdminError("nothing was changed")
+
+
+def _await_gateways(
+    client: AdminClient,
+    epoch: int,
+    sleep: Callable[[float], None] = time.sleep,
+) -> dict[str, int]:
+    """Wait until all connected gateways have an epoch, for half a minute at most."""
+    deadline = time.monotonic() + _ARRIVAL_SECONDS
+    while True:
+        gateways = client.get("/gateways")["gateways"]
+        has_it = sum(gateway["epoch"] >= epoch for gateway in gateways)
+        if has_it == len(gateways) or time.monotonic() >= deadline:
+            return {"connected": len(gateways), "acknowledged": has_it}
+        sleep(_POLL_SECONDS)
+
+
+def _outcome(epoch: int, reached: Mapping[str, int]) -> str:
+    if not reached["connected"]:
+        return f"Epoch {epoch} is durable; no gateway is connected, each gets it when it connects."
+    return (
+        f"Epoch {epoch} is in force: acknowledged {reached['acknowledged']}/{reached['connected']}."
+    )
+
+
+def _read(file: Path) -> PenumbraSpec:
+    try:
+        return load(file)
+    except ConfigInvalid as error:
+        raise AdminError(error.message) from error
+
+
+def _running(spec: PenumbraSpec) -> str | None:
+    try:
+        found = json.loads((spec.state_dir / STATE_FILE).read_text(encoding="utf-8"))
+        return str(found["admin_url"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _print(lines: list[str]) -> None:
+    for line in lines:
+        typer.echo(line)
+
+
+@contextlib.contextmanager
+def _told_errors() -> Iterator[None]:
+    """An error is told on standard error, and the exit status is 1."""
+    try:
+        yield
+    except (AdminError, OSError) as error:
+        typer.secho(f"error: {error}", err=True, fg="red")
+        raise typer.Exit(1) from error
