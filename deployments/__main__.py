@@ -19,7 +19,7 @@ from penumbra.deployments.api.tokens import TOKEN_CHARS, ControlSettings
 from penumbra.deployments.config.endpoints import configuration, read_endpoints
 from penumbra.deployments.config.loader import load_in_force
 from penumbra.deployments.config.spec import PenumbraSpec
-from penumbra.deployments.control.configuration_at_start import FileAtStart
+from penumbra.deployments.control.configuration_at_start import FileAtStart, require_fitting
 from penumbra.deployments.errors import DeploymentsError, NotFound, NotLeader
 from penumbra.deployments.server import open_plane, run_control
 from penumbra.monitoring.logs import configure_logs
@@ -42,7 +42,8 @@ def main() -> int:
     try:
         spec = _on_port(load_in_force(arguments.config), arguments.port)
         if arguments.reset_flag:
-            return asyncio.run(_reset(spec, arguments.reset_flag, arguments.reason))
+            reset = _reset(spec, arguments.reset_flag, arguments.reason, is_adopted=arguments.adopt)
+            return asyncio.run(reset)
         file = str(arguments.endpoints or arguments.config)
         payload = configuration(spec, read_endpoints(arguments.endpoints), file)
         access = ControlSettings().access()
@@ -91,7 +92,7 @@ def _on_port(spec: PenumbraSpec, port: int | None) -> PenumbraSpec:
     return spec.model_copy(update={"control": control})
 
 
-async def _reset(spec: PenumbraSpec, name: str, reason: str) -> int:
+async def _reset(spec: PenumbraSpec, name: str, reason: str, *, is_adopted: bool) -> int:
     if not reason.strip():
         return _complain("--reset-flag wants a --reason")
     if name not in spec.models:
@@ -100,7 +101,10 @@ async def _reset(spec: PenumbraSpec, name: str, reason: str) -> int:
     controller = plane.controller
     try:
         await plane.leadership.stand_alone()
-        epoch = await controller.reset(name, spec.models[name].flag, getpass.getuser(), reason)
+        flag = spec.models[name].flag
+        if not is_adopted:  # what is in force stays in force at the next start
+            require_fitting(controller.state, name, flag)
+        epoch = await controller.reset(name, flag, getpass.getuser(), reason)
     except NotLeader as error:
         return _complain(
             f"{error.message}: stop it first, or change the flag through it (`penumbra flags set`)"

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from penumbra.deployments.actors import CONFIGURATION
 from penumbra.deployments.config.endpoints import Endpoints
 from penumbra.deployments.control.controller import Controller
-from penumbra.deployments.errors import StoredFlagInvalid
+from penumbra.deployments.errors import FlagRefused, StoredFlagInvalid
 from penumbra.deployments.history.config_effects import apply_config, flags_after
 from penumbra.deployments.history.config_plan import Action, plan_of
 from penumbra.deployments.history.events import ConfigPayload
@@ -65,6 +65,22 @@ async def configure_at_start(
     _tell_difference(controller.state, payload, file)
 
 
+def require_fitting(state: State, name: str, flag: Flag) -> None:
+    """Check that a flag fits a model in force, if there is one of that name.
+
+    Raises:
+        FlagRefused: It does not; tells why, and what to do.
+    """
+    model = state.models.get(name)
+    problems = [*flag_problems(model, flag)] if model is not None else []
+    if problems:
+        raise FlagRefused(
+            f"the flag in the file does not fit what is in force of {name}: {'; '.join(problems)}."
+            " Give --adopt too if the next start has it, and so puts the file into force",
+            param="flag",
+        )
+
+
 def require_fitting_flags(
     stored: Mapping[str, Flag], payload: ConfigPayload, config_file: str
 ) -> None:
@@ -83,7 +99,7 @@ def require_fitting_flags(
                 + f"Put back what it refers to, or give {name} the flag in the file:\n"
                 f"  python -m penumbra.deployments --config {config_file} --reset-flag {name}"
                 ' --reason "WHY"\n'
-                "and start again."
+                "and start again (with --adopt, if the file is to be in force, here and there)."
             )
 
 

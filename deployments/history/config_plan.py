@@ -21,7 +21,7 @@ from penumbra.router.flags.validate import flag_problems
 
 
 class Action(StrEnum):
-    """What a step does; the values are on the wire."""
+    """Kind of a step; the values are on the wire."""
 
     ADD = "add"
     REMOVE = "remove"
@@ -81,7 +81,7 @@ def plan_of(state: State, payload: ConfigPayload, drafts: Sequence[Draft]) -> Pl
 
 
 def reference_problems(payload: ConfigPayload, flags: Mapping[str, Flag]) -> Iterator[str]:
-    """What flags that would be in force refer to, and the proposal has no more.
+    """Find references of flags to variants and slices that the proposal has no more.
 
     Args:
         payload: The proposal.

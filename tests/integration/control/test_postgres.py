@@ -14,6 +14,7 @@ from penumbra.deployments.history import operator_actions
 from penumbra.deployments.history.state import fold
 from penumbra.deployments.rollouts.record import Phase
 from penumbra.deployments.store.store import Store
+from penumbra.router.flags.tenant_keys import KeySettings
 from tests.support.control_plane import lead, payload, split_change
 from tests.support.evidence_state import state_of
 from tests.support.gateway_process import eventually
@@ -42,7 +43,9 @@ def controller(server: PostgresServer) -> Controller:
 async def test_changes_survive_and_a_second_writer_is_refused(server: PostgresServer) -> None:
     one = controller(server)
     await one.follow()
-    await one.configure(payload(), "configuration")
+    keys = (KeySettings(tenant="acme", sha256="a" * 64),)
+    configured = payload().model_copy(update={"keys": keys})
+    await one.configure(configured, "configuration")
     two = controller(server)
     await two.follow()
     lead(one._store)
@@ -56,6 +59,7 @@ async def test_changes_survive_and_a_second_writer_is_refused(server: PostgresSe
     again = controller(server)
     await again.follow()
     assert again.state == two.state
+    assert again.state.keys == keys
     assert await again.read(lambda store: fold(store.events())) == two.state
     again.close()
 

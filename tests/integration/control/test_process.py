@@ -55,7 +55,7 @@ def test_a_flag_that_lost_its_variant_keeps_it_from_starting_and_the_named_comma
     assert 'split: found "int8", wanted one of int4' in refused.stderr
     command = f"python -m penumbra.deployments --config {control.config} --reset-flag demo"
     assert command in refused.stderr
-    reset = control.run("--reset-flag", "demo", "--reason", "int8 is gone")
+    reset = control.run("--reset-flag", "demo", "--reason", "int8 is gone", "--adopt")
     assert (reset.returncode, reset.stdout) == (0, "epoch 3: demo has the flag in the file\n")
     control.start(adopts=True)
     assert control.get("/flags/demo")["variants"] == ["full", "int4"]
@@ -92,6 +92,17 @@ def test_a_start_with_a_file_of_before_takes_back_nothing_that_was_applied(
     assert line["command"] == f"penumbra apply -f {control.config}"
     assert "add model late: baseline full, variants full, int8" in line["steps"]
     assert "remove key aaaaaaaaaaaa of acme: its requests are refused" in line["steps"]
+
+
+def test_a_flag_that_does_not_fit_what_is_in_force_is_no_reset(control: ControlProcess) -> None:
+    control.stop()
+    flag = {"split": {"int4": 5}}
+    control.configure({"demo": {**external(full="http://f", int4="http://q"), "flag": flag}})
+    refused = control.run("--reset-flag", "demo", "--reason", "int8 is gone")
+    assert refused.returncode == 2
+    assert 'split: found "int4", wanted one of int8' in refused.stderr
+    control.start()
+    assert control.get("/flags/demo")["epoch"] == 1
 
 
 def test_a_file_that_is_adopted_is_in_force_after_each_start(control: ControlProcess) -> None:
