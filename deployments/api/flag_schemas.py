@@ -166,6 +166,8 @@ class HistoryItem(BaseModel):
     after: Flag | None = None
     models: dict[str, ModelSnapshot] | None = None
     """For `config`: the models as configured from this epoch on."""
+    keys: list[str] | None = None
+    """For `config`: the API keys from this epoch on, each `ID of TENANT`; null: as before."""
     candidate: str | None = None
     """For `rollout`: the candidate."""
     stage: str | None = None
@@ -178,8 +180,9 @@ class HistoryItem(BaseModel):
         match event.payload:
             case FlagPayload(before=before, after=after):
                 fields = {"before": before, "after": after}
-            case ConfigPayload(models=models):
-                fields = {"models": models}
+            case ConfigPayload(models=models, keys=keys):
+                told = None if keys is None else [f"{key.key_id} of {key.tenant}" for key in keys]
+                fields = {"models": models, "keys": told}
             case RolloutPayload():
                 payload = event.payload
                 fields = {

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from penumbra.deployments.api.access import Access
 from penumbra.deployments.api.flag_routes import ERRORS, viewer_of
 from penumbra.deployments.control.controller import Controller
+from penumbra.deployments.gateways.link import Link
 from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.monitoring.answers import ModelAnswers, by_model, find_problems
 
@@ -87,7 +88,9 @@ def status_router(controller: Controller, publisher: Publisher, access: Access) 
         models = by_model(count for link in links for count in link.answers or ())
         unconfirmed = controller.standing.unconfirmed(controller.state.changed)
         aside = [found.text for found in controller.state.aside.values()]
+        own_keys = [] if controller.state.keys is None else [*map(_with_own_keys, links)]
         problems = [*aside, *find_problems(models), *map(_restricted, unconfirmed)]
+        problems += filter(None, own_keys)
         return StatusView(
             epoch=controller.state.epoch,
             generation=controller.standing.generation,
@@ -101,6 +104,15 @@ def status_router(controller: Controller, publisher: Publisher, access: Access) 
         )
 
     return router
+
+
+def _with_own_keys(link: Link) -> str | None:
+    if link.hello.processes:
+        return None
+    return (
+        f"{link.hello.gateway}: it is of a release that takes keys from its file only, so a revoked"
+        " one may be taken there: start it again with this release"
+    )
 
 
 def _restricted(model: str) -> str:

@@ -8,12 +8,14 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from penumbra.deployments.config.error_words import shown
 from penumbra.deployments.config.spec import PenumbraSpec
 
 _STORE = "control.store"
 _ENVIRONMENT = ".engine.env."
 _SECTIONS = ("state_dir", "gateway", "limits", "control", "shadow", "metrics", "ray")
 _DIGEST_CHARS = 16
+_PATH_CHARS = 200
 
 
 def local_settings(spec: PenumbraSpec) -> dict[str, Any]:
@@ -36,8 +38,9 @@ def local_differences(running: Mapping[str, Any], proposed: Mapping[str, Any]) -
     for path in dict.fromkeys([*running, *proposed]):
         was, is_now = running.get(path), proposed.get(path)
         if was != is_now:
-            what = "another value" if _may_be_secret(path) else f"{was!r} -> {is_now!r}"
-            yield f"{path}: {what}"
+            what = "another value" if _may_be_secret(path) else f"{shown(was)} -> {shown(is_now)}"
+            # JSON may hold lone surrogates, which no answer can.
+            yield f"{path[:_PATH_CHARS]}: {what}".encode("utf-8", "backslashreplace").decode()
 
 
 def _may_be_secret(path: str) -> bool:

@@ -17,6 +17,7 @@ from penumbra.deployments.config.spec import ModelSpec, PenumbraSpec
 from penumbra.deployments.control.controller import Controller
 from penumbra.deployments.control.rollout_service import RolloutService
 from penumbra.deployments.errors import ConfigInvalid, ConfigurationRefused, Conflict
+from penumbra.deployments.evidence.dry_fold import fold_ahead
 from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.deployments.history.changes import Arrival
 from penumbra.deployments.history.config_effects import apply_config, flags_after
@@ -30,8 +31,11 @@ from penumbra.deployments.history.config_plan import (
 from penumbra.deployments.history.events import ConfigPayload, Draft, Event
 from penumbra.deployments.history.split_places import keep_places
 from penumbra.deployments.history.state import State
+from penumbra.router.flags.tenant_keys import KeySettings
 
 NAME = "the proposal"
+MOST_LIMIT = 10**9
+"""Largest limit of a tenant that is taken: arithmetic on it is exact everywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +102,14 @@ class ConfigurationService:
 
         Raises:
             ConfigurationRefused: It cannot be put into force; lists every problem.
+            ChangeUnfoldable: A value of it cannot be stored, or it is too large.
             Conflict: What it touches was changed since the expected epoch; names the change.
             StoreUnavailable: The store failed; nothing was changed.
         """
         payload = self._read(proposal)
         if is_dry:
-            plan, _ = self._drafted(payload, proposal)
+            plan, drafts = self._drafted(payload, proposal)
+            fold_ahead(self._controller.state, drafts, self._now())
             return ProposalOutcome(plan, self._controller.state.epoch, False, Arrival(0, 0, None))
         plan = Plan()
 
@@ -150,6 +156,7 @@ class ConfigurationService:
         return spec
 
     def _key_problems(self, spec: PenumbraSpec) -> Iterator[str]:
+        yield from _large_limits(spec.keys)
         for link in self._gateways.links:
             hello = link.hello
             where = f"{hello.gateway} on {hello.host or link.peer or 'an unknown machine'}"
@@ -230,6 +237,16 @@ class ConfigurationService:
             " at the plan again",
             param="expected_epoch",
         )
+
+
+def _large_limits(keys: Sequence[KeySettings]) -> Iterator[str]:
+    for index, key in enumerate(keys):
+        for name, limit in key.limits:
+            if limit is not None and limit > MOST_LIMIT:
+                yield (
+                    f"keys[{index}].limits.{name}: found a number of {len(str(limit))} digits,"
+                    f" wanted at most {MOST_LIMIT}"
+                )
 
 
 def _changed(state: State, plan: Plan) -> list[int]:

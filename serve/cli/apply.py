@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
 import typer
 
 from penumbra.deployments.config.loader import load
@@ -64,7 +65,8 @@ def connect(spec: PenumbraSpec, url: str | None = None) -> AdminClient:
 
     Args:
         spec: The configuration.
-        url: Base URL of the admin API; None is that of the installation that runs, else the file's.
+        url: Base URL of the admin API; None is the control process that leads, of those that the
+            installation and the file name.
 
     Raises:
         AdminError: Its token is not known.
@@ -77,7 +79,7 @@ def connect(spec: PenumbraSpec, url: str | None = None) -> AdminClient:
         raise AdminError(
             f"found neither {TOKEN_VARIABLE} nor a readable {file}, wanted the admin token"
         ) from error
-    return AdminClient(url or _running(spec) or spec.control_url, token, actor())
+    return AdminClient(url or _leader(spec), token, actor())
 
 
 def plan_of(client: AdminClient, proposal: Mapping[str, Any]) -> Any:
@@ -155,6 +157,16 @@ def _read(file: Path) -> PenumbraSpec:
         return load(file)
     except ConfigInvalid as error:
         raise AdminError(error.message) from error
+
+
+def _leader(spec: PenumbraSpec) -> str:
+    """Base URL of the control process that leads; the first one known if none says so."""
+    urls = [_running(spec) or spec.control_url, *spec.control.others]
+    for url in urls if len(urls) > 1 else ():
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"{url.rstrip('/')}/ready", timeout=2.0, trust_env=False).is_success:
+                return url
+    return urls[0]
 
 
 def _running(spec: PenumbraSpec) -> str | None:

@@ -13,6 +13,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from penumbra.deployments.config.loader import load
+from penumbra.serve.cli.file_difference import difference_lines
 from penumbra.serve.cli.main import app
 from tests.support.behaviours import engine
 from tests.support.control_process import ADMIN, GATEWAY, ControlProcess, external
@@ -230,6 +232,18 @@ def test_the_same_file_is_no_change_and_a_dry_run_makes_none(control: ControlPro
     assert control.get("/configuration")["epoch"] == 2
     [item] = control.get("/history?after=1")["items"]
     assert (item["actor"], item["reason"]) == ("ann", "penumbra apply -f proposed.yaml")
+
+
+def test_up_tells_how_its_file_differs_from_what_is_in_force(
+    control: ControlProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENUMBRA_ADMIN_TOKEN", ADMIN)
+    assert difference_lines(load(control.config), control.config) == []
+    control.configure({"demo": external(), "late": external()})
+    lines = difference_lines(load(control.config), control.config)
+    assert lines[1] == f"  penumbra apply -f {control.config}"
+    assert lines[2:] == ["  + model late: baseline full, variants full, int8"]
+    assert control.get("/configuration")["epoch"] == 1
 
 
 @pytest.mark.timeout(120)

@@ -388,3 +388,41 @@ def test_a_link_message_with_extremes_ends_its_own_link_at_most(tmp_path: Path) 
             runner.run(send(json.dumps(put(message, place, extreme))))
 
         check()
+
+
+CONFIGURATION: dict[str, Any] = {
+    "models": {
+        "demo": {
+            "baseline": "full",
+            "variants": {
+                "full": {"url": "https://full.test", "ca_file": "x"},
+                "int8": {"url": "http://int8.test", "api_key_env": "KEY"},
+            },
+            "slices": [{"name": "long", "match": {"prompt_chars_min": 9}}],
+            "sticky_headers": ["x-user"],
+            "flag": {"split": {"int8": 1.0}},
+        }
+    },
+    "keys": [{"tenant": "acme", "sha256": "a" * 64, "limits": {"concurrency": 8}}],
+    "local": {"gateway.port": 8080},
+    "expected_epoch": 99_999,
+    "dry_run": False,
+    "reason": "test",
+}
+
+
+def test_a_configuration_with_extremes_is_refused_or_can_be_folded_and_shown(
+    tmp_path: Path,
+) -> None:
+    with running(tmp_path) as (runner, plane):
+
+        @settings(max_examples=150, deadline=None)
+        @given(st.sampled_from([*places(CONFIGURATION)][1:]), st.sampled_from(EXTREMES))
+        def check(path: tuple[Any, ...], extreme: Any) -> None:
+            body = put(CONFIGURATION, path, extreme)
+            assert call(runner, plane, "PUT", "/configuration", body) < 500
+            assert call(runner, plane, "GET", "/configuration", None) == 200
+            assert call(runner, plane, "GET", "/history", None) == 200
+
+        check()
+        require_whole(runner, plane, tmp_path)

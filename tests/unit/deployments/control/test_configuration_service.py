@@ -278,3 +278,18 @@ async def test_no_share_moves_when_a_variant_is_added_in_front(operator: Operato
         "int4": 1,
         "int3": 2,
     }
+
+
+async def test_status_and_history_tell_of_keys_and_of_gateways_that_take_none(
+    operator: Operator,
+) -> None:
+    await operator.apply(keys=[key("acme", "a")])
+    history = (await operator.plane.client.get("/admin/v1/history")).json()["items"]
+    assert [item["keys"] for item in history] == [None, ["aaaaaaaaaaaa of acme"]]
+    await operator.plane.connect("new", processes=1)
+    status = (await operator.plane.client.get("/admin/v1/status")).json()
+    assert (status["health"], status["problems"]) == ("healthy", [])
+    await operator.plane.connect("old")
+    status = (await operator.plane.client.get("/admin/v1/status")).json()
+    assert status["health"] == "degraded"
+    assert status["problems"][0].startswith("old: it is of a release that takes keys from its file")
