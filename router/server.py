@@ -16,10 +16,12 @@ from starlette.applications import Starlette
 from penumbra.monitoring.tracing.tracer import Tracer
 from penumbra.router.addresses import announced_address, is_loopback
 from penumbra.router.descriptors import raise_descriptor_limit
+from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.gateway.client_protocol import GatewayProtocol
 from penumbra.router.gateway.cold_routes import build_internal_app, build_public_app
 from penumbra.router.gateway.gateway import Gateway
 from penumbra.router.gateway.gauges import declare_gauges
+from penumbra.router.kept_keys import KeptKeys, with_kept_keys
 from penumbra.router.link.client import ControlLink
 from penumbra.router.link.duties import Duties
 from penumbra.router.listening import BACKLOG, bind
@@ -49,10 +51,11 @@ async def run_gateway(
     """
     raise_descriptor_limit()
     loop = asyncio.get_running_loop()
-    gateway = Gateway(settings, time.monotonic, tracer=tracer)
+    kept = KeptKeys(settings.keys_file) if settings.keys_file is not None else None
+    gateway = Gateway(with_kept_keys(settings, kept), time.monotonic, tracer=tracer)
     tls = ServerTls(settings.tls) if settings.tls is not None else None
     servers, metrics = _build_servers(gateway, tls)
-    link = _build_link(gateway, control_token, metrics)
+    link = _build_link(gateway, control_token, metrics, kept)
     declare_gauges(gateway, link)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -108,10 +111,18 @@ def _build_servers(
     return servers, announced_address(host, sock.getsockname()[1], settings.announce)
 
 
-def _build_link(gateway: Gateway, control_token: str | None, metrics: str) -> ControlLink | None:
+def _build_link(
+    gateway: Gateway, control_token: str | None, metrics: str, kept: KeptKeys | None
+) -> ControlLink | None:
     settings = gateway.settings
     if settings.control_url is None:
         return None
+
+    def take(table: Snapshot) -> None:
+        gateway.apply(table)
+        if kept is not None:
+            kept.keep(table.keys)
+
     duties = Duties(
         gateway.observations,
         gateway.lease,
@@ -127,7 +138,7 @@ def _build_link(gateway: Gateway, control_token: str | None, metrics: str) -> Co
         (settings.control_url, *settings.other_control_urls),
         control_token or "",
         settings.gateway_id,
-        gateway.apply,
+        take,
         duties=duties,
     )
 

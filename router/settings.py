@@ -105,6 +105,9 @@ class GatewaySettings(BaseModel):
     """Gateway processes that share the port; tenant limits are divided by it."""
     keys: tuple[KeySettings, ...] = ()
     """API keys until the control process tells of others, which hold from then on."""
+    keys_file: Path | None = None
+    """File that this one process keeps the keys in that it was told last, and starts with; None
+    starts with `keys` each time."""
     allowed_origins: tuple[Origin, ...] = ()
     """Origins of web pages whose scripts may read answers (CORS)."""
     tls: TlsSettings | None = None

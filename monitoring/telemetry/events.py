@@ -42,6 +42,11 @@ EVENTS = (
     _event("gateway_draining", "It takes no more connections, and ends what is under way."),
     _event("gateway_stopped", "It has ended."),
     _event("snapshot_applied", "A routing table is in force.", "epoch"),
+    _event(
+        "keys_not_kept",
+        "The file with the keys that were told last cannot be read or written.",
+        "file", "error",
+    ),
     _event("keys_applied", "Other API keys are in force: so many.", "keys"),
     _event(
         "gateway_without_keys",

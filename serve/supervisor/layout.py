@@ -154,6 +154,7 @@ def gateway_program(
 ) -> Program:
     """The program of one gateway process."""
     name = f"gateway-{index}"
+    settings = settings.model_copy(update={"keys_file": folder.path / f"{name}-keys.json"})
     file = folder.private_file(f"{name}.json", settings.model_dump_json(indent=2))
     return Program(
         name=name,

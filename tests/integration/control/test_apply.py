@@ -60,6 +60,7 @@ class Fleet:
                     "gateway_id": f"gateway-{number}",
                     "processes": GATEWAYS,
                     "keys": keys,
+                    "keys_file": str(folder / f"gateway-{number}-keys.json"),
                     "snapshot": {"epoch": 0, "models": self.models},
                 },
                 folder,
@@ -208,6 +209,12 @@ def test_a_gateway_that_was_away_has_the_keys_when_it_is_back(
         fleet.control.stop()
         fleet.control.start()
         assert fleet.status(away, "sk-leaked") == 401
+        # And when it is started again while no control process answers.
+        fleet.control.stop()
+        away.stop()
+        away.start()
+        assert fleet.status(away, "sk-leaked") == 401
+        assert fleet.status(away, "sk-acme") == 200
 
 
 @pytest.mark.timeout(120)
