@@ -43,8 +43,8 @@ class KeptKeys:
             return None
 
     def keep(self, keys: tuple[KeySettings, ...] | None) -> None:
-        """Write keys that were told, in a thread; None: none were told, and the file stays."""
-        if keys is None or keys == self._latest:
+        """Write keys that were told, in a thread; None: none were, and the file goes away."""
+        if keys == self._latest:
             return
         self._latest = keys
         asyncio.get_running_loop().run_in_executor(None, self._write)
@@ -52,26 +52,35 @@ class KeptKeys:
     def _write(self) -> None:
         with self._lock:  # the last one to write writes the latest
             latest = self._latest
-            if latest is None or latest == self._kept:
+            if latest == self._kept:
                 return
-            new = self._file.with_suffix(".new")
             try:
-                new.unlink(missing_ok=True)
-                descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                with os.fdopen(descriptor, "wb") as opened:
-                    opened.write(_ADAPTER.dump_json(latest))
-                    opened.flush()
-                    os.fsync(opened.fileno())
-                new.replace(self._file)
+                self._replace(latest)
                 self._kept = latest
             except OSError as error:
                 self._report(error.strerror or type(error).__name__)
+
+    def _replace(self, keys: tuple[KeySettings, ...] | None) -> None:
+        if keys is None:
+            self._file.unlink(missing_ok=True)
+            return
+        new = self._file.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(_ADAPTER.dump_json(keys))
+            opened.flush()
+            os.fsync(opened.fileno())
+        new.replace(self._file)
 
     def _report(self, error: str) -> None:
         log.warning("keys_not_kept", extra={"file": str(self._file), "error": error})
 
 
 def with_kept_keys(settings: GatewaySettings, kept: KeptKeys | None) -> GatewaySettings:
-    """The settings with the keys that were told last, if there are any."""
+    """The settings, with the keys that were told last in the table that the process starts with."""
     keys = kept.read() if kept is not None else None
-    return settings if keys is None else settings.model_copy(update={"keys": keys})
+    if keys is None:
+        return settings
+    table = settings.snapshot.model_copy(update={"keys": keys})
+    return settings.model_copy(update={"snapshot": table})

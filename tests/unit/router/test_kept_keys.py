@@ -1,16 +1,21 @@
 """The keys that a gateway was told last, over its restarts."""
 
 import asyncio
+import hashlib
 from pathlib import Path
 
 import pytest
 
+from penumbra.router.errors import InvalidKey
 from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.flags.tenant_keys import KeySettings
+from penumbra.router.gateway.gateway import Gateway
 from penumbra.router.kept_keys import KeptKeys, with_kept_keys
 from penumbra.router.settings import GatewaySettings
 
-OLD, NEW = (KeySettings(tenant="acme", sha256=letter * 64) for letter in "ab")
+OLD, NEW = (
+    KeySettings(tenant="acme", sha256=hashlib.sha256(name).hexdigest()) for name in (b"old", b"new")
+)
 SETTINGS = GatewaySettings(keys=(OLD,), snapshot=Snapshot(epoch=0, models={}))
 
 
@@ -30,9 +35,21 @@ def test_a_start_has_the_keys_that_were_told_last(tmp_path: Path) -> None:
     assert with_kept_keys(SETTINGS, kept) is SETTINGS
     tell(kept, (OLD, NEW), (NEW,))
     assert file.stat().st_mode & 0o777 == 0o600
-    assert with_kept_keys(SETTINGS, KeptKeys(file)).keys == (NEW,)
-    tell(kept, None)
-    assert with_kept_keys(SETTINGS, KeptKeys(file)).keys == (NEW,)
+    assert with_kept_keys(SETTINGS, KeptKeys(file)).snapshot.keys == (NEW,)
+
+
+def test_a_store_that_tells_of_no_keys_leaves_those_of_the_settings(tmp_path: Path) -> None:
+    file = tmp_path / "gateway-0-keys.json"
+    tell(KeptKeys(file), (NEW,))
+    settings = with_kept_keys(SETTINGS, KeptKeys(file))
+    gateway = Gateway(settings, lambda: 0.0)
+    gateway.keys.identify(b"Bearer new")
+    gateway.apply(SETTINGS.snapshot.model_copy(update={"epoch": 1}))
+    gateway.keys.identify(b"Bearer old")
+    with pytest.raises(InvalidKey):
+        gateway.keys.identify(b"Bearer new")
+    tell(KeptKeys(file), None)
+    assert not file.exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]"])
@@ -41,7 +58,7 @@ def test_a_file_of_no_use_is_said_and_left_out(
 ) -> None:
     file = tmp_path / "keys.json"
     file.write_bytes(content)
-    assert with_kept_keys(SETTINGS, KeptKeys(file)).keys == (OLD,)
+    assert with_kept_keys(SETTINGS, KeptKeys(file)) is SETTINGS
     assert caplog.records[0].message == "keys_not_kept"
 
 
