@@ -209,9 +209,8 @@ async def run_control(
     plane.controller.checkpoint_key = access.key("checkpoints")
     controller, leadership = plane.controller, plane.leadership
     door = LinkDoor(lambda: controller.standing.leader_address)
-    direct(plane, payload, config_file, door)
     hosted = hosted_endpoints(spec, payload)
-    _direct(plane, functools.partial(configure_at_start, controller, payload, hosted, file), door)
+    direct(plane, functools.partial(configure_at_start, controller, payload, hosted, file), door)
     try:
         sock = bind(spec.control.host, spec.control.port, "control.host, control.port")
         async with http_client() as client:
@@ -257,20 +256,14 @@ async def keep_house(plane: ControlPlane) -> None:
             log.exception("housekeeping_failed")
 
 
-def direct(plane: ControlPlane, payload: ConfigPayload, config_file: str, door: LinkDoor) -> None:
+def direct(plane: ControlPlane, configure: Callable[[], Awaitable[None]], door: LinkDoor) -> None:
     """Say what a term of leadership begins and ends with.
 
     Args:
         plane: The parts.
-        payload: The configuration that a term begins with.
-        config_file: Name of its file, for errors.
+        configure: Puts a configuration into force at the beginning of a term.
         door: Shut when a term ends.
     """
-    controller = plane.controller
-
-
-def _direct(plane: ControlPlane, configure: Callable[[], Awaitable[None]], door: LinkDoor) -> None:
-    """Say what a term of leadership begins and ends with."""
 
     async def begin() -> None:
         await plane.recovery.begin()

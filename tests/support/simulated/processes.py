@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import random
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ from typing import Any
 from penumbra.deployments.api.link_door import LinkDoor
 from penumbra.deployments.api.link_route import SocketChannel
 from penumbra.deployments.config.spec import ControlSpec, PenumbraSpec
+from penumbra.deployments.control.configuration_at_start import FileAtStart, configure_at_start
 from penumbra.deployments.control.controller import Clocks
 from penumbra.deployments.control.store_wait import wait_for_store
 from penumbra.deployments.gateways.link import LinkClosed
@@ -139,7 +141,10 @@ class Control(Process):
         with self._database.opened_by(self.line):
             self.plane = open_plane(spec, clocks=Clocks(self.wall, self.loop.time))
         self.plane.controller.checkpoint_key = b"k" * 32
-        direct(self.plane, PAYLOAD, "penumbra.yaml", self._door)
+        file = FileAtStart("penumbra.yaml")
+        controller = self.plane.controller
+        configure = functools.partial(configure_at_start, controller, PAYLOAD, {}, file)
+        direct(self.plane, configure, self._door)
         await wait_for_store(self.plane.leadership.stand)
         plane = self.plane
         self.begin(lambda: plane.leadership.run(plane.tick.run_once))
