@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from penumbra.router.addresses import is_loopback
+from penumbra.router.bounds import BODY_BYTES
 from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.flags.tenant_keys import KeySettings as KeySettings
 from penumbra.router.flags.tenant_keys import TenantLimits as TenantLimits
@@ -50,7 +51,7 @@ class LimitSettings(BaseModel):
 
     model_config = _STRICT
 
-    body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
+    body_bytes: int = Field(default=BODY_BYTES, ge=1024)
     header_bytes: int = Field(default=32 * 1024, ge=1024)
     """All header lines of one request together, the request line included."""
     header_lines: int = Field(default=72, ge=8)

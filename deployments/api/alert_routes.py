@@ -11,8 +11,7 @@ from penumbra.deployments.api.flag_routes import ERRORS
 from penumbra.deployments.api.guarded_route import CallerCheck, GuardedRoute, body_of_most
 from penumbra.deployments.control.alert_handler import AlertHandler
 from penumbra.deployments.history.alerts import AlertsView, Notification, Result
-
-LARGEST_BODY_BYTES = 1024 * 1024
+from penumbra.router.bounds import SPEC_BODY_BYTES
 
 _FAILED = 503
 _BEARER = HTTPBearer(
@@ -39,7 +38,7 @@ def alerts_router(handler: AlertHandler, access: Access) -> APIRouter:
     @router.post(
         "/alerts",
         responses=_ANSWERS,
-        dependencies=[Depends(_BEARER), may_send, body_of_most(LARGEST_BODY_BYTES)],
+        dependencies=[Depends(_BEARER), may_send, body_of_most(SPEC_BODY_BYTES)],
     )
     async def take_alerts(body: Notification) -> AlertsView:
         """Take Alertmanager's notification (version 4), and return the result of each alert.

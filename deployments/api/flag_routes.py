@@ -32,13 +32,13 @@ from penumbra.deployments.errors import (
     PreconditionRequired,
     RequestInvalid,
 )
-from penumbra.deployments.evidence.dry_fold import MOST_TABLE_BYTES
 from penumbra.deployments.evidence.stored_fold import fold_stored
 from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.deployments.history import flag_edits
 from penumbra.deployments.history.changes import Change
 from penumbra.deployments.history.events import Kind
 from penumbra.deployments.history.state import EMPTY
+from penumbra.router.bounds import FLAG_BODY_BYTES
 from penumbra.router.flags.flagd_export import to_flagd
 from penumbra.router.flags.flagd_import import FlagdInvalid, from_flagd
 from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot
@@ -49,8 +49,6 @@ _BEARER = HTTPBearer(auto_error=False, description="A viewer's, operator's or ad
 MOST_EPOCH = 2**63 - 1
 """Largest epoch that a database holds."""
 _EPOCH_DIGITS = 19
-FLAG_BODY_BYTES = MOST_TABLE_BYTES
-"""Largest body with whole flags: no larger table fits through a gateway's link."""
 _FLAG_BODY = body_of_most(FLAG_BODY_BYTES)
 
 ERRORS: dict[int | str, dict[str, Any]] = {

@@ -17,9 +17,7 @@ from starlette.types import Message
 
 from penumbra.deployments.api.connection_limits import ConnectionLimits
 from penumbra.deployments.errors import RequestInvalid, RequestTooLarge, RequestTooSlow
-
-LARGEST_BODY_BYTES = 64 * 1024
-"""Largest body of a route that states no other bound."""
+from penumbra.router.bounds import ADMIN_BODY_BYTES
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -63,7 +61,7 @@ class GuardedRoute(APIRoute):
         calls = list(_calls(self.dependant))
         checks = [call for call in calls if isinstance(call, CallerCheck)]
         bounds = [call.most_bytes for call in calls if isinstance(call, BodyBound)]
-        most_bytes = max(bounds, default=LARGEST_BODY_BYTES)
+        most_bytes = max(bounds, default=ADMIN_BODY_BYTES)
         has_body = self.body_field is not None
 
         async def check_and_handle(request: Request) -> Response:

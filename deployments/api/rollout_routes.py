@@ -26,9 +26,7 @@ from penumbra.deployments.control.controller import Controller
 from penumbra.deployments.control.rollout_service import ChangeResult, RolloutService
 from penumbra.deployments.history import operator_actions
 from penumbra.deployments.rollouts.record import Key, Rollout
-
-_SPEC_BYTES = 1024 * 1024
-"""Largest specification of a rollout, with its reason."""
+from penumbra.router.bounds import SPEC_BODY_BYTES
 
 Now = Callable[[], datetime]
 Model = Annotated[str, Query(description="The model's public name.")]
@@ -88,7 +86,7 @@ def _add_views(
 def _add_apply(
     router: APIRouter, rollouts: RolloutService, controller: Controller, access: Access, now: Now
 ) -> None:
-    @router.put("", dependencies=[body_of_most(_SPEC_BYTES)])
+    @router.put("", dependencies=[body_of_most(SPEC_BODY_BYTES)])
     async def apply_rollout(
         body: ApplyBody, caller: Annotated[Caller, caller_of(access, Role.OPERATOR)]
     ) -> RolloutChangeView:

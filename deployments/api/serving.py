@@ -10,8 +10,8 @@ from fastapi import FastAPI
 
 from penumbra.deployments.api.connection_limits import Connections
 from penumbra.deployments.api.limited_protocol import LimitedProtocol
+from penumbra.router.bounds import LINK_BYTES
 from penumbra.router.descriptors import raise_descriptor_limit
-from penumbra.router.link.messages import LARGEST_MESSAGE_BYTES
 from penumbra.router.uvicorn_server import UvicornServer
 
 _PING_SECONDS = 5.0
@@ -25,7 +25,7 @@ def build_server(app: FastAPI, connections: Connections) -> UvicornServer:
         loop="none",
         http=functools.partial(LimitedProtocol, connections),  # type: ignore[arg-type]
         ws="websockets-sansio",
-        ws_max_size=LARGEST_MESSAGE_BYTES,
+        ws_max_size=LINK_BYTES,
         ws_ping_interval=_PING_SECONDS,
         ws_ping_timeout=_PING_SECONDS,
         ws_per_message_deflate=False,

@@ -17,6 +17,7 @@ from penumbra.deployments.config.shared_servers import shared_server_problems
 from penumbra.deployments.config.spec import HUB, MODEL_NAME, EngineSpec, ModelSpec, PenumbraSpec
 from penumbra.deployments.config.yaml_files import read_mapping
 from penumbra.deployments.errors import ConfigInvalid
+from penumbra.router.bounds import MODEL_NAME_CHARS
 from penumbra.router.flags.routing_table import NAME, Flag, ModelSnapshot, Snapshot, Variant
 from penumbra.router.flags.rule_checks import one_of, problem, slice_problems
 from penumbra.router.flags.validate import flag_problems
@@ -134,6 +135,8 @@ def build_model(name: str, model: ModelSpec, flag: Flag, base_url_of: BaseUrlOf)
 def _problems(spec: PenumbraSpec) -> Iterator[str]:
     for name, model in spec.models.items():
         path = f"models.{name}"
+        if len(name) > MODEL_NAME_CHARS:
+            yield problem(path, f"{len(name)} characters", f"at most {MODEL_NAME_CHARS}")
         if not re.match(MODEL_NAME, name) or name.rpartition("/")[2] in _RESERVED:
             yield problem(
                 path, name, f"a name like {MODEL_NAME}, its last part none of {sorted(_RESERVED)}"

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from penumbra.router.addresses import announced_address, join_host_port, local_host
+from penumbra.router.bounds import MODELS
 from penumbra.router.flags.routing_table import NAME, Flag, SliceRule, StickyHeader
 from penumbra.router.settings import KeySettings, LimitSettings, Origin, TlsSettings
 from penumbra.router.shadow.settings import (
@@ -263,7 +264,7 @@ class PenumbraSpec(BaseModel):
     model_config = _STRICT
 
     state_dir: Path = Field(default=Path(".penumbra"), strict=False)
-    models: dict[str, ModelSpec] = Field(min_length=1)
+    models: dict[str, ModelSpec] = Field(min_length=1, max_length=MODELS)
     gateway: GatewaySpec = GatewaySpec()
     limits: LimitSettings = LimitSettings()
     keys: tuple[KeySettings, ...] = ()

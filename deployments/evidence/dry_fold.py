@@ -2,7 +2,8 @@
 
 Each event is read back from the text that the store will hold, applied to a state that is thrown
 away if anything fails, and, where it begins a rollout with another spec, tried on evidence of its
-own. So a restart reads what this process has read already.
+own. So a restart reads what this process has read already. A routing table that fits through no
+link is refused as well, unless it was no smaller before: no kill and no rollback ever is.
 
 Reading order: fold_ahead.
 """
@@ -17,16 +18,17 @@ from penumbra.deployments.evidence.judge import evidence_of
 from penumbra.deployments.history.config_effects import obstacle_of
 from penumbra.deployments.history.events import Draft, Event, Kind
 from penumbra.deployments.history.state import State, apply_event
+from penumbra.deployments.history.table_size import size_problem
 from penumbra.deployments.rollouts.decide import decide
 from penumbra.deployments.rollouts.payload import RolloutPayload
 from penumbra.deployments.rollouts.record import Phase
 from penumbra.deployments.rollouts.spec import RolloutSpec
 from penumbra.monitoring.observations import Arm, Counts, Pair, Run, RunReport, Signal
-from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot
-from penumbra.router.link.messages import LARGEST_MESSAGE_BYTES
+from penumbra.router.bounds import TABLE_BYTES
+from penumbra.router.flags.routing_table import ModelSnapshot
 
-MOST_TABLE_BYTES = LARGEST_MESSAGE_BYTES - 1024 * 1024
-"""Largest routing table as JSON: what fits through every gateway's link, with a reserve."""
+_PARAMS = {Kind.CONFIG: "models", Kind.ROLLOUT: "spec"}
+"""Kind of a change -> the field to blame for a table that is too large."""
 
 
 def fold_ahead(state: State, drafts: Iterable[Draft], at: datetime) -> State:
@@ -40,6 +42,8 @@ def fold_ahead(state: State, drafts: Iterable[Draft], at: datetime) -> State:
     Raises:
         ChangeUnfoldable: One of them cannot be folded; names the field where it is known.
     """
+    before = state
+    drafts = tuple(drafts)
     for draft in drafts:
         try:
             _require_storable(draft)
@@ -51,6 +55,8 @@ def fold_ahead(state: State, drafts: Iterable[Draft], at: datetime) -> State:
             raise ChangeUnfoldable(
                 f"this {draft.kind.value} change cannot be put into force: {detail}", param=field
             ) from error
+    if drafts:
+        _require_deliverable(before, state, drafts[0].kind)
     return state
 
 
@@ -63,19 +69,13 @@ def _fold(state: State, event: Event) -> State:
     for model in (after.models.get(name) for name in names):
         if model is not None:
             ModelSnapshot.model_validate_json(model.model_dump_json(exclude_defaults=True))
-    if read.kind is not Kind.ROLLOUT:
-        _require_deliverable(after.snapshot())
     return after
 
 
-def _require_deliverable(snapshot: Snapshot) -> None:
-    size = len(snapshot.model_dump_json(exclude_defaults=True).encode())
-    if size > MOST_TABLE_BYTES:
-        raise ChangeUnfoldable(
-            f"found a routing table of {size} bytes with this change, wanted at most"
-            f" {MOST_TABLE_BYTES}: a larger one fits through no gateway's link",
-            param="flag",
-        )
+def _require_deliverable(before: State, after: State, kind: Kind) -> None:
+    found = size_problem(before, after, TABLE_BYTES)
+    if found is not None:
+        raise ChangeUnfoldable(found, param=_PARAMS.get(kind, "flag"))
 
 
 def _try_rollout(state: State, event: Event, payload: RolloutPayload) -> None:

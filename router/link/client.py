@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.frames import CloseCode
 
 from penumbra.monitoring.answers import MOST_COUNTS, AnswerCount
+from penumbra.router.bounds import LINK_BYTES
 from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.link.backoff import Backoff
 from penumbra.router.link.control_addresses import ControlAddresses
@@ -24,7 +25,6 @@ from penumbra.router.link.duties import Duties
 from penumbra.router.link.feedback import FeedbackSubmitter
 from penumbra.router.link.lease import Lease
 from penumbra.router.link.messages import (
-    LARGEST_MESSAGE_BYTES,
     VERSION,
     Answers,
     Beat,
@@ -138,7 +138,7 @@ class ControlLink:
             ping_timeout=self._backoff.ping_seconds,
             # A peer that did not answer a ping will not answer a close either.
             close_timeout=self._backoff.ping_seconds,
-            max_size=LARGEST_MESSAGE_BYTES,
+            max_size=LINK_BYTES,
             compression=None,
             proxy=None,
         ) as socket:

@@ -53,6 +53,7 @@ import msgspec
 
 from penumbra.monitoring.answers import MOST_COUNTS, AnswerCount
 from penumbra.monitoring.observations import Report
+from penumbra.router.bounds import MODELS
 from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.flags.tenant_keys import KeySettings
 from penumbra.router.link.attribution import Attribution as Attribution
@@ -67,13 +68,11 @@ PATH = "/gateway/v1/link"
 COMPARATOR_PATH = "/comparator/v1/link"
 LEADER_HEADER = "x-penumbra-leader"
 """Response header of a control process that turns a link away: base URL of the one that leads."""
-LARGEST_MESSAGE_BYTES = 16 * 1024 * 1024
-"""Largest message that a gateway or comparator takes."""
 VERSION = 1
 """Version of the messages that this process sends."""
 
 
-Stopped = Annotated[dict[str, tuple[str, ...]], msgspec.Meta(max_length=1000)]
+Stopped = Annotated[dict[str, tuple[str, ...]], msgspec.Meta(max_length=MODELS)]
 
 
 class LinkError(ValueError):

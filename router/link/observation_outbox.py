@@ -31,13 +31,12 @@ from penumbra.monitoring.observations import (
     Signal,
     Trip,
 )
+from penumbra.router.bounds import DETAIL_CHARS, REPORT_ROWS
 
 LIMIT = 20_000
 """Pairs that may wait."""
 RARE_LIMIT = 100
 """Trips, and self-tests, of each run that may wait, however many pairs there are."""
-PAIRS_A_REPORT = 1_000
-"""Most pairs of one report: the message stays far below the largest that the other end takes."""
 UNREPORTED = "unreported"
 """Reason of a shed whose pair was compared, but too many pairs waited for the control process."""
 
@@ -63,7 +62,10 @@ class _Waiting:
         self.builds: dict[str, dict[str, str]] = {}
 
     def take(self, run: Run, most_pairs: int) -> RunReport:
-        """Take everything out as a report; pairs over `most_pairs` stay."""
+        """Take everything out as a report; pairs over `most_pairs` stay.
+
+        All else is bounded by itself: kinds of counts and sheds, and `RARE_LIMIT`.
+        """
         pairs = tuple(islice(self.pairs, most_pairs))
         for _ in pairs:
             self.pairs.popleft()
@@ -134,15 +136,15 @@ class ObservationOutbox:
         """Report that this process took the candidate out of service."""
         trips = self._waiting_of(run).trips
         if len(trips) < RARE_LIMIT:
-            trips.append(trip)
+            trips.append(msgspec.structs.replace(trip, detail=_short(trip.detail)))
             self._note_news()
         else:
             self.dropped += 1
 
     def self_test(self, run: Run, test: SelfTest) -> None:
         """Add a self-test of the baseline. An infinite gap is reported as the largest float."""
-        if not math.isfinite(test.largest_gap):
-            test = msgspec.structs.replace(test, largest_gap=_LARGEST)
+        gap = test.largest_gap if math.isfinite(test.largest_gap) else _LARGEST
+        test = msgspec.structs.replace(test, largest_gap=gap, detail=_short(test.detail))
         tests = self._waiting_of(run).self_tests
         self.dropped += len(tests) == RARE_LIMIT
         tests.append(test)
@@ -150,6 +152,7 @@ class ObservationOutbox:
 
     def scorer_test(self, run: Run, test: ScorerTest) -> None:
         """Add a test of the candidate's scorer."""
+        test = msgspec.structs.replace(test, detail=_short(test.detail))
         tests = self._waiting_of(run).scorer_tests
         self.dropped += len(tests) == RARE_LIMIT
         tests.append(test)
@@ -224,30 +227,37 @@ class ObservationOutbox:
         self._note_news()
 
     def _take(self) -> tuple[RunReport, ...]:
-        left = PAIRS_A_REPORT
-        reports = []
+        """Take runs out until the report is large; one that had a turn waits behind the others."""
+        pairs_left = others_left = REPORT_ROWS
+        reports: list[RunReport] = []
+        served: dict[Run, _Waiting] = {}
         for run in list(self._waiting):
-            waiting = self._waiting[run]
-            report = waiting.take(run, left)
-            left -= len(report.pairs)
+            if others_left <= 0:
+                break
+            waiting = self._waiting.pop(run)
+            report = waiting.take(run, pairs_left)
+            pairs_left -= len(report.pairs)
+            others_left -= _rows_beside_pairs(report)
             self._waiting_count -= len(report.pairs)
-            if not waiting.pairs:
-                del self._waiting[run]
+            if waiting.pairs:
+                (served if report.pairs else self._waiting)[run] = waiting
             if _has_content(report):
                 reports.append(report)
+        self._waiting |= served
         return tuple(reports)
 
 
+def _rows_beside_pairs(report: RunReport) -> int:
+    rows = (report.counts, report.trips, report.self_tests, report.sheds, report.scorer_tests)
+    return sum(map(len, rows)) + len(report.fingerprints)
+
+
 def _has_content(report: RunReport) -> bool:
-    return bool(
-        report.pairs
-        or report.counts
-        or report.trips
-        or report.self_tests
-        or report.sheds
-        or report.fingerprints
-        or report.scorer_tests
-    )
+    return bool(report.pairs) or _rows_beside_pairs(report) > 0
+
+
+def _short(detail: str) -> str:
+    return detail[:DETAIL_CHARS]
 
 
 def _finite_pair(pair: Pair) -> Pair:

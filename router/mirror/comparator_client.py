@@ -17,7 +17,8 @@ from collections import deque
 from pathlib import Path
 from typing import cast
 
-from penumbra.router.mirror.frame import LARGEST_FRAME_BYTES, MirrorFrame, frame
+from penumbra.router.bounds import COMPARED_BYTES
+from penumbra.router.mirror.frame import MirrorFrame, frame
 from penumbra.router.mirror.shed_reason import ShedReason
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ class ComparatorClient(asyncio.Protocol):
         if refusal is not None:
             return refusal
         size = len(mirrored.body) + len(mirrored.answer)
-        if size > LARGEST_FRAME_BYTES // 2:
+        if size > COMPARED_BYTES:
             return ShedReason.TOO_LARGE
         self._waiting.append(mirrored)
         self._waiting_bytes += size

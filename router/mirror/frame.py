@@ -12,7 +12,6 @@ import msgspec
 from penumbra.router.flags.routing_table import Cluster
 
 LENGTH_BYTES = 4
-LARGEST_FRAME_BYTES = 32 * 1024 * 1024
 
 
 class MirrorFrame(msgspec.Struct, frozen=True, array_like=True):

@@ -14,7 +14,8 @@ from typing import Protocol
 
 import msgspec
 
-from penumbra.router.mirror.frame import LARGEST_FRAME_BYTES, LENGTH_BYTES, MirrorFrame, read_frame
+from penumbra.router.bounds import FRAME_BYTES
+from penumbra.router.mirror.frame import LENGTH_BYTES, MirrorFrame, read_frame
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ class FrameServer:
         try:
             while True:
                 length = int.from_bytes(await reader.readexactly(LENGTH_BYTES), "big")
-                if not 0 < length <= LARGEST_FRAME_BYTES:
+                if not 0 < length <= FRAME_BYTES:
                     raise msgspec.DecodeError(f"a frame of {length} bytes")
                 mirrored = read_frame(await reader.readexactly(length))
                 self._receiver.offer(mirrored, length)

@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 
 from penumbra.deployments.api.connection_limits import ConnectionLimits, Connections
-from penumbra.deployments.api.flag_routes import FLAG_BODY_BYTES
-from penumbra.deployments.evidence.dry_fold import MOST_TABLE_BYTES
-from penumbra.router.link.messages import LARGEST_MESSAGE_BYTES
 
 ROOMY = 1_000_000
 
@@ -59,7 +56,3 @@ def test_few_descriptors_bound_the_number_too() -> None:
     for _ in range(10):
         held.admit(FakeConnection())
     assert len(held) == 2
-
-
-def test_largest_body_is_a_table_that_fits_through_a_link() -> None:
-    assert FLAG_BODY_BYTES == MOST_TABLE_BYTES < LARGEST_MESSAGE_BYTES

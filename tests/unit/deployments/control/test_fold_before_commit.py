@@ -65,21 +65,6 @@ async def test_a_change_that_cannot_be_folded_is_refused_and_leaves_the_store_as
         assert fold(Store(store_url(tmp_path)).events()).models["demo"].flag.killed
 
 
-async def test_a_table_that_fits_through_no_link_is_not_committed(tmp_path: Path) -> None:
-    from penumbra.deployments.history.flag_edits import replace_with
-    from penumbra.router.flags.routing_table import Flag, Match, Rule
-
-    match = Match(prompt_prefix=tuple(f"{number}{'x' * 100_000}" for number in range(160)))
-    flag = Flag(rules=(Rule(name="long", match=match, variant="int8"),))
-    async with control_plane(tmp_path) as plane:
-        with pytest.raises(ChangeUnfoldable, match="link") as refused:
-            await plane.controller.apply(
-                Change(Kind.SET, "ann", "long", {"demo": replace_with(flag)})
-            )
-        assert refused.value.status == 422
-        assert (await plane.controller.apply(KILL)).epoch == 2
-
-
 async def test_a_rollout_with_a_number_that_arithmetic_does_not_survive_is_refused_with_its_name(
     tmp_path: Path,
 ) -> None:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from penumbra.deployments.api.access import Access, Role
-from penumbra.deployments.api.alert_routes import LARGEST_BODY_BYTES, alerts_router
+from penumbra.deployments.api.alert_routes import alerts_router
 from penumbra.deployments.api.app import build_api
 from penumbra.deployments.control.alert_handler import AlertHandler
 from penumbra.deployments.control.controller import Change, Clocks
@@ -26,6 +26,7 @@ from penumbra.deployments.history.flag_edits import add_pin, set_split
 from penumbra.deployments.rollouts.record import Phase, Rollout
 from penumbra.deployments.store.alert_tables import RETENTION
 from penumbra.monitoring.telemetry import labels
+from penumbra.router.bounds import SPEC_BODY_BYTES
 from penumbra.router.flags.routing_table import Flag, Pin, Rule
 from tests.support.alerts import FINGERPRINT, alert, notification
 from tests.support.control_plane import FakeGateway, Plane, control_plane, split_change
@@ -369,7 +370,7 @@ async def test_fields_of_newer_versions_pass(webhook: Webhook) -> None:
 
 async def test_a_body_that_is_too_large_is_refused(webhook: Webhook) -> None:
     await webhook.roll_out()
-    body = json.dumps(notification(alert(summary="x" * LARGEST_BODY_BYTES))).encode()
+    body = json.dumps(notification(alert(summary="x" * SPEC_BODY_BYTES))).encode()
     answer = await webhook.post(body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
     assert webhook.phase is Phase.SHADOW
@@ -403,7 +404,7 @@ async def test_other_tokens_bring_no_alerts(
 ) -> None:
     await webhook.roll_out()
     # The token is looked at first: what the body is does not matter.
-    for body in (notification(alert()), b"{", b"x" * (LARGEST_BODY_BYTES + 1)):
+    for body in (notification(alert()), b"{", b"x" * (SPEC_BODY_BYTES + 1)):
         answer = await webhook.post(body, token)
         assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert webhook.phase is Phase.SHADOW

@@ -16,9 +16,9 @@ from penumbra.monitoring.observations import (
     Signal,
     Trip,
 )
+from penumbra.router.bounds import REPORT_ROWS
 from penumbra.router.link.messages import encode, from_gateway
 from penumbra.router.link.observation_outbox import (
-    PAIRS_A_REPORT,
     RARE_LIMIT,
     UNREPORTED,
     ObservationOutbox,
@@ -172,7 +172,7 @@ def test_a_report_makes_room_for_new_pairs() -> None:
 
 
 def test_a_long_backlog_goes_out_in_bounded_reports_in_order() -> None:
-    total = 2 * PAIRS_A_REPORT + 1
+    total = 2 * REPORT_ROWS + 1
     source = outbox(limit=total)
     for number in range(total):
         source.pair(RUN, pair(number))
@@ -182,7 +182,7 @@ def test_a_long_backlog_goes_out_in_bounded_reports_in_order() -> None:
         sizes.append(sum(len(run.pairs) for run in report.runs))
         seen += [pair.cluster for run in report.runs for pair in run.pairs]
         source.acknowledge("life-1", report.seq)
-    assert sizes == [PAIRS_A_REPORT, PAIRS_A_REPORT, 1]
+    assert sizes == [REPORT_ROWS, REPORT_ROWS, 1]
     assert seen == list(range(total))
 
 
