@@ -8,6 +8,7 @@ from fastapi.security import HTTPBearer
 
 from penumbra.deployments.api.access import Access
 from penumbra.deployments.api.flag_routes import ERRORS
+from penumbra.deployments.api.flag_schemas import ErrorBody
 from penumbra.deployments.api.guarded_route import CallerCheck, GuardedRoute, body_of_most
 from penumbra.deployments.control.alert_handler import AlertHandler
 from penumbra.deployments.history.alerts import AlertsView, Notification, Result
@@ -20,8 +21,11 @@ _BEARER = HTTPBearer(
     description="The token in PENUMBRA_ALERT_TOKEN, which opens this route only; or an admin's.",
 )
 _ANSWERS: dict[int | str, dict[str, Any]] = {
-    **{status: ERRORS[status] for status in (400, 401, 403, 408, 413)},
-    _FAILED: {"model": AlertsView, "description": "An alert failed: send all of them again."},
+    **{status: ERRORS[status] for status in (400, 401, 403, 408, 413, 431, 500)},
+    _FAILED: {
+        "model": AlertsView | ErrorBody,
+        "description": "An alert failed, or another process leads: send all of them again.",
+    },
 }
 
 

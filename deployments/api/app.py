@@ -7,7 +7,7 @@ is durable and the gateways have it, or when the time for that is over.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from penumbra.deployments.api.access import Access
 from penumbra.deployments.api.docs_page import HEADERS, docs_page
 from penumbra.deployments.api.flag_routes import admin_router
+from penumbra.deployments.api.probe_answers import HEALTH_ANSWERS, METRICS_ANSWERS, READY_ANSWERS
 from penumbra.deployments.api.refused_logins import Cause, RefusedLogins, Surface, cause_of
 from penumbra.deployments.api.status_route import status_router
 from penumbra.deployments.config import error_words
@@ -84,7 +85,7 @@ def add_error_handlers(
 
 
 def _add_probes(app: FastAPI, controller: Controller, publisher: Publisher) -> None:
-    @app.get("/health", tags=["probes"], responses={503: {"description": "The store is stuck."}})
+    @app.get("/health", tags=["probes"], responses=HEALTH_ANSWERS)
     async def health() -> JSONResponse:
         """Answer 200 if the process is alive and its store answers in time, else 503 and why."""
         stuck = controller.stuck_seconds
@@ -93,7 +94,7 @@ def _add_probes(app: FastAPI, controller: Controller, publisher: Publisher) -> N
             return JSONResponse({"status": "stuck", "reason": reason}, status_code=503)
         return JSONResponse({"status": "ok"})
 
-    @app.get("/ready", tags=["probes"])
+    @app.get("/ready", tags=["probes"], responses=READY_ANSWERS)
     async def ready() -> JSONResponse:
         """Answer 200 if this process leads and its last write succeeded, else 503."""
         status = "behind the store" if controller.has_lost_track else "ready"
@@ -109,7 +110,7 @@ def _add_probes(app: FastAPI, controller: Controller, publisher: Publisher) -> N
         }
         return JSONResponse(body, status_code=200 if status == "ready" else 503)
 
-    @app.get("/metrics", tags=["probes"])
+    @app.get("/metrics", tags=["probes"], response_class=Response, responses=METRICS_ANSWERS)
     async def metrics(request: Request) -> Response:
         """Return the metrics, as OpenMetrics if the client accepts it, else as Prometheus text."""
         text, content_type = await controller.metrics.scrape(request.headers.get("accept"))
@@ -126,11 +127,17 @@ def _set_aside(controller: Controller) -> dict[str, dict[str, str]]:
     return {"set_aside": {name: found.text for name, found in aside.items()}} if aside else {}
 
 
-def _error_response(status: int, message: str, code: str, param: str | None = None) -> JSONResponse:
+def _error_response(
+    status: int,
+    message: str,
+    code: str,
+    param: str | None = None,
+    more: Mapping[str, str] | None = None,
+) -> JSONResponse:
     message, param = _sendable(message), None if param is None else _sendable(param)
     error = {"message": message, "type": error_type(status), "param": param, "code": code}
-    headers = {"www-authenticate": "Bearer"} if status == 401 else None
-    return JSONResponse({"error": error}, status_code=status, headers=headers)
+    headers = {"www-authenticate": "Bearer"} if status == 401 else {}
+    return JSONResponse({"error": error}, status_code=status, headers={**headers, **(more or {})})
 
 
 def _sendable(text: str) -> str:
@@ -181,9 +188,9 @@ async def _answer_http_error(request: Request, error: Exception) -> JSONResponse
         raise error
     codes = {404: "route_not_found", 405: "method_not_allowed"}
     code = codes.get(error.status_code, "request_invalid")
-    return _error_response(
-        error.status_code, f"{request.method} {request.url.path}: {error.detail}", code
-    )
+    text = f"{request.method} {request.url.path}: {error.detail}"
+    # Of a 405 the headers name the methods that are allowed.
+    return _error_response(error.status_code, text, code, more=error.headers)
 
 
 async def _answer_failure(request: Request, error: Exception) -> JSONResponse:

@@ -52,7 +52,8 @@ _EPOCH_DIGITS = 19
 _FLAG_BODY = body_of_most(FLAG_BODY_BYTES)
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody} for status in (400, 401, 403, 404, 408, 409, 413, 422, 428, 503)
+    status: {"model": ErrorBody}
+    for status in (400, 401, 403, 404, 408, 409, 413, 422, 428, 431, 500, 503)
 }
 """Errors that every admin route may answer."""
 

@@ -22,6 +22,7 @@ Reason = Annotated[
         max_length=1000,
         pattern=r"\S",
         description="Reason of the change; kept for ever.",
+        examples=["int8 is within tolerance"],
     ),
 ]
 
@@ -37,21 +38,22 @@ class ReasonBody(BaseModel):
 class SetBody(ReasonBody):
     """A whole flag that replaces the current one."""
 
-    flag: Flag
+    flag: Annotated[Flag, Field(examples=[{"split": {"int8": 5.0}}])]
 
 
 class SplitBody(ReasonBody):
     """The shares of all candidates."""
 
-    split: dict[str, float]
+    split: Annotated[dict[str, float], Field(examples=[{"int8": 30.0}])]
+    """Candidate -> percent."""
 
 
 class PinBody(ReasonBody):
     """A pin to set: a tenant, or a user or session, always gets one variant."""
 
-    kind: Literal["tenant", "key"]
-    subject: str = Field(min_length=1, max_length=256)
-    variant: str
+    kind: Annotated[Literal["tenant", "key"], Field(examples=["tenant"])]
+    subject: str = Field(min_length=1, max_length=256, examples=["acme"])
+    variant: Annotated[str, Field(examples=["int8"])]
 
     def pin(self) -> Pin:
         """Returns the pin."""
@@ -61,8 +63,8 @@ class PinBody(ReasonBody):
 class UnpinBody(ReasonBody):
     """The subject whose pin is removed."""
 
-    kind: Literal["tenant", "key"]
-    subject: str = Field(min_length=1, max_length=256)
+    kind: Annotated[Literal["tenant", "key"], Field(examples=["tenant"])]
+    subject: str = Field(min_length=1, max_length=256, examples=["acme"])
 
 
 class ImportBody(ReasonBody):

@@ -19,6 +19,7 @@ from uvicorn.server import ServerState
 
 from penumbra.deployments.api.connection_limits import Connections
 from penumbra.deployments.api.refused_logins import Surface, cause_of
+from penumbra.router.errors import error_type
 
 _REASONS = {401: b"Unauthorized", 431: b"Request Header Fields Too Large"}
 
@@ -169,7 +170,9 @@ class LimitedProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, code: str, seconds: float = 0.0) -> None:
         """Answer after a time, and close; nothing more is read meanwhile."""
         self._enter(_State.OVER, seconds + self._limits.discard_seconds)
-        body = json.dumps({"error": {"code": code}}).encode()
+        message = f"{_REASONS[status].decode()}: see docs/control-plane.md, Limits before a token"
+        error = {"message": message, "type": error_type(status), "param": None, "code": code}
+        body = json.dumps({"error": error}).encode()
         lines = (
             b"HTTP/1.1 %d %s" % (status, _REASONS[status]),
             b"content-type: application/json",

@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
+from penumbra.deployments.api.probe_answers import PAGE_ANSWERS, TARGETS_ANSWERS
 from penumbra.deployments.metrics.aggregate import Aggregate
 from penumbra.deployments.metrics.discovery import Discovery
 
@@ -20,13 +21,13 @@ def metrics_router(discovery: Discovery, aggregate: Aggregate) -> APIRouter:
     """
     router = APIRouter(tags=["probes"])
 
-    @router.get(TARGETS_PATH)
+    @router.get(TARGETS_PATH, responses=TARGETS_ANSWERS)
     async def targets(request: Request) -> JSONResponse:
         """List every process's metrics page and labels, as Prometheus's HTTP service discovery."""
         found = discovery.targets(_host(request))
         return JSONResponse([target.group() for target in found])
 
-    @router.get(ALL_PATH)
+    @router.get(ALL_PATH, response_class=Response, responses=PAGE_ANSWERS)
     async def everything(request: Request) -> Response:
         """Return all processes' metrics on one page, labelled `process` and `process_kind`."""
         found = discovery.targets(_host(request))

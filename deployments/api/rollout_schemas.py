@@ -4,7 +4,7 @@ import json
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from penumbra.deployments.api.flag_schemas import GatewaysReached, ReasonBody
 from penumbra.deployments.api.signal_schemas import EffectView, ProofView, SignalView
@@ -22,10 +22,21 @@ def _from_json(value: object) -> RolloutSpec:
         raise ValueError("; ".join(error_words.problems(error, RolloutSpec))) from error
 
 
+_EXAMPLE = {
+    "model": "demo",
+    "candidate": "int8",
+    "stages": ["shadow", 1.0, 25.0, 100.0],
+    "guardrails": [
+        {"signal": "displacement", "tolerance": 0.05, "action": "rollback", "share": 0.6},
+        {"signal": "failure", "tolerance": 0.01, "action": "rollback", "share": 0.4},
+    ],
+}
+
+
 class ApplyBody(ReasonBody):
     """A rollout to begin, or to begin anew with another spec."""
 
-    spec: Annotated[RolloutSpec, BeforeValidator(_from_json)]
+    spec: Annotated[RolloutSpec, BeforeValidator(_from_json), Field(examples=[_EXAMPLE])]
 
 
 class AdvanceConditionView(BaseModel):
