@@ -17,15 +17,16 @@ from pydantic import ValidationError
 
 from penumbra.deployments.api.tokens import TOKEN_CHARS, ControlSettings
 from penumbra.deployments.config.endpoints import configuration, read_endpoints
-from penumbra.deployments.config.loader import load_in_force
 from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.control.configuration_at_start import FileAtStart, require_fitting
+from penumbra.deployments.config.store_url import load_with_store
 from penumbra.deployments.errors import DeploymentsError, NotFound, NotLeader
 from penumbra.deployments.server import open_plane, run_control
 from penumbra.monitoring.logs import configure_logs
 from penumbra.monitoring.tracing.export import tracing
 from penumbra.monitoring.tracing.settings import TracingMisconfigured
 from penumbra.router.hangups import ignore_hangups
+from penumbra.router.secret_values import SecretUnreadable
 
 EXIT_REFUSED = 2
 """Exit status if the configuration, the environment or the store prevents the start."""
@@ -40,13 +41,13 @@ def main() -> int:
     ignore_hangups()
     arguments = _parser().parse_args()
     try:
-        spec = _on_port(load_in_force(arguments.config), arguments.port)
+        spec = _on_port(load_with_store(arguments.config, os.environ), arguments.port)
         if arguments.reset_flag:
             reset = _reset(spec, arguments.reset_flag, arguments.reason, is_adopted=arguments.adopt)
             return asyncio.run(reset)
         file = str(arguments.endpoints or arguments.config)
         payload = configuration(spec, read_endpoints(arguments.endpoints), file)
-        access = ControlSettings().access()
+        access = ControlSettings.read(os.environ).access()
         configure_logs("control")
         # Otherwise it logs on every start that there is nothing to do.
         logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -56,7 +57,7 @@ def main() -> int:
             uvloop.run(run_control(spec, payload, access, config, replicas, tracer))
     except DeploymentsError as error:
         return _complain(error.message)
-    except TracingMisconfigured as error:
+    except (TracingMisconfigured, SecretUnreadable) as error:
         return _complain(str(error))
     except ValidationError as error:
         return _complain("\n".join(_variable_problem(item["loc"][0]) for item in error.errors()))

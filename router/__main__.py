@@ -10,6 +10,7 @@ from penumbra.monitoring.tracing.export import tracing
 from penumbra.monitoring.tracing.settings import TracingMisconfigured
 from penumbra.router.entry import TOKEN_VARIABLE, SettingsUnreadable, complain, read_settings
 from penumbra.router.hangups import ignore_hangups
+from penumbra.router.secret_values import SecretUnreadable, secret_of
 from penumbra.router.server import run_gateway
 from penumbra.router.settings import GatewaySettings
 
@@ -23,9 +24,10 @@ def main() -> int:
         return complain(str(error))
     configure_logs(settings.gateway_id, sees_content=True)
     try:
+        token = secret_of(os.environ, TOKEN_VARIABLE)
         with tracing(os.environ, "penumbra-gateway", settings.gateway_id) as tracer:
-            uvloop.run(run_gateway(settings, os.environ.get(TOKEN_VARIABLE), tracer))
-    except TracingMisconfigured as error:
+            uvloop.run(run_gateway(settings, token, tracer))
+    except (TracingMisconfigured, SecretUnreadable) as error:
         return complain(str(error))
     except OSError as error:
         return complain(str(error.strerror or error))

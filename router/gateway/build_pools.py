@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 
 from penumbra.router.flags.routing_table import Snapshot, Variant
+from penumbra.router.secret_values import api_key_of
 from penumbra.router.settings import LimitSettings
 from penumbra.router.upstream.batched_writes import BatchedWrites
 from penumbra.router.upstream.http import HttpUpstream, PoolLimits
@@ -88,7 +89,7 @@ def http_pool(
     Raises:
         ValueError: The variant has no usable address.
     """
-    api_key = os.environ.get(variant.api_key_env) if variant.api_key_env else None
+    api_key = api_key_of(os.environ, variant.api_key_env)
     if variant.api_key_env and not api_key:
         log.warning("upstream_key_missing", extra={"variable": variant.api_key_env})
     return HttpUpstream(

@@ -16,6 +16,7 @@ from penumbra.router.entry import (
     read_settings,
 )
 from penumbra.router.hangups import ignore_hangups
+from penumbra.router.secret_values import SecretUnreadable, secret_of
 from penumbra.router.shadow.server import run_comparator
 from penumbra.router.shadow.settings import ShadowSettings
 
@@ -28,11 +29,12 @@ def main() -> int:
     except SettingsUnreadable as error:
         return complain(str(error))
     configure_logs(settings.comparator_id, sees_content=True)
-    token = os.environ.get(COMPARATOR_TOKEN_VARIABLE) or os.environ.get(TOKEN_VARIABLE)
     try:
+        token = secret_of(os.environ, COMPARATOR_TOKEN_VARIABLE)
+        token = token or secret_of(os.environ, TOKEN_VARIABLE)
         with tracing(os.environ, "penumbra-comparator", settings.comparator_id) as tracer:
             uvloop.run(run_comparator(settings, token, tracer))
-    except TracingMisconfigured as error:
+    except (TracingMisconfigured, SecretUnreadable) as error:
         return complain(str(error))
     except OSError as error:
         return complain(str(error.strerror or error))

@@ -11,6 +11,7 @@ from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Variant
 from penumbra.router.mirror.frame import MirrorFrame
 from penumbra.router.mirror.selection import falls_in, is_answered_again
 from penumbra.router.mirror.shed_reason import ShedReason
+from penumbra.router.secret_values import api_key_of
 from penumbra.router.shadow.recent_keys import RecentKeys
 from penumbra.router.shadow.turn_choice import TurnChoice
 from penumbra.router.upstream.http import HttpUpstream
@@ -141,7 +142,7 @@ class WatchList:
             key = (name, variant)
             upstream = self._upstreams.get(key) or upstreams.get(key)
             if upstream is None:
-                secret = os.environ.get(variant.api_key_env) if variant.api_key_env else None
+                secret = api_key_of(os.environ, variant.api_key_env)
                 upstream = self._connect(name, variant, secret)
             own[variant_name] = upstreams[key] = upstream
         return WatchedModel(name, model.baseline, own, runs)

@@ -10,6 +10,8 @@ from urllib.parse import quote
 
 import httpx
 
+from penumbra.router.secret_values import SecretUnreadable, secret_of
+
 ACTOR_VARIABLE = "PENUMBRA_ACTOR"
 STATE_DIR_VARIABLE = "PENUMBRA_STATE_DIR"
 TOKEN_VARIABLE = "PENUMBRA_ADMIN_TOKEN"  # noqa: S105 - the name, not the token
@@ -120,9 +122,12 @@ def _running(state_dir: Path) -> str:
 
 
 def _token(state_dir: Path) -> str:
-    token = os.environ.get(TOKEN_VARIABLE, "").strip()
+    try:
+        token = secret_of(os.environ, TOKEN_VARIABLE)
+    except SecretUnreadable as error:
+        raise AdminError(str(error)) from error
     if token:
-        return token
+        return token.strip()
     path = state_dir / "admin-token"
     try:
         return path.read_text(encoding="utf-8").strip()

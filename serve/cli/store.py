@@ -3,6 +3,7 @@
 import contextlib
 import getpass
 import json
+import os
 import socket
 import sys
 import time
@@ -15,8 +16,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from penumbra.deployments.config.loader import load_in_force
 from penumbra.deployments.config.spec import PenumbraSpec
+from penumbra.deployments.config.store_url import load_with_store
 from penumbra.deployments.errors import Conflict, DeploymentsError, StoreUnavailable
 from penumbra.deployments.store import copies
 from penumbra.deployments.store.store import Store
@@ -80,7 +81,7 @@ def backup(
 ) -> None:
     """Copy a SQLite store, also while the control process runs; the copy is checked."""
     with _told_errors():
-        source = copies.sqlite_file(load_in_force(file).store_url)
+        source = copies.sqlite_file(load_with_store(file, os.environ).store_url)
         copies.backup(source, copy, _copy_progress)
     typer.echo(f"{copy}: {copy.stat().st_size} bytes, checked.")
 
@@ -95,7 +96,7 @@ def restore(
     The control process has to be stopped. All that was changed after the copy is forgotten.
     """
     with _told_errors():
-        spec = load_in_force(file)
+        spec = load_with_store(file, os.environ)
         target = copies.sqlite_file(spec.store_url)
         _require_stopped(spec)
         copies.require_store(copy)
@@ -121,7 +122,7 @@ def export(file: File = _FILE) -> None:
 
 @contextlib.contextmanager
 def _opened(file: Path) -> Iterator[tuple[Store, PenumbraSpec]]:
-    spec = load_in_force(file)
+    spec = load_with_store(file, os.environ)
     with contextlib.closing(Store(spec.store_url)) as store:
         yield store, spec
 

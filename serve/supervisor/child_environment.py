@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 _SECRET_NAME = re.compile(
-    r"(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|KEY|HEADERS)(_ID|_FILE|_BASE64)?$",
+    r"(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|KEY|HEADERS|STORE_URL)(_ID|_FILE|_BASE64)?$",
     re.IGNORECASE,
 )
 _SECRET_VALUE = re.compile(r"://[^/@\s]*:[^/@\s]+@")
 _PROXY = re.compile(r"_proxy$", re.IGNORECASE)
-_PENUMBRAS = re.compile(r"^PENUMBRA_\w*TOKEN$")
+_PENUMBRAS = re.compile(r"^PENUMBRA_\w*(TOKEN|STORE_URL)(_FILE)?$")
 _HUB_TOKENS = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
-from penumbra.serve.errors import AlreadyRunning
+from penumbra.router.secret_values import FILE_SUFFIX, SecretUnreadable, secret_of
+from penumbra.serve.errors import AlreadyRunning, ConfigurationInvalid
 from penumbra.serve.supervisor.state import STATE_FILE
 
 GATEWAY_TOKEN = "PENUMBRA_GATEWAY_TOKEN"  # noqa: S105 -- the name, not the token
@@ -20,8 +21,10 @@ TOKENS = {
 }
 """Environment variable -> file in the state folder that holds it when the variable is not set."""
 
-CONTROL_TOKENS = frozenset({*TOKENS, "PENUMBRA_OPERATOR_TOKEN", "PENUMBRA_VIEWER_TOKEN"})
-"""Tokens that the control process knows; those of operators and viewers are never made."""
+_NEVER_MADE = ("PENUMBRA_OPERATOR_TOKEN", "PENUMBRA_VIEWER_TOKEN", "PENUMBRA_STORE_URL")
+CONTROL_SECRETS = frozenset({*TOKENS, *_NEVER_MADE, *(name + FILE_SUFFIX for name in _NEVER_MADE)})
+"""Secrets that the control process reads from its environment, or from files that this names. The
+tokens that may be made it gets as values, wherever they came from."""
 
 
 class StateFolder:
@@ -86,15 +89,20 @@ class StateFolder:
         A token is made once and stored, so that clients survive a restart. Where gateways have a
         token already and comparators none, none is made for these: comparators elsewhere may show
         the gateways' token, as all did before.
+
+        Raises:
+            ConfigurationInvalid: A token is given in two ways, or its file cannot be read.
         """
         names = dict(TOKENS)
         if self._is_shared(environment):
             del names[COMPARATOR_TOKEN]
-        return {name: environment.get(name) or self._token(file) for name, file in names.items()}
+        return {
+            name: _given(environment, name) or self._token(file) for name, file in names.items()
+        }
 
     def _is_shared(self, environment: Mapping[str, str]) -> bool:
         def is_given(name: str) -> bool:
-            return bool(environment.get(name)) or (self.path / TOKENS[name]).exists()
+            return bool(_given(environment, name)) or (self.path / TOKENS[name]).exists()
 
         return is_given(GATEWAY_TOKEN) and not is_given(COMPARATOR_TOKEN)
 
@@ -105,6 +113,13 @@ class StateFolder:
         token = secrets.token_urlsafe(32)
         self.private_file(file, token + "\n")
         return token
+
+
+def _given(environment: Mapping[str, str], name: str) -> str | None:
+    try:
+        return secret_of(environment, name)
+    except SecretUnreadable as error:
+        raise ConfigurationInvalid(str(error)) from error
 
 
 def tail(path: Path, lines: int = 20) -> str:

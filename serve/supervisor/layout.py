@@ -13,6 +13,7 @@ from penumbra.deployments.config.loader import build_snapshot
 from penumbra.deployments.config.spec import EngineSpec, PenumbraSpec
 from penumbra.router.addresses import join_host_port, local_host
 from penumbra.router.flags.routing_table import Flag
+from penumbra.router.secret_values import FILE_SUFFIX
 from penumbra.router.settings import GRACE_SECONDS, GatewaySettings
 from penumbra.router.shadow.settings import ShadowSettings
 from penumbra.router.upstream.base_url import root_url
@@ -20,7 +21,7 @@ from penumbra.serve.hosting.plan import FleetPlan, app_name, host_variant
 from penumbra.serve.supervisor.child_environment import Secrets
 from penumbra.serve.supervisor.folder import (
     COMPARATOR_TOKEN,
-    CONTROL_TOKENS,
+    CONTROL_SECRETS,
     GATEWAY_TOKEN,
     StateFolder,
 )
@@ -101,7 +102,7 @@ def control_program(
         ),
         environment=dict(tokens),
         log=folder.log("control"),
-        secrets=Secrets(CONTROL_TOKENS, (*_TRACING, "PG")),
+        secrets=Secrets(CONTROL_SECRETS, (*_TRACING, "PG")),
         ready_url=f"{spec.control_url}/health",
     )
 
@@ -203,7 +204,8 @@ def _api_keys(spec: PenumbraSpec, least_variants: int = 1) -> frozenset[str]:
     """Variables with the API keys of servers elsewhere, of models with so many variants or more."""
     models = [model for model in spec.models.values() if len(model.variants) >= least_variants]
     variants = [variant for model in models for variant in model.variants.values()]
-    return frozenset(variant.api_key_env for variant in variants if variant.api_key_env)
+    names = [variant.api_key_env for variant in variants if variant.api_key_env]
+    return frozenset(name + suffix for name in names for suffix in ("", FILE_SUFFIX))
 
 
 def _only(tokens: Mapping[str, str], name: str) -> dict[str, str]:

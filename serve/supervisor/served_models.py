@@ -16,6 +16,7 @@ import httpx
 import msgspec
 
 from penumbra.deployments.config.spec import PenumbraSpec
+from penumbra.router.secret_values import api_key_of
 from penumbra.serve.hosting.plan import app_name
 from penumbra.serve.supervisor.external import client_of
 from penumbra.serve.supervisor.state import Phase, VariantRecord
@@ -167,7 +168,7 @@ class ServedModels:
         record = self._records[app]
         if record.is_hosted and record.phase is not Phase.READY:
             return None
-        key = self._environment.get(self._key_envs.get(app) or "")
+        key = api_key_of(self._environment, self._key_envs.get(app))
         headers = {"authorization": f"Bearer {key}"} if key else {}
         with contextlib.suppress(httpx.HTTPError, TimeoutError):
             async with asyncio.timeout(_ANSWER_SECONDS), client_of(record) as client:

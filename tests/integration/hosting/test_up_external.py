@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from penumbra.serve.supervisor.folder import CONTROL_TOKENS
+from penumbra.serve.supervisor.folder import TOKENS
 from penumbra.serve.supervisor.state import Phase, RunState
 from tests.support.behaviours import respond
 from tests.support.gateway_process import eventually
@@ -96,7 +96,7 @@ def test_each_process_links_with_its_own_credential_and_has_no_other(
     state = stack.wait_for(is_healthy, READY_SECONDS)
     secrets = {each.name: secrets_of(each.pid) for each in state.processes}
     assert secrets.pop("comparator") == {"PENUMBRA_COMPARATOR_TOKEN"}
-    assert secrets.pop("control") == CONTROL_TOKENS - {"PENUMBRA_VIEWER_TOKEN"}
+    assert secrets.pop("control") == {*TOKENS, "PENUMBRA_OPERATOR_TOKEN"}
     assert all(found == {"PENUMBRA_GATEWAY_TOKEN"} for found in secrets.values())
 
     def links() -> set[str]:
