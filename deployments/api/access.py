@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -79,13 +80,13 @@ class Access:
             raise Unauthorized("wanted the header `authorization: Bearer TOKEN` with a known token")
         if role < least:
             raise Forbidden(f"found the role {role.name.lower()}, wanted {least.name.lower()}")
-        name = (actor or role.name.lower()).strip()
+        name = _decoded(actor or role.name.lower()).strip()
         if not name or len(name) > ACTOR_CHARS or not name.isprintable():
             raise RequestInvalid(
                 f"x-penumbra-actor: wanted 1 to {ACTOR_CHARS} printable characters",
                 param="x-penumbra-actor",
             )
-        if name in RESERVED:
+        if unicodedata.normalize("NFKC", name).casefold() in RESERVED:
             raise RequestInvalid(
                 f"x-penumbra-actor: found {name!r}, which stands for no person or tool; wanted"
                 " another name",
@@ -139,6 +140,14 @@ class Access:
         # Every token is compared, and digests are equally long: the time taken reveals nothing.
         found = [role for role, digest in self._digests.items() if _is_same(shown, digest)]
         return max(found, default=None)
+
+
+def _decoded(actor: str) -> str:
+    """The name in a header, which is UTF-8, or what servers make of single bytes."""
+    try:
+        return actor.encode("latin-1").decode()
+    except UnicodeError:
+        return actor
 
 
 def _bearer(authorization: str | None) -> str:

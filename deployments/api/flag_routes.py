@@ -252,6 +252,8 @@ def _add_history(router: APIRouter, controller: Controller, access: Access) -> N
         Without `after` these are the latest changes, with it the first ones after that epoch. With
         `model` these are the changes of its flag only.
         """
+        if model is not None and model not in controller.state.flags:
+            raise NotFound.among("model", model, controller.state.flags)
         if after is None:
             events = await controller.read(lambda store: store.latest(limit, model))
         else:

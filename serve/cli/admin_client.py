@@ -10,6 +10,9 @@ from urllib.parse import quote
 
 import httpx
 
+from penumbra.deployments.config.loader import load_in_force
+from penumbra.deployments.config.spec import PenumbraSpec
+from penumbra.deployments.errors import ConfigInvalid
 from penumbra.router.secret_values import SecretUnreadable, secret_of
 
 ACTOR_VARIABLE = "PENUMBRA_ACTOR"
@@ -20,12 +23,49 @@ URL_VARIABLE = "PENUMBRA_ADMIN_URL"
 _TIMEOUT_SECONDS = 40.0
 
 
+EXIT_REFUSED, EXIT_MISUSED, EXIT_UNREACHABLE, EXIT_NOT_ALLOWED = 1, 2, 4, 5
+_NOT_ALLOWED = frozenset({401, 403})
+
+
 class AdminError(Exception):
-    """A command cannot be carried out; the message is for the person who gave it."""
+    """A command cannot be carried out; the message is for the person who gave it.
+
+    Args:
+        message: What was found, and what would be right.
+        code: Stable name of the error, by default that of its class.
+    """
+
+    exit_status = EXIT_REFUSED
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code or _CODES[self.exit_status]
+
+
+class Misused(AdminError):
+    """The command line makes no sense."""
+
+    exit_status = EXIT_MISUSED
 
 
 class NoAnswer(AdminError):
-    """The control process does not answer at its address."""
+    """The control process does not answer at its address, or its address is not known."""
+
+    exit_status = EXIT_UNREACHABLE
+
+
+class NotAllowed(AdminError):
+    """There is no token, or it may not do this."""
+
+    exit_status = EXIT_NOT_ALLOWED
+
+
+_CODES = {
+    EXIT_REFUSED: "refused",
+    EXIT_MISUSED: "usage",
+    EXIT_UNREACHABLE: "unreachable",
+    EXIT_NOT_ALLOWED: "not_allowed",
+}
 
 
 class AdminClient:
@@ -44,7 +84,11 @@ class AdminClient:
         self._url = url
         self._client = httpx.Client(
             base_url=f"{url.rstrip('/')}/admin/v1",
-            headers={"authorization": f"Bearer {token}", "x-penumbra-actor": actor},
+            # As bytes: names beyond ASCII are sent in UTF-8.
+            headers={
+                b"authorization": f"Bearer {token}".encode(),
+                b"x-penumbra-actor": actor.encode(),
+            },
             timeout=_TIMEOUT_SECONDS,
             transport=transport,
             trust_env=False,  # a proxy of the environment must not see the token
@@ -85,7 +129,7 @@ class AdminClient:
             ) from error
         if response.is_success:
             return response.json()
-        raise AdminError(_refusal(response))
+        raise _refusal(response)
 
 
 def flag_path(model: str, verb: str = "") -> str:
@@ -93,15 +137,42 @@ def flag_path(model: str, verb: str = "") -> str:
     return f"/flags/{quote(model)}{'/' if verb else ''}{verb}"
 
 
-def connect(url: str | None) -> AdminClient:
-    """A client for the control process of this machine, or the one at `url`.
+def connect(url: str | None, config: Path | None = None) -> AdminClient:
+    """A client for the control process at `url`, of a configuration, or of this machine.
+
+    Args:
+        url: Base URL of the admin API; None: as the configuration or the state folder says.
+        config: Configuration of the installation; None: the state folder is in PENUMBRA_STATE_DIR,
+            or is `.penumbra`.
 
     Raises:
-        AdminError: Its address or its token is not known.
+        AdminError: Its address or its token is not known, or the configuration cannot be read.
     """
-    state_dir = Path(os.environ.get(STATE_DIR_VARIABLE, ".penumbra"))
-    found = url or os.environ.get(URL_VARIABLE) or _running(state_dir)
-    return AdminClient(found, _token(state_dir), actor())
+    spec = None if config is None else _load(config)
+    state_dir = spec.state_dir if spec else Path(os.environ.get(STATE_DIR_VARIABLE, ".penumbra"))
+    name = actor()
+    if not name.isprintable():
+        raise Misused(f"{ACTOR_VARIABLE}: found {name!r}, wanted printable characters")
+    # A configuration that is named goes before the address in the environment.
+    found = url or (_address(spec) if spec else os.environ.get(URL_VARIABLE) or _running(state_dir))
+    try:
+        return AdminClient(found, _token(state_dir), name)
+    except httpx.InvalidURL as error:
+        raise Misused(f"{found}: {error}, wanted http://HOST:PORT") from error
+
+
+def _load(config: Path) -> PenumbraSpec:
+    try:
+        return load_in_force(config)
+    except ConfigInvalid as error:
+        raise Misused(error.message) from error
+
+
+def _address(spec: PenumbraSpec) -> str:
+    try:
+        return _running(spec.state_dir)
+    except NoAnswer:
+        return spec.control_url
 
 
 def actor() -> str:
@@ -114,9 +185,9 @@ def _running(state_dir: Path) -> str:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["admin_url"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AdminError(
+        raise NoAnswer(
             f"found no running Penumbra in {state_dir} (no admin_url in {path.name}):"
-            f" start one with `penumbra up`, or name it with --admin-url or {URL_VARIABLE}"
+            f" start one with `penumbra up`, or name it with -f or --url or {URL_VARIABLE}"
         ) from error
     return str(found)
 
@@ -125,21 +196,22 @@ def _token(state_dir: Path) -> str:
     try:
         token = secret_of(os.environ, TOKEN_VARIABLE)
     except SecretUnreadable as error:
-        raise AdminError(str(error)) from error
+        raise Misused(str(error)) from error
     if token:
         return token.strip()
     path = state_dir / "admin-token"
     try:
         return path.read_text(encoding="utf-8").strip()
     except OSError as error:
-        raise AdminError(
+        raise NotAllowed(
             f"found neither {TOKEN_VARIABLE} nor a readable {path}, wanted the admin token"
         ) from error
 
 
-def _refusal(response: httpx.Response) -> str:
+def _refusal(response: httpx.Response) -> AdminError:
+    kind = NotAllowed if response.status_code in _NOT_ALLOWED else AdminError
     try:
         error = response.json()["error"]
-        return f"{error['message']} ({error['code']})"
+        return kind(f"{error['message']} ({error['code']})", str(error["code"]))
     except (ValueError, KeyError, TypeError):
-        return f"the control process answered {response.status_code}"
+        return kind(f"the control process answered {response.status_code}")

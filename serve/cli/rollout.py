@@ -1,5 +1,6 @@
 """`penumbra rollout`: begins, follows, stops and explains rollouts, through the admin API."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -10,11 +11,21 @@ from rich.console import Console, RenderableType
 from penumbra.deployments.config.rollout_loader import load_rollout
 from penumbra.deployments.errors import ConfigInvalid
 from penumbra.serve.cli import rollout_views
-from penumbra.serve.cli.admin_client import AdminClient, AdminError
+from penumbra.serve.cli.admin_client import AdminClient, AdminError, Misused
 from penumbra.serve.cli.flag_views import outcome_text
-from penumbra.serve.cli.options import AdminUrl, AsJson, Reason, admin_client, print_json
+from penumbra.serve.cli.options import (
+    AdminUrl,
+    AsJson,
+    Config,
+    LongConfig,
+    Reason,
+    admin_client,
+    print_json,
+    warn,
+)
 from penumbra.serve.cli.rollout_explain import explanation
 from penumbra.serve.cli.rollout_watch import Ending, follow, known_ends, screen
+from penumbra.serve.cli.shares_by_hand import shares_by_hand
 
 app = typer.Typer(
     help="Staged changes to a candidate: begin, watch, stop, and see why.", no_args_is_help=True
@@ -29,14 +40,17 @@ def apply(
     file: Annotated[Path, typer.Option("--file", "-f", help="The rollout, as YAML.")],
     reason: Reason,
     as_json: AsJson = False,
-    admin_url: AdminUrl = None,
+    url: AdminUrl = None,
+    config: LongConfig = None,
 ) -> None:
     """Begin a rollout, or begin it anew with another spec."""
-    with admin_client(admin_url) as client:
+    with admin_client(url, config, as_json) as client:
         try:
             spec = load_rollout(file)
         except ConfigInvalid as error:
-            raise AdminError(error.message) from error
+            raise Misused(error.message) from error
+        for text in shares_by_hand(client, spec):
+            warn(text)
         body = {"spec": spec.model_dump(mode="json"), "reason": reason}
         _print_outcome(client.change("PUT", "/rollouts", body), as_json)
 
@@ -46,10 +60,11 @@ def status(
     model: Annotated[str | None, typer.Argument(help="Only of this model.")] = None,
     candidate: Annotated[str | None, typer.Argument(help="One rollout in full.")] = None,
     as_json: AsJson = False,
-    admin_url: AdminUrl = None,
+    url: AdminUrl = None,
+    config: Config = None,
 ) -> None:
     """Show all rollouts, or one in full: stages, evidence by slice, and what it waits for."""
-    with admin_client(admin_url) as client:
+    with admin_client(url, config, as_json) as client:
         if model is not None and candidate is not None:
             _show(_view(client, model, candidate), as_json, rollout_views.rollout_view)
             return
@@ -62,7 +77,7 @@ def status(
 
 
 @app.command()
-def watch(
+def watch(  # noqa: PLR0913 - a command's options
     model: Model,
     candidate: Candidate,
     until: Annotated[
@@ -72,15 +87,14 @@ def watch(
         float | None, typer.Option("--timeout", min=0, help="Seconds after which to stop.")
     ] = None,
     as_json: AsJson = False,
-    admin_url: AdminUrl = None,
+    url: AdminUrl = None,
+    config: Config = None,
 ) -> None:
-    """Follow a rollout: exit status 0 there, 3 rolled back or ended, 4 not in time."""
-    with admin_client(admin_url) as client:
+    """Follow a rollout: exit status 0 there, 3 rolled back or ended, 6 not in time."""
+    with admin_client(url, config, as_json) as client:
         first = _view(client, model, candidate)
         if until.removesuffix("%").strip() not in known_ends(first):
-            raise AdminError(
-                f'--until: found "{until}", wanted one of {", ".join(known_ends(first))}'
-            )
+            raise Misused(f'--until: found "{until}", wanted one of {", ".join(known_ends(first))}')
         with screen(Console(), as_json=as_json) as show:
             end = follow(lambda: _view(client, model, candidate), show, until, timeout)
     if end is not Ending.REACHED:
@@ -104,9 +118,12 @@ def _add_action(action: str, meaning: str) -> None:
         candidate: Candidate,
         reason: Reason,
         as_json: AsJson = False,
-        admin_url: AdminUrl = None,
+        url: AdminUrl = None,
+        config: Config = None,
     ) -> None:
-        with admin_client(admin_url) as client:
+        with admin_client(url, config, as_json) as client:
+            if action == "rollback" and not as_json and sys.stderr.isatty():
+                warn("waiting until every gateway has it, at most one lease ...")
             path = f"{_path(candidate, action)}?model={quote(model, safe='')}"
             _print_outcome(client.change("POST", path, {"reason": reason}), as_json)
 
@@ -117,10 +134,14 @@ for _name, _meaning in _ACTIONS.items():
 
 @app.command()
 def explain(
-    model: Model, candidate: Candidate, as_json: AsJson = False, admin_url: AdminUrl = None
+    model: Model,
+    candidate: Candidate,
+    as_json: AsJson = False,
+    url: AdminUrl = None,
+    config: Config = None,
 ) -> None:
     """Show why the guard acted last, and recompute it from what is stored."""
-    with admin_client(admin_url) as client:
+    with admin_client(url, config, as_json) as client:
         answer = client.get(_path(candidate, "explain"), {"model": model})
         _show(answer, as_json, explanation)
 

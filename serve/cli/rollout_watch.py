@@ -30,7 +30,7 @@ class Ending(IntEnum):
     REACHED = 0
     ROLLED_BACK = 3
     """Rolled back, or ended by an operator."""
-    TIMED_OUT = 4
+    TIMED_OUT = 6
 
 
 def ending(view: Json, until: str) -> Ending | None:

@@ -21,7 +21,7 @@ _UP_SECONDS = 480
 _DOWN_SECONDS = 90
 _SETTLE_SECONDS = 2.0
 _COUNTER = "penumbra_post_rollback_candidate_starts_total"
-_TIMED_OUT = 4
+_TIMED_OUT = 6
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from penumbra.serve.cli.flags import app
+from penumbra.serve.cli.rollout import app as rollouts
 from tests.support.control_process import ADMIN, VIEWER, ControlProcess
 
 
@@ -65,7 +66,7 @@ def test_pin_and_unpin(cli: Cli) -> None:
     cli("unpin", "demo", "--tenant", "acme", "--reason", "over")
     assert [pin["kind"] for pin in cli.json("show", "demo")["flag"]["pins"]] == ["key"]
     assert cli("unpin", "demo", "--tenant", "acme", "--reason", "over").exit_code == 1
-    assert cli("pin", "demo", "int8", "--reason", "no subject").exit_code == 1
+    assert cli("pin", "demo", "int8", "--reason", "no subject").exit_code == 2
 
 
 def test_a_whole_flag_comes_from_a_file_and_slices_are_quarantined(
@@ -97,27 +98,29 @@ def test_flags_go_out_as_flagd_json_and_come_back(cli: Cli, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environment", "expected"),
+    ("arguments", "environment", "status", "expected"),
     [
-        (("set", "demo", "--split", "nosuch=1"), {}, 'found "nosuch", wanted one of int8'),
-        (("set", "demo", "--split", "int8"), {}, "wanted VARIANT=PERCENT"),
-        (("set", "demo", "--split", "int8=many"), {}, "wanted VARIANT=PERCENT"),
-        (("set", "demo"), {}, "nothing to set"),
-        (("set", "demo", "-f", "nosuch.yaml"), {}, "No such file"),
-        (("kill", "nosuch"), {}, "found no model 'nosuch'"),
-        (("kill", "demo"), {"PENUMBRA_ADMIN_TOKEN": VIEWER}, "found the role viewer"),
-        (("kill", "demo"), {"PENUMBRA_ADMIN_TOKEN": "wrong"}, "unauthorized"),
-        (("kill", "demo"), {"PENUMBRA_ADMIN_URL": "http://127.0.0.1:9"}, "no answer from"),
+        (("set", "demo", "--split", "nosuch=1"), {}, 1, 'found "nosuch", wanted one of int8'),
+        (("set", "demo", "--split", "int8"), {}, 2, "wanted VARIANT=PERCENT"),
+        (("set", "demo", "--split", "int8=many"), {}, 2, "wanted VARIANT=PERCENT"),
+        (("set", "demo", "--split", "int8=1", "--split", "int8=2"), {}, 2, "found int8 twice"),
+        (("set", "demo"), {}, 2, "nothing to set"),
+        (("set", "demo", "-f", "nosuch.yaml"), {}, 1, "No such file"),
+        (("kill", "nosuch"), {}, 1, "found no model 'nosuch'"),
+        (("kill", "demo"), {"PENUMBRA_ADMIN_TOKEN": VIEWER}, 5, "found the role viewer"),
+        (("kill", "demo"), {"PENUMBRA_ADMIN_TOKEN": "wrong"}, 5, "unauthorized"),
+        (("kill", "demo"), {"PENUMBRA_ADMIN_URL": "http://127.0.0.1:9"}, 4, "no answer from"),
     ],
 )
-def test_a_refusal_is_a_sentence_and_exit_status_1(
+def test_an_error_is_a_sentence_and_an_exit_status_of_its_kind(
     idle_control: ControlProcess,
     arguments: tuple[str, ...],
     environment: dict[str, str],
+    status: int,
     expected: str,
 ) -> None:
     result = Cli(idle_control)(*arguments, "--reason", "x", **environment)
-    assert result.exit_code == 1
+    assert result.exit_code == status
     assert expected in result.stderr
     assert "Traceback" not in result.output
 
@@ -129,7 +132,7 @@ def test_a_running_penumbra_is_found_in_its_state_folder(
     environment = {"PENUMBRA_STATE_DIR": str(folder), "PENUMBRA_ADMIN_URL": ""}
     environment["PENUMBRA_ADMIN_TOKEN"] = ""
     missing = CliRunner().invoke(app, ["list"], env=environment)
-    assert missing.exit_code == 1
+    assert missing.exit_code == 4
     assert "penumbra up" in missing.stderr
     folder.mkdir()
     (folder / "state.json").write_text(json.dumps({"admin_url": idle_control.url}))
@@ -138,3 +141,51 @@ def test_a_running_penumbra_is_found_in_its_state_folder(
     found = CliRunner().invoke(app, ["list"], env=environment)
     assert found.exit_code == 0, found.output
     assert "demo" in found.stdout
+
+
+def test_the_configuration_says_where_a_control_process_is_and_its_state_folder_the_token(
+    idle_control: ControlProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = idle_control.config.parent / ".penumbra"
+    (folder / "admin-token").write_text(f"{ADMIN}\n")
+    elsewhere = {"PENUMBRA_ADMIN_TOKEN": "", "PENUMBRA_ADMIN_URL": "http://127.0.0.1:9"}
+    config = str(idle_control.config)
+    for arguments in (("list", "-f", config), ("history", "--config", config)):
+        found = CliRunner().invoke(app, arguments, env=elsewhere)
+        assert found.exit_code == 0, found.output
+    found = CliRunner().invoke(rollouts, ("status", "-f", config), env=elsewhere)
+    assert found.exit_code == 0, found.output
+    by_url = CliRunner().invoke(
+        app, ("list", "--url", idle_control.url), env={"PENUMBRA_ADMIN_TOKEN": ADMIN}
+    )
+    assert by_url.exit_code == 0, by_url.output
+    wrong = CliRunner().invoke(app, ("list", "-f", "nosuch.yaml"), env=elsewhere)
+    assert wrong.exit_code == 2
+
+
+def test_names_beyond_ascii_are_kept_as_they_are(cli: Cli) -> None:
+    user = "Zoë-日本"
+    done = cli("pin", "demo", "int8", "--key", user, "--reason", "señal", PENUMBRA_ACTOR="Jürgen Ω")
+    assert done.exit_code == 0, done.output
+    [item] = cli.json("history", "demo")["items"]
+    assert (item["actor"], item["reason"]) == ("Jürgen Ω", "señal")
+    assert cli.json("show", "demo")["flag"]["pins"][0]["subject"] == user
+    assert user in cli("show", "demo", "--json").stdout
+
+
+def test_a_name_that_looks_like_the_guards_is_refused(cli: Cli) -> None:
+    done = cli("kill", "demo", "--reason", "x", PENUMBRA_ACTOR="Ｇuard")
+    assert done.exit_code == 1
+    assert "stands for no person or tool" in done.stderr
+
+
+def test_the_history_of_an_unknown_model_is_an_error(cli: Cli) -> None:
+    done = cli("history", "nosuch")
+    assert done.exit_code == 1
+    assert "found no model 'nosuch', wanted" in done.stderr
+
+
+def test_a_proxy_of_the_environment_is_not_asked(cli: Cli) -> None:
+    nowhere = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
+    assert cli("list", **nowhere).exit_code == 0

@@ -48,7 +48,8 @@ class Api:
 def api(monkeypatch: pytest.MonkeyPatch) -> Api:
     api = Api()
 
-    def connect(url: str | None) -> AdminClient:
+    def connect(url: str | None, config: Path | None = None) -> AdminClient:
+        del config
         return AdminClient(url or "http://control", "token", "ann", httpx.MockTransport(api))
 
     monkeypatch.setattr(options, "connect", connect)
@@ -61,6 +62,14 @@ def rollout_file(tmp_path: Path) -> Path:
     file = tmp_path / "rollout.yaml"
     file.write_text("model: demo\ncandidate: int8\nstages: [shadow, 5, 100]\n")
     return file
+
+
+def flag(**changes: Any) -> dict[str, Any]:
+    """The flag of a model, as the admin API shows it."""
+    plain: dict[str, Any] = {
+        "killed": False, "blocked": [], "quarantined": [], "pins": [], "rules": [], "split": {},
+    }  # fmt: skip
+    return {"model": "demo", "flag": plain | changes}
 
 
 DONE = "epoch 7 durable, live on 2/2 gateways after 3.2 ms"
@@ -79,11 +88,12 @@ def change(**more: Any) -> dict[str, Any]:
 
 
 def test_apply_sends_the_whole_spec_and_the_reason(api: Api, rollout_file: Path) -> None:
-    api.says(change())
+    api.says(flag(), {"rollouts": []}, change())
     done = api.run("apply", "-f", str(rollout_file), "--reason", "try it")
     assert done.exit_code == 0, done.output
     assert done.stdout == f"{DONE}: int8 of demo is shadow\n"
-    [request] = api.requests
+    request = api.requests[-1]
+    assert done.stderr == ""
     assert (request.method, request.url.path) == ("PUT", "/admin/v1/rollouts")
     assert request.headers["x-penumbra-actor"] == "ann"
     body = json.loads(request.content)
@@ -97,9 +107,51 @@ def test_apply_of_a_wrong_file_names_the_place_and_sends_nothing(
 ) -> None:
     rollout_file.write_text("model: demo\ncandidate: int8\ngates: {pears: 3}\n")
     done = api.run("apply", "-f", str(rollout_file), "--reason", "x")
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert f"{rollout_file}: gates.pears: found an unknown key, wanted one of pairs" in done.stderr
     assert api.requests == []
+
+
+def test_apply_says_first_what_becomes_of_what_was_set_by_hand(
+    api: Api, rollout_file: Path
+) -> None:
+    rule = {"name": "beta", "variant": None, "split": {"int8": 50.0}}
+    pins = [{"kind": "tenant", "subject": "acme", "variant": "int8"}]
+    by_hand = flag(
+        split={"int8": 30.0, "int4": 20.0}, blocked=["int8"], pins=pins, rules=[rule], killed=True
+    )
+    api.says(by_hand, {"rollouts": []}, change())
+    done = api.run("apply", "-f", str(rollout_file), "--reason", "try it")
+    assert done.exit_code == 0, done.output
+    assert "int8 has 30 % by hand: that ends now" in done.stderr
+    assert "int8 is blocked: the block ends" in done.stderr
+    assert "a pin of tenant acme, the rule beta" in done.stderr
+    assert "int4 20 % by hand stays" in done.stderr
+    assert "demo is killed" in done.stderr
+
+
+def test_apply_over_a_running_rollout_takes_nothing_that_was_set_by_hand(
+    api: Api, rollout_file: Path
+) -> None:
+    running = {"model": "demo", "candidate": "int8", "stage": "25"}
+    api.says(flag(split={"int8": 25.0}), {"rollouts": [running]}, change())
+    done = api.run("apply", "-f", str(rollout_file), "--reason", "again")
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "exit_status"),
+    [(409, "conflict", 1), (404, "not_found", 1), (401, "unauthorized", 5), (403, "forbidden", 5)],
+)
+def test_an_error_as_json_is_json_on_standard_output(
+    api: Api, status: int, code: str, exit_status: int
+) -> None:
+    api.refuses(status, code, "because")
+    done = api.run("rollback", "demo", "int8", "--reason", "x", "--json")
+    assert done.exit_code == exit_status
+    error = {"message": f"because ({code})", "code": code, "exit_status": exit_status}
+    assert json.loads(done.stdout) == {"error": error}
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize("verb", ["promote", "hold", "resume", "rollback", "rearm", "end"])
@@ -291,13 +343,13 @@ def test_watch_until_a_stage(api: Api, until: str, stage: str, code: int) -> Non
 def test_watch_until_an_unknown_stage_is_refused(api: Api) -> None:
     api.says(answers.view())
     done = api.run("watch", "demo", "int8", "--until", "30")
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert '--until: found "30", wanted one of shadow, 1, 5, 25, 50, 100, promoted' in done.stderr
 
 
-def test_watch_ends_with_4_when_it_takes_too_long(api: Api) -> None:
+def test_watch_ends_with_6_when_it_takes_too_long(api: Api) -> None:
     api.says(answers.view())
-    assert api.run("watch", "demo", "int8", "--timeout", "0").exit_code == 4
+    assert api.run("watch", "demo", "int8", "--timeout", "0").exit_code == 6
 
 
 def test_watch_survives_a_control_process_that_restarts(api: Api) -> None:
@@ -352,7 +404,7 @@ def test_explain_says_what_it_does_not_know(api: Api, more: dict[str, Any], word
 def test_silent_control_process_is_named(api: Api, arguments: tuple[str, ...]) -> None:
     api.says(httpx.ConnectError("refused"))
     done = api.run(*arguments)
-    assert done.exit_code == 1
+    assert done.exit_code == 4
     assert "no answer from the control process at http://control" in done.stderr
 
 
