@@ -36,6 +36,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "penumbra.serve.cli.store:app",
         "Verify, repair, copy and export the control process's store.",
     ),
+    "check": (
+        "penumbra.serve.cli.check:check",
+        "Say what stands in the way of a configuration; starts nothing.",
+    ),
     "keys": ("penumbra.serve.cli.keys:app", "Make API keys."),
     "dashboards": (
         "penumbra.serve.cli.monitoring_files:dashboards",

@@ -1,4 +1,4 @@
-"""What a rollout that is to begin does to the shares that operators gave by hand."""
+"""Effects of a rollout that is to begin on the shares that operators gave by hand."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -24,12 +24,28 @@ def check(spec: PenumbraSpec) -> None:
             port is asked for twice.
         PortInUse: Something else listens on a configured port.
     """
-    ports = list(_ports(spec))
-    problems = [*_problems(spec), *_clashes(ports)]
+    problems = list(machine_problems(spec))
     if problems:
         raise ConfigurationInvalid("\n".join(problems))
-    for setting, host, port in ports:
-        _check_port(setting, host, port)
+    for problem in port_problems(spec):
+        raise PortInUse(problem)
+
+
+def machine_problems(spec: PenumbraSpec) -> Iterator[str]:
+    """Find what this machine lacks, and ports that are asked for twice."""
+    yield from _problems(spec)
+    yield from _clashes(list(_ports(spec)))
+
+
+def port_problems(spec: PenumbraSpec) -> Iterator[str]:
+    """Find configured ports on which something else listens."""
+    for setting, host, port in _ports(spec):
+        reason = _obstacle(host, port)
+        if reason is not None:
+            yield (
+                f"{setting}: found {port} on {host}: {reason}. Stop what listens there,"
+                " or set another port."
+            )
 
 
 def _problems(spec: PenumbraSpec) -> Iterator[str]:
@@ -93,7 +109,7 @@ def _clashes(ports: Sequence[tuple[str, str, int]]) -> Iterator[str]:
                 break
 
 
-def _check_port(setting: str, host: str, port: int) -> None:
+def _obstacle(host: str, port: int) -> str | None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         # As servers bind: a port that only waits out old connections is free. No SO_REUSEPORT:
@@ -102,7 +118,5 @@ def _check_port(setting: str, host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise PortInUse(
-                f"{setting}: found {port} on {host}: {error.strerror}. Stop what listens there,"
-                " or set another port."
-            ) from error
+            return error.strerror or str(error)
+    return None

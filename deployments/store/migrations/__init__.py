@@ -24,6 +24,12 @@ def newest() -> str:
     return str(ScriptDirectory.from_config(_config()).get_current_head())
 
 
+def knows(revision: str) -> bool:
+    """Tells whether this software knows a revision, as it does unless a newer one made it."""
+    script = ScriptDirectory.from_config(_config())
+    return revision in {each.revision for each in script.walk_revisions()}
+
+
 def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))

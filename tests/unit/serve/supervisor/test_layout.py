@@ -158,7 +158,7 @@ def test_without_shadow_nothing_is_mirrored(tmp_path: Path) -> None:
 
 @pytest.fixture
 def ports_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "_check_port", lambda *_: None)
+    monkeypatch.setattr(preflight, "_obstacle", lambda *_: None)
 
 
 @pytest.mark.usefixtures("ports_free")

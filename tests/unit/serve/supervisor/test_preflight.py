@@ -45,8 +45,8 @@ def test_a_port_clash_inside_the_file_is_named(settings: dict[str, Any], problem
 def test_one_port_at_two_addresses_is_no_clash(monkeypatch: pytest.MonkeyPatch) -> None:
     bound: list[tuple[str, int]] = []
     monkeypatch.setattr(
-        "penumbra.serve.supervisor.preflight._check_port",
-        lambda _, host, port: bound.append((host, port)),
+        "penumbra.serve.supervisor.preflight._obstacle",
+        lambda host, port: bound.append((host, port)),
     )
     check(spec(control={"host": "127.0.0.2", "port": 8080}))
     assert {("127.0.0.1", 8080), ("127.0.0.2", 8080)} <= set(bound)
