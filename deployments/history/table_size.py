@@ -17,7 +17,7 @@ from penumbra.deployments.rollouts.record import Phase, Rollout
 from penumbra.router.flags.modality import MODALITIES
 from penumbra.router.flags.released_channels import channel_of
 from penumbra.router.flags.request_routes import OTHER_ROUTE, ROUTE_NAMES
-from penumbra.router.flags.routing_table import ModelSnapshot, Snapshot, Watch
+from penumbra.router.flags.routing_table import ModelSnapshot, Watch
 from penumbra.router.flags.slices import OTHER
 
 _LONGEST_EPOCH: Final = 2**63 - 1
@@ -35,7 +35,8 @@ _CHANNELS: Final = tuple(
 def greatest_bytes(state: State) -> int:
     """Bytes of the routing table as JSON, with all that the guard and its rollouts may yet add."""
     models = {name: _restricted(state, name, model) for name, model in state.models.items()}
-    table = Snapshot(epoch=_LONGEST_EPOCH, models=models)
+    # A copy: whatever else a table holds counts as it is.
+    table = state.snapshot().model_copy(update={"epoch": _LONGEST_EPOCH, "models": models})
     size = len(table.model_dump_json(exclude_defaults=True).encode())
     return size + sum(_rollout_bytes(state.models, rollout) for rollout in _open(state))
 

@@ -13,6 +13,7 @@ from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.deployments.history import operator_actions
 from penumbra.deployments.history.state import fold
 from penumbra.deployments.rollouts.record import Phase
+from penumbra.deployments.store.look import look_at
 from penumbra.deployments.store.store import Store
 from penumbra.router.flags.tenant_keys import KeySettings
 from tests.support.control_plane import lead, payload, split_change
@@ -137,3 +138,13 @@ def _takes(store: Store) -> bool:
         return store.acquire("two", "http://two", 10.0)
     except StoreUnavailable:
         return False
+
+
+async def test_a_look_reads_what_is_there_and_makes_nothing(server: PostgresServer) -> None:
+    assert look_at(server.url) is None
+    assert look_at(server.url) is None, "the first look made tables"
+    one = controller(server)
+    await one.follow()
+    await one.configure(payload(), "configuration")
+    await one.apply(split_change(30))
+    assert look_at(server.url) == one.state
