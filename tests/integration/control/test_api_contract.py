@@ -47,6 +47,7 @@ DOCUMENTED = (
 )
 NO_FAULT = f"{DOCUMENTED},not_a_server_error"
 SEED = "7"
+HOOKS = "tests.support.asked_from_anywhere"
 ROLES = {
     "no token": "",
     "a gateway": GATEWAY,
@@ -90,8 +91,8 @@ def ask(
         command += ["--header", f"Authorization: Bearer {token}"]
     done = subprocess.run(
         command,
-        cwd=ROOT,
-        env={**os.environ, "SCHEMATHESIS_HOOKS": "tests.support.asked_from_anywhere"},
+        cwd=folder,  # it keeps what it has found in `.schemathesis` there
+        env={**os.environ, "PYTHONPATH": str(ROOT), "SCHEMATHESIS_HOOKS": HOOKS},
         capture_output=True,
         text=True,
         timeout=120,
