@@ -18,8 +18,8 @@ from pydantic import ValidationError
 from penumbra.deployments.api.tokens import TOKEN_CHARS, ControlSettings
 from penumbra.deployments.config.endpoints import configuration, read_endpoints
 from penumbra.deployments.config.spec import PenumbraSpec
-from penumbra.deployments.control.configuration_at_start import FileAtStart, require_fitting
 from penumbra.deployments.config.store_url import load_with_store
+from penumbra.deployments.control.configuration_at_start import FileAtStart, require_fitting
 from penumbra.deployments.errors import DeploymentsError, NotFound, NotLeader
 from penumbra.deployments.server import open_plane, run_control
 from penumbra.monitoring.logs import configure_logs

@@ -10,10 +10,11 @@ from penumbra.deployments.api.configuration_schemas import (
     ConfigurationView,
     PlanView,
 )
-from penumbra.deployments.api.flag_routes import ERRORS, FLAG_BODY_BYTES, caller_of, viewer_of
+from penumbra.deployments.api.flag_routes import ERRORS, caller_of, viewer_of
 from penumbra.deployments.api.guarded_route import GuardedRoute, body_of_most
 from penumbra.deployments.control.configuration_service import ConfigurationService, Proposal
 from penumbra.deployments.control.controller import Controller
+from penumbra.router.bounds import FLAG_BODY_BYTES
 
 
 def configuration_router(
