@@ -69,7 +69,7 @@ def test_planted_defects_are_found(name: str, tmp_path: Path, template: Path) ->
 
 
 def tally(installation: Installation) -> Counter[str]:
-    """What happened in a simulation."""
+    """Count the events of a simulation."""
     events = installation.events()
     changes = [event.payload for event in events if isinstance(event.payload, RolloutPayload)]
     store = Store(installation.database.url)

@@ -62,7 +62,7 @@ class Process:
 
     @property
     def failures(self) -> list[BaseException]:
-        """What its tasks ended with that they must not end with."""
+        """Errors that its tasks ended with."""
         ended = [task for task in self.tasks if task.done() and not task.cancelled()]
         return [error for task in ended if (error := task.exception()) is not None]
 

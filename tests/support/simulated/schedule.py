@@ -47,7 +47,7 @@ class Step:
 
 
 class Schedule:
-    """What happens in one simulation, drawn from a seed."""
+    """Faults and changes of one simulation, drawn from a seed."""
 
     def __init__(self, seed: int) -> None:
         self._chance = random.Random(f"schedule {seed}")
