@@ -60,6 +60,7 @@ class Acknowledged:
     what: str
     reason: str
     epoch: int
+    asked_at: float
     at: float
     arrival: Arrival
     is_unchanged: bool
@@ -204,7 +205,7 @@ class Installation:
 
     async def _ask(self, control: Control, what: str, reason: str) -> None:
         operator = self.operator
-        asked = operator.number
+        asked, asked_at = operator.number, self.timeline.now
         try:
             epoch, arrival, is_changed = await self._change(control, what, reason)
         except (DeploymentsError, TimeoutError) as error:
@@ -213,7 +214,7 @@ class Installation:
             return
         self.note(f"{control.name} acknowledges {reason}: epoch {epoch}, {arrival}")
         operator.acknowledged.append(
-            Acknowledged(what, reason, epoch, self.timeline.now, arrival, not is_changed)
+            Acknowledged(what, reason, epoch, asked_at, self.timeline.now, arrival, not is_changed)
         )
         lifts = LIFTED_BY.get(what)
         if lifts is None or operator.asked_last.get(lifts, 0) > asked:

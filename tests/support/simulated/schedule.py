@@ -253,7 +253,9 @@ def _check_history(installation: Installation, events: list[Event]) -> None:
     for change in installation.operator.acknowledged:
         if (change.epoch, OPERATOR, change.reason) in kept or change.is_unchanged:
             continue
-        lost = [loss for loss in installation.losses if loss[1] < change.at <= loss[0] + 0.5]
+        # It was committed at some time between its question and its answer.
+        lost = [loss for loss in installation.losses if loss[1] < change.at]
+        lost = [loss for loss in lost if change.asked_at <= loss[0]]
         assert lost, f"{change.reason} was acknowledged, and is not in the store ({changes})"
         assert notices, f"{change.reason} was lost with the store's tail, and nothing says so"
 
