@@ -295,7 +295,9 @@ class Controller:
         self._is_in_doubt &= not is_leading
         if digest == known.digest:
             self._take(found, newest, kept)
-            if found or kept is not None:
+            # What was published may name a generation that another leader has ended since.
+            is_renamed = self._publisher.generation != self.standing.generation
+            if found or kept is not None or is_renamed:
                 self._publish(self._clocks.monotonic())
             return
         # The store has lost events that this process had read: begin anew with what it holds.

@@ -331,3 +331,20 @@ async def _count_changes(plane: Plane) -> tuple[float, float]:
         float(values["penumbra_control_incomplete_changes_total"]),
         float(values["penumbra_control_propagation_seconds_count"]),
     )
+
+
+async def test_the_newest_table_is_sent_again_under_the_generation_that_another_leader_began(
+    tmp_path: Path,
+) -> None:
+    # A leader that is followed publishes what the next one stored before it learns of its end.
+    async with control_plane(tmp_path) as plane:
+        gateway = await plane.connect(FakeGateway("one"))
+        sent, epoch = len(gateway.tables), plane.controller.state.epoch
+        plane.controller.standing.generation = 2
+        await plane.controller.follow()
+        await turns()
+        assert plane.publisher.generation == 2
+        assert [table.epoch for table in gateway.tables[sent:]] == [epoch]
+        await plane.controller.follow()
+        await turns()
+        assert len(gateway.tables) == sent + 1
