@@ -351,7 +351,17 @@ class Controller:
         Args:
             epoch: The epoch.
             delivery: From `commit`; None: nothing was stored, and the epoch is in force already.
+
+        Raises:
+            StoreInDoubt: The store went back meanwhile, and may have lost the epoch.
         """
+        generation = self.standing.generation
+        arrival = await self._arrive(epoch, delivery)
+        if self.standing.generation != generation:
+            raise StoreInDoubt("the store lost events before the gateways had answered")
+        return arrival
+
+    async def _arrive(self, epoch: int, delivery: Delivery | None) -> Arrival:
         now = self._clocks.monotonic()
         seconds = max(self.standing.leases_until, self.standing.cut_off_until(now)) - now
         if delivery is not None and seconds <= 0:

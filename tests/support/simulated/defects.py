@@ -33,7 +33,7 @@ async def _answer_at_once(self: Controller, epoch: int, delivery: Delivery | Non
 
 DEFECTS = {
     "a change is answered while leases of the leader before last": Defect(
-        lambda: mock.patch.object(Controller, "await_arrival", _answer_at_once),
+        lambda: mock.patch.object(Controller, "_arrive", _answer_at_once),
         15,
         "was acknowledged",
     ),

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from penumbra.deployments.control.controller import Change
-from penumbra.deployments.errors import Conflict, FlagRefused, NotFound, NotLeader, StoreUnavailable
+from penumbra.deployments.errors import (
+    Conflict,
+    FlagRefused,
+    NotFound,
+    NotLeader,
+    StoreInDoubt,
+    StoreUnavailable,
+)
 from penumbra.deployments.history.events import Kind
 from penumbra.deployments.history.flag_edits import (
     add_pin,
@@ -89,6 +96,19 @@ async def test_a_change_is_answered_once_no_gateway_that_is_cut_off_has_a_lease(
         applied = await change
         assert time.monotonic() - began >= 0.2
         assert (applied.arrival.connected, applied.arrival.acknowledged) == (1, 1)
+
+
+async def test_a_change_that_the_store_may_have_lost_meanwhile_is_not_acknowledged(
+    tmp_path: Path,
+) -> None:
+    async with control_plane(tmp_path, acknowledge_seconds=60) as plane:
+        here = await plane.connect(FakeGateway("here"))
+        plane.controller.standing.cut_off_until = lambda now: now + 0.2
+        change = asyncio.create_task(plane.controller.apply(split_change(1)))
+        await here.reach(2)
+        plane.controller.standing.generation += 1
+        with pytest.raises(StoreInDoubt, match="lost events before"):
+            await change
 
 
 async def test_a_gateway_that_is_back_before_its_end_was_noticed_counts_once(
