@@ -43,8 +43,8 @@ class KeptKeys:
             return None
 
     def keep(self, keys: tuple[KeySettings, ...] | None) -> None:
-        """Write keys that were told, in a thread; None: none were, and the file goes away."""
-        if keys == self._latest:
+        """Write keys that were told, in a thread; None: none were, and the file stays."""
+        if keys is None or keys == self._latest == self._kept:
             return
         self._latest = keys
         asyncio.get_running_loop().run_in_executor(None, self._write)
@@ -52,7 +52,7 @@ class KeptKeys:
     def _write(self) -> None:
         with self._lock:  # the last one to write writes the latest
             latest = self._latest
-            if latest == self._kept:
+            if latest is None or latest == self._kept:
                 return
             try:
                 self._replace(latest)
@@ -60,10 +60,7 @@ class KeptKeys:
             except OSError as error:
                 self._report(error.strerror or type(error).__name__)
 
-    def _replace(self, keys: tuple[KeySettings, ...] | None) -> None:
-        if keys is None:
-            self._file.unlink(missing_ok=True)
-            return
+    def _replace(self, keys: tuple[KeySettings, ...]) -> None:
         new = self._file.with_suffix(".new")
         new.unlink(missing_ok=True)
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

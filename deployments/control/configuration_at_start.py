@@ -55,7 +55,11 @@ async def configure_at_start(
         StoreUnavailable: The store failed; nothing was changed.
     """
     state = controller.state
-    if file.is_adopted or not state.configured or EVERY_MODEL in state.aside:
+    is_lost = EVERY_MODEL in state.aside
+    if is_lost and state.keys is not None and not file.is_adopted:
+        # What cannot be read may have been a revocation; the file may be older than that.
+        payload = payload.model_copy(update={"keys": state.keys})
+    if file.is_adopted or not state.configured or is_lost:
         require_fitting_flags(flags_after(state, payload, datetime.now(UTC)), payload, file.name)
         await controller.configure(payload, CONFIGURATION)
         return

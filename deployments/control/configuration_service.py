@@ -101,11 +101,13 @@ class ConfigurationService:
             is_dry: Only plan.
 
         Raises:
+            NotLeader: Another process leads, and knows the gateways.
             ConfigurationRefused: It cannot be put into force; lists every problem.
             ChangeUnfoldable: A value of it cannot be stored, or it is too large.
             Conflict: What it touches was changed since the expected epoch; names the change.
             StoreUnavailable: The store failed; nothing was changed.
         """
+        self._controller.standing.require_leading()
         payload = self._read(proposal)
         if is_dry:
             plan, drafts = self._drafted(payload, proposal)
@@ -228,6 +230,12 @@ class ConfigurationService:
             return
         epochs = [state.configured, *_changed(state, plan)]
         later = [epoch for epoch in epochs if epoch > expected]
+        if expected > state.epoch:
+            raise Conflict(
+                f"found epoch {state.epoch}, wanted {expected} or a later one: the store went back"
+                " since the plan was made; look at it again",
+                param="expected_epoch",
+            )
         if not later:
             return
         epoch = min(later)

@@ -7,6 +7,8 @@ lease, and is renewed several times before it is out.
 
 from dataclasses import dataclass
 
+LONGEST_LEASE_SECONDS = 300.0
+"""Longest lease of a gateway that an installation may have (`control.lease_seconds`)."""
 _PART = 0.4
 """Part of the gateways' lease: more than half of it is left for gateways to find the new leader."""
 _LONGEST_SECONDS = 4.0

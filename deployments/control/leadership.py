@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 
 from penumbra.deployments.control.controller import Controller
-from penumbra.deployments.control.fence_times import FenceTimes
+from penumbra.deployments.control.fence_times import LONGEST_LEASE_SECONDS, FenceTimes
 from penumbra.deployments.errors import DeploymentsError, NotLeader, StoreUnavailable
 from penumbra.deployments.gateways.liveness import GuardLiveness
 from penumbra.deployments.store import fencing
@@ -220,9 +220,10 @@ class Leadership:
     def _inherited_seconds(self, leader: Leader, term: Term, now: float) -> float:
         """The time for which gateways may have leases of the leader before."""
         if leader.is_given_up:
-            return min(term.inherited_seconds, leader.leases_seconds)
+            return min(term.inherited_seconds, leader.leases_seconds, LONGEST_LEASE_SECONDS)
         # Its last renewal was before it was seen here.
-        return max(0.0, self._longest_leases - (now - self._seen_at))
+        longest = min(self._longest_leases, LONGEST_LEASE_SECONDS)
+        return max(0.0, longest - (now - self._seen_at))
 
     def _is_stale(self, leader: Leader) -> bool:
         """Whether the row has not changed for longer than its lease, by this process's clock."""

@@ -110,7 +110,9 @@ def _model_steps(state: State, payload: ConfigPayload) -> Iterator[Step]:
     for name, model in payload.models.items():
         if name not in state.models:
             text = f"model {name}: baseline {model.baseline}, variants {', '.join(model.variants)}"
-            yield Step(Action.ADD, text, model=name)
+            live = sorted(_in_use(state.flags.get(name, model.flag)))
+            told = f"; its flag gives requests to {', '.join(live)} at once" if live else ""
+            yield Step(Action.ADD, text + told, hurts=bool(live), model=name)
         elif before[name] != after[name]:
             yield from _changes_of(name, state.models[name], model)
 
@@ -136,9 +138,18 @@ def _variant_steps(name: str, old: ModelSnapshot, new: ModelSnapshot) -> Iterato
             text = f"variant {variant} of {name}, at {found.url}; it has no share yet"
             yield Step(Action.ADD, text, model=name)
         elif known != found:
-            is_busy = variant == old.baseline or old.flag.split.get(variant, 0.0) > 0
+            is_busy = variant == old.baseline or variant in _in_use(old.flag)
             text = f"variant {variant} of {name}: {_differences(known, found)}"
             yield Step(Action.CHANGE, text, hurts=is_busy, model=name)
+
+
+def _in_use(flag: Flag) -> set[str]:
+    """Variants that get requests by the split, a rule or a pin."""
+    found = {name for name, share in flag.split.items() if share > 0}
+    found |= {pin.variant for pin in flag.pins}
+    for rule in flag.rules:
+        found |= {rule.variant} if rule.variant else set(rule.split or ())
+    return found
 
 
 def _differences(old: Variant, new: Variant) -> str:
@@ -153,10 +164,12 @@ def _other_steps(name: str, old: ModelSnapshot, new: ModelSnapshot) -> Iterator[
     if old.slices != new.slices:
         names = [", ".join(rule.name for rule in model.slices) or "none" for model in (old, new)]
         what = f"{names[0]} -> {names[1]}" if names[0] != names[1] else f"other rules of {names[0]}"
-        yield Step(Action.CHANGE, f"slices of {name}: {what}", model=name)
+        # Requests may leave a slice in which something is quarantined, or that a rule names.
+        hurts = bool(old.flag.quarantined or _in_use(old.flag))
+        yield Step(Action.CHANGE, f"slices of {name}: {what}", hurts=hurts, model=name)
     if old.sticky_headers != new.sticky_headers:
         text = f"sticky_headers of {name}: users may be given other variants"
-        yield Step(Action.CHANGE, text, hurts=bool(old.flag.split), model=name)
+        yield Step(Action.CHANGE, text, hurts=bool(_in_use(old.flag)), model=name)
 
 
 def _effects(drafts: Sequence[Draft]) -> Iterator[Step]:

@@ -144,6 +144,8 @@ class Gateway:
         Raises:
             ValueError: A variant has no usable address; the last table stays in force.
         """
+        # First of all: a table that cannot be taken must not keep a revoked key in force.
+        self.keys.take(snapshot.keys)
         upstreams = self._pools.prepare(snapshot)
         records = {key: self._records.get(key) or BuildRecord() for key in upstreams}
         models: dict[str, Model] = {}
@@ -168,7 +170,6 @@ class Gateway:
         leaving = self._gates.apply({name: model.snapshot for name, model in models.items()})
         if leaving:
             move((item for item in self.timed if isinstance(item, Dispatch)), leaving)
-        self.keys.take(snapshot.keys)
         close_all(retired)
         log.info("snapshot_applied", extra={"epoch": snapshot.epoch})
 

@@ -32,7 +32,7 @@ class KeysInForce:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._host = settings.host
-        self._of_file = self._keys = settings.keys
+        self._keys = settings.keys
         # Without keys it lets everyone in, which only this machine may be given.
         self._ring = KeyRing(self._keys, settings.processes, is_open=is_loopback(settings.host))
         self._knowing: WeakSet[KnowsCaller] = WeakSet()
@@ -55,14 +55,16 @@ class KeysInForce:
         return caller
 
     def take(self, keys: tuple[KeySettings, ...] | None) -> None:
-        """Put the keys of a routing table into force; None: those of the settings file."""
-        wanted = self._of_file if keys is None else keys
-        if wanted == self._keys:
+        """Put the keys of a routing table into force; None: it tells none, and they stay.
+
+        An older control process tells none. What another one revoked before stays revoked.
+        """
+        if keys is None or keys == self._keys:
             return
-        self._ring, self._keys = self._ring.followed_by(wanted), wanted
+        self._ring, self._keys = self._ring.followed_by(keys), keys
         for connection in self._knowing:
             connection.forget_caller()
         self._knowing.clear()
-        if not wanted and not is_loopback(self._host):
+        if not keys and not is_loopback(self._host):
             log.error("gateway_without_keys", extra={"host": self._host})
-        log.info("keys_applied", extra={"keys": len(wanted)})
+        log.info("keys_applied", extra={"keys": len(keys)})

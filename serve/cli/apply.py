@@ -98,13 +98,18 @@ def _run(
     plan = plan_of(client, proposal)
     if not as_json:
         _print(plan_lines(plan))
-    if is_dry or is_empty(plan):
+    if is_dry:
         if as_json:
             print_json(plan)
         return
-    _require_agreement(plan, is_agreed=is_agreed)
-    answer = client.change("PUT", _PATH, {**proposal, "expected_epoch": plan["epoch"]})
-    reached = _await_gateways(client, answer["epoch"])
+    answer = plan
+    if not is_empty(plan):
+        _require_agreement(plan, is_agreed=is_agreed)
+        answer = client.change("PUT", _PATH, {**proposal, "expected_epoch": plan["epoch"]})
+    # Also if nothing is to be changed: an earlier run may not have reached every gateway.
+    reached = _await_gateways(
+        client, answer["epoch"], answer["gateways"]["connected"], has_keys="keys" in proposal
+    )
     if as_json:
         print_json(answer | {"gateways": reached})
     else:
@@ -132,15 +137,30 @@ def _require_agreement(plan: Mapping[str, Any], *, is_agreed: bool) -> None:
 def _await_gateways(
     client: AdminClient,
     epoch: int,
+    least: int,
+    *,
+    has_keys: bool,
     sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, int]:
-    """Wait until all connected gateways have an epoch, for half a minute at most."""
+    """Wait until all gateways have an epoch, for half a minute at most.
+
+    Args:
+        client: Asks the control process.
+        epoch: The epoch.
+        least: Gateways that were connected when it was made: one that is gone may serve on.
+        has_keys: Whether only gateways count that take keys from the control process.
+        sleep: Waits between two looks.
+    """
     deadline = time.monotonic() + _ARRIVAL_SECONDS
     while True:
         gateways = client.get("/gateways")["gateways"]
-        has_it = sum(gateway["epoch"] >= epoch for gateway in gateways)
-        if has_it == len(gateways) or time.monotonic() >= deadline:
-            return {"connected": len(gateways), "acknowledged": has_it}
+        wanted = max(least, len(gateways))
+        has_it = sum(
+            gateway["epoch"] >= epoch and (gateway["takes_keys"] or not has_keys)
+            for gateway in gateways
+        )
+        if has_it == wanted or time.monotonic() >= deadline:
+            return {"connected": wanted, "acknowledged": has_it}
         sleep(_POLL_SECONDS)
 
 

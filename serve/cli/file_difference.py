@@ -21,7 +21,7 @@ def difference_lines(spec: PenumbraSpec, file: Path) -> list[str]:
     Raises:
         AdminError: The control process does not answer, or refuses the file.
     """
-    with contextlib.closing(connect(spec, spec.control_url)) as client:
+    with contextlib.closing(connect(spec)) as client:
         plan = plan_of(client, {"reason": _REASON, **shared(spec), "local": None})
     if is_empty(plan):
         return []

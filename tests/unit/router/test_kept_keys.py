@@ -38,18 +38,30 @@ def test_a_start_has_the_keys_that_were_told_last(tmp_path: Path) -> None:
     assert with_kept_keys(SETTINGS, KeptKeys(file)).snapshot.keys == (NEW,)
 
 
-def test_a_store_that_tells_of_no_keys_leaves_those_of_the_settings(tmp_path: Path) -> None:
+def test_a_table_that_tells_of_no_keys_puts_none_back(tmp_path: Path) -> None:
+    # An older control process tells none: what this one's revoked stays revoked.
     file = tmp_path / "gateway-0-keys.json"
     tell(KeptKeys(file), (NEW,))
     settings = with_kept_keys(SETTINGS, KeptKeys(file))
     gateway = Gateway(settings, lambda: 0.0)
     gateway.keys.identify(b"Bearer new")
     gateway.apply(SETTINGS.snapshot.model_copy(update={"epoch": 1}))
-    gateway.keys.identify(b"Bearer old")
+    gateway.keys.identify(b"Bearer new")
     with pytest.raises(InvalidKey):
-        gateway.keys.identify(b"Bearer new")
+        gateway.keys.identify(b"Bearer old")
     tell(KeptKeys(file), None)
-    assert not file.exists()
+    assert KeptKeys(file).read() == (NEW,)
+
+
+def test_keys_that_could_not_be_written_are_written_when_they_are_told_again(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "later"
+    kept = KeptKeys(folder / "keys.json")
+    tell(kept, (NEW,))
+    folder.mkdir()
+    tell(kept, (NEW,))
+    assert KeptKeys(folder / "keys.json").read() == (NEW,)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]"])

@@ -293,3 +293,19 @@ async def test_status_and_history_tell_of_keys_and_of_gateways_that_take_none(
     status = (await operator.plane.client.get("/admin/v1/status")).json()
     assert status["health"] == "degraded"
     assert status["problems"][0].startswith("old: it is of a release that takes keys from its file")
+
+
+async def test_a_plan_of_a_store_that_went_back_is_a_conflict(operator: Operator) -> None:
+    operator.models["more"] = deepcopy(DEMO)
+    epoch = operator.plane.parts.controller.state.epoch
+    answer = await operator.propose(expected_epoch=epoch + 5)
+    assert answer.status_code == 409
+    assert "went back" in answer.json()["error"]["message"]
+    assert operator.plane.parts.controller.state.epoch == epoch
+
+
+async def test_only_the_leader_plans(operator: Operator) -> None:
+    operator.plane.parts.controller.standing.leader_address = "http://other"
+    answer = await operator.propose(dry_run=True)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_leader")
+    operator.plane.parts.controller.standing.leader_address = None

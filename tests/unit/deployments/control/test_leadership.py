@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from penumbra.deployments.control.controller import Clocks, Controller
-from penumbra.deployments.control.fence_times import FenceTimes
+from penumbra.deployments.control.fence_times import LONGEST_LEASE_SECONDS, FenceTimes
 from penumbra.deployments.control.leadership import Leadership
 from penumbra.deployments.errors import Conflict, NotLeader, StoreUnavailable
 from penumbra.deployments.gateways.liveness import GuardLiveness
@@ -193,6 +193,20 @@ async def test_a_database_whose_clock_is_set_back_makes_no_lease_longer(
         monkeypatch.setitem(fencing._NOW, "sqlite", f"{fencing._NOW['sqlite']} - 86400")
         assert await two.leadership.stand()
         assert two.controller.standing.leases_until == pytest.approx(LEASE, abs=0.2)
+
+
+async def test_no_lease_of_a_leader_before_is_longer_than_any_lease_can_be(tmp_path: Path) -> None:
+    async with contenders(tmp_path) as (one, two):
+        assert await one.leadership.stand()
+        await one.leadership.resign()
+        # The database's clock was set back by an hour since leases were granted.
+        for until in (0.0, 1.0):
+            with sqlite3.connect(tmp_path / "penumbra.db") as row:
+                query = "UPDATE leadership SET leases_until = renewed_at + 3600, until = ?"
+                row.execute(query, (until,))
+            assert await two.leadership.stand()
+            assert two.controller.standing.leases_until <= two.now + LONGEST_LEASE_SECONDS + 0.2
+            await two.leadership.resign()
 
 
 async def test_leases_of_a_row_that_the_store_lost_are_remembered(tmp_path: Path) -> None:

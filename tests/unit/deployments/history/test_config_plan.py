@@ -1,6 +1,9 @@
 """Plans of configurations while a rollout is live: what its candidate's clients get, and why."""
 
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from penumbra.deployments.history import operator_actions
 from penumbra.deployments.history.config_effects import apply_config, draft_of
@@ -10,7 +13,7 @@ from penumbra.deployments.history.key_plan import key_changes
 from penumbra.deployments.history.state import EMPTY, State, apply_event, fold
 from penumbra.deployments.rollouts.record import Phase
 from penumbra.deployments.rollouts.transitions import replace_fields
-from penumbra.router.flags.routing_table import ModelSnapshot
+from penumbra.router.flags.routing_table import Flag, Match, ModelSnapshot, Pin, Rule, Variant
 from penumbra.router.flags.tenant_keys import KeySettings, TenantLimits
 from tests.support.control_plane import payload
 from tests.support.rollouts import NOW, rollout_spec
@@ -127,3 +130,33 @@ def test_the_first_key_and_the_last_one_change_who_is_let_in() -> None:
     )
     assert [*key_changes(keys, ())][-1][1].startswith("no keys are left: every caller is let in")
     assert [*key_changes(keys, keys)] == []
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        Flag(split={"int8": 1.0}),
+        Flag(pins=(Pin(kind="tenant", subject="acme", variant="int8"),)),
+        Flag(rules=(Rule(name="r", match=Match(tenants=("acme",)), variant="int8"),)),
+        Flag(rules=(Rule(name="r", match=Match(tenants=("acme",)), split={"int8": 5.0}),)),
+    ],
+)
+def test_what_reaches_a_variant_makes_its_change_hurt(flag: Flag) -> None:
+    state = apply_event(EMPTY, Event.of(CONFIG, 1, NOW))
+    state = replace(state, models={"demo": model(flag)}, flags={"demo": flag})
+    other = {**model().variants, "int8": Variant(url="http://elsewhere.test")}
+    [(_, text, hurts)], _ = plan(state, changed(variants=other))
+    assert (text, hurts) == (
+        "variant int8 of demo: url http://int8.test -> http://elsewhere.test",
+        True,
+    )
+    [(_, text, hurts)], _ = plan(state, changed(slices=()))
+    assert (text.startswith("slices of demo"), hurts) == (True, True)
+
+
+def test_a_model_that_comes_back_with_a_share_says_so() -> None:
+    flag = Flag(split={"int8": 50.0})
+    [(action, text, hurts)], _ = plan(replace(EMPTY, flags={"demo": flag}), model())
+    assert action is Action.ADD
+    assert text.endswith("; its flag gives requests to int8 at once")
+    assert hurts

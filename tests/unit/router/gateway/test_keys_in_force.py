@@ -1,10 +1,12 @@
 """Keys that a routing table brings: in force for the next request of every connection."""
 
 import hashlib
+from typing import NoReturn
 
 import pytest
 
 from penumbra.router.errors import InvalidKey
+from penumbra.router.flags.routing_table import Snapshot
 from penumbra.router.flags.tenant_keys import KeySettings
 from penumbra.router.gateway.keys_in_force import KeysInForce
 from penumbra.router.settings import GatewaySettings
@@ -40,11 +42,30 @@ async def test_a_revoked_key_is_refused_on_a_connection_that_it_had_used() -> No
     assert await ask(wires["acme"], "new") == b"HTTP/1.1 200 OK"
 
 
-async def test_a_table_without_keys_leaves_those_of_the_file() -> None:
+async def test_a_table_without_keys_leaves_those_that_are_in_force() -> None:
     gateway = wire_gateway()
     gateway.gateway.apply(TABLE.model_copy(update={"epoch": 2}))
     assert await ask(gateway.connect(), "acme") == b"HTTP/1.1 200 OK"
     assert await ask(gateway.connect(), "new") == b"HTTP/1.1 401 Unauthorized"
+    tell(gateway, "new")
+    gateway.gateway.apply(TABLE.model_copy(update={"epoch": 4}))
+    assert await ask(gateway.connect(), "acme") == b"HTTP/1.1 401 Unauthorized"
+    assert await ask(gateway.connect(), "new") == b"HTTP/1.1 200 OK"
+
+
+async def test_a_key_is_revoked_by_a_table_that_cannot_be_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gateway = wire_gateway()
+
+    def refuse(table: Snapshot) -> NoReturn:
+        raise ValueError(f"ca_file: no certificate in epoch {table.epoch}")
+
+    monkeypatch.setattr(gateway.gateway._pools, "prepare", refuse)
+    with pytest.raises(ValueError, match="ca_file"):
+        tell(gateway, "new")
+    assert gateway.gateway.snapshot.epoch == TABLE.epoch
+    assert await ask(gateway.connect(), "acme") == b"HTTP/1.1 401 Unauthorized"
 
 
 @pytest.mark.parametrize(("host", "is_let_in"), [("127.0.0.1", True), ("0.0.0.0", False)])  # noqa: S104
