@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +17,7 @@ from penumbra.deployments.config.local_settings import local_settings
 from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.errors import ConfigInvalid
 from penumbra.serve.cli.admin_client import TOKEN_VARIABLE, AdminClient, AdminError, actor
-from penumbra.serve.cli.options import AdminUrl, AsJson, print_json
+from penumbra.serve.cli.options import AdminUrl, AsJson, print_json, told_errors
 from penumbra.serve.cli.plan_view import hurting, is_empty, plan_lines
 from penumbra.serve.supervisor.state import STATE_FILE
 
@@ -39,7 +39,7 @@ def apply(
     admin_url: AdminUrl = None,
 ) -> None:
     """Put a file's models, variants, slices and keys into force, while everything runs."""
-    with _told_errors():
+    with told_errors(as_json):
         spec = _read(file)
         proposal = {"reason": reason.strip() or f"penumbra apply -f {file.name}", **shared(spec)}
         with contextlib.closing(connect(spec, admin_url)) as client:
@@ -110,11 +110,12 @@ def _run(
     reached = _await_gateways(
         client, answer["epoch"], answer["gateways"]["connected"], has_keys="keys" in proposal
     )
-    if as_json:
-        print_json(answer | {"gateways": reached})
-    else:
+    is_everywhere = reached["acknowledged"] == reached["connected"]
+    if not as_json:
         _print([_outcome(answer["epoch"], reached)])
-    if reached["acknowledged"] < reached["connected"]:
+    elif is_everywhere:
+        print_json(answer | {"gateways": reached})
+    if not is_everywhere:
         raise AdminError(
             "not every gateway has it: see `penumbra flags gateways`; a revoked key may still be"
             " taken there"
@@ -200,13 +201,3 @@ def _running(spec: PenumbraSpec) -> str | None:
 def _print(lines: list[str]) -> None:
     for line in lines:
         typer.echo(line)
-
-
-@contextlib.contextmanager
-def _told_errors() -> Iterator[None]:
-    """An error is told on standard error, and the exit status is 1."""
-    try:
-        yield
-    except (AdminError, OSError) as error:
-        typer.secho(f"error: {error}", err=True, fg="red")
-        raise typer.Exit(1) from error

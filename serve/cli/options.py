@@ -41,9 +41,15 @@ def admin_client(
         config: The installation's configuration.
         as_json: Whether an error is JSON on standard output instead.
     """
+    with told_errors(as_json), contextlib.closing(connect(url, config)) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def told_errors(as_json: bool = False) -> Iterator[None]:
+    """Tell an error of this block, and end the command with its exit status."""
     try:
-        with contextlib.closing(connect(url, config)) as client:
-            yield client
+        yield
     except (AdminError, OSError) as error:
         # An OSError is about a file that the command was given.
         known = error if isinstance(error, AdminError) else AdminError(str(error))
