@@ -419,7 +419,8 @@ def test_a_configuration_with_extremes_is_refused_or_can_be_folded_and_shown(
         @settings(max_examples=150, deadline=None)
         @given(st.sampled_from([*places(CONFIGURATION)][1:]), st.sampled_from(EXTREMES))
         def check(path: tuple[Any, ...], extreme: Any) -> None:
-            body = put(CONFIGURATION, path, extreme)
+            based = CONFIGURATION | {"expected_epoch": plane.parts.controller.state.epoch}
+            body = put(based, path, extreme)
             assert call(runner, plane, "PUT", "/configuration", body) < 500
             assert call(runner, plane, "GET", "/configuration", None) == 200
             assert call(runner, plane, "GET", "/history", None) == 200

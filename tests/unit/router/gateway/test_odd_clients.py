@@ -2,7 +2,7 @@
 
 import random
 import re
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -103,6 +103,11 @@ async def converse(served: WireGateway, draw: random.Random) -> Wire:
     return wire
 
 
+def fail(*given: Any) -> NoReturn:
+    """Fail to route."""
+    raise ZeroDivisionError(given)
+
+
 @pytest.mark.parametrize("seed", range(4))
 async def test_every_place_is_free_again_after_a_thousand_odd_requests(
     monkeypatch: pytest.MonkeyPatch, seed: int
@@ -120,6 +125,11 @@ async def test_every_place_is_free_again_after_a_thousand_odd_requests(
     wires = [await converse(served, draw) for _ in range(250)]
     wires.append(served.connect())
     wires[-1].feed(request(chat(), key="acme")[:-1])  # and one that is surely too slow
+    monkeypatch.setattr(served.gateway, "route", fail)
+    wires.append(served.connect())
+    wires[-1].feed(request(chat(), key="other"))  # and one that surely fails
+    await turns(50)
+    monkeypatch.setattr(served.gateway, "route", route_or_fail)
     for _ in range(20):
         await turns(50)
         served.pass_time(LONG_SECONDS)
