@@ -6,9 +6,10 @@ acknowledged change is in the store by its operator, or its loss is said (4, 8),
 (10), and no live stage ended without answers of its own (11).
 """
 
+import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,15 @@ from tests.support.simulated.schedule import simulate
 
 SCHEDULES = 1000
 A_TEST = 50
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(autouse=True)
+def silence() -> Iterator[None]:
+    """Processes that are killed and cut off log a lot, which takes a third of the time."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(scope="module")

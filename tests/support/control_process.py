@@ -56,7 +56,7 @@ class ControlProcess:
         self.replicas = folder / "replicas.json"
         self._log = folder / "control.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self.client = httpx.Client(base_url=f"{self.url}/admin/v1", timeout=30.0)
+        self.client = httpx.Client(base_url=f"{self.url}/admin/v1", timeout=120.0)
 
     def __enter__(self) -> Self:
         self.start()
@@ -122,7 +122,7 @@ class ControlProcess:
             env={**os.environ, **TOKENS, **environment},
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
             check=False,
         )
 
