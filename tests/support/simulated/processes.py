@@ -129,7 +129,7 @@ class Control(Process):
         except (LinkError, TimeoutError):
             await socket.close(1002)
         except LinkClosed:
-            return
+            await socket.close(1000)  # as the server does when its route has returned
 
     def wall(self) -> datetime:
         """Its wall clock."""
