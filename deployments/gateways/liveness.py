@@ -256,10 +256,7 @@ def live_candidates(model: ModelSnapshot) -> set[str]:
 def _in_traffic(model: ModelSnapshot) -> set[str]:
     """All candidates that do."""
     flag = model.flag
-    named = {name for name, percent in flag.split.items() if percent > 0}
-    for rule in flag.rules:
-        named |= {rule.variant} if rule.variant else set(rule.split or ())
-    return named - {model.baseline} - set(flag.blocked)
+    return flag.in_traffic - {model.baseline} - set(flag.blocked)
 
 
 def needs_comparator(model: ModelSnapshot) -> bool:

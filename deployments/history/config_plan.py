@@ -145,11 +145,7 @@ def _variant_steps(name: str, old: ModelSnapshot, new: ModelSnapshot) -> Iterato
 
 def _in_use(flag: Flag) -> set[str]:
     """Variants that get requests by the split, a rule or a pin."""
-    found = {name for name, share in flag.split.items() if share > 0}
-    found |= {pin.variant for pin in flag.pins}
-    for rule in flag.rules:
-        found |= {rule.variant} if rule.variant else set(rule.split or ())
-    return found
+    return flag.in_traffic | {pin.variant for pin in flag.pins}
 
 
 def _differences(old: Variant, new: Variant) -> str:

@@ -107,6 +107,14 @@ class Flag(BaseModel):
     split: dict[str, float] = {}
     """Candidate -> percent in [0, 100] of all other requests; the rest gets the baseline."""
 
+    @property
+    def in_traffic(self) -> set[str]:
+        """Variants that are given requests by the split or by a rule, blocked ones included."""
+        found = {name for name, percent in self.split.items() if percent > 0}
+        for rule in self.rules:
+            found |= {rule.variant} if rule.variant else set(rule.split or ())
+        return found
+
 
 class Variant(BaseModel):
     """The address of one servable build."""

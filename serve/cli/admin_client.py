@@ -154,9 +154,11 @@ def connect(url: str | None, config: Path | None = None) -> AdminClient:
     if not name.isprintable():
         raise Misused(f"{ACTOR_VARIABLE}: found {name!r}, wanted printable characters")
     # A configuration that is named goes before the address in the environment.
-    found = url or (_address(spec) if spec else os.environ.get(URL_VARIABLE) or _running(state_dir))
+    found = url or (
+        address_of(spec) if spec else os.environ.get(URL_VARIABLE) or _running(state_dir)
+    )
     try:
-        return AdminClient(found, _token(state_dir), name)
+        return AdminClient(found, token_of(state_dir), name)
     except httpx.InvalidURL as error:
         raise Misused(f"{found}: {error}, wanted http://HOST:PORT") from error
 
@@ -168,7 +170,8 @@ def _load(config: Path) -> PenumbraSpec:
         raise Misused(error.message) from error
 
 
-def _address(spec: PenumbraSpec) -> str:
+def address_of(spec: PenumbraSpec) -> str:
+    """Base URL of a configuration's control process: the one that runs, else as configured."""
     try:
         return _running(spec.state_dir)
     except NoAnswer:
@@ -192,7 +195,12 @@ def _running(state_dir: Path) -> str:
     return str(found)
 
 
-def _token(state_dir: Path) -> str:
+def token_of(state_dir: Path) -> str:
+    """The admin token: of the environment, else of a state folder.
+
+    Raises:
+        AdminError: There is none, or it cannot be read.
+    """
     try:
         token = secret_of(os.environ, TOKEN_VARIABLE)
     except SecretUnreadable as error:

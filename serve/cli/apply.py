@@ -1,8 +1,6 @@
 """`penumbra apply`: brings what an installation serves to what a file proposes, while it runs."""
 
 import contextlib
-import json
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -16,10 +14,15 @@ from penumbra.deployments.config.loader import load
 from penumbra.deployments.config.local_settings import local_settings
 from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.errors import ConfigInvalid
-from penumbra.serve.cli.admin_client import TOKEN_VARIABLE, AdminClient, AdminError, actor
+from penumbra.serve.cli.admin_client import (
+    AdminClient,
+    AdminError,
+    actor,
+    address_of,
+    token_of,
+)
 from penumbra.serve.cli.options import AdminUrl, AsJson, print_json, told_errors
 from penumbra.serve.cli.plan_view import hurting, is_empty, plan_lines
-from penumbra.serve.supervisor.state import STATE_FILE
 
 _PATH = "/configuration"
 _ARRIVAL_SECONDS = 30.0
@@ -71,15 +74,7 @@ def connect(spec: PenumbraSpec, url: str | None = None) -> AdminClient:
     Raises:
         AdminError: Its token is not known.
     """
-    token = os.environ.get(TOKEN_VARIABLE, "").strip()
-    file = spec.state_dir / "admin-token"
-    try:
-        token = token or file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise AdminError(
-            f"found neither {TOKEN_VARIABLE} nor a readable {file}, wanted the admin token"
-        ) from error
-    return AdminClient(url or _leader(spec), token, actor())
+    return AdminClient(url or _leader(spec), token_of(spec.state_dir), actor())
 
 
 def plan_of(client: AdminClient, proposal: Mapping[str, Any]) -> Any:
@@ -182,20 +177,12 @@ def _read(file: Path) -> PenumbraSpec:
 
 def _leader(spec: PenumbraSpec) -> str:
     """Base URL of the control process that leads; the first one known if none says so."""
-    urls = [_running(spec) or spec.control_url, *spec.control.others]
+    urls = [address_of(spec), *spec.control.others]
     for url in urls if len(urls) > 1 else ():
         with contextlib.suppress(httpx.HTTPError):
             if httpx.get(f"{url.rstrip('/')}/ready", timeout=2.0, trust_env=False).is_success:
                 return url
     return urls[0]
-
-
-def _running(spec: PenumbraSpec) -> str | None:
-    try:
-        found = json.loads((spec.state_dir / STATE_FILE).read_text(encoding="utf-8"))
-        return str(found["admin_url"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _print(lines: list[str]) -> None:
