@@ -34,6 +34,7 @@ from penumbra.deployments.control.controller import Clocks, Controller
 from penumbra.deployments.control.fence_times import FenceTimes
 from penumbra.deployments.control.last_seen import FILE_NAME, LastSeen
 from penumbra.deployments.control.leadership import Leadership
+from penumbra.deployments.control.retention import Lifetimes
 from penumbra.deployments.control.rollout_service import RolloutService
 from penumbra.deployments.control.store_recovery import StoreRecovery
 from penumbra.deployments.control.store_wait import open_when_there, wait_for_store
@@ -120,7 +121,7 @@ def open_plane(
         clocks,
         spec.control.acknowledge_seconds,
         process_start_id=uuid.uuid4().hex,
-        feedback_days=spec.control.feedback_days,
+        lifetimes=Lifetimes(spec.control.feedback_days, spec.control.report_days),
         tracer=tracer,
     )
     times = FenceTimes(spec.control.lease_seconds)

@@ -1,4 +1,7 @@
-"""Explanation of a rollback or quarantine: the stored facts, and the verdict computed anew."""
+"""Explanation of a rollback or quarantine: the stored facts, and the verdict computed anew.
+
+It is computed from the stored reports, and from the base that stands for those that were deleted.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,9 +20,15 @@ from penumbra.deployments.api.rollout_views import rollback_view
 from penumbra.deployments.api.signal_schemas import (
     EffectView,
 )
+from penumbra.deployments.control.kept_folds import BaseLost, evidence_from_base
 from penumbra.deployments.errors import NotFound
 from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor, alpha_of
-from penumbra.deployments.evidence.judge import decided_by, evidence_of, fold_stored_reports
+from penumbra.deployments.evidence.judge import (
+    decided_by,
+    evidence_of,
+    fold_stored_reports,
+    name_of,
+)
 from penumbra.deployments.evidence.kind_guards import PAIRS, UNDIVIDED, PairKinds
 from penumbra.deployments.evidence.run_evidence import RunEvidence
 from penumbra.deployments.history.events import Event, Kind
@@ -27,7 +36,8 @@ from penumbra.deployments.rollouts.decide import decide
 from penumbra.deployments.rollouts.payload import Decided, RolloutPayload, takes_away
 from penumbra.deployments.rollouts.record import Key, Rollout
 from penumbra.deployments.rollouts.spec import LATENCY, QUALITY, RolloutSpec
-from penumbra.deployments.store import observation_tables
+from penumbra.deployments.store import base_table, observation_tables
+from penumbra.deployments.store.base_table import Base
 from penumbra.deployments.store.observation_tables import RollbackTimes
 from penumbra.deployments.store.store import Store
 from penumbra.monitoring.observations import AnsweredBy, Pair, Report, Signal
@@ -41,8 +51,13 @@ class _Case:
     payload: RolloutPayload
 
 
-def explain(store: Store, key: Key) -> ExplainView:
+def explain(store: Store, key: Key, base_key: bytes | None = None) -> ExplainView:
     """Explains the last rollback or quarantine of a candidate; to be called in a thread.
+
+    Args:
+        store: The store.
+        key: (model, candidate).
+        base_key: Key that bases are signed with; None: none can be read.
 
     Raises:
         NotFound: There was none.
@@ -51,7 +66,7 @@ def explain(store: Store, key: Key) -> ExplainView:
     case = _last(store, key)
     if case is None:
         raise NotFound(f"{key[1]} ({key[0]}) was never rolled back or quarantined")
-    return store.look(lambda connection: _explain(connection, case))
+    return store.look(lambda connection: _explain(connection, case, base_key))
 
 
 def last_rollback(store: Store, key: Key) -> RollbackView | None:
@@ -90,17 +105,19 @@ def _last(store: Store, key: Key) -> _Case | None:
     return None
 
 
-def _explain(connection: sa.Connection, case: _Case) -> ExplainView:
+def _explain(connection: sa.Connection, case: _Case, base_key: bytes | None) -> ExplainView:
     event, payload = case.event, case.payload
     decided, before = payload.decided, payload.before or payload.after
     times = observation_tables.times_of(connection, event.epoch)
-    until = None if decided is None else decided.report
-    reports = observation_tables.reports(connection, before.record.run, until)
-    evidence = refold(
-        before, reports, _kinds_of(decided), has_floors=_has_floors(decided, before.spec)
-    )
-    monitor = _deciding_monitor(evidence, decided)
-    verdict, recomputed = _decide_again(case, before, evidence)
+    base = base_table.used(connection, before.record.run)
+    is_pruned = False
+    try:
+        evidence = _fold_again(connection, before, decided, base, base_key)
+    except BaseLost:
+        evidence, is_pruned = evidence_of(before), True
+    monitor = None if is_pruned else _deciding_monitor(evidence, decided)
+    verdict, recomputed = (None, None) if is_pruned else _decide_again(case, before, evidence)
+    counted = decided.pairs if is_pruned and decided else sum(evidence.pairs.values())
     return ExplainView(
         model=before.spec.model,
         candidate=before.spec.candidate,
@@ -116,7 +133,7 @@ def _explain(connection: sa.Connection, case: _Case) -> ExplainView:
         evidence=decided.evidence if decided else None,
         boundary=decided.boundary if decided else None,
         path=_path(monitor, decided),
-        pairs=sum(evidence.pairs.values()),
+        pairs=counted,
         culprits=list(decided.culprits) if decided else [],
         suspect=decided.suspect if decided else None,
         answered_by=decided.answered_by if decided else None,
@@ -125,8 +142,39 @@ def _explain(connection: sa.Connection, case: _Case) -> ExplainView:
         times=_times_view(case, times),
         recomputed_verdict=verdict,
         recomputed_evidence=recomputed.evidence if recomputed else None,
-        is_reproduced=None if decided is None else recomputed == decided,
+        is_reproduced=None if decided is None or is_pruned else recomputed == decided,
+        is_pruned=is_pruned,
+        pruned_before=None if base is None else base.at,
     )
+
+
+def _fold_again(
+    connection: sa.Connection,
+    before: Rollout,
+    decided: Decided | None,
+    base: Base | None,
+    base_key: bytes | None,
+) -> RunEvidence:
+    """Compute the evidence of a run up to the report that decided.
+
+    Raises:
+        BaseLost: Reports that are needed were deleted, and the base does not stand for them.
+    """
+    kinds, has_floors = _kinds_of(decided), _has_floors(decided, before.spec)
+    until = None if decided is None else decided.report
+    if base is None:
+        reports = observation_tables.reports(connection, before.record.run, until)
+        return refold(before, reports, kinds, has_floors=has_floors)
+    if kinds != PAIRS or not has_floors:
+        raise BaseLost("the decision is of a release that keeps evidence in another form")
+    evidence, position = evidence_from_base(base, base_key, before)
+    last = None
+    for report in observation_tables.reports(connection, evidence.run, until, after=position):
+        fold_stored_reports(evidence, [report])
+        last = name_of(report)
+    if until is not None and last != until:
+        raise BaseLost("the deciding report lies before the base")
+    return evidence
 
 
 def _kinds_of(decided: Decided | None) -> PairKinds:

@@ -80,7 +80,8 @@ def _add_views(
     async def explain_rollout(candidate: str, model: Model) -> ExplainView:
         """Explain the last rollback or quarantine, and compute its verdict anew."""
         rollouts.rollout((model, candidate))
-        return await controller.read(lambda store: explain(store, (model, candidate)))
+        key = controller.checkpoint_key
+        return await controller.read(lambda store: explain(store, (model, candidate), key))
 
 
 def _add_apply(

@@ -249,4 +249,9 @@ class ExplainView(BaseModel):
     recomputed_evidence: float | None
     is_reproduced: bool | None
     """Whether folding the stored observations anew gives the same decision; null if a person
-    decided, because then there is nothing to fold."""
+    decided, because then there is nothing to fold, and if they were pruned."""
+    is_pruned: bool = False
+    """Whether observations that the decision was made by were deleted because of their age
+    (`control.report_days`), so that it cannot be made again."""
+    pruned_before: datetime | None = None
+    """Time before which the run's observations were deleted; null: they are all there."""

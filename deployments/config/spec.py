@@ -215,6 +215,9 @@ class ControlSpec(BaseModel):
     """Time for which candidates keep live traffic without a sign of life of their guard."""
     feedback_days: int = Field(default=30, ge=1, le=3650)
     """Number of days for which users' judgements are kept."""
+    report_days: float = Field(default=30.0, ge=0.1, le=3650)
+    """Number of days for which the reports of a watched run are kept; after that their evidence
+    goes on, and a rollback of before then cannot be computed anew."""
 
 
 class ShadowSpec(BaseModel):

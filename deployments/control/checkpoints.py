@@ -4,7 +4,8 @@ A start, and the way back after an error, read them and the rows after them, how
 history is.
 
 A checkpoint is never the only copy of anything: one that is missing, damaged or of another version
-of the code costs the time of a whole fold.
+of the code costs the time of a whole fold. Now and then one of a run is written a second time, as a
+spare base (`retention.py`).
 
 Reading order: Checkpoints.write_due; kept_folds.py.
 """
@@ -22,7 +23,8 @@ from penumbra.deployments.errors import StoreUnavailable
 from penumbra.deployments.evidence import kept_objects
 from penumbra.deployments.evidence.judge import EvidenceBook
 from penumbra.deployments.rollouts.record import open_runs
-from penumbra.deployments.store import checkpoint_table, observation_tables
+from penumbra.deployments.store import base_table, checkpoint_table, observation_tables
+from penumbra.deployments.store.base_table import Base
 from penumbra.deployments.store.checkpoint_table import Checkpoint
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ class Checkpoints:
         book: Holds the evidence.
         catch_up: Makes the evidence whole again, if a commit failed; called under the lock.
         now: Wall clock.
+        spare_every: Interval between two spare bases of a run.
     """
 
     def __init__(
@@ -49,11 +52,13 @@ class Checkpoints:
         book: EvidenceBook,
         catch_up: Callable[[], Awaitable[None]],
         now: Callable[[], datetime],
+        spare_every: timedelta,
     ) -> None:
         self._controller = controller
         self._book = book
         self._catch_up = catch_up
         self._now = now
+        self._spare_every = spare_every
         self._written: dict[str, tuple[int, datetime]] = {}
         """Name -> position of the last checkpoint, and when it was looked at."""
         self._is_well = True
@@ -116,6 +121,8 @@ class Checkpoints:
         def store(connection: sa.Connection) -> None:
             checkpoint_table.put(connection, checkpoint, at)
             checkpoint_table.keep_only(connection, names)
+            if name != STATE:
+                self._spare(connection, checkpoint, at)
 
         try:
             await self._controller.on_store_thread(lambda found: found.write(store))
@@ -126,3 +133,10 @@ class Checkpoints:
             self._is_well = False
         else:
             self._is_well = True
+
+    def _spare(self, connection: sa.Connection, checkpoint: Checkpoint, at: datetime) -> None:
+        newest = base_table.newest(connection, checkpoint.name)
+        if newest is None or at - newest >= self._spare_every or newest > at:
+            shape, payload = kept_objects.SHAPE, checkpoint.payload
+            base = Base(checkpoint.name, checkpoint.position, shape, at, payload)
+            base_table.add(connection, base)

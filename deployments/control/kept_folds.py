@@ -1,6 +1,8 @@
 """Folds that a checkpoint holds, as a start finds them; without one all rows are folded.
 
-Reading order: state_at_start, evidence_at_start.
+Where reports of a run were deleted, a base stands for them, which is read like a checkpoint.
+
+Reading order: state_at_start, evidence_at_start, evidence_from_base.
 """
 
 import logging
@@ -15,7 +17,8 @@ from penumbra.deployments.history.event_digest import Newest
 from penumbra.deployments.history.state import State
 from penumbra.deployments.metrics.history_counters import HistoryCounters
 from penumbra.deployments.rollouts.record import Rollout
-from penumbra.deployments.store import checkpoint_table
+from penumbra.deployments.store import base_table, checkpoint_table
+from penumbra.deployments.store.base_table import Base
 from penumbra.deployments.store.store import Store
 
 T = TypeVar("T")
@@ -60,11 +63,44 @@ def evidence_at_start(store: Store, key: bytes | None, rollout: Rollout) -> tupl
 
     Raises:
         StoreUnavailable: The store cannot be read.
+        BaseLost: Reports were deleted, and the base that stands for them cannot be read.
     """
     found = _find(store, key, rollout.record.run, RunEvidence)
     if found is None or found[0].spec != rollout.spec or found[0].run != rollout.record.run:
-        return evidence_of(rollout), 0
+        base = store.look(lambda connection: base_table.used(connection, rollout.record.run))
+        return evidence_from_base(base, key, rollout)
     return found
+
+
+class BaseLost(Exception):
+    """A base that cannot be read; the text says why."""
+
+
+def evidence_from_base(
+    base: Base | None, key: bytes | None, rollout: Rollout
+) -> tuple[RunEvidence, int]:
+    """Read the evidence that the fold of a run's reports begins with.
+
+    Returns:
+        The evidence, and the id of the last report that it holds; of no report, and 0, if there is
+        no base, so that all reports are there.
+
+    Raises:
+        BaseLost: The base was written by other code, with another key, or is damaged.
+    """
+    if base is None:
+        return evidence_of(rollout), 0
+    if base.shape != kept_objects.SHAPE:
+        raise BaseLost("it was written by a release that keeps evidence in another form")
+    if key is None:
+        raise BaseLost("no process without a token can read it")
+    try:
+        evidence = kept_objects.load(base.payload, key, RunEvidence)
+    except Unusable as error:
+        raise BaseLost(str(error)) from error
+    if evidence.spec != rollout.spec or evidence.run != rollout.record.run:
+        raise BaseLost("it is of another run")
+    return evidence, base.position
 
 
 def _find(store: Store, key: bytes | None, name: str, kind: type[T]) -> tuple[T, int] | None:

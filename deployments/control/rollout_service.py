@@ -14,11 +14,12 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from penumbra.deployments.control import pending_reports, stored_evidence
+from penumbra.deployments.control import pending_reports, retention, stored_evidence
 from penumbra.deployments.control.checkpoints import Checkpoints
 from penumbra.deployments.control.compaction import Compaction
 from penumbra.deployments.control.controller import Clocks, Controller
 from penumbra.deployments.control.pending_reports import LastNumbers, PendingReport, settle
+from penumbra.deployments.control.retention import Lifetimes, Retention
 from penumbra.deployments.control.rollback_timer import RollbackTimer
 from penumbra.deployments.control.tracing import CommittedChange
 from penumbra.deployments.control.turns import PATIENT_SECONDS
@@ -67,7 +68,7 @@ class RolloutService:
         clocks: Wall clock and monotonic clock.
         acknowledge_seconds: Longest wait for the gateways' acknowledgements of a rollback.
         process_start_id: Random id of this process start.
-        feedback_days: Days for which users' judgements are stored.
+        lifetimes: How long rows are stored.
         tracer: Records changes and rollbacks; None: tracing is off.
     """
 
@@ -77,13 +78,13 @@ class RolloutService:
         clocks: Clocks,
         acknowledge_seconds: float,
         process_start_id: str,
-        feedback_days: int = 30,
+        lifetimes: Lifetimes = retention.DEFAULT,
         tracer: Tracer | None = None,
     ) -> None:
         self._controller = controller
         self._clocks = clocks
         self._process_start_id = process_start_id
-        self._feedback_lifetime = timedelta(days=feedback_days)
+        self._feedback_lifetime = timedelta(days=lifetimes.feedback_days)
         self._prune_at = clocks.now()
         self._is_behind = True
         """Whether the evidence may lack stored reports: not started, or a commit failed."""
@@ -94,7 +95,14 @@ class RolloutService:
         self._rollback_timer = RollbackTimer(controller, clocks, acknowledge_seconds, tracer)
         self.evidence_book = EvidenceBook(clocks.now)
         """The evidence of all rollouts; other modules only read it."""
-        self._checkpoints = Checkpoints(controller, self.evidence_book, self._catch_up, clocks.now)
+        self._retention = Retention(controller, clocks.now, lifetimes)
+        self._checkpoints = Checkpoints(
+            controller,
+            self.evidence_book,
+            self._catch_up,
+            clocks.now,
+            self._retention.spare_every,
+        )
         self._compaction = Compaction(controller, clocks.now)
 
     @property
@@ -187,6 +195,7 @@ class RolloutService:
                 await self._prune()
         await self._checkpoints.write_due()
         await self._compaction.work()
+        await self._retention.work()
 
     async def change(self, key: Key, edit: Edit, actor: str, reason: str) -> ChangeResult:
         """Change a rollout for an operator or an alert.

@@ -1,6 +1,7 @@
 """Evidence as the store holds it: reads it for all rollouts, and deletes what is of no more use.
 
-It is read from a checkpoint and the reports after it. Both run on the thread that commits.
+It is read from a checkpoint, or a base, and the reports after it. Both run on the thread that
+commits.
 """
 
 import logging
@@ -9,13 +10,17 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from penumbra.deployments.control.kept_folds import evidence_at_start
+from penumbra.deployments.control.kept_folds import (
+    BaseLost,
+    evidence_at_start,
+    evidence_from_base,
+)
 from penumbra.deployments.errors import StoreUnavailable
 from penumbra.deployments.evidence.judge import EvidenceBook, evidence_of, fold_stored_reports
 from penumbra.deployments.evidence.run_evidence import RunEvidence
 from penumbra.deployments.history.state import State
 from penumbra.deployments.rollouts.record import Phase, Rollout
-from penumbra.deployments.store import observation_tables
+from penumbra.deployments.store import base_table, observation_tables
 from penumbra.deployments.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -24,7 +29,8 @@ log = logging.getLogger(__name__)
 def read(store: Store, key: bytes | None, book: EvidenceBook, rollouts: Iterable[Rollout]) -> None:
     """Read the evidence of all rollouts anew.
 
-    A run of which a report cannot be read begins anew: evidence may be missing from it.
+    A run of which a report cannot be read begins anew: evidence may be missing from it. One of
+    which reports were deleted, and the base that stands for them cannot be read, is carried on.
 
     Raises:
         StoreUnavailable: The store cannot be read.
@@ -33,14 +39,13 @@ def read(store: Store, key: bytes | None, book: EvidenceBook, rollouts: Iterable
     evidence = []
     for rollout in rollouts:
         try:
-            found = evidence_at_start(store, key, rollout)
-            evidence.append(_fold(store, rollout, lost, *found))
-        except StoreUnavailable:
-            raise
-        except Exception:
-            # A checkpoint must never stand in the way: without it the rows tell all.
-            log.exception("checkpoint_unusable", extra={"checkpoint": rollout.record.run})
-            evidence.append(_fold(store, rollout, lost, evidence_of(rollout), 0))
+            evidence.append(_read(store, key, rollout, lost))
+        except BaseLost as error:
+            log.error("base_unusable", extra={"run": rollout.record.run, "detail": str(error)})
+            evidence.append(evidence_of(rollout))
+            evidence[
+                -1
+            ].lost = f"older reports are pruned, and what stands for them is lost: {error}"
     book.begin(evidence)
     book.lose(lost)
 
@@ -66,7 +71,25 @@ def prune(
     if state.aside:
         return 0  # a row that cannot be read may name a run that is to be kept
     keep = {rollout.record.run for rollout in state.rollouts.values()} | {*decided}
-    return store.write(lambda c: observation_tables.prune(c, keep, feedback_before, most))
+
+    def delete(connection: sa.Connection) -> int:
+        base_table.keep_only(connection, keep)
+        return observation_tables.prune(connection, keep, feedback_before, most)
+
+    return store.write(delete)
+
+
+def _read(store: Store, key: bytes | None, rollout: Rollout, lost: set[str]) -> RunEvidence:
+    run = rollout.record.run
+    try:
+        return _fold(store, rollout, lost, *evidence_at_start(store, key, rollout))
+    except (StoreUnavailable, BaseLost):
+        raise
+    except Exception:
+        # A checkpoint must never stand in the way: without it the rows tell all.
+        log.exception("checkpoint_unusable", extra={"checkpoint": run})
+    base = store.look(lambda connection: base_table.used(connection, run))
+    return _fold(store, rollout, lost, *evidence_from_base(base, key, rollout))
 
 
 def _fold(

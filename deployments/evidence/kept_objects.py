@@ -6,17 +6,20 @@ they are signed with a key that is made from its tokens and is not in the store.
 classes that are defined in the modules of a fold are found.
 
 Bytes mean something only to the code that wrote them. `version` names that code by its sources:
-after an upgrade, whatever it changed, there is no checkpoint, and the rows are folded anew.
+after an upgrade, whatever it changed, there is no checkpoint, and the rows are folded anew. Where
+the rows are not there any more, it is enough that the classes have the same fields: `shape`.
 
-Reading order: dump, load, version.
+Reading order: dump, load, version, shape.
 """
 
+import ast
 import hashlib
 import hmac
 import io
 import pickle
 import sys
 import zlib
+from collections.abc import Mapping
 from importlib import metadata, resources
 from typing import Any, TypeVar
 
@@ -49,6 +52,8 @@ _OTHERS = frozenset(
     }
 )
 _PROTOCOL = 5
+_MEANING = 1
+"""To be counted up when a field of a fold changes its meaning and keeps its name."""
 _SIGNATURE_BYTES = 32
 _MOST_BYTES = 512 * 1024 * 1024
 """Largest object that is read."""
@@ -110,6 +115,55 @@ def version() -> str:
     return digest.hexdigest()
 
 
+def shape() -> str:
+    """Name the fields of all classes that may be kept: a digest that other code may share."""
+    sources = {
+        f"{package}.{file.name}": file.read_text()
+        for package in _PACKAGES
+        for file in resources.files(package).iterdir()
+        if file.name.endswith(".py")
+    }
+    return shape_of(sources)
+
+
+def shape_of(sources: Mapping[str, str]) -> str:
+    """Name the fields of all classes in some sources.
+
+    Args:
+        sources: Name of a module -> its source.
+    """
+    lines = [str(_PROTOCOL), str(_MEANING)]
+    for module, source in sorted(sources.items()):
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.ClassDef):
+                bases = ",".join(map(ast.unparse, node.bases))
+                lines.append(f"{module}.{node.name}({bases}): {' '.join(_fields(node))}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _fields(node: ast.ClassDef) -> list[str]:
+    """List what a class declares, and what its methods set on `self`."""
+    declared = [
+        f"{ast.unparse(each.target)}:{ast.unparse(each.annotation)}"
+        for each in node.body
+        if isinstance(each, ast.AnnAssign)
+    ]
+    members = [
+        each.targets[0].id
+        for each in node.body
+        if isinstance(each, ast.Assign) and isinstance(each.targets[0], ast.Name)
+    ]
+    own = {
+        each.attr
+        for each in ast.walk(node)
+        if isinstance(each, ast.Attribute)
+        and isinstance(each.ctx, ast.Store)
+        and isinstance(each.value, ast.Name)
+        and each.value.id == "self"
+    }
+    return [*declared, *members, *sorted(own)]
+
+
 class _Reader(pickle.Unpickler):
     """Reads objects of known classes, and finds nothing but these."""
 
@@ -128,3 +182,5 @@ class _Reader(pickle.Unpickler):
 
 VERSION = version()
 """Of the code that this process runs, whatever lies on the disk later."""
+SHAPE = shape()
+"""Likewise."""

@@ -88,6 +88,17 @@ class Arbitration(BaseModel):
         )
 
 
+class Carried(BaseModel):
+    """Facts of the run before, whose evidence was lost, so that this one goes on in its place."""
+
+    model_config = _STRICT
+
+    fingerprints: dict[str, str] = {}
+    """Variant -> digest of the build that was compared: another one is a change."""
+    calibration: dict[str, Any] | None = None
+    """Tolerances that were read."""
+
+
 class RolloutRecord(BaseModel):
     """Progress of one rollout."""
 
@@ -160,6 +171,8 @@ class RolloutRecord(BaseModel):
     They keep their traffic, and count as not proven until they are proven anew."""
     revalidations: int = Field(default=0, ge=0)
     """How often proofs were begun anew for that in this run; each counts as a run."""
+    carried: Carried | None = None
+    """Facts of the run before that this one goes on with; None: it began in shadow."""
     rebuilds: int = Field(default=0, ge=0)
     """Restarts in quick succession because a build had changed, this run's included."""
 

@@ -174,9 +174,23 @@ def runs(connection: sa.Connection) -> set[str]:
     return set(connection.execute(sa.select(_SEGMENTS.c.run).distinct()).scalars())
 
 
-def drop(connection: sa.Connection, run: str) -> bool:
-    """Deletes some segments of a run that is over; returns whether there may be more."""
+def has_until(connection: sa.Connection, run: str, until: int) -> bool:
+    """Tells whether a run has a segment whose reports all have ids up to one."""
+    query = sa.select(_SEGMENTS.c.first).where(_SEGMENTS.c.run == run, _SEGMENTS.c.last <= until)
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def drop(connection: sa.Connection, run: str, until: int | None = None) -> bool:
+    """Deletes some segments of a run, oldest first; returns whether there may be more.
+
+    Args:
+        connection: An open connection.
+        run: Id of the run.
+        until: The largest id of a report that may be deleted; None: all, the run is over.
+    """
     query = sa.select(_SEGMENTS.c.first).where(_SEGMENTS.c.run == run)
+    if until is not None:
+        query = query.where(_SEGMENTS.c.last <= until)
     first = [*connection.execute(query.order_by(_SEGMENTS.c.first).limit(_DROPPED)).scalars()]
     own = _SEGMENTS.c.run == run, _SEGMENTS.c.first.in_(first)
     connection.execute(sa.delete(_SEGMENTS).where(*own))

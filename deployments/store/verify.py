@@ -15,7 +15,7 @@ from penumbra.deployments.evidence.stored_fold import fold_stored
 from penumbra.deployments.history.events import Draft, Event, FlagPayload, Kind
 from penumbra.deployments.history.set_aside import SetAside
 from penumbra.deployments.history.state import EMPTY, State
-from penumbra.deployments.store import checkpoint_table, segment_tables, set_aside_table
+from penumbra.deployments.store import base_table, checkpoint_table, segment_tables, set_aside_table
 from penumbra.deployments.store.report_tables import REPORTS
 from penumbra.deployments.store.store import Store
 from penumbra.monitoring.observations import Report
@@ -115,6 +115,7 @@ def repair(store: Store, found: Verified, actor: str, now: datetime) -> int:
         set_aside_table.move_events(connection, found.bad_events, now)
         set_aside_table.move_reports(connection, found.bad_reports, now)
         checkpoint_table.keep_only(connection, ())  # they may hold what was moved
+        base_table.drop_spares(connection)
 
     store.write(move)
     return len(found.bad_events) + len(found.bad_reports)

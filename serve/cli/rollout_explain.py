@@ -83,6 +83,10 @@ def _worst(answer: Json) -> RenderableType:
 
 
 def _recomputed(answer: Json) -> Text:
+    if answer.get("is_pruned"):
+        before = clock(answer["pruned_before"])
+        text = f"Pruned: the observations of before {before} were deleted; nothing is recomputed."
+        return Text(text, style="yellow")
     if answer["is_reproduced"] is None:
         return Text("Decided by a person: there is nothing to recompute.", style="dim")
     evidence = answer["recomputed_evidence"]
