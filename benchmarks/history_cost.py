@@ -58,7 +58,8 @@ class Process:
         self.controller.close()
 
 
-async def _begin(url: str) -> str:
+async def begin(url: str) -> str:
+    """Make a store with one rollout in shadow; returns its run."""
     process = Process(url)
     await process.start()
     await process.controller.configure(payload(), "configuration")
@@ -156,7 +157,7 @@ async def _measure(folder: Path, count: int) -> dict[str, float]:
     found: dict[str, float] = {}
     file = folder / "store.db"
     url = f"sqlite:///{file}"
-    run = await _begin(url)
+    run = await begin(url)
     await asyncio.to_thread(_fill, file, run, count)
     found["MB"] = await asyncio.to_thread(lambda: file.stat().st_size / 1e6)
     process = Process(url)

@@ -87,3 +87,29 @@ def test_what_is_no_object_at_all_is_unusable(packed: bytes) -> None:
 def test_another_kind_of_object_is_unusable() -> None:
     with pytest.raises(Unusable, match="found list, wanted dict"):
         load(pack(dump([]), KEY), KEY, dict)
+
+
+CLASS = '''
+class Kept:
+    """Words."""
+    name: str
+    def __init__(self):
+        self.count = 0
+'''
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_same"),
+    [
+        (CLASS.replace("Words", "Other words") + "\n\ndef other(): ...\n", True),
+        (CLASS.replace("self.count = 0", "self.count = 1"), True),
+        (CLASS + "    def count_up(self):\n        return self.count\n", True),
+        (CLASS + "    def take(self):\n        self.last = 1\n", False),
+        (CLASS.replace("name: str", "name: int"), False),
+        (CLASS.replace("Kept:", "Kept(Base):"), False),
+        (CLASS.replace("count", "counts"), False),
+    ],
+)
+def test_a_shape_is_the_fields_of_classes(changed: str, is_same: bool) -> None:
+    before = kept_objects.shape_of({"module": CLASS})
+    assert (kept_objects.shape_of({"module": changed}) == before) is is_same
