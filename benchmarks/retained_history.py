@@ -1,9 +1,9 @@
 """Store and memory of a control process while a run goes on and on.
 
 Run: `python -m benchmarks.retained_history [--hours 24] [--rate 20] [--days 0.1]`. As many reports
-as comparators send in that time, at that rate, are taken one after another by the shipped service on
-a SQLite store, each with one pair of a prompt of its own and one count; the clock goes faster than
-time. Reports are kept for `--days`. Prints, for each hour, the store, the memory, and
+as comparators send in that time, at that rate, are taken one after another by the shipped service
+on a SQLite store, each with one pair of a prompt of its own and one count; the clock goes faster
+than time. Reports are kept for `--days`. Prints, for each hour, the store, the memory, and
 how long a start takes, as Markdown. A day takes about an hour. Checkpoints are written every ten
 minutes of that clock, not every minute.
 """

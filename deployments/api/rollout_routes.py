@@ -4,12 +4,13 @@ import asyncio
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
 from penumbra.deployments.api.access import Access, Caller, Role
+from penumbra.deployments.api.channel_views import channel_views
 from penumbra.deployments.api.flag_routes import ERRORS, caller_of, viewer_of
 from penumbra.deployments.api.flag_schemas import GatewaysReached, ReasonBody, milliseconds
 from penumbra.deployments.api.guarded_route import GuardedRoute, body_of_most
@@ -17,6 +18,7 @@ from penumbra.deployments.api.rollback_explanation import explain, last_rollback
 from penumbra.deployments.api.rollout_schemas import (
     ApplyBody,
     ExplainView,
+    GraduateBody,
     RolloutChangeView,
     RolloutsView,
     RolloutView,
@@ -24,7 +26,8 @@ from penumbra.deployments.api.rollout_schemas import (
 from penumbra.deployments.api.rollout_views import rollout_view, summary_view
 from penumbra.deployments.control.controller import Controller
 from penumbra.deployments.control.rollout_service import ChangeResult, RolloutService
-from penumbra.deployments.history import operator_actions
+from penumbra.deployments.history import graduation, operator_actions
+from penumbra.deployments.history.events import Draft
 from penumbra.deployments.rollouts.record import Key, Rollout
 from penumbra.router.bounds import SPEC_BODY_BYTES
 
@@ -50,6 +53,7 @@ def rollouts_router(
     _add_apply(router, rollouts, controller, access, now)
     _add_verbs(router, rollouts, controller, access, now)
     _add_admin_verbs(router, rollouts, controller, access, now)
+    _add_graduation(router, rollouts, controller, access, now)
     return router
 
 
@@ -131,10 +135,43 @@ def _add_verbs(
 
     @router.post("/{candidate}/rollback")
     async def rollback(command: OperatorCommand) -> RolloutChangeView:
-        """Give every client the baseline until the rollout is re-armed."""
-        return await command.run(
-            lambda rollout: operator_actions.rollback(rollout, command.reason, now())
+        """Give every client the baseline until the rollout is re-armed.
+
+        A candidate that has graduated goes back to the baseline of before.
+        """
+        if rollouts.rollout(command.key).record.graduated is None:
+            return await command.run(
+                lambda rollout: operator_actions.rollback(rollout, command.reason, now())
+            )
+        return await command.commit(
+            lambda rollout: graduation.take_back(controller.state, rollout, command.order(now()))
         )
+
+
+def _add_graduation(
+    router: APIRouter, rollouts: RolloutService, controller: Controller, access: Access, now: Now
+) -> None:
+    @router.post("/{candidate}/graduate")
+    async def graduate(
+        candidate: str,
+        model: Model,
+        body: GraduateBody,
+        caller: Annotated[Caller, caller_of(access, Role.ADMIN)],
+    ) -> RolloutChangeView:
+        """Make a promoted candidate the model's baseline.
+
+        Its baseline of now stays in the configuration for a rollback. Rollouts of other candidates
+        begin anew in shadow, measured against the new baseline.
+        """
+        command = _Command(rollouts, controller, (model, candidate), caller.actor, body.reason)
+        terms = graduation.Terms(timedelta(days=body.keep_days), body.accept_unproven)
+
+        def draft(rollout: Rollout) -> list[Draft]:
+            channels = channel_views(rollout, rollouts.evidence_book.evidence(rollout))
+            left = [f"{each.channel} in {each.slice}" for each in channels if not each.is_released]
+            return graduation.graduate(controller.state, rollout, command.order(now()), terms, left)
+
+        return await command.commit(draft)
 
 
 def _add_admin_verbs(
@@ -171,6 +208,21 @@ class _Command:
         """Changes the rollout, waits for the gateways, and shows it as it is then."""
         result = await self.rollouts.change(self.key, edit, self.actor, self.reason)
         return await _arrived(self.rollouts, self.controller, result)
+
+    async def commit(self, draft: Callable[[Rollout], list[Draft]]) -> RolloutChangeView:
+        """Commits events that change more than the rollout; otherwise as `run`."""
+
+        async def make() -> list[Draft]:
+            return draft(self.rollouts.rollout(self.key))
+
+        delivery = await self.rollouts.commit(make)
+        rollout, epoch = self.rollouts.rollout(self.key), self.controller.state.epoch
+        result = ChangeResult(rollout, epoch, delivery is not None, delivery)
+        return await _arrived(self.rollouts, self.controller, result)
+
+    def order(self, now: datetime) -> graduation.Order:
+        """Say who wants it, why, and when."""
+        return graduation.Order(self.actor, self.reason, now)
 
 
 def _command_of(

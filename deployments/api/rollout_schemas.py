@@ -138,6 +138,23 @@ class ChannelView(BaseModel):
     """Why it stays on the baseline; null if it is released."""
 
 
+class GraduateBody(ReasonBody):
+    """Terms of a graduation."""
+
+    keep_days: float = Field(default=7.0, ge=0, le=3650)
+    """Days for which the baseline of now is to stay in the configuration for a rollback."""
+    accept_unproven: bool = False
+    """Whether requests for which the candidate was never proven may go to it, too."""
+
+
+class GraduationView(BaseModel):
+    """Graduation of a candidate, which is the baseline now."""
+
+    baseline: str
+    """The baseline before, to which a rollback goes."""
+    kept_until: datetime
+
+
 class RolloutsView(BaseModel):
     """All rollouts."""
 
@@ -182,6 +199,10 @@ class RolloutView(RolloutSummary):
     calibration: dict[str, Any] | None
     """Tolerances that were read from the first pairs, and their derivation."""
     last_rollback: RollbackView | None
+    graduated: GraduationView | None = None
+    """Set if the candidate is the baseline now."""
+    measured_against: str | None = None
+    """Set if the baseline was a candidate itself: tolerances add up."""
 
 
 class RolloutChangeView(BaseModel):

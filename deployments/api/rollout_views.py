@@ -15,6 +15,7 @@ from penumbra.deployments.api.proof_views import effect_view, proof_view, worklo
 from penumbra.deployments.api.rollout_schemas import (
     AdvanceConditionView,
     DiagnosticsView,
+    GraduationView,
     InstrumentView,
     RollbackView,
     RolloutSummary,
@@ -28,9 +29,16 @@ from penumbra.deployments.evidence.guardrail_monitor import GuardrailMonitor
 from penumbra.deployments.evidence.kind_guards import Kind
 from penumbra.deployments.evidence.run_evidence import RunEvidence
 from penumbra.deployments.history.config_effects import obstacle_of
+from penumbra.deployments.history.graduation import measured_against
 from penumbra.deployments.history.state import State
 from penumbra.deployments.rollouts.gates import advance_conditions
-from penumbra.deployments.rollouts.record import Arbitration, Phase, Rollout, stage_name
+from penumbra.deployments.rollouts.record import (
+    Arbitration,
+    Graduation,
+    Phase,
+    Rollout,
+    stage_name,
+)
 from penumbra.deployments.rollouts.spec import Guardrail
 from penumbra.deployments.rollouts.transitions import next_stage_index
 from penumbra.deployments.store.observation_tables import RollbackTimes
@@ -88,6 +96,7 @@ def rollout_view(
     instrument, diagnostics = _instrument_view(evidence), _diagnostics_view(evidence)
     fingerprints, proof = dict(evidence.builds.fingerprints), proof_view(evidence)
     builds = {variant: dict(facts) for variant, facts in evidence.builds.facts.items()}
+    reference = measured_against(state, rollout)
     channels, workload = channel_views(rollout, evidence), workload_views(evidence)
     return lambda: RolloutView(
         **summary,
@@ -114,7 +123,15 @@ def rollout_view(
         builds=builds,
         calibration=record.calibration,
         last_rollback=last,
+        graduated=_graduation_view(record.graduated),
+        measured_against=reference,
     )
+
+
+def _graduation_view(found: Graduation | None) -> GraduationView | None:
+    if found is None:
+        return None
+    return GraduationView(baseline=found.baseline, kept_until=found.kept_until)
 
 
 def rollback_view(

@@ -128,10 +128,11 @@ def _is_same_route(url: str, other: str) -> bool:
 
 def _tell_difference(state: State, payload: ConfigPayload, file: FileAtStart) -> None:
     payload = keep_places(payload, state.places)
-    drafts = apply_config(state, payload, CONFIGURATION, datetime.now(UTC))
+    now = datetime.now(UTC)
+    drafts = apply_config(state, payload, CONFIGURATION, now)
     steps = [
         f"{step.action.value} {step.text}"
-        for step in plan_of(state, payload, drafts).steps
+        for step in plan_of(state, payload, drafts, now).steps
         if step.action not in (Action.NOTE, Action.EFFECT)
     ]
     if steps:

@@ -216,7 +216,7 @@ class ConfigurationService:
         if problems:
             raise ConfigurationRefused(problems)
         drafts = apply_config(state, payload, proposal.actor, now, proposal.reason)
-        plan = plan_of(state, payload, drafts)
+        plan = plan_of(state, payload, drafts, now)
         return replace(plan, steps=(*plan.steps, *self._later(proposal.local))), drafts
 
     def _later(self, local: Mapping[str, Any] | None) -> Iterator[Step]:

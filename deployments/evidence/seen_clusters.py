@@ -1,5 +1,7 @@
 """Memory that allows one bet for each prompt and each session: exact, and bounded. Pure."""
 
+from collections import deque
+
 from penumbra.deployments.rollouts.spec import REMEMBERED
 
 
@@ -7,8 +9,8 @@ class SeenClusters:
     """Prompts and sessions that have been bet on, the latest `REMEMBERED` of each."""
 
     def __init__(self) -> None:
-        self._clusters: dict[int, None] = {}
-        self._sessions: dict[int, None] = {}
+        self._clusters = _Latest()
+        self._sessions = _Latest()
 
     def take(self, cluster: int, session: int) -> bool:
         """Returns whether this pair may be bet on; if so, its prompt and session are used up.
@@ -17,15 +19,25 @@ class SeenClusters:
             cluster: Hash of the prompt.
             session: Hash of the session; 0 if there is none.
         """
-        if cluster in self._clusters or (session and session in self._sessions):
+        if cluster in self._clusters.values or (session and session in self._sessions.values):
             return False
-        _remember(self._clusters, cluster)
+        self._clusters.add(cluster)
         if session:
-            _remember(self._sessions, session)
+            self._sessions.add(session)
         return True
 
 
-def _remember(seen: dict[int, None], value: int) -> None:
-    seen[value] = None
-    if len(seen) > REMEMBERED:
-        del seen[next(iter(seen))]
+class _Latest:
+    """The latest values that were added; each of them once."""
+
+    def __init__(self) -> None:
+        self.values: set[int] = set()
+        # Not the order of a dict: to find its oldest key takes as long as it has gaps.
+        self._order: deque[int] = deque()
+
+    def add(self, value: int) -> None:
+        """Add a value that is not among them; the oldest makes room."""
+        self.values.add(value)
+        self._order.append(value)
+        if len(self._order) > REMEMBERED:
+            self.values.discard(self._order.popleft())

@@ -209,6 +209,10 @@ def _adapt(
 ) -> Rollout | None:
     spec, record = rollout.spec, rollout.record
     old = state.models.get(spec.model)
+    if record.graduated is not None and model is not None and model.baseline != spec.candidate:
+        cause = f"the configuration has another baseline: {model.baseline}"
+        ended = replace_fields(record, graduated=None, cause=cause)
+        return rollout.model_copy(update={"record": ended})
     if record.phase is Phase.OFF:
         is_there = _has(model, spec.candidate)
         if not record.is_condemned or is_there == _has(old, spec.candidate):

@@ -8,6 +8,7 @@ Reading order: Step, Plan, plan_of.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from penumbra.deployments.history.config_effects import structure_of
@@ -63,18 +64,20 @@ class Plan:
         return frozenset(s.model for s in self.steps if s.model and s.action not in quiet)
 
 
-def plan_of(state: State, payload: ConfigPayload, drafts: Sequence[Draft]) -> Plan:
+def plan_of(state: State, payload: ConfigPayload, drafts: Sequence[Draft], now: datetime) -> Plan:
     """Compare a proposed configuration with the one in force.
 
     Args:
         state: The state.
         payload: The proposal, with the address of each variant and its place in splits.
         drafts: The events that would put it into force (`config_effects.apply_config`).
+        now: With a timezone.
     """
     steps = [
         *(Step(Action(kind), text, hurts) for kind, text, hurts in _keys(state, payload)),
         *_model_steps(state, payload),
         *_effects(drafts),
+        *_kept_baselines(state, payload, now),
         *_notes(state, payload),
     ]
     return Plan(tuple(steps))
@@ -179,6 +182,22 @@ def _effects(drafts: Sequence[Draft]) -> Iterator[Step]:
                 f" {payload.after.record.cause}"
             )
             yield Step(Action.EFFECT, text, hurts=hurts, model=rollout.spec.model)
+
+
+def _kept_baselines(state: State, payload: ConfigPayload, now: datetime) -> Iterator[Step]:
+    """Say that a rollback of a candidate that graduated would have nowhere to go."""
+    for rollout in state.rollouts.values():
+        graduation, (name, candidate) = rollout.record.graduated, rollout.key
+        if graduation is None or graduation.kept_until <= now:
+            continue
+        model = payload.models.get(name)
+        if model is not None and graduation.baseline not in model.variants:
+            until = f"{graduation.kept_until:%Y-%m-%d %H:%M}"
+            text = (
+                f"variant {graduation.baseline} of {name} is kept until {until} UTC for a rollback"
+                f" of {candidate}, which would have nowhere to go"
+            )
+            yield Step(Action.EFFECT, text, hurts=True, model=name)
 
 
 def _notes(state: State, payload: ConfigPayload) -> Iterator[Step]:

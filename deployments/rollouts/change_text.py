@@ -16,7 +16,7 @@ def change_of(payload: RolloutPayload) -> str:
         return "applied"
     was, now = before.record.phase, after.record.phase
     if was is not now:
-        named = _by_phase(was, now)
+        named = "graduated" if after.record.graduated else _by_phase(was, now)
         if named is not None:
             return named
     if before.spec != after.spec:
@@ -78,6 +78,7 @@ _WORDS = {
     "renewed": "has its proof anew at {place}",
     "rearmed": "was armed again, at {place}",
     "restarted": "begins its evidence anew, at {place}",
+    "graduated": "is the baseline now",
     "ended": "has no rollout any more",
     "other": "is at {place}",
 }

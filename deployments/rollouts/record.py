@@ -99,6 +99,17 @@ class Carried(BaseModel):
     """Tolerances that were read."""
 
 
+class Graduation(BaseModel):
+    """Facts of a candidate that has become the baseline."""
+
+    model_config = _STRICT
+
+    baseline: str
+    """The baseline before, to which a rollback goes back."""
+    kept_until: datetime
+    """Until when that is to stay in the configuration."""
+
+
 class RolloutRecord(BaseModel):
     """Progress of one rollout."""
 
@@ -171,6 +182,8 @@ class RolloutRecord(BaseModel):
     They keep their traffic, and count as not proven until they are proven anew."""
     revalidations: int = Field(default=0, ge=0)
     """How often proofs were begun anew for that in this run; each counts as a run."""
+    graduated: Graduation | None = None
+    """Set while the candidate is the model's baseline because of this rollout."""
     carried: Carried | None = None
     """Facts of the run before that this one goes on with; None: it began in shadow."""
     rebuilds: int = Field(default=0, ge=0)
@@ -219,9 +232,11 @@ class Rollout(BaseModel):
 
     @property
     def stage(self) -> str:
-        """The stage in a word: `shadow`, `5`, `promoted`, `rolled_back`, `off`."""
+        """The stage in a word: `shadow`, `5`, `promoted`, `graduated`, `rolled_back`, `off`."""
         if self.record.phase is Phase.LIVE:
             return stage_name(self.spec, self.record.stage_index)
+        if self.record.graduated is not None:
+            return "graduated"
         return self.record.phase.value
 
 

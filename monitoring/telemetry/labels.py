@@ -102,7 +102,7 @@ CHANGE = Label(
     "What became of the rollout.",
     (
         "applied", "advanced", "promoted", "held", "resumed", "quarantined", "rolled_back",
-        "rearmed", "restarted", "ended", "stale", "renewed", "other",
+        "rearmed", "restarted", "graduated", "ended", "stale", "renewed", "other",
     ),
 )  # fmt: skip
 ACTOR = Label(

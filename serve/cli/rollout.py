@@ -133,6 +133,33 @@ for _name, _meaning in _ACTIONS.items():
 
 
 @app.command()
+def graduate(  # noqa: PLR0913 - a command's options
+    model: Model,
+    candidate: Candidate,
+    reason: Reason,
+    keep_days: Annotated[
+        float, typer.Option("--keep-days", min=0, help="Days for which the old baseline stays.")
+    ] = 7.0,
+    accept_unproven: Annotated[
+        bool,
+        typer.Option("--accept-unproven", help="Also requests for which it was never proven."),
+    ] = False,
+    as_json: AsJson = False,
+    url: AdminUrl = None,
+    config: Config = None,
+) -> None:
+    """Make a promoted candidate the baseline; `rollback` goes back to the old one."""
+    with admin_client(url, config, as_json) as client:
+        path = f"{_path(candidate, 'graduate')}?model={quote(model, safe='')}"
+        terms = {"keep_days": keep_days, "accept_unproven": accept_unproven}
+        _print_outcome(client.change("POST", path, {"reason": reason, **terms}), as_json)
+        if not as_json:
+            warn(
+                f"write `baseline: {candidate}` into the file of {model}, and leave the old one in"
+            )
+
+
+@app.command()
 def explain(
     model: Model,
     candidate: Candidate,

@@ -16,6 +16,7 @@ from penumbra.serve.cli.meters import bar, progress
 from penumbra.serve.cli.rollout_texts import (
     Json,
     age_text,
+    clock,
     effect_text,
     interval_text,
     number_text,
@@ -25,7 +26,7 @@ from penumbra.serve.cli.rollout_texts import (
 _SHORT_FACT = 48
 """Characters of a fact's two values that are shown; of longer ones only the name is."""
 _VERDICTS = {"pass": "green", "fail": "red", "error": "magenta", "inconclusive": "yellow"}
-_STAGES = {"promoted": "green", "rolled_back": "red", "off": "dim"}
+_STAGES = {"promoted": "green", "graduated": "green", "rolled_back": "red", "off": "dim"}
 
 
 def rollouts_table(answer: Json) -> RenderableType:
@@ -142,6 +143,23 @@ def ladder(view: Json) -> Text:
     return text
 
 
+def _reference(view: Json) -> Iterator[tuple[str, Text]]:
+    """The baseline before it, or the build that it is measured against by way of others."""
+    graduated, reference = view.get("graduated"), view.get("measured_against")
+    if graduated:
+        until = clock(graduated["kept_until"])
+        yield "before it", Text(f"{graduated['baseline']}, kept for `rollback` until {until}")
+    if reference:
+        yield "reference", Text(reference, style="yellow")
+
+
+def _obstacles(view: Json) -> Iterator[tuple[str, Text]]:
+    if view["held_cause"]:
+        yield "held", Text(view["held_cause"], style="yellow")
+    if view["frozen_cause"]:
+        yield "frozen", Text(view["frozen_cause"], style="magenta")
+
+
 def _facts(view: Json) -> Table:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
@@ -155,15 +173,12 @@ def _facts(view: Json) -> Table:
     differing = _differing(view)
     if differing:
         table.add_row("differs in", differing)
-    if view["held_cause"]:
-        table.add_row("held", Text(view["held_cause"], style="yellow"))
-    if view["frozen_cause"]:
-        table.add_row("frozen", Text(view["frozen_cause"], style="magenta"))
+    for name, text in (*_reference(view), *_obstacles(view)):
+        table.add_row(name, text)
     table.add_row("proven", ", ".join(view["proven"]) or "no slice yet")
-    if view.get("proven_live"):
-        table.add_row("proven live", ", ".join(view["proven_live"]))
-    if view["quarantined"]:
-        table.add_row("quarantined", ", ".join(view["quarantined"]))
+    for name in ("proven_live", "quarantined"):
+        if view.get(name):
+            table.add_row(name.replace("_", " "), ", ".join(view[name]))
     for name, how in (view.get("stale") or {}).items():
         told = f"{'all slices' if name == '*' else name}: proven on another workload: {how}"
         table.add_row("stale", Text(told, style="yellow"))

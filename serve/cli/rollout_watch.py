@@ -18,6 +18,7 @@ PERIOD_SECONDS = 0.5
 PROGRESS_SECONDS = 10.0
 ACKNOWLEDGE_SECONDS = 2.0
 _ENDS = ("rolled_back", "off")
+_LAST = ("promoted", "graduated")
 _SIGNS = ("stage", "is_held", "frozen_cause", "verdict", "proven", "quarantined", "run")
 
 Look = Callable[[], Json]
@@ -40,7 +41,7 @@ def ending(view: Json, until: str) -> Ending | None:
         view: The rollout now.
         until: A stage of it as it is written in the spec, `promoted` or `rolled_back`.
     """
-    stages = [*(_plain(stage) for stage in view["spec"]["stages"]), "promoted"]
+    stages = [*(_plain(stage) for stage in view["spec"]["stages"]), *_LAST]
     here, wanted = _plain(view["stage"]), _plain(until)
     if here == wanted:
         return Ending.REACHED

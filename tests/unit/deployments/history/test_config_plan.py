@@ -40,7 +40,7 @@ def plan(state: State, found: ModelSnapshot) -> tuple[list[tuple[Action, str, bo
     """The steps of a proposal of one model, and the state that it leads to."""
     proposal = ConfigPayload(models={"demo": found})
     drafts = apply_config(state, proposal, "ann", NOW, "why")
-    steps = plan_of(state, proposal, drafts).steps
+    steps = plan_of(state, proposal, drafts, NOW).steps
     events = (Event.of(draft, state.epoch + n, NOW) for n, draft in enumerate(drafts, start=1))
     return [(step.action, step.text, step.hurts) for step in steps], fold(events, state)
 

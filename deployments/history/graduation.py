@@ -1,0 +1,199 @@
+"""Graduation: a promoted candidate becomes the baseline, and goes back in one operation. Pure.
+
+Both are events that are committed together: the configuration with another baseline, what follows
+from it for other rollouts, and the candidate's own rollout.
+
+Reading order: graduate, take_back, measured_against.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from penumbra.deployments.errors import Conflict
+from penumbra.deployments.history.config_effects import (
+    apply_config,
+    draft_of,
+    end_rollout,
+    flags_after,
+    require_readable,
+)
+from penumbra.deployments.history.config_plan import reference_problems
+from penumbra.deployments.history.events import ConfigPayload, Draft, Event
+from penumbra.deployments.history.split_places import keep_places
+from penumbra.deployments.history.state import State, apply_event
+from penumbra.deployments.rollouts.record import Graduation, Phase, Rollout
+from penumbra.deployments.rollouts.spec import PROVED
+from penumbra.deployments.rollouts.transitions import (
+    DecisionStep,
+    StepKind,
+    replace_fields,
+    roll_back,
+)
+
+_WHOLE = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An operator's order to graduate a candidate, or to take that back."""
+
+    actor: str
+    reason: str
+    now: datetime
+    """With a timezone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Terms of a graduation."""
+
+    keep: timedelta = timedelta(days=7)
+    """Time for which the baseline of now is to stay in the configuration."""
+    accepts_unproven: bool = False
+    """Whether clients that have the baseline of now, because the candidate was never proven for
+    their requests, may get the candidate."""
+
+
+def graduate(
+    state: State, rollout: Rollout, order: Order, terms: Terms, left: Sequence[str] = ()
+) -> list[Draft]:
+    """Draft the events by which a promoted candidate becomes its model's baseline.
+
+    Args:
+        state: State of the installation.
+        rollout: The candidate's rollout.
+        order: Who wants it, why, and when.
+        terms: Its terms.
+        left: Channels of requests that came and were not released, for people.
+
+    Raises:
+        Conflict: The candidate is not promoted, or not proven for all requests, or the flag refers
+            to it as to a candidate; names every problem.
+    """
+    name, candidate = rollout.key
+    require_readable(state, name)
+    problems = [*_obstacles(rollout)]
+    if not terms.accepts_unproven:
+        problems += _unproven(rollout, left)
+    if problems:
+        raise Conflict(f"{candidate} ({name}) cannot graduate: {'; '.join(problems)}")
+    before = state.models[name].baseline
+    ended = end_rollout(rollout, order.now, f"graduated: {order.reason}")
+    graduation = Graduation(baseline=before, kept_until=order.now + terms.keep)
+    ended = ended.model_copy(update={"record": replace_fields(ended.record, graduated=graduation)})
+    draft = draft_of(state, ended, order.actor, order.reason)
+    after = apply_event(state, Event.of(draft, state.epoch + 1, order.now))
+    return [draft, *_with_baseline(after, name, candidate, order)]
+
+
+def take_back(state: State, rollout: Rollout, order: Order) -> list[Draft]:
+    """Draft the events by which the baseline of before is the baseline again.
+
+    The candidate is blocked, as after any rollback. Rollouts of others begin anew in shadow.
+
+    Raises:
+        Conflict: The candidate is not the baseline by this rollout, or the baseline of before is
+            not in the configuration any more.
+    """
+    name, candidate = rollout.key
+    require_readable(state, name)
+    graduation, model = rollout.record.graduated, state.models.get(name)
+    if graduation is None or model is None or model.baseline != candidate:
+        raise Conflict(f"{candidate} ({name}) is no baseline by its rollout: nothing to take back")
+    if graduation.baseline not in model.variants:
+        raise Conflict(
+            f"the configuration has no {graduation.baseline} ({name}) any more, to which a rollback"
+            " would go: add it with `penumbra apply` first"
+        )
+    drafts = [
+        draft
+        for draft in _with_baseline(state, name, graduation.baseline, order)
+        if getattr(draft.payload, "after", None) is None or _key_of(draft) != rollout.key
+    ]
+    after = state
+    for draft in drafts:
+        after = apply_event(after, Event.of(draft, after.epoch + 1, order.now))
+    record = replace_fields(rollout.record, graduated=None)
+    step = DecisionStep(StepKind.ROLLBACK, f"by hand, after it had graduated: {order.reason}")
+    record, _ = roll_back(record, order.now, step)
+    back = rollout.model_copy(update={"record": record})
+    return [*drafts, draft_of(after, back, order.actor, order.reason)]
+
+
+def measured_against(state: State, rollout: Rollout) -> str | None:
+    """Tell that a candidate is measured against a build that was a candidate itself.
+
+    Returns:
+        A sentence for people; None if the model's baseline did not graduate.
+    """
+    name = rollout.spec.model
+    model = state.models.get(name)
+    parts, reference = [], None if model is None else model.baseline
+    for _ in state.rollouts:
+        earlier = state.rollouts.get((name, reference or ""))
+        if earlier is None or earlier.record.graduated is None:
+            break
+        former = earlier.record.graduated.baseline
+        parts.append(f"{reference}, itself within tolerance of {former} ({_tolerances(earlier)})")
+        reference = former
+    if not parts or rollout.record.phase is Phase.OFF:
+        return None
+    return f"measured against {', '.join(parts)}: tolerances add up"
+
+
+def _obstacles(rollout: Rollout) -> Iterator[str]:
+    record = rollout.record
+    if record.phase is not Phase.PROMOTED:
+        yield f"found the stage {rollout.stage}, wanted promoted"
+    elif rollout.share < _WHOLE:
+        yield f"found a last stage of {rollout.share:g} %, wanted 100 %"
+    if record.held is not None:
+        yield f"it is held ({record.held.cause}): resume it first"
+    if record.frozen is not None:
+        yield f"the instrument is broken ({record.frozen})"
+
+
+def _unproven(rollout: Rollout, left: Sequence[str]) -> Iterator[str]:
+    """Slices and channels that the baseline of now answers, because nothing was proven there."""
+    record, told = rollout.record, "or accept that clients get it all the same (--accept-unproven)"
+    missing = [name for name in record.slices if name not in record.proven]
+    if missing:
+        yield f"never proven in {', '.join(missing)}: wait for pairs there, {told}"
+    if record.stale:
+        yield f"its proof is stale in {', '.join(record.stale)}: wait until it is renewed, {told}"
+    if left:
+        yield f"never proven by {', '.join(left)}: {told}"
+
+
+def _with_baseline(state: State, name: str, baseline: str, order: Order) -> list[Draft]:
+    models = {
+        known: model.model_copy(update={"watches": ()}) for known, model in state.models.items()
+    }
+    models[name] = models[name].model_copy(update={"baseline": baseline})
+    payload = keep_places(ConfigPayload(models=models), state.places)
+    problems = [*reference_problems(payload, flags_after(state, payload, order.now))]
+    if problems:
+        raise Conflict("; ".join(problems))
+    return apply_config(state, payload, order.actor, order.now, order.reason)
+
+
+def _key_of(draft: Draft) -> tuple[str, str]:
+    after: Rollout = draft.payload.after  # type: ignore[union-attr, assignment]
+    return after.key
+
+
+def _tolerances(rollout: Rollout) -> str:
+    read = (rollout.record.calibration or {}).get("slices", {})
+    parts = []
+    for guardrail in rollout.spec.guardrails:
+        if guardrail.signal not in PROVED:
+            continue
+        stated = [*guardrail.slices.values()]
+        if isinstance(guardrail.tolerance, float):
+            stated.append(guardrail.tolerance)
+        else:
+            stated += [each["tolerance"] for each in read.values()]
+        if stated:
+            parts.append(f"{guardrail.signal.value} {max(stated):.3g}")
+    return ", ".join(parts) or "no quality guardrail"
