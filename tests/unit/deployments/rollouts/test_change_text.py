@@ -6,7 +6,7 @@ import pytest
 
 from penumbra.deployments.rollouts.change_text import change_of, sentence
 from penumbra.deployments.rollouts.payload import Decided, RolloutPayload
-from penumbra.deployments.rollouts.record import Hold, Phase, Rollout, RolloutRecord
+from penumbra.deployments.rollouts.record import Graduation, Hold, Phase, Rollout, RolloutRecord
 from penumbra.monitoring.telemetry.labels import CHANGE
 from penumbra.router.flags.routing_table import Flag
 from tests.support.rollouts import NOW, rollout_spec
@@ -45,6 +45,7 @@ def decided(**fields: Any) -> Decided:
 LIVE = at(Phase.LIVE, stage_index=1)
 BACK = at(Phase.ROLLED_BACK, stage_index=1, cause="not_finite: NaN")
 HELD = at(Phase.LIVE, stage_index=1, held=Hold(by="operator", cause="wait"))
+GRADUATED = at(Phase.OFF, graduated=Graduation(baseline="full", kept_until=NOW))
 
 CASES = [
     ("applied", None, at(Phase.SHADOW)),
@@ -59,6 +60,8 @@ CASES = [
     ("rearmed", BACK, at(Phase.SHADOW, run="r-2")),
     ("restarted", LIVE, at(Phase.SHADOW, run="r-2")),
     ("restarted", at(Phase.SHADOW), at(Phase.SHADOW, run="r-2")),
+    ("graduated", at(Phase.PROMOTED, stage_index=2), GRADUATED),
+    ("rolled_back", GRADUATED, BACK),
     ("ended", LIVE, at(Phase.OFF)),
     ("stale", LIVE, at(Phase.LIVE, stage_index=1, stale={"facts": "script: han"})),
     ("renewed", at(Phase.LIVE, stage_index=1, stale={"facts": "script: han"}), LIVE),
