@@ -34,11 +34,9 @@ def draft_of(
     before = state.rollouts.get(rollout.key)
     name = rollout.spec.model
     flag = state.flags[name]
-    record = rollout.record
-    is_serving = record.phase in SERVING
-    if is_serving != (record.outside is not None):
-        # Set for exactly as long as the model's quarantine is this rollout's.
-        record = replace_fields(record, outside=flag.quarantined if is_serving else None)
+    if rollout.record.outside is not None:
+        # An older release had made the model's quarantine this rollout's; `flag_after` ends that.
+        record = replace_fields(rollout.record, outside=None)
         rollout = rollout.model_copy(update={"record": record})
     return Draft(
         kind=Kind.ROLLOUT,
@@ -56,11 +54,14 @@ def draft_of(
 
 
 def _known(flag: Flag, model: ModelSnapshot | None) -> Flag:
-    """Drop the blocks of builds that the model no longer has; their rollouts remember them."""
+    """Drop what is said of builds that the model no longer has; their rollouts remember it."""
     if model is None:
         return flag
     blocked = tuple(name for name in flag.blocked if name in model.variants)
-    return flag.model_copy(update={"blocked": blocked})
+    closed = {
+        name: slices for name, slices in flag.quarantined_for.items() if name in model.variants
+    }
+    return flag.model_copy(update={"blocked": blocked, "quarantined_for": closed})
 
 
 def _storable(reason: str) -> str:
@@ -189,7 +190,8 @@ def require_unguarded(state: State, name: str, before: Flag, after: Flag) -> Non
         is_touched = (
             before.split.get(candidate, 0.0) != after.split.get(candidate, 0.0)
             or (candidate in before.blocked) != (candidate in after.blocked)
-            or (rollout.record.phase in SERVING and before.quarantined != after.quarantined)
+            or before.quarantined_for.get(candidate) != after.quarantined_for.get(candidate)
+            or (rollout.record.outside is not None and before.quarantined != after.quarantined)
         )
         if is_touched:
             raise Conflict(

@@ -164,7 +164,7 @@ def _other_steps(name: str, old: ModelSnapshot, new: ModelSnapshot) -> Iterator[
         names = [", ".join(rule.name for rule in model.slices) or "none" for model in (old, new)]
         what = f"{names[0]} -> {names[1]}" if names[0] != names[1] else f"other rules of {names[0]}"
         # Requests may leave a slice in which something is quarantined, or that a rule names.
-        hurts = bool(old.flag.quarantined or _in_use(old.flag))
+        hurts = bool(old.flag.quarantined_for_any or _in_use(old.flag))
         yield Step(Action.CHANGE, f"slices of {name}: {what}", hurts=hurts, model=name)
     if old.sticky_headers != new.sticky_headers:
         text = f"sticky_headers of {name}: users may be given other variants"

@@ -5,7 +5,7 @@ from penumbra.deployments.history.changes import Edit
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Pin
 from penumbra.router.flags.validate import FlagInvalid, validate_flag
 
-SAFETY_FIELDS = ("killed", "blocked", "quarantined", "pins")
+SAFETY_FIELDS = ("killed", "blocked", "quarantined", "quarantined_for", "pins")
 """Fields that keep traffic away from a build, or with one. A file of shares and rules does not mean
 to undo them."""
 
@@ -22,8 +22,10 @@ def replace_with(flag: Flag) -> Edit:
 
 
 def import_over(flag: Flag) -> Edit:
-    """Replace the whole flag, except for the candidates that the guard blocked."""
-    return lambda old, _model: flag.model_copy(update={"blocked": old.blocked})
+    """Replace the whole flag, except for what the guard took away from single candidates."""
+    return lambda old, _model: flag.model_copy(
+        update={"blocked": old.blocked, "quarantined_for": old.quarantined_for}
+    )
 
 
 def set_killed(killed: bool) -> Edit:

@@ -15,6 +15,7 @@ from penumbra.deployments.rollouts.transitions import (
     replace_fields,
     roll_back,
 )
+from penumbra.router.flags.routing_table import Flag, ModelSnapshot
 from penumbra.router.link.table_identity import Restriction
 
 
@@ -65,14 +66,17 @@ def _drafts_of(
     known = slices_of(model)
     quarantined = [
         slice_name
-        for slice_name in restriction.quarantined
+        for slice_name in restriction.of_all
         if slice_name in known and slice_name not in flag.quarantined
     ]
-    if not blocked and not quarantined and (flag.killed or not restriction.killed):
+    closed = _forgotten_closed(model, flag, restriction)
+    is_killed = flag.killed or not restriction.killed
+    if not blocked and not quarantined and not closed and is_killed:
         return []
     drafts = []
     for key, rollout in state.rollouts.items():
-        changed = _rollout_after(rollout, blocked, quarantined, reason, now)
+        own = [*quarantined, *closed.get(rollout.spec.candidate, ())]
+        changed = _rollout_after(rollout, blocked, own, reason, now)
         if key[0] == name and changed is not None:
             draft = draft_of(state, changed, RECOVERY, reason)
             state = apply_event(state, Event.of(draft, state.epoch + 1, now))
@@ -82,12 +86,34 @@ def _drafts_of(
         "killed": before.killed or restriction.killed,
         "blocked": join_names(before.blocked, blocked),
         "quarantined": join_names(before.quarantined, quarantined),
+        "quarantined_for": {**before.quarantined_for, **_joined(before.quarantined_for, closed)},
     }
     payload = FlagPayload(before=before, after=before.model_copy(update=update))
     drafts.append(
         Draft(kind=Kind.RECOVER, actor=RECOVERY, reason=reason, model=name, payload=payload)
     )
     return drafts
+
+
+def _forgotten_closed(
+    model: ModelSnapshot, flag: Flag, restriction: Restriction
+) -> dict[str, list[str]]:
+    """Candidate -> slices in which it may not answer, and the store forgot it."""
+    known = slices_of(model)
+    found = {
+        candidate: [
+            name for name in names if name in known and name not in flag.closed_to(candidate)
+        ]
+        for candidate, names in restriction.quarantined_for.items()
+        if candidate in model.variants
+    }
+    return {candidate: names for candidate, names in found.items() if names}
+
+
+def _joined(
+    own: Mapping[str, tuple[str, ...]], closed: Mapping[str, list[str]]
+) -> dict[str, tuple[str, ...]]:
+    return {name: join_names(own.get(name, ()), names) for name, names in closed.items()}
 
 
 def _rollout_after(

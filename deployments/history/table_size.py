@@ -8,6 +8,7 @@ ever refused for it.
 Reading order: greatest_bytes, size_problem.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final
@@ -19,6 +20,7 @@ from penumbra.router.flags.released_channels import channel_of
 from penumbra.router.flags.request_routes import OTHER_ROUTE, ROUTE_NAMES
 from penumbra.router.flags.routing_table import ModelSnapshot, Watch
 from penumbra.router.flags.slices import OTHER
+from penumbra.router.link.older_gateways import stricter
 
 _LONGEST_EPOCH: Final = 2**63 - 1
 _LONGEST_NUMBER: Final = 1.2345678901234567e-300
@@ -37,7 +39,9 @@ def greatest_bytes(state: State) -> int:
     models = {name: _restricted(state, name, model) for name, model in state.models.items()}
     # A copy: whatever else a table holds counts as it is.
     table = state.snapshot().model_copy(update={"epoch": _LONGEST_EPOCH, "models": models})
-    size = len(table.model_dump_json(exclude_defaults=True).encode())
+    strict, own = stricter(table)  # as it is sent: a part of it beside it
+    size = len(strict.model_dump_json(exclude_defaults=True).encode())
+    size += len(json.dumps(own).encode())
     return size + sum(_rollout_bytes(state.models, rollout) for rollout in _open(state))
 
 
@@ -65,13 +69,18 @@ def size_problem(before: State, after: State, most_bytes: int) -> str | None:
 def _restricted(state: State, name: str, model: ModelSnapshot) -> ModelSnapshot:
     """The model with everything taken away, and without what `_rollout_bytes` counts."""
     flag = model.flag
-    candidates = (variant for variant in model.variants if variant != model.baseline)
+    candidates = [variant for variant in model.variants if variant != model.baseline]
     slices = (*(rule.name for rule in model.slices), OTHER)
+    closed = dict.fromkeys(flag.quarantined_for, ()) | dict.fromkeys(candidates, slices)
     moving = {rollout.spec.candidate for rollout in _open(state) if rollout.spec.model == name}
     update = {
         "killed": True,
         "blocked": tuple({*flag.blocked, *candidates}),
         "quarantined": tuple({*flag.quarantined, *slices}),
+        "quarantined_for": {
+            name: tuple({*names, *flag.quarantined_for.get(name, ())})
+            for name, names in closed.items()
+        },
         "split": {key: share for key, share in flag.split.items() if key not in moving},
     }
     return model.model_copy(update={"flag": flag.model_copy(update=update), "watches": ()})

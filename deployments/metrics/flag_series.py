@@ -33,7 +33,7 @@ def flag_series(state: State) -> Iterator[Series]:
     yield (
         control.QUARANTINED,
         {
-            (name, slice_name): float(slice_name in model.flag.quarantined)
+            (name, slice_name): float(slice_name in model.flag.quarantined_for_any)
             for name, model in models
             for slice_name in slices_of(model)
         },

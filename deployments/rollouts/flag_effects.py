@@ -4,6 +4,7 @@ Reading order: flag_after, watch_of.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 from penumbra.deployments.rollouts.findings import AGGREGATE
 from penumbra.deployments.rollouts.record import (
@@ -30,37 +31,41 @@ def flag_after(flag: Flag, before: Rollout | None, after: Rollout) -> Flag:
     so that answers have the reason GUARD, until another candidate goes live and needs the room.
     """
     candidate = after.spec.candidate
-    quarantined = _quarantine_after(flag, before, after)
+    flag = flag.model_copy(update=_quarantines_after(flag, before, after))
     if after.record.phase is Phase.ROLLED_BACK:
-        blocked = join_names(flag.blocked, (candidate,))
-        return flag.model_copy(update={"blocked": blocked, "quarantined": quarantined})
+        return flag.model_copy(update={"blocked": join_names(flag.blocked, (candidate,))})
     split = {name: share for name, share in flag.split.items() if name != candidate}
     if after.record.is_condemned:
         blocked = join_names(flag.blocked, (candidate,))
-        return flag.model_copy(
-            update={"split": split, "blocked": blocked, "quarantined": quarantined}
-        )
+        return flag.model_copy(update={"split": split, "blocked": blocked})
     if after.share > 0:
         split = {name: share for name, share in split.items() if name not in flag.blocked}
         split[candidate] = after.share
     update = {
         "split": split,
         "blocked": tuple(name for name in flag.blocked if name != candidate),
-        "quarantined": quarantined,
     }
     return flag.model_copy(update=update)
 
 
-def _quarantine_after(flag: Flag, before: Rollout | None, after: Rollout) -> tuple[str, ...]:
-    record = after.record
+def _quarantines_after(flag: Flag, before: Rollout | None, after: Rollout) -> dict[str, Any]:
+    """The fields of the flag that say which slices stay on the baseline.
+
+    The candidate's own change and no other candidate's. Those set by hand stay, but for what an
+    older release had put there for this rollout (`RolloutRecord.outside`): that is its own from now
+    on.
+    """
+    record, candidate = after.record, after.spec.candidate
+    own = {name: closed for name, closed in flag.quarantined_for.items() if name != candidate}
     if record.phase in SERVING:
-        proven = set(record.proven) - set(record.quarantined) - set(record.outside or ())
-        return tuple(name for name in record.slices if name not in proven)
-    if before is not None and before.record.phase in SERVING:
+        proven = set(record.proven) - set(record.quarantined)
+        closed = tuple(name for name in record.slices if name not in proven)
+        own |= {candidate: closed} if closed else {}
+    by_hand = flag.quarantined
+    if before is not None and before.record.outside is not None:
         known = set(record.slices)
-        return tuple(name for name in before.record.outside or () if name in known)
-    # It was not live: the quarantine is an operator's, or another rollout's.
-    return flag.quarantined
+        by_hand = tuple(name for name in before.record.outside if name in known)
+    return {"quarantined": by_hand, "quarantined_for": own}
 
 
 def watch_of(rollout: Rollout) -> Watch | None:

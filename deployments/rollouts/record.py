@@ -164,7 +164,9 @@ class RolloutRecord(BaseModel):
     arbitration: Arbitration | None = None
     """What is done after a rollback to make its verdict final; None: nothing."""
     outside: tuple[str, ...] | None = None
-    """Slices that operators had quarantined when the rollout went live; None: it is not live."""
+    """Of an older release, while the rollout is live: the slices that operators had quarantined
+    when it went live, and `Flag.quarantined` is the rollout's. None: it is not. The next change of
+    the rollout makes its quarantine that of its candidate alone."""
     fingerprints: dict[str, str] = {}
     """Variant -> digest of the build that the run compares."""
     calibration: dict[str, Any] | None = None

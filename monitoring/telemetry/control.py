@@ -96,7 +96,10 @@ FLAG_SHARE = _gauge(
     unit=Unit.RATIO,
 )
 QUARANTINED = _gauge(
-    "penumbra_flag_quarantined", "1 for a slice that stays on the baseline.", of.MODEL, of.SLICE
+    "penumbra_flag_quarantined",
+    "1 for a slice that stays on the baseline for at least one candidate.",
+    of.MODEL,
+    of.SLICE,
 )
 KILLED = _gauge("penumbra_flag_killed", "1 while the kill switch is on.", of.MODEL)
 VARIANT_INFO = Metric(

@@ -79,7 +79,7 @@ class TrafficGate:
     def __init__(self, is_guarded: Callable[[], bool] = lambda: True) -> None:
         self.is_shut = False
         self.closed_slices: Collection[str] = ()
-        """Slices that stay on the baseline."""
+        """Slices in which the variant, a candidate, may not answer."""
         self._is_guarded = is_guarded
 
     def admits(self, slice_name: str) -> bool:

@@ -59,7 +59,7 @@ class TrafficGates:
             if is_shut and not gate.is_shut and policy == "continue":
                 moving.add(gate)
             gate.is_shut = is_shut
-            gate.closed_slices = () if model is None else model.flag.quarantined
+            gate.closed_slices = () if model is None else model.flag.closed_to(variant)
         return moving
 
 

@@ -51,16 +51,16 @@ def plan(
 
 
 def live_candidates(model: ModelSnapshot, slice_name: str) -> tuple[str, ...]:
-    """The candidate that may stand in for the baseline: the one with the largest live share.
+    """The candidate that may stand in for the baseline: the one with the largest live share there.
 
     Shares of targeting rules do not count: such a rule holds for a part of the callers only.
     """
     flag = model.flag
-    if flag.killed or slice_name in flag.quarantined:
+    if flag.killed:
         return ()
     shares = [
         (share, name)
         for name, share in flag.split.items()
-        if share > 0 and name not in flag.blocked
+        if share > 0 and name not in flag.blocked and slice_name not in flag.closed_to(name)
     ]
     return (max(shares)[1],) if shares else ()

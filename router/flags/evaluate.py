@@ -7,18 +7,20 @@ first of a pin, a targeting rule, the split, the baseline. The following overrul
     GUARD           the wish is a candidate that the guard blocked              -> baseline
     LEASE_EXPIRED   the wish is a candidate and the guard's lease is not fresh  -> baseline
     KILL_SWITCH     the flag is killed, whatever the wish                       -> baseline
-    QUARANTINE      the slice is quarantined, whatever the wish                 -> baseline
+    QUARANTINE      the slice is quarantined, whatever the wish; or the wish is
+                    a candidate that may not answer in it                       -> baseline
     UNCOMPARED      the wish is a candidate by the split, under a rollout that
                     has not compared such requests, or cannot                   -> baseline
     otherwise       the wish, for its own reason
 
 A request that goes on from a response of one build wishes that build, as if it were pinned to it.
 
-So GUARD and LEASE_EXPIRED are reported exactly where they changed the answer. KILL_SWITCH and
-QUARANTINE are reported on every request that they cover, also one that the baseline would have
-answered anyway. SPLIT is reported on both sides of a split. A request that cannot be evaluated gets
-the baseline, reason ERROR; the error codes of `CLIENT_ERRORS` are the request's own fault, and no
-answer for it exists.
+So GUARD and LEASE_EXPIRED are reported exactly where they changed the answer, and so is the
+QUARANTINE of one candidate, whose requests the baseline answers and never another candidate.
+KILL_SWITCH and the QUARANTINE of a whole slice are reported on every request that they cover, also
+one that the baseline would have answered anyway. SPLIT is reported on both sides of a split. A
+request that cannot be evaluated gets the baseline, reason ERROR; the error codes of `CLIENT_ERRORS`
+are the request's own fault, and no answer for it exists.
 
 Reading order: evaluate, CompiledModel.decide, CompiledModel.wish.
 """
@@ -111,9 +113,9 @@ class CompiledModel:
     """The flag and the slices of one model, with everything computed that no request changes."""
 
     __slots__ = (
-        "_blocked", "_decisions", "_flag", "_is_invalid", "_key_pins", "_line", "_released",
-        "_rules", "_salt", "_tenant_pins", "_variants", "baseline", "is_watched", "needs_key",
-        "slices",
+        "_blocked", "_closed", "_decisions", "_flag", "_is_invalid", "_key_pins", "_line",
+        "_released", "_rules", "_salt", "_tenant_pins", "_variants", "baseline", "is_watched",
+        "needs_key", "quarantined", "slices",
     )  # fmt: skip
 
     def __init__(self, name: str, model: ModelSnapshot) -> None:
@@ -128,6 +130,11 @@ class CompiledModel:
         """Whether a rollout watches a candidate; else it makes no difference what is compared."""
         self._flag = flag
         self._blocked = frozenset(flag.blocked)
+        self._closed = {
+            name: frozenset(names) for name, names in flag.quarantined_for.items() if names
+        }
+        self.quarantined = flag.quarantined_for_any
+        """Slices in which at least one candidate may not answer."""
         self._key_pins = {pin.subject: pin.variant for pin in flag.pins if pin.kind == "key"}
         self._tenant_pins = {pin.subject: pin.variant for pin in flag.pins if pin.kind == "tenant"}
         self._salt = salt(name)
@@ -166,7 +173,7 @@ class CompiledModel:
                 return Reason.LEASE_EXPIRED
         if self._flag.killed:
             return Reason.KILL_SWITCH
-        if context.slice in self._flag.quarantined:
+        if context.slice in self._flag.quarantined or self._is_closed(wish.variant, context):
             return Reason.QUARANTINE
         # A rollout gives no share of what it has not compared; pins and rules are the operators'.
         released = self._released.get(wish.variant) if wish.reason is Reason.SPLIT else None
@@ -174,6 +181,14 @@ class CompiledModel:
             return None
         is_released = context.is_comparable and released.hold(context.slice, context.features)
         return None if is_released else Reason.UNCOMPARED
+
+    def _is_closed(self, variant: str, context: Context) -> bool:
+        """Whether a candidate may not answer in the request's slice.
+
+        A body that a rule could not read may be in any slice, also in one of these.
+        """
+        closed = self._closed.get(variant)
+        return closed is not None and (context.slice in closed or context.features.is_unreadable)
 
     def wish(self, context: Context) -> Decision:
         """Return the decision by pin, rule, split and default, before anything overrules it."""

@@ -12,7 +12,8 @@ The branches of `targeting`, in order:
     ...                         the targeting rules; metadata `rules` holds their names, in order
     otherwise                   the split, or the baseline
 
-A condition on the candidates that the guard blocked is wrapped around the rest.
+A condition on the candidates that the guard blocked, and on those that may not answer in a slice,
+is wrapped around the rest.
 `penumbra.router.flags.flagd_import` reads all of it back.
 """
 
@@ -42,8 +43,9 @@ def _export(model: ModelSnapshot) -> Logic:
         [*map(_pin_branch, _pins_in_order(flag)), *_rule_branches(flag, model)],
         _outcome(flag.split, model),
     )
-    if flag.blocked:
-        wish = {"if": [{"in": [wish, list(flag.blocked)]}, baseline, wish]}
+    guards = list(_guards(flag, wish))
+    if guards:
+        wish = {"if": [guards[0] if len(guards) == 1 else {"or": guards}, baseline, wish]}
     targeting = _chain(list(_overrides(flag, baseline)), wish)
     return {
         "state": "ENABLED",
@@ -67,11 +69,25 @@ def _is_guard(logic: Logic) -> bool:
     return is_guard_condition(logic["if"][0])
 
 
+def _guards(flag: Flag, wish: Any) -> Iterator[Logic]:
+    """The conditions on the wish under which the baseline answers in its place."""
+    if flag.blocked:
+        yield {"in": [wish, list(flag.blocked)]}
+    for candidate, slices in flag.quarantined_for.items():
+        if slices:
+            yield {"and": [{"in": [wish, [candidate]]}, _is_in("slice", slices)]}
+
+
 def is_guard_condition(condition: object) -> bool:
     """Whether a condition tests the variant that the rest chooses, as the guard's wrapper does."""
-    if not isinstance(condition, dict) or list(condition) != ["in"]:
+    if not isinstance(condition, dict) or len(condition) != 1:
         return False
-    looked_at = condition["in"][0]
+    ((operator, parts),) = condition.items()
+    if operator in ("and", "or"):
+        return isinstance(parts, list) and bool(parts) and is_guard_condition(parts[0])
+    if operator != "in":
+        return False
+    looked_at = parts[0]
     return isinstance(looked_at, str) or (isinstance(looked_at, dict) and "var" not in looked_at)
 
 

@@ -84,6 +84,7 @@ class _Importer:
         return Flag(
             killed=self._killed or self._flag.get("state") == "DISABLED",
             blocked=self._model.flag.blocked,
+            quarantined_for=self._model.flag.quarantined_for,
             quarantined=self._quarantined,
             pins=tuple(self._pins),
             rules=tuple(self._rules),

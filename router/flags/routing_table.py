@@ -100,12 +100,26 @@ class Flag(BaseModel):
     blocked: tuple[str, ...] = ()
     """Candidates that the guard took out of service."""
     quarantined: tuple[str, ...] = ()
-    """Slices that stay on the baseline."""
+    """Slices that stay on the baseline, whatever candidate would answer in them. Set by hand."""
+    quarantined_for: dict[str, tuple[str, ...]] = {}
+    """Candidate -> slices in which it may not answer; the baseline does in its place. Set by the
+    candidate's rollout. A gateway of before this field gets them in `quarantined`
+    (`penumbra.router.link.older_gateways`)."""
     pins: tuple[Pin, ...] = ()
     rules: tuple[Rule, ...] = ()
     """In order; the first that matches decides."""
     split: dict[str, float] = {}
     """Candidate -> percent in [0, 100] of all other requests; the rest gets the baseline."""
+
+    def closed_to(self, candidate: str) -> tuple[str, ...]:
+        """The slices in which a candidate may not answer."""
+        return tuple(dict.fromkeys((*self.quarantined, *self.quarantined_for.get(candidate, ()))))
+
+    @property
+    def quarantined_for_any(self) -> tuple[str, ...]:
+        """The slices in which at least one candidate may not answer."""
+        own = (name for names in self.quarantined_for.values() for name in names)
+        return tuple(dict.fromkeys((*self.quarantined, *own)))
 
     @property
     def in_traffic(self) -> set[str]:

@@ -54,8 +54,8 @@ def slice_of(
         headers: The request's headers.
         features: Features of the body.
         named: Value of the header `x-penumbra-slice`; wins if it names a slice of the model ...
-        quarantined: ... but takes no request out of one of these slices, which the guard keeps on
-            the baseline.
+        quarantined: ... but takes no request out of one of these slices, which are kept on the
+            baseline: for every candidate, or for one.
     """
     is_named = named is not None and named in slices.names
     if named is not None and is_named and not quarantined:

@@ -44,10 +44,20 @@ def flag_problems(model: ModelSnapshot, flag: Flag) -> Iterator[str]:
     for index, name in enumerate(flag.quarantined):
         if name not in slices:
             yield problem(f"quarantined[{index}]", name, one_of(slices))
+    yield from _own_quarantine_problems(flag, candidates, slices)
     yield from _pin_problems(model, flag)
     for index, rule in enumerate(flag.rules):
         yield from _rule_problems(model, flag.rules, index, rule)
     yield from split_problems("split", model, flag.split)
+
+
+def _own_quarantine_problems(flag: Flag, candidates: list[str], slices: list[str]) -> Iterator[str]:
+    for candidate, names in flag.quarantined_for.items():
+        if candidate not in candidates:
+            yield problem("quarantined_for", candidate, one_of(candidates))
+        for index, name in enumerate(names):
+            if name not in slices:
+                yield problem(f"quarantined_for.{candidate}[{index}]", name, one_of(slices))
 
 
 def split_problems(path: str, model: ModelSnapshot, split: dict[str, float]) -> Iterator[str]:

@@ -62,7 +62,7 @@ def build_context(
             headers,
             features,
             None if named is None else text_of(named),
-            model.snapshot.flag.quarantined,
+            model.compiled.quarantined,
         ),
         request_id=request.own_id.decode("ascii"),
         pin=None if pin is None else text_of(pin),

@@ -61,6 +61,7 @@ from penumbra.router.link.attribution import Found as Found
 from penumbra.router.link.attribution import Locate as Locate
 from penumbra.router.link.attribution import Located as Located
 from penumbra.router.link.attribution import Seek as Seek
+from penumbra.router.link.older_gateways import loosened, stricter
 from penumbra.router.link.table_identity import Restriction, TableName, store_of, store_text
 from penumbra.router.link.unreadable_report import UnreadableReport, unreadable_report
 
@@ -145,6 +146,9 @@ class Push(msgspec.Struct, frozen=True, tag="snapshot", omit_defaults=True):
     keys: tuple[dict[str, Any], ...] | None = None
     """API keys in force (`KeySettings`); None: none are told. Beside the table, so that a gateway
     of before this field takes the table all the same."""
+    own: dict[str, Any] | None = None
+    """Model -> what the table says of single candidates (`OwnRestrictions`), beside it for the same
+    reason: without it the table is stricter. None: nothing."""
 
     def name_of(self, table: Snapshot) -> TableName:
         """The table's name."""
@@ -157,6 +161,8 @@ class Push(msgspec.Struct, frozen=True, tag="snapshot", omit_defaults=True):
             ValueError: It is no routing table (pydantic's `ValidationError`).
         """
         table = Snapshot.model_validate_json(bytes(self.snapshot))
+        if self.own is not None:
+            table = loosened(table, self.own)
         if self.keys is None:
             return table
         keys = tuple(KeySettings.model_validate(key) for key in self.keys)
@@ -273,13 +279,14 @@ def push_of(store: str, snapshot: Snapshot, generation: int = 1, digest: str = "
     """Encode the message that carries a snapshot: once an epoch, however many gateways there are.
 
     Fields at their default value are left out, so that an older gateway takes a table that does not
-    use what it does not know.
+    use what it does not know; and what it must not refuse is beside the table.
     """
-    written = snapshot.model_dump_json(exclude_defaults=True, exclude={"keys"})
+    strict, own = stricter(snapshot)
+    written = strict.model_dump_json(exclude_defaults=True, exclude={"keys"})
     raw, keys = msgspec.Raw(written.encode()), None
     if snapshot.keys is not None:
         keys = tuple(key.model_dump(mode="json", exclude_defaults=True) for key in snapshot.keys)
-    return encode(Push(store_text(store, generation), raw, generation, digest, keys))
+    return encode(Push(store_text(store, generation), raw, generation, digest, keys, own or None))
 
 
 def encode(message: FromGateway | FromControl) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from penumbra.router.flags.routing_table import Snapshot
+from penumbra.router.flags.routing_table import Flag, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +52,30 @@ class Restriction(msgspec.Struct, frozen=True, omit_defaults=True):
     blocked: tuple[str, ...] = ()
     """Candidates."""
     quarantined: tuple[str, ...] = ()
-    """Slices."""
+    """Slices, of at least one candidate: a control process of before the next two fields keeps them
+    on the baseline for all."""
+    quarantined_for: dict[str, tuple[str, ...]] = {}
+    """Candidate -> slices in which it alone may not answer."""
+    quarantined_for_all: tuple[str, ...] | None = None
+    """Slices in which none may; None: `quarantined`."""
+
+    @property
+    def of_all(self) -> tuple[str, ...]:
+        """The slices in which no candidate may answer."""
+        known = self.quarantined_for_all
+        return self.quarantined if known is None else known
 
 
 def restrictions_of(table: Snapshot) -> dict[str, Restriction]:
     """The restrictions of a table by model; models without any are left out."""
-    found = {
-        name: Restriction(model.flag.killed, model.flag.blocked, model.flag.quarantined)
-        for name, model in table.models.items()
-    }
+    found = {name: _restriction_of(model.flag) for name, model in table.models.items()}
     return {name: restriction for name, restriction in found.items() if restriction != _NONE}
+
+
+def _restriction_of(flag: Flag) -> Restriction:
+    own = {name: names for name, names in flag.quarantined_for.items() if names}
+    of_all = flag.quarantined if own else None
+    return Restriction(flag.killed, flag.blocked, flag.quarantined_for_any, own, of_all)
 
 
 def store_text(store: str, generation: int) -> str:

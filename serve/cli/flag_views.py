@@ -102,6 +102,8 @@ def stops_text(flag: Json) -> str:
     stops = ["killed"] if flag["killed"] else []
     stops += [f"{name} blocked by the guard" for name in flag["blocked"]]
     stops += [f"slice {name} quarantined" for name in flag["quarantined"]]
+    for candidate, names in flag.get("quarantined_for", {}).items():
+        stops += [f"slice {name} quarantined for {candidate}" for name in names]
     return ", ".join(stops) or "nothing"
 
 

@@ -126,6 +126,9 @@ def flags(draw: st.DrawFn) -> Flag:
         killed=draw(st.booleans()),
         blocked=draw(_some(VARIANTS[1:])),
         quarantined=draw(_some(SLICE_NAMES)),
+        quarantined_for=draw(
+            st.dictionaries(st.sampled_from(VARIANTS[1:]), _some(SLICE_NAMES), max_size=2)
+        ),
         pins=tuple(draw(st.lists(pins, max_size=2, unique_by=lambda pin: (pin.kind, pin.subject)))),
         rules=tuple(draw(rules(name)) for name in names),
         split=draw(splits()),

@@ -7,10 +7,16 @@ import pytest
 
 from penumbra.deployments.errors import Conflict, RolloutRefused
 from penumbra.deployments.history import operator_actions
-from penumbra.deployments.history.config_effects import apply_config, draft_of, obstacle_of
+from penumbra.deployments.history.config_effects import (
+    apply_config,
+    draft_of,
+    obstacle_of,
+    require_unguarded,
+)
 from penumbra.deployments.history.events import Draft, Event, FlagPayload, Kind
 from penumbra.deployments.history.state import EMPTY, State, apply_event
 from penumbra.deployments.rollouts.findings import Findings
+from penumbra.deployments.rollouts.payload import RolloutPayload
 from penumbra.deployments.rollouts.record import Arbitration, Hold, Phase, Rollout, Verdict
 from penumbra.deployments.rollouts.spec import Guardrail
 from penumbra.deployments.rollouts.transitions import replace_fields
@@ -59,10 +65,9 @@ class Story:
     def flag(self) -> Flag:
         return self.state.flags["demo"]
 
-    @property
-    def open_slices(self) -> set[str]:
-        rollouts = self.state.rollouts.values()
-        return set(next(iter(rollouts)).record.slices) - set(self.flag.quarantined)
+    def open_to(self, candidate: str) -> set[str]:
+        slices = self.state.rollouts["demo", candidate].record.slices
+        return set(slices) - set(self.flag.closed_to(candidate))
 
 
 def back_in_shadow(story: Story) -> None:
@@ -88,7 +93,66 @@ def test_a_rollout_that_is_over_does_not_open_the_slices_of_the_one_that_is_live
     story.goes_live("int8", "json", "other")
     happens(story)
     assert story.state.rollouts[INT4].record.phase is Phase.LIVE
-    assert story.open_slices == {"other"}
+    assert story.open_to("int4") == {"other"}
+
+
+def test_each_live_candidate_has_a_quarantine_of_its_own() -> None:
+    story = Story()
+    for candidate in ("int8", "int4"):
+        story.applies(candidate)
+    story.goes_live("int8", "json", "other")
+    story.goes_live("int4", "greek", "other")
+    assert story.open_to("int8") == {"json", "other"}
+    assert story.open_to("int4") == {"greek", "other"}
+    before = story.flag
+    story.goes("int8", quarantined=("other",), proven=("json",))
+    assert story.open_to("int8") == {"json"}
+    assert story.open_to("int4") == {"greek", "other"}
+    assert story.flag.split == before.split
+    story.becomes(operator_actions.rollback(story.state.rollouts[INT8], "why", NOW))
+    assert story.flag.quarantined_for == {"int4": ("json",)}
+
+
+def test_a_quarantine_that_an_older_release_made_becomes_the_candidates_own() -> None:
+    story = Story()
+    story.applies("int8")
+    story.goes_live("int8", "json", "other")
+    # As the release before left it: the rollout's quarantine is the whole model's.
+    old = story.state.rollouts[INT8]
+    record = replace_fields(old.record, outside=("json",))
+    flag = story.flag.model_copy(update={"quarantined": ("greek", "json"), "quarantined_for": {}})
+    stored = RolloutPayload(
+        before=old,
+        after=old.model_copy(update={"record": record}),
+        flag_before=story.flag,
+        flag_after=flag,
+    )
+    story.happens(
+        Draft(kind=Kind.ROLLOUT, actor="guard", reason="old", model="demo", payload=stored)
+    )
+    assert story.open_to("int8") == {"other"}
+    with pytest.raises(Conflict):
+        require_unguarded(story.state, "demo", flag, flag.model_copy(update={"quarantined": ()}))
+    story.goes("int8", cause="anything")
+    assert story.flag.quarantined == ("json",)  # what a person had set before
+    assert story.flag.quarantined_for == {"int8": ("greek",)}
+    assert story.open_to("int8") == {"other"}
+    assert story.state.rollouts[INT8].record.outside is None
+
+
+def test_a_quarantine_set_by_hand_is_the_operators_while_a_candidate_is_live() -> None:
+    story = Story()
+    story.applies("int8")
+    story.goes_live("int8", "json", "other")
+    flag = story.flag
+    by_hand = flag.model_copy(update={"quarantined": ("json",)})
+    require_unguarded(story.state, "demo", flag, by_hand)
+    own = flag.model_copy(update={"quarantined_for": {}})
+    with pytest.raises(Conflict, match="quarantine of int8"):
+        require_unguarded(story.state, "demo", flag, own)
+    story.is_edited(quarantined=("json",))
+    story.goes("int8", cause="anything")
+    assert story.open_to("int8") == {"other"}
 
 
 def test_a_quarantine_made_by_hand_outlasts_the_rollouts_before_and_after_it() -> None:
@@ -100,7 +164,8 @@ def test_a_quarantine_made_by_hand_outlasts_the_rollouts_before_and_after_it() -
     story.becomes(operator_actions.rearm(story.state, story.state.rollouts[INT8], "why", NOW))
     assert story.flag.quarantined == ("json",)
     story.goes_live("int8", "json", "other")
-    assert "json" in story.flag.quarantined
+    assert story.flag.quarantined == ("json",)
+    assert story.open_to("int8") == {"other"}
 
 
 def test_what_a_stage_gives_leaves_the_flag_valid() -> None:

@@ -167,6 +167,19 @@ async def test_a_gateway_that_holds_what_the_store_lost_is_believed(tmp_path: Pa
         assert plane.controller.state.epoch == 3
 
 
+async def test_a_quarantine_of_one_candidate_that_the_store_lost_is_made_again_for_it_alone(
+    tmp_path: Path,
+) -> None:
+    async with plane_on(tmp_path) as plane:
+        await plane.controller.apply(split_change(30))
+        known = Restriction(
+            quarantined=("json",), quarantined_for={"int8": ("json",)}, quarantined_for_all=()
+        )
+        await plane.recovery.hear(hello(plane, 9, "9" * 32, demo=known))
+        flag = plane.controller.state.flags["demo"]
+        assert (flag.quarantined, flag.quarantined_for) == ((), {"int8": ("json",)})
+
+
 async def test_a_gateway_with_the_same_epoch_of_another_event_is_believed(tmp_path: Path) -> None:
     async with plane_on(tmp_path) as plane:
         await plane.controller.apply(split_change(30))

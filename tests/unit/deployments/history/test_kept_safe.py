@@ -73,7 +73,13 @@ def test_it_is_let_in_again_by_name_only() -> None:
 
 @pytest.mark.parametrize(
     "kept",
-    [{"killed": True}, {"blocked": ("int8",)}, {"quarantined": ("json",)}, {"pins": (PINNED,)}],
+    [
+        {"killed": True},
+        {"blocked": ("int8",)},
+        {"quarantined": ("json",)},
+        {"quarantined_for": {"int8": ("json",)}},
+        {"pins": (PINNED,)},
+    ],
 )
 def test_a_flag_that_leaves_a_safety_field_out_keeps_it(kept: dict[str, object]) -> None:
     edit = replace_with(Flag.model_validate({"split": {"int8": 10.0}}))

@@ -133,7 +133,7 @@ def test_a_quarantined_slice_stays_on_the_baseline_while_the_others_go_on() -> N
     )
     before = Rollout(spec=SPEC, record=RECORD)
     flag = flag_after(Flag(), before, before.model_copy(update={"record": record}))
-    assert (flag.quarantined, flag.split) == (("json",), {"int8": 5.0})
+    assert (flag.closed_to("int8"), flag.split) == (("json",), {"int8": 5.0})
 
 
 def test_a_changed_build_restarts_the_run_from_any_stage() -> None:
@@ -373,10 +373,11 @@ class RolloutMachine(RuleBasedStateMachine):
         assert set(record.proven_live) <= set(record.proven)
         assert set(record.stale) <= {*record.proven, AGGREGATE}
         if record.phase in SERVING:
-            open_slices = set(SLICES) - set(self.flag.quarantined)
+            open_slices = set(SLICES) - set(self.flag.closed_to("int8"))
             assert open_slices <= set(record.proven) - set(record.quarantined)
         else:
-            assert (record.outside, self.flag.quarantined) == (None, ())
+            assert self.flag.quarantined_for == {}
+        assert (record.outside, self.flag.quarantined) == (None, ())
 
 
 RolloutMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)

@@ -51,6 +51,14 @@ def test_restrictions_are_what_flags_take_away() -> None:
     assert restrictions_of(snapshot(Flag(split={"int8": 5.0}), epoch=1)) == {}
 
 
+def test_a_restriction_of_one_candidate_is_read_as_one_of_all_by_an_older_control_process() -> None:
+    flag = Flag(quarantined=("json",), quarantined_for={"int8": ("greek",)})
+    found = restrictions_of(snapshot(flag, epoch=1))["demo"]
+    assert found.quarantined == ("json", "greek")
+    assert (found.of_all, found.quarantined_for) == (("json",), {"int8": ("greek",)})
+    assert Restriction(quarantined=("json",)).of_all == ("json",)
+
+
 class Gateway:
     """The tables of one gateway."""
 
