@@ -184,6 +184,10 @@ class RolloutView(RolloutSummary):
     slices: list[str]
     signals: list[SignalView]
     proof: ProofView | None = None
+    guard_alpha: float = 0.0
+    """Bound on the probability that this run is falsely rolled back within its horizon."""
+    model_alpha: float = 0.0
+    """The same of any candidate of the model that is under guard now: the sum."""
     gates: list[AdvanceConditionView]
     """Conditions of the next advance; once all are met, it happens at the next tick."""
     next_stage: str | None

@@ -97,6 +97,7 @@ def rollout_view(
     fingerprints, proof = dict(evidence.builds.fingerprints), proof_view(evidence)
     builds = {variant: dict(facts) for variant, facts in evidence.builds.facts.items()}
     reference = measured_against(state, rollout)
+    model_alpha = state.guard_alpha(spec.model)
     channels, workload = channel_views(rollout, evidence), workload_views(evidence)
     return lambda: RolloutView(
         **summary,
@@ -105,6 +106,8 @@ def rollout_view(
         slices=list(record.slices),
         signals=[view() for view in signals],
         proof=proof,
+        guard_alpha=spec.guard_alpha,
+        model_alpha=model_alpha,
         gates=[
             AdvanceConditionView(
                 name=condition.name,

@@ -36,7 +36,9 @@ def alpha_of(spec: RolloutSpec, guardrail: Guardrail) -> float:
     Half of the failure guardrail's alpha belongs to the gateways, which trip by themselves on the
     same requests.
     """
-    alpha = spec.alpha * (guardrail.share if guardrail.share is not None else 1.0)
+    if guardrail.share is None:
+        return spec.alpha  # it takes no traffic away, so it has an alpha of its own
+    alpha = spec.guard_alpha * guardrail.share
     is_shared = guardrail.signal is Signal.FAILURE and guardrail.action in SAFETY
     return alpha / 2 if is_shared else alpha
 

@@ -10,7 +10,6 @@ from penumbra.deployments.history.state import State, apply_event, fold
 from penumbra.deployments.rollouts.flag_effects import flag_after
 from penumbra.deployments.rollouts.payload import Decided, RolloutPayload
 from penumbra.deployments.rollouts.record import (
-    SERVING,
     WATCHED,
     Phase,
     Rollout,
@@ -95,18 +94,14 @@ def apply_config(
 def obstacle_of(state: State, rollout: Rollout) -> str | None:
     """The reason why the model's flag has no room for the rollout's next stage; None: it has room.
 
-    There are four reasons: an event of the model cannot be read; another candidate is live by a
-    rollout of its own; the kill switch is on, so that the stage would get no traffic; other
-    candidates have too much of the split.
+    There are three reasons: an event of the model cannot be read; the kill switch is on, so that
+    the stage would get no traffic; other candidates, by rollouts of their own or by hand, have too
+    much of the split.
     """
     model, candidate = rollout.key
     aside = reason_of(state.aside, model)
     if aside is not None:
         return aside.text
-    for other in state.rollouts.values():
-        is_live = other.record.phase in SERVING
-        if is_live and other.spec.model == model and other.key != rollout.key:
-            return f"{other.spec.candidate} is live"
     flag = state.flags[model]
     if flag.killed:
         return "the kill switch is on"

@@ -8,10 +8,7 @@ from penumbra.deployments.history.set_aside import EVERY_MODEL, Aside, SetAside,
 from penumbra.deployments.history.split_places import Places, places_of
 from penumbra.deployments.rollouts.flag_effects import watches_of
 from penumbra.deployments.rollouts.payload import RolloutPayload
-from penumbra.deployments.rollouts.record import (
-    Key,
-    Rollout,
-)
+from penumbra.deployments.rollouts.record import WATCHED, Key, Rollout
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Snapshot
 from penumbra.router.flags.tenant_keys import KeySettings
 
@@ -38,6 +35,17 @@ class State:
     """API keys; None: no configuration told of any, and each gateway has those of its file."""
     configured: int = 0
     """Epoch of the last configuration; 0: there was none."""
+
+    def guard_alpha(self, model: str) -> float:
+        """Sum the alphas of the candidates of a model that are under guard now.
+
+        Any of them is falsely rolled back with at most this probability, within its horizon.
+        """
+        return sum(
+            rollout.spec.guard_alpha
+            for (name, _), rollout in self.rollouts.items()
+            if name == model and rollout.record.phase in WATCHED
+        )
 
     def snapshot(self) -> Snapshot:
         """The routing table."""

@@ -82,7 +82,7 @@ def watch_of(rollout: Rollout) -> Watch | None:
         fields["failure_tolerance"] = failure.tolerance
     if failure is not None and failure.share is not None:
         # The other half is the control process's own; see `guardrail_monitor.alpha_of`.
-        fields["failure_alpha"] = spec.alpha * failure.share / 2 / spec.gateways
+        fields["failure_alpha"] = spec.guard_alpha * failure.share / 2 / spec.gateways
         if spec.gates.failure_requests is not None:
             fields["failure_requests"] = spec.gates.failure_requests
     for guardrail in spec.guardrails:

@@ -68,8 +68,9 @@ def _guardrail_problems(path: str, spec: RolloutSpec, guardrail: Guardrail) -> I
 
 def _parts_of(spec: RolloutSpec, guardrail: Guardrail) -> int:
     if guardrail.signal is Signal.FAILURE:
-        return 2 * spec.gateways
-    return _CALIBRATED_PARTS if isinstance(guardrail.tolerance, Calibrate) else 1
+        return 2 * spec.gateways * spec.candidates
+    parts = _CALIBRATED_PARTS if isinstance(guardrail.tolerance, Calibrate) else 1
+    return parts * spec.candidates
 
 
 def _gate_problems(gates: AdvanceRules) -> Iterator[str]:

@@ -181,6 +181,9 @@ class RolloutSpec(BaseModel):
     """Candidate streams under way at a rollback: they finish, or the baseline continues them."""
     gateways: int = Field(default=4, ge=1, le=1000)
     """Gateway processes; the alpha of their own failure trips is divided among them."""
+    candidates: int = Field(default=1, ge=1, le=100)
+    """Candidates of the model under guard at once, among which alpha is divided: if each declares
+    as many as there are, the bound holds for all of them together."""
     guardrails: tuple[Guardrail, ...] = Field(default=_DEFAULT_GUARDRAILS, min_length=1)
 
     @model_validator(mode="after")
@@ -211,6 +214,11 @@ class RolloutSpec(BaseModel):
         total = sum(guardrail.share or 0.0 for guardrail in self.guardrails)
         if total > 1 + 1e-9:
             yield f"guardrails: found shares of {total:g} in sum, wanted at most 1"
+
+    @property
+    def guard_alpha(self) -> float:
+        """This candidate's part of alpha."""
+        return self.alpha / self.candidates
 
     @property
     def shares(self) -> tuple[float, ...]:

@@ -120,6 +120,7 @@ def _parts(view: Json) -> Iterator[RenderableType]:
         yield Text("")
         yield channels_table(view["channels"])
     yield Text("")
+    yield from _guard(view)
     yield from _proof(view)
     yield from _next(view)
     yield from _instrument(view)
@@ -227,6 +228,19 @@ def _streams(signal: Json, view: Json) -> Table:
         table.caption = "\n".join(told)
         table.caption_justify = "left"
     return table
+
+
+def _guard(view: Json) -> Iterator[RenderableType]:
+    """The bound on false rollbacks, where other candidates are under guard at the same time."""
+    own, together = view.get("guard_alpha"), view.get("model_alpha")
+    if not own or not together or together <= own:
+        return
+    line = Text("false rollback ", style="bold")
+    yield line.append(
+        f"of this candidate: at most {own:.3g}; of any candidate of {view['model']} under guard:"
+        f" at most {together:.3g}",
+        "not bold",
+    )
 
 
 def _proof(view: Json) -> Iterator[RenderableType]:

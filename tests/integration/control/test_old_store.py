@@ -91,9 +91,9 @@ async def test_alert_of_an_old_store_is_not_acted_on_again(plane: WholePlane) ->
 
 
 _ADDED_WITH_DEFAULTS = {
-    "answered_by", "beside_shadow", "broken_seconds", "builds", "channels", "cluster",
-    "earlier_runs", "effect", "effects", "failure_requests", "floors", "horizon", "proof",
-    "proven_live", "stage_pairs",
+    "answered_by", "beside_shadow", "broken_seconds", "builds", "candidates", "channels", "cluster",
+    "earlier_runs", "effect", "effects", "failure_requests", "floors", "guard_alpha", "horizon",
+    "model_alpha", "proof", "proven_live", "stage_pairs",
     "without_counterpart", "workload", "workload_seconds", "workload_shift",
 }  # fmt: skip
 

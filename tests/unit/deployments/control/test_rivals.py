@@ -44,8 +44,8 @@ class Story:
     def becomes(self, rollout: Rollout) -> None:
         self.happens(draft_of(self.state, rollout, "ann", "why"))
 
-    def applies(self, candidate: str) -> None:
-        spec = rollout_spec(candidate=candidate)
+    def applies(self, candidate: str, **changes: Any) -> None:
+        spec = rollout_spec(candidate=candidate, **changes)
         self.becomes(operator_actions.apply(self.state, spec, "why", NOW, candidate))
 
     def goes(self, candidate: str, **update: Any) -> None:
@@ -111,6 +111,32 @@ def test_each_live_candidate_has_a_quarantine_of_its_own() -> None:
     assert story.flag.split == before.split
     story.becomes(operator_actions.rollback(story.state.rollouts[INT8], "why", NOW))
     assert story.flag.quarantined_for == {"int4": ("json",)}
+
+
+def test_a_second_candidate_goes_live_where_the_shares_fit_and_a_rollback_takes_its_own() -> None:
+    story = Story()
+    story.applies("int8", stages=("shadow", 10.0, 60.0))
+    story.applies("int4", stages=("shadow", 40.0, 50.0))
+    story.goes_live("int8", "other", at=2)
+    assert obstacle_of(story.state, story.state.rollouts[INT4]) is None
+    story.goes_live("int4", "other", at=1)
+    assert story.flag.split == {"int8": 60.0, "int4": 40.0}
+    obstacle = obstacle_of(story.state, story.state.rollouts[INT4])
+    assert obstacle == "other candidates have 60 % of the split, the stage wants 50 %"
+    story.becomes(operator_actions.rollback(story.state.rollouts[INT4], "why", NOW))
+    assert (story.flag.split, story.flag.blocked) == ({"int8": 60.0, "int4": 40.0}, ("int4",))
+    assert story.open_to("int8") == {"other"}
+    assert story.state.rollouts[INT8].record.phase is Phase.LIVE
+
+
+def test_the_alpha_of_a_model_is_the_sum_of_those_under_guard() -> None:
+    story = Story()
+    story.applies("int8", alpha=0.02, candidates=2)
+    assert story.state.guard_alpha("demo") == 0.01
+    story.applies("int4", alpha=0.02, candidates=2)
+    assert story.state.guard_alpha("demo") == 0.02
+    story.becomes(operator_actions.rollback(story.state.rollouts[INT4], "why", NOW))
+    assert story.state.guard_alpha("demo") == 0.01
 
 
 def test_a_quarantine_that_an_older_release_made_becomes_the_candidates_own() -> None:

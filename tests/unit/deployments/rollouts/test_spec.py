@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from penumbra.deployments.evidence.guardrail_monitor import alpha_of
 from penumbra.deployments.evidence.run_evidence import RunEvidence
 from penumbra.deployments.rollouts.flag_effects import watch_of
 from penumbra.deployments.rollouts.record import (
@@ -76,3 +77,15 @@ def test_horizon_of_failures_that_is_left_out_is_as_it_was_in_older_stores() -> 
     spec = rollout_spec(guardrails=(DISPLACEMENT, failure), gates=rules)
     assert RunEvidence(spec, "r-1", ("other",)).monitors[Signal.FAILURE].spec.horizon == 5000
     assert "failure_requests" not in watch(failure, gates=rules).model_dump(exclude_defaults=True)
+
+
+def test_alpha_is_divided_among_the_candidates_that_share_it() -> None:
+    failure = Guardrail(signal=Signal.FAILURE, tolerance=0.01, action="rollback", share=0.4)
+    spec = rollout_spec(guardrails=(DISPLACEMENT, failure), candidates=2)
+    alone = rollout_spec(guardrails=(DISPLACEMENT, failure))
+    for guardrail in spec.guardrails:
+        assert alpha_of(spec, guardrail) == alpha_of(alone, guardrail) / 2
+    found = watch(failure, alpha=0.01, gateways=4, candidates=2)
+    assert found.failure_alpha == pytest.approx(0.01 / 2 * 0.4 / 2 / 4)
+    latency = Guardrail(signal=Signal.TTFT, tolerance=0.1, action="hold")
+    assert alpha_of(spec, latency) == spec.alpha
