@@ -126,6 +126,7 @@ def _explain(connection: sa.Connection, case: _Case, base_key: bytes | None) -> 
         at=event.at,
         actor=event.actor,
         cause=event.reason,
+        scope=None if before.spec.scope is None else before.spec.scope.text,
         run=before.record.run,
         earlier_runs=evidence.proofs.earlier_runs,
         signal=decided.signal if decided else None,

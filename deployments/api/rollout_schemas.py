@@ -74,6 +74,8 @@ class DiagnosticsView(BaseModel):
     missing_ratio: float
     repeats: int
     """Pairs that were not bet on, because their prompt or session had its bet."""
+    outside_scope: int = 0
+    """Pairs of slices outside of the rollout's scope, which count for nothing."""
     sheds: dict[str, int]
     failed_checks: dict[str, int]
     """Harm check -> pairs in which the candidate failed it and the baseline did not."""
@@ -100,6 +102,8 @@ class RolloutSummary(BaseModel):
     """Time at which the stage began."""
     cause: str
     """Cause of the last change."""
+    scope: str | None = None
+    """The requests that the rollout is about, in words; null: all."""
     run: str
     pairs: int
     proven: list[str]
@@ -249,6 +253,8 @@ class ExplainView(BaseModel):
     at: datetime
     actor: str
     cause: str
+    scope: str | None = None
+    """The requests that the rollout is about, in words; null: all."""
     run: str
     earlier_runs: int | None = None
     """Earlier runs of the same builds that could prove a slice."""

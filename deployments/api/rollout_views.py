@@ -61,6 +61,7 @@ def summary_view(rollout: Rollout, evidence: RunEvidence) -> RolloutSummary:
         share=rollout.share,
         since=record.since,
         cause=record.cause,
+        scope=None if rollout.spec.scope is None else rollout.spec.scope.text,
         run=record.run,
         pairs=sum(evidence.pairs.values()),
         proven=list(record.proven),
@@ -288,6 +289,7 @@ def _diagnostics_view(evidence: RunEvidence) -> DiagnosticsView:
         engine_seconds=float(totals.sums["engine_seconds"]),
         missing_ratio=totals.missing_ratio,
         repeats=totals.repeats,
+        outside_scope=totals.outside,
         sheds=dict(totals.sheds),
         failed_checks=dict(totals.failed),
     )

@@ -120,7 +120,10 @@ class RunEvidence:
         for trip in report.trips:
             self._trip(trip)
         for pair in report.pairs:
-            self._pair(source, pair)
+            if self.spec.has_slice(pair.slice):
+                self._pair(source, pair)
+            else:
+                self.totals.outside += 1  # gateways mirror none of these
         for counts in report.counts:
             self._count(counts)
         for shed in report.sheds:

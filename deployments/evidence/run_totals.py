@@ -25,6 +25,8 @@ class RunTotals:
         """Number of these without a usable score or answer."""
         self.repeats = 0
         """Pairs that were not bet on: their prompt or session had its bet."""
+        self.outside = 0
+        """Pairs of slices outside of the rollout's scope, which count for nothing."""
         self.sheds: Counter[str] = Counter()
         self.uncompared: Counter[tuple[str, str, str]] = Counter()
         """(slice, route, reason) -> requests that cannot be compared."""

@@ -177,8 +177,10 @@ def _effects(drafts: Sequence[Draft]) -> Iterator[Step]:
         if isinstance(payload, RolloutPayload) and payload.before is not None:
             rollout = payload.before
             hurts = rollout.record.phase is not Phase.OFF
+            spec = rollout.spec
+            only = "" if spec.scope is None else f", only {spec.scope.text}"
             text = (
-                f"rollout of {rollout.spec.candidate} ({rollout.spec.model}, {rollout.stage}):"
+                f"rollout of {spec.candidate} ({spec.model}, {rollout.stage}{only}):"
                 f" {payload.after.record.cause}"
             )
             yield Step(Action.EFFECT, text, hurts=hurts, model=rollout.spec.model)

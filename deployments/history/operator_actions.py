@@ -28,7 +28,7 @@ from penumbra.deployments.rollouts.transitions import (
     roll_back,
 )
 from penumbra.router.flags.routing_table import ModelSnapshot
-from penumbra.router.flags.rule_checks import one_of, problem
+from penumbra.router.flags.rule_checks import match_problems, one_of, problem
 
 WAIVED = frozenset({"time"})
 """Conditions of an advance that an operator may waive."""
@@ -200,6 +200,7 @@ def _problems(spec: RolloutSpec, model: ModelSnapshot) -> Iterator[str]:
     if spec.candidate not in candidates:
         yield problem("candidate", spec.candidate, one_of(candidates))
     slices = slices_of(model)
+    yield from _scope_problems(spec, slices)
     named = {
         "mirror.slices": spec.mirror.slices,
         "required_slices": spec.required_slices or (),
@@ -216,3 +217,12 @@ def _problems(spec: RolloutSpec, model: ModelSnapshot) -> Iterator[str]:
         if guardrail.missing == "worst" and guardrail.signal not in PROVED:
             path = f"guardrails.{guardrail.signal.value}.missing"
             yield problem(path, "worst", "ignore: it counts what happened, and misses nothing")
+
+
+def _scope_problems(spec: RolloutSpec, slices: tuple[str, ...]) -> Iterator[str]:
+    if spec.scope is None:
+        return
+    yield from match_problems("scope", spec.scope.match(), slices)
+    for name in spec.required_slices or ():
+        if not spec.has_slice(name):
+            yield problem("required_slices", name, one_of(spec.scope.slices))

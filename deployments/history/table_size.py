@@ -20,7 +20,7 @@ from penumbra.router.flags.released_channels import channel_of
 from penumbra.router.flags.request_routes import OTHER_ROUTE, ROUTE_NAMES
 from penumbra.router.flags.routing_table import ModelSnapshot, Watch
 from penumbra.router.flags.slices import OTHER
-from penumbra.router.link.older_gateways import stricter
+from penumbra.router.link.older_gateways import OwnWatch, stricter
 
 _LONGEST_EPOCH: Final = 2**63 - 1
 _LONGEST_NUMBER: Final = 1.2345678901234567e-300
@@ -95,7 +95,18 @@ def _rollout_bytes(models: Mapping[str, ModelSnapshot], rollout: Rollout) -> int
     model = models.get(rollout.spec.model)
     if model is None or rollout.spec.candidate not in model.variants:
         return 0
-    return _watch_bytes((*(rule.name for rule in model.slices), OTHER)) + _SPLIT_BYTES
+    size = _watch_bytes((*(rule.name for rule in model.slices), OTHER)) + _SPLIT_BYTES
+    return size + _scope_bytes(rollout)
+
+
+def _scope_bytes(rollout: Rollout) -> int:
+    """Bytes of the scope, and of what is told beside the table with it (`OwnWatch`)."""
+    scope, rates = rollout.spec.scope, rollout.spec.mirror
+    if scope is None:
+        return 0
+    own_rates = dict.fromkeys((*rates.slices, *rollout.record.slices), _LONGEST_NUMBER)
+    own = OwnWatch(scope=scope, mirror=_LONGEST_NUMBER, mirror_slices=own_rates)
+    return len(json.dumps(own.model_dump(mode="json"))) + _SPLIT_BYTES
 
 
 @lru_cache(maxsize=128)

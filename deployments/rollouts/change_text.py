@@ -66,6 +66,8 @@ def sentence(payload: RolloutPayload, actor: str) -> str:
     if change == "advanced" and before is not None:
         return f"{name} went from {_place(before)} to {_place(after)}{by}: {after.record.cause}"
     words = _WORDS[change].format(place=_place(after))
+    if change == "applied" and after.spec.scope is not None:
+        words += f" (only {after.spec.scope.text})"
     return f"{name} {words}{by}: {after.record.cause}"
 
 

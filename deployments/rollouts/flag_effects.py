@@ -100,6 +100,7 @@ def watch_of(rollout: Rollout) -> Watch | None:
         aa_slices={name: closer for name in record.suspects if name in record.slices},
         in_flight=spec.on_rollback,
         released=_released(record),
+        scope=spec.scope,
         **fields,
     )
 
@@ -127,6 +128,7 @@ def _watch_of_arbitration(spec: RolloutSpec, run: str, arbitration: Arbitration)
         generate=1.0,
         aa=1.0,
         failure_alpha=None,
+        scope=spec.scope,
         in_flight=spec.on_rollback,
     )
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from penumbra.monitoring.observations import Signal
 from penumbra.monitoring.signals.decode_gap import LIMIT
 from penumbra.router.flags.bucketing import basis_points
-from penumbra.router.flags.routing_table import NAME, Cluster
+from penumbra.router.flags.routing_table import NAME, Cluster, Scope
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -174,6 +174,9 @@ class RolloutSpec(BaseModel):
     """Bound on the probability of a false rollback within the horizon."""
     promotion_alpha: float = Field(default=0.05, gt=0, le=0.5)
     """Bound on the probability that a slice beyond tolerance is ever called proven."""
+    scope: Scope | None = None
+    """The requests that the rollout is about, by tenants, headers and slices. Outside of it the
+    candidate gets no share, and nothing is compared. Null: all requests."""
     required_slices: tuple[str, ...] | None = None
     """Slices that must be proven before traffic moves. Null: every slice that has traffic and is
     not quarantined. Empty: any one slice. Slices not proven stay on the baseline."""
@@ -224,6 +227,10 @@ class RolloutSpec(BaseModel):
     def shares(self) -> tuple[float, ...]:
         """Percent of live traffic of each stage; `shadow` has 0."""
         return tuple(0.0 if stage == SHADOW else float(stage) for stage in self.stages)
+
+    def has_slice(self, name: str) -> bool:
+        """Whether requests of a slice may be in the scope."""
+        return self.scope is None or self.scope.has_slice(name)
 
     def guardrail(self, signal: Signal) -> Guardrail | None:
         """The guardrail of a signal; None: it has none."""

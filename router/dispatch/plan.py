@@ -5,6 +5,8 @@ is asked once more if it refused the connection. Then a candidate answers in its
 its own flag gives it live traffic and the guard does not object.
 """
 
+from collections.abc import Iterator
+
 import msgspec
 
 from penumbra.monitoring.vocabulary import Outcome
@@ -53,14 +55,25 @@ def plan(
 def live_candidates(model: ModelSnapshot, slice_name: str) -> tuple[str, ...]:
     """The candidate that may stand in for the baseline: the one with the largest live share there.
 
-    Shares of targeting rules do not count: such a rule holds for a part of the callers only.
+    Shares of targeting rules do not count: such a rule holds for a part of the callers only. Nor do
+    those of candidates whose scope is a part of the callers, or of other slices.
     """
     flag = model.flag
     if flag.killed:
         return ()
+    kept = {*flag.blocked, *_scoped_elsewhere(model, slice_name)}
     shares = [
         (share, name)
         for name, share in flag.split.items()
-        if share > 0 and name not in flag.blocked and slice_name not in flag.closed_to(name)
+        if share > 0 and name not in kept and slice_name not in flag.closed_to(name)
     ]
     return (max(shares)[1],) if shares else ()
+
+
+def _scoped_elsewhere(model: ModelSnapshot, slice_name: str) -> Iterator[str]:
+    for watch in model.watches:
+        scope = watch.scope
+        if scope is not None and (
+            scope.tenants or scope.headers or not scope.has_slice(slice_name)
+        ):
+            yield watch.candidate

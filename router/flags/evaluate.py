@@ -10,7 +10,8 @@ first of a pin, a targeting rule, the split, the baseline. The following overrul
     QUARANTINE      the slice is quarantined, whatever the wish; or the wish is
                     a candidate that may not answer in it                       -> baseline
     UNCOMPARED      the wish is a candidate by the split, under a rollout that
-                    has not compared such requests, or cannot                   -> baseline
+                    has not compared such requests, or cannot, or whose scope
+                    they are not in                                             -> baseline
     otherwise       the wish, for its own reason
 
 A request that goes on from a response of one build wishes that build, as if it were pinned to it.
@@ -114,8 +115,8 @@ class CompiledModel:
 
     __slots__ = (
         "_blocked", "_closed", "_decisions", "_flag", "_is_invalid", "_key_pins", "_line",
-        "_released", "_rules", "_salt", "_tenant_pins", "_variants", "baseline", "is_watched",
-        "needs_key", "quarantined", "slices",
+        "_released", "_rules", "_salt", "_scopes", "_tenant_pins", "_variants", "baseline",
+        "is_watched", "needs_key", "quarantined", "slices",
     )  # fmt: skip
 
     def __init__(self, name: str, model: ModelSnapshot) -> None:
@@ -125,6 +126,11 @@ class CompiledModel:
         self._variants = frozenset(model.variants)
         self._released = {
             watch.candidate: ReleasedChannels(watch.released) for watch in model.watches
+        }
+        self._scopes = {
+            watch.candidate: compile_match(watch.scope.match())
+            for watch in model.watches
+            if watch.scope is not None
         }
         self.is_watched = bool(self._released)
         """Whether a rollout watches a candidate; else it makes no difference what is compared."""
@@ -180,7 +186,20 @@ class CompiledModel:
         if released is None or context.home == wish.variant:  # only there is its history
             return None
         is_released = context.is_comparable and released.hold(context.slice, context.features)
+        is_released = is_released and self._is_in_scope(wish.variant, context)
         return None if is_released else Reason.UNCOMPARED
+
+    def _is_in_scope(self, candidate: str, context: Context) -> bool:
+        scope = self._scopes.get(candidate)
+        if scope is None:
+            return True
+        return scope(context.features, context.tenant, context.headers, context.slice)
+
+    def outside(self, context: Context) -> tuple[str, ...]:
+        """The watched candidates whose rollouts are not about such a request."""
+        if not self._scopes:
+            return ()
+        return tuple(name for name in self._scopes if not self._is_in_scope(name, context))
 
     def _is_closed(self, variant: str, context: Context) -> bool:
         """Whether a candidate may not answer in the request's slice.

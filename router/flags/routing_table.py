@@ -9,9 +9,9 @@ that does not use a newer field. A default must therefore never change.
 Reading order: Snapshot, ModelSnapshot, Flag, Rule, Match, Watch.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from penumbra.router.flags.tenant_keys import KeySettings
 
@@ -55,6 +55,39 @@ class Match(BaseModel):
     """The last user text holds program code (a fenced block or dense code punctuation)."""
     prompt_prefix: tuple[str, ...] = ()
     """The last user text begins with one of these."""
+
+
+class Scope(BaseModel):
+    """The requests that a rollout is about; all conditions that are given must hold."""
+
+    model_config = _STRICT
+
+    tenants: tuple[str, ...] = ()
+    """Any of these tenants."""
+    headers: dict[str, tuple[str, ...]] = {}
+    """Header name in lower case -> any of these values."""
+    slices: tuple[str, ...] = ()
+    """Any of these slices."""
+
+    @model_validator(mode="after")
+    def _has_a_condition(self) -> Self:
+        if not self.text:
+            raise ValueError("found no condition, wanted tenants, headers or slices, or no scope")
+        return self
+
+    def match(self) -> Match:
+        """The same conditions, as rules have them."""
+        return Match(tenants=self.tenants, headers=self.headers, slices=self.slices)
+
+    def has_slice(self, name: str) -> bool:
+        """Whether a request of this slice may be in the scope."""
+        return not self.slices or name in self.slices
+
+    @property
+    def text(self) -> str:
+        """The conditions in words: `slices facts|code, tenants acme`."""
+        parts = [("slices", self.slices), ("tenants", self.tenants), *self.headers.items()]
+        return ", ".join(f"{name} {'|'.join(values)}" for name, values in parts if values)
 
 
 class SliceRule(BaseModel):
@@ -180,6 +213,9 @@ class Watch(BaseModel):
     released: dict[str, tuple[str, ...]] | None = None
     """Slice -> channels (`penumbra.router.flags.released_channels`) whose requests may go to the
     candidate by the split. None, as from an older control process: text by chat and completions."""
+    scope: Scope | None = None
+    """The requests that may go to the candidate by the split, and be mirrored for it; None: all. A
+    gateway of before this field gets neither share nor mirroring of a candidate with a scope."""
     in_flight: Literal["finish", "continue"] = "finish"
     """Effect of a rollback on candidate streams under way: they end by themselves, or the baseline
     continues them."""

@@ -229,7 +229,8 @@ class Gateway:
         sent = UpstreamRequest(request.path, headers, request.body)
         routed = Routed(model, decision, plan, sent, shape_of(request.path, peek))
         if model.mirror is not None:
-            runs = model.mirror.chosen(request.own_id, context.slice, decision.variant)
+            outside = model.compiled.outside(context)
+            runs = model.mirror.chosen(request.own_id, context.slice, decision.variant, outside)
             if runs and not context.is_comparable:
                 self.mirroring.leave_out(runs, context.slice, context.features.route)
             elif runs:

@@ -8,7 +8,7 @@ always or never. Another run chooses other requests.
 Reading order: compile_mirror, MirrorSelection.chosen, comparable.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import mmh3
 
@@ -53,16 +53,21 @@ class MirrorSelection:
         self.baseline = model.baseline
         self._watches = [_WatchSelection(name, model.baseline, watch) for watch in model.watches]
 
-    def chosen(self, own_id: bytes, slice_name: str, variant: str) -> tuple[Run, ...]:
+    def chosen(
+        self, own_id: bytes, slice_name: str, variant: str, outside: Collection[str] = ()
+    ) -> tuple[Run, ...]:
         """Return the runs that a request is mirrored for; empty if it is not mirrored.
 
         Args:
             own_id: The gateway's own id of the request.
             slice_name: Its slice.
             variant: The variant that was decided to answer it.
+            outside: The candidates whose scope it is not in.
         """
         return tuple(
-            watch.run for watch in self._watches if watch.selects(own_id, slice_name, variant)
+            watch.run
+            for watch in self._watches
+            if watch.run.candidate not in outside and watch.selects(own_id, slice_name, variant)
         )
 
     def wants_decode(self, runs: tuple[Run, ...], own_id: bytes) -> bool:

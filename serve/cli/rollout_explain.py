@@ -52,6 +52,8 @@ def _headline(answer: Json) -> Text:
         f" {answer['pairs']} mirrored requests",
         style="not bold default",
     )
+    if answer.get("scope"):
+        text.append(f"\nOnly {answer['scope']}.", style="not bold default")
     return text
 
 

@@ -167,7 +167,9 @@ def _facts(view: Json) -> Table:
     table.add_column(overflow="fold")
     table.add_row("stage", stage_text(view) + Text(f" for {age_text(view['since'])}"))
     table.add_row("why", Text(view["cause"]))
-    table.add_row("live traffic", f"{view['share']:g} % of the slices that are not kept back")
+    only = f", only {view['scope']}" if view.get("scope") else ""
+    kept = f"{view['share']:g} % of the slices that are not kept back{only}"
+    table.add_row("live traffic", Text(kept))
     table.add_row("verdict", verdict_text(view))
     if view.get("verdict_awaits"):
         table.add_row("not final", Text(view["verdict_awaits"], style="yellow"))

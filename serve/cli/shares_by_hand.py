@@ -19,11 +19,36 @@ def shares_by_hand(client: AdminClient, spec: RolloutSpec) -> list[str]:
     own = next((each for each in rollouts if _is_of(each, spec)), None)
     if own is not None and own["stage"] != "off":
         return []  # its share is the running rollout's, which says so itself
-    return list(_effects(flag, spec))
+    ruled = {each["candidate"] for each in rollouts if _is_running(each, spec.model)}
+    return [*_effects(flag, spec), *_others(flag, spec, ruled)]
 
 
 def _is_of(rollout: Json, spec: RolloutSpec) -> bool:
     return (rollout["model"], rollout["candidate"]) == (spec.model, spec.candidate)
+
+
+def _is_running(rollout: Json, model: str) -> bool:
+    return bool(rollout["model"] == model and rollout["stage"] != "off")
+
+
+def _others(flag: Json, spec: RolloutSpec, ruled: set[str]) -> Iterator[str]:
+    """Say what other candidates have, and keep.
+
+    Args:
+        flag: The model's flag.
+        spec: The rollout that is to begin.
+        ruled: The candidates whose share is decided by a rollout of their own.
+    """
+    if spec.scope is not None:
+        yield f"only {spec.scope.text}: other requests are not compared, and get no share of it"
+    name, split = spec.candidate, flag["split"].items()
+    shares = {other: percent for other, percent in split if other != name and percent > 0}
+    told = [
+        f"{other} {percent:g} % by {'its rollout' if other in ruled else 'hand'}"
+        for other, percent in shares.items()
+    ]
+    if told:
+        yield f"{', '.join(told)} stays, and no stage has room for more than what that leaves"
 
 
 def _effects(flag: Json, spec: RolloutSpec) -> Iterator[str]:
@@ -38,12 +63,6 @@ def _effects(flag: Json, spec: RolloutSpec) -> Iterator[str]:
     ways += [f"the rule {rule['name']}" for rule in flag["rules"] if _leads_to(rule, name)]
     if ways:
         yield f"{name} goes on getting requests by {', '.join(ways)}: no stage changes that"
-    others = {
-        other: percent for other, percent in flag["split"].items() if other != name and percent > 0
-    }
-    if others:
-        shares = ", ".join(f"{other} {percent:g} %" for other, percent in others.items())
-        yield f"{shares} by hand stays, and no stage has room for more than what that leaves"
     if flag["killed"]:
         yield f"{spec.model} is killed: no stage with a share begins before `penumbra flags unkill`"
 

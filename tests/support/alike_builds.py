@@ -1,4 +1,4 @@
-"""Two scripted builds that answer alike, and a rollout that is soon live on them."""
+"""Scripted builds that answer alike, and a rollout that is soon live on them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,9 +29,10 @@ QUICK_SPEC: dict[str, Any] = {
 
 
 @contextmanager
-def alike_builds() -> Iterator[dict[str, ScriptedUpstream]]:
-    """Run the builds `full` and `int8`, which know every call of a comparator."""
-    found = {name: ScriptedUpstream(name, engine(Engine("same"))) for name in ("full", "int8")}
+def alike_builds(*candidates: str) -> Iterator[dict[str, ScriptedUpstream]]:
+    """Run `full` and other builds, by default `int8`, which know every call of a comparator."""
+    names = ("full", *(candidates or ("int8",)))
+    found = {name: ScriptedUpstream(name, engine(Engine("same"))) for name in names}
     for upstream in found.values():
         upstream.start()
         probed(upstream)

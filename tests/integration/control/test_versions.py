@@ -21,7 +21,7 @@ import pytest
 
 from tests.support.alike_builds import QUICK_SPEC, alike_builds
 from tests.support.comparator_process import comparator
-from tests.support.control_process import GATEWAY, OPERATOR, ControlProcess, external
+from tests.support.control_process import ADMIN, GATEWAY, OPERATOR, ControlProcess, external
 from tests.support.gateway_process import GatewayProcess, eventually
 from tests.support.requests import CHAT, chat
 from tests.support.scripted_upstream import ScriptedUpstream
@@ -84,6 +84,18 @@ class Mixed:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
+    def set_flag(self, **flag: Any) -> Any:
+        answer = self.control.client.put(
+            "/flags/demo",
+            json={"reason": "try", "flag": flag},
+            headers={
+                "authorization": f"Bearer {ADMIN}",
+                "if-match": f'"{self.control.get("/flags/demo")["epoch"]}"',
+            },
+        )
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
     def view(self) -> Any:
         return self.control.get("/rollouts/int8?model=demo")
 
@@ -97,7 +109,7 @@ async def mixed(
     is_control_old: bool,
 ) -> AsyncIterator[Mixed]:
     models = {"demo": external(**{name: build.url for name, build in builds.items()})}
-    old, new = before, dict[str, str]()
+    old, new = dict(before), dict[str, str]()  # an upgrade clears the one of its process
     of_control, of_others = (old, new) if is_control_old else (new, old)
     with contextlib.ExitStack() as stack:
         control = ControlProcess(folder, models, environment=of_control)
@@ -171,3 +183,38 @@ def upgrade(running: Mixed) -> None:
     killed = running.do("POST", "/flags/demo/kill")
     assert killed["gateways"] == {"connected": 1, "acknowledged": 1}
     assert {running.ask() for _ in range(20)} == {"full"}
+
+
+async def test_an_older_gateway_serves_no_candidate_where_it_is_quarantined(
+    tmp_path: Path, builds: dict[str, ScriptedUpstream], before: dict[str, str]
+) -> None:
+    async with mixed(tmp_path, builds, before, is_control_old=False) as running:
+        await asyncio.to_thread(quarantine_one_candidate, running)
+
+
+def quarantine_one_candidate(running: Mixed) -> None:
+    """Close the slice to the candidate alone, which a gateway of before cannot be told."""
+    running.set_flag(split={"int8": 100})
+    running.ask_until("int8")
+    answer = running.set_flag(split={"int8": 100}, quarantined_for={"int8": ["other"]})
+    assert answer["gateways"] == {"connected": 1, "acknowledged": 1}
+    assert {running.ask() for _ in range(20)} == {"full"}
+    running.set_flag(split={"int8": 100}, quarantined_for={})
+    running.ask_until("int8")
+
+
+async def test_an_older_gateway_gives_a_candidate_with_a_scope_no_share_and_takes_the_kill(
+    tmp_path: Path, builds: dict[str, ScriptedUpstream], before: dict[str, str]
+) -> None:
+    async with mixed(tmp_path, builds, before, is_control_old=False) as running:
+        await asyncio.to_thread(begin_in_a_scope, running)
+
+
+def begin_in_a_scope(running: Mixed) -> None:
+    """Begin a rollout with a scope: the older gateway takes each table, and mirrors nothing."""
+    answer = running.do("PUT", "/rollouts", spec=QUICK_SPEC | {"scope": {"slices": ["other"]}})
+    assert answer["gateways"] == {"connected": 1, "acknowledged": 1}
+    assert {running.ask() for _ in range(60)} == {"full"}
+    assert (running.view()["stage"], running.view()["pairs"]) == ("shadow", 0)
+    killed = running.do("POST", "/flags/demo/kill")
+    assert killed["gateways"] == {"connected": 1, "acknowledged": 1}

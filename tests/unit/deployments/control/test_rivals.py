@@ -21,7 +21,7 @@ from penumbra.deployments.rollouts.record import Arbitration, Hold, Phase, Rollo
 from penumbra.deployments.rollouts.spec import Guardrail
 from penumbra.deployments.rollouts.transitions import replace_fields
 from penumbra.monitoring.observations import Signal
-from penumbra.router.flags.routing_table import Flag
+from penumbra.router.flags.routing_table import Flag, Scope
 from penumbra.router.flags.validate import flag_problems
 from tests.support.control_plane import payload
 from tests.support.rollouts import NOW, rollout_spec
@@ -270,3 +270,45 @@ def test_a_verdict_that_waits_is_given_up_where_the_model_changes() -> None:
         Verdict.INCONCLUSIVE,
         None,
     )
+
+
+SCOPE = Scope(slices=("json", "other"), tenants=("acme",))
+
+
+def test_a_scope_is_in_the_watch_and_its_other_slices_stay_closed() -> None:
+    story = Story()
+    story.applies("int8")
+    story.applies("int4", scope=SCOPE)
+    for candidate in ("int8", "int4"):
+        story.goes_live(candidate, "json", "other")
+    assert [watch.scope for watch in story.state.models["demo"].watches] == [None, SCOPE]
+    assert story.open_to("int4") == {"json", "other"}
+    plan = Arbitration(signal="harm", slices=("json",), until_pairs=500)
+    story.goes("int4", phase=Phase.ROLLED_BACK, verdict=Verdict.FAIL, arbitration=plan)
+    assert story.state.models["demo"].watches[-1].scope == SCOPE
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"scope": Scope(slices=("nosuch",))}, r'scope\.slices: found "nosuch"'),
+        ({"scope": Scope(headers={"X-Team": ("a",)})}, r"scope\.headers"),
+        ({"scope": SCOPE, "required_slices": ("greek",)}, "required_slices: .*json, other"),
+    ],
+)
+def test_a_scope_that_does_not_fit_the_model_is_refused(
+    changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(RolloutRefused, match=words):
+        operator_actions.apply(Story().state, rollout_spec(**changes), "why", NOW, "int8")
+
+
+def test_another_scope_begins_the_rollout_anew() -> None:
+    story = Story()
+    story.applies("int8")
+    story.goes_live("int8", "json", "other")
+    before = story.state.rollouts[INT8].record.run
+    story.applies("int8", scope=SCOPE)
+    record = story.state.rollouts[INT8].record
+    assert (record.phase, story.flag.split) == (Phase.SHADOW, {})
+    assert record.run != before

@@ -23,6 +23,7 @@ from penumbra.monitoring.observations import (
     Signal,
     Trip,
 )
+from penumbra.router.flags.routing_table import Scope
 from tests.support.evidence_state import state_of
 from tests.support.rollouts import aa_pairs, pair, pairs, rollout_spec
 
@@ -449,3 +450,15 @@ def test_slices_become_suspects_long_before_the_guard_trips() -> None:
             break
     assert evidence.findings().suspects == ("json", AGGREGATE)
     assert evidence.findings().tripped == ()
+
+
+def test_pairs_of_slices_outside_of_the_scope_are_no_evidence() -> None:
+    scoped = SPEC.model_copy(update={"scope": Scope(slices=("json",))})
+    within, without = pairs(5, 0.1, slice_name="json"), pairs(50, 0.9, start=100)
+    found = RunEvidence(scoped, "r-1", ("json", "other"))
+    alone = RunEvidence(scoped, "r-1", ("json", "other"))
+    found.fold("c", report(*within, *without, *aa_pairs(20, 0.9, start=500)))
+    alone.fold("c", report(*within))
+    assert found.findings() == alone.findings()
+    assert found.pairs == {"json": 5}
+    assert found.totals.outside == 70

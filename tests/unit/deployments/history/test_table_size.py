@@ -14,8 +14,10 @@ from penumbra.deployments.history.table_size import greatest_bytes
 from penumbra.deployments.rollouts.findings import AGGREGATE
 from penumbra.deployments.rollouts.record import Phase, Rollout
 from penumbra.deployments.rollouts.transitions import replace_fields
-from penumbra.router.flags.routing_table import Pin
+from penumbra.router.flags.routing_table import Pin, Scope, Snapshot
+from penumbra.router.link.messages import push_of
 from tests.support.control_plane import Plane, control_plane, payload
+from tests.support.rollouts import rollout_spec
 from tests.support.routing_tables import model
 from tests.support.running_rollouts import running_rollouts
 
@@ -65,6 +67,13 @@ def table_bytes(plane: Plane) -> int:
     return len(table.model_dump_json(exclude_defaults=True).encode())
 
 
+def push_bytes(plane: Plane) -> int:
+    """Bytes of the table as it is sent, and of what is told beside it."""
+    return len(push_of("", plane.controller.state.snapshot())) - len(
+        push_of("", Snapshot(epoch=0, models={}))
+    )
+
+
 async def test_many_small_changes_end_at_the_bound_with_found_and_wanted(tmp_path: Path) -> None:
     async with control_plane(tmp_path) as plane:
         text = await fill(plane)
@@ -104,9 +113,12 @@ async def test_a_table_of_an_older_store_that_is_too_large_can_still_be_killed_a
         assert (await plane.controller.apply(change(Kind.UNPIN, edit))).is_changed
 
 
-async def test_a_rollout_that_has_begun_is_never_stopped_by_the_bound(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scope", [None, Scope(slices=("json",), tenants=("acme" * 60,))])
+async def test_a_rollout_that_has_begun_is_never_stopped_by_the_bound(
+    tmp_path: Path, scope: Scope | None
+) -> None:
     async with running_rollouts(tmp_path) as running:
-        await running.apply()
+        await running.apply(rollout_spec(scope=scope))
         await fill(running.plane)
         controller = running.plane.controller
         size = greatest_bytes(controller.state)
@@ -116,6 +128,7 @@ async def test_a_rollout_that_has_begun_is_never_stopped_by_the_bound(tmp_path: 
             assert running.rollout.record.phase is phase
             assert greatest_bytes(controller.state) == size
             assert table_bytes(running.plane) <= SMALL
+            assert push_bytes(running.plane) <= size
 
 
 async def test_a_rollout_that_could_outgrow_the_link_does_not_begin(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from penumbra.deployments.rollouts.change_text import change_of, sentence
 from penumbra.deployments.rollouts.payload import Decided, RolloutPayload
 from penumbra.deployments.rollouts.record import Graduation, Hold, Phase, Rollout, RolloutRecord
 from penumbra.monitoring.telemetry.labels import CHANGE
-from penumbra.router.flags.routing_table import Flag
+from penumbra.router.flags.routing_table import Flag, Scope
 from tests.support.rollouts import NOW, rollout_spec
 
 SPEC = rollout_spec(candidate="int2")
@@ -126,3 +126,11 @@ def test_lost_slices_are_named() -> None:
 def test_every_change_has_a_sentence(change: str, before: Rollout | None, after: Rollout) -> None:
     del change
     assert sentence(payload(before, after), "guard").startswith("int2 of demo ")
+
+
+def test_a_rollout_that_begins_says_its_scope() -> None:
+    spec = rollout_spec(candidate="int2", scope=Scope(slices=("facts",), tenants=("acme", "b")))
+    after = at(Phase.SHADOW).model_copy(update={"spec": spec})
+    assert sentence(payload(None, after), "guard") == (
+        "int2 of demo has a rollout, at shadow (only slices facts, tenants acme|b): because"
+    )

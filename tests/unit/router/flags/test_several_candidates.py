@@ -1,18 +1,21 @@
-"""Several candidates of one model, each with slices in which it may not answer."""
+"""Several candidates of one model, each with a quarantine and a scope of its own."""
 
 import json
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from penumbra.monitoring.vocabulary import Reason
 from penumbra.router.dispatch.gates import TrafficGates
 from penumbra.router.dispatch.plan import live_candidates
 from penumbra.router.flags.evaluate import Context, Decision, compile_model, evaluate
 from penumbra.router.flags.request_features import RequestFeatures
-from penumbra.router.flags.routing_table import Flag, Pin
+from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Pin, Scope, Snapshot, Watch
 from penumbra.router.flags.validate import flag_problems
 from penumbra.router.link.messages import from_control, push_of
+from penumbra.router.mirror.selection import compile_mirror
 from tests.support.routing_tables import context, contexts, flags, model, snapshot
 
 SHARES = {"int8": 40.0, "int4": 60.0}
@@ -108,3 +111,104 @@ def test_an_older_gateway_gets_a_table_that_it_takes_and_that_gives_no_more(
 @given(flags())
 def test_a_gateway_of_this_release_gets_the_table_as_it_is(flag: Flag) -> None:
     assert from_control(push_of("store", snapshot(flag))).table() == snapshot(flag)
+
+
+# Scopes
+
+SCOPES = (
+    Scope(slices=("json", "other")),
+    Scope(tenants=("acme",)),
+    Scope(headers={"x-team": ("a", "b")}),
+    Scope(tenants=("acme", "globex"), headers={"x-team": ("a",)}, slices=("json",)),
+)
+scopes = st.sampled_from(SCOPES)
+RELEASED = dict.fromkeys(("greek", "json", "other"), ("chat", "responses"))
+
+
+def scoped(flag: Flag, **of: Scope | None) -> ModelSnapshot:
+    """The model with a rollout of each of these candidates."""
+    watches = tuple(
+        Watch(candidate=name, run=f"{name}-1", mirror=1.0, released=RELEASED, scope=scope)
+        for name, scope in of.items()
+    )
+    return model(flag).model_copy(update={"watches": watches})
+
+
+def is_within(scope: Scope, request: Context) -> bool:
+    """Whether a request is in a scope, written out by hand."""
+    return (
+        (not scope.tenants or request.tenant in scope.tenants)
+        and all(request.headers.get(name) in values for name, values in scope.headers.items())
+        and (not scope.slices or request.slice in scope.slices)
+    )
+
+
+@given(flags(), contexts(), scopes)
+def test_a_scope_takes_the_candidates_share_away_outside_of_it_and_changes_nothing_else(
+    flag: Flag, request: Context, scope: Scope
+) -> None:
+    whole = compile_model("demo", scoped(flag, int8=None, int4=None))
+    part = compile_model("demo", scoped(flag, int8=None, int4=scope))
+    free, found = evaluate(whole, request), evaluate(part, request)
+    is_by_share = free.variant == "int4" and free.reason is Reason.SPLIT
+    if is_by_share and not is_within(scope, request):
+        assert found == Decision("full", Reason.UNCOMPARED)
+    else:
+        assert found == free
+    assert part.outside(request) == (() if is_within(scope, request) else ("int4",))
+
+
+def test_the_share_of_a_scope_is_of_its_requests() -> None:
+    scope = Scope(tenants=("acme",))
+    compiled = compile_model("demo", scoped(Flag(split={"int4": 25.0}), int4=scope))
+    counts = {
+        tenant: sum(
+            evaluate(compiled, context(f"user-{number}", tenant=tenant)).variant == "int4"
+            for number in range(4_000)
+        )
+        for tenant in ("acme", "globex")
+    }
+    assert abs(counts["acme"] / 4_000 - 0.25) < 0.05
+    assert counts["globex"] == 0
+
+
+def test_a_request_outside_of_the_scope_is_not_mirrored_for_the_candidate() -> None:
+    found = compile_mirror("demo", scoped(Flag(), int8=None, int4=SCOPES[0]))
+    assert found is not None
+    chosen = found.chosen(b"r", "greek", "full", ("int4",))
+    assert [run.candidate for run in chosen] == ["int8"]
+    assert [run.candidate for run in found.chosen(b"r", "json", "full")] == ["int8", "int4"]
+
+
+def test_a_candidate_stands_in_for_the_baseline_only_where_its_scope_says_so() -> None:
+    flag = Flag(split=SHARES)
+    by_slice = scoped(flag, int8=None, int4=Scope(slices=("json",)))
+    assert live_candidates(by_slice, "json") == ("int4",)
+    assert live_candidates(by_slice, "greek") == ("int8",)
+    by_tenant = scoped(flag, int8=None, int4=Scope(tenants=("acme",)))
+    assert live_candidates(by_tenant, "json") == ("int8",)
+
+
+def test_a_scope_has_a_condition() -> None:
+    with pytest.raises(ValidationError, match="found no condition"):
+        Scope()
+
+
+@given(flags(), contexts(), scopes)
+def test_an_older_gateway_gives_a_scoped_candidate_no_share_and_mirrors_nothing_for_it(
+    flag: Flag, request: Context, scope: Scope
+) -> None:
+    found = scoped(flag, int8=None, int4=scope)
+    table = Snapshot(epoch=1, models={"demo": found})
+    sent = json.loads(push_of("store", table))
+    assert from_control(json.dumps(sent)).table() == table
+    del sent["own"]
+    assert "scope" not in json.dumps(sent)
+    older = from_control(json.dumps(sent)).table()
+    strict = evaluate(older, request)
+    assert strict.variant in ("full", evaluate(table, request).variant)
+    if strict.variant == "int4":
+        assert strict.reason is not Reason.SPLIT
+    mirror = compile_mirror("demo", older.models["demo"])
+    assert mirror is not None
+    assert "int4" not in {run.candidate for run in mirror.chosen(b"r", request.slice, "full")}
