@@ -162,6 +162,8 @@ def _unproven(rollout: Rollout, left: Sequence[str]) -> Iterator[str]:
         yield f"never proven in {', '.join(missing)}: wait for pairs there, {told}"
     if record.stale:
         yield f"its proof is stale in {', '.join(record.stale)}: wait until it is renewed, {told}"
+    if rollout.spec.scope is not None:
+        yield f"its rollout has a scope, outside of which nothing is compared: end it, {told}"
     if left:
         yield f"never proven by {', '.join(left)}: {told}"
 

@@ -124,6 +124,12 @@ async def test_channels_that_came_and_were_not_released_are_named(plane: WholePl
     assert "never proven by chat in other" in await refused(plane)
 
 
+async def test_a_scope_is_not_all_requests(plane: WholePlane) -> None:
+    await plane.change("PUT", "/rollouts", spec=spec() | {"scope": {"tenants": ["acme"]}})
+    await promote(plane)
+    assert "its rollout has a scope" in await refused(plane)
+
+
 async def test_an_operator_may_accept_what_is_unproven(plane: WholePlane) -> None:
     await promote(plane, proven=())
     await refused(plane)
