@@ -31,6 +31,9 @@ MODEL_NAME_CHARS: Final = 256
 """Longest name of a model: it is a column of an index in the store."""
 EVENT_BYTES: Final = 4 * TABLE_BYTES
 """Largest stored event: a rollout's, with the flag before and after, and its spec twice."""
+HISTORY_BYTES: Final = EVENT_BYTES
+"""Payload after which an answer with events ends, however many were asked for: at least one fits.
+"""
 STORED_VALUE_BYTES: Final = 1_000_000_000
 """Largest value that SQLite and PostgreSQL hold."""
 

@@ -250,7 +250,8 @@ def _add_history(router: APIRouter, controller: Controller, access: Access) -> N
         """List changes with actor, time and reason, oldest first.
 
         Without `after` these are the latest changes, with it the first ones after that epoch. With
-        `model` these are the changes of its flag only.
+        `model` these are the changes of its flag only. They are fewer than `limit` where they are
+        large: ask for those after the last one.
         """
         if model is not None and model not in controller.state.flags:
             raise NotFound.among("model", model, controller.state.flags)

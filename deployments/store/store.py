@@ -33,6 +33,7 @@ from penumbra.deployments.store.commits import committed
 from penumbra.deployments.store.event_rows import event_of, event_or_set_aside
 from penumbra.deployments.store.fencing import Leader, Term
 from penumbra.deployments.store.observation_tables import CommitExtras
+from penumbra.router.bounds import HISTORY_BYTES
 
 T = TypeVar("T")
 
@@ -162,6 +163,8 @@ class Store:
     def page(self, after: int, limit: int, model: str | None = None) -> list[Event]:
         """Reads at most `limit` events with epoch > after, oldest first, but for unreadable ones.
 
+        They are fewer where they are large (`HISTORY_BYTES`).
+
         Raises:
             StoreUnavailable: The store cannot be read.
         """
@@ -169,7 +172,7 @@ class Store:
         return self._select_readable(query.limit(limit))
 
     def latest(self, limit: int, model: str | None = None) -> list[Event]:
-        """Reads the last `limit` events, oldest first, but for unreadable ones.
+        """Reads the last `limit` events, oldest first, but for unreadable ones; fewer as by `page`.
 
         Raises:
             StoreUnavailable: The store cannot be read.
@@ -269,9 +272,17 @@ class Store:
         return sorted(found, key=lambda each: each.epoch), newest
 
     def _select_readable(self, query: sa.Select[Any]) -> list[Event]:
+        """Read events until they are many or large: a flag has up to `TABLE_BYTES`, twice."""
+        found: list[Event] = []
+        size = 0
         with _translate_errors("read"), self._engine.connect() as connection:
-            found = map(event_or_set_aside, connection.execute(query).mappings())
-            return [event for event in found if isinstance(event, Event)]
+            for row in connection.execute(query.execution_options(yield_per=1)).mappings():
+                size += len(row["payload"])
+                if found and size > HISTORY_BYTES:
+                    break
+                if isinstance(event := event_or_set_aside(row), Event):
+                    found.append(event)
+        return found
 
     def _select(self, query: sa.Select[Any]) -> list[Event]:
         with _translate_errors("read"), self._engine.connect() as connection:

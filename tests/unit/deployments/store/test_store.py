@@ -6,6 +6,7 @@ import pytest
 
 from penumbra.deployments.errors import Conflict, NotLeader, StoreUnavailable
 from penumbra.deployments.history.events import Draft, FlagPayload, Kind
+from penumbra.deployments.store import store as store_module
 from penumbra.deployments.store.store import Store
 from penumbra.router.flags.routing_table import Flag
 from tests.support.control_plane import lead, store_url
@@ -92,6 +93,19 @@ def test_pages_and_the_latest_are_in_order(store: Store) -> None:
     assert [event.epoch for event in store.latest(2)] == [5, 6]
     assert [event.epoch for event in store.latest(2, "b")] == [4, 6]
     assert [event.epoch for event in store.events(after=1, until=3)] == [2, 3]
+
+
+def test_a_page_of_large_events_has_fewer_of_them(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = store.append([draft(share, "a") for share in range(6)], 0, AT)
+    size = len(stored[0].columns()[1])
+    monkeypatch.setattr(store_module, "HISTORY_BYTES", 3 * size + 10)
+    assert [event.epoch for event in store.page(0, 9)] == [1, 2, 3]
+    assert [event.epoch for event in store.page(3, 9)] == [4, 5, 6]
+    assert [event.epoch for event in store.latest(9)] == [4, 5, 6]
+    monkeypatch.setattr(store_module, "HISTORY_BYTES", 1)
+    assert [event.epoch for event in store.page(0, 9)] == [1]
 
 
 @pytest.mark.parametrize(
