@@ -179,7 +179,8 @@ class CompiledModel:
                 return Reason.LEASE_EXPIRED
         if self._flag.killed:
             return Reason.KILL_SWITCH
-        if context.slice in self._flag.quarantined or self._is_closed(wish.variant, context):
+        is_closed = self._closed and self._is_closed(wish.variant, context)
+        if is_closed or context.slice in self._flag.quarantined:
             return Reason.QUARANTINE
         # A rollout gives no share of what it has not compared; pins and rules are the operators'.
         released = self._released.get(wish.variant) if wish.reason is Reason.SPLIT else None

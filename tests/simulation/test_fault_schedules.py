@@ -55,7 +55,7 @@ def test_promises_hold_under_random_faults(
     record_property("fault schedules", A_TEST)
     record_property("fault schedule seconds", time.monotonic() - began)
     # Nothing is proven by schedules in which nothing happens.
-    for what in ("takeovers", "acknowledged", "refused", "stages", "rollbacks", "losses"):
+    for what in ("takeovers", "acknowledged", "refused", "stages", "rollbacks", "losses", "both"):
         assert seen[what] >= 3, seen
 
 
@@ -92,8 +92,15 @@ def tally(installation: Installation) -> Counter[str]:
         stages=sum(is_next_stage(change) for change in changes),
         rollbacks=sum(change.decided is not None and takes_away(change) for change in changes),
         losses=len(installation.losses),
+        both=any(is_both_live(change) for change in changes),
         recoveries=sum(event.kind is Kind.RECOVER for event in events),
     )
+
+
+def is_both_live(change: RolloutPayload) -> bool:
+    """Whether a change left two candidates with a share."""
+    flag = change.flag_after
+    return sum(share > 0 and name not in flag.blocked for name, share in flag.split.items()) > 1
 
 
 def is_next_stage(change: RolloutPayload) -> bool:

@@ -7,10 +7,10 @@ from penumbra.deployments.rollouts.record import Phase
 from tests.support.simulated.installation import (
     GATEWAYS,
     OPERATOR,
-    STAGE_PAIRS,
     Installation,
 )
-from tests.support.simulated.processes import LEASE_SECONDS
+from tests.support.simulated.processes import CANDIDATES, LEASE_SECONDS, SECOND
+from tests.support.simulated.specs import STAGE_PAIRS
 
 
 def check_at_rest(installation: Installation) -> None:
@@ -35,6 +35,7 @@ def check_at_rest(installation: Installation) -> None:
         )
     _check_history(installation, events)
     _check_stages(installation, events)
+    _check_others(events)
     _check_kill(installation, leader.name)
 
 
@@ -70,9 +71,30 @@ def _check_stages(installation: Installation, events: list[Event]) -> None:
         if not isinstance(payload, RolloutPayload) or payload.before is None:
             continue
         before, after = payload.before.record, payload.after.record
+        candidate = payload.after.spec.candidate
         if before.phase is not Phase.LIVE or not before.stage_epoch:
             continue
         if after.stage_index > before.stage_index or after.phase is Phase.PROMOTED:
-            pairs = [p for p in installation.candidate_pairs if p.epoch >= before.stage_epoch]
+            own = (p for p in installation.candidate_pairs if p.answered_by == candidate)
+            pairs = [p for p in own if p.epoch >= before.stage_epoch]
             text = f"stage {before.stage_index} ended (epoch {event.epoch}) with {len(pairs)} pairs"
             assert len(pairs) >= STAGE_PAIRS, text
+
+
+def _check_others(events: list[Event]) -> None:
+    """No rollout has changed what another candidate has, and a good build is never condemned."""
+    for event in events:
+        payload = event.payload
+        if not isinstance(payload, RolloutPayload):
+            continue
+        before, after, own = payload.flag_before, payload.flag_after, payload.after.spec.candidate
+        assert own != SECOND or payload.decided is None, f"epoch {event.epoch}: {payload.decided}"
+        for other in CANDIDATES:
+            if other == own:
+                continue
+            text = f"the rollout of {own} changes {other} in epoch {event.epoch}"
+            assert (other in before.blocked) == (other in after.blocked), text
+            assert before.quarantined_for.get(other) == after.quarantined_for.get(other), text
+            # A blocked candidate gets nothing, and makes room for one that goes live.
+            kept = after.split.get(other) == before.split.get(other)
+            assert kept or other in before.blocked, text

@@ -11,7 +11,11 @@ from penumbra.deployments.control.controller import Controller
 from penumbra.deployments.control.leadership import Leadership
 from penumbra.deployments.gateways.delivery import Delivery
 from penumbra.deployments.gateways.liveness import GuardLiveness
+from penumbra.deployments.history import config_effects
 from penumbra.deployments.history.changes import Arrival
+from penumbra.deployments.rollouts.flag_effects import flag_after
+from penumbra.deployments.rollouts.record import Phase, Rollout
+from penumbra.router.flags.routing_table import Flag
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,18 @@ async def _answer_at_once(self: Controller, epoch: int, delivery: Delivery | Non
     return Arrival(len(links), sum(link.epoch >= epoch for link in links), None)
 
 
+def _take_all_shares(flag: Flag, before: Rollout | None, after: Rollout) -> Flag:
+    found = flag_after(flag, before, after)
+    is_back = after.record.phase is Phase.ROLLED_BACK
+    return found.model_copy(update={"split": {}}) if is_back else found
+
+
 DEFECTS = {
+    "a rollback takes the share of another candidate": Defect(
+        lambda: mock.patch.object(config_effects, "flag_after", _take_all_shares),
+        1,
+        "the rollout of awq changes int8",
+    ),
     "a change is answered while leases of the leader before last": Defect(
         lambda: mock.patch.object(Controller, "_arrive", _answer_at_once),
         15,

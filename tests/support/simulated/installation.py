@@ -13,42 +13,35 @@ from penumbra.deployments.history import operator_actions
 from penumbra.deployments.history.changes import Arrival
 from penumbra.deployments.history.events import Event, Kind
 from penumbra.deployments.history.flag_edits import set_killed
-from penumbra.deployments.rollouts.spec import AdvanceRules, Guardrail, MirrorRates, RolloutSpec
 from penumbra.deployments.store.store import Store
-from penumbra.monitoring.observations import Pair, Signal
+from penumbra.monitoring.observations import Pair
 from tests.support.simulated.database import Database, simulated_clock
 from tests.support.simulated.network import Network
 from tests.support.simulated.processes import (
     CANDIDATE,
+    CANDIDATES,
     LEASE_SECONDS,
     MODEL,
+    SECOND,
     Comparator,
     Control,
     Gateway,
     linked_by,
 )
+from tests.support.simulated.specs import SPECS
 from tests.support.simulated.timeline import Timeline
 
 CONTROLS = ("control-0", "control-1")
 GATEWAYS = ("gateway-0", "gateway-1")
 COMPARATOR = "comparator-0"
-LIFTED_BY = {"kill": "unkill", "rollback": "rearm"}
+LIFTED_BY = {"kill": "unkill", "rollback": "rearm", f"rollback {SECOND}": f"rearm {SECOND}"}
+TAKEN_FROM = {
+    "kill": CANDIDATES,
+    "rollback": (CANDIDATE,),
+    f"rollback {SECOND}": (SECOND,),
+}
+"""Change -> the candidates that get nothing once it is acknowledged."""
 OPERATOR = "operator"
-STAGE_PAIRS = 8
-SPEC = RolloutSpec(
-    model=MODEL,
-    candidate=CANDIDATE,
-    stages=("shadow", 20.0, 30.0, 40.0),
-    required_slices=(),
-    gates=AdvanceRules(
-        pairs=12, slice_pairs=6, stage_seconds=1.0, stage_pairs=STAGE_PAIRS, horizon=1000
-    ),
-    mirror=MirrorRates(rate=1.0, aa=0.0),
-    guardrails=(
-        Guardrail(signal=Signal.DISPLACEMENT, tolerance=0.3, action="rollback", share=0.5),
-        Guardrail(signal=Signal.HARM, tolerance=0.3, action="rollback", share=0.4),
-    ),
-)
 _SETTLED_SECONDS = 0.5
 """A gateway acts on a lease until its next look at the clock; nothing here needs more."""
 
@@ -111,7 +104,7 @@ class Installation:
         self.losses: list[tuple[float, float]] = []
         """(when the store went back, to what it held then)."""
         self.displacement = 0.0
-        """Of each pair from now on."""
+        """Of each pair of the first candidate from now on."""
         self.compared_at = self.timeline.now
         """When a comparator last ran."""
         self.candidate_pairs: list[Pair] = []
@@ -231,11 +224,14 @@ class Installation:
             change = Change(Kind(what), name, reason, {MODEL: edit})
             outcome = await parts.controller.apply(change)
             return outcome.epoch, outcome.arrival, outcome.is_changed
-        key = MODEL, CANDIDATE
+        what, _, other = what.partition(" ")
+        key = MODEL, other or CANDIDATE
         state, now = (lambda: parts.controller.state), control.wall
         if what == "apply":
             result = await parts.rollouts.put(
-                lambda: operator_actions.apply(state(), SPEC, reason, now(), control.id),
+                lambda: operator_actions.apply(
+                    state(), SPECS[key[1]], reason, now(), f"{control.id}{other}"
+                ),
                 name,
                 reason,
             )
@@ -261,21 +257,21 @@ class Installation:
         if self.comparator is not None and not self.comparator.loop.is_stopped:
             self.compared_at = now
         for gateway in self.gateways.values():
-            if gateway.loop.is_stopped or not gateway.share:
-                continue
-            assert now - self.compared_at < LEASE_SECONDS + _SETTLED_SECONDS, (
-                f"{gateway.name} gives the candidate {gateway.share} % at {now:.3f}, and no"
-                f" comparator has run since {self.compared_at:.3f}"
-            )
-            for what, ban in self.operator.bans.items():
-                assert now < ban.since, (
-                    f"{gateway.name} gives the candidate {gateway.share} % at"
-                    f" {now:.3f}, {what} was acknowledged: {ban}"
-                )
-            assert self.guard_age < LEASE_SECONDS + _SETTLED_SECONDS, (
-                f"{gateway.name} gives the candidate {gateway.share} % at {now:.3f}"
-                f" and the last tick of a leader was {self.guard_age:.3f} s ago"
-            )
+            for candidate in CANDIDATES:
+                if not gateway.loop.is_stopped and gateway.share_of(candidate):
+                    self._check_share(gateway, candidate, now)
+
+    def _check_share(self, gateway: Gateway, candidate: str, now: float) -> None:
+        gives = f"{gateway.name} gives {candidate} {gateway.share_of(candidate)} % at {now:.3f}"
+        assert now - self.compared_at < LEASE_SECONDS + _SETTLED_SECONDS, (
+            f"{gives}, and no comparator has run since {self.compared_at:.3f}"
+        )
+        for what, ban in self.operator.bans.items():
+            is_meant = candidate in TAKEN_FROM[what]
+            assert not is_meant or now < ban.since, f"{gives}, {what} was acknowledged: {ban}"
+        assert self.guard_age < LEASE_SECONDS + _SETTLED_SECONDS, (
+            f"{gives} and the last tick of a leader was {self.guard_age:.3f} s ago"
+        )
 
     @property
     def guard_age(self) -> float:

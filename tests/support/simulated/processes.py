@@ -31,6 +31,9 @@ from tests.support.simulated.network import Network, ServerSocket, me
 from tests.support.simulated.timeline import Loop, Timeline
 
 MODEL, CANDIDATE, BASELINE = "demo", "int8", "full"
+SECOND = "awq"
+"""Another candidate, which some schedules have a rollout of; it is as good as the baseline."""
+CANDIDATES = (CANDIDATE, SECOND)
 MACHINE = "machine-1"
 LEASE_SECONDS = 8.0
 _EPOCH = datetime(2026, 9, 21, tzinfo=UTC)
@@ -168,16 +171,15 @@ class Gateway(Process):
         self.link = self.link_to(controls, self._apply, duties)
         self.begin(self.link.run)
 
-    @property
-    def share(self) -> float:
-        """Percent of the traffic that the candidate gets here now."""
+    def share_of(self, candidate: str) -> float:
+        """Percent of the traffic that a candidate gets here now."""
         model = self.table.models.get(MODEL)
         if model is None or not self.lease.is_fresh(MODEL, self.loop.time()):
             return 0.0
         flag = model.flag
-        if flag.killed or CANDIDATE in flag.blocked:
+        if flag.killed or candidate in flag.blocked or "other" in flag.closed_to(candidate):
             return 0.0
-        return flag.split.get(CANDIDATE, 0.0)
+        return flag.split.get(candidate, 0.0)
 
     def _apply(self, table: Snapshot) -> None:
         self.table = table
@@ -213,7 +215,7 @@ class Comparator(Process):
                 run = Run(MODEL, watch.candidate, watch.run)
                 if watch.run not in self._told:
                     self._told.add(watch.run)
-                    for name in (BASELINE, CANDIDATE):
+                    for name in (BASELINE, watch.candidate):
                         self.outbox.fingerprint(run, name, name[0] * 64, {"build": name})
                     at = self.loop.time()
                     self.outbox.self_test(run, SelfTest(True, 0.0, "", at))
@@ -225,13 +227,13 @@ class Comparator(Process):
         if gateway.loop.is_stopped:
             return
         self._count += 1
-        is_live = self.chance.random() * 100.0 < gateway.share
+        is_live = self.chance.random() * 100.0 < gateway.share_of(run.candidate)
         pair = Pair(
             request_id=f"{self.id}/{self._count}",
             slice="other",
             cluster=self.chance.getrandbits(63),
-            answered_by=CANDIDATE if is_live else BASELINE,
-            displacement=self.displacement(),
+            answered_by=run.candidate if is_live else BASELINE,
+            displacement=self.displacement() if run.candidate == CANDIDATE else 0.0,
             harm=0,
             at=1.79e9 + self.loop.time(),
             epoch=gateway.table.epoch,
@@ -245,14 +247,14 @@ PAYLOAD = ConfigPayload(
     models={
         MODEL: ModelSnapshot(
             baseline=BASELINE,
-            variants={name: Variant(url=f"http://{name}.test") for name in (BASELINE, CANDIDATE)},
+            variants={name: Variant(url=f"http://{name}.test") for name in (BASELINE, *CANDIDATES)},
         )
     }
 )
 _MODELS = {
     MODEL: {
         "baseline": BASELINE,
-        "variants": {name: {"url": f"http://{name}.test"} for name in (BASELINE, CANDIDATE)},
+        "variants": {name: {"url": f"http://{name}.test"} for name in (BASELINE, *CANDIDATES)},
     }
 }
 

@@ -15,6 +15,7 @@ from tests.support.simulated.installation import (
     GATEWAYS,
     Installation,
 )
+from tests.support.simulated.processes import SECOND
 
 BEGIN_SECONDS = 1.5
 FAULTY_SECONDS = 16.0
@@ -26,6 +27,8 @@ MOST_FAULTS = 5
 _FOLLOWED = 0.4
 """Share of faults, and of their ends, that an operator's change follows within seconds."""
 _BAD = 0.3
+_SECOND = 0.4
+"""Share of schedules with a rollout of a second candidate."""
 _CHANGES = ("kill", "kill", "rollback", "rollback", "unkill", "rearm", "apply")
 _DAY = 86_400.0
 
@@ -54,6 +57,7 @@ class Schedule:
                 self._add_change(fault.at)
         if self._chance.random() < _BAD:
             self._add(self._chance.uniform(2.0, 9.0), "the candidate goes bad", _spoil)
+        self._add_second(random.Random(f"second {seed}"))
         self.steps.sort(key=lambda step: step.at)
 
     def _faults(self) -> list[Callable[[], None]]:
@@ -139,6 +143,19 @@ class Schedule:
             begin, f"network {late} s slow", lambda i: setattr(i.network, "slow_seconds", late)
         )
         self._add(end, "network quick", lambda i: setattr(i.network, "slow_seconds", 0.0))
+
+    def _add_second(self, chance: random.Random) -> None:
+        """Begin a rollout of a second candidate, and perhaps take it back."""
+        if chance.random() >= _SECOND:
+            return
+        begin = chance.uniform(0.0, 4.0)
+        whats = [("apply", begin)]
+        if chance.random() < _FOLLOWED:
+            whats.append(("rollback", begin + chance.uniform(3.0, 8.0)))
+            whats.append(("rearm", begin + chance.uniform(4.0, 11.0)))
+        for what, at in whats:
+            text = f"{what} {SECOND}"
+            self._add(at, f"ask for {text}", lambda i, text=text: _ask_all(i, text))
 
     def _add_change(self, after: float) -> None:
         what = self._chance.choice(_CHANGES)
