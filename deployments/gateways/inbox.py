@@ -106,7 +106,7 @@ class LinkInbox:
         self._unstored = LogLimit(now)
         self._feedback = FeedbackRelay(lambda: self._connections, take_feedback)
         self._nonces = itertools.count(1)
-        self._unanswered: dict[Link, int] = {}
+        self._unanswered: dict[Link, Renew] = {}
         """Gateway -> its latest question for leases that could not be answered."""
         self._taking: set[asyncio.Future[None]] = set()
 
@@ -145,9 +145,9 @@ class LinkInbox:
         """
         connection = self._connections[link]
         match message:
-            case Renew(nonce=nonce, stopped=stopped) if not self._is_for_comparators:
+            case Renew(stopped=stopped) if not self._is_for_comparators:
                 self._note_stopped(link, None, stopped)
-                self._renew(link, nonce)
+                self._renew(link, message)
             case Answers(counts=counts) if not self._is_for_comparators:
                 link.answers = counts
             case Beat(nonce=nonce, stopped=stopped) if self._is_for_comparators:
@@ -175,20 +175,22 @@ class LinkInbox:
     def answer_waiting(self) -> None:
         """Answer gateways that asked for leases when none could be granted."""
         waiting, self._unanswered = self._unanswered, {}
-        for link, nonce in waiting.items():
-            self._renew(link, nonce)
+        for link, asked in waiting.items():
+            self._renew(link, asked)
 
-    def _renew(self, link: Link, nonce: int) -> None:
+    def _renew(self, link: Link, asked: Renew) -> None:
         now = self._now()
         self._liveness.ask()
         if not self._liveness.may_grant(now):
-            self._unanswered[link] = nonce
+            self._unanswered[link] = asked
             return
-        link.stopped = self._liveness.stopped(link.hello.host, link)
-        seconds = self._liveness.grant(self._newest_table(), link.hello.host, now, link)
+        host, table, is_by_candidate = link.hello.host, self._newest_table(), asked.is_by_candidate
+        link.stopped = self._liveness.stopped(host, link)
+        seconds = self._liveness.grant(table, host, now, link, is_by_candidate=is_by_candidate)
         if not self._liveness.is_settled(now) and not all(seconds.values()):
             return
-        grant = LeaseGrant(nonce, seconds, self._liveness.lease_seconds)
+        without = self._liveness.without(table, host, link) if is_by_candidate else {}
+        grant = LeaseGrant(asked.nonce, seconds, self._liveness.lease_seconds, without)
         link.say(LeaseGrant, encode(grant))
 
     def _note_stopped(

@@ -7,8 +7,10 @@ A model's lease is the rest of `lease_seconds` since the *oldest* sign of life t
 - if the model's traffic is mirrored: the comparator on the gateway's own machine answered
   (`note_beat`).
 
-No model has a lease in a gateway that tells, or whose comparator tells, that the evidence about a
-candidate that may get its traffic has stopped (`note_stopped`).
+A gateway that tells, or whose comparator tells, that the evidence about a candidate that may get a
+model's traffic has stopped (`note_stopped`), has no lease for that candidate. Where it has stopped
+for all such candidates of the model, or the gateway is older than leases of single candidates, it
+has none for the model.
 
 Leases are granted only in a term of leadership, and while its renewal is younger than the term's
 lease in the store (`may_grant`): a process that was stopped and comes back grants nothing, whatever
@@ -183,7 +185,13 @@ class GuardLiveness:
         self._unstored.pop(report, None)
 
     def grant(
-        self, snapshot: Snapshot, host: str, now: float, gateway: object = None
+        self,
+        snapshot: Snapshot,
+        host: str,
+        now: float,
+        gateway: object = None,
+        *,
+        is_by_candidate: bool = False,
     ) -> dict[str, float]:
         """Grant the leases of one gateway.
 
@@ -192,6 +200,7 @@ class GuardLiveness:
             host: The gateway's machine.
             now: Monotonic seconds.
             gateway: Identifies it, as in `note_stopped`.
+            is_by_candidate: Whether it is told too which candidates have none (`without`).
 
         Returns:
             Model -> seconds from now.
@@ -201,12 +210,22 @@ class GuardLiveness:
         stopped = self.stopped(host, gateway)
         found = {
             name: 0.0
-            if live_candidates(model) & stopped.get(name, set())
+            if _has_ended(live_candidates(model), stopped.get(name, set()), is_by_candidate)
             else (mirrored if needs_comparator(model) else own)
             for name, model in snapshot.models.items()
         }
         live = (found[name] for name, model in snapshot.models.items() if _in_traffic(model))
         self._leases[gateway] = now + max(live, default=0.0)
+        return found
+
+    def without(self, snapshot: Snapshot, host: str, gateway: object) -> dict[str, tuple[str, ...]]:
+        """Model -> the live candidates that its lease is not for, in one gateway; see `grant`."""
+        found = {}
+        for name, names in self.stopped(host, gateway).items():
+            model = snapshot.models.get(name)
+            ended = () if model is None else tuple(sorted(names & live_candidates(model)))
+            if ended:
+                found[name] = ended
         return found
 
     def stopped(self, host: str, gateway: object) -> dict[str, set[str]]:
@@ -246,6 +265,12 @@ class GuardLiveness:
 
     def _left(self, alive_at: float, now: float) -> float:
         return max(0.0, self.lease_seconds - (now - alive_at))
+
+
+def _has_ended(live: set[str], stopped: set[str], is_by_candidate: bool) -> bool:
+    """Whether a model has no lease for the evidence that has stopped."""
+    ended = live & stopped
+    return bool(ended) and (not is_by_candidate or ended == live)
 
 
 def live_candidates(model: ModelSnapshot) -> set[str]:

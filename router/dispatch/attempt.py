@@ -71,7 +71,7 @@ class TrafficGate:
     that stands in for an unavailable baseline. A closed gate holds for such a request at once.
 
     Args:
-        is_guarded: Whether candidates of the model may get live traffic now: the lease.
+        is_guarded: Whether the candidate may get live traffic now: the lease.
     """
 
     __slots__ = ("_is_guarded", "closed_slices", "is_shut")

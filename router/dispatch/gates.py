@@ -26,10 +26,10 @@ class TrafficGates:
     """The gates of all variants that this process has known.
 
     Args:
-        is_guarded: Model -> whether its candidates may get live traffic now.
+        is_guarded: (model, candidate) -> whether it may get live traffic now.
     """
 
-    def __init__(self, is_guarded: Callable[[str], bool] = lambda _: True) -> None:
+    def __init__(self, is_guarded: Callable[[str, str], bool] = lambda *_: True) -> None:
         self._is_guarded = is_guarded
         self._gates: dict[tuple[str, str], TrafficGate] = {}
         self._policies: dict[tuple[str, str], str] = {}
@@ -38,7 +38,7 @@ class TrafficGates:
         """The gate of one variant."""
         gate = self._gates.get((model, variant))
         if gate is None:
-            gate = TrafficGate(functools.partial(self._is_guarded, model))
+            gate = TrafficGate(functools.partial(self._is_guarded, model, variant))
             self._gates[model, variant] = gate
         return gate
 

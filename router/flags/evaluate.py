@@ -5,7 +5,8 @@ first of a pin, a targeting rule, the split, the baseline. The following overrul
 (penumbra.monitoring.vocabulary.Reason, in order):
 
     GUARD           the wish is a candidate that the guard blocked              -> baseline
-    LEASE_EXPIRED   the wish is a candidate and the guard's lease is not fresh  -> baseline
+    LEASE_EXPIRED   the wish is a candidate and the guard's lease is not fresh,
+                    or not for this candidate                                   -> baseline
     KILL_SWITCH     the flag is killed, whatever the wish                       -> baseline
     QUARANTINE      the slice is quarantined, whatever the wish; or the wish is
                     a candidate that may not answer in it                       -> baseline
@@ -26,6 +27,7 @@ are the request's own fault, and no answer for it exists.
 Reading order: evaluate, CompiledModel.decide, CompiledModel.wish.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import msgspec
@@ -66,6 +68,8 @@ class Context(msgspec.Struct):
     """The variant that the request asks for (`x-penumbra-variant`)."""
     may_pin: bool = False
     is_lease_fresh: bool = True
+    unguarded: Collection[str] = ()
+    """Candidates that the model's lease is not for (`penumbra.router.link.lease`)."""
     is_comparable: bool = True
     """Whether rollouts can compare it (`penumbra.router.mirror.comparable`)."""
     home: str | None = None
@@ -175,7 +179,7 @@ class CompiledModel:
         if wish.variant != self.baseline:
             if wish.variant in self._blocked:
                 return Reason.GUARD
-            if not context.is_lease_fresh:
+            if not context.is_lease_fresh or wish.variant in context.unguarded:
                 return Reason.LEASE_EXPIRED
         if self._flag.killed:
             return Reason.KILL_SWITCH

@@ -110,7 +110,9 @@ class Gateway:
         self._kept_bytes = KeptBytes()
         self._arbiters: dict[str, Arbiter] = {}
         self._records: dict[tuple[str, Variant], BuildRecord] = {}
-        self._gates = TrafficGates(lambda model: self.lease.is_fresh(model, self.now()))
+        self._gates = TrafficGates(
+            lambda model, variant: self.lease.is_guarding(model, variant, self.now())
+        )
         self._models: dict[str, Model] = {}
         self._id_prefix = secrets.token_hex(8).encode()
         self._id_counter = itertools.count()
@@ -220,6 +222,7 @@ class Gateway:
         is_lease_fresh = self.lease.is_fresh(peek.model, self.now())
         homes = self.feedback.homes
         context = build_context(request, caller, peek, model, homes, is_lease_fresh=is_lease_fresh)
+        context.unguarded = self.lease.without(peek.model)
         decision = evaluate(model.compiled, context)
         if decision.error_code in CLIENT_ERRORS:
             raise refused_decision(decision, context, model)

@@ -176,9 +176,11 @@ class Renew(msgspec.Struct, frozen=True, tag="renew", omit_defaults=True):
     stopped: Stopped = {}
     """Model -> candidates of whose requests its comparator takes none
     (`penumbra.router.mirror.evidence_flow`)."""
+    is_by_candidate: bool = False
+    """Whether it understands `LeaseGrant.without`."""
 
 
-class LeaseGrant(msgspec.Struct, frozen=True, tag="lease"):
+class LeaseGrant(msgspec.Struct, frozen=True, tag="lease", omit_defaults=True):
     """The answer to a `Renew`: for how long candidates may go on getting live traffic."""
 
     nonce: int
@@ -186,6 +188,9 @@ class LeaseGrant(msgspec.Struct, frozen=True, tag="lease"):
     """Model -> seconds from when the `Renew` was sent; 0 for one that has no live guard."""
     full_seconds: float
     """Seconds for a model whose guard is alive at this very moment."""
+    without: Stopped = {}
+    """Model -> candidates that its lease is not for: the evidence about them has stopped, and that
+    about another live one flows. Only for a gateway that asked `is_by_candidate`."""
 
 
 class Answers(msgspec.Struct, frozen=True, tag="answers"):

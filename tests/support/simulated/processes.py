@@ -174,7 +174,7 @@ class Gateway(Process):
     def share_of(self, candidate: str) -> float:
         """Percent of the traffic that a candidate gets here now."""
         model = self.table.models.get(MODEL)
-        if model is None or not self.lease.is_fresh(MODEL, self.loop.time()):
+        if model is None or not self.lease.is_guarding(MODEL, candidate, self.loop.time()):
             return 0.0
         flag = model.flag
         if flag.killed or candidate in flag.blocked or "other" in flag.closed_to(candidate):

@@ -228,3 +228,50 @@ def test_one_that_has_ended_or_has_no_candidate_to_serve_is_not_waited_for() -> 
     liveness.grant(live(), HOST, 102.0, "link-2")
     liveness.forget("link-2", "gateway-1")
     assert liveness.cut_off_until(102.0) <= 102.0
+
+
+# Leases of single candidates
+
+BOTH = Snapshot(
+    epoch=1,
+    models={
+        "demo": model(Flag(split={"int8": 50.0, "int4": 50.0})).model_copy(
+            update={
+                "watches": tuple(
+                    Watch(candidate=name, run=f"{name}-1", mirror=1.0) for name in ("int8", "int4")
+                )
+            }
+        )
+    },
+)
+
+
+def granting(stopped: tuple[str, ...]) -> GuardLiveness:
+    liveness = GuardLiveness(10.0)
+    liveness.note_tick(100.0)
+    liveness.note_beat(HOST, 100.0)
+    liveness.note_stopped("gateway", None, {"demo": stopped} if stopped else {}, 100.0)
+    return liveness
+
+
+@pytest.mark.parametrize(
+    ("stopped", "seconds", "without"),
+    [
+        ((), 10.0, {}),
+        (("int4",), 10.0, {"demo": ("int4",)}),
+        (("int8", "int4"), 0.0, {"demo": ("int4", "int8")}),
+        (("int3",), 10.0, {}),
+    ],
+)
+def test_a_candidate_whose_evidence_has_stopped_takes_no_other_ones_lease(
+    stopped: tuple[str, ...], seconds: float, without: dict[str, tuple[str, ...]]
+) -> None:
+    liveness = granting(stopped)
+    found = liveness.grant(BOTH, HOST, 100.0, "gateway", is_by_candidate=True)
+    assert found == {"demo": seconds}
+    assert liveness.without(BOTH, HOST, "gateway") == without
+    assert liveness.without(BOTH, "elsewhere", "another") == {}
+
+
+def test_an_older_gateway_has_no_lease_of_a_model_where_one_candidate_is_unobserved() -> None:
+    assert granting(("int4",)).grant(BOTH, HOST, 100.0, "gateway") == {"demo": 0.0}

@@ -51,7 +51,7 @@ class Stage:
     def __init__(self, baseline: Script | None = None) -> None:
         self.metrics = GatewayMetrics()
         self.is_guarded = True
-        self.gates = TrafficGates(lambda _: self.is_guarded)
+        self.gates = TrafficGates(lambda *_: self.is_guarded)
         self.attempts: dict[str, Attempt] = {}
         self.upstreams: dict[str, FakeUpstream] = {}
         self.scripts: dict[str, Script | None] = {"full": baseline, "int8": None}

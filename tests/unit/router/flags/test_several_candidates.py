@@ -212,3 +212,15 @@ def test_an_older_gateway_gives_a_scoped_candidate_no_share_and_mirrors_nothing_
     mirror = compile_mirror("demo", older.models["demo"])
     assert mirror is not None
     assert "int4" not in {run.candidate for run in mirror.chosen(b"r", request.slice, "full")}
+
+
+# Leases
+
+
+def test_a_candidate_without_a_lease_of_its_own_gets_nothing_and_the_other_does() -> None:
+    flag = Flag(split=SHARES)
+    for number in range(50):
+        before = decide(flag, context(f"user-{number}"))
+        after = decide(flag, context(f"user-{number}", unguarded=("int4",)))
+        is_without = before.variant == "int4"
+        assert after == (Decision("full", Reason.LEASE_EXPIRED) if is_without else before)

@@ -103,3 +103,17 @@ def test_no_order_of_answers_makes_a_lease_longer_than_the_newest_one_granted(
         lease.answered(grant)
     until = max((at + seconds for at, seconds in asked), default=0.0)
     assert not lease.is_fresh("demo", until)
+
+
+def test_a_candidate_that_a_lease_is_not_for_is_not_guarded_and_the_others_are() -> None:
+    lease = Lease()
+    question = lease.ask(0.0)
+    assert question.is_by_candidate
+    grant = LeaseGrant(question.nonce, {"demo": 10.0}, 10.0, {"demo": ("int4",)})
+    lease.answered(grant)
+    assert lease.without("demo") == {"int4"}
+    assert lease.is_guarding("demo", "int8", 1.0)
+    assert not lease.is_guarding("demo", "int4", 1.0)
+    assert not lease.is_guarding("demo", "int8", 10.0)
+    lease.answered(LeaseGrant(lease.ask(2.0).nonce, {"demo": 10.0}, 10.0))
+    assert lease.is_guarding("demo", "int4", 3.0)
