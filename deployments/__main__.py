@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from penumbra.deployments.api.tokens import TOKEN_CHARS, ControlSettings
 from penumbra.deployments.config.endpoints import configuration, read_endpoints
+from penumbra.deployments.config.hosted_here import Beside
 from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.config.store_url import load_with_store
 from penumbra.deployments.control.configuration_at_start import FileAtStart, require_fitting
@@ -51,10 +52,10 @@ def main() -> int:
         configure_logs("control")
         # Otherwise it logs on every start that there is nothing to do.
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        replicas = arguments.replicas
+        beside = Beside(arguments.replicas, arguments.hosting)
         with tracing(os.environ, "penumbra-control", "control") as tracer:
             config = FileAtStart(str(arguments.config), is_adopted=arguments.adopt)
-            uvloop.run(run_control(spec, payload, access, config, replicas, tracer))
+            uvloop.run(run_control(spec, payload, access, config, beside, tracer))
     except DeploymentsError as error:
         return _complain(error.message)
     except (TracingMisconfigured, SecretUnreadable) as error:
@@ -74,6 +75,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--replicas", type=Path, help="JSON: where each replica of them answers; may come and go"
+    )
+    parser.add_argument(
+        "--hosting",
+        type=Path,
+        help="folder in which a `penumbra up` is told which engines to run, and tells of them",
     )
     parser.add_argument(
         "--adopt",

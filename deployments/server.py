@@ -25,12 +25,13 @@ from penumbra.deployments.api.link_route import link_router
 from penumbra.deployments.api.metrics_routes import metrics_router
 from penumbra.deployments.api.rollout_routes import rollouts_router
 from penumbra.deployments.api.serving import serve
-from penumbra.deployments.config.endpoints import Endpoints, hosted_endpoints
+from penumbra.deployments.config.hosted_here import ALONE, Beside, HostedHere, host
 from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.control.alert_handler import AlertHandler
 from penumbra.deployments.control.configuration_at_start import FileAtStart, configure_at_start
 from penumbra.deployments.control.configuration_service import ConfigurationService
 from penumbra.deployments.control.controller import Clocks, Controller
+from penumbra.deployments.control.engine_director import EngineDirector
 from penumbra.deployments.control.fence_times import FenceTimes
 from penumbra.deployments.control.last_seen import FILE_NAME, LastSeen
 from penumbra.deployments.control.leadership import Leadership
@@ -187,7 +188,7 @@ async def run_control(
     payload: ConfigPayload,
     access: Access,
     file: FileAtStart,
-    replicas: Path | None = None,
+    beside: Beside = ALONE,
     tracer: Tracer | None = None,
 ) -> None:
     """Serve the control process until SIGTERM or SIGINT; wait for a database that is away.
@@ -197,8 +198,7 @@ async def run_control(
         payload: Its models, with the address of every variant.
         access: The tokens and their roles.
         file: The configuration's file, and whether it takes the place of what is in force.
-        replicas: File in which the supervisor writes the addresses of the engines' replicas; None:
-            there is none.
+        beside: The files by which it and `penumbra up` tell each other of engines.
         tracer: Records decisions and rollbacks; None: tracing is off.
 
     Raises:
@@ -210,17 +210,20 @@ async def run_control(
     plane.controller.checkpoint_key = access.key("checkpoints")
     controller, leadership = plane.controller, plane.leadership
     door = LinkDoor(lambda: controller.standing.leader_address)
-    hosted = hosted_endpoints(spec, payload)
+    hosted, payload = host(spec, payload, beside)
     direct(plane, functools.partial(configure_at_start, controller, payload, hosted, file), door)
     try:
         sock = bind(spec.control.host, spec.control.port, "control.host, control.port")
         async with http_client() as client:
             # Made before the lease is taken: it takes time in which nothing renews it.
             app = _build_app(plane, access, door, _configuration(plane, spec, hosted))
-            app.include_router(_metrics_routes(plane, spec, sock, client, replicas))
+            app.include_router(_metrics_routes(plane, spec, sock, client, beside.replicas))
             is_leading = await wait_for_store(leadership.stand)
-            leading = asyncio.create_task(leadership.run(plane.tick.run_once))
-            keeping_house = asyncio.create_task(keep_house(plane))
+            tasks = [
+                asyncio.create_task(leadership.run(plane.tick.run_once)),
+                asyncio.create_task(keep_house(plane)),
+                asyncio.create_task(_director(plane, hosted).run()),
+            ]
             try:
                 await wait_for_store(controller.follow)
                 log.info(
@@ -233,8 +236,8 @@ async def run_control(
                 )
                 await serve(app, sock, Connections(access.knows, refused=access.refused))
             finally:
-                leading.cancel()
-                keeping_house.cancel()
+                for task in tasks:
+                    task.cancel()
                 await plane.interval_cache.close()
                 await plane.rollouts.close()
     finally:
@@ -296,8 +299,12 @@ def _build_app(
     return app
 
 
+def _director(plane: ControlPlane, hosted: HostedHere) -> EngineDirector:
+    return EngineDirector(plane.controller, plane.rollouts, plane.gateways, hosted, time.monotonic)
+
+
 def _configuration(
-    plane: ControlPlane, spec: PenumbraSpec, hosted: Endpoints
+    plane: ControlPlane, spec: PenumbraSpec, hosted: HostedHere
 ) -> ConfigurationService:
     return ConfigurationService(
         plane.controller, plane.rollouts, plane.gateways, spec, hosted, lambda: datetime.now(UTC)

@@ -12,6 +12,7 @@ from penumbra.deployments.config.error_words import shown
 from penumbra.deployments.config.spec import PenumbraSpec
 
 _STORE = "control.store"
+_ENGINE = ".engine."
 _ENVIRONMENT = ".engine.env."
 _SECTIONS = ("state_dir", "gateway", "limits", "control", "shadow", "metrics", "ray")
 _DIGEST_CHARS = 16
@@ -41,6 +42,11 @@ def local_differences(running: Mapping[str, Any], proposed: Mapping[str, Any]) -
             what = "another value" if _may_be_secret(path) else f"{shown(was)} -> {shown(is_now)}"
             # JSON may hold lone surrogates, which no answer can.
             yield f"{path[:_PATH_CHARS]}: {what}".encode("utf-8", "backslashreplace").decode()
+
+
+def without_engines(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings but those of engines."""
+    return {path: value for path, value in settings.items() if _ENGINE not in path}
 
 
 def _may_be_secret(path: str) -> bool:

@@ -7,12 +7,12 @@ variants of this machine answer is a local matter, and follows the file at every
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from penumbra.deployments.actors import CONFIGURATION
-from penumbra.deployments.config.endpoints import Endpoints
+from penumbra.deployments.config.hosted_here import HostedHere
 from penumbra.deployments.control.controller import Controller
 from penumbra.deployments.errors import FlagRefused, StoredFlagInvalid
 from penumbra.deployments.history.config_effects import apply_config, flags_after
@@ -40,14 +40,14 @@ class FileAtStart:
 
 
 async def configure_at_start(
-    controller: Controller, payload: ConfigPayload, hosted: Endpoints, file: FileAtStart
+    controller: Controller, payload: ConfigPayload, hosted: HostedHere, file: FileAtStart
 ) -> None:
     """Put a configuration into force at a start: the one in the store, else the file's.
 
     Args:
         controller: It leads, and has read the store.
-        payload: The file's models and keys, with the address of every variant.
-        hosted: Addresses of the variants that the file hosts beside this process.
+        payload: The file's models, keys and engines, with the address of every variant.
+        hosted: The variants that are hosted beside this process.
         file: The file.
 
     Raises:
@@ -66,7 +66,8 @@ async def configure_at_start(
     in_force = ConfigPayload(models=dict(state.models))
     require_fitting_flags(state.flags, in_force, file.name)
     await controller.configure(_readdressed(state, hosted), CONFIGURATION, _READDRESSED)
-    _tell_difference(controller.state, payload, file)
+    known = replace(controller.state, engines=hosted.in_force(controller.state.engines))
+    _tell_difference(known, payload, file)
 
 
 def require_fitting(state: State, name: str, flag: Flag) -> None:
@@ -107,12 +108,13 @@ def require_fitting_flags(
             )
 
 
-def _readdressed(state: State, hosted: Endpoints) -> ConfigPayload:
+def _readdressed(state: State, hosted: HostedHere) -> ConfigPayload:
     """The configuration in force, its variants that are hosted here at their present addresses."""
     models = {}
+    addresses = hosted.addresses(state.engines)
     for name, model in state.models.items():
         variants = dict(model.variants)
-        for variant, url in hosted.get(name, {}).items():
+        for variant, url in addresses.get(name, {}).items():
             found = variants.get(variant)
             if found is not None and _is_same_route(found.url, url):
                 variants[variant] = found.model_copy(update={"url": url})

@@ -10,17 +10,21 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from penumbra.deployments.config.endpoints import Endpoints
+from penumbra.deployments.config.hosted_here import HostedHere
 from penumbra.deployments.config.loader import build_model, read_proposal
-from penumbra.deployments.config.local_settings import local_differences, local_settings
-from penumbra.deployments.config.spec import ModelSpec, PenumbraSpec
+from penumbra.deployments.config.local_settings import (
+    local_differences,
+    local_settings,
+    without_engines,
+)
+from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.control.controller import Controller
 from penumbra.deployments.control.rollout_service import RolloutService
 from penumbra.deployments.errors import ConfigInvalid, ConfigurationRefused, Conflict
 from penumbra.deployments.evidence.dry_fold import fold_ahead
 from penumbra.deployments.gateways.publisher import Publisher
 from penumbra.deployments.history.changes import Arrival
-from penumbra.deployments.history.config_effects import apply_config, flags_after
+from penumbra.deployments.history.config_effects import apply_config, configured, flags_after
 from penumbra.deployments.history.config_plan import (
     Action,
     Plan,
@@ -73,7 +77,7 @@ class ConfigurationService:
         rollouts: The rollouts, which a configuration may change.
         gateways: The connected gateways.
         spec: The file that this process started with.
-        endpoints: Addresses of the variants that are hosted beside this process.
+        hosted: The variants that are hosted beside this process.
         now: Wall clock.
     """
 
@@ -83,14 +87,14 @@ class ConfigurationService:
         rollouts: RolloutService,
         gateways: Publisher,
         spec: PenumbraSpec,
-        endpoints: Endpoints,
+        hosted: HostedHere,
         now: Callable[[], datetime],
     ) -> None:
         self._controller = controller
         self._rollouts = rollouts
         self._gateways = gateways
         self._spec = spec
-        self._endpoints = endpoints
+        self._hosted = hosted
         self._now = now
 
     async def propose(self, proposal: Proposal, *, is_dry: bool = False) -> ProposalOutcome:
@@ -128,15 +132,22 @@ class ConfigurationService:
 
     def _read(self, proposal: Proposal) -> ConfigPayload:
         spec = self._validated(proposal)
-        missing = [*self._not_running(spec.models)]
-        if missing:
-            raise ConfigurationRefused([*missing, *self._rest(proposal)])
+        told = self._controller.state.engines
+        problems = [*self._hosted.problems(spec.models, told)]
+        if problems:
+            raise ConfigurationRefused([*problems, *self._rest(proposal, spec)])
         models = {
-            name: build_model(name, model, model.flag, self._address_of)
+            name: build_model(name, model, model.flag, self._hosted.address_of)
             for name, model in spec.models.items()
         }
         keys = None if proposal.keys is None else spec.keys
-        return ConfigPayload(models=models, keys=keys)
+        engines = self._hosted.proposed(spec.models, told)
+        return configured(self._known_state(), models, keys, engines)
+
+    def _known_state(self) -> State:
+        """The state, with the engines of this process's file where it tells of none."""
+        state = self._controller.state
+        return replace(state, engines=self._hosted.in_force(state.engines))
 
     def _validated(self, proposal: Proposal) -> PenumbraSpec:
         hellos = [link.hello for link in self._gateways.links]
@@ -173,28 +184,19 @@ class ConfigurationService:
                     " release that takes keys from its file only: restart it with this release"
                 )
 
-    def _not_running(self, models: Mapping[str, ModelSpec]) -> Iterator[str]:
-        for name, model in models.items():
-            for variant, found in model.variants.items():
-                if found.engine is not None and not self._endpoints.get(name, {}).get(variant):
-                    yield (
-                        f"models.{name}.variants.{variant}: found an engine that does not run here,"
-                        " wanted one that runs: start it by `penumbra up` with the new file (a"
-                        " restart), then apply the file again"
-                    )
-
-    def _rest(self, proposal: Proposal) -> Iterator[str]:
-        """What could be put into force without the engines that do not run."""
+    def _rest(self, proposal: Proposal, spec: PenumbraSpec) -> Iterator[str]:
+        """What could be put into force without the engines that would have to be started."""
         models: dict[str, Any] = {}
+        told = self._controller.state.engines
         for name, model in proposal.models.items():
             variants = {
                 variant: found
                 for variant, found in model["variants"].items()
-                if not found.get("engine") or self._endpoints.get(name, {}).get(variant)
+                if self._hosted.is_settled(name, variant, spec.models[name], told)
             }
             if model["baseline"] in variants:
                 models[name] = {**model, "variants": variants}
-        if not models:
+        if not models or models == proposal.models:
             return
         try:
             payload = self._read(replace(proposal, models=models, local=None))
@@ -206,11 +208,8 @@ class ConfigurationService:
             yield "Without that, this could be applied at once:"
             yield from (f"  {step.action.value} {step.text}" for step in steps)
 
-    def _address_of(self, model: str, variant: str) -> str:
-        return self._endpoints[model][variant]
-
     def _drafted(self, payload: ConfigPayload, proposal: Proposal) -> tuple[Plan, list[Draft]]:
-        state, now = self._controller.state, self._now()
+        state, now = self._known_state(), self._now()
         payload = keep_places(payload, state.places)
         problems = tuple(reference_problems(payload, flags_after(state, payload, now)))
         if problems:
@@ -221,7 +220,10 @@ class ConfigurationService:
 
     def _later(self, local: Mapping[str, Any] | None) -> Iterator[Step]:
         if local is not None:
-            for text in local_differences(local_settings(self._spec), local):
+            running = local_settings(self._spec)
+            if self._hosted.folder is not None:  # engines are no local matter then
+                running, local = without_engines(running), without_engines(local)
+            for text in local_differences(running, local):
                 yield Step(Action.LATER, text)
 
     async def _require_unchanged(self, plan: Plan, expected: int | None) -> None:

@@ -122,8 +122,11 @@ class Controller:
         """
         async with self.writing():
             payload = keep_places(payload, self.state.places)
-            has_same_keys = payload.keys in (None, self.state.keys)
-            if has_same_keys and structure_of(payload.models) == structure_of(self.state.models):
+            is_told = payload.keys in (None, self.state.keys) and payload.engines in (
+                None,
+                self.state.engines,
+            )
+            if is_told and structure_of(payload.models) == structure_of(self.state.models):
                 return False
             now = self._clocks.now()
             await self.commit(config_effects.apply_config(self.state, payload, actor, now, reason))

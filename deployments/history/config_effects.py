@@ -5,6 +5,12 @@ from datetime import datetime
 
 from penumbra.deployments.errors import Conflict, ModelSetAside
 from penumbra.deployments.history.events import ConfigPayload, Draft, Event, Kind
+from penumbra.deployments.history.hosted_engines import (
+    Engines,
+    Starting,
+    replaced_in,
+    starting_after,
+)
 from penumbra.deployments.history.set_aside import reason_of
 from penumbra.deployments.history.state import State, apply_event, fold
 from penumbra.deployments.rollouts.flag_effects import flag_after
@@ -18,6 +24,7 @@ from penumbra.deployments.rollouts.record import (
 )
 from penumbra.deployments.rollouts.transitions import next_stage_index, replace_fields, restart
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot
+from penumbra.router.flags.tenant_keys import KeySettings
 
 _WHOLE = 100.0
 
@@ -75,14 +82,19 @@ def apply_config(
     """Draft the events of a new configuration: its own, then those of the rollouts that it changes.
 
     A rollout whose candidate is gone (or is the baseline now) ends. A rollout whose model has other
-    slices, or another baseline, starts again in shadow, because its evidence no longer applies.
+    slices, another baseline, or another engine of one of its builds, starts again in shadow,
+    because its evidence no longer applies.
     """
     if not reason:
         reason = "the configuration file changed" if state.epoch else "first start"
     draft = Draft(kind=Kind.CONFIG, actor=actor, reason=reason, model=None, payload=payload)
     drafts, after = [draft], apply_event(state, Event.of(draft, state.epoch + 1, now))
+    replaced = replaced_in(state.engines, payload.engines)
     for rollout in state.rollouts.values():
-        changed = _adapt(state, rollout, after.models.get(rollout.spec.model), now)
+        model = after.models.get(rollout.spec.model)
+        changed = _adapt(
+            state, rollout, model, now, _reason_to_begin_anew(state, rollout, model, replaced)
+        )
         if changed is None:
             continue
         draft = draft_of(after, changed, actor, changed.record.cause)
@@ -91,17 +103,48 @@ def apply_config(
     return drafts
 
 
+def configured(
+    state: State,
+    models: Mapping[str, ModelSnapshot],
+    keys: tuple[KeySettings, ...] | None,
+    engines: Engines | None,
+) -> ConfigPayload:
+    """Make the payload of a configuration, with the engines that have to start for it.
+
+    Args:
+        state: The state, with the engines in force.
+        models: The models.
+        keys: The API keys; None says nothing of them.
+        engines: The engines; None says nothing of them.
+    """
+    if engines is None:
+        return ConfigPayload(models=dict(models), keys=keys)
+    starting = starting_after(state.starting, state.engines, engines)
+    return ConfigPayload(
+        models=dict(models),
+        keys=keys,
+        engines={
+            name: {variant: dict(engine) for variant, engine in variants.items()}
+            for name, variants in engines.items()
+        },
+        starting=tuple(sorted(starting)),
+    )
+
+
 def obstacle_of(state: State, rollout: Rollout) -> str | None:
     """The reason why the model's flag has no room for the rollout's next stage; None: it has room.
 
-    There are three reasons: an event of the model cannot be read; the kill switch is on, so that
-    the stage would get no traffic; other candidates, by rollouts of their own or by hand, have too
-    much of the split.
+    There are four reasons: an event of the model cannot be read; an engine of it is starting; the
+    kill switch is on, so that the stage would get no traffic; other candidates, by rollouts of
+    their own or by hand, have too much of the split.
     """
     model, candidate = rollout.key
     aside = reason_of(state.aside, model)
     if aside is not None:
         return aside.text
+    for name in (candidate, state.models[model].baseline) if model in state.models else ():
+        if (model, name) in state.starting:
+            return f"the engine of {name} is starting"
     flag = state.flags[model]
     if flag.killed:
         return "the kill switch is on"
@@ -201,8 +244,24 @@ def _has(model: ModelSnapshot | None, variant: str) -> bool:
     return model is not None and variant in model.variants
 
 
+def _reason_to_begin_anew(
+    state: State, rollout: Rollout, model: ModelSnapshot | None, replaced: Starting
+) -> str | None:
+    """Why the evidence of a rollout no longer applies; None: it does."""
+    name = rollout.spec.model
+    old = state.models.get(name)
+    if old is None or model is None:
+        return "the model's slices or baseline changed"
+    if old.baseline != model.baseline or old.slices != model.slices:
+        return "the model's slices or baseline changed"
+    for build in (rollout.spec.candidate, model.baseline):
+        if (name, build) in replaced:
+            return f"the engine of {build} changed"
+    return None
+
+
 def _adapt(
-    state: State, rollout: Rollout, model: ModelSnapshot | None, now: datetime
+    state: State, rollout: Rollout, model: ModelSnapshot | None, now: datetime, reason: str | None
 ) -> Rollout | None:
     spec, record = rollout.spec, rollout.record
     old = state.models.get(spec.model)
@@ -221,13 +280,12 @@ def _adapt(
         return end_rollout(
             rollout, now, f"the configuration has no candidate {spec.candidate} any more"
         )
-    is_same = old is not None and old.baseline == model.baseline and old.slices == model.slices
-    if is_same or (record.phase not in WATCHED and record.arbitration is None):
+    if reason is None or (record.phase not in WATCHED and record.arbitration is None):
         return None
     if record.arbitration is not None:
-        cause = f"{record.cause}; no more is compared: the model's slices or baseline changed"
+        cause = f"{record.cause}; no more is compared: {reason}"
         final = replace_fields(record, arbitration=None, verdict=Verdict.INCONCLUSIVE, cause=cause)
         return rollout.model_copy(update={"record": final})
-    cause = "evidence begins anew: the model's slices or baseline changed"
+    cause = f"evidence begins anew: {reason}"
     fresh = replace_fields(restart(record, now, cause), slices=slices_of(model))
     return rollout.model_copy(update={"record": fresh})

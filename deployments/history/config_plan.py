@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from penumbra.deployments.history.config_effects import structure_of
 from penumbra.deployments.history.events import ConfigPayload, Draft
+from penumbra.deployments.history.hosted_engines import EngineChange, changes_of
 from penumbra.deployments.history.key_plan import key_changes
 from penumbra.deployments.history.state import State
 from penumbra.deployments.rollouts.payload import RolloutPayload
@@ -76,6 +77,7 @@ def plan_of(state: State, payload: ConfigPayload, drafts: Sequence[Draft], now: 
     steps = [
         *(Step(Action(kind), text, hurts) for kind, text, hurts in _keys(state, payload)),
         *_model_steps(state, payload),
+        *_engine_steps(state, payload),
         *_effects(drafts),
         *_kept_baselines(state, payload, now),
         *_notes(state, payload),
@@ -144,6 +146,29 @@ def _variant_steps(name: str, old: ModelSnapshot, new: ModelSnapshot) -> Iterato
             is_busy = variant == old.baseline or variant in _in_use(old.flag)
             text = f"variant {variant} of {name}: {_differences(known, found)}"
             yield Step(Action.CHANGE, text, hurts=is_busy, model=name)
+
+
+def _engine_steps(state: State, payload: ConfigPayload) -> Iterator[Step]:
+    for change in changes_of(state.engines, payload.engines):
+        yield _engine_step(change, state, payload)
+
+
+def _engine_step(change: EngineChange, state: State, payload: ConfigPayload) -> Step:
+    name, engine = change.model, f"the engine of {change.variant} ({change.model})"
+    if change.after is None:
+        text = f"stops {engine}, once no gateway uses it any more"
+        return Step(Action.REMOVE, text, model=name)
+    is_baseline = change.variant == payload.models[name].baseline
+    until = f"requests to {name} fail" if is_baseline else "the baseline answers in its place"
+    if change.before is None:
+        text = f"starts {engine} from {change.after.get('source')}; until it is ready, {until}"
+        return Step(Action.ADD, text, model=name)
+    if not change.is_start:
+        return Step(Action.CHANGE, f"scales {engine}: {change.differences()}", model=name)
+    known = state.flags.get(name, Flag())
+    text = f"stops {engine} and starts it again: {change.differences()}; until it is ready, {until}"
+    is_busy = is_baseline or change.variant in _in_use(known)
+    return Step(Action.CHANGE, text, hurts=is_busy, model=name)
 
 
 def _in_use(flag: Flag) -> set[str]:

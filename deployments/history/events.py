@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from penumbra.deployments.rollouts.payload import RolloutPayload
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot
@@ -49,6 +49,11 @@ class ConfigPayload(BaseModel):
     models: dict[str, ModelSnapshot]
     keys: tuple[KeySettings, ...] | None = None
     """API keys; None says nothing of them, and what was said before holds."""
+    engines: dict[str, dict[str, dict[str, JsonValue]]] | None = None
+    """Model -> variant -> its engine, as `penumbra.deployments.history.hosted_engines` has it, of
+    the variants that are hosted here; None says nothing of them, as for keys."""
+    starting: tuple[tuple[str, str], ...] = ()
+    """Model and variant of each of these engines that does not answer yet."""
 
 
 class FlagPayload(BaseModel):
@@ -104,9 +109,9 @@ class Event(Draft):
             "kind": self.kind.value,
             "model": self.model,
         }
-        # A release of before keys refuses the field, so it is written only where it is used.
-        left_out = {"keys"} if getattr(self.payload, "keys", None) is None else None
-        return fields, self.payload.model_dump_json(exclude=left_out)
+        # An older release refuses a field that it does not know, so it is written only where it is
+        # used.
+        return fields, self.payload.model_dump_json(exclude=_unused(self.payload))
 
     @classmethod
     def stored(cls, columns: dict[str, Any], payload: str) -> Self:
@@ -118,6 +123,12 @@ class Event(Draft):
         """
         kind = Kind(columns["kind"])
         return cls(**columns, payload=_SCHEMAS.get(kind, FlagPayload).model_validate_json(payload))
+
+
+def _unused(payload: BaseModel) -> set[str]:
+    """Fields of a configuration that the first releases do not know, and that say nothing."""
+    names = {name for name in ("keys", "engines") if getattr(payload, name, None) is None}
+    return names if getattr(payload, "starting", ()) else names | {"starting"}
 
 
 _SCHEMAS: dict[Kind, type[ConfigPayload | FlagPayload | RolloutPayload]] = {

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from penumbra.deployments.history.events import ConfigPayload, Event, Kind
+from penumbra.deployments.history.hosted_engines import Engines, Starting, held_back
 from penumbra.deployments.history.set_aside import EVERY_MODEL, Aside, SetAside, in_force
 from penumbra.deployments.history.split_places import Places, places_of
 from penumbra.deployments.rollouts.flag_effects import watches_of
@@ -36,6 +37,12 @@ class State:
     configured: int = 0
     """Epoch of the last configuration; 0: there was none."""
 
+    engines: Engines | None = None
+    """Engines of the variants that are hosted here; None: no configuration told of any, and each
+    `penumbra up` has those of its file."""
+    starting: Starting = frozenset()
+    """Those that do not answer yet."""
+
     def guard_alpha(self, model: str) -> float:
         """Sum the alphas of the candidates of a model that are under guard now.
 
@@ -49,7 +56,10 @@ class State:
 
     def snapshot(self) -> Snapshot:
         """The routing table."""
-        return Snapshot(epoch=self.epoch, models=dict(self.models), keys=self.keys)
+        models = {
+            name: held_back(name, model, self.starting) for name, model in self.models.items()
+        }
+        return Snapshot(epoch=self.epoch, models=models, keys=self.keys)
 
 
 EMPTY = State()
@@ -123,6 +133,8 @@ def _apply_config(state: State, epoch: int, payload: ConfigPayload) -> State:
         changed=changed,
         places=places,
         keys=state.keys if payload.keys is None else payload.keys,
+        engines=state.engines if payload.engines is None else payload.engines,
+        starting=state.starting if payload.engines is None else frozenset(payload.starting),
         configured=epoch,
     )
 

@@ -1,4 +1,4 @@
-"""`python -m penumbra.serve.hosting PLAN.json`: the fleet process.
+"""`python -m penumbra.serve.hosting PLAN.json`: the fleet process, which follows its plan.
 
 Runs until SIGTERM, SIGINT or the death of its parent; events go to standard output, everything
 else to standard error. It adopts the orphans among its descendants (HAProxy outlives the actor that
@@ -16,7 +16,7 @@ from typing import TextIO
 from penumbra.monitoring.logs import configure_logs
 from penumbra.router.hangups import ignore_hangups
 from penumbra.serve.hosting.cluster import HAPROXY_FOLDER, ray_environment, write_haproxy_wrapper
-from penumbra.serve.hosting.plan import FleetPlan
+from penumbra.serve.hosting.plan import FleetPlan, PlanFile
 from penumbra.serve.processes import become_subreaper, end_descendants, reap_adopted
 
 _POLL_SECONDS = 0.5
@@ -27,7 +27,8 @@ def main() -> int:
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # Ray and its libraries print to standard output as they please.
     ignore_hangups()
-    plan = FleetPlan.model_validate_json(Path(sys.argv[1]).read_bytes())
+    file = PlanFile(Path(sys.argv[1]))
+    plan = file.read()
     configure_logs("fleet")
     _prepare(plan)
     become_subreaper()
@@ -35,7 +36,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: _leave(stop))
     signal.signal(signal.SIGINT, lambda *_: _leave(stop))
     try:
-        _run(plan, stop, events)
+        _run(plan, file, stop, events)
     except SystemExit:
         pass
     finally:
@@ -44,11 +45,14 @@ def main() -> int:
     return 0
 
 
-def _run(plan: FleetPlan, stop: threading.Event, events: TextIO) -> None:
+def _run(plan: FleetPlan, file: PlanFile, stop: threading.Event, events: TextIO) -> None:
     from penumbra.serve.hosting.fleet import fleet
 
     with fleet(plan) as deployed:
         while not stop.wait(_POLL_SECONDS):
+            changed = file.read_changed()
+            if changed is not None:
+                deployed.follow(changed)
             for event in deployed.changes():
                 events.write(event.model_dump_json() + "\n")
             reap_adopted()

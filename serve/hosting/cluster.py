@@ -8,7 +8,6 @@ import os
 import shlex
 import socket
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
 OBJECT_STORE_BYTES = 100 * 1024 * 1024
@@ -118,11 +117,6 @@ def ray_arguments(folder: Path, address: str | None) -> dict[str, object]:
         # Ray's own ports are for this machine only.
         "_node_ip_address": "127.0.0.1",
     }
-
-
-def is_ray_installed() -> bool:
-    """Whether the extra that hosts engines is installed (Ray itself is not imported)."""
-    return find_spec("ray") is not None
 
 
 def _free_ports(count: int) -> list[int]:

@@ -24,6 +24,8 @@ class VariantEvent(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     app: str
+    definition: str
+    """Digest of the settings that it was deployed with (`HostedVariant.definition`)."""
     state: VariantState
     replicas: int
     """Replicas that run now."""

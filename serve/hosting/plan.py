@@ -1,4 +1,4 @@
-"""Plan for Ray Serve: one application per hosted variant. Pure.
+"""Plan for Ray Serve: one application per hosted variant.
 
 The plan is data (JSON): the supervisor makes it from the configuration, the fleet process
 (`python -m penumbra.serve.hosting PLAN`) carries it out. Reading order: FleetPlan, HostedVariant,
@@ -6,12 +6,15 @@ The plan is data (JSON): the supervisor makes it from the configuration, the fle
 """
 
 import hashlib
-import re
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from penumbra.deployments.config.hosted_engines import HostedEngine, write_file
+from penumbra.deployments.config.hosted_engines import app_name as app_name
 from penumbra.deployments.config.spec import EngineSpec
 
 HEALTH_CHECK_PERIOD_SECONDS = 2.0
@@ -43,6 +46,10 @@ class HostedVariant(BaseModel):
     """The worker runs inside the engine core's process (see `penumbra.serve.hosting.engine`)."""
     startup_seconds: float
     """Longest time from start to ready."""
+    build: str
+    """Digest of what each replica is: replicas of the same one stay when their number changes."""
+    definition: str
+    """Digest of the engine's settings, by which those who asked for it know it."""
 
     @property
     def route_prefix(self) -> str:
@@ -68,7 +75,7 @@ class FleetPlan(BaseModel):
 
     model_config = _STRICT
 
-    variants: tuple[HostedVariant, ...] = Field(min_length=1)
+    variants: tuple[HostedVariant, ...]
     address: str | None = None
     """A Ray cluster to join; None starts one on this machine, and stops it at the end."""
     host: str = "127.0.0.1"
@@ -78,17 +85,54 @@ class FleetPlan(BaseModel):
     """For Ray's sessions and HAProxy's files; short, since Unix socket paths are limited."""
 
 
-def host_variant(model: str, variant: str, engine: EngineSpec, *, log: str | None) -> HostedVariant:
+class PlanFile:
+    """The file of a plan: its writer replaces it whenever other variants are to run.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._content = b""
+
+    def read(self) -> FleetPlan:
+        """The plan as it is now.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        self._content = self._path.read_bytes()
+        return FleetPlan.model_validate_json(self._content)
+
+    def read_changed(self) -> FleetPlan | None:
+        """The plan, if it is another one than when it was read last."""
+        try:
+            if self._path.read_bytes() == self._content:
+                return None
+            return self.read()
+        except OSError:
+            return None  # what runs goes on, and the file is looked at again
+
+    def write(self, plan: FleetPlan) -> None:
+        """Replace the plan in one step.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        write_file(self._path, plan)
+
+
+def host_variant(hosted: HostedEngine, *, log: str | None) -> HostedVariant:
     """The application of one variant.
 
     Every variant serves the same public model name, so that request bodies pass untouched.
 
     Args:
-        model: Public model name.
-        variant: Variant name.
-        engine: Its engine's configuration.
+        hosted: The variant, with its engine's configuration.
         log: File for the replicas' and engines' output; None leaves it to Ray.
     """
+    model, variant, engine = hosted.model, hosted.variant, hosted.engine
     app = app_name(model, variant)
     is_cpu = engine.gpus == 0
     workers = _workers(engine.engine_args)
@@ -129,20 +173,13 @@ def host_variant(model: str, variant: str, engine: EngineSpec, *, log: str | Non
         is_local=not engine.is_from_hub,
         in_core=is_cpu and workers == 1,
         startup_seconds=engine.startup_seconds,
+        build=_build_of(llm_config),
+        definition=hosted.definition,
     )
 
 
-def app_name(model: str, variant: str) -> str:
-    """Application name of a variant: readable, safe in a path, and unique.
-
-    Model names may hold characters that paths and HAProxy's configuration do not allow; a name
-    that had to be changed gets a short digest, so that two names never become one.
-    """
-    name = f"{model}-{variant}"
-    safe = re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")
-    if safe == name:
-        return name
-    return f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+def _build_of(llm_config: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(llm_config, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _workers(engine_args: Mapping[str, Any]) -> int:

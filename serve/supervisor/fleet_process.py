@@ -1,14 +1,17 @@
-"""Supervises the fleet process and follows its variants from loading through warm-up to ready."""
+"""Supervises the fleet process and follows its variants from loading through warm-up to ready.
+
+Reading order: FleetProcess.follow, FleetProcess.watch.
+"""
 
 import asyncio
 import logging
 from asyncio.subprocess import Process
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from penumbra.serve.errors import VariantFailed, WarmUpFailed
 from penumbra.serve.hosting.events import VariantEvent, VariantState
-from penumbra.serve.hosting.plan import FleetPlan
+from penumbra.serve.hosting.plan import FleetPlan, HostedVariant, PlanFile
 from penumbra.serve.hosting.warmup import warm_up
 from penumbra.serve.supervisor.folder import tail
 from penumbra.serve.supervisor.process import Program, SupervisedProcess
@@ -23,11 +26,12 @@ class FleetProcess(SupervisedProcess):
     """Supervised `python -m penumbra.serve.hosting`, which reports the state of each variant.
 
     Args:
-        program: The fleet process.
-        plan: The applications that it deploys.
+        program: The fleet process; the last word of its command names the file of its plan.
+        plan: The applications that it deploys first; without any it is started once there is one.
         records: Application -> the variant's record; kept up to date here.
         on_change: Called after every change of a record.
         sweep: Ends what a killed fleet process left behind; blocks.
+        required: Applications without which the installation cannot begin; None: all of the plan.
     """
 
     def __init__(
@@ -38,12 +42,59 @@ class FleetProcess(SupervisedProcess):
         on_change: Callable[[], None],
         *,
         sweep: Callable[[], None],
+        required: Collection[str] | None = None,
     ) -> None:
         super().__init__(program, on_change)
         self._variants = {variant.app: variant for variant in plan.variants}
+        self._required = frozenset(self._variants if required is None else required)
         self._records = records
         self._sweep = sweep
         self._warming: dict[str, asyncio.Task[None]] = {}
+        self._deadlines: dict[str, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        """The tasks of the variants, while the process runs."""
+        self._has_variants = asyncio.Event()
+        if self._variants:
+            self._has_variants.set()
+        else:
+            self.is_ready.set()
+
+    async def run(self) -> None:
+        """Run from the first variant on, until cancelled; `stop` ends the process then.
+
+        Raises:
+            ProcessFailed: It died before it was ready for the first time.
+            VariantFailed: See `watch`.
+        """
+        await self._has_variants.wait()
+        await super().run()
+
+    async def follow(self, plan: FleetPlan, records: Mapping[str, VariantRecord]) -> None:
+        """Run the variants of another plan from now on; those that it does not change run on.
+
+        Args:
+            plan: The plan.
+            records: Application -> the record of each variant that is new in it, or changed.
+
+        Raises:
+            OSError: The plan cannot be written; the fleet process does not follow it yet.
+        """
+        wanted = {variant.app: variant for variant in plan.variants}
+        for app in self._variants.keys() - wanted.keys():
+            self._end(app)
+            self._records.pop(app, None)
+        changed = [app for app, variant in wanted.items() if self._variants.get(app) != variant]
+        # First, so that no event about the variant as it was is taken for one about the new one.
+        self._variants = wanted
+        for app in changed:
+            self._end(app)
+            self._records[app] = records[app]
+            self._begin(app)
+        self._announce()
+        self._on_change()
+        await asyncio.to_thread(PlanFile(Path(self.program.command[-1])).write, plan)
+        if wanted:
+            self._has_variants.set()
 
     def stdout(self, log: int) -> int:
         """Events come on standard output."""
@@ -57,34 +108,56 @@ class FleetProcess(SupervisedProcess):
                 or does not answer as it must.
         """
         async with asyncio.TaskGroup() as group:
-            deadlines = [group.create_task(self._deadline(app)) for app in self._variants]
+            self._group = group
             try:
-                await self._follow(process, group)
+                await self._read_events(process)
             finally:
-                for task in [*deadlines, *self._warming.values()]:
-                    task.cancel()
-                self._warming.clear()
+                self._group = None
+                for app in [*self._variants]:
+                    self._end(app)
 
     async def clean_up(self) -> None:
         """End HAProxy and workers that outlived the fleet process: they hold its ports."""
         await asyncio.to_thread(self._sweep)
 
-    async def _follow(self, process: Process, group: asyncio.TaskGroup) -> None:
+    def _begin(self, app: str) -> None:
+        self._locate(app, {})
+        self._set(app, Phase.LOADING)
+        if self._group is not None:
+            self._deadlines[app] = self._group.create_task(self._deadline(app))
+
+    def _end(self, app: str) -> None:
+        self._stop_warming(app)
+        self._stop_deadline(app)
+
+    def _stop_deadline(self, app: str) -> None:
+        deadline = self._deadlines.pop(app, None)
+        if deadline is not None:
+            deadline.cancel()
+
+    def _known(self, event: VariantEvent) -> HostedVariant | None:
+        """The variant that an event is about; None if that is none that is wanted now."""
+        variant = self._variants.get(event.app)
+        is_it = variant is not None and variant.definition == event.definition
+        return variant if is_it else None
+
+    async def _read_events(self, process: Process) -> None:
         assert process.stdout is not None  # noqa: S101  # asked for in `stdout`
         last: dict[str, VariantEvent] = {}
         for app in self._variants:
-            self._locate(app, {})
-            self._set(app, Phase.LOADING)
+            self._begin(app)
         while line := await process.stdout.readline():
             event = VariantEvent.model_validate_json(line)
+            if self._known(event) is None:
+                continue
             self._locate(event.app, event.addresses)
             if event.model_copy(update={"addresses": {}}) == last.get(event.app):
                 self._on_change()  # the same replicas, of which more is known
                 continue
             last[event.app] = event.model_copy(update={"addresses": {}})
-            self._take(event, group)
+            self._take(event)
 
-    def _take(self, event: VariantEvent, group: asyncio.TaskGroup) -> None:
+    def _take(self, event: VariantEvent) -> None:
         app, message = event.app, event.message[:_MESSAGE_CHARACTERS]
         match event.state:
             case VariantState.STARTING:
@@ -92,35 +165,51 @@ class FleetProcess(SupervisedProcess):
             case VariantState.RUNNING:
                 self._set(app, Phase.WARMING, event.replicas, message)
                 self._stop_warming(app)
-                self._warming[app] = group.create_task(self._warm_up(app))
+                assert self._group is not None  # noqa: S101  # set while events are read
+                self._warming[app] = self._group.create_task(self._warm_up(app))
             case VariantState.UNHEALTHY:
                 self._stop_warming(app)
                 self._set(app, Phase.RESTARTING, event.replicas, message)
             case VariantState.FAILED:
-                self._set(app, Phase.FAILED, event.replicas, message)
-                if not self.is_ready.is_set():
-                    raise self._failure(app, f"could not be loaded: {message}")
+                self._fail(app, f"could not be loaded: {message}", message)
 
     async def _warm_up(self, app: str) -> None:
         record = self._records[app]
         try:
             await warm_up(record.url, record.model, self._variants[app].replicas)
         except WarmUpFailed as error:
-            if not self.is_ready.is_set():
-                raise self._failure(app, f"does not answer as it must: {error.message}") from error
             # The gateways have seen it fail too. Ray replaces it, or the operator does.
             _log.warning("warm_up_failed", extra={"variant": app, "error": error.message})
-            self._set(app, Phase.FAILED, message=error.message)
+            self._fail(app, f"does not answer as it must: {error.message}", error.message)
             return
+        self._stop_deadline(app)
         self._set(app, Phase.READY)
-        if all(self._records[app].phase is Phase.READY for app in self._variants):
+        self._announce()
+
+    def _announce(self) -> None:
+        """Become ready with the last variant; one that failed and is not required counts too."""
+        done = (Phase.READY, Phase.FAILED)
+        settled = (self._records[app].phase in done for app in self._variants)
+        if self._group is not None and all(settled):
             self.enter(Phase.READY)
 
     async def _deadline(self, app: str) -> None:
         await asyncio.sleep(self._variants[app].startup_seconds)
-        if self._records[app].phase is not Phase.READY and not self.is_ready.is_set():
+        if self._records[app].phase is not Phase.READY:
             seconds = self._variants[app].startup_seconds
-            raise self._failure(app, f"was not ready after {seconds:.0f} s (startup_seconds)")
+            what = f"was not ready after {seconds:.0f} s (startup_seconds)"
+            self._fail(app, what, what)
+
+    def _fail(self, app: str, what: str, message: str) -> None:
+        """Take note that a variant does not serve; the others go on, if they have begun.
+
+        Raises:
+            VariantFailed: The installation has not begun, and cannot without it.
+        """
+        self._set(app, Phase.FAILED, message=message)
+        if not self.is_ready.is_set() and app in self._required:
+            raise self._failure(app, what)
+        self._announce()
 
     def _failure(self, app: str, what: str) -> VariantFailed:
         record = self._records[app]

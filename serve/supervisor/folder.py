@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
+from penumbra.deployments.config.hosted_engines import STATUS
 from penumbra.router.secret_values import FILE_SUFFIX, SecretUnreadable, secret_of
 from penumbra.serve.errors import AlreadyRunning, ConfigurationInvalid
 from penumbra.serve.supervisor.state import STATE_FILE
@@ -39,6 +40,7 @@ class StateFolder:
         self.state = self.path / STATE_FILE
         self.logs = self.path / "logs"
         self.replicas = self.path / "replicas.json"
+        self.engines_status = self.path / STATUS
         self._lock: TextIO | None = None
 
     def lock(self) -> None:

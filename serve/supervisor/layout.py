@@ -5,25 +5,33 @@ Reading order: Layout, `lay_out`.
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from penumbra.deployments.config.hosted_engines import HostedEngine, app_name
 from penumbra.deployments.config.loader import build_snapshot
-from penumbra.deployments.config.spec import EngineSpec, PenumbraSpec
+from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.router.addresses import join_host_port, local_host
 from penumbra.router.flags.routing_table import Flag
 from penumbra.router.secret_values import FILE_SUFFIX
 from penumbra.router.settings import GRACE_SECONDS, GatewaySettings
 from penumbra.router.shadow.settings import ShadowSettings
 from penumbra.router.upstream.base_url import root_url
-from penumbra.serve.hosting.plan import FleetPlan, app_name, host_variant
+from penumbra.serve.hosting.plan import FleetPlan
 from penumbra.serve.supervisor.child_environment import Secrets
 from penumbra.serve.supervisor.folder import (
     COMPARATOR_TOKEN,
     CONTROL_SECRETS,
     GATEWAY_TOKEN,
     StateFolder,
+)
+from penumbra.serve.supervisor.hosted_layout import (
+    endpoints_of,
+    file_engines,
+    fleet_plan,
+    hosted_record,
+    hosted_url_of,
 )
 from penumbra.serve.supervisor.process import Program
 from penumbra.serve.supervisor.state import Phase, VariantRecord
@@ -45,9 +53,13 @@ class Layout:
     gateways: tuple[Program, ...]
     comparator: Program | None
     control: Program
-    fleet: Program | None
-    plan: FleetPlan | None
+    fleet: Program
+    """Runs once there is a variant to host."""
+    plan: FleetPlan
     variants: tuple[VariantRecord, ...]
+    required: frozenset[str]
+    """Applications without which the installation does not begin: all of a first start, later the
+    baselines, so that no candidate that was added keeps them from starting again."""
 
 
 def lay_out(
@@ -56,6 +68,7 @@ def lay_out(
     folder: StateFolder,
     runtime: Path,
     environment: Mapping[str, str],
+    engines: Sequence[HostedEngine] | None = None,
 ) -> Layout:
     """Write the processes' settings files and return how to start each.
 
@@ -65,9 +78,12 @@ def lay_out(
         folder: The folder for settings and logs.
         runtime: A folder with a short path, for sockets.
         environment: The operator's environment variables.
+        engines: The engines in force; None: those of the file.
     """
     tokens = folder.tokens(environment)
-    plan = _plan(spec, folder, runtime)
+    is_first = engines is None
+    engines = [*file_engines(spec)] if engines is None else engines
+    plan = fleet_plan(engines, spec, folder, runtime)
     shadow_socket = runtime / _SHADOW_SOCKET if spec.shadow.enabled else None
     gateways = tuple(
         gateway_program(index, spec, settings, folder, tokens)
@@ -76,18 +92,39 @@ def lay_out(
     return Layout(
         gateways=gateways,
         comparator=_comparator(spec, shadow_socket, folder, tokens) if shadow_socket else None,
-        control=control_program(spec, config, folder, tokens),
-        fleet=_fleet_program(plan, spec, folder) if plan else None,
+        control=control_program(spec, config, folder, tokens, is_hosting=True),
+        fleet=_fleet_program(plan, spec, folder),
         plan=plan,
-        variants=tuple(_records(spec, folder)),
+        variants=(
+            *_external_records(spec),
+            *(hosted_record(engine, spec, folder) for engine in engines),
+        ),
+        required=frozenset(
+            app_name(engine.model, engine.variant)
+            for engine in engines
+            if engine.is_baseline or is_first
+        ),
     )
 
 
 def control_program(
-    spec: PenumbraSpec, config: Path, folder: StateFolder, tokens: Mapping[str, str]
+    spec: PenumbraSpec,
+    config: Path,
+    folder: StateFolder,
+    tokens: Mapping[str, str],
+    *,
+    is_hosting: bool = False,
 ) -> Program:
-    """The program of the control process."""
-    endpoints = folder.private_file("endpoints.json", json.dumps(_endpoints(spec), indent=2))
+    """The program of the control process.
+
+    Args:
+        spec: The configuration.
+        config: Its file, which the process reads again.
+        folder: The folder for settings and logs.
+        tokens: The tokens of the installation.
+        is_hosting: Whether it is started by a `penumbra up`, which runs the engines in force.
+    """
+    endpoints = folder.private_file("endpoints.json", json.dumps(endpoints_of(spec), indent=2))
     return Program(
         name="control",
         command=(
@@ -99,6 +136,7 @@ def control_program(
             str(folder.replicas),
             "--endpoints",
             str(endpoints),
+            *(("--hosting", str(folder.path)) if is_hosting else ()),
         ),
         environment=dict(tokens),
         log=folder.log("control"),
@@ -122,7 +160,7 @@ def gateway_settings(
         # may be older than the kill switch.
         flags={name: Flag() for name in spec.models},
         epoch=0,
-        base_url_of=lambda model, variant: _hosted_url(spec, model, variant),
+        base_url_of=lambda model, variant: hosted_url_of(spec, model, variant),
     )
     return [
         GatewaySettings(
@@ -212,39 +250,10 @@ def _only(tokens: Mapping[str, str], name: str) -> dict[str, str]:
     return {name: tokens[name]} if name in tokens else {}
 
 
-def hosted_variants(spec: PenumbraSpec) -> Iterator[tuple[str, str, EngineSpec]]:
-    """Model, variant and engine of every variant that is hosted here."""
-    for model_name, model in spec.models.items():
-        for variant_name, variant in model.variants.items():
-            if variant.engine is not None:
-                yield model_name, variant_name, variant.engine
-
-
 def gateway_url(spec: PenumbraSpec) -> str:
     """Base URL of the gateway for clients on this machine."""
     scheme = "http" if spec.gateway.tls is None else "https"
     return f"{scheme}://{join_host_port(local_host(spec.gateway.host), spec.gateway.port)}"
-
-
-def _plan(spec: PenumbraSpec, folder: StateFolder, runtime: Path) -> FleetPlan | None:
-    is_local = spec.ray.address is None
-    variants = [
-        host_variant(
-            model,
-            variant,
-            engine,
-            log=str(folder.log(app_name(model, variant))) if is_local else None,
-        )
-        for model, variant, engine in hosted_variants(spec)
-    ]
-    if not variants:
-        return None
-    return FleetPlan(
-        variants=tuple(variants),
-        address=spec.ray.address,
-        port=spec.ray.port,
-        folder=str(runtime),
-    )
 
 
 def _fleet_program(plan: FleetPlan, spec: PenumbraSpec, folder: StateFolder) -> Program:
@@ -263,33 +272,15 @@ def _internal_url(spec: PenumbraSpec, port: int) -> str:
     return f"http://{join_host_port(local_host(spec.metrics.host), port)}"
 
 
-def _hosted_url(spec: PenumbraSpec, model: str, variant: str) -> str:
-    return f"http://127.0.0.1:{spec.ray.port}/{app_name(model, variant)}"
-
-
-def _endpoints(spec: PenumbraSpec) -> dict[str, dict[str, str]]:
-    endpoints: dict[str, dict[str, str]] = {}
-    for model, variant, _ in hosted_variants(spec):
-        endpoints.setdefault(model, {})[variant] = _hosted_url(spec, model, variant)
-    return endpoints
-
-
-def _records(spec: PenumbraSpec, folder: StateFolder) -> Iterator[VariantRecord]:
+def _external_records(spec: PenumbraSpec) -> Iterator[VariantRecord]:
     for model_name, model in spec.models.items():
         for variant_name, variant in model.variants.items():
-            engine = variant.engine
-            yield VariantRecord(
-                model=model_name,
-                variant=variant_name,
-                url=(
-                    root_url(variant.url)
-                    if variant.url
-                    else _hosted_url(spec, model_name, variant_name)
-                ),
-                ca_file=variant.ca_file,
-                is_hosted=engine is not None,
-                phase=Phase.WAITING,
-                log=str(folder.log(app_name(model_name, variant_name))) if engine else None,
-                source=engine.source if engine else None,
-                scheme=engine.scheme if engine else None,
-            )
+            if variant.url is not None:
+                yield VariantRecord(
+                    model=model_name,
+                    variant=variant_name,
+                    url=root_url(variant.url),
+                    ca_file=variant.ca_file,
+                    is_hosted=False,
+                    phase=Phase.WAITING,
+                )

@@ -6,25 +6,34 @@ Half a minute of loading engines is too long to wait for "address already in use
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-from penumbra.deployments.config.spec import EngineSpec, PenumbraSpec
+from penumbra.deployments.config.hosted_engines import (
+    core_problems,
+    engine_problems,
+    engines_of,
+    ray_problems,
+)
+from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.serve.errors import ConfigurationInvalid, PortInUse
-from penumbra.serve.hosting.cluster import is_ray_installed
-from penumbra.serve.supervisor.layout import hosted_variants
+from penumbra.serve.supervisor.hosted_layout import file_engines
 
 _EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 
 
-def check(spec: PenumbraSpec) -> None:
+def check(spec: PenumbraSpec, *, is_in_force: bool = False) -> None:
     """Check that this machine has what the configuration needs.
+
+    Args:
+        spec: The configuration.
+        is_in_force: Whether the engines in force are others, as they were when `penumbra up` ran
+            last: those of the file are a proposal then.
 
     Raises:
         ConfigurationInvalid: A model folder is missing, or Ray is, there are too few cores, or one
             port is asked for twice.
         PortInUse: Something else listens on a configured port.
     """
-    problems = list(machine_problems(spec))
+    problems = list(_clashes(list(_ports(spec))) if is_in_force else machine_problems(spec))
     if problems:
         raise ConfigurationInvalid("\n".join(problems))
     for problem in port_problems(spec):
@@ -51,40 +60,12 @@ def port_problems(spec: PenumbraSpec) -> Iterator[str]:
 def _problems(spec: PenumbraSpec) -> Iterator[str]:
     if not spec.needs_ray:
         return
-    if not is_ray_installed():
-        yield (
-            "variants with an `engine` need Ray and vLLM:"
-            " pip install '.[cpu]' or '.[gpu]',"
-            " or give every variant a `url`"
-        )
-    for model, variant, engine in hosted_variants(spec):
-        path = f"models.{model}.variants.{variant}.engine"
-        yield from (f"{path}.{problem}" for problem in _engine_problems(engine))
+    yield from ray_problems()
+    for hosted in file_engines(spec):
+        path = f"models.{hosted.model}.variants.{hosted.variant}.engine"
+        yield from (f"{path}.{problem}" for problem in engine_problems(hosted.engine))
     if spec.ray.address is None:
-        yield from _core_problems(spec)
-
-
-def _engine_problems(engine: EngineSpec) -> Iterator[str]:
-    if engine.autoscaling is not None and engine.autoscaling.min == 0:
-        # Ray scales up from zero when its own proxy sees a request; HAProxy sends none there.
-        yield "autoscaling.min: found 0, wanted 1 or more: requests would not wake the variant"
-    if engine.is_from_hub:
-        return
-    folder = Path(engine.source)
-    if not folder.is_dir():
-        yield f"source: found no folder {folder}, wanted one with config.json and the weights"
-    elif not (folder / "config.json").is_file():
-        yield f"source: found {folder} without config.json, wanted a model folder"
-
-
-def _core_problems(spec: PenumbraSpec) -> Iterator[str]:
-    wanted = sum(engine.cpus * engine.bounds[0] for _, _, engine in hosted_variants(spec))
-    cores = os.cpu_count() or 1
-    if wanted > cores:
-        yield (
-            f"models.*.variants.*.engine.cpus: found {wanted:g} in all (replicas x cpus), wanted"
-            f" at most {cores}, the cores of this machine: the last engines would never be placed"
-        )
+        yield from core_problems(engines_of(spec.models), os.cpu_count() or 1)
 
 
 def _ports(spec: PenumbraSpec) -> Iterator[tuple[str, str, int]]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from penumbra.monitoring.log_limit import LogLimit
+from penumbra.serve.supervisor.engines_status import EnginesStatusFile
 from penumbra.serve.supervisor.folder import StateFolder
 from penumbra.serve.supervisor.replicas_file import ReplicasFile
 from penumbra.serve.supervisor.state import RunState, VariantRecord, write_state
@@ -26,14 +27,21 @@ class PublishedState:
         folder: The state folder; `state.json` and `replicas.json` are written there.
         observe: Shows the state to the operator.
         now: Monotonic clock, seconds.
+        has_local_engines: Whether engines that are hosted run on this machine.
     """
 
     def __init__(
-        self, folder: StateFolder, observe: Observer, now: Callable[[], float] = time.monotonic
+        self,
+        folder: StateFolder,
+        observe: Observer,
+        now: Callable[[], float] = time.monotonic,
+        *,
+        has_local_engines: bool = True,
     ) -> None:
         self._folder = folder
         self._observe = observe
         self._replicas = ReplicasFile(folder.replicas)
+        self._engines = EnginesStatusFile(folder, is_local=has_local_engines)
         self._is_written = True
         self._unwritten = LogLimit(now)
         self._unshown = LogLimit(now)
@@ -48,6 +56,7 @@ class PublishedState:
         try:
             write_state(self._folder.state, state)
             self._replicas.write(variants)
+            self._engines.write(variants)
         except OSError as error:
             self._is_written = False
             if (left_out := self._unwritten.take()) is not None:

@@ -134,6 +134,10 @@ class ServedModels:
             for variant, spec_of in model.variants.items()
         }
 
+    def know(self, baselines: Mapping[str, str]) -> None:
+        """Take note of models that were added, or have another baseline; model -> baseline."""
+        self._baselines.update(baselines)
+
     async def run(self) -> None:
         """Compare every `PERIOD_SECONDS`, until cancelled."""
         while True:
@@ -142,8 +146,9 @@ class ServedModels:
 
     async def compare(self) -> None:
         """Ask all builds that may answer, and update the records; takes two seconds at most."""
-        answers = await asyncio.gather(*(self._ask(app) for app in self._records))
-        served = dict(zip(self._records, answers, strict=True))
+        apps = [*self._records]  # variants may come and go while these answer
+        answers = await asyncio.gather(*(self._ask(app) for app in apps))
+        served = dict(zip(apps, answers, strict=True))
         is_changed = False
         for app, record in self._records.items():
             found = self._findings(record, served)
@@ -156,10 +161,9 @@ class ServedModels:
 
     def _findings(self, record: VariantRecord, served: Mapping[str, Served | None]) -> Findings:
         app = app_name(record.model, record.variant)
-        own = served[app]
-        if own is None:
+        own, name = served.get(app), self._baselines.get(record.model)
+        if own is None or name is None:
             return Findings()
-        name = self._baselines[record.model]
         baseline = name, served.get(app_name(record.model, name))
         return compare(record, own, baseline, self._key_envs.get(app))
 

@@ -68,6 +68,8 @@ class VariantRecord(BaseModel):
     log: str | None = None
     source: str | None = None
     scheme: str | None = None
+    definition: str | None = None
+    """Digest of a hosted variant's settings."""
 
 
 class RunState(BaseModel):

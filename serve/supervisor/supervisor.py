@@ -21,6 +21,7 @@ from penumbra.serve.processes import (
     reap_adopted,
     start_time_of,
 )
+from penumbra.serve.supervisor.engines_in_force import EngineFollower, kept_engines
 from penumbra.serve.supervisor.external import watch_external
 from penumbra.serve.supervisor.fleet_process import FleetProcess
 from penumbra.serve.supervisor.folder import StateFolder
@@ -56,14 +57,16 @@ def supervise(
     # the state folder.
     runtime = Path(tempfile.mkdtemp(prefix="penumbra-", dir="/tmp"))
     try:
-        check(spec)
+        engines = kept_engines(folder)
+        check(spec, is_in_force=engines is not None)
         become_subreaper()
-        layout = lay_out(spec, config.absolute(), folder, runtime, environment)
+        layout = lay_out(spec, config.absolute(), folder, runtime, environment, engines)
         supervisor = Supervisor(spec, config.absolute(), folder, layout, environment, observe)
         asyncio.run(supervisor.run_until_told())
     finally:
         folder.state.unlink(missing_ok=True)
         folder.replicas.unlink(missing_ok=True)
+        folder.engines_status.unlink(missing_ok=True)
         shutil.rmtree(runtime, ignore_errors=True)
         folder.unlock()
 
@@ -89,25 +92,32 @@ class Supervisor:
         environment: Mapping[str, str],
         observe: Observer,
     ) -> None:
-        self._published = PublishedState(folder, observe)
+        is_local = spec.ray.address is None
+        self._published = PublishedState(folder, observe, has_local_engines=is_local)
         self._variants: dict[str, VariantRecord] = {
             app_name(record.model, record.variant): record for record in layout.variants
         }
         self._served = ServedModels(self._variants, spec, environment, self._changed)
         self._gateways = [SupervisedProcess(program, self._changed) for program in layout.gateways]
         self._control = SupervisedProcess(layout.control, self._changed)
-        self._fleet = None
-        if layout.plan is not None and layout.fleet is not None:
-            self._fleet = FleetProcess(
-                layout.fleet, layout.plan, self._variants, self._changed, sweep=self._sweep
-            )
+        self._fleet = FleetProcess(
+            layout.fleet,
+            layout.plan,
+            self._variants,
+            self._changed,
+            sweep=self._sweep,
+            required=layout.required,
+        )
+        runtime = Path(layout.plan.folder)
+        self._follower = EngineFollower(spec, folder, runtime, self._fleet, self._served)
         self._comparator = (
             SupervisedProcess(layout.comparator, self._changed) if layout.comparator else None
         )
         self._processes = [
             *self._gateways,
             self._control,
-            *(process for process in (self._comparator, self._fleet) if process is not None),
+            *([] if self._comparator is None else [self._comparator]),
+            self._fleet,
         ]
         self._state = RunState(
             pid=os.getpid(),
@@ -142,6 +152,7 @@ class Supervisor:
                 tasks.append(group.create_task(self._tick()))
                 tasks.append(group.create_task(watch_external(self._variants, self._changed)))
                 tasks.append(group.create_task(self._served.run()))
+                tasks.append(group.create_task(self._follower.run()))
                 await stop.wait()
                 for task in tasks:
                     task.cancel()
@@ -172,8 +183,7 @@ class Supervisor:
         if self._comparator is not None:
             await self._comparator.stop()
         await self._control.stop()
-        if self._fleet is not None:
-            await self._fleet.stop()
+        await self._fleet.stop()
         await asyncio.to_thread(self._sweep)
 
     def _sweep(self) -> None:

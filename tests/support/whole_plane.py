@@ -16,6 +16,7 @@ from penumbra.deployments.api.access import Access, Role
 from penumbra.deployments.api.app import build_api
 from penumbra.deployments.api.configuration_routes import configuration_router
 from penumbra.deployments.api.rollout_routes import rollouts_router
+from penumbra.deployments.config.hosted_here import HostedHere
 from penumbra.deployments.config.spec import ControlSpec, PenumbraSpec
 from penumbra.deployments.control.configuration_service import ConfigurationService
 from penumbra.deployments.gateways.inbox import LinkInbox
@@ -71,6 +72,7 @@ class WholePlane:
 
     parts: ControlPlane
     client: httpx.AsyncClient
+    spec: PenumbraSpec
     attending: list[asyncio.Task[None]] = field(default_factory=list)
     reporting: Reporting = field(default_factory=Reporting)
 
@@ -132,8 +134,10 @@ class WholePlane:
 
 
 @asynccontextmanager
-async def whole_plane(folder: Path, **models: Any) -> AsyncIterator[WholePlane]:
-    """Run a control process on the store of a folder."""
+async def whole_plane(
+    folder: Path, *, hosting: Path | None = None, **models: Any
+) -> AsyncIterator[WholePlane]:
+    """Run a control process on the store of a folder; `hosting` has it start engines."""
     given = {"demo": {"baseline": "full", "variants": {"full": {"url": "http://full.test"}}}}
     control = ControlSpec(lease_seconds=5.0)
     spec = PenumbraSpec.model_validate({"state_dir": folder, "models": given, "control": control})
@@ -147,7 +151,12 @@ async def whole_plane(folder: Path, **models: Any) -> AsyncIterator[WholePlane]:
     app.include_router(rollouts_router(parts.rollouts, parts.controller, access, now))
     hosted = {"demo": {"hosted": "http://127.0.0.1:8000/demo-hosted"}}
     service = ConfigurationService(
-        parts.controller, parts.rollouts, parts.gateways, spec, hosted, now
+        parts.controller,
+        parts.rollouts,
+        parts.gateways,
+        spec,
+        HostedHere(spec, hosted, hosting),
+        now,
     )
     app.include_router(configuration_router(service, parts.controller, access))
     client = httpx.AsyncClient(
@@ -155,7 +164,7 @@ async def whole_plane(folder: Path, **models: Any) -> AsyncIterator[WholePlane]:
         base_url="http://control",
         headers={"authorization": f"Bearer {ADMIN}"},
     )
-    plane = WholePlane(parts, client)
+    plane = WholePlane(parts, client, spec)
     try:
         yield plane
     finally:

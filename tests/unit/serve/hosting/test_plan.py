@@ -4,12 +4,16 @@ from typing import Any
 
 import pytest
 
+from penumbra.deployments.config.hosted_engines import HostedEngine
 from penumbra.deployments.config.spec import Autoscaling, EngineSpec, Placement
 from penumbra.serve.hosting.plan import FleetPlan, HostedVariant, app_name, host_variant
 
 
 def hosted(variant: str = "int8", log: str | None = None, **engine: Any) -> HostedVariant:
-    return host_variant("demo", variant, EngineSpec(**{"source": "/models/x", **engine}), log=log)
+    found = EngineSpec(**{"source": "/models/x", **engine})
+    return host_variant(
+        HostedEngine(model="demo", variant=variant, is_baseline=False, engine=found), log=log
+    )
 
 
 def environment(variant: HostedVariant) -> dict[str, str]:

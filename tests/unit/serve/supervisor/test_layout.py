@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from penumbra.deployments.config import hosted_engines
+from penumbra.deployments.config.hosted_engines import IN_FORCE, EnginesInForce, write_file
 from penumbra.deployments.config.loader import load
 from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.errors import ConfigInvalid
@@ -16,7 +18,9 @@ from penumbra.router.settings import GRACE_SECONDS, GatewaySettings
 from penumbra.router.shadow.settings import ShadowSettings
 from penumbra.serve.errors import ConfigurationInvalid
 from penumbra.serve.supervisor import preflight
+from penumbra.serve.supervisor.engines_in_force import kept_engines
 from penumbra.serve.supervisor.folder import TOKENS, StateFolder
+from penumbra.serve.supervisor.hosted_layout import file_engines
 from penumbra.serve.supervisor.layout import Layout, gateway_url, lay_out
 from penumbra.serve.supervisor.state import Phase
 
@@ -61,8 +65,7 @@ def settings_of(layout: Layout, index: int) -> GatewaySettings:
 
 def test_external_variants_need_no_fleet(tmp_path: Path) -> None:
     layout = layout_of(tmp_path, EXTERNAL)
-    assert layout.fleet is None
-    assert layout.plan is None
+    assert layout.plan.variants == ()
     assert [(record.variant, record.phase, record.is_hosted) for record in layout.variants] == [
         ("full", Phase.WAITING, False),
         ("int8", Phase.WAITING, False),
@@ -74,9 +77,9 @@ def test_hosted_variant_answers_at_haproxy(tmp_path: Path) -> None:
     url = "http://127.0.0.1:8123/demo-full"
     assert layout.variants[0].url == url
     assert settings_of(layout, 0).snapshot.models["demo"].variants["full"].url == url
-    endpoints = Path(layout.control.command[-1])
+    command = layout.control.command
+    endpoints = Path(command[command.index("--endpoints") + 1])
     assert json.loads(endpoints.read_text()) == {"demo": {"full": url}}
-    assert layout.plan is not None
     assert layout.plan.port == 8123
 
 
@@ -186,7 +189,7 @@ def test_what_this_machine_cannot_give_is_refused(
 def test_missing_ray_is_said_and_not_needed_for_external_variants(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preflight, "is_ray_installed", lambda: False)
+    monkeypatch.setattr(hosted_engines, "find_spec", lambda _name: None)
     preflight.check(spec_of(tmp_path, EXTERNAL))
     with pytest.raises(ConfigurationInvalid, match="need Ray and vLLM"):
         preflight.check(spec_of(tmp_path, hosted(source="hf://org/model")))
@@ -202,3 +205,20 @@ def test_certificate_is_found_beside_the_configuration(tmp_path: Path) -> None:
         Path("/keys/gateway.key"),
     )
     assert gateway_url(spec_of(tmp_path, EXTERNAL, gateway={"tls": tls})).startswith("https://")
+
+
+def test_engines_in_force_are_started_whatever_the_file_says(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, hosted())
+    state = StateFolder(spec.state_dir)
+    state.logs.mkdir(parents=True)
+    assert kept_engines(state) is None
+    [full] = file_engines(spec)
+    int8 = full.model_copy(update={"variant": "int8", "is_baseline": False})
+    write_file(state.path / IN_FORCE, EnginesInForce(engines=(full, int8)))
+    engines = kept_engines(state)
+    layout = lay_out(spec, tmp_path / "penumbra.yaml", state, Path("/r"), {}, engines)
+    assert [variant.app for variant in layout.plan.variants] == ["demo-full", "demo-int8"]
+    assert [record.variant for record in layout.variants] == ["full", "int8"]
+    assert layout.required == {"demo-full"}
+    first = lay_out(spec, tmp_path / "penumbra.yaml", state, Path("/r"), {})
+    assert [variant.app for variant in first.plan.variants] == ["demo-full"]
