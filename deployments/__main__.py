@@ -6,6 +6,7 @@
 
 import argparse
 import asyncio
+import functools
 import getpass
 import logging
 import os
@@ -17,11 +18,12 @@ from pydantic import ValidationError
 
 from penumbra.deployments.api.tokens import TOKEN_CHARS, ControlSettings
 from penumbra.deployments.config.endpoints import configuration, read_endpoints
-from penumbra.deployments.config.hosted_here import Beside
+from penumbra.deployments.config.hosted_here import Beside, hosted_addresses
 from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.config.store_url import load_with_store
 from penumbra.deployments.control.configuration_at_start import FileAtStart, require_fitting
 from penumbra.deployments.errors import DeploymentsError, NotFound, NotLeader
+from penumbra.deployments.history.events import ConfigPayload
 from penumbra.deployments.server import open_plane, run_control
 from penumbra.monitoring.logs import configure_logs
 from penumbra.monitoring.tracing.export import tracing
@@ -42,19 +44,20 @@ def main() -> int:
     ignore_hangups()
     arguments = _parser().parse_args()
     try:
-        spec = _on_port(load_with_store(arguments.config, os.environ), arguments.port)
+        spec = _read_spec(arguments)
         if arguments.reset_flag:
             reset = _reset(spec, arguments.reset_flag, arguments.reason, is_adopted=arguments.adopt)
             return asyncio.run(reset)
-        file = str(arguments.endpoints or arguments.config)
-        payload = configuration(spec, read_endpoints(arguments.endpoints), file)
+        payload = _payload_of(spec, arguments)
         access = ControlSettings.read(os.environ).access()
         configure_logs("control")
         # Otherwise it logs on every start that there is nothing to do.
         logging.getLogger("alembic").setLevel(logging.WARNING)
         beside = Beside(arguments.replicas, arguments.hosting)
         with tracing(os.environ, "penumbra-control", "control") as tracer:
-            config = FileAtStart(str(arguments.config), is_adopted=arguments.adopt)
+            config = FileAtStart(
+                str(arguments.config), arguments.adopt, functools.partial(_read, arguments)
+            )
             uvloop.run(run_control(spec, payload, access, config, beside, tracer))
     except DeploymentsError as error:
         return _complain(error.message)
@@ -90,6 +93,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--reset-flag", metavar="MODEL", help="give it the flag in the file")
     parser.add_argument("--reason", default="", help="why, for the history")
     return parser
+
+
+def _read(arguments: argparse.Namespace) -> tuple[PenumbraSpec, ConfigPayload]:
+    spec = _read_spec(arguments)
+    return spec, _payload_of(spec, arguments)
+
+
+def _read_spec(arguments: argparse.Namespace) -> PenumbraSpec:
+    return _on_port(load_with_store(arguments.config, os.environ), arguments.port)
+
+
+def _payload_of(spec: PenumbraSpec, arguments: argparse.Namespace) -> ConfigPayload:
+    endpoints = read_endpoints(arguments.endpoints)
+    if arguments.hosting is not None:  # those that were written at the start may lack new ones
+        endpoints = hosted_addresses(spec)
+    return configuration(spec, endpoints, str(arguments.endpoints or arguments.config))
 
 
 def _on_port(spec: PenumbraSpec, port: int | None) -> PenumbraSpec:

@@ -36,6 +36,7 @@ from penumbra.deployments.control.fence_times import FenceTimes
 from penumbra.deployments.control.last_seen import FILE_NAME, LastSeen
 from penumbra.deployments.control.leadership import Leadership
 from penumbra.deployments.control.retention import Lifetimes
+from penumbra.deployments.control.reread_file import reread_file
 from penumbra.deployments.control.rollout_service import RolloutService
 from penumbra.deployments.control.store_recovery import StoreRecovery
 from penumbra.deployments.control.store_wait import open_when_there, wait_for_store
@@ -57,6 +58,7 @@ from penumbra.monitoring.telemetry import control
 from penumbra.monitoring.telemetry.metric import Process
 from penumbra.monitoring.tracing.tracer import Tracer
 from penumbra.router.addresses import announced_address, join_host_port, local_host
+from penumbra.router.hangups import follow_hangups
 from penumbra.router.link.messages import COMPARATOR_PATH
 from penumbra.router.listening import bind
 
@@ -223,6 +225,9 @@ async def run_control(
                 asyncio.create_task(leadership.run(plane.tick.run_once)),
                 asyncio.create_task(keep_house(plane)),
                 asyncio.create_task(_director(plane, hosted).run()),
+                asyncio.create_task(
+                    follow_hangups(functools.partial(reread_file, controller, hosted, file))
+                ),
             ]
             try:
                 await wait_for_store(controller.follow)

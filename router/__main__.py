@@ -15,6 +15,11 @@ from penumbra.router.server import run_gateway
 from penumbra.router.settings import GatewaySettings
 
 
+def read_token() -> str | None:
+    """The bearer token for the control process; None if none is given."""
+    return secret_of(os.environ, TOKEN_VARIABLE)
+
+
 def main() -> int:
     """Run one gateway process; returns the exit status."""
     ignore_hangups()
@@ -24,9 +29,8 @@ def main() -> int:
         return complain(str(error))
     configure_logs(settings.gateway_id, sees_content=True)
     try:
-        token = secret_of(os.environ, TOKEN_VARIABLE)
         with tracing(os.environ, "penumbra-gateway", settings.gateway_id) as tracer:
-            uvloop.run(run_gateway(settings, token, tracer))
+            uvloop.run(run_gateway(settings, read_token, tracer))
     except (TracingMisconfigured, SecretUnreadable) as error:
         return complain(str(error))
     except OSError as error:

@@ -7,7 +7,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import uvicorn
@@ -21,10 +21,12 @@ from penumbra.router.gateway.client_protocol import GatewayProtocol
 from penumbra.router.gateway.cold_routes import build_internal_app, build_public_app
 from penumbra.router.gateway.gateway import Gateway
 from penumbra.router.gateway.gauges import declare_gauges
+from penumbra.router.hangups import follow_hangups
 from penumbra.router.kept_keys import KeptKeys, with_kept_keys
 from penumbra.router.link.client import ControlLink
 from penumbra.router.link.duties import Duties
 from penumbra.router.listening import BACKLOG, bind
+from penumbra.router.secret_values import SecretUnreadable
 from penumbra.router.server_tls import ServerTls
 from penumbra.router.settings import GRACE_SECONDS, GatewaySettings
 from penumbra.router.uvicorn_server import UvicornServer
@@ -36,16 +38,19 @@ _GC_THRESHOLD = 50_000
 
 
 async def run_gateway(
-    settings: GatewaySettings, control_token: str | None, tracer: Tracer | None = None
+    settings: GatewaySettings,
+    read_token: Callable[[], str | None],
+    tracer: Tracer | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is in flight.
 
     Args:
         settings: Settings of the process.
-        control_token: Bearer token for the control process.
+        read_token: Reads the bearer token for the control process; again after each SIGHUP.
         tracer: Tracer of sampled requests; None traces none.
 
     Raises:
+        SecretUnreadable: The token cannot be read.
         OSError: A port cannot be bound, or the certificate cannot be used; the message names it and
             the setting.
     """
@@ -55,7 +60,7 @@ async def run_gateway(
     gateway = Gateway(with_kept_keys(settings, kept), time.monotonic, tracer=tracer)
     tls = ServerTls(settings.tls) if settings.tls is not None else None
     servers, metrics = _build_servers(gateway, tls)
-    link = _build_link(gateway, control_token, metrics, kept)
+    link = _build_link(gateway, read_token(), metrics, kept)
     declare_gauges(gateway, link)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -65,6 +70,7 @@ async def run_gateway(
     async with asyncio.TaskGroup() as group:
         serving = [group.create_task(server.serve(sockets=[sock])) for server, sock in servers]
         background = [group.create_task(work) for work in _background(gateway, tls, link)]
+        background.append(group.create_task(follow_hangups(lambda: _reread(tls, link, read_token))))
         await stop.wait()
         log.info("gateway_draining")
         gateway.drain()
@@ -90,6 +96,23 @@ def _background(
         yield tls.watch()
     if link is not None:
         yield link.run()
+
+
+async def _reread(
+    tls: ServerTls | None, link: ControlLink | None, read_token: Callable[[], str | None]
+) -> None:
+    """Read again what this process has in files: its certificate, and its token."""
+    if tls is not None:
+        await tls.look()
+    is_other = False
+    if link is not None:
+        try:
+            token = await asyncio.get_running_loop().run_in_executor(None, read_token)
+            is_other = link.take_token(token or "")
+        except SecretUnreadable as error:
+            log.warning("token_unreadable", extra={"error": str(error)})
+            return
+    log.info("hangup_taken", extra={"has_other_token": is_other})
 
 
 def _build_servers(

@@ -33,7 +33,8 @@ def become_subreaper() -> None:
 def die_with_parent() -> Callable[[], None]:
     """A `preexec_fn`: the child gets SIGTERM when this process dies, however it dies.
 
-    Everything it needs is looked up here, before the fork: the child only makes system calls.
+    It ignores SIGHUP until it has a handler of its own. All that this needs is looked up here,
+    before the fork: the child only makes system calls.
     """
     if sys.platform != "linux":
         return lambda: None
@@ -41,6 +42,7 @@ def die_with_parent() -> Callable[[], None]:
     parent = os.getpid()
 
     def arrange() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
         if os.getppid() != parent:  # It died between fork and prctl.
             os._exit(1)

@@ -147,3 +147,11 @@ def host(
     if beside.folder is None or not engines:
         return hosted, payload
     return hosted, payload.model_copy(update={"engines": engines})
+
+
+def hosted_addresses(spec: PenumbraSpec) -> Endpoints:
+    """Base URL of each variant of a configuration that `penumbra up` hosts."""
+    return {
+        name: {variant: hosted_url(spec.ray.port, name, variant) for variant in variants}
+        for name, variants in engines_of(spec.models).items()
+    }

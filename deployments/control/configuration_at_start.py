@@ -6,13 +6,14 @@ variants of this machine answer is a local matter, and follows the file at every
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from penumbra.deployments.actors import CONFIGURATION
 from penumbra.deployments.config.hosted_here import HostedHere
+from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.control.controller import Controller
 from penumbra.deployments.errors import FlagRefused, StoredFlagInvalid
 from penumbra.deployments.history.config_effects import apply_config, flags_after
@@ -37,6 +38,8 @@ class FileAtStart:
     name: str
     is_adopted: bool = False
     """Whether it takes the place of the configuration in force at each start."""
+    read: Callable[[], tuple[PenumbraSpec, ConfigPayload]] | None = None
+    """Reads it again; may raise `DeploymentsError`. None: it is not read again."""
 
 
 async def configure_at_start(
@@ -67,7 +70,7 @@ async def configure_at_start(
     require_fitting_flags(state.flags, in_force, file.name)
     await controller.configure(_readdressed(state, hosted), CONFIGURATION, _READDRESSED)
     known = replace(controller.state, engines=hosted.in_force(controller.state.engines))
-    _tell_difference(known, payload, file)
+    tell_difference(known, payload, file)
 
 
 def require_fitting(state: State, name: str, flag: Flag) -> None:
@@ -128,7 +131,14 @@ def _is_same_route(url: str, other: str) -> bool:
     return (one.scheme, one.hostname, one.path) == (two.scheme, two.hostname, two.path)
 
 
-def _tell_difference(state: State, payload: ConfigPayload, file: FileAtStart) -> None:
+def tell_difference(state: State, payload: ConfigPayload, file: FileAtStart) -> bool:
+    """Log how a file differs from what is in force; returns whether it does.
+
+    Args:
+        state: The state, with the engines in force.
+        payload: The file's configuration.
+        file: The file.
+    """
     payload = keep_places(payload, state.places)
     now = datetime.now(UTC)
     drafts = apply_config(state, payload, CONFIGURATION, now)
@@ -146,3 +156,4 @@ def _tell_difference(state: State, payload: ConfigPayload, file: FileAtStart) ->
                 "command": f"penumbra apply -f {file.name}",
             },
         )
+    return bool(steps)

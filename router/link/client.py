@@ -94,6 +94,12 @@ class ControlLink:
         self.connected_since: float | None = None
         """Seconds by the backoff's clock; None while the link is down."""
 
+    def take_token(self, token: str) -> bool:
+        """Show another bearer token from the next connection on; returns whether it is another."""
+        is_other = token != self._token
+        self._token = token
+        return is_other
+
     @property
     def last_epoch(self) -> int:
         """Newest epoch that was put into force through the link; 0 before the first."""

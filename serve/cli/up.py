@@ -18,7 +18,7 @@ from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.errors import ConfigInvalid
 from penumbra.monitoring.logs import JsonFormatter
 from penumbra.router.hangups import ignore_hangups
-from penumbra.serve.cli.file_difference import telling_difference
+from penumbra.serve.cli.file_difference import rereading, telling_difference
 from penumbra.serve.cli.report import Health, collect, print_report
 from penumbra.serve.cli.startup_view import startup_view
 from penumbra.serve.errors import ConfigurationInvalid, NotRunning, ProcessFailed, ServeError
@@ -62,7 +62,10 @@ def up(
         def tell(line: str) -> None:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-        supervise(spec, file, os.environ, telling_difference(observe, spec, file, tell))
+        def reread() -> None:
+            rereading(lambda: _load(file, address), file, tell)
+
+        supervise(spec, file, os.environ, telling_difference(observe, spec, file, tell), reread)
     console.print("Everything is stopped.")
 
 

@@ -135,6 +135,13 @@ class SupervisedProcess:
                 process.kill()
             await process.wait()
 
+    def hang_up(self) -> None:
+        """Have the process read again what it has in files; it ignores this while it starts."""
+        process = self._process
+        if process is not None and process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGHUP)
+
     def enter(self, phase: Phase) -> None:
         """Enter a phase and call `on_change`."""
         self.phase = phase

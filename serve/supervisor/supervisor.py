@@ -9,10 +9,11 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from penumbra.deployments.config.spec import PenumbraSpec
+from penumbra.router.hangups import follow_hangups
 from penumbra.serve.errors import ServeError, VariantFailed, WarmUpFailed
 from penumbra.serve.hosting.plan import app_name
 from penumbra.serve.processes import (
@@ -38,7 +39,11 @@ _log = logging.getLogger(__name__)
 
 
 def supervise(
-    spec: PenumbraSpec, config: Path, environment: Mapping[str, str], observe: Observer
+    spec: PenumbraSpec,
+    config: Path,
+    environment: Mapping[str, str],
+    observe: Observer,
+    on_hangup: Callable[[], None] = lambda: None,
 ) -> None:
     """Run an installation until SIGTERM or SIGINT.
 
@@ -47,6 +52,7 @@ def supervise(
         config: Its file.
         environment: The operator's environment variables.
         observe: Called after every change and every few seconds.
+        on_hangup: Called after each SIGHUP; must return at once.
 
     Raises:
         ServeError: It could not be brought up; everything started has been stopped again.
@@ -62,7 +68,7 @@ def supervise(
         become_subreaper()
         layout = lay_out(spec, config.absolute(), folder, runtime, environment, engines)
         supervisor = Supervisor(spec, config.absolute(), folder, layout, environment, observe)
-        asyncio.run(supervisor.run_until_told())
+        asyncio.run(supervisor.run_until_told(on_hangup))
     finally:
         folder.state.unlink(missing_ok=True)
         folder.replicas.unlink(missing_ok=True)
@@ -128,13 +134,28 @@ class Supervisor:
             admin_url=spec.control_url,
         )
 
-    async def run_until_told(self) -> None:
-        """Run until SIGTERM or SIGINT."""
+    async def run_until_told(self, on_hangup: Callable[[], None]) -> None:
+        """Run until SIGTERM or SIGINT.
+
+        Args:
+            on_hangup: Called after each SIGHUP, which all processes but the engines get too.
+        """
+
+        async def reread() -> None:
+            _log.info("hangup_passed_on")
+            on_hangup()
+            for process in (*self._gateways, self._control):
+                process.hang_up()
+
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        await self.run(stop)
+        following = asyncio.create_task(follow_hangups(reread))
+        try:
+            await self.run(stop)
+        finally:
+            following.cancel()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set.
