@@ -59,7 +59,7 @@ async def run_gateway(
     kept = KeptKeys(settings.keys_file) if settings.keys_file is not None else None
     gateway = Gateway(with_kept_keys(settings, kept), time.monotonic, tracer=tracer)
     tls = ServerTls(settings.tls) if settings.tls is not None else None
-    servers, metrics = _build_servers(gateway, tls)
+    servers, metrics = _build_servers(gateway, tls, read_token)
     link = _build_link(gateway, read_token(), metrics, kept)
     declare_gauges(gateway, link)
     stop = asyncio.Event()
@@ -116,7 +116,7 @@ async def _reread(
 
 
 def _build_servers(
-    gateway: Gateway, tls: ServerTls | None
+    gateway: Gateway, tls: ServerTls | None, read_token: Callable[[], str | None]
 ) -> tuple[list[tuple[UvicornServer, socket.socket]], str]:
     """The servers with their sockets, and the address of this process's metrics (may be empty)."""
     settings = gateway.settings
@@ -130,7 +130,7 @@ def _build_servers(
         return servers, ""
     host = settings.internal_host
     sock = bind(host, settings.internal_port, "metrics.host, gateway.internal_port")
-    servers.append((_build_server(build_internal_app(gateway), "httptools"), sock))
+    servers.append((_build_server(build_internal_app(gateway, read_token), "httptools"), sock))
     return servers, announced_address(host, sock.getsockname()[1], settings.announce)
 
 
@@ -152,6 +152,7 @@ def _build_link(
         gateway.feedback,
         answers=gateway.recent_answers.counts,
         stopped=gateway.mirroring.flow.stopped,
+        kills=lambda: gateway.emergency.reasons,
         machine=settings.machine,
         metrics=metrics,
         processes=settings.processes,

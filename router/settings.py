@@ -109,6 +109,9 @@ class GatewaySettings(BaseModel):
     keys_file: Path | None = None
     """File that this one process keeps the keys in that it was told last, and starts with; None
     starts with `keys` each time."""
+    kills_file: Path | None = None
+    """File that this one process keeps the kills in that an operator gave it itself, and starts
+    with; None keeps none."""
     allowed_origins: tuple[Origin, ...] = ()
     """Origins of web pages whose scripts may read answers (CORS)."""
     tls: TlsSettings | None = None

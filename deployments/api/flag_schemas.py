@@ -225,6 +225,8 @@ class GatewayView(BaseModel):
     """
     stopped: dict[str, list[str]] = {}
     """Model -> candidates whose evidence has stopped: they have no lease there."""
+    kills: dict[str, str] = {}
+    """Model -> why an operator killed it at that gateway itself."""
 
     @classmethod
     def of(cls, link: Link, now: float) -> Self:
@@ -238,6 +240,7 @@ class GatewayView(BaseModel):
             refusal=link.refusal,
             takes_keys=link.hello.processes > 0,
             stopped={model: sorted(names) for model, names in link.stopped.items()},
+            kills=link.kills,
         )
 
 

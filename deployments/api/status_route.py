@@ -3,6 +3,7 @@
 It is about answers only. Whether processes run and which tables they have is in `/gateways`.
 """
 
+from collections.abc import Iterator
 from typing import Literal, Self
 
 from fastapi import APIRouter
@@ -91,6 +92,7 @@ def status_router(controller: Controller, publisher: Publisher, access: Access) 
         own_keys = [] if controller.state.keys is None else [*map(_with_own_keys, links)]
         problems = [*aside, *find_problems(models), *map(_restricted, unconfirmed)]
         problems += filter(None, own_keys)
+        problems += [text for link in links for text in _killed_there(link)]
         return StatusView(
             epoch=controller.state.epoch,
             generation=controller.standing.generation,
@@ -113,6 +115,14 @@ def _with_own_keys(link: Link) -> str | None:
         f"{link.hello.gateway}: it is of a release that takes keys from its file only, so a revoked"
         " one may be taken there: start it again with this release"
     )
+
+
+def _killed_there(link: Link) -> Iterator[str]:
+    for model, why in link.kills.items():
+        yield (
+            f"{model} is killed at {link.hello.gateway} itself: {why}; it stays so until `penumbra"
+            f" flags kill {model}` is given, and `penumbra flags unkill {model}` after that"
+        )
 
 
 def _restricted(model: str) -> str:

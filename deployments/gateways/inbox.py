@@ -146,6 +146,7 @@ class LinkInbox:
         connection = self._connections[link]
         match message:
             case Renew(stopped=stopped) if not self._is_for_comparators:
+                link.kills = message.kills
                 self._note_stopped(link, None, stopped)
                 self._renew(link, message)
             case Answers(counts=counts) if not self._is_for_comparators:

@@ -62,6 +62,8 @@ class Link:
         because it is older than that message."""
         self.stopped: dict[str, set[str]] = {}
         """Model -> candidates whose evidence has stopped there, by itself or its comparator."""
+        self.kills: dict[str, str] = {}
+        """Model -> why an operator killed it there, at the gateway itself."""
         self._channel = channel
         self._unsent: dict[object, str] = {}
         self._has_unsent = asyncio.Event()

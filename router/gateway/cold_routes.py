@@ -21,6 +21,7 @@ from penumbra.router.gateway.cold_answers import (
     request_id_of,
 )
 from penumbra.router.gateway.cross_origin import cross_origin_middleware
+from penumbra.router.gateway.emergency_routes import emergency_routes
 from penumbra.router.gateway.gateway import Gateway
 from penumbra.router.gateway.hot_routes import HOT_PATHS
 from penumbra.router.gateway.model_cards import ModelCards
@@ -48,9 +49,17 @@ def build_public_app(gateway: Gateway) -> Starlette:
     return _application(gateway, routes, is_internal=False)
 
 
-def build_internal_app(gateway: Gateway) -> Starlette:
-    """Build the ASGI application of one process's own internal port; it asks for no key."""
+def build_internal_app(
+    gateway: Gateway, read_token: Callable[[], str | None] = lambda: None
+) -> Starlette:
+    """Build the ASGI application of one process's own internal port; it asks for no key.
+
+    Args:
+        gateway: The process.
+        read_token: Reads the gateways' token, which an operator's emergency routes want.
+    """
     routes = [
+        *emergency_routes(read_token),
         *_open_routes(),
         Route("/metrics", show_metrics),
         Route("/debug/snapshot", show_snapshot),

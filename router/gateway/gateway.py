@@ -23,6 +23,7 @@ from penumbra.router.dispatch.kept_bytes import KeptBytes
 from penumbra.router.dispatch.local_guard import Clocks, LocalGuard
 from penumbra.router.dispatch.services import DispatchServices
 from penumbra.router.dispatch.timed import Timed
+from penumbra.router.emergency_kills import EmergencyKills
 from penumbra.router.errors import BadRequest, ModelNotFound
 from penumbra.router.flags.evaluate import CLIENT_ERRORS, compile_model, evaluate
 from penumbra.router.flags.routing_table import Snapshot, Variant
@@ -82,6 +83,7 @@ class Gateway:
         self.now = now
         self.tracer = tracer
         self.keys = KeysInForce(settings)
+        self.emergency = EmergencyKills(settings.kills_file)
         origins = settings.allowed_origins
         self.origins = AllowedOrigins(origins) if origins else None
         self.metrics = GatewayMetrics()
@@ -153,7 +155,7 @@ class Gateway:
         models: dict[str, Model] = {}
         self.local_guard.apply(snapshot)
         for name, pushed in snapshot.models.items():
-            model = self.local_guard.block_tripped(name, pushed)
+            model = self.local_guard.block_tripped(name, self.emergency.over(name, pushed))
             attempts: dict[str, Attempt] = {}
             for variant_name, variant in model.variants.items():
                 upstream = upstreams[name, variant]
@@ -168,6 +170,7 @@ class Gateway:
             models[name] = Model(name, snapshot.epoch, compiled, model, attempts, services)
         self._records = records
         self.snapshot, self._models = snapshot, models
+        self.emergency.end_with(snapshot)  # not sooner: a table may be refused
         retired = self._pools.replace(upstreams)
         leaving = self._gates.apply({name: model.snapshot for name, model in models.items()})
         if leaving:

@@ -227,7 +227,8 @@ class ControlLink:
             await self._is_current.wait()
             self._must_renew.clear()
             now = self._backoff.now()
-            await socket.send(encode(lease.ask(now, self._duties.stopped(now))))
+            question = lease.ask(now, self._duties.stopped(now), self._duties.kills())
+            await socket.send(encode(question))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(lease.period_seconds):
                     await self._must_renew.wait()

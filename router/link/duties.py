@@ -33,6 +33,8 @@ class Duties:
     returns True and it has the newest table."""
     stopped: Callable[[float], dict[str, tuple[str, ...]]] = _none_stopped
     """Tells the candidates whose evidence has stopped (`penumbra.router.mirror.evidence_flow`)."""
+    kills: Callable[[], dict[str, str]] = dict
+    """Tells the models that an operator killed in this process itself, and why."""
     machine: str = field(default_factory=platform.node)
     """Name of the machine, the same for a comparator and the gateways that it guards."""
     metrics: str = ""

@@ -60,18 +60,26 @@ class Lease:
         """Return for how many seconds the model's lease lasts from now; 0 if it is over."""
         return max(0.0, self._until.get(model, now) - now)
 
-    def ask(self, now: float, stopped: Mapping[str, tuple[str, ...]] | None = None) -> Renew:
+    def ask(
+        self,
+        now: float,
+        stopped: Mapping[str, tuple[str, ...]] | None = None,
+        kills: Mapping[str, str] | None = None,
+    ) -> Renew:
         """Make the question to send now.
 
         Args:
             now: Monotonic seconds.
             stopped: Model -> candidates whose evidence has stopped; None: of none.
+            kills: Model -> why it was killed in this process itself; None: none was.
         """
         nonce = next(self._nonces)
         self._asked[nonce] = now
         if len(self._asked) > _REMEMBERED:
             del self._asked[next(iter(self._asked))]
-        return Renew(nonce, dict(stopped or {}), is_by_candidate=True)
+        return Renew(
+            nonce, dict(stopped or {}), is_by_candidate=True, kills=dict(kills or {})
+        )
 
     def answered(self, grant: LeaseGrant) -> None:
         """Take the answer to a question; ignored if not asked here, or asked too long ago."""

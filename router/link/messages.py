@@ -178,6 +178,8 @@ class Renew(msgspec.Struct, frozen=True, tag="renew", omit_defaults=True):
     (`penumbra.router.mirror.evidence_flow`)."""
     is_by_candidate: bool = False
     """Whether it understands `LeaseGrant.without`."""
+    kills: dict[str, str] = {}
+    """Model -> why an operator killed it in this process itself."""
 
 
 class LeaseGrant(msgspec.Struct, frozen=True, tag="lease", omit_defaults=True):

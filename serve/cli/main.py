@@ -18,7 +18,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("penumbra.serve.cli.up:up", "Start the variants, the control process and the gateways."),
     "down": ("penumbra.serve.cli.up:down", "Stop a running `penumbra up`."),
     "status": ("penumbra.serve.cli.up:status", "Show what runs, and how it is."),
-    "gateway": ("penumbra.serve.cli.up:gateway", "Run one gateway process in the foreground."),
+    "gateway": (
+        "penumbra.serve.cli.gateway:app",
+        "Run one gateway process in the foreground; kill a model at gateways themselves.",
+    ),
     "control": (
         "penumbra.serve.cli.up:control",
         "Run one control process in the foreground, to lead or to stand by.",

@@ -193,7 +193,8 @@ def gateway_program(
 ) -> Program:
     """The program of one gateway process."""
     name = f"gateway-{index}"
-    settings = settings.model_copy(update={"keys_file": folder.path / f"{name}-keys.json"})
+    kept = {what: folder.path / f"{name}-{what}.json" for what in ("keys", "kills")}
+    settings = settings.model_copy(update={"keys_file": kept["keys"], "kills_file": kept["kills"]})
     file = folder.private_file(f"{name}.json", settings.model_dump_json(indent=2))
     return Program(
         name=name,
