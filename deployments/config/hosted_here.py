@@ -70,8 +70,11 @@ class HostedHere:
         return found
 
     def runs(self, model: str, variant: str, told: Engines | None) -> bool:
-        """Whether a variant can be hosted here: it is already, or its engine can be started."""
-        return self.folder is not None or bool(self.addresses(told).get(model, {}).get(variant))
+        """Whether a variant is hosted, by the file or the store, or its engine can be started."""
+        is_known = variant in self.endpoints.get(model, {}) or variant in (told or {}).get(
+            model, {}
+        )
+        return self.folder is not None or is_known
 
     def is_settled(self, name: str, variant: str, model: ModelSpec, told: Engines | None) -> bool:
         """Whether nothing has to be started for a variant of a proposal."""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from copy import deepcopy
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from penumbra.deployments.config.hosted_engines import (
     write_file,
 )
 from penumbra.deployments.config.hosted_here import HostedHere
+from penumbra.deployments.control.configuration_service import ConfigurationService, Proposal
 from penumbra.deployments.control.engine_director import MOST_LEAVE_SECONDS, EngineDirector
+from penumbra.deployments.errors import ConfigurationRefused
 from penumbra.deployments.history.events import Event
 from penumbra.deployments.history.state import EMPTY, fold
 from penumbra.deployments.rollouts.record import Phase
@@ -273,3 +276,36 @@ async def test_an_engines_environment_is_shown_nowhere(host: Host) -> None:
     for answer in (plan, changed, view, history):
         assert "s3cret" not in answer.text
         assert "another" not in json.dumps(answer.json())
+
+
+async def test_a_control_process_that_runs_alone_changes_no_engine_and_takes_some_away(
+    host: Host,
+) -> None:
+    host.add("int2")
+    host.add("int1")
+    await host.apply()
+    parts = host.plane.parts
+    spec = host.plane.spec
+    alone = ConfigurationService(
+        parts.controller, parts.rollouts, parts.gateways, spec, HostedHere(spec, {}), _now
+    )
+
+    async def propose() -> None:
+        await alone.propose(Proposal(host.models, None, "ann", "a test"))
+
+    host.add("int2", dtype="float32")
+    with pytest.raises(ConfigurationRefused, match="engines are changed where `penumbra up` runs"):
+        await propose()
+    host.add("int2")
+    host.add("int0")
+    with pytest.raises(ConfigurationRefused, match="engines are started where `penumbra up` runs"):
+        await propose()
+    del host.models["demo"]["variants"]["int0"]
+    del host.models["demo"]["variants"]["int1"]
+    await propose()
+    assert parts.controller.state.engines == {"demo": {"int2": {"source": host.weights("int2")}}}
+    assert parts.controller.state.starting == {("demo", "int2")}
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
