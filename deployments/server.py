@@ -35,8 +35,8 @@ from penumbra.deployments.control.engine_director import EngineDirector
 from penumbra.deployments.control.fence_times import FenceTimes
 from penumbra.deployments.control.last_seen import FILE_NAME, LastSeen
 from penumbra.deployments.control.leadership import Leadership
-from penumbra.deployments.control.retention import Lifetimes
 from penumbra.deployments.control.reread_file import reread_file
+from penumbra.deployments.control.retention import Lifetimes
 from penumbra.deployments.control.rollout_service import RolloutService
 from penumbra.deployments.control.store_recovery import StoreRecovery
 from penumbra.deployments.control.store_wait import open_when_there, wait_for_store

@@ -77,9 +77,7 @@ class Lease:
         self._asked[nonce] = now
         if len(self._asked) > _REMEMBERED:
             del self._asked[next(iter(self._asked))]
-        return Renew(
-            nonce, dict(stopped or {}), is_by_candidate=True, kills=dict(kills or {})
-        )
+        return Renew(nonce, dict(stopped or {}), is_by_candidate=True, kills=dict(kills or {}))
 
     def answered(self, grant: LeaseGrant) -> None:
         """Take the answer to a question; ignored if not asked here, or asked too long ago."""
