@@ -15,6 +15,7 @@ import httpx
 from fastapi import APIRouter, FastAPI
 
 from penumbra.deployments.api.access import Access
+from penumbra.deployments.api.access_routes import access_router
 from penumbra.deployments.api.alert_routes import alerts_router
 from penumbra.deployments.api.app import build_api
 from penumbra.deployments.api.configuration_routes import configuration_router
@@ -27,6 +28,7 @@ from penumbra.deployments.api.rollout_routes import rollouts_router
 from penumbra.deployments.api.serving import serve
 from penumbra.deployments.config.hosted_here import ALONE, Beside, HostedHere, host
 from penumbra.deployments.config.spec import PenumbraSpec
+from penumbra.deployments.control.access_service import AccessService
 from penumbra.deployments.control.alert_handler import AlertHandler
 from penumbra.deployments.control.configuration_at_start import FileAtStart, configure_at_start
 from penumbra.deployments.control.configuration_service import ConfigurationService
@@ -290,6 +292,7 @@ def _build_app(
     plane: ControlPlane, access: Access, door: LinkDoor, configuration: ConfigurationService
 ) -> FastAPI:
     controller = plane.controller
+    access.identities = lambda: controller.state.identities
     app = build_api(controller, plane.gateways, access)
     app.include_router(link_router(plane.gateways, plane.gateway_inbox, access, door=door))
     app.include_router(
@@ -300,6 +303,7 @@ def _build_app(
     rollouts = rollouts_router(plane.rollouts, controller, access, lambda: datetime.now(UTC))
     app.include_router(rollouts, dependencies=only)
     app.include_router(configuration_router(configuration, controller, access))
+    app.include_router(access_router(AccessService(controller, access.now), access, access.now))
     app.include_router(alerts_router(plane.alert_handler, access), dependencies=only)
     return app
 

@@ -3,19 +3,28 @@
 import hashlib
 import hmac
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import IntEnum
 
 from penumbra.deployments.actors import RESERVED
-from penumbra.deployments.api.refused_logins import RefusedLogins
+from penumbra.deployments.api.refused_logins import Cause, RefusedLogins
 from penumbra.deployments.errors import Forbidden, RequestInvalid, Unauthorized
+from penumbra.deployments.history.events import Authority
+from penumbra.deployments.history.identities import Identities, Identity, TokenStatus
 
 _NO_TOKEN = b"\0" * 32
 """Stands for an empty token: no token has this digest."""
 
 ACTOR_CHARS = 128
 """Largest length of an actor's name."""
+
+
+_CAUSES = {
+    TokenStatus.EXPIRED: Cause.EXPIRED_TOKEN,
+    TokenStatus.REVOKED: Cause.REVOKED_TOKEN,
+}
 
 
 class Role(IntEnum):
@@ -35,11 +44,20 @@ class Caller:
 
     role: Role
     actor: str
-    """Name that the history shows."""
+    """Name that the history shows: that of the identity, if the token is one's."""
+    identity: str | None = None
+    """Name of the identity whose token was shown; None: a token of the environment."""
+    note: str = ""
+    """Name that the client gave besides its identity's."""
+
+    @property
+    def authority(self) -> Authority:
+        """The right by which it makes changes, for the history."""
+        return Authority(role=self.role.name.lower(), identity=self.identity, note=self.note)
 
 
 class Access:
-    """The tokens of one control process.
+    """The tokens of one control process: those of its environment, and those of identities.
 
     Args:
         tokens: Role -> token; a role without a token cannot be used.
@@ -59,8 +77,13 @@ class Access:
         self._gateway_digest = _digest(gateway_token)
         self.refused = RefusedLogins()
         """Requests and links that were refused for their tokens."""
+        self.refused.cause_of = self.cause_of
         self._comparator_digest = _digest(comparator_token or gateway_token)
         self._alert_digest = _digest(alert_token) if alert_token else None
+        self.identities: Callable[[], Identities] = Identities
+        """Returns the identities as the store has them."""
+        self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        """Wall clock, by which tokens of identities expire."""
 
     def identify(self, authorization: str | None, actor: str | None, least: Role) -> Caller:
         """Identifies the caller behind an `authorization` header.
@@ -75,24 +98,23 @@ class Access:
             Forbidden: The role is not enough.
             RequestInvalid: The actor is not a valid name.
         """
-        role = self._role(authorization)
+        role, identity = self._holder(authorization)
         if role is None:
-            raise Unauthorized("wanted the header `authorization: Bearer TOKEN` with a known token")
+            raise self._refusal(authorization)
         if role < least:
             raise Forbidden(f"found the role {role.name.lower()}, wanted {least.name.lower()}")
-        name = _decoded(actor or role.name.lower()).strip()
-        if not name or len(name) > ACTOR_CHARS or not name.isprintable():
-            raise RequestInvalid(
-                f"x-penumbra-actor: wanted 1 to {ACTOR_CHARS} printable characters",
-                param="x-penumbra-actor",
-            )
-        if unicodedata.normalize("NFKC", name).casefold() in RESERVED:
-            raise RequestInvalid(
-                f"x-penumbra-actor: found {name!r}, which stands for no person or tool; wanted"
-                " another name",
-                param="x-penumbra-actor",
-            )
-        return Caller(role, name)
+        told = _actor(actor)
+        if identity is None:
+            return Caller(role, told or role.name.lower())
+        return Caller(role, identity.name, identity.name, "" if told == identity.name else told)
+
+    def cause_of(self, authorization: str | None) -> Cause:
+        """The reason for which a request with this header, which no token opens, is refused."""
+        if not authorization:
+            return Cause.NO_TOKEN
+        if self.knows(authorization):
+            return Cause.NOT_ALLOWED
+        return _CAUSES.get(self._look_up(authorization)[0], Cause.UNKNOWN_TOKEN)
 
     def is_gateway(self, authorization: str | None) -> bool:
         """Whether the header has the gateways' token."""
@@ -113,7 +135,8 @@ class Access:
         links = self._gateway_digest, self._comparator_digest
         known = [*self._digests.values(), *links, self._alert_digest or _NO_TOKEN]
         # All are compared: the time taken reveals nothing.
-        return sum(_is_same(shown, digest) for digest in known) > 0
+        is_known = sum(_is_same(shown, digest) for digest in known) > 0
+        return is_known or self._look_up(authorization)[0] is TokenStatus.VALID
 
     def require_alerts(self, authorization: str | None) -> None:
         """Checks that the caller may send alerts: Alertmanager with its own token, or an admin.
@@ -128,18 +151,71 @@ class Access:
                 " PENUMBRA_ALERT_TOKEN"
             )
         is_alerts = _is_same(_bearer(authorization), self._alert_digest)
-        role = self._role(authorization)
+        role, _ = self._holder(authorization)
         if is_alerts or role is Role.ADMIN:
             return
         if role is not None:
             raise Forbidden(f"found the role {role.name.lower()}, wanted Alertmanager's or admin")
-        raise Unauthorized("wanted the header `authorization: Bearer TOKEN` with the alert token")
+        raise self._refusal(authorization, "the alert token")
 
-    def _role(self, authorization: str | None) -> Role | None:
+    def authority_of(self, authorization: str | None) -> Authority:
+        """The right of a sender of alerts, for the history."""
+        role, identity = self._holder(authorization)
+        if role is None:
+            return Authority(role="alerts")
+        return Authority(role=role.name.lower(), identity=identity and identity.name)
+
+    def _holder(self, authorization: str | None) -> tuple[Role | None, Identity | None]:
         shown = _bearer(authorization)
         # Every token is compared, and digests are equally long: the time taken reveals nothing.
         found = [role for role, digest in self._digests.items() if _is_same(shown, digest)]
-        return max(found, default=None)
+        if found:
+            return max(found), None
+        status, identity = self._look_up(authorization)
+        if status is TokenStatus.VALID and identity is not None:
+            return Role[identity.role.upper()], identity
+        return None, None
+
+    def _look_up(self, authorization: str | None) -> tuple[TokenStatus, Identity | None]:
+        # By its digest, of which the time that the search takes reveals nothing that helps: a token
+        # that has a wanted digest cannot be made.
+        digest = _digest(_bearer(authorization)).hex()
+        return self.identities().look_up(digest, self.now())
+
+    def _refusal(self, authorization: str | None, wanted: str = "a known token") -> Unauthorized:
+        status, _ = self._look_up(authorization)
+        known = self.identities().aside
+        if status is TokenStatus.EXPIRED:
+            return Unauthorized("found a token that has expired; wanted one that is valid")
+        if status is TokenStatus.REVOKED:
+            return Unauthorized("found a token that was revoked; wanted one that is valid")
+        wanted = f"wanted the header `authorization: Bearer TOKEN` with {wanted}"
+        if known is not None:
+            wanted += f"; no identity is let in: {known.text}"
+        return Unauthorized(wanted)
+
+
+def _actor(actor: str | None) -> str:
+    """Check the name in `x-penumbra-actor`; returns it, or nothing if there is none.
+
+    Raises:
+        RequestInvalid: It is not a valid name.
+    """
+    if not actor:
+        return ""
+    name = _decoded(actor).strip()
+    if not name or len(name) > ACTOR_CHARS or not name.isprintable():
+        raise RequestInvalid(
+            f"x-penumbra-actor: wanted 1 to {ACTOR_CHARS} printable characters",
+            param="x-penumbra-actor",
+        )
+    if unicodedata.normalize("NFKC", name).casefold() in RESERVED:
+        raise RequestInvalid(
+            f"x-penumbra-actor: found {name!r}, which stands for no person or tool; wanted"
+            " another name",
+            param="x-penumbra-actor",
+        )
+    return name
 
 
 def _decoded(actor: str) -> str:

@@ -6,11 +6,14 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 
+from penumbra.deployments.actors import ALERTMANAGER
 from penumbra.deployments.api.access import Access
 from penumbra.deployments.api.flag_routes import ERRORS
 from penumbra.deployments.api.flag_schemas import ErrorBody
 from penumbra.deployments.api.guarded_route import CallerCheck, GuardedRoute, body_of_most
+from penumbra.deployments.control import authorship
 from penumbra.deployments.control.alert_handler import AlertHandler
+from penumbra.deployments.control.authorship import Author
 from penumbra.deployments.history.alerts import AlertsView, Notification, Result
 from penumbra.router.bounds import SPEC_BODY_BYTES
 
@@ -66,7 +69,13 @@ class _MaySendAlerts(CallerCheck):
 
     def check(self, request: Request) -> None:
         """See CallerCheck."""
-        self._access.require_alerts(request.headers.get("authorization"))
+        shown = request.headers.get("authorization")
+
+        def still_may() -> None:
+            self._access.require_alerts(shown)
+
+        still_may()
+        authorship.begin(Author(ALERTMANAGER, self._access.authority_of(shown), still_may))
 
     def __call__(self) -> None:
         """Do nothing: the route checks before it reads the body."""

@@ -19,7 +19,7 @@ from penumbra.deployments.api.access import Access
 from penumbra.deployments.api.docs_page import HEADERS, docs_page
 from penumbra.deployments.api.flag_routes import admin_router
 from penumbra.deployments.api.probe_answers import HEALTH_ANSWERS, METRICS_ANSWERS, READY_ANSWERS
-from penumbra.deployments.api.refused_logins import Cause, RefusedLogins, Surface, cause_of
+from penumbra.deployments.api.refused_logins import Cause, RefusedLogins, Surface
 from penumbra.deployments.api.status_route import status_router
 from penumbra.deployments.config import error_words
 from penumbra.deployments.control.controller import Controller
@@ -149,7 +149,8 @@ def _note(refused: RefusedLogins, request: Request, error: Exception) -> float:
     surface = Surface.ALERTS if request.url.path.endswith("/v1/alerts") else Surface.ADMIN
     address = request.client.host if request.client else ""
     is_known = isinstance(error, Forbidden)
-    cause = Cause.NOT_ALLOWED if is_known else cause_of(request.headers.get("authorization"))
+    shown = request.headers.get("authorization")
+    cause = Cause.NOT_ALLOWED if is_known else refused.cause_of(shown)
     return refused.note(address, surface, cause)
 
 

@@ -25,6 +25,8 @@ from penumbra.deployments.api.flag_schemas import (
     UnpinBody,
 )
 from penumbra.deployments.api.guarded_route import CallerCheck, GuardedRoute, body_of_most
+from penumbra.deployments.control import authorship
+from penumbra.deployments.control.authorship import Author
 from penumbra.deployments.control.controller import Controller
 from penumbra.deployments.errors import (
     FlagRefused,
@@ -100,9 +102,14 @@ class CallerOf(CallerCheck):
 
     def check(self, request: Request) -> None:
         """See CallerCheck."""
-        headers = request.headers
-        actor = headers.get("x-penumbra-actor")
-        self._access.identify(headers.get("authorization"), actor, self._least)
+        shown = request.headers.get("authorization")
+        actor = request.headers.get("x-penumbra-actor")
+        caller = self._access.identify(shown, actor, self._least)
+
+        def still_may() -> None:
+            self._access.identify(shown, actor, self._least)
+
+        authorship.begin(Author(caller.actor, caller.authority, still_may))
 
     def __call__(
         self,

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from penumbra.deployments.gateways.link import Link
 from penumbra.deployments.history.changes import Arrival, ChangeOutcome
 from penumbra.deployments.history.events import ConfigPayload, Event, FlagPayload, Kind
+from penumbra.deployments.history.identities import AccessPayload
 from penumbra.deployments.history.state import State
 from penumbra.deployments.rollouts.payload import RolloutPayload
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Pin
@@ -174,6 +175,14 @@ class HistoryItem(BaseModel):
     """For `rollout`: the candidate."""
     stage: str | None = None
     """For `rollout`: the stage from this epoch on."""
+    access: str | None = None
+    """For `access`: what became of which identity: `NAME (ROLE) added`."""
+    role: str | None = None
+    """Role of the caller; null: a part of the system, or a release of before that did not tell."""
+    identity: str | None = None
+    """Identity whose token was shown; null: a token of the environment, and `actor` is a claim."""
+    note: str | None = None
+    """Name that the client of an identity gave besides: a claim."""
 
     @classmethod
     def of(cls, event: Event) -> Self:
@@ -193,6 +202,14 @@ class HistoryItem(BaseModel):
                     "candidate": payload.after.spec.candidate,
                     "stage": payload.after.stage,
                 }
+            case AccessPayload():
+                fields = {"access": _access_text(event.payload)}
+        if event.authority is not None:
+            fields |= {
+                "role": event.authority.role,
+                "identity": event.authority.identity,
+                "note": event.authority.note or None,
+            }
         return cls(
             epoch=event.epoch,
             at=event.at,
@@ -202,6 +219,12 @@ class HistoryItem(BaseModel):
             model=event.model,
             **fields,
         )
+
+
+def _access_text(payload: AccessPayload) -> str:
+    found = payload.after or payload.before
+    role = f" ({found.role})" if found else ""
+    return f"{payload.name}{role} {payload.change}"
 
 
 class HistoryView(BaseModel):

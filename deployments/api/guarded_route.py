@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Message
 
 from penumbra.deployments.api.connection_limits import ConnectionLimits
+from penumbra.deployments.control import authorship
 from penumbra.deployments.errors import RequestInvalid, RequestTooLarge, RequestTooSlow
 from penumbra.router.bounds import ADMIN_BODY_BYTES
 
@@ -65,12 +66,13 @@ class GuardedRoute(APIRoute):
         has_body = self.body_field is not None
 
         async def check_and_handle(request: Request) -> Response:
-            for each in checks:
-                each.check(request)
-            if has_body:
-                body = await _read_in_time(request, most_bytes, self.seconds)
-                request = Request(request.scope, _replay(body))
-            return await handle(request)
+            with authorship.request():
+                for each in checks:
+                    each.check(request)
+                if has_body:
+                    body = await _read_in_time(request, most_bytes, self.seconds)
+                    request = Request(request.scope, _replay(body))
+                return await handle(request)
 
         return check_and_handle
 

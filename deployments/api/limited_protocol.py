@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from penumbra.deployments.api.connection_limits import Connections
-from penumbra.deployments.api.refused_logins import Surface, cause_of
+from penumbra.deployments.api.refused_logins import Surface
 from penumbra.router.errors import error_type
 
 _REASONS = {401: b"Unauthorized", 431: b"Request Header Fields Too Large"}
@@ -153,7 +153,8 @@ class LimitedProtocol(HttpToolsProtocol):
         """Hand over to the WebSocket protocol, provided that the request shows a valid token."""
         if not self._is_known:
             shown = self._authorization()
-            seconds = self._all.refused.note(self.host, Surface.LINK, cause_of(shown))
+            refused = self._all.refused
+            seconds = refused.note(self.host, Surface.LINK, refused.cause_of(shown))
             self._refuse(401, "unauthorized", seconds)
             return
         self._enter(_State.OVER, None)

@@ -9,7 +9,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from penumbra.deployments.api.access import Access
 from penumbra.deployments.api.link_door import LinkDoor
-from penumbra.deployments.api.refused_logins import Cause, Surface, cause_of
+from penumbra.deployments.api.refused_logins import Surface
 from penumbra.deployments.gateways.inbox import LinkInbox
 from penumbra.deployments.gateways.link import LinkClosed
 from penumbra.deployments.gateways.publisher import Publisher
@@ -81,7 +81,7 @@ def link_router(
         shown = socket.headers.get("authorization")
         if not may_open(shown):
             host = socket.client.host if socket.client else ""
-            cause = Cause.NOT_ALLOWED if access.knows(shown) else cause_of(shown)
+            cause = access.cause_of(shown)
             await asyncio.sleep(access.refused.note(host, Surface.LINK, cause))
             await socket.send_denial_response(
                 JSONResponse({"error": {"code": "unauthorized"}}, status_code=401)

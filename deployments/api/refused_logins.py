@@ -40,6 +40,8 @@ class Cause(StrEnum):
 
     NO_TOKEN = "no_token"  # noqa: S105 -- a name
     UNKNOWN_TOKEN = "unknown_token"  # noqa: S105 -- a name
+    EXPIRED_TOKEN = "expired_token"  # noqa: S105 -- a name
+    REVOKED_TOKEN = "revoked_token"  # noqa: S105 -- a name
     NOT_ALLOWED = "not_allowed"
     """The token is known, and not good for this."""
 
@@ -68,6 +70,8 @@ class RefusedLogins:
         }
         """(surface, cause) -> refusals since this process began."""
         self._addresses: dict[str, _Address] = {}
+        self.cause_of: Callable[[str | None], Cause] = cause_of
+        """Tells why a request with this `authorization` header is refused."""
 
     def note(self, address: str, surface: Surface, cause: Cause) -> float:
         """Count a refused login, and log it unless one of the address was logged in this minute.

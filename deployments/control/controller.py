@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from penumbra.deployments.control import authorship
 from penumbra.deployments.control.aside_log import log_set_aside
 from penumbra.deployments.control.kept_folds import KeptState, state_at_start
 from penumbra.deployments.control.standing import Standing
@@ -239,10 +240,12 @@ class Controller:
 
         Raises:
             ChangeUnfoldable: An event cannot be folded; nothing was changed.
+            Unauthorized: The token of the request was revoked meanwhile; nothing was changed.
             NotLeader: Another process has taken over; nothing was changed.
             StoreUnavailable: Nothing was changed.
             StoreInDoubt: It is not known whether something was changed.
         """
+        drafts = authorship.signed(drafts)
         expected, at = self.state.epoch, self._clocks.now()
         ahead = fold_ahead(self.state, drafts, at)
 
@@ -309,10 +312,10 @@ class Controller:
         self.state = EMPTY
         self.metrics.history_counters = HistoryCounters()
         self._take(found, newest)
-        seen = restrictions_of(state.snapshot())
+        seen = restrictions_of(state.snapshot()), frozenset(state.identities.revoked)
         try:
             await self.standing.recover(
-                Known(self.standing.generation, known.epoch, known.digest, seen)
+                Known(self.standing.generation, known.epoch, known.digest, *seen)
             )
         except BaseException:
             # What was lost is known here alone: the next look at the store has to find it again.

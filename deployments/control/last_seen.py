@@ -24,6 +24,7 @@ class _Content(msgspec.Struct):
     epoch: int
     digest: str
     restrictions: dict[str, Restriction] = {}
+    revoked: list[str] = []
 
 
 _read = msgspec.json.Decoder(_Content).decode
@@ -55,12 +56,18 @@ class LastSeen:
             return None
         if found.store != self._store:
             return None
-        return Known(found.generation, found.epoch, found.digest, found.restrictions)
+        revoked = frozenset(found.revoked)
+        return Known(found.generation, found.epoch, found.digest, found.restrictions, revoked)
 
     def write(self, known: Known) -> None:
         """Replaces it in one step; a failure is logged, for the store alone is what counts."""
         content = _Content(
-            self._store, known.generation, known.epoch, known.digest, dict(known.restrictions)
+            self._store,
+            known.generation,
+            known.epoch,
+            known.digest,
+            dict(known.restrictions),
+            sorted(known.revoked),
         )
         new = self._file.with_suffix(".new")
         try:

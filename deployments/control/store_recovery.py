@@ -130,7 +130,7 @@ class StoreRecovery:
             f"the store went back: epoch {known.epoch} of its generation {known.generation} was"
             f" seen and is not in it any more; it held {held}"
         )
-        drafts = draft_recovery(controller.state, known.restrictions, reason, self._now())
+        drafts = draft_recovery(controller.state, known, reason, self._now())
         models = [draft.model for draft in drafts if draft.kind is Kind.RECOVER]
         if is_newer and not drafts:
             drafts = [draft_notice(controller.state, reason)]
@@ -168,6 +168,7 @@ class StoreRecovery:
             controller.newest.epoch,
             controller.newest.digest,
             restrictions_of(controller.state.snapshot()),
+            frozenset(controller.state.identities.revoked),
         )
         try:
             await controller.read(lambda store: self._last_seen.write(known))

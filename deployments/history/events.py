@@ -1,4 +1,4 @@
-"""Events: the changes to the flags of an installation, which are never changed themselves.
+"""Events: the changes to an installation, which are never changed themselves.
 
 An event makes exactly one epoch. Pure.
 """
@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from penumbra.deployments.history.identities import AccessPayload
 from penumbra.deployments.rollouts.payload import RolloutPayload
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot
 from penumbra.router.flags.tenant_keys import KeySettings
@@ -36,6 +37,8 @@ class Kind(StrEnum):
     """The store had lost events, and what they took away was taken away again."""
     ROLLOUT = "rollout"
     """A rollout changed, and the flag with it: by an operator or by the guard."""
+    ACCESS = "access"
+    """An identity was added, its tokens were rotated, or it was revoked."""
 
 
 class ConfigPayload(BaseModel):
@@ -65,6 +68,20 @@ class FlagPayload(BaseModel):
     after: Flag
 
 
+class Authority(BaseModel):
+    """The right by which a change was made: what the control process knows of the caller itself."""
+
+    # Ignored: what a newer release knows besides; the change itself can be read.
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    role: str = Field(max_length=32)
+    """Role of the token that was shown."""
+    identity: str | None = Field(default=None, max_length=512)
+    """Name of the identity whose token it was; None: a token of the environment."""
+    note: str = Field(default="", max_length=128)
+    """Name that the client gave besides, if it is another one: a claim, and no proof."""
+
+
 class Draft(BaseModel):
     """An event that is not stored yet, so without epoch and time."""
 
@@ -76,8 +93,10 @@ class Draft(BaseModel):
     reason: str = Field(min_length=1, max_length=1000)
     """The reason in the actor's words."""
     model: str | None
-    """The model whose flag changed; None for `config`."""
-    payload: ConfigPayload | FlagPayload | RolloutPayload
+    """The model whose flag changed; None for `config` and `access`."""
+    payload: ConfigPayload | FlagPayload | RolloutPayload | AccessPayload
+    authority: Authority | None = None
+    """None: a part of the system made the change, or a release of before wrote it."""
 
 
 class Event(Draft):
@@ -95,6 +114,7 @@ class Event(Draft):
             reason=draft.reason,
             model=draft.model,
             payload=draft.payload,
+            authority=draft.authority,
             epoch=epoch,
             at=at,
         )
@@ -108,6 +128,7 @@ class Event(Draft):
             "reason": self.reason,
             "kind": self.kind.value,
             "model": self.model,
+            "authority": self.authority and self.authority.model_dump_json(exclude_defaults=True),
         }
         # An older release refuses a field that it does not know, so it is written only where it is
         # used.
@@ -122,7 +143,11 @@ class Event(Draft):
             payload: JSON.
         """
         kind = Kind(columns["kind"])
-        return cls(**columns, payload=_SCHEMAS.get(kind, FlagPayload).model_validate_json(payload))
+        told = columns.get("authority")
+        return cls(
+            **columns | {"authority": Authority.model_validate_json(told) if told else None},
+            payload=_SCHEMAS.get(kind, FlagPayload).model_validate_json(payload),
+        )
 
 
 def _unused(payload: BaseModel) -> set[str]:
@@ -131,7 +156,8 @@ def _unused(payload: BaseModel) -> set[str]:
     return names if getattr(payload, "starting", ()) else names | {"starting"}
 
 
-_SCHEMAS: dict[Kind, type[ConfigPayload | FlagPayload | RolloutPayload]] = {
+_SCHEMAS: dict[Kind, type[ConfigPayload | FlagPayload | RolloutPayload | AccessPayload]] = {
+    Kind.ACCESS: AccessPayload,
     Kind.CONFIG: ConfigPayload,
     Kind.ROLLOUT: RolloutPayload,
 }

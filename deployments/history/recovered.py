@@ -1,10 +1,11 @@
 """Events of a store that has lost others: what it forgot to take away is taken away again. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from penumbra.deployments.actors import RECOVERY
+from penumbra.deployments.history import access_edits
 from penumbra.deployments.history.config_effects import draft_of
 from penumbra.deployments.history.events import ConfigPayload, Draft, Event, FlagPayload, Kind
 from penumbra.deployments.history.state import State, apply_event
@@ -28,18 +29,21 @@ class Known:
     digest: str
     """Of the event that made the epoch; empty if only the epoch is known."""
     restrictions: Mapping[str, Restriction] = field(default_factory=dict)
+    revoked: frozenset[str] = frozenset()
+    """Digests of tokens of identities that had been revoked."""
 
 
-def draft_recovery(
-    state: State, restrictions: Mapping[str, Restriction], reason: str, now: datetime
-) -> list[Draft]:
-    """Draft what the state lacks of these restrictions; none is taken back.
+def draft_recovery(state: State, known: Known, reason: str, now: datetime) -> list[Draft]:
+    """Draft what the state lacks of what was taken away; none of it is taken back.
 
     A candidate that a rollout had lost is rolled back, and stays so until it is re-armed. The last
-    event of each model is of the kind `recover`.
+    event of each model is of the kind `recover`. An identity of which a token had been revoked is
+    revoked.
     """
-    drafts: list[Draft] = []
-    for name, restriction in restrictions.items():
+    drafts = [*_revocations(state, known.revoked, reason)]
+    for draft in drafts:
+        state = apply_event(state, Event.of(draft, state.epoch + 1, now))
+    for name, restriction in known.restrictions.items():
         if name not in state.models:
             continue
         for draft in _drafts_of(state, name, restriction, reason, now):
@@ -52,6 +56,15 @@ def draft_notice(state: State, reason: str) -> Draft:
     """Draft the event that tells that a store went back, and changes nothing."""
     payload = ConfigPayload(models=dict(state.models))
     return Draft(kind=Kind.CONFIG, actor=RECOVERY, reason=reason, model=None, payload=payload)
+
+
+def _revocations(state: State, revoked: frozenset[str], reason: str) -> Iterator[Draft]:
+    for name, identity in state.identities.by_name.items():
+        if any(token.sha256 in revoked for token in identity.tokens):
+            payload = access_edits.revoke(state.identities, name)
+            yield Draft(
+                kind=Kind.ACCESS, actor=RECOVERY, reason=reason, model=None, payload=payload
+            )
 
 
 def _drafts_of(

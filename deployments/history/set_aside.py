@@ -20,6 +20,9 @@ UNREADABLE = (
 EVERY_MODEL = "*"
 """Key of what concerns every model: a configuration, or rows whose model is not known."""
 
+ACCESS = "(access)"
+"""Key of what concerns identities; no model has this name."""
+
 
 @dataclass(frozen=True, slots=True)
 class SetAside:

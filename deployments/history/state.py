@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 
 from penumbra.deployments.history.events import ConfigPayload, Event, Kind
 from penumbra.deployments.history.hosted_engines import Engines, Starting, held_back
-from penumbra.deployments.history.set_aside import EVERY_MODEL, Aside, SetAside, in_force
+from penumbra.deployments.history.identities import AccessPayload, Identities
+from penumbra.deployments.history.set_aside import ACCESS, EVERY_MODEL, Aside, SetAside, in_force
 from penumbra.deployments.history.split_places import Places, places_of
 from penumbra.deployments.rollouts.flag_effects import watches_of
 from penumbra.deployments.rollouts.payload import RolloutPayload
@@ -36,6 +37,8 @@ class State:
     """API keys; None: no configuration told of any, and each gateway has those of its file."""
     configured: int = 0
     """Epoch of the last configuration; 0: there was none."""
+    identities: Identities = field(default_factory=Identities)
+    """People and tools with tokens of their own."""
 
     engines: Engines | None = None
     """Engines of the variants that are hosted here; None: no configuration told of any, and each
@@ -87,6 +90,9 @@ def apply_event(state: State, event: Event) -> State:
     payload = event.payload
     if isinstance(payload, ConfigPayload):
         return _apply_config(state, event.epoch, payload)
+    if isinstance(payload, AccessPayload):
+        identities = state.identities.after(payload)
+        return replace(state, epoch=event.epoch, identities=identities)
     if isinstance(payload, RolloutPayload):
         rollouts = {**state.rollouts, payload.after.key: payload.after}
         return _apply_flag(replace(state, rollouts=rollouts), event, payload.flag_after)
@@ -94,9 +100,16 @@ def apply_event(state: State, event: Event) -> State:
 
 
 def set_aside(state: State, found: SetAside) -> State:
-    """Go past an event that cannot be read: its model is served by the baseline alone."""
+    """Go past an event that cannot be read: its model is served by the baseline alone.
+
+    One of an identity concerns no model: no identity is let in while it is set aside.
+    """
     if found.is_settled:
         return replace(state, epoch=found.epoch)
+    if found.kind == Kind.ACCESS:
+        aside = {ACCESS: found} | dict(state.aside)
+        identities = replace(state.identities, aside=aside[ACCESS])
+        return replace(state, epoch=found.epoch, aside=aside, identities=identities)
     name = found.model or EVERY_MODEL
     aside = {name: found} | dict(state.aside)  # the first one stays
     state = replace(state, epoch=found.epoch, aside=aside)

@@ -15,7 +15,9 @@ def event_of(row: Mapping[Any, Any]) -> Event:
     Raises:
         ValueError: The row is damaged, or a newer release has written it.
     """
-    return Event.stored({name: row[name] for name in _COLUMNS}, row["payload"])
+    columns = {name: row[name] for name in _COLUMNS}
+    # A store that is only looked at may be of a release of before the column.
+    return Event.stored({**columns, "authority": row.get("authority")}, row["payload"])
 
 
 def event_or_set_aside(row: Mapping[Any, Any]) -> Event | SetAside:

@@ -13,10 +13,7 @@ from penumbra.deployments.store import migrations, postgres
 from penumbra.deployments.store.event_rows import event_or_set_aside
 
 _VERSION = sa.table("alembic_version", sa.column("version_num"))
-_EVENTS = sa.table(
-    "events",
-    *map(sa.column, ("epoch", "at", "actor", "reason", "kind", "model", "payload")),
-)
+_EVENTS = sa.table("events", sa.column("epoch"))
 _DRIVERS = {"postgresql": ("psycopg", "postgres")}
 """Database -> package that its URLs need, and the extra that brings it."""
 _SQLITE = "sqlite"
@@ -69,5 +66,7 @@ def _read(connection: sa.Connection) -> State | None:
             f"found the schema {found}, wanted one up to {migrations.newest()}: a newer release"
             " has written this store"
         )
-    rows = connection.execute(sa.select(_EVENTS).order_by(_EVENTS.c.epoch)).mappings()
+    # All columns that it has: its schema may be that of an earlier release.
+    query = sa.select(sa.text("*")).select_from(_EVENTS).order_by(_EVENTS.c.epoch)
+    rows = connection.execute(query).mappings()
     return fold_stored(EMPTY, [event_or_set_aside(row) for row in rows])

@@ -49,6 +49,7 @@ _EVENTS = sa.Table(
     sa.Column("kind", sa.String),
     sa.Column("model", sa.String),
     sa.Column("payload", sa.Text),
+    sa.Column("authority", sa.Text),
 )
 _IDENTITY = sa.Table("identity", _metadata, sa.Column("store", sa.String, primary_key=True))
 _NOTHING = CommitExtras()

@@ -196,7 +196,8 @@ EVENTS = (
     _event("feedback_not_stored", "A judgement was not stored; its sender was told."),
     _event(
         "event_set_aside",
-        "A stored event cannot be read; its model, or with null every model, gets the baseline.",
+        "A stored event cannot be read; its model, or with null every model, gets the baseline;"
+        " with `(access)` no identity is let in.",
         "model", "epoch", "kind", "detail",
     ),
     _event("housekeeping_failed", "A fault of ours met old rows or a checkpoint."),

@@ -121,7 +121,7 @@ KIND = Label(
     "What was changed.",
     (
         "config", "set", "kill", "unkill", "pin", "unpin", "split", "import", "reset", "recover",
-        "rollout",
+        "rollout", "access",
     ),
 )  # fmt: skip
 GATEWAY = Label("gateway", "The gateway process, by its name.", most=16)
@@ -137,8 +137,9 @@ SURFACE = Label(
 )
 LOGIN_REASON = Label(
     "reason",
-    "Why a login was refused: no token, an unknown one, or one that is not good for this.",
-    ("no_token", "unknown_token", "not_allowed"),
+    "Why a login was refused: no token, one that is unknown, expired or revoked, or one that is not"
+    " good for this.",
+    ("no_token", "unknown_token", "expired_token", "revoked_token", "not_allowed"),
 )
 PROCESS = Label("process", "The process, by the name that discovery gives it.", most=32)
 PROCESS_KIND = Label(

@@ -17,7 +17,9 @@ from penumbra.router.secret_values import SecretUnreadable, secret_of
 
 ACTOR_VARIABLE = "PENUMBRA_ACTOR"
 STATE_DIR_VARIABLE = "PENUMBRA_STATE_DIR"
-TOKEN_VARIABLE = "PENUMBRA_ADMIN_TOKEN"  # noqa: S105 - the name, not the token
+TOKEN_VARIABLES = ("PENUMBRA_TOKEN", "PENUMBRA_ADMIN_TOKEN")
+"""Variables with the token that commands show; the first that is set. The first is meant for the
+token of an identity, the second is that of the control process."""
 URL_VARIABLE = "PENUMBRA_ADMIN_URL"
 
 _TIMEOUT_SECONDS = 40.0
@@ -119,6 +121,14 @@ class AdminClient:
         request = self._client.build_request(method, path, json=dict(body), headers=headers)
         return self._answer(request)
 
+    def delete(self, path: str, params: Mapping[str, Any]) -> Any:
+        """Take away what a path of the admin API names.
+
+        Raises:
+            AdminError: It was refused, or there is no answer.
+        """
+        return self._answer(self._client.build_request("DELETE", path, params=dict(params)))
+
     def _answer(self, request: httpx.Request) -> Any:
         try:
             response = self._client.send(request)
@@ -196,13 +206,14 @@ def _running(state_dir: Path) -> str:
 
 
 def token_of(state_dir: Path) -> str:
-    """The admin token: of the environment, else of a state folder.
+    """The token to show: of the environment, else the admin token of a state folder.
 
     Raises:
         AdminError: There is none, or it cannot be read.
     """
     try:
-        token = secret_of(os.environ, TOKEN_VARIABLE)
+        found = (secret_of(os.environ, name) for name in TOKEN_VARIABLES)
+        token = next((each for each in found if each), None)
     except SecretUnreadable as error:
         raise Misused(str(error)) from error
     if token:
@@ -212,7 +223,7 @@ def token_of(state_dir: Path) -> str:
         return path.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise NotAllowed(
-            f"found neither {TOKEN_VARIABLE} nor a readable {path}, wanted the admin token"
+            f"found neither {' nor '.join(TOKEN_VARIABLES)} nor a readable {path}, wanted a token"
         ) from error
 
 

@@ -52,13 +52,24 @@ def history_table(answer: Json) -> Table:
         table.add_row(
             str(item["epoch"]),
             item["at"][:19].replace("T", " "),
-            item["actor"],
+            who_text(item),
             item["kind"],
             item["model"] or ", ".join(item["models"] or ()),
-            "; ".join(differences(item["before"], item["after"])),
+            item.get("access") or "; ".join(differences(item["before"], item["after"])),
             item["reason"],
         )
     return table
+
+
+def who_text(item: Json) -> str:
+    """The one who made a change: an identity with its role; else a claim, with the token's role."""
+    role = item.get("role")
+    if role is None:
+        return str(item["actor"])
+    if item.get("identity") is None:
+        return f"{item['actor']} ({role} token)"
+    note = item.get("note")
+    return f"{item['identity']} ({role}{f', as {note}' if note else ''})"
 
 
 def gateways_table(answer: Json) -> Table:

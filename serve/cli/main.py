@@ -44,6 +44,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Say what stands in the way of a configuration; starts nothing.",
     ),
     "keys": ("penumbra.serve.cli.keys:app", "Make API keys."),
+    "access": (
+        "penumbra.serve.cli.access:app",
+        "Say who may use the admin API: people and tools, each with tokens of its own.",
+    ),
     "dashboards": (
         "penumbra.serve.cli.monitoring_files:dashboards",
         "Write the Grafana dashboards into a folder.",

@@ -106,7 +106,7 @@ def test_operators_commands_run_as_written(tmp_path: Path) -> None:
     shutil.copy(ROOT / EXAMPLE, tmp_path / "penumbra.yaml")
     with running("operate", tmp_path) as scenario:
         scenario.run("penumbra up --detach", EXAMPLE)
-        assert scenario.play(SCENARIOS["operate"]) == 9
+        assert scenario.play(SCENARIOS["operate"]) == 10
 
 
 @pytest.mark.parametrize("document", documents())

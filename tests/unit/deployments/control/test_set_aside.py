@@ -9,22 +9,26 @@ import sqlalchemy as sa
 
 from penumbra.deployments.api.access import Access, Role
 from penumbra.deployments.api.app import build_api
+from penumbra.deployments.control.access_service import AccessService
 from penumbra.deployments.control.controller import Change
 from penumbra.deployments.control.stored_evidence import prune
-from penumbra.deployments.errors import ModelSetAside
+from penumbra.deployments.errors import ModelSetAside, Unauthorized
 from penumbra.deployments.evidence.stored_fold import fold_stored
 from penumbra.deployments.history.config_effects import draft_of
 from penumbra.deployments.history.events import Kind
 from penumbra.deployments.history.flag_edits import set_killed
-from penumbra.deployments.history.set_aside import EVERY_MODEL, SetAside
+from penumbra.deployments.history.set_aside import ACCESS, EVERY_MODEL, SetAside
 from penumbra.deployments.history.state import EMPTY
 from penumbra.deployments.rollouts.record import Phase
 from penumbra.deployments.store import set_aside_table
 from penumbra.deployments.store.observation_tables import reports
+from penumbra.deployments.store.store import Store
+from penumbra.deployments.store.verify import repair, verify
 from tests.support.control_plane import (
     START,
     Plane,
     control_plane,
+    lead,
     payload,
     split_change,
     store_url,
@@ -177,3 +181,30 @@ async def test_rows_of_no_use_are_deleted_after_a_repair_and_not_before(tmp_path
         repaired = fold_stored(EMPTY, store.stored())
         assert prune(store, repaired, (), START, 10) == 1
         assert store.look(lambda c: len([*reports(c, "run-1")])) == 1  # the newest id stays taken
+
+
+async def test_identity_whose_change_cannot_be_read_shuts_identities_out_and_no_model(
+    tmp_path: Path,
+) -> None:
+    async with control_plane(tmp_path, config=TWO) as plane:
+        await plane.controller.apply(split_change(30))
+        service = AccessService(plane.controller, lambda: START)
+        _, token = await service.add("alice", "admin", None, "ann", "test")
+        await service.add("bob", "viewer", None, "ann", "test")
+    damage(tmp_path, 4, payload="{}")  # it may as well have been a revocation of alice
+    async with control_plane(tmp_path, config=TWO) as plane:
+        access = Access({Role.ADMIN: "admin-token"}, "g-token")
+        access.identities = lambda: plane.controller.state.identities
+        access.now = lambda: START
+        with pytest.raises(Unauthorized, match=r"no identity is let in: epoch 4 .*\(access\)"):
+            access.identify(f"Bearer {token}", None, Role.VIEWER)
+        assert access.identify("Bearer admin-token", None, Role.ADMIN)
+        assert in_force(plane, "demo") == (False, {"int8": 30.0})
+        assert [*plane.controller.state.aside] == [ACCESS]
+    store = lead(Store(store_url(tmp_path)))
+    assert repair(store, verify(store), "ann", START) == 1
+    store.close()
+    async with control_plane(tmp_path, config=TWO) as plane:
+        assert not plane.controller.state.aside
+        assert in_force(plane, "demo") == (False, {"int8": 30.0})  # the repair killed no model
+        assert [*plane.controller.state.identities.by_name] == ["alice"]

@@ -10,6 +10,7 @@ import pytest
 
 from penumbra.deployments.actors import CONFIGURATION, RECOVERY
 from penumbra.deployments.config.spec import ControlSpec, PenumbraSpec
+from penumbra.deployments.control.access_service import AccessService
 from penumbra.deployments.control.last_seen import LastSeen
 from penumbra.deployments.errors import StoreUnavailable
 from penumbra.deployments.history import operator_actions
@@ -239,3 +240,18 @@ def test_what_was_seen_is_written_into_a_folder_that_is_not_there_yet(tmp_path: 
     assert LastSeen(tmp_path / "none", "store").read() is None
     file.write_text("half a fi")
     assert LastSeen(file, "store").read() is None
+
+
+async def test_revocation_that_the_store_lost_is_made_again(tmp_path: Path) -> None:
+    async with plane_on(tmp_path) as plane:
+        service = AccessService(plane.controller, lambda: NOW)
+        await service.add("alice", "operator", None, "ann", "test")
+        await service.add("bob", "viewer", None, "ann", "test")
+        held = plane.controller.state.epoch
+        await service.revoke("alice", "ann", "left")
+        await turns()
+    lose(tmp_path, held)
+    async with plane_on(tmp_path) as plane:
+        assert [*plane.controller.state.identities.by_name] == ["bob"]
+        [event] = await plane.controller.read(lambda store: store.latest(1))
+        assert (event.kind, event.actor) == (Kind.ACCESS, RECOVERY)
