@@ -25,7 +25,7 @@ from penumbra.deployments.api.link_door import LinkDoor
 from penumbra.deployments.api.link_route import link_router
 from penumbra.deployments.api.metrics_routes import metrics_router
 from penumbra.deployments.api.rollout_routes import rollouts_router
-from penumbra.deployments.api.serving import serve
+from penumbra.deployments.api.serving import serve, tls_of
 from penumbra.deployments.config.hosted_here import ALONE, Beside, HostedHere, host
 from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.control.access_service import AccessService
@@ -63,6 +63,7 @@ from penumbra.router.addresses import announced_address, join_host_port, local_h
 from penumbra.router.hangups import follow_hangups
 from penumbra.router.link.messages import COMPARATOR_PATH
 from penumbra.router.listening import bind
+from penumbra.router.server_tls import ServerTls
 
 log = logging.getLogger(__name__)
 
@@ -208,8 +209,9 @@ async def run_control(
     Raises:
         StoreUnavailable: The store cannot be opened, and waiting would not help.
         StoredFlagInvalid: A stored flag does not fit the configuration; tells what to do.
-        OSError: The port cannot be bound.
+        OSError: The port cannot be bound, or the certificate cannot be used.
     """
+    tls = tls_of(spec.control.tls)
     plane = await open_when_there(spec.store_url, lambda: open_plane(spec, tracer))
     plane.controller.checkpoint_key = access.key("checkpoints")
     controller, leadership = plane.controller, plane.leadership
@@ -223,14 +225,13 @@ async def run_control(
             app = _build_app(plane, access, door, _configuration(plane, spec, hosted))
             app.include_router(_metrics_routes(plane, spec, sock, client, beside.replicas))
             is_leading = await wait_for_store(leadership.stand)
-            tasks = [
-                asyncio.create_task(leadership.run(plane.tick.run_once)),
-                asyncio.create_task(keep_house(plane)),
-                asyncio.create_task(_director(plane, hosted).run()),
-                asyncio.create_task(
-                    follow_hangups(functools.partial(reread_file, controller, hosted, file))
-                ),
-            ]
+            works = (
+                leadership.run(plane.tick.run_once),
+                keep_house(plane),
+                _director(plane, hosted).run(),
+                follow_hangups(functools.partial(reread_file, controller, hosted, file)),
+            )
+            tasks = [asyncio.create_task(work) for work in works]
             try:
                 await wait_for_store(controller.follow)
                 log.info(
@@ -241,7 +242,7 @@ async def run_control(
                         "is_leading": is_leading,
                     },
                 )
-                await serve(app, sock, Connections(access.knows, refused=access.refused))
+                await serve(app, sock, _connections(access, tls), tls)
             finally:
                 for task in tasks:
                     task.cancel()
@@ -251,6 +252,11 @@ async def run_control(
         await leadership.resign()
         controller.close()
     log.info("control_stopped")
+
+
+def _connections(access: Access, tls: ServerTls | None) -> Connections:
+    needs_certificate = tls is not None and tls.has_clients
+    return Connections(access.knows, refused=access.refused, needs_certificate=needs_certificate)
 
 
 async def keep_house(plane: ControlPlane) -> None:
@@ -329,6 +335,20 @@ def _metrics_routes(
 ) -> APIRouter:
     host, port = spec.control.host, sock.getsockname()[1]
     own = announced_address(host, port, spec.metrics.announce)
-    discovery = Discovery(own, plane.registry, lambda: plane.controller.state.models, replicas)
+    is_tls = spec.control.tls is not None
+    discovery = Discovery(
+        own,
+        plane.registry,
+        lambda: plane.controller.state.models,
+        replicas,
+        is_own_tls=is_tls,
+    )
     own_url = f"http://{join_host_port(local_host(host), port)}{METRICS_PATH}"
-    return metrics_router(discovery, Aggregate(fetcher(client, own_url)))
+    # Over TLS it need not ask itself: the certificate may be for another name than it would use.
+    page = functools.partial(_own_page, plane) if is_tls else own_url
+    return metrics_router(discovery, Aggregate(fetcher(client, page)))
+
+
+async def _own_page(plane: ControlPlane) -> str:
+    page, _ = await plane.controller.metrics.scrape(None)
+    return page.decode()

@@ -164,6 +164,7 @@ def _build_link(
         settings.gateway_id,
         take,
         duties=duties,
+        tls=settings.control_tls,
     )
 
 

@@ -46,6 +46,26 @@ class TlsSettings(BaseModel):
     """Its private key in PEM form, without a password."""
 
 
+class ClientTlsSettings(BaseModel):
+    """Files by which a process verifies the control process, and shows who it is itself."""
+
+    model_config = _STRICT
+
+    ca_file: Path | None = None
+    """Certificates that the control process's must be signed by, in PEM form; None: the system's.
+    """
+    certificate: Path | None = None
+    """Certificate that is shown, with those in between, in PEM form; None: none is."""
+    key: Path | None = None
+    """Its private key in PEM form, without a password."""
+
+    @model_validator(mode="after")
+    def _certificate_has_its_key(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("found one of a client's certificate and key, wanted both or none")
+        return self
+
+
 class LimitSettings(BaseModel):
     """Limits on the size and the time of requests, and on the time of answers."""
 
@@ -121,6 +141,8 @@ class GatewaySettings(BaseModel):
     """Base URL of the control process, e.g. http://127.0.0.1:8090; None runs on `snapshot`."""
     other_control_urls: tuple[str, ...] = ()
     """Base URLs of the other control processes of the same store: one of all of them leads."""
+    control_tls: ClientTlsSettings = ClientTlsSettings()
+    """For a `control_url` of https."""
     shadow_socket: Path | None = None
     """Unix socket of the comparator of this machine; None mirrors nothing."""
     machine: str = Field(default_factory=platform.node, min_length=1)

@@ -59,6 +59,7 @@ class Connections:
         limits: Their bounds.
         refused: Takes links that are refused for their token.
         descriptors: Returns the largest number of files that this process may have open.
+        needs_certificate: Whether a link has to show a certificate, by TLS.
     """
 
     def __init__(
@@ -67,10 +68,13 @@ class Connections:
         limits: ConnectionLimits | None = None,
         refused: RefusedLogins | None = None,
         descriptors: Callable[[], int] = lambda: resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        *,
+        needs_certificate: bool = False,
     ) -> None:
         self.is_known = is_known
         self.limits = limits or ConnectionLimits()
         self.refused = refused or RefusedLogins()
+        self.needs_certificate = needs_certificate
         self._descriptors = descriptors
         self._unknown: dict[Connection, None] = {}
 

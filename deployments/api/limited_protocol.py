@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from penumbra.deployments.api.connection_limits import Connections
-from penumbra.deployments.api.refused_logins import Surface
+from penumbra.deployments.api.refused_logins import Cause, Surface
 from penumbra.router.errors import error_type
 
 _REASONS = {401: b"Unauthorized", 431: b"Request Header Fields Too Large"}
@@ -150,7 +150,16 @@ class LimitedProtocol(HttpToolsProtocol):
             self._enter(_State.IDLE, limits.idle_seconds if is_taken else limits.answer_seconds)
 
     def handle_websocket_upgrade(self) -> None:
-        """Hand over to the WebSocket protocol, provided that the request shows a valid token."""
+        """Hand over to the WebSocket protocol, provided that the request shows a valid token.
+
+        All WebSockets are links, so it is here that a certificate is asked for, too.
+        """
+        # One that is shown was verified in the handshake.
+        is_certified = bool(self.transport.get_extra_info("peercert"))
+        if self._all.needs_certificate and not is_certified:
+            seconds = self._all.refused.note(self.host, Surface.LINK, Cause.NO_CERTIFICATE)
+            self._refuse(401, "certificate_needed", seconds)
+            return
         if not self._is_known:
             shown = self._authorization()
             refused = self._all.refused

@@ -42,6 +42,8 @@ class Cause(StrEnum):
     UNKNOWN_TOKEN = "unknown_token"  # noqa: S105 -- a name
     EXPIRED_TOKEN = "expired_token"  # noqa: S105 -- a name
     REVOKED_TOKEN = "revoked_token"  # noqa: S105 -- a name
+    NO_CERTIFICATE = "no_certificate"
+    """A link without the certificate that it has to show."""
     NOT_ALLOWED = "not_allowed"
     """The token is known, and not good for this."""
 

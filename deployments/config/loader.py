@@ -6,15 +6,22 @@ value wanted. Relative paths are relative to the file's folder.
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from penumbra.deployments.config import error_words
 from penumbra.deployments.config.shared_servers import shared_server_problems
-from penumbra.deployments.config.spec import HUB, MODEL_NAME, EngineSpec, ModelSpec, PenumbraSpec
+from penumbra.deployments.config.spec import (
+    HUB,
+    MODEL_NAME,
+    ControlSpec,
+    EngineSpec,
+    ModelSpec,
+    PenumbraSpec,
+)
 from penumbra.deployments.config.yaml_files import read_mapping
 from penumbra.deployments.errors import ConfigInvalid
 from penumbra.router.bounds import MODEL_NAME_CHARS
@@ -23,6 +30,8 @@ from penumbra.router.flags.rule_checks import one_of, problem, slice_problems
 from penumbra.router.flags.validate import flag_problems
 from penumbra.router.settings import GatewaySettings, TlsSettings, limit_problems
 from penumbra.router.upstream.base_url import root_url
+
+Settings = TypeVar("Settings", bound=BaseModel)
 
 BaseUrlOf = Callable[[str, str], str]
 """(model, variant) -> base URL of the variant."""
@@ -200,7 +209,7 @@ def _anchor(spec: PenumbraSpec, folder: Path) -> PenumbraSpec:
                 update={"tls": _anchor_tls(spec.gateway.tls, folder)}
             ),
             "state_dir": (folder / spec.state_dir).resolve(),
-            "control": spec.control.model_copy(update={"store": store}),
+            "control": _anchor_control(spec.control, folder).model_copy(update={"store": store}),
         }
     )
 
@@ -210,10 +219,20 @@ def _anchor_file(file: str | None, folder: Path) -> str | None:
 
 
 def _anchor_tls(tls: TlsSettings | None, folder: Path) -> TlsSettings | None:
-    if tls is None:
-        return None
-    certificate, key = ((folder / file).resolve() for file in (tls.certificate, tls.key))
-    return TlsSettings(certificate=certificate, key=key)
+    return tls and _anchored(tls, ("certificate", "key"), folder)
+
+
+def _anchor_control(control: ControlSpec, folder: Path) -> ControlSpec:
+    files = ("ca_file", "client_certificate", "client_key")
+    tls = control.tls and _anchored(control.tls, ("certificate", "key", "client_ca"), folder)
+    return _anchored(control, files, folder).model_copy(update={"tls": tls})
+
+
+def _anchored(settings: Settings, names: Iterable[str], folder: Path) -> Settings:
+    """The settings with these paths, of which some may be None, as seen from a folder."""
+    found = {name: getattr(settings, name) for name in names}
+    files = {name: (folder / file).resolve() for name, file in found.items() if file is not None}
+    return settings.model_copy(update=files)
 
 
 def _anchor_engine(engine: EngineSpec | None, folder: Path) -> EngineSpec | None:

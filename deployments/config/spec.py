@@ -23,7 +23,13 @@ from pydantic import (
 from penumbra.router.addresses import announced_address, join_host_port, local_host
 from penumbra.router.bounds import MODELS
 from penumbra.router.flags.routing_table import NAME, Flag, SliceRule, StickyHeader
-from penumbra.router.settings import KeySettings, LimitSettings, Origin, TlsSettings
+from penumbra.router.settings import (
+    ClientTlsSettings,
+    KeySettings,
+    LimitSettings,
+    Origin,
+    TlsSettings,
+)
 from penumbra.router.shadow.settings import (
     Budget,
     DeadlineSettings,
@@ -195,6 +201,17 @@ class GatewaySpec(BaseModel):
     every origin."""
 
 
+class ControlTls(TlsSettings):
+    """Certificate of the control process's port, and the authority of its clients' certificates."""
+
+    client_ca: Path | None = None
+    """Certificates that those of gateways and comparators must be signed by; null: they show none.
+    """
+    require_client_certificate: Literal["links", "all"] = "links"
+    """With `client_ca`: who must show a certificate. One that is shown must be signed by it anyway.
+    """
+
+
 class ControlSpec(BaseModel):
     """The control process."""
 
@@ -207,6 +224,14 @@ class ControlSpec(BaseModel):
     is `host` and `port`."""
     others: tuple[ControlUrl, ...] = ()
     """Addresses of the store's other control processes, for this machine's gateways."""
+    tls: ControlTls | None = None
+    """Certificate and key of the port, which speaks https then; null is plain http."""
+    ca_file: Path | None = Field(default=None, strict=False)
+    """Certificates that the control processes' must be signed by; null is the system's."""
+    client_certificate: Path | None = Field(default=None, strict=False)
+    """Certificate that this machine's gateways, comparator and commands show; null: none."""
+    client_key: Path | None = Field(default=None, strict=False)
+    """Its private key."""
     store: str | None = None
     """SQLAlchemy URL; null is the SQLite file `penumbra.db` in the state folder."""
     acknowledge_seconds: float = Field(default=1.0, gt=0, le=30)
@@ -218,6 +243,19 @@ class ControlSpec(BaseModel):
     report_days: float = Field(default=30.0, ge=0.1, le=3650)
     """Number of days for which the reports of a watched run are kept; after that their evidence
     goes on, and a rollback of before then cannot be computed anew."""
+
+    @model_validator(mode="after")
+    def _certificate_has_its_key(self) -> Self:
+        if (self.client_certificate is None) != (self.client_key is None):
+            raise ValueError("found one of client_certificate and client_key, wanted both or none")
+        return self
+
+    @property
+    def client_tls(self) -> ClientTlsSettings:
+        """The files by which this machine's processes and commands know the control processes."""
+        return ClientTlsSettings(
+            ca_file=self.ca_file, certificate=self.client_certificate, key=self.client_key
+        )
 
 
 class ShadowSpec(BaseModel):
@@ -296,9 +334,25 @@ class PenumbraSpec(BaseModel):
         if self.control.address is not None:
             return self.control.address
         address = announced_address(self.control.host, self.control.port)
-        return f"http://{platform.node()}{address}" if address[0] == ":" else f"http://{address}"
+        host = platform.node() if address[0] == ":" else ""
+        return f"{self._control_scheme}://{host}{address}"
 
     @property
     def control_url(self) -> str:
-        """Base URL of the control process for this machine's processes."""
-        return f"http://{join_host_port(local_host(self.control.host), self.control.port)}"
+        """Base URL of the control process for this machine's processes.
+
+        With TLS it is its address, if there is one: the certificate is for that name.
+        """
+        if self.control.tls is not None and self.control.address is not None:
+            return self.control.address.rstrip("/")
+        return self.control_probe_url
+
+    @property
+    def control_probe_url(self) -> str:
+        """Base URL of the control process for probes on its machine, which verify nothing."""
+        own = join_host_port(local_host(self.control.host), self.control.port)
+        return f"{self._control_scheme}://{own}"
+
+    @property
+    def _control_scheme(self) -> str:
+        return "http" if self.control.tls is None else "https"

@@ -101,17 +101,24 @@ class Aggregate:
         self._known = set(problems)
 
 
-def fetcher(client: httpx.AsyncClient, own_url: str) -> Fetch:
+OwnPage = Callable[[], Awaitable[str]]
+"""Returns the text of this process's own page."""
+
+
+def fetcher(client: httpx.AsyncClient, own: str | OwnPage) -> Fetch:
     """Makes a function that fetches pages over HTTP.
 
     Args:
         client: Made by `http_client`.
-        own_url: URL at which this process reaches its own page; may differ from discovery's.
+        own: URL at which this process reaches its own page, which may differ from discovery's; or
+            makes that page.
     """
 
     async def fetch(target: Target) -> str:
         is_own = target.kind == Process.CONTROL.value
-        url = own_url if is_own else target.url
+        if is_own and not isinstance(own, str):
+            return await own()
+        url = own if is_own and isinstance(own, str) else target.url
         async with client.stream("GET", url, headers=_ACCEPT) as response:
             response.raise_for_status()
             body = bytearray()

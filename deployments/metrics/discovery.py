@@ -70,6 +70,7 @@ class Discovery:
         models: Returns the models of the current routing table.
         replicas: The file of `penumbra.deployments.config.replica_addresses`; None if nothing is
             hosted.
+        is_own_tls: Whether the control process speaks TLS.
     """
 
     def __init__(
@@ -78,7 +79,10 @@ class Discovery:
         registry: ProcessRegistry,
         models: Callable[[], Mapping[str, ModelSnapshot]],
         replicas: Path | None,
+        *,
+        is_own_tls: bool = False,
     ) -> None:
+        self._is_own_tls = is_own_tls
         self._own_address = own_address
         self._registry = registry
         self._models = models
@@ -93,7 +97,8 @@ class Discovery:
         own = self._own_address
         if own.startswith(":"):
             own = join_host_port(asked_at.strip("[]"), int(own[1:]))
-        control = Target(own, Process.CONTROL.value, Process.CONTROL.value)
+        name = Process.CONTROL.value
+        control = Target(own, name, name, is_tls=self._is_own_tls)
         is_linked = self._registry.is_linked
         processes = [_process_target(each, is_linked(each)) for each in self._registry.present()]
         unique = _with_unique_names([control, *processes, *self._engines()])

@@ -137,9 +137,16 @@ SURFACE = Label(
 )
 LOGIN_REASON = Label(
     "reason",
-    "Why a login was refused: no token, one that is unknown, expired or revoked, or one that is not"
-    " good for this.",
-    ("no_token", "unknown_token", "expired_token", "revoked_token", "not_allowed"),
+    "Why a login was refused: no token, one that is unknown, expired or revoked, a link without its"
+    " certificate, or a token that is not good for this.",
+    (
+        "no_token",
+        "unknown_token",
+        "expired_token",
+        "revoked_token",
+        "no_certificate",
+        "not_allowed",
+    ),
 )
 PROCESS = Label("process", "The process, by the name that discovery gives it.", most=32)
 PROCESS_KIND = Label(

@@ -24,6 +24,7 @@ from penumbra.router.link.control_addresses import ControlAddresses
 from penumbra.router.link.duties import Duties
 from penumbra.router.link.feedback import FeedbackSubmitter
 from penumbra.router.link.lease import Lease
+from penumbra.router.link.link_tls import LinkTls
 from penumbra.router.link.messages import (
     VERSION,
     Answers,
@@ -50,6 +51,7 @@ from penumbra.router.link.table_identity import store_text
 from penumbra.router.link.table_in_force import TableInForce
 from penumbra.router.link.turned_away import is_refusal, leader_in
 from penumbra.router.link.unknown_messages import UnknownMessages
+from penumbra.router.settings import ClientTlsSettings
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +70,10 @@ class ControlLink:
             it. May raise: then the last table stays and the control process is told why.
         backoff: Timing.
         duties: The other users of the link.
+        tls: Files for addresses of https or wss.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a process tells its link
         self,
         url: str | tuple[str, ...],
         token: str,
@@ -78,8 +81,10 @@ class ControlLink:
         on_snapshot: Callable[[Snapshot], None],
         backoff: Backoff | None = None,
         duties: Duties | None = None,
+        tls: ClientTlsSettings | None = None,
     ) -> None:
         self._duties = duties or Duties()
+        self._tls = LinkTls(tls or ClientTlsSettings())
         urls = (url,) if isinstance(url, str) else url
         self._addresses = ControlAddresses(urls, self._duties.path)
         self._token = token
@@ -136,8 +141,10 @@ class ControlLink:
                     await self._was_acknowledged.wait()
 
     async def _hold(self) -> None:
+        address = self._addresses.link
         async with connect(
-            self._addresses.link,
+            address,
+            ssl=await self._tls.context() if address.startswith("wss:") else None,
             additional_headers={"authorization": f"Bearer {self._token}"},
             open_timeout=self._backoff.open_seconds,
             ping_interval=self._backoff.ping_seconds,

@@ -75,6 +75,7 @@ async def run_comparator(
         settings.comparator_id,
         watched.apply,
         duties=duties,
+        tls=settings.control_tls,
     )
     _expose_link(comparator, outbox, link)
     frames = FrameServer(settings.socket_path, comparator, settings.limits.connections)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from penumbra.router.settings import ClientTlsSettings
+
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -103,6 +105,8 @@ class ShadowSettings(BaseModel):
     """Base URL of the control process, e.g. http://127.0.0.1:8090."""
     other_control_urls: tuple[str, ...] = ()
     """Base URLs of the other control processes of the same store: one of all of them leads."""
+    control_tls: ClientTlsSettings = ClientTlsSettings()
+    """For a `control_url` of https."""
     socket_path: Path
     """Unix socket on which the gateways of the machine hand requests over; private to the user."""
     machine: str = Field(default_factory=platform.node, min_length=1)

@@ -13,7 +13,9 @@ import httpx
 from penumbra.deployments.config.loader import load_in_force
 from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.errors import ConfigInvalid
+from penumbra.router.link.link_tls import verification
 from penumbra.router.secret_values import SecretUnreadable, secret_of
+from penumbra.router.settings import ClientTlsSettings
 
 ACTOR_VARIABLE = "PENUMBRA_ACTOR"
 STATE_DIR_VARIABLE = "PENUMBRA_STATE_DIR"
@@ -21,6 +23,14 @@ TOKEN_VARIABLES = ("PENUMBRA_TOKEN", "PENUMBRA_ADMIN_TOKEN")
 """Variables with the token that commands show; the first that is set. The first is meant for the
 token of an identity, the second is that of the control process."""
 URL_VARIABLE = "PENUMBRA_ADMIN_URL"
+TLS_VARIABLES = "PENUMBRA_CONTROL_"
+"""Beginning of the variables that name the files for a control process of https."""
+_TLS_NAMES = {
+    "ca_file": "CA_FILE",
+    "certificate": "CLIENT_CERTIFICATE",
+    "key": "CLIENT_KEY",
+}
+NO_FILES = ClientTlsSettings()
 
 _TIMEOUT_SECONDS = 40.0
 
@@ -77,12 +87,13 @@ class AdminClient:
         url: Base URL of the admin API.
         token: Its bearer token.
         actor: Name under which changes are recorded.
-        transport: For tests; None is the network.
+        tls: Files by which a control process of https is verified.
+
+    Raises:
+        ValueError: One of them is no use.
     """
 
-    def __init__(
-        self, url: str, token: str, actor: str, transport: httpx.BaseTransport | None = None
-    ) -> None:
+    def __init__(self, url: str, token: str, actor: str, tls: ClientTlsSettings = NO_FILES) -> None:
         self._url = url
         self._client = httpx.Client(
             base_url=f"{url.rstrip('/')}/admin/v1",
@@ -92,7 +103,7 @@ class AdminClient:
                 b"x-penumbra-actor": actor.encode(),
             },
             timeout=_TIMEOUT_SECONDS,
-            transport=transport,
+            verify=verification(url, tls),
             trust_env=False,  # a proxy of the environment must not see the token
         )
 
@@ -168,9 +179,36 @@ def connect(url: str | None, config: Path | None = None) -> AdminClient:
         address_of(spec) if spec else os.environ.get(URL_VARIABLE) or _running(state_dir)
     )
     try:
-        return AdminClient(found, token_of(state_dir), name)
-    except httpx.InvalidURL as error:
-        raise Misused(f"{found}: {error}, wanted http://HOST:PORT") from error
+        return AdminClient(found, token_of(state_dir), name, tls_of(spec, state_dir))
+    except (httpx.InvalidURL, ValueError) as error:
+        raise Misused(f"{found}: {error}, wanted http[s]://HOST:PORT") from error
+
+
+def tls_of(spec: PenumbraSpec | None, state_dir: Path) -> ClientTlsSettings:
+    """The files for a control process of https: of the environment, else of the installation.
+
+    Args:
+        spec: The installation's configuration; None: its state folder says.
+        state_dir: That folder.
+
+    Raises:
+        ValueError: A certificate is named without its key.
+    """
+    own = {
+        field: os.environ[f"{TLS_VARIABLES}{name}"]
+        for field, name in _TLS_NAMES.items()
+        if os.environ.get(f"{TLS_VARIABLES}{name}")
+    }
+    known = spec.control.client_tls if spec else _running_tls(state_dir)
+    return ClientTlsSettings.model_validate({**known.model_dump(), **own})
+
+
+def _running_tls(state_dir: Path) -> ClientTlsSettings:
+    try:
+        found = json.loads((state_dir / "state.json").read_text(encoding="utf-8"))
+        return ClientTlsSettings.model_validate(found["control_tls"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return NO_FILES  # it does not run, or was started by an earlier release
 
 
 def _load(config: Path) -> PenumbraSpec:

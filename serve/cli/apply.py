@@ -14,11 +14,15 @@ from penumbra.deployments.config.loader import load
 from penumbra.deployments.config.local_settings import local_settings
 from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.errors import ConfigInvalid
+from penumbra.router.link.link_tls import verification
+from penumbra.router.settings import ClientTlsSettings
 from penumbra.serve.cli.admin_client import (
     AdminClient,
     AdminError,
+    Misused,
     actor,
     address_of,
+    tls_of,
     token_of,
 )
 from penumbra.serve.cli.options import AdminUrl, AsJson, print_json, told_errors
@@ -72,9 +76,13 @@ def connect(spec: PenumbraSpec, url: str | None = None) -> AdminClient:
             installation and the file name.
 
     Raises:
-        AdminError: Its token is not known.
+        AdminError: Its token is not known, or files for https are no use.
     """
-    return AdminClient(url or _leader(spec), token_of(spec.state_dir), actor())
+    try:
+        tls = tls_of(spec, spec.state_dir)
+        return AdminClient(url or _leader(spec, tls), token_of(spec.state_dir), actor(), tls)
+    except ValueError as error:
+        raise Misused(str(error)) from error
 
 
 def plan_of(client: AdminClient, proposal: Mapping[str, Any]) -> Any:
@@ -175,12 +183,14 @@ def _read(file: Path) -> PenumbraSpec:
         raise AdminError(error.message) from error
 
 
-def _leader(spec: PenumbraSpec) -> str:
+def _leader(spec: PenumbraSpec, tls: ClientTlsSettings) -> str:
     """Base URL of the control process that leads; the first one known if none says so."""
     urls = [address_of(spec), *spec.control.others]
     for url in urls if len(urls) > 1 else ():
         with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"{url.rstrip('/')}/ready", timeout=2.0, trust_env=False).is_success:
+            verify = verification(url, tls)
+            ready = f"{url.rstrip('/')}/ready"
+            if httpx.get(ready, timeout=2.0, trust_env=False, verify=verify).is_success:
                 return url
     return urls[0]
 

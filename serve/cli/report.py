@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.table import Table
 
+from penumbra.router.link.link_tls import verification
 from penumbra.serve.quantization.errors import QuantizationError
 from penumbra.serve.quantization.manifest import content_sha256, read_manifest
 from penumbra.serve.supervisor.state import Phase, ProcessRecord, RunState, VariantRecord
@@ -115,7 +116,7 @@ def collect(state: RunState, admin_token: str) -> Report:
         state: State of a running supervisor.
         admin_token: For the control process.
     """
-    flags, gateways, status = _ask_control(state.admin_url, admin_token)
+    flags, gateways, status = _ask_control(state, admin_token)
     epochs = {gateway["gateway"]: gateway["epoch"] for gateway in gateways.get("gateways", [])}
     newest = flags.get("epoch")
     problems = (*status.get("problems", ()), *_problems(state, newest, epochs))
@@ -188,15 +189,19 @@ def _answers_table(reports: tuple[AnswersReport, ...]) -> Table:
     return table
 
 
-def _ask_control(url: str, token: str) -> tuple[dict[str, Any], ...]:
+def _ask_control(state: RunState, token: str) -> tuple[dict[str, Any], ...]:
     """The answers of `_CONTROL_PATHS`, all empty if the control process does not answer."""
     headers = {"authorization": f"Bearer {token}"}
     try:
         with httpx.Client(
-            base_url=f"{url}/admin/v1", headers=headers, timeout=_SECONDS, trust_env=False
+            base_url=f"{state.admin_url}/admin/v1",
+            headers=headers,
+            timeout=_SECONDS,
+            trust_env=False,
+            verify=verification(state.admin_url, state.control_tls),
         ) as client:
             answers = [_read(client, path) for path in _CONTROL_PATHS]
-    except httpx.HTTPError:
+    except (httpx.HTTPError, ValueError):  # or no usable files to verify it by
         return tuple({} for _ in _CONTROL_PATHS)
     return tuple(answers)
 

@@ -141,7 +141,8 @@ def control_program(
         environment=dict(tokens),
         log=folder.log("control"),
         secrets=Secrets(CONTROL_SECRETS, (*_TRACING, "PG")),
-        ready_url=f"{spec.control_url}/health",
+        ready_url=f"{spec.control_probe_url}/health",
+        tls=spec.control.client_tls,
     )
 
 
@@ -177,6 +178,7 @@ def gateway_settings(
             limits=spec.limits,
             control_url=spec.control_url,
             other_control_urls=spec.control.others,
+            control_tls=spec.control.client_tls,
             shadow_socket=shadow_socket,
             snapshot=snapshot,
         )
@@ -215,6 +217,7 @@ def _comparator(
     settings = ShadowSettings(
         control_url=spec.control_url,
         other_control_urls=spec.control.others,
+        control_tls=spec.control.client_tls,
         socket_path=socket,
         internal_port=shadow.internal_port,
         internal_host=spec.metrics.host,

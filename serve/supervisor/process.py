@@ -7,12 +7,14 @@ import os
 import signal
 from asyncio.subprocess import Process
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 import httpx
 
+from penumbra.router.link.link_tls import probe_context
+from penumbra.router.settings import ClientTlsSettings
 from penumbra.serve.errors import ProcessFailed
 from penumbra.serve.processes import die_with_parent, start_time_of
 from penumbra.serve.supervisor.child_environment import NO_SECRETS, Secrets, child_environment
@@ -46,6 +48,8 @@ class Program:
     secrets: Secrets = NO_SECRETS
     """Secrets that it gets of the supervisor's own environment."""
     heartbeat: Heartbeat = HEARTBEAT
+    tls: ClientTlsSettings = field(default_factory=ClientTlsSettings)
+    """Has the certificate that probes show at a `ready_url` of https."""
 
     @property
     def base_url(self) -> str:
@@ -154,7 +158,10 @@ class SupervisedProcess:
 
         One that does not answer any more is killed, and started again as one that died.
         """
-        async with httpx.AsyncClient(timeout=_PROBE_TIMEOUT, trust_env=False) as client:
+        verify = probe_context(self.program.tls)
+        async with httpx.AsyncClient(
+            timeout=_PROBE_TIMEOUT, trust_env=False, verify=verify
+        ) as client:
             # Another process becomes ready, so there is no event to wait for.
             while not await _answers(client, self.program.ready_url, 200):  # noqa: ASYNC110
                 await asyncio.sleep(_PROBE_SECONDS)

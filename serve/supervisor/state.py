@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from penumbra.router.settings import ClientTlsSettings
 from penumbra.serve.errors import NotRunning, StateUnreadable
 from penumbra.serve.processes import find_process
 
@@ -84,6 +85,8 @@ class RunState(BaseModel):
     """Everything has been ready once."""
     gateway_url: str
     admin_url: str
+    control_tls: ClientTlsSettings = ClientTlsSettings()
+    """For an `admin_url` of https."""
     processes: tuple[ProcessRecord, ...] = ()
     variants: tuple[VariantRecord, ...] = ()
 

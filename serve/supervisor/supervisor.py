@@ -132,6 +132,7 @@ class Supervisor:
             is_ready=False,
             gateway_url=gateway_url(spec),
             admin_url=spec.control_url,
+            control_tls=spec.control.client_tls,
         )
 
     async def run_until_told(self, on_hangup: Callable[[], None]) -> None:

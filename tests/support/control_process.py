@@ -2,6 +2,7 @@
 
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,7 @@ class ControlProcess:
         models: As in the configuration.
         settings: More settings of the section `control`.
         environment: More environment variables.
+        tls: It is asked by https, with these settings.
     """
 
     def __init__(
@@ -45,18 +47,22 @@ class ControlProcess:
         models: dict[str, Any] | None = None,
         settings: dict[str, Any] | None = None,
         environment: dict[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.environment = environment or {}
         self._settings = settings or {}
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        self._verify = tls or True
         self.config = folder / "penumbra.yaml"
         self.store_file = folder / ".penumbra" / "penumbra.db"
         self.configure(models or {"demo": external()})
         self.replicas = folder / "replicas.json"
         self._log = folder / "control.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self.client = httpx.Client(base_url=f"{self.url}/admin/v1", timeout=120.0)
+        self.client = httpx.Client(
+            base_url=f"{self.url}/admin/v1", timeout=120.0, verify=self._verify
+        )
 
     def __enter__(self) -> Self:
         self.start()
@@ -95,9 +101,7 @@ class ControlProcess:
         def is_ready() -> bool:
             assert self.process.poll() is None, f"it ended: {self.log_text()[-2000:]}"
             try:
-                return httpx.get(f"{self.url}/ready").status_code == 200 or (
-                    stands_by and self.role() == "standby"
-                )
+                return self.role() == "ready" or (stands_by and self.role() == "standby")
             except httpx.TransportError:
                 return False
 
@@ -128,7 +132,7 @@ class ControlProcess:
 
     def role(self) -> str:
         """`ready`, `standby` or `behind the store`."""
-        return str(httpx.get(f"{self.url}/ready").json()["status"])
+        return str(httpx.get(f"{self.url}/ready", verify=self._verify).json()["status"])
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
