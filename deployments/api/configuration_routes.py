@@ -9,11 +9,14 @@ from penumbra.deployments.api.configuration_schemas import (
     ConfigurationBody,
     ConfigurationView,
     PlanView,
+    RevocationView,
 )
 from penumbra.deployments.api.flag_routes import ERRORS, caller_of, viewer_of
+from penumbra.deployments.api.flag_schemas import GatewaysReached, ReasonBody, milliseconds
 from penumbra.deployments.api.guarded_route import GuardedRoute, body_of_most
 from penumbra.deployments.control.configuration_service import ConfigurationService, Proposal
 from penumbra.deployments.control.controller import Controller
+from penumbra.deployments.control.key_revocation import revoke_key
 from penumbra.router.bounds import FLAG_BODY_BYTES
 
 
@@ -57,5 +60,21 @@ def configuration_router(
             expected_epoch=body.expected_epoch,
         )
         return PlanView.of(await service.propose(proposal, is_dry=body.dry_run))
+
+    @router.post("/keys/{key_id}/revoke")
+    async def revoke(
+        key_id: str, body: ReasonBody, caller: Annotated[Caller, caller_of(access, Role.ADMIN)]
+    ) -> RevocationView:
+        """Take an API key out of those in force, whatever else a file would change.
+
+        The answer waits until the gateways have it: from then on the key is refused by each.
+        """
+        author = caller.actor, body.reason
+        epoch, arrival = await revoke_key(controller, service.rollouts, key_id, author, service.now)
+        return RevocationView(
+            epoch=epoch,
+            gateways=GatewaysReached.of(arrival),
+            propagation_ms=milliseconds(arrival.seconds),
+        )
 
     return router

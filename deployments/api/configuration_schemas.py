@@ -67,6 +67,15 @@ class PlanView(BaseModel):
         )
 
 
+class RevocationView(BaseModel):
+    """The revocation of a key."""
+
+    epoch: int
+    gateways: GatewaysReached
+    propagation_ms: float | None
+    """Time from its commit to the last acknowledgement; null unless every gateway acknowledged."""
+
+
 class KeyView(BaseModel):
     """One API key, named by the first characters of its digest."""
 

@@ -91,11 +91,11 @@ class ConfigurationService:
         now: Callable[[], datetime],
     ) -> None:
         self._controller = controller
-        self._rollouts = rollouts
+        self.rollouts = rollouts
         self._gateways = gateways
         self._spec = spec
         self._hosted = hosted
-        self._now = now
+        self.now = now
 
     async def propose(self, proposal: Proposal, *, is_dry: bool = False) -> ProposalOutcome:
         """Plan a configuration, and put it into force.
@@ -115,7 +115,7 @@ class ConfigurationService:
         payload = self._read(proposal)
         if is_dry:
             plan, drafts = self._drafted(payload, proposal)
-            fold_ahead(self._controller.state, drafts, self._now())
+            fold_ahead(self._controller.state, drafts, self.now())
             return ProposalOutcome(plan, self._controller.state.epoch, False, Arrival(0, 0, None))
         plan = Plan()
 
@@ -125,7 +125,7 @@ class ConfigurationService:
             await self._require_unchanged(plan, proposal.expected_epoch)
             return () if plan.is_empty else drafts
 
-        delivery = await self._rollouts.commit(make)
+        delivery = await self.rollouts.commit(make)
         epoch = self._controller.state.epoch
         arrival = await self._controller.await_arrival(epoch, delivery)
         return ProposalOutcome(plan, epoch, delivery is not None, arrival)
@@ -209,7 +209,7 @@ class ConfigurationService:
             yield from (f"  {step.action.value} {step.text}" for step in steps)
 
     def _drafted(self, payload: ConfigPayload, proposal: Proposal) -> tuple[Plan, list[Draft]]:
-        state, now = self._known_state(), self._now()
+        state, now = self._known_state(), self.now()
         payload = keep_places(payload, state.places)
         problems = tuple(reference_problems(payload, flags_after(state, payload, now)))
         if problems:

@@ -110,7 +110,7 @@ def _run(
         _require_agreement(plan, is_agreed=is_agreed)
         answer = client.change("PUT", _PATH, {**proposal, "expected_epoch": plan["epoch"]})
     # Also if nothing is to be changed: an earlier run may not have reached every gateway.
-    reached = _await_gateways(
+    reached = await_gateways(
         client, answer["epoch"], answer["gateways"]["connected"], has_keys="keys" in proposal
     )
     is_everywhere = reached["acknowledged"] == reached["connected"]
@@ -138,7 +138,7 @@ def _require_agreement(plan: Mapping[str, Any], *, is_agreed: bool) -> None:
         raise AdminError("nothing was changed")
 
 
-def _await_gateways(
+def await_gateways(
     client: AdminClient,
     epoch: int,
     least: int,

@@ -193,6 +193,30 @@ def test_a_revoked_key_is_refused_by_all_gateways_within_a_second(
 
 
 @pytest.mark.timeout(180)
+def test_a_leaked_key_is_revoked_by_a_command_that_reads_no_file(
+    tmp_path: Path, builds: dict[str, str]
+) -> None:
+    keys = key_settings("acme", "sk-acme"), key_settings("acme", "sk-leaked")
+    with running(tmp_path, builds, *keys) as fleet:
+        environment = {"PENUMBRA_ADMIN_TOKEN": ADMIN, "PENUMBRA_ADMIN_URL": fleet.control.url}
+
+        def keys_command(*arguments: str) -> Result:
+            return CliRunner().invoke(app, ["keys", *arguments], env=environment)
+
+        assert fleet.status(fleet.gateways[0], "sk-leaked") == 200
+        done = keys_command("revoke", "sk-leaked", "--reason", "it stood in a repository")
+        assert done.exit_code == 0, done.output
+        assert f"live on {GATEWAYS}/{GATEWAYS} gateways" in done.stdout
+        for gateway in fleet.gateways:
+            assert fleet.status(gateway, "sk-leaked") == 401
+            assert fleet.status(gateway, "sk-acme") == 200
+        left = json.loads(keys_command("list", "--json").stdout)["keys"]
+        assert [found["key_id"] for found in left] == [keys[0]["sha256"][:12]]
+        again = keys_command("revoke", "sk-leaked", "--reason", "again")
+        assert (again.exit_code, left[0]["key_id"] in again.output) == (1, True)
+
+
+@pytest.mark.timeout(180)
 def test_a_gateway_that_was_away_has_the_keys_when_it_is_back(
     tmp_path: Path, builds: dict[str, str]
 ) -> None:

@@ -138,6 +138,35 @@ async def test_the_last_key_of_a_gateway_beyond_its_machine_stays(operator: Oper
     assert text.startswith("keys: found none, wanted at least one: the gateway g on h1 listens")
 
 
+async def revoke(operator: Operator, name: str) -> httpx.Response:
+    path = f"{PATH}/keys/{name}/revoke"
+    return await operator.plane.client.post(path, json={"reason": "it leaked"})
+
+
+async def test_a_key_is_revoked_whatever_a_file_says(operator: Operator) -> None:
+    await operator.apply(keys=[key("acme", "a"), key("acme", "b")])
+    gateway = await operator.plane.connect("gateway-0", processes=1)
+    before = operator.plane.parts.controller.state
+    answer = await revoke(operator, "b" * 12)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["gateways"] == {"connected": 1, "acknowledged": 1}
+    keys = gateway.tables[-1].keys
+    assert keys is not None
+    assert [each.sha256[0] for each in keys] == ["a"]
+    after = operator.plane.parts.controller.state
+    assert (after.models, after.rollouts) == (before.models, before.rollouts)
+
+
+async def test_revoking_what_is_not_there_or_the_last_one_is_refused(operator: Operator) -> None:
+    answer = await revoke(operator, "b" * 12)
+    assert (answer.status_code, "has those of its own file" in answer.text) == (409, True)
+    await operator.apply(keys=[key("acme", "a")])
+    answer = await revoke(operator, "b" * 12)
+    assert (answer.status_code, "a" * 12 in answer.text) == (404, True)
+    answer = await revoke(operator, "a" * 12)
+    assert (answer.status_code, "is the only key" in answer.text) == (409, True)
+
+
 async def test_keys_are_not_changed_where_a_gateway_would_not_take_them(
     operator: Operator,
 ) -> None:
