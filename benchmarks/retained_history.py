@@ -11,6 +11,8 @@ minutes of that clock, not every minute.
 import argparse
 import asyncio
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
@@ -89,6 +91,24 @@ async def _minute(process: FastProcess, run: str, first: int, count: int) -> Non
         await process.rollouts.keep_house()
 
 
+def _start_anew(url: str, days: float) -> tuple[float, int]:
+    """Read the store in a process of its own; returns the seconds, and the pairs that it found."""
+    command = [sys.executable, "-m", "benchmarks.retained_history", "--start", url]
+    command += ["--days", str(days)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    took, pairs = done.stdout.split()
+    return float(took), int(pairs)
+
+
+async def _print_start(url: str, days: float) -> None:
+    process = FastProcess(url, days)
+    took = await process.start()
+    rollout = process.rollouts.rollout(("demo", "int8"))
+    found = process.rollouts.evidence_book.evidence(rollout)
+    print(took, sum(found.pairs.values()))
+    await process.close()
+
+
 def _megabytes(folder: Path) -> float:
     return sum(file.stat().st_size for file in folder.iterdir()) / 1e6
 
@@ -107,13 +127,9 @@ async def _measure(folder: Path, hours: int, rate: float, days: float) -> None:
             first = 1 + ((hour - 1) * _MINUTE + minute) * count
             await _minute(process, run, first, count)
         memory = psutil.Process(os.getpid()).memory_info().rss / 1e6
-        again = FastProcess(url, days)
-        took = await again.start()
-        found = again.rollouts.evidence_book.evidence(again.rollouts.rollout(("demo", "int8")))
-        pairs = sum(found.pairs.values())
+        took, pairs = await asyncio.to_thread(_start_anew, url, days)
         if pairs != hour * _MINUTE * count:
             raise SystemExit(f"found {pairs} pairs after {hour} hours")
-        await again.close()
         lead(process.store)
         spent = time.perf_counter() - began
         told = (hour, f"{hour * _MINUTE * count:,}", f"{_megabytes(folder):.0f}")
@@ -130,7 +146,11 @@ def main() -> None:
     parser.add_argument("--hours", type=int, default=24)
     parser.add_argument("--rate", type=float, default=20.0, help="reports a second")
     parser.add_argument("--days", type=float, default=0.1, help="control.report_days")
+    parser.add_argument("--start", default="", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.start:
+        asyncio.run(_print_start(given.start, given.days))
+        return
     checkpoints.SECONDS = 600.0
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(_measure(Path(folder), given.hours, given.rate, given.days))

@@ -125,9 +125,14 @@ class Access:
         return _is_same(_bearer(authorization), self._comparator_digest)
 
     def key(self, purpose: str) -> bytes:
-        """Derive a secret key for one purpose from the tokens, the same in each control process."""
+        """Derive a secret key for one purpose, the same in each control process.
+
+        It is made from the admin token alone, if there is one: what it signs outlives other tokens.
+        """
         own = [self._digests[role] for role in sorted(self._digests)]
-        return hmac.digest(b"".join([*own, self._gateway_digest]), purpose.encode(), "sha256")
+        admin = self._digests.get(Role.ADMIN)
+        secret = admin or b"".join([*own, self._gateway_digest])
+        return hmac.digest(secret, purpose.encode(), "sha256")
 
     def knows(self, authorization: str | None) -> bool:
         """Whether the header has any token of this control process, whatever it is good for."""

@@ -27,6 +27,7 @@ from penumbra.deployments.api.rollout_views import rollout_view, summary_view
 from penumbra.deployments.control.controller import Controller
 from penumbra.deployments.control.rollout_service import ChangeResult, RolloutService
 from penumbra.deployments.history import graduation, operator_actions
+from penumbra.deployments.history.config_effects import draft_of, require_readable
 from penumbra.deployments.history.events import Draft
 from penumbra.deployments.rollouts.record import Key, Rollout
 from penumbra.router.bounds import SPEC_BODY_BYTES
@@ -139,13 +140,16 @@ def _add_verbs(
 
         A candidate that has graduated goes back to the baseline of before.
         """
-        if rollouts.rollout(command.key).record.graduated is None:
-            return await command.run(
-                lambda rollout: operator_actions.rollback(rollout, command.reason, now())
-            )
-        return await command.commit(
-            lambda rollout: graduation.take_back(controller.state, rollout, command.order(now()))
-        )
+
+        def draft(rollout: Rollout) -> list[Draft]:
+            state, order = controller.state, command.order(now())
+            require_readable(state, command.key[0])
+            if rollout.record.graduated is not None:
+                return graduation.take_back(state, rollout, order)
+            back = operator_actions.rollback(rollout, order.reason, order.now)
+            return [draft_of(state, back, order.actor, order.reason)]
+
+        return await command.commit(draft)
 
 
 def _add_graduation(

@@ -89,7 +89,8 @@ class Checkpoints:
             if name not in self._written:
                 return name
         oldest = min(names, key=lambda name: self._written[name][1])
-        is_due = self._now() - self._written[oldest][1] >= timedelta(seconds=SECONDS)
+        # Also if the clock was set back: it would not be due until the clock had caught up.
+        is_due = abs(self._now() - self._written[oldest][1]) >= timedelta(seconds=SECONDS)
         return oldest if is_due else None
 
     def _names(self) -> list[str]:
@@ -136,7 +137,10 @@ class Checkpoints:
 
     def _spare(self, connection: sa.Connection, checkpoint: Checkpoint, at: datetime) -> None:
         newest = base_table.newest(connection, checkpoint.name)
-        if newest is None or at - newest >= self._spare_every or newest > at:
+        if newest is not None and newest > at:  # the clock was ahead, and was set right
+            base_table.redate(connection, checkpoint.name, at)
+            newest = at
+        if newest is None or at - newest >= self._spare_every:
             shape, payload = kept_objects.SHAPE, checkpoint.payload
             base = Base(checkpoint.name, checkpoint.position, shape, at, payload)
             base_table.add(connection, base)

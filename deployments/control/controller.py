@@ -43,7 +43,6 @@ from penumbra.deployments.metrics.history_counters import HistoryCounters
 from penumbra.deployments.store.observation_tables import CommitExtras
 from penumbra.deployments.store.store import Store
 from penumbra.router.flags.routing_table import Flag
-from penumbra.router.link.table_identity import restrictions_of
 
 T = TypeVar("T")
 
@@ -312,7 +311,7 @@ class Controller:
         self.state = EMPTY
         self.metrics.history_counters = HistoryCounters()
         self._take(found, newest)
-        seen = restrictions_of(state.snapshot()), frozenset(state.identities.revoked)
+        seen = state.restrictions, frozenset(state.identities.revoked)
         try:
             await self.standing.recover(
                 Known(self.standing.generation, known.epoch, known.digest, *seen)

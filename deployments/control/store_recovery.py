@@ -21,7 +21,6 @@ from penumbra.deployments.history.recovered import Known, draft_notice, draft_re
 from penumbra.deployments.store import fencing
 from penumbra.deployments.store.store import Store
 from penumbra.router.link.messages import Hello
-from penumbra.router.link.table_identity import restrictions_of
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +166,7 @@ class StoreRecovery:
             controller.standing.generation,
             controller.newest.epoch,
             controller.newest.digest,
-            restrictions_of(controller.state.snapshot()),
+            controller.state.restrictions,
             frozenset(controller.state.identities.revoked),
         )
         try:

@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 def read(store: Store, key: bytes | None, book: EvidenceBook, rollouts: Iterable[Rollout]) -> None:
     """Read the evidence of all rollouts anew.
 
-    A run of which a report cannot be read begins anew: evidence may be missing from it. One of
-    which reports were deleted, and the base that stands for them cannot be read, is carried on.
+    A run of which a report cannot be read begins anew: evidence may be missing from it. So does one
+    of which reports were deleted, if the base that stands for them cannot be read.
 
     Raises:
         StoreUnavailable: The store cannot be read.
@@ -43,9 +43,8 @@ def read(store: Store, key: bytes | None, book: EvidenceBook, rollouts: Iterable
         except BaseLost as error:
             log.error("base_unusable", extra={"run": rollout.record.run, "detail": str(error)})
             evidence.append(evidence_of(rollout))
-            evidence[
-                -1
-            ].lost = f"older reports are pruned, and what stands for them is lost: {error}"
+            told = f"reports were pruned, and what stands for them is lost: {error}"
+            evidence[-1].changed = told
     book.begin(evidence)
     book.lose(lost)
 
@@ -89,7 +88,15 @@ def _read(store: Store, key: bytes | None, rollout: Rollout, lost: set[str]) -> 
         # A checkpoint must never stand in the way: without it the rows tell all.
         log.exception("checkpoint_unusable", extra={"checkpoint": run})
     base = store.look(lambda connection: base_table.used(connection, run))
-    return _fold(store, rollout, lost, *evidence_from_base(base, key, rollout))
+    try:
+        return _fold(store, rollout, lost, *evidence_from_base(base, key, rollout))
+    except (StoreUnavailable, BaseLost):
+        raise
+    except Exception as error:
+        if base is None:
+            raise
+        log.exception("checkpoint_unusable", extra={"checkpoint": run})
+        raise BaseLost(f"{type(error).__name__}: {error}") from error
 
 
 def _fold(

@@ -57,29 +57,11 @@ class CalibrationBuffer:
         del self._values[slice_name]
         return reading
 
-    def adopt(self, slice_name: str, reading: Reading) -> bool:
-        """Takes a tolerance that an earlier run read; returns whether it was still to be read."""
-        if slice_name not in self._values:
-            return False
-        self.readings[slice_name] = reading
-        del self._values[slice_name]
-        return True
-
     def add_aa(self, slice_name: str, value: float) -> None:
         """Adds the displacement of the baseline against itself."""
         values = self._aa.setdefault(slice_name, [])
         if len(values) < _MOST_AA:
             values.append(value)
-
-
-def readings_of(record: Mapping[str, Any] | None) -> dict[AnsweredBy, dict[str, Reading]]:
-    """Turns what `record_of` made back into readings, by kind of pair; empty if there are none."""
-    found = record or {}
-    parts = {AnsweredBy.BASELINE: "slices", AnsweredBy.CANDIDATE: "live_slices"}
-    return {
-        kind: msgspec.convert(found.get(part, {}), dict[str, Reading])
-        for kind, part in parts.items()
-    }
 
 
 def record_of(buffers: Mapping[AnsweredBy, CalibrationBuffer]) -> dict[str, Any] | None:

@@ -10,7 +10,6 @@ from dataclasses import replace
 from datetime import datetime
 
 from penumbra.deployments.actors import GUARD
-from penumbra.deployments.evidence.carried import carry_on
 from penumbra.deployments.evidence.kind_guards import PAIRS, PairKinds
 from penumbra.deployments.evidence.run_evidence import RunEvidence
 from penumbra.deployments.history.config_effects import draft_of, obstacle_of
@@ -35,7 +34,7 @@ def evidence_of(
 ) -> RunEvidence:
     """Makes the empty evidence of a rollout's run, in which these kinds of pairs are told apart."""
     record = rollout.record
-    evidence = RunEvidence(
+    return RunEvidence(
         rollout.spec,
         record.run,
         record.slices,
@@ -43,9 +42,6 @@ def evidence_of(
         kinds,
         has_floors=has_floors,
     )
-    if record.carried is not None:
-        carry_on(evidence, record.carried)
-    return evidence
 
 
 def fold_stored_reports(evidence: RunEvidence, reports: Iterable[Report]) -> RunEvidence:

@@ -36,6 +36,40 @@ _PACKAGES = (
     "penumbra.router.flags",
 )
 """Packages whose code makes or reads what is kept."""
+EVIDENCE_MODULES = (
+    "penumbra.deployments.evidence.build_readings",
+    "penumbra.deployments.evidence.calibration_buffer",
+    "penumbra.deployments.evidence.coverage",
+    "penumbra.deployments.evidence.evidence_clock",
+    "penumbra.deployments.evidence.evidence_path",
+    "penumbra.deployments.evidence.guardrail_monitor",
+    "penumbra.deployments.evidence.instrument",
+    "penumbra.deployments.evidence.kind_guards",
+    "penumbra.deployments.evidence.known_builds",
+    "penumbra.deployments.evidence.latency_floors",
+    "penumbra.deployments.evidence.proving_streams",
+    "penumbra.deployments.evidence.renewals",
+    "penumbra.deployments.evidence.run_evidence",
+    "penumbra.deployments.evidence.run_proofs",
+    "penumbra.deployments.evidence.run_totals",
+    "penumbra.deployments.evidence.scorer_faults",
+    "penumbra.deployments.evidence.seen_clusters",
+    "penumbra.deployments.evidence.self_tests",
+    "penumbra.deployments.evidence.slice_proofs",
+    "penumbra.deployments.evidence.workload",
+    "penumbra.deployments.rollouts.findings",
+    "penumbra.deployments.rollouts.spec",
+    "penumbra.monitoring.observations",
+    "penumbra.monitoring.signals.calibration",
+    "penumbra.monitoring.stats.betting",
+    "penumbra.monitoring.stats.block_history",
+    "penumbra.monitoring.stats.guard",
+    "penumbra.monitoring.stats.shift",
+    "penumbra.monitoring.stats.stream",
+    "penumbra.monitoring.stats.tolerance_limit",
+    "penumbra.monitoring.stats.wealth",
+)
+"""Modules with the classes of which the evidence of a run is made."""
 _LIBRARIES = ("msgspec", "pydantic", "pydantic-core")
 _OTHERS = frozenset(
     {
@@ -85,15 +119,8 @@ def load(signed: bytes, key: bytes, kind: type[T]) -> T:
     Raises:
         Unusable: The bytes are damaged, signed by another key, or hold something else.
     """
-    signature, packed = signed[:_SIGNATURE_BYTES], signed[_SIGNATURE_BYTES:]
-    if not hmac.compare_digest(signature, hmac.digest(key, packed, "sha256")):
-        raise Unusable("found bytes that are not signed with this key")
     try:
-        unpacker = zlib.decompressobj()
-        written = unpacker.decompress(packed, _MOST_BYTES)
-        if unpacker.unconsumed_tail:
-            raise Unusable(f"found more than {_MOST_BYTES} bytes")
-        found = _Reader(io.BytesIO(written)).load()
+        found = _reader_of(signed, key).load()
     except Unusable:
         raise
     except Exception as error:
@@ -116,14 +143,25 @@ def version() -> str:
 
 
 def shape() -> str:
-    """Name the fields of all classes that may be kept: a digest that other code may share."""
-    sources = {
-        f"{package}.{file.name}": file.read_text()
-        for package in _PACKAGES
-        for file in resources.files(package).iterdir()
-        if file.name.endswith(".py")
-    }
-    return shape_of(sources)
+    """Name the fields of all classes that evidence is made of; other releases may share them."""
+    return shape_of(
+        {
+            module: (resources.files(package) / f"{name}.py").read_text()
+            for module in EVIDENCE_MODULES
+            for package, _, name in (module.rpartition("."),)
+        }
+    )
+
+
+def classes_in(signed: bytes, key: bytes) -> set[tuple[str, str]]:
+    """List the classes of which objects are kept in some bytes, as (module, name).
+
+    Raises:
+        Unusable: The bytes are signed by another key.
+    """
+    reader = _reader_of(signed, key)
+    reader.load()
+    return reader.found
 
 
 def shape_of(sources: Mapping[str, str]) -> str:
@@ -164,8 +202,23 @@ def _fields(node: ast.ClassDef) -> list[str]:
     return [*declared, *members, *sorted(own)]
 
 
+def _reader_of(signed: bytes, key: bytes) -> "_Reader":
+    signature, packed = signed[:_SIGNATURE_BYTES], signed[_SIGNATURE_BYTES:]
+    if not hmac.compare_digest(signature, hmac.digest(key, packed, "sha256")):
+        raise Unusable("found bytes that are not signed with this key")
+    unpacker = zlib.decompressobj()
+    written = unpacker.decompress(packed, _MOST_BYTES)
+    if unpacker.unconsumed_tail:
+        raise Unusable(f"found more than {_MOST_BYTES} bytes")
+    return _Reader(io.BytesIO(written))
+
+
 class _Reader(pickle.Unpickler):
     """Reads objects of known classes, and finds nothing but these."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self.found: set[tuple[str, str]] = set()
 
     def find_class(self, module: str, name: str) -> Any:
         """See pickle.Unpickler."""
@@ -177,6 +230,7 @@ class _Reader(pickle.Unpickler):
         is_own = isinstance(found, type) and found.__qualname__ == name
         if not is_own or (is_ours and found.__module__ != module):
             raise Unusable(f"found {module}.{name}, wanted a class of that module")
+        self.found.add((module, name))
         return found
 
 

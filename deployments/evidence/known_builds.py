@@ -14,12 +14,6 @@ class KnownBuilds:
         """Variant -> digest."""
         self.facts: dict[str, dict[str, str]] = {}
         """Variant -> facts of which the digest is made; none from processes that tell only it."""
-        self._expected: dict[str, str] = {}
-
-    def expect(self, fingerprints: Mapping[str, str]) -> None:
-        """Take the digests that an earlier run knew: another one is a change."""
-        self._expected = dict(fingerprints)
-        self.fingerprints = dict(fingerprints)
 
     def change(self, report: RunReport) -> str | None:
         """Take what a report tells; returns what it says has changed, if anything has.
@@ -42,9 +36,6 @@ class KnownBuilds:
                     f"{name} {now}, was {was}" for name, (was, now) in changes.items()
                 )
                 return f"{variant} is another build: {named}"
-            expected = self._expected.pop(variant, None)
-            if expected is not None and build_facts.digest(facts) != expected:
-                return f"{variant} is {build_facts.digest(facts)[:16]} now, was {expected[:16]}"
             known = self.facts[variant] = {**known, **facts}
             self.fingerprints[variant] = build_facts.digest(known)
         elif not known:

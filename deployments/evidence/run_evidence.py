@@ -49,8 +49,6 @@ class RunEvidence:
             not.
     """
 
-    lost: str | None = None  # reason why evidence of older reports is missing
-
     def __init__(
         self,
         spec: RolloutSpec,
@@ -297,7 +295,6 @@ class RunEvidence:
             aa_proven=instrument.proven() if tripped else {},
             aa_pairs=instrument.pairs if tripped else {},
             changed=self.changed,
-            lost=self.lost,
             dispute=self.readings.dispute if self.changed else None,
             calibration=record_of(self.calibrations),
         )

@@ -60,13 +60,12 @@ def draft_of(
 
 
 def _known(flag: Flag, model: ModelSnapshot | None) -> Flag:
-    """Drop what is said of builds that the model no longer has; their rollouts remember it."""
+    """Drop what is said of builds that are no candidates any more; their rollouts remember it."""
     if model is None:
         return flag
-    blocked = tuple(name for name in flag.blocked if name in model.variants)
-    closed = {
-        name: slices for name, slices in flag.quarantined_for.items() if name in model.variants
-    }
+    candidates = model.variants.keys() - {model.baseline}
+    blocked = tuple(name for name in flag.blocked if name in candidates)
+    closed = {name: slices for name, slices in flag.quarantined_for.items() if name in candidates}
     return flag.model_copy(update={"blocked": blocked, "quarantined_for": closed})
 
 
@@ -260,12 +259,32 @@ def _reason_to_begin_anew(
     return None
 
 
+def graduates(state: State, name: str, baseline: str) -> list[str]:
+    """List the candidates that became the baseline one after another, the present one first.
+
+    Args:
+        state: State of the installation.
+        name: The model.
+        baseline: Its baseline.
+    """
+    found: list[str] = []
+    while baseline not in found:
+        rollout = state.rollouts.get((name, baseline))
+        if rollout is None or rollout.record.graduated is None:
+            break
+        found.append(baseline)
+        baseline = rollout.record.graduated.baseline
+    return found
+
+
 def _adapt(
     state: State, rollout: Rollout, model: ModelSnapshot | None, now: datetime, reason: str | None
 ) -> Rollout | None:
     spec, record = rollout.spec, rollout.record
     old = state.models.get(spec.model)
-    if record.graduated is not None and model is not None and model.baseline != spec.candidate:
+    if record.graduated is not None and model is not None:
+        if spec.candidate in graduates(state, spec.model, model.baseline):
+            return None
         cause = f"the configuration has another baseline: {model.baseline}"
         ended = replace_fields(record, graduated=None, cause=cause)
         return rollout.model_copy(update={"record": ended})

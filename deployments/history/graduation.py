@@ -6,9 +6,10 @@ from it for other rollouts, and the candidate's own rollout.
 Reading order: graduate, take_back, measured_against.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from penumbra.deployments.errors import Conflict
 from penumbra.deployments.history.config_effects import (
@@ -16,10 +17,11 @@ from penumbra.deployments.history.config_effects import (
     draft_of,
     end_rollout,
     flags_after,
+    graduates,
     require_readable,
 )
 from penumbra.deployments.history.config_plan import reference_problems
-from penumbra.deployments.history.events import ConfigPayload, Draft, Event
+from penumbra.deployments.history.events import ConfigPayload, Draft, Event, FlagPayload, Kind
 from penumbra.deployments.history.split_places import keep_places
 from penumbra.deployments.history.state import State, apply_event
 from penumbra.deployments.rollouts.record import Graduation, Phase, Rollout
@@ -30,6 +32,9 @@ from penumbra.deployments.rollouts.transitions import (
     replace_fields,
     roll_back,
 )
+from penumbra.router.flags.routing_table import ModelSnapshot
+
+T = TypeVar("T")
 
 _WHOLE = 100.0
 
@@ -73,9 +78,9 @@ def graduate(
     """
     name, candidate = rollout.key
     require_readable(state, name)
-    problems = [*_obstacles(rollout)]
+    problems = [*_obstacles(state, rollout)]
     if not terms.accepts_unproven:
-        problems += _unproven(rollout, left)
+        problems += [*_unproven(rollout, left), *_kept_back(state.models[name])]
     if problems:
         raise Conflict(f"{candidate} ({name}) cannot graduate: {'; '.join(problems)}")
     before = state.models[name].baseline
@@ -94,7 +99,8 @@ def take_back(state: State, rollout: Rollout, order: Order) -> list[Draft]:
 
     Raises:
         Conflict: The candidate is not the baseline by this rollout, or the baseline of before is
-            not in the configuration any more.
+            not in the configuration any more, or its engine does not run yet. Nothing in a flag
+            stands in the way: what makes no sense of a baseline is taken out of it.
     """
     name, candidate = rollout.key
     require_readable(state, name)
@@ -106,14 +112,17 @@ def take_back(state: State, rollout: Rollout, order: Order) -> list[Draft]:
             f"the configuration has no {graduation.baseline} ({name}) any more, to which a rollback"
             " would go: add it with `penumbra apply` first"
         )
-    drafts = [
+    if (name, graduation.baseline) in state.starting:
+        raise Conflict(f"the engine of {graduation.baseline} ({name}) is still starting: try again")
+    drafts = _freed(state, name, graduation.baseline, order)
+    after = _applied(state, drafts, order)
+    others = [
         draft
-        for draft in _with_baseline(state, name, graduation.baseline, order)
-        if getattr(draft.payload, "after", None) is None or _key_of(draft) != rollout.key
+        for draft in _with_baseline(after, name, graduation.baseline, order)
+        if draft.kind is not Kind.ROLLOUT or _key_of(draft) != rollout.key
     ]
-    after = state
-    for draft in drafts:
-        after = apply_event(after, Event.of(draft, after.epoch + 1, order.now))
+    after = _applied(after, others, order)
+    drafts += others
     record = replace_fields(rollout.record, graduated=None)
     step = DecisionStep(StepKind.ROLLBACK, f"by hand, after it had graduated: {order.reason}")
     record, _ = roll_back(record, order.now, step)
@@ -129,21 +138,24 @@ def measured_against(state: State, rollout: Rollout) -> str | None:
     """
     name = rollout.spec.model
     model = state.models.get(name)
-    parts, reference = [], None if model is None else model.baseline
-    for _ in state.rollouts:
-        earlier = state.rollouts.get((name, reference or ""))
-        if earlier is None or earlier.record.graduated is None:
-            break
-        former = earlier.record.graduated.baseline
+    if model is None or rollout.record.phase is Phase.OFF:
+        return None
+    parts = []
+    for reference in graduates(state, name, model.baseline):
+        earlier = state.rollouts[name, reference]
+        former = earlier.record.graduated and earlier.record.graduated.baseline
         parts.append(f"{reference}, itself within tolerance of {former} ({_tolerances(earlier)})")
-        reference = former
-    if not parts or rollout.record.phase is Phase.OFF:
+    if not parts:
         return None
     return f"measured against {', '.join(parts)}: tolerances add up"
 
 
-def _obstacles(rollout: Rollout) -> Iterator[str]:
-    record = rollout.record
+def _obstacles(state: State, rollout: Rollout) -> Iterator[str]:
+    record, (name, candidate) = rollout.record, rollout.key
+    if state.flags[name].killed:
+        yield "the kill switch is on: all clients have the baseline of now, and are to have it"
+    if (name, candidate) in state.starting:
+        yield "its engine is starting"
     if record.phase is not Phase.PROMOTED:
         yield f"found the stage {rollout.stage}, wanted promoted"
     elif rollout.share < _WHOLE:
@@ -168,13 +180,65 @@ def _unproven(rollout: Rollout, left: Sequence[str]) -> Iterator[str]:
         yield f"never proven by {', '.join(left)}: {told}"
 
 
+def _kept_back(model: ModelSnapshot) -> Iterator[str]:
+    """Slices, pins and rules by which an operator keeps requests on the baseline of now."""
+    flag, told = model.flag, "they would get the candidate, or depend on its guard"
+    if flag.quarantined:
+        yield f"quarantined by hand: {', '.join(flag.quarantined)}: {told} (--accept-unproven)"
+    ways = [f"the pin of {pin.subject}" for pin in flag.pins if pin.variant == model.baseline]
+    ways += [f"the rule {rule.name}" for rule in flag.rules if rule.variant == model.baseline]
+    if ways:
+        more = f" and {len(ways) - 3} more" if len(ways) > 3 else ""
+        yield (
+            f"kept on {model.baseline} by {', '.join(ways[:3])}{more}: once it is a candidate they"
+            " get the new baseline whenever the kill switch is on or no guard is alive"
+            " (--accept-unproven)"
+        )
+
+
+def _freed(state: State, name: str, baseline: str, order: Order) -> list[Draft]:
+    """Take out of a flag what it says of a candidate and cannot say of a baseline."""
+    flag = state.flags[name]
+    rules = tuple(
+        rule
+        if rule.split is None
+        else rule.model_copy(update={"split": _less(rule.split, baseline)})
+        for rule in flag.rules
+    )
+    after = flag.model_copy(
+        update={
+            "split": _less(flag.split, baseline),
+            "blocked": tuple(each for each in flag.blocked if each != baseline),
+            "quarantined_for": _less(flag.quarantined_for, baseline),
+            "rules": rules,
+        }
+    )
+    if after == flag:
+        return []
+    payload = FlagPayload(before=flag, after=after)
+    return [
+        Draft(kind=Kind.SET, actor=order.actor, reason=order.reason, model=name, payload=payload)
+    ]
+
+
+def _applied(state: State, drafts: Sequence[Draft], order: Order) -> State:
+    for draft in drafts:
+        state = apply_event(state, Event.of(draft, state.epoch + 1, order.now))
+    return state
+
+
+def _less(found: Mapping[str, T], name: str) -> dict[str, T]:
+    return {known: value for known, value in found.items() if known != name}
+
+
 def _with_baseline(state: State, name: str, baseline: str, order: Order) -> list[Draft]:
     models = {
         known: model.model_copy(update={"watches": ()}) for known, model in state.models.items()
     }
     models[name] = models[name].model_copy(update={"baseline": baseline})
     payload = keep_places(ConfigPayload(models=models), state.places)
-    problems = [*reference_problems(payload, flags_after(state, payload, order.now))]
+    flags = {name: flags_after(state, payload, order.now)[name]}
+    problems = [*reference_problems(payload, flags)]
     if problems:
         raise Conflict("; ".join(problems))
     return apply_config(state, payload, order.actor, order.now, order.reason)

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from penumbra.deployments.actors import RECOVERY
-from penumbra.deployments.history import access_edits
-from penumbra.deployments.history.config_effects import draft_of
+from penumbra.deployments.errors import Conflict
+from penumbra.deployments.history import access_edits, graduation
+from penumbra.deployments.history.config_effects import draft_of, graduates
 from penumbra.deployments.history.events import ConfigPayload, Draft, Event, FlagPayload, Kind
 from penumbra.deployments.history.state import State, apply_event
-from penumbra.deployments.rollouts.record import SERVING, WATCHED, Rollout, join_names, slices_of
+from penumbra.deployments.rollouts.record import WATCHED, Rollout, join_names, slices_of
 from penumbra.deployments.rollouts.transitions import (
     DecisionStep,
     StepKind,
@@ -70,11 +71,14 @@ def _revocations(state: State, revoked: frozenset[str], reason: str) -> Iterator
 def _drafts_of(
     state: State, name: str, restriction: Restriction, reason: str, now: datetime
 ) -> list[Draft]:
+    taken = _taken_back(state, name, restriction, reason, now)
+    for draft in taken:
+        state = apply_event(state, Event.of(draft, state.epoch + 1, now))
     model, flag = state.models[name], state.flags[name]
     blocked = [
         candidate
         for candidate in restriction.blocked
-        if candidate in model.variants and candidate not in flag.blocked
+        if candidate in model.variants and candidate not in (*flag.blocked, model.baseline)
     ]
     known = slices_of(model)
     quarantined = [
@@ -85,8 +89,8 @@ def _drafts_of(
     closed = _forgotten_closed(model, flag, restriction)
     is_killed = flag.killed or not restriction.killed
     if not blocked and not quarantined and not closed and is_killed:
-        return []
-    drafts = []
+        return taken
+    drafts = taken
     for key, rollout in state.rollouts.items():
         own = [*quarantined, *closed.get(rollout.spec.candidate, ())]
         changed = _rollout_after(rollout, blocked, own, reason, now)
@@ -105,6 +109,25 @@ def _drafts_of(
     drafts.append(
         Draft(kind=Kind.RECOVER, actor=RECOVERY, reason=reason, model=name, payload=payload)
     )
+    return drafts
+
+
+def _taken_back(
+    state: State, name: str, restriction: Restriction, reason: str, now: datetime
+) -> list[Draft]:
+    """Take baselines back that had graduated, and were rolled back in what the store forgot."""
+    drafts: list[Draft] = []
+    order = graduation.Order(RECOVERY, reason, now)
+    for candidate in graduates(state, name, state.models[name].baseline):
+        if candidate not in restriction.blocked:
+            break
+        try:
+            found = graduation.take_back(state, state.rollouts[name, candidate], order)
+        except Conflict:
+            break  # its old baseline is gone or starting: an operator is told of the store
+        for draft in found:
+            state = apply_event(state, Event.of(draft, state.epoch + 1, now))
+        drafts += found
     return drafts
 
 
@@ -137,7 +160,7 @@ def _rollout_after(
         return None
     if rollout.spec.candidate in blocked:
         record, _ = roll_back(record, now, DecisionStep(StepKind.ROLLBACK, reason))
-    elif record.phase in SERVING and quarantined:
+    elif quarantined:
         record = replace_fields(
             record, quarantined=join_names(record.quarantined, quarantined), cause=reason
         )

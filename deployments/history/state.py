@@ -13,6 +13,7 @@ from penumbra.deployments.rollouts.payload import RolloutPayload
 from penumbra.deployments.rollouts.record import WATCHED, Key, Rollout
 from penumbra.router.flags.routing_table import Flag, ModelSnapshot, Snapshot
 from penumbra.router.flags.tenant_keys import KeySettings
+from penumbra.router.link.table_identity import Restriction, restrictions_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,11 @@ class State:
             for (name, _), rollout in self.rollouts.items()
             if name == model and rollout.record.phase in WATCHED
         )
+
+    @property
+    def restrictions(self) -> dict[str, Restriction]:
+        """What flags take away from candidates, by model; engines that are starting apart."""
+        return restrictions_of(Snapshot(epoch=self.epoch, models=dict(self.models)))
 
     def snapshot(self) -> Snapshot:
         """The routing table."""

@@ -63,9 +63,8 @@ def _final_verdict(
     sound = findings.aa_proven.get(plan.signal, ())
     if set(plan.slices) <= set(sound) if plan.slices else AGGREGATE in sound:
         return Verdict.FAIL, f"the baseline agrees with itself, by {pairs} pairs"
-    ended = findings.changed or findings.lost
-    if ended is not None:
-        return Verdict.INCONCLUSIVE, f"no more is compared: {ended}"
+    if findings.changed is not None:
+        return Verdict.INCONCLUSIVE, f"no more is compared: {findings.changed}"
     if pairs >= plan.until_pairs or now - record.since >= LONGEST_ARBITRATION:
         told = f"whether the baseline agrees with itself is undecided after {pairs} pairs"
         return Verdict.INCONCLUSIVE, told

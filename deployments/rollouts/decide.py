@@ -4,7 +4,6 @@ The checks run in this order; the first that takes the candidate out of traffic 
 
     rolled back by quality       -> the verdict stays fail, or becomes error
     hard failure, failure signal -> rolled_back      also when the instrument is broken
-    evidence was lost            -> the same stage, new run
     a build changed              -> shadow, new run; held if that goes on and on
     candidate's scorer unfit     -> verdict error, frozen; its scores decide nothing, and the live
                                     share goes back if its decoding is suspect as well
@@ -46,7 +45,6 @@ from penumbra.deployments.rollouts.transitions import (
     DecisionStep,
     StepKind,
     advance,
-    carry_on,
     replace_fields,
     restart,
     roll_back,
@@ -129,8 +127,6 @@ def _take_out_of_service(
     others = [tripped for tripped in safety if tripped.signal not in QUALITY]
     if others:
         return roll_back(record, now, _rollback_step(others[0]))
-    if findings.lost is not None:
-        return carry_on(record, findings, now)
     if findings.changed is not None:
         return begin_anew(record, findings, now)
     unfit = findings.unfit

@@ -114,8 +114,6 @@ class Findings:
     """Signal -> slice -> pairs of the baseline with itself."""
     changed: str | None = None
     """Description of the build that has changed since the run began; None: none has."""
-    lost: str | None = None
-    """Reason why evidence of older reports is missing; None: it is all there."""
     dispute: str | None = None
     """If one has: two comparators that read different builds, with both digests; None: all agree.
     """

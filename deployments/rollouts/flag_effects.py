@@ -61,6 +61,8 @@ def _quarantines_after(flag: Flag, before: Rollout | None, after: Rollout) -> di
         proven = set(record.proven) - set(record.quarantined)
         closed = tuple(name for name in record.slices if name not in proven)
         own |= {candidate: closed} if closed else {}
+    elif record.phase in WATCHED and record.quarantined:
+        own[candidate] = record.quarantined  # a pin must not lead there either
     by_hand = flag.quarantined
     if before is not None and before.record.outside is not None:
         known = set(record.slices)

@@ -88,17 +88,6 @@ class Arbitration(BaseModel):
         )
 
 
-class Carried(BaseModel):
-    """Facts of the run before, whose evidence was lost, so that this one goes on in its place."""
-
-    model_config = _STRICT
-
-    fingerprints: dict[str, str] = {}
-    """Variant -> digest of the build that was compared: another one is a change."""
-    calibration: dict[str, Any] | None = None
-    """Tolerances that were read."""
-
-
 class Graduation(BaseModel):
     """Facts of a candidate that has become the baseline."""
 
@@ -186,8 +175,6 @@ class RolloutRecord(BaseModel):
     """How often proofs were begun anew for that in this run; each counts as a run."""
     graduated: Graduation | None = None
     """Set while the candidate is the model's baseline because of this rollout."""
-    carried: Carried | None = None
-    """Facts of the run before that this one goes on with; None: it began in shadow."""
     rebuilds: int = Field(default=0, ge=0)
     """Restarts in quick succession because a build had changed, this run's included."""
 

@@ -6,13 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from penumbra.deployments.rollouts.findings import Findings, Flow, Tripped
-from penumbra.deployments.rollouts.record import (
-    Carried,
-    Phase,
-    RolloutRecord,
-    Verdict,
-    stage_name,
-)
+from penumbra.deployments.rollouts.record import Phase, RolloutRecord, Verdict, stage_name
 from penumbra.deployments.rollouts.spec import RolloutSpec
 
 
@@ -27,7 +21,6 @@ class StepKind(StrEnum):
     HOLD = "hold"
     ALERT = "alert"
     RESET = "reset"
-    CARRY = "carry"
     FREEZE = "freeze"
     UNFREEZE = "unfreeze"
     CALIBRATE = "calibrate"
@@ -129,40 +122,6 @@ def restart(record: RolloutRecord, now: datetime, cause: str) -> RolloutRecord:
         earlier_runs=record.runs_so_far,
         released={},
     )
-
-
-def carry_on(record: RolloutRecord, findings: Findings, now: datetime) -> Decision:
-    """Go on at the same stage with a fresh run, since the evidence of this one is lost.
-
-    What the record knows stays: proofs, but for stale ones, quarantines, tolerances and builds. The
-    guard's alpha is fresh, the alpha of proof is shared with the run before, and the stage counts
-    anew.
-    """
-    cause = f"evidence begins anew at the same stage: {findings.lost}"
-    kept = {name for name in record.proven if name not in record.stale}
-    after = replace_fields(
-        record,
-        run=record.next_run,
-        since=now,
-        cause=cause,
-        stage_epoch=findings.epoch if record.phase is Phase.LIVE else 0,
-        stage_from_seconds=0.0,
-        stage_from_pairs=0,
-        frozen=None,
-        frozen_at=None,
-        verdict=Verdict.PASS if record.is_passed else None,
-        proven=tuple(name for name in record.proven if name in kept),
-        proven_live=tuple(name for name in record.proven_live if name in kept),
-        suspects=(),
-        answered=(),
-        earlier_runs=record.runs_so_far,
-        is_counted=False,
-        stale={},
-        revalidations=0,
-        rebuilds=0,
-        carried=Carried(fingerprints=record.fingerprints, calibration=record.calibration),
-    )
-    return after, (DecisionStep(StepKind.CARRY, cause),)
 
 
 def replace_fields(record: RolloutRecord, **update: object) -> RolloutRecord:

@@ -63,6 +63,12 @@ def newest(connection: sa.Connection, run: str) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
 
 
+def redate(connection: sa.Connection, run: str, at: datetime) -> None:
+    """Dates the bases of a run that seem to be of a later time back to that time."""
+    later = _BASES.c.run == run, _BASES.c.at > at.isoformat()
+    connection.execute(sa.update(_BASES).where(*later).values(at=at.isoformat()))
+
+
 def due(connection: sa.Connection, run: str, before: datetime) -> int | None:
     """Reads the position of the newest spare base of before a time; None if there is none."""
     query = sa.select(sa.func.max(_BASES.c.position)).where(

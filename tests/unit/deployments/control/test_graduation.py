@@ -6,11 +6,16 @@ from typing import Any
 import pytest
 
 from penumbra.deployments.history.config_effects import draft_of
+from penumbra.deployments.history.events import Event
+from penumbra.deployments.history.recovered import Known, draft_recovery
+from penumbra.deployments.history.state import apply_event
 from penumbra.deployments.rollouts.record import Hold, Phase
 from penumbra.deployments.rollouts.transitions import replace_fields
 from penumbra.monitoring.observations import Run
 from penumbra.router.flags.routing_table import ModelSnapshot, Pin, Variant
-from tests.support.rollouts import pairs, rollout_spec
+from penumbra.router.flags.validate import flag_problems
+from penumbra.router.link.table_identity import Restriction
+from tests.support.rollouts import NOW, pairs, rollout_spec
 from tests.support.routing_tables import model
 from tests.support.whole_plane import WholePlane, whole_plane
 
@@ -29,10 +34,10 @@ def spec(candidate: str = "int8") -> dict[str, Any]:
     return rollout_spec(candidate=candidate).model_dump(mode="json")
 
 
-async def promote(plane: WholePlane, **changes: Any) -> None:
+async def promote(plane: WholePlane, key: tuple[str, str] = KEY, **changes: Any) -> None:
     """Put the rollout where the guard would after days: promoted, all slices proven."""
     controller = plane.parts.controller
-    rollout = controller.state.rollouts[KEY]
+    rollout = controller.state.rollouts[key]
     slices = rollout.record.slices
     update: dict[str, Any] = {
         "phase": Phase.PROMOTED,
@@ -157,22 +162,113 @@ async def test_other_candidates_begin_anew_and_say_what_they_are_measured_agains
 async def test_a_flag_that_refers_to_it_as_a_candidate_is_named(plane: WholePlane) -> None:
     await promote(plane)
     rule = {"name": "half", "match": {"tenants": ["acme"]}, "split": {"int8": 50}}
-    flag = served(plane).flag.model_dump(mode="json") | {"rules": [rule]}
+    await set_flag(plane, rules=[rule])
+    assert "rules[0].split.int8" in await refused(plane)
+    assert plane.parts.controller.state.rollouts[KEY].record.phase is Phase.PROMOTED
+
+
+async def set_flag(plane: WholePlane, **fields: Any) -> None:
+    flag = served(plane).flag.model_dump(mode="json") | fields
     answer = await plane.client.put(
         "/admin/v1/flags/demo",
         json={"reason": "test", "flag": flag},
         headers={"if-match": str(plane.parts.controller.state.epoch)},
     )
     assert answer.status_code == 200, answer.text
-    assert "rules[0].split.int8" in await refused(plane)
-    assert plane.parts.controller.state.rollouts[KEY].record.phase is Phase.PROMOTED
+
+
+async def test_what_operators_keep_on_the_baseline_is_named(plane: WholePlane) -> None:
+    await promote(plane)
+    rule = {"name": "careful", "match": {"tenants": ["acme"]}, "variant": "full"}
+    await set_flag(plane, quarantined=["json"], rules=[rule])
+    told = await refused(plane)
+    assert "quarantined by hand: json" in told
+    assert "kept on full by the rule careful" in told
+
+
+async def test_a_killed_model_does_not_graduate(plane: WholePlane) -> None:
+    await promote(plane)
+    await plane.change("POST", "/flags/demo/kill")
+    assert "the kill switch is on" in await refused(plane, accept_unproven=True)
+
+
+async def test_whatever_the_flag_says_of_the_old_baseline_it_is_taken_back(
+    plane: WholePlane,
+) -> None:
+    await promote(plane)
+    await graduate(plane)
+    rule = {"name": "some", "match": {"tenants": ["acme"]}, "split": {"full": 50, "awq": 5}}
+    await set_flag(plane, split={"full": 5.0}, rules=[rule])
+    await plane.change("POST", "/rollouts/int8/rollback?model=demo")
+    found = served(plane)
+    assert (found.baseline, found.flag.split, found.flag.blocked) == ("full", {}, ("int8",))
+    assert found.flag.rules[0].split == {"awq": 5.0}
+
+
+async def test_also_if_the_old_baseline_was_a_candidate_that_failed(plane: WholePlane) -> None:
+    await promote(plane)
+    await graduate(plane)
+    await plane.change("PUT", "/rollouts", spec=spec("full"))
+    await plane.change("POST", "/rollouts/full/rollback?model=demo")
+    assert served(plane).flag.blocked == ("full",)
+    await plane.change("POST", "/rollouts/int8/rollback?model=demo")
+    found = served(plane)
+    assert (found.baseline, found.flag.blocked) == ("full", ("int8",))
+
+
+async def test_two_graduations_are_taken_back_one_by_one(plane: WholePlane) -> None:
+    await promote(plane)
+    await graduate(plane)
+    await plane.change("PUT", "/rollouts", spec=spec("awq"))
+    await promote(plane, key=("demo", "awq"))
+    await plane.change("POST", "/rollouts/awq/graduate?model=demo")
+    assert served(plane).baseline == "awq"
+    await plane.change("PUT", "/rollouts", spec=spec("full"))
+    view = (await plane.client.get("/admin/v1/rollouts/full?model=demo")).json()
+    assert "awq, itself within tolerance of int8" in view["measured_against"]
+    assert "int8, itself within tolerance of full" in view["measured_against"]
+    await plane.change("POST", "/rollouts/awq/rollback?model=demo")
+    assert (served(plane).baseline, served(plane).flag.blocked) == ("int8", ("awq",))
+    await plane.change("POST", "/rollouts/int8/rollback?model=demo")
+    assert served(plane).baseline == "full"
+    assert {*served(plane).flag.blocked} == {"awq", "int8"}
+
+
+async def test_a_store_that_forgot_the_rollback_takes_it_back_again(plane: WholePlane) -> None:
+    await promote(plane)
+    await graduate(plane)
+    before = plane.parts.controller.state
+    await plane.change("POST", "/rollouts/int8/rollback?model=demo")
+    known = Known(1, 99, "", plane.parts.controller.state.restrictions)
+    state = before
+    for draft in draft_recovery(before, known, "the store went back", NOW):
+        state = apply_event(state, Event.of(draft, state.epoch + 1, NOW))
+    model_after = state.models["demo"]
+    assert (model_after.baseline, model_after.flag.blocked) == ("full", ("int8",))
+    assert not [*flag_problems(model_after, model_after.flag)]
+
+
+async def test_a_store_that_forgot_it_and_has_no_old_baseline_names_no_baseline(
+    plane: WholePlane,
+) -> None:
+    await promote(plane)
+    await graduate(plane)
+    models = {"demo": {"baseline": "int8", "variants": {"int8": {"url": VARIANTS["int8"].url}}}}
+    await plane.change("PUT", "/configuration", models=models)
+    before = plane.parts.controller.state
+    known = Known(1, 99, "", {"demo": Restriction(blocked=("int8",))})
+    state = before
+    for draft in draft_recovery(before, known, "the store went back", NOW):
+        state = apply_event(state, Event.of(draft, state.epoch + 1, NOW))
+    assert state.models["demo"].flag.blocked == ()
 
 
 async def test_pins_to_the_old_baseline_stay(plane: WholePlane) -> None:
     await promote(plane)
     pin = {"kind": "key", "subject": "u1", "variant": "full"}
     await plane.change("POST", "/flags/demo/pin", **pin)
-    await graduate(plane)
+    assert "kept on full by the pin of u1" in await refused(plane)
+    await graduate(plane, accept_unproven=True)
     assert served(plane).flag.pins == (Pin(kind="key", subject="u1", variant="full"),)
 
 

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from penumbra.deployments.api.rollback_explanation import explain
 from penumbra.deployments.control import compaction
 from penumbra.deployments.control.retention import Lifetimes
 from penumbra.deployments.control.rollout_service import RolloutService
-from penumbra.deployments.rollouts.record import Phase, Verdict
-from penumbra.deployments.rollouts.spec import AdvanceRules, Calibrate, Guardrail, RolloutSpec
+from penumbra.deployments.evidence import kept_objects
+from penumbra.deployments.evidence.judge import evidence_of
+from penumbra.deployments.rollouts.record import Phase
+from penumbra.deployments.rollouts.spec import AdvanceRules, RolloutSpec
 from penumbra.deployments.store import base_table
 from penumbra.deployments.store.verify import repair, verify
-from penumbra.monitoring.observations import Pair, Report, Run, RunReport, Signal
+from penumbra.monitoring.observations import Pair, Report, Run, RunReport
 from tests.support import running_rollouts as running
 from tests.support.evidence_state import state_of
 from tests.support.rollouts import NOW, Reporting, pairs, rollout_spec
@@ -193,63 +196,48 @@ async def lose(it: RunningRollouts, statement: str = LOST[0]) -> RolloutService:
 
 
 @pytest.mark.parametrize("statement", LOST)
-async def test_a_run_whose_base_is_lost_goes_on_at_its_stage(
+async def test_a_run_whose_base_is_lost_begins_anew_in_shadow(
     tmp_path: Path, statement: str
 ) -> None:
-    async with aged(tmp_path) as (it, _):
-        before = it.rollout.record
-        assert (before.phase, before.stage_index) == (Phase.LIVE, 1)
+    async with aged(tmp_path) as (it, traffic):
+        assert it.rollout.record.phase is Phase.LIVE
         await lose(it, statement)
         after = it.rollout.record
-        assert (after.phase, after.stage_index, after.run) == (Phase.LIVE, 1, "run-2")
-        assert (after.proven, after.released) == (before.proven, before.released)
-        assert after.verdict is Verdict.PASS
-        assert "evidence begins anew at the same stage" in after.cause
-        [runs] = after.earlier_runs.values()
-        assert runs == 1
-        assert it.flag.split == {"int8": 10.0}
-        assert it.rollouts.evidence_book.findings(it.rollout).pairs == 0
-
-
-async def test_the_guard_of_the_fresh_run_takes_a_bad_build_back(tmp_path: Path) -> None:
-    async with aged(tmp_path) as (it, traffic):
-        await lose(it)
-        await traffic.report(30, 0.9, answered_by="int8")
+        assert (after.phase, after.run) == (Phase.SHADOW, "run-2")
+        assert "reports were pruned, and what stands for them is lost" in after.cause
+        assert it.flag.split == {}
+        await traffic.report(30, 0.9)
         assert it.rollout.record.phase is Phase.ROLLED_BACK
         assert explain(it.plane.store, KEY, it.plane.controller.checkpoint_key).is_reproduced
 
 
-async def test_the_fresh_run_has_the_tolerances_that_were_read(tmp_path: Path) -> None:
-    calibrated = Guardrail(
-        signal=Signal.DISPLACEMENT, tolerance=Calibrate(calibrate=100), action="rollback", share=0.5
-    )
-    failure = Guardrail(signal=Signal.FAILURE, tolerance=0.01, action="rollback", share=0.5)
-    spec = rollout_spec(gates=LONG, guardrails=(calibrated, failure))
-    async with aged(tmp_path, spec) as (it, traffic):
-        before = it.rollout.record.calibration
-        assert before is not None
-        await lose(it)
-        await traffic.report(1, 0.05)
-        assert it.rollout.record.calibration == before
-        found = it.rollouts.evidence_book.evidence(it.rollout)
-        tolerance = before["slices"]["other"]["tolerance"]
-        monitor = found.monitors[Signal.DISPLACEMENT]
-        kind = next(iter(found.calibrations))
-        assert monitor.guard.of(kind).spec.tolerances["other"] == tolerance
+async def test_a_base_that_does_not_go_on_is_a_lost_one(tmp_path: Path) -> None:
+    async with aged(tmp_path) as (it, _):
+        lacking = evidence_of(it.rollout)
+        del lacking.totals
+        payload = kept_objects.pack(kept_objects.dump(lacking), b"a key of the tests")
+        change = sa.text("update evidence_bases set payload = :it")
+        it.plane.store.write(lambda c: c.execute(change, {"it": payload}))
+        await lose(it, "delete from checkpoints")
+        assert it.rollout.record.run == "run-2"
 
 
-async def test_a_build_that_was_exchanged_meanwhile_is_found(tmp_path: Path) -> None:
-    async with running_rollouts(tmp_path) as it:
-        await it.apply(rollout_spec(gates=LONG))
-        traffic = Traffic(it)
-        await traffic.take(pairs(5, 0.05, start=10_000), fingerprints={"int8": "a" * 64})
-        for _ in range(6):
-            await traffic.report(10, 0.05)
-            await an_hour(it)
-        await lose(it)
-        assert it.rollout.record.phase is Phase.LIVE
-        await traffic.take(pairs(5, 0.05, start=20_000), fingerprints={"int8": "b" * 64})
-        assert it.rollout.record.phase is Phase.SHADOW
+async def test_a_clock_that_was_ahead_for_a_while_leaves_no_pile_of_bases(tmp_path: Path) -> None:
+    async with aged(tmp_path) as (it, traffic):
+        before = size(it)["evidence_bases"]
+        it.now += timedelta(days=365)
+        await traffic.report(2, 0.05)
+        await it.after(61)
+        await it.after(61)
+        it.now -= timedelta(days=365)
+        it.rollouts = await restarted(it)
+        for _ in range(10):
+            await traffic.report(1, 0.05)
+            await it.after(61)
+            await it.after(61)
+        assert size(it)["evidence_bases"] <= before + 1
+        await traffic.report(2, 0.05)
+        assert evidence(await restarted(it), it) == evidence(it.rollouts, it)
 
 
 async def test_a_repair_keeps_the_base_that_stands_for_deleted_reports(tmp_path: Path) -> None:

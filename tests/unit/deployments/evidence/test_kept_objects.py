@@ -8,8 +8,19 @@ from typing import Any
 import pytest
 
 from penumbra.deployments.evidence import kept_objects
-from penumbra.deployments.evidence.kept_objects import Unusable, dump, load, pack
-from penumbra.monitoring.observations import SelfTest
+from penumbra.deployments.evidence.kept_objects import Unusable, classes_in, dump, load, pack
+from penumbra.deployments.evidence.run_evidence import RunEvidence
+from penumbra.deployments.rollouts.spec import Calibrate, Guardrail
+from penumbra.monitoring.observations import (
+    Arm,
+    Counts,
+    Pair,
+    Run,
+    RunReport,
+    SelfTest,
+    Signal,
+)
+from tests.support.rollouts import pair, rollout_spec
 
 KEY = b"a key"
 PLACE = "penumbra.deployments.evidence.kept_objects"
@@ -87,6 +98,57 @@ def test_what_is_no_object_at_all_is_unusable(packed: bytes) -> None:
 def test_another_kind_of_object_is_unusable() -> None:
     with pytest.raises(Unusable, match="found list, wanted dict"):
         load(pack(dump([]), KEY), KEY, dict)
+
+
+def rich_evidence() -> RunEvidence:
+    """Evidence with something in each of its parts."""
+    calibrated = Guardrail(
+        signal=Signal.DISPLACEMENT, tolerance=Calibrate(calibrate=100), action="rollback", share=0.3
+    )
+    others = (
+        (Signal.HARM, 0.05, "rollback", 0.3),
+        (Signal.DECODE_GAP, 0.01, "rollback", 0.2),
+        (Signal.FAILURE, 0.01, "rollback", 0.2),
+        (Signal.TTFT, 0.2, "hold", None),
+    )
+    rails = [Guardrail(signal=a, tolerance=b, action=c, share=d) for a, b, c, d in others]
+    spec = rollout_spec(guardrails=(calibrated, *rails), stages=("shadow", 10.0, 50.0, 100.0))
+    found = RunEvidence(spec, "run-1", ("other", "json"))
+    for first in range(0, 1500, 50):
+        some = [_pair(number) for number in range(first, first + 50)]
+        aa = [
+            pair(100_000 + number, 0.0, arm=Arm.BASELINE, harm=0)
+            for number in range(first, first + 25)
+        ]
+        counts = tuple(Counts("other", signal, 5, 1) for signal in (Signal.FAILURE, Signal.TTFT))
+        tests = (SelfTest(True, 0.1, "fine", 1.5),)
+        run = Run("demo", "int8", "run-1")
+        found.fold("c", RunReport(run, (*some, *aa), counts, self_tests=tests), "p")
+        found.findings()
+    return found
+
+
+def _pair(number: int) -> Pair:
+    return pair(
+        number,
+        0.2 if number % 7 else 0.01,
+        slice=("other", "json")[number % 2],
+        answered_by=("full", "int8")[number // 2 % 2],
+        harm=int(number % 50 == 0),
+        decode_gap=0.001,
+        tokens=50,
+        script="latin",
+        prompt_tokens=100,
+        session=number,
+        first_ratio=1.0,
+    )
+
+
+def test_the_shape_is_of_the_modules_that_evidence_is_made_of() -> None:
+    """One that is missing would let a base be read whose objects lack a field."""
+    found = classes_in(pack(dump(rich_evidence()), KEY), KEY)
+    ours = {module for module, _ in found if module.startswith("penumbra.")}
+    assert ours == set(kept_objects.EVIDENCE_MODULES)
 
 
 CLASS = '''
