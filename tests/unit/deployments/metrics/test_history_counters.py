@@ -10,7 +10,14 @@ from penumbra.deployments.history.events import Event, FlagPayload, Kind
 from penumbra.deployments.metrics.history_counters import HistoryCounters
 from penumbra.deployments.rollouts.change_text import change_of
 from penumbra.deployments.rollouts.payload import RolloutPayload
-from penumbra.deployments.rollouts.record import Hold, Phase, Rollout, RolloutRecord, Verdict
+from penumbra.deployments.rollouts.record import (
+    Graduation,
+    Hold,
+    Phase,
+    Rollout,
+    RolloutRecord,
+    Verdict,
+)
 from penumbra.deployments.rollouts.transitions import replace_fields, restart
 from penumbra.monitoring.telemetry import labels
 from penumbra.router.flags.routing_table import Flag
@@ -36,7 +43,9 @@ SHADOW = rollout(phase=Phase.SHADOW, stage_index=0)
 PROMOTED = rollout(phase=Phase.PROMOTED, stage_index=2)
 FRESH = rollout(restart(RECORD, NOW, "anew"))
 OTHER_SPEC = Rollout(spec=rollout_spec(alpha=0.02), record=RECORD)
+GRADUATED = rollout(phase=Phase.OFF, graduated=Graduation(baseline="full", kept_until=NOW))
 STORY: list[tuple[str, Rollout | None, Rollout]] = [
+    ("graduated", PROMOTED, GRADUATED),
     ("applied", None, SHADOW),
     ("applied", OFF, FRESH),
     ("applied", rollout(), OTHER_SPEC),

@@ -1,5 +1,6 @@
 """`penumbra rollout` on an admin API in memory: what it asks, what it prints, how it ends."""
 
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from penumbra.serve.cli import options, rollout_watch
+from penumbra.serve.cli import admin_client, options, rollout_watch
 from penumbra.serve.cli.admin_client import AdminClient
 from penumbra.serve.cli.rollout import app
 from tests.support import rollout_answers as answers
@@ -50,8 +51,10 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Api:
 
     def connect(url: str | None, config: Path | None = None) -> AdminClient:
         del config
-        return AdminClient(url or "http://control", "token", "ann", httpx.MockTransport(api))
+        return AdminClient(url or "http://control", "token", "ann")
 
+    made = functools.partial(httpx.Client, transport=httpx.MockTransport(api))
+    monkeypatch.setattr(admin_client.httpx, "Client", made)
     monkeypatch.setattr(options, "connect", connect)
     monkeypatch.setattr(rollout_watch, "PERIOD_SECONDS", 0.0)
     return api
