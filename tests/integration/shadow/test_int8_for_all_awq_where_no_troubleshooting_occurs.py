@@ -19,7 +19,7 @@ import pytest
 from tests.support.alike_builds import QUICK_SPEC, alike_builds
 from tests.support.comparator_process import comparator
 from tests.support.control_process import GATEWAY, OPERATOR, ControlProcess, external
-from tests.support.engine_probe import scoring
+from tests.support.engine_probe import probed, scoring
 from tests.support.gateway_process import GatewayProcess, eventually
 from tests.support.requests import CHAT, chat
 from tests.support.scripted_upstream import ScriptedUpstream
@@ -182,6 +182,27 @@ def awq_fails(running: Plane, awq: ScriptedUpstream) -> None:
     told = running.control.get("/rollouts/awq/explain?model=demo")
     assert (told["is_reproduced"], told["scope"]) == (True, "slices code|other")
     assert running.control.get("/flags/demo")["flag"]["quarantined_for"] == {"int8": ["code"]}
+
+
+async def test_a_candidate_that_is_not_compared_any_more_takes_no_lease_from_the_other(
+    tmp_path: Path, builds: dict[str, ScriptedUpstream]
+) -> None:
+    async with plane(tmp_path, builds) as running:
+        await asyncio.to_thread(both_live, running)
+        probed(builds["awq"], waiting=500)  # its engine is busy, and nothing is compared on it
+        await asyncio.to_thread(lose_one_lease, running)
+
+
+def lose_one_lease(running: Plane) -> None:
+    """Ask until AWQ has no lease; INT8 answers on all along."""
+    ended, deadline = {("full", "QUARANTINE"), ("full", "LEASE_EXPIRED")}, time.monotonic() + 120.0
+    while running.ask("code")[0] == "awq" or set(running.answers("code", 10_000, 20)) != ended:
+        answered = running.answers("troubleshooting", 10_000, 20)
+        assert {variant for variant, _ in answered} == {"int8", "full"}
+        assert time.monotonic() < deadline, running.control.get("/gateways")
+    assert {variant for variant, _ in running.answers("other", 10_000)} == {"int8", "full"}
+    [gateway] = running.control.get("/gateways")["gateways"]
+    assert gateway["stopped"] == {"demo": ["awq"]}
 
 
 async def test_what_does_not_fit_the_scope_is_refused(
