@@ -39,7 +39,7 @@ def rollouts_table(answer: Json) -> RenderableType:
             view["model"],
             view["candidate"],
             stage_text(view),
-            f"{view['share']:g} %",
+            Text(f"{view['share']:g} %" + (f" of {view['scope']}" if view.get("scope") else "")),
             verdict_text(view),
             str(view["pairs"]),
             ", ".join(view["proven"]) or "-",

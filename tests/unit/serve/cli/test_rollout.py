@@ -420,3 +420,27 @@ def test_every_view_can_be_shown_on_a_narrow_terminal(api: Api) -> None:
         api.says(make())
         done = CliRunner().invoke(app, arguments, env={"COLUMNS": "70"})
         assert done.exit_code == 0, done.output
+
+
+def test_status_shows_the_scope_and_alpha_where_candidates_share_it(api: Api) -> None:
+    told = {"scope": "slices code", "guard_alpha": 0.01, "model_alpha": 0.02}
+    api.says(answers.view(**told))
+    done = api.run("status", "demo", "int8")
+    assert "0 % of the slices that are not kept back, only slices code" in done.stdout
+    text = " ".join(done.stdout.split())
+    assert "of this candidate: at most 0.01; of any candidate of demo under guard: at most" in text
+    api.says(
+        {"epoch": 7, "rollouts": [answers.summary(scope="slices code").model_dump(mode="json")]}
+    )
+    assert "0 % of slices code" in " ".join(api.run("status").stdout.split())
+
+
+def test_apply_says_what_other_candidates_keep_and_what_the_scope_leaves_out(
+    api: Api, rollout_file: Path
+) -> None:
+    rollout_file.write_text(rollout_file.read_text() + "scope: {slices: [code]}\n")
+    other = answers.summary(candidate="int4", stage="20", share=20.0).model_dump(mode="json")
+    api.says(flag(split={"int4": 20.0}), {"rollouts": [other]}, change())
+    done = api.run("apply", "-f", str(rollout_file), "--reason", "x")
+    assert "only slices code: other requests are not compared" in done.stderr
+    assert "int4 20 % by its rollout stays" in done.stderr
