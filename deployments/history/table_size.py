@@ -20,7 +20,7 @@ from penumbra.router.flags.released_channels import channel_of
 from penumbra.router.flags.request_routes import OTHER_ROUTE, ROUTE_NAMES
 from penumbra.router.flags.routing_table import ModelSnapshot, Watch
 from penumbra.router.flags.slices import OTHER
-from penumbra.router.link.older_gateways import OwnWatch, stricter
+from penumbra.router.link.older_gateways import OwnRestrictions, OwnWatch
 
 _LONGEST_EPOCH: Final = 2**63 - 1
 _LONGEST_NUMBER: Final = 1.2345678901234567e-300
@@ -39,9 +39,8 @@ def greatest_bytes(state: State) -> int:
     models = {name: _restricted(state, name, model) for name, model in state.models.items()}
     # A copy: whatever else a table holds counts as it is.
     table = state.snapshot().model_copy(update={"epoch": _LONGEST_EPOCH, "models": models})
-    strict, own = stricter(table)  # as it is sent: a part of it beside it
-    size = len(strict.model_dump_json(exclude_defaults=True).encode())
-    size += len(json.dumps(own).encode())
+    size = len(table.model_dump_json(exclude_defaults=True).encode())
+    size += sum(_own_bytes(name, *_closed(state.models[name])) for name in models)
     return size + sum(_rollout_bytes(state.models, rollout) for rollout in _open(state))
 
 
@@ -69,21 +68,38 @@ def size_problem(before: State, after: State, most_bytes: int) -> str | None:
 def _restricted(state: State, name: str, model: ModelSnapshot) -> ModelSnapshot:
     """The model with everything taken away, and without what `_rollout_bytes` counts."""
     flag = model.flag
-    candidates = [variant for variant in model.variants if variant != model.baseline]
-    slices = (*(rule.name for rule in model.slices), OTHER)
-    closed = dict.fromkeys(flag.quarantined_for, ()) | dict.fromkeys(candidates, slices)
+    blocked, slices = _closed(model)
     moving = {rollout.spec.candidate for rollout in _open(state) if rollout.spec.model == name}
     update = {
         "killed": True,
-        "blocked": tuple({*flag.blocked, *candidates}),
-        "quarantined": tuple({*flag.quarantined, *slices}),
-        "quarantined_for": {
-            name: tuple({*names, *flag.quarantined_for.get(name, ())})
-            for name, names in closed.items()
-        },
+        "blocked": blocked,
+        "quarantined": slices,
+        "quarantined_for": {},
         "split": {key: share for key, share in flag.split.items() if key not in moving},
     }
     return model.model_copy(update={"flag": flag.model_copy(update=update), "watches": ()})
+
+
+def _closed(model: ModelSnapshot) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """All candidates, and all slices, of the model and of what its flag says."""
+    flag = model.flag
+    names = (variant for variant in model.variants if variant != model.baseline)
+    candidates = dict.fromkeys((*names, *flag.blocked, *flag.quarantined_for))
+    slices = dict.fromkeys(
+        (*(rule.name for rule in model.slices), OTHER, *flag.quarantined_for_any)
+    )
+    return tuple(candidates), tuple(slices)
+
+
+@lru_cache(maxsize=2048)
+def _own_bytes(name: str, candidates: tuple[str, ...], slices: tuple[str, ...]) -> int:
+    """Bytes of what is told beside the table (`OwnRestrictions`), without scopes."""
+    own = OwnRestrictions(
+        blocked=candidates,
+        quarantined=slices,
+        quarantined_for=dict.fromkeys(candidates, slices),
+    )
+    return len(json.dumps({name: own.model_dump(mode="json")}))
 
 
 def _open(state: State) -> Iterable[Rollout]:
