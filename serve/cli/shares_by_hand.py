@@ -55,6 +55,9 @@ def _effects(flag: Json, spec: RolloutSpec) -> Iterator[str]:
     name, share = spec.candidate, flag["split"].get(spec.candidate, 0)
     if share > 0:
         yield f"{name} has {share:g} % by hand: that ends now, the rollout begins in shadow"
+    closed = flag.get("quarantined_for", {}).get(name)
+    if closed:
+        yield f"{name} is quarantined in {', '.join(closed)} by hand: the rollout decides that now"
     if name in flag["blocked"]:
         yield f"{name} is blocked: the block ends with the rollout, which begins in shadow"
     ways = [

@@ -440,7 +440,11 @@ def test_apply_says_what_other_candidates_keep_and_what_the_scope_leaves_out(
 ) -> None:
     rollout_file.write_text(rollout_file.read_text() + "scope: {slices: [code]}\n")
     other = answers.summary(candidate="int4", stage="20", share=20.0).model_dump(mode="json")
-    api.says(flag(split={"int4": 20.0}), {"rollouts": [other]}, change())
+    closed = {"int8": ["code"], "int4": ["facts"]}
+    by_hand = flag(split={"int4": 20.0}, quarantined_for=closed)
+    api.says(by_hand, {"rollouts": [other]}, change())
     done = api.run("apply", "-f", str(rollout_file), "--reason", "x")
     assert "only slices code: other requests are not compared" in done.stderr
     assert "int4 20 % by its rollout stays" in done.stderr
+    assert "int8 is quarantined in code by hand: the rollout decides that now" in done.stderr
+    assert "int4 is quarantined" not in done.stderr
