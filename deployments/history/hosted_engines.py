@@ -48,13 +48,16 @@ class EngineChange:
 
     def differences(self) -> str:
         """The settings that differ, each with both values; of `env` only its name."""
-        before, after = self.before or {}, self.after or {}
-        return ", ".join(
-            name
-            if name == _ENVIRONMENT
-            else f"{name} {_shown(before.get(name))} -> {_shown(after.get(name))}"
-            for name in self._settings()
-        )
+        texts = []
+        for name in self._settings():
+            before, after = (found.get(name) for found in (self.before or {}, self.after or {}))
+            if name == _ENVIRONMENT:
+                texts.append(name)
+            elif isinstance(before, Mapping) or isinstance(after, Mapping):
+                texts += _inner_differences(name, before or {}, after or {})
+            else:
+                texts.append(f"{name} {_shown(before)} -> {_shown(after)}")
+        return ", ".join(texts)
 
     def _settings(self) -> list[str]:
         before, after = self.before or {}, self.after or {}
@@ -109,6 +112,15 @@ def held_back(name: str, model: ModelSnapshot, starting: Starting) -> ModelSnaps
     blocked = join_names(model.flag.blocked, candidates)
     flag = model.flag.model_copy(update={"blocked": blocked})
     return model.model_copy(update={"flag": flag, "watches": watches})
+
+
+def _inner_differences(
+    name: str, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> Iterator[str]:
+    for inner in dict.fromkeys([*before, *after]):
+        old, new = before.get(inner), after.get(inner)
+        if old != new:
+            yield f"{name}.{inner} {_shown(old)} -> {_shown(new)}"
 
 
 def _shown(value: Any) -> str:

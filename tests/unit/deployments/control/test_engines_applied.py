@@ -158,11 +158,12 @@ async def test_another_engine_begins_the_evidence_of_its_rollout_anew(host: Host
     [engine] = await host.look()
     await host.answers(engine)
     run = await host.plane.apply(spec_of("int2"))
-    host.add("int2", dtype="float32")
+    host.add("int2", dtype="float32", engine_args={"max_model_len": 64})
     steps = await host.apply()
     assert [text for _, text, _ in steps] == [
-        'stops the engine of int2 (demo) and starts it again: dtype default -> "float32"; until it'
-        " is ready, the baseline answers in its place",
+        'stops the engine of int2 (demo) and starts it again: dtype default -> "float32",'
+        " engine_args.max_model_len default -> 64; until it is ready, the baseline answers in its"
+        " place",
         "rollout of int2 (demo, shadow): evidence begins anew: the engine of int2 changed",
     ]
     [hurting] = [text for _, text, hurts in steps if hurts]
