@@ -18,6 +18,7 @@ DeploymentsError
 ├── ChangeUnfoldable (422)      the change cannot be put into force; nothing was changed
 ├── ReportRefused (422)         a gateway's or comparator's report cannot be counted
 ├── PreconditionRequired (428)  a whole flag is replaced without naming the epoch it is based on
+├── IssuerUnavailable (503)     the issuer of a token does not tell its keys
 ├── NotLeader (503)             another control process leads; nothing was changed
 └── StoreUnavailable (503)      the store cannot be read or written; nothing was changed
     ├── StoreInDoubt (503)      … or its answer to a commit was lost: look before trying again
@@ -45,6 +46,7 @@ STATUS: dict[str, int] = {
     "change_unfoldable": 422,
     "report_refused": 422,
     "precondition_required": 428,
+    "issuer_unavailable": 503,
     "not_leader": 503,
     "store_unavailable": 503,
     "store_in_doubt": 503,
@@ -116,6 +118,12 @@ class Unauthorized(DeploymentsError):
     """The request has no token, or an unknown one."""
 
     code = "unauthorized"
+
+
+class IssuerUnavailable(DeploymentsError):
+    """The issuer of a token does not tell the key by which it could be verified."""
+
+    code = "issuer_unavailable"
 
 
 class Forbidden(DeploymentsError):

@@ -20,6 +20,7 @@ from penumbra.deployments.api.alert_routes import alerts_router
 from penumbra.deployments.api.app import build_api
 from penumbra.deployments.api.configuration_routes import configuration_router
 from penumbra.deployments.api.connection_limits import Connections
+from penumbra.deployments.api.issuer import token_issuer
 from penumbra.deployments.api.leader_gate import leaders_only
 from penumbra.deployments.api.link_door import LinkDoor
 from penumbra.deployments.api.link_route import link_router
@@ -220,7 +221,10 @@ async def run_control(
     direct(plane, functools.partial(configure_at_start, controller, payload, hosted, file), door)
     try:
         sock = bind(spec.control.host, spec.control.port, "control.host, control.port")
-        async with http_client() as client:
+        async with (
+            http_client() as client,
+            token_issuer(spec.control.oidc, access.now) as access.issuer,
+        ):
             # Made before the lease is taken: it takes time in which nothing renews it.
             app = _build_app(plane, access, door, _configuration(plane, spec, hosted))
             app.include_router(_metrics_routes(plane, spec, sock, client, beside.replicas))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
+from typing import Protocol
 
 from penumbra.deployments.actors import RESERVED
 from penumbra.deployments.api.refused_logins import Cause, RefusedLogins
@@ -56,8 +57,47 @@ class Caller:
         return Authority(role=self.role.name.lower(), identity=self.identity, note=self.note)
 
 
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A token of an issuer, as far as it is known."""
+
+    status: TokenStatus
+    role: Role | None = None
+    """None: none of its claims has a role here."""
+    actor: str = ""
+    """Name that the history shows."""
+    identity: str = ""
+    """The issuer, and its name for the caller."""
+
+
+class TokenIssuer(Protocol):
+    """Issuer of tokens that are taken beside the control process's own."""
+
+    async def prepare(self, token: str) -> None:
+        """Fetch what is needed to look a token up.
+
+        Raises:
+            IssuerUnavailable: It cannot be had.
+        """
+
+    def look_up(self, token: str) -> Issued:
+        """Return the validity of a token, and what it stands for; asks nothing of the issuer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Holder:
+    role: Role | None
+    actor: str = ""
+    identity: str | None = None
+    """None: the token is of the environment."""
+
+    @property
+    def role_name(self) -> str:
+        return "none" if self.role is None else self.role.name.lower()
+
+
 class Access:
-    """The tokens of one control process: those of its environment, and those of identities.
+    """The tokens of one control process: of its environment, of identities, and of an issuer.
 
     Args:
         tokens: Role -> token; a role without a token cannot be used.
@@ -82,6 +122,8 @@ class Access:
         self._alert_digest = _digest(alert_token) if alert_token else None
         self.identities: Callable[[], Identities] = Identities
         """Returns the identities as the store has them."""
+        self.issuer: TokenIssuer | None = None
+        """Issuer of further tokens."""
         self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
         """Wall clock, by which tokens of identities expire."""
 
@@ -98,15 +140,24 @@ class Access:
             Forbidden: The role is not enough.
             RequestInvalid: The actor is not a valid name.
         """
-        role, identity = self._holder(authorization)
-        if role is None:
+        holder = self._holder(authorization)
+        if holder is None:
             raise self._refusal(authorization)
-        if role < least:
-            raise Forbidden(f"found the role {role.name.lower()}, wanted {least.name.lower()}")
+        role = _require_role(holder, least)
         told = _actor(actor)
-        if identity is None:
+        if holder.identity is None:
             return Caller(role, told or role.name.lower())
-        return Caller(role, identity.name, identity.name, "" if told == identity.name else told)
+        note = "" if told in (holder.actor, holder.identity) else told
+        return Caller(role, holder.actor, holder.identity, note)
+
+    async def prepare(self, authorization: str | None) -> None:
+        """Make a token of the issuer ready to be looked at; tokens that are known wait for nothing.
+
+        Raises:
+            IssuerUnavailable: The issuer does not tell the key of a token that looks like its own.
+        """
+        if self.issuer is not None and not self._is_own(authorization):
+            await self.issuer.prepare(_bearer(authorization))
 
     def cause_of(self, authorization: str | None) -> Cause:
         """The reason for which a request with this header, which no token opens, is refused."""
@@ -114,7 +165,8 @@ class Access:
             return Cause.NO_TOKEN
         if self.knows(authorization):
             return Cause.NOT_ALLOWED
-        return _CAUSES.get(self._look_up(authorization)[0], Cause.UNKNOWN_TOKEN)
+        statuses = self._look_up(authorization)[0], self._issued(authorization).status
+        return next((_CAUSES[each] for each in statuses if each in _CAUSES), Cause.UNKNOWN_TOKEN)
 
     def is_gateway(self, authorization: str | None) -> bool:
         """Whether the header has the gateways' token."""
@@ -136,12 +188,9 @@ class Access:
 
     def knows(self, authorization: str | None) -> bool:
         """Whether the header has any token of this control process, whatever it is good for."""
-        shown = _bearer(authorization)
-        links = self._gateway_digest, self._comparator_digest
-        known = [*self._digests.values(), *links, self._alert_digest or _NO_TOKEN]
-        # All are compared: the time taken reveals nothing.
-        is_known = sum(_is_same(shown, digest) for digest in known) > 0
-        return is_known or self._look_up(authorization)[0] is TokenStatus.VALID
+        if self._is_own(authorization):
+            return True
+        return self._issued(authorization).status is TokenStatus.VALID
 
     def require_alerts(self, authorization: str | None) -> None:
         """Checks that the caller may send alerts: Alertmanager with its own token, or an admin.
@@ -156,30 +205,48 @@ class Access:
                 " PENUMBRA_ALERT_TOKEN"
             )
         is_alerts = _is_same(_bearer(authorization), self._alert_digest)
-        role, _ = self._holder(authorization)
-        if is_alerts or role is Role.ADMIN:
+        if is_alerts:
             return
-        if role is not None:
-            raise Forbidden(f"found the role {role.name.lower()}, wanted Alertmanager's or admin")
-        raise self._refusal(authorization, "the alert token")
+        holder = self._holder(authorization)
+        if holder is None:
+            raise self._refusal(authorization, "the alert token")
+        if holder.role is not Role.ADMIN:
+            raise Forbidden(f"found the role {holder.role_name}, wanted Alertmanager's or admin")
 
     def authority_of(self, authorization: str | None) -> Authority:
         """The right of a sender of alerts, for the history."""
-        role, identity = self._holder(authorization)
-        if role is None:
+        holder = self._holder(authorization)
+        if holder is None:
             return Authority(role="alerts")
-        return Authority(role=role.name.lower(), identity=identity and identity.name)
+        return Authority(role=holder.role_name, identity=holder.identity)
 
-    def _holder(self, authorization: str | None) -> tuple[Role | None, Identity | None]:
+    def _is_own(self, authorization: str | None) -> bool:
+        """Whether the header has a token of the environment, or a valid one of an identity."""
+        shown = _bearer(authorization)
+        links = self._gateway_digest, self._comparator_digest
+        known = [*self._digests.values(), *links, self._alert_digest or _NO_TOKEN]
+        # All are compared: the time taken reveals nothing.
+        is_known = sum(_is_same(shown, digest) for digest in known) > 0
+        return is_known or self._look_up(authorization)[0] is TokenStatus.VALID
+
+    def _holder(self, authorization: str | None) -> _Holder | None:
         shown = _bearer(authorization)
         # Every token is compared, and digests are equally long: the time taken reveals nothing.
         found = [role for role, digest in self._digests.items() if _is_same(shown, digest)]
         if found:
-            return max(found), None
+            return _Holder(max(found))
         status, identity = self._look_up(authorization)
         if status is TokenStatus.VALID and identity is not None:
-            return Role[identity.role.upper()], identity
-        return None, None
+            return _Holder(Role[identity.role.upper()], identity.name, identity.name)
+        issued = self._issued(authorization)
+        if issued.status is TokenStatus.VALID:
+            return _Holder(issued.role, issued.actor, issued.identity)
+        return None
+
+    def _issued(self, authorization: str | None) -> Issued:
+        if self.issuer is None:
+            return Issued(TokenStatus.UNKNOWN)
+        return self.issuer.look_up(_bearer(authorization))
 
     def _look_up(self, authorization: str | None) -> tuple[TokenStatus, Identity | None]:
         # By its digest, of which the time that the search takes reveals nothing that helps: a token
@@ -188,16 +255,24 @@ class Access:
         return self.identities().look_up(digest, self.now())
 
     def _refusal(self, authorization: str | None, wanted: str = "a known token") -> Unauthorized:
-        status, _ = self._look_up(authorization)
+        cause = self.cause_of(authorization)
         known = self.identities().aside
-        if status is TokenStatus.EXPIRED:
+        if cause is Cause.EXPIRED_TOKEN:
             return Unauthorized("found a token that has expired; wanted one that is valid")
-        if status is TokenStatus.REVOKED:
+        if cause is Cause.REVOKED_TOKEN:
             return Unauthorized("found a token that was revoked; wanted one that is valid")
         wanted = f"wanted the header `authorization: Bearer TOKEN` with {wanted}"
         if known is not None:
             wanted += f"; no identity is let in: {known.text}"
         return Unauthorized(wanted)
+
+
+def _require_role(holder: _Holder, least: Role) -> Role:
+    if holder.role is None:
+        raise Forbidden("found no role here for the claims of this token (control.oidc.roles)")
+    if holder.role < least:
+        raise Forbidden(f"found the role {holder.role_name}, wanted {least.name.lower()}")
+    return holder.role
 
 
 def _actor(actor: str | None) -> str:

@@ -67,6 +67,10 @@ class _MaySendAlerts(CallerCheck):
     def __init__(self, access: Access) -> None:
         self._access = access
 
+    async def prepare(self, request: Request) -> None:
+        """See CallerCheck."""
+        await self._access.prepare(request.headers.get("authorization"))
+
     def check(self, request: Request) -> None:
         """See CallerCheck."""
         shown = request.headers.get("authorization")

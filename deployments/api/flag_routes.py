@@ -100,6 +100,10 @@ class CallerOf(CallerCheck):
         self._access = access
         self._least = least
 
+    async def prepare(self, request: Request) -> None:
+        """See CallerCheck."""
+        await self._access.prepare(request.headers.get("authorization"))
+
     def check(self, request: Request) -> None:
         """See CallerCheck."""
         shown = request.headers.get("authorization")

@@ -26,6 +26,9 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 class CallerCheck:
     """A dependency that tells by a request's head whether its sender may send it."""
 
+    async def prepare(self, request: Request) -> None:
+        """Fetch what the check needs; raises the error that is the answer if that cannot be had."""
+
     def check(self, request: Request) -> None:
         """Check the sender; raises the error that is the answer."""
         raise NotImplementedError
@@ -68,6 +71,7 @@ class GuardedRoute(APIRoute):
         async def check_and_handle(request: Request) -> Response:
             with authorship.request():
                 for each in checks:
+                    await each.prepare(request)
                     each.check(request)
                 if has_body:
                     body = await _read_in_time(request, most_bytes, self.seconds)

@@ -225,7 +225,8 @@ def _anchor_tls(tls: TlsSettings | None, folder: Path) -> TlsSettings | None:
 def _anchor_control(control: ControlSpec, folder: Path) -> ControlSpec:
     files = ("ca_file", "client_certificate", "client_key")
     tls = control.tls and _anchored(control.tls, ("certificate", "key", "client_ca"), folder)
-    return _anchored(control, files, folder).model_copy(update={"tls": tls})
+    oidc = control.oidc and _anchored(control.oidc, ("ca_file",), folder)
+    return _anchored(control, files, folder).model_copy(update={"tls": tls, "oidc": oidc})
 
 
 def _anchored(settings: Settings, names: Iterable[str], folder: Path) -> Settings:

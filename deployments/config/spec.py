@@ -9,6 +9,7 @@ Reading order: PenumbraSpec, ModelSpec, VariantSpec, EngineSpec.
 import platform
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -20,7 +21,13 @@ from pydantic import (
     model_validator,
 )
 
-from penumbra.router.addresses import announced_address, join_host_port, local_host
+from penumbra.deployments.history.identities import RoleName
+from penumbra.router.addresses import (
+    announced_address,
+    is_loopback,
+    join_host_port,
+    local_host,
+)
 from penumbra.router.bounds import MODELS
 from penumbra.router.flags.routing_table import NAME, Flag, SliceRule, StickyHeader
 from penumbra.router.settings import (
@@ -212,6 +219,37 @@ class ControlTls(TlsSettings):
     """
 
 
+class OidcSpec(BaseModel):
+    """An issuer of tokens (OpenID Connect) that the admin API takes beside its own."""
+
+    model_config = _STRICT
+
+    issuer: str = Field(min_length=9, max_length=256)
+    """URL of the issuer, exactly as in its tokens; http only on this machine."""
+    audience: str = Field(min_length=1, max_length=256)
+    """Audience that its tokens must be for."""
+    role_claim: str = Field(default="roles", min_length=1, max_length=256)
+    """Claim with the roles or groups, a text or a list of them; `realm_access/roles` is the claim
+    `roles` within `realm_access`."""
+    roles: dict[str, RoleName] = Field(min_length=1, max_length=100)
+    """Value of that claim -> role here; the highest one counts."""
+    name_claim: str | None = Field(default=None, min_length=1, max_length=256)
+    """Claim that names the caller in the history, behind the issuer; null is the subject (`sub`).
+    """
+    ca_file: Path | None = Field(default=None, strict=False)
+    """Certificates that the issuer's must be signed by; null is the system's."""
+
+    @field_validator("issuer")
+    @classmethod
+    def _issuer_is_reached_securely(cls, issuer: str) -> str:
+        parts = urlsplit(issuer)
+        is_own = parts.scheme == "http" and is_loopback(parts.hostname or "")
+        has_rest = bool(parts.query or parts.fragment or parts.username)
+        if not parts.hostname or has_rest or not (parts.scheme == "https" or is_own):
+            raise ValueError(f'found "{issuer}", wanted https://HOST[/PATH]')
+        return issuer
+
+
 class ControlSpec(BaseModel):
     """The control process."""
 
@@ -232,6 +270,8 @@ class ControlSpec(BaseModel):
     """Certificate that this machine's gateways, comparator and commands show; null: none."""
     client_key: Path | None = Field(default=None, strict=False)
     """Its private key."""
+    oidc: OidcSpec | None = None
+    """Issuer of tokens for people and tools; null: none. Needs the extra `oidc`."""
     store: str | None = None
     """SQLAlchemy URL; null is the SQLite file `penumbra.db` in the state folder."""
     acknowledge_seconds: float = Field(default=1.0, gt=0, le=30)

@@ -193,6 +193,11 @@ EVENTS = (
         " address.",
         "address", "surface", "reason", "refused_before",
     ),
+    _event(
+        "issuer_unavailable",
+        "The issuer of tokens does not tell its keys; at most once a minute.",
+        "issuer", "problem", "repeated",
+    ),
     _event("feedback_not_stored", "A judgement was not stored; its sender was told."),
     _event(
         "event_set_aside",

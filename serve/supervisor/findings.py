@@ -12,6 +12,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from penumbra.deployments.api.issuer import package_problem
+from penumbra.deployments.api.serving import tls_of
 from penumbra.deployments.config.loader import build_model, load
 from penumbra.deployments.config.spec import PenumbraSpec
 from penumbra.deployments.config.store_url import with_store_url
@@ -24,6 +26,7 @@ from penumbra.deployments.rollouts.record import Phase
 from penumbra.deployments.store.look import driver_problem, look_at
 from penumbra.router.bounds import TABLE_BYTES
 from penumbra.router.flags.validate import flag_problems
+from penumbra.router.link.link_tls import context_of
 from penumbra.router.secret_values import SecretUnreadable, secret_of
 from penumbra.serve.errors import ServeError
 from penumbra.serve.supervisor.folder import CONTROL_SECRETS, StateFolder
@@ -54,7 +57,7 @@ def find_all(file: Path, environment: Mapping[str, str]) -> Findings:
         spec = with_store_url(load(file), environment)
     except ConfigInvalid as error:
         return Findings(tuple(f"{error.file}: {problem}" for problem in error.problems))
-    problems = [*machine_problems(spec), *_package_problems(spec)]
+    problems = [*machine_problems(spec), *_package_problems(spec), *_certificate_problems(spec)]
     problems += [*_secret_problems(spec, environment)]
     notes = []
     if _is_running(spec):
@@ -76,6 +79,20 @@ def _package_problems(spec: PenumbraSpec) -> Iterator[str]:
     problem = driver_problem(spec.store_url)
     if problem is not None:
         yield f"control.store: {problem}"
+    problem = package_problem() if spec.control.oidc is not None else None
+    if problem is not None:
+        yield f"control.oidc: {problem}"
+
+
+def _certificate_problems(spec: PenumbraSpec) -> Iterator[str]:
+    try:
+        tls_of(spec.control.tls)
+    except OSError as error:
+        yield str(error)
+    try:
+        context_of(spec.control.client_tls)
+    except ValueError as error:
+        yield f"control: {error}"
 
 
 def _secret_problems(spec: PenumbraSpec, environment: Mapping[str, str]) -> Iterator[str]:

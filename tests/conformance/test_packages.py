@@ -126,6 +126,8 @@ EXTRAS_OF = {
     "monitoring/dashboards": ("dev",),
     "monitoring/tracing/export.py": ("tracing",),
     "deployments/store/postgres.py": ("postgres",),
+    "deployments/api/issuer_keys.py": ("oidc",),
+    "deployments/api/issuer_tokens.py": ("oidc",),
 }
 """Folder or file -> the extras that each have what it imports beyond the dependencies."""
 PROVIDERS = {

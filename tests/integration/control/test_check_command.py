@@ -139,3 +139,12 @@ def test_a_configuration_that_fits_its_store_has_no_problems(
     file = write(tmp_path, models, control={"store": f"sqlite:///{lived.store_file}"})
     result = check(file)
     assert result.exit_code == 0, result.output
+
+
+def test_files_of_tls_that_are_no_use_are_named(tmp_path: Path) -> None:
+    tls = {"certificate": "none.pem", "key": "none.key"}
+    file = write(tmp_path, control={"tls": tls, "ca_file": "no-ca.pem"})
+    found = problems(file)
+    assert any(each.startswith("control.tls: found ") and "none.pem" in each for each in found)
+    assert any(each.startswith("control: ca_file: found ") for each in found)
+    assert len(found) == 2
