@@ -216,7 +216,7 @@ class HistoryItem(BaseModel):
             actor=event.actor,
             reason=event.reason,
             kind=event.kind,
-            model=event.model,
+            model=None if event.kind is Kind.ACCESS else event.model,
             **fields,
         )
 

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 
 from penumbra.deployments.control.controller import Controller
 from penumbra.deployments.history import access_edits
-from penumbra.deployments.history.events import Draft, Kind
 from penumbra.deployments.history.identities import AccessPayload, Identities, Identity, RoleName
 
 TOKEN_PREFIX = "pt-"  # noqa: S105 - a mark for scanners of leaked secrets, not a token
@@ -99,7 +98,7 @@ class AccessService:
     ) -> Identity:
         async with self._controller.writing():
             payload = edit(self.identities)
-            draft = Draft(kind=Kind.ACCESS, actor=actor, reason=reason, model=None, payload=payload)
+            draft = access_edits.draft_of(payload, actor, reason)
             await self._controller.commit([draft])
         found = payload.after or payload.before
         if found is None:

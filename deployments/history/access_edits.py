@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from penumbra.deployments.actors import RESERVED
 from penumbra.deployments.errors import Conflict, NotFound, RequestInvalid
+from penumbra.deployments.history.events import Draft, Kind
 from penumbra.deployments.history.identities import (
     MOST_IDENTITIES,
     MOST_TOKENS,
@@ -14,6 +15,7 @@ from penumbra.deployments.history.identities import (
     RoleName,
     Token,
 )
+from penumbra.deployments.history.set_aside import ACCESS
 
 NAME_CHARS = 128
 """Largest length of an identity's name."""
@@ -97,6 +99,11 @@ def revoke(known: Identities, name: str) -> AccessPayload:
         NotFound: There is no such identity.
     """
     return AccessPayload(before=_existing(known, name), after=None)
+
+
+def draft_of(payload: AccessPayload, actor: str, reason: str) -> Draft:
+    """Draft the event of a change."""
+    return Draft(kind=Kind.ACCESS, actor=actor, reason=reason, model=ACCESS, payload=payload)
 
 
 def _existing(known: Identities, name: str) -> Identity:

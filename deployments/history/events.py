@@ -93,7 +93,7 @@ class Draft(BaseModel):
     reason: str = Field(min_length=1, max_length=1000)
     """The reason in the actor's words."""
     model: str | None
-    """The model whose flag changed; None for `config` and `access`."""
+    """The model whose flag changed; None for `config`, `set_aside.ACCESS` for `access`."""
     payload: ConfigPayload | FlagPayload | RolloutPayload | AccessPayload
     authority: Authority | None = None
     """None: a part of the system made the change, or a release of before wrote it."""

@@ -63,9 +63,7 @@ def _revocations(state: State, revoked: frozenset[str], reason: str) -> Iterator
     for name, identity in state.identities.by_name.items():
         if any(token.sha256 in revoked for token in identity.tokens):
             payload = access_edits.revoke(state.identities, name)
-            yield Draft(
-                kind=Kind.ACCESS, actor=RECOVERY, reason=reason, model=None, payload=payload
-            )
+            yield access_edits.draft_of(payload, RECOVERY, reason)
 
 
 def _drafts_of(

@@ -21,7 +21,9 @@ EVERY_MODEL = "*"
 """Key of what concerns every model: a configuration, or rows whose model is not known."""
 
 ACCESS = "(access)"
-"""Key of what concerns identities; no model has this name."""
+"""Stands for the model in events of identities, and is the key of what concerns them. No model has
+this name, so a release that knows no identities sets such an event aside and serves all models on.
+"""
 
 
 @dataclass(frozen=True, slots=True)

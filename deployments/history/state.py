@@ -112,7 +112,7 @@ def set_aside(state: State, found: SetAside) -> State:
     """
     if found.is_settled:
         return replace(state, epoch=found.epoch)
-    if found.kind == Kind.ACCESS:
+    if found.model == ACCESS:
         aside = {ACCESS: found} | dict(state.aside)
         identities = replace(state.identities, aside=aside[ACCESS])
         return replace(state, epoch=found.epoch, aside=aside, identities=identities)

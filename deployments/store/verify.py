@@ -122,9 +122,7 @@ def repair(store: Store, found: Verified, actor: str, now: datetime) -> int:
 
 
 def _kills(found: Verified, actor: str) -> Iterator[Draft]:
-    # An event of an identity concerns no model.
-    bad = [aside for aside in reversed(found.bad_events) if aside.kind != Kind.ACCESS]
-    told = {aside.model: aside for aside in bad}
+    told = {aside.model: aside for aside in reversed(found.bad_events)}
     for name in found.state.models:
         aside = told.get(name) or told.get(None)
         if aside is None:

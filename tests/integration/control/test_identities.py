@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from penumbra.serve.cli.access import app as access
 from penumbra.serve.cli.flags import app as flags
-from tests.support.control_process import ADMIN, ControlProcess
+from tests.support.control_process import ADMIN, ControlProcess, external
 from tests.support.gateway_process import eventually
 
 LOOK_SECONDS = 10.0
@@ -110,3 +110,69 @@ def test_revocation_is_in_force_at_a_standby_and_after_a_restart(tmp_path: Path)
         a.start(stands_by=True)
         assert status(a) == 401
         assert token not in a.log_text() + b.log_text()
+
+
+SPEC = {
+    "model": "demo",
+    "candidate": "int8",
+    "stages": ["shadow", 1.0, 100.0],
+    "guardrails": [
+        {"signal": "displacement", "tolerance": 0.05, "action": "rollback", "share": 0.6},
+        {"signal": "failure", "tolerance": 0.01, "action": "rollback", "share": 0.4},
+    ],
+}
+PIN = {"kind": "tenant", "subject": "acme"}
+CHANGES: list[tuple[str, str, dict[str, Any]]] = [
+    ("POST", "/flags/demo/kill", {}),
+    ("POST", "/flags/demo/unkill", {}),
+    ("POST", "/flags/demo/pin", PIN | {"variant": "full"}),
+    ("POST", "/flags/demo/unpin", PIN),
+    ("POST", "/flags/demo/split", {"split": {"int8": 5}}),
+    ("PUT", "/flags/demo", {"flag": {}}),
+    ("PUT", "/flagd", {"flagd": {}}),
+    ("PUT", "/rollouts", {"spec": SPEC}),
+    ("POST", "/rollouts/int8/hold?model=demo", {}),
+    ("POST", "/rollouts/int8/resume?model=demo", {}),
+    ("POST", "/rollouts/int8/rollback?model=demo", {}),
+    ("POST", "/rollouts/int8/rearm?model=demo", {}),
+    ("POST", "/rollouts/int8/end?model=demo", {}),
+    ("PUT", "/configuration", {"models": {"demo": external(), "more": external()}}),
+    ("POST", "/access", {"name": "bob", "role": "viewer"}),
+    ("POST", "/access/bob/rotate", {}),
+    ("DELETE", "/access/bob?reason=x", {}),
+]
+NO_EVENT = {"/admin/v1/rollouts/{candidate}/promote", "/admin/v1/alerts"}
+"""Routes of changes that make none here: nothing is to be promoted, and no alert acts."""
+
+
+def test_every_route_that_changes_something_records_the_identity(
+    control: ControlProcess, commands: Commands
+) -> None:
+    token = commands.token("add", "Zoë", "--role", "admin")
+    headers = {"authorization": f"Bearer {token}", "x-penumbra-actor": "mallory"}
+    told = httpx.get(f"{control.url}/openapi.json").json()["paths"]
+    documented = {
+        (method.upper(), path)
+        for path, methods in told.items()
+        for method in methods
+        if method != "get" and path.startswith("/admin/v1") and path not in NO_EVENT
+    }
+    assert len(documented) == len(CHANGES)  # one that is new here belongs into the table
+    for method, path, body in CHANGES:
+        more = {"if-match": "999999"} if method == "PUT" and path == "/flags/demo" else {}
+        if path == "/flagd":
+            body = {"flagd": control.get("/flagd")}
+            control.post("/flags/demo/split", {"split": {"int8": 7}})  # so that it changes
+        before = control.get("/flags")["epoch"]
+        answer = control.client.request(
+            method,
+            path,
+            json=None if method == "DELETE" else {"reason": "test"} | body,
+            headers=headers | more,
+        )
+        assert answer.status_code == 200, (path, answer.text)
+        events = control.get(f"/history?after={before}")["items"]
+        assert events, path
+        for event in events:
+            found = event["actor"], event["identity"], event["role"], event["note"]
+            assert found == ("Zoë", "Zoë", "admin", "mallory"), (path, event)

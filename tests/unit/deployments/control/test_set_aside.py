@@ -183,20 +183,21 @@ async def test_rows_of_no_use_are_deleted_after_a_repair_and_not_before(tmp_path
         assert store.look(lambda c: len([*reports(c, "run-1")])) == 1  # the newest id stays taken
 
 
+@pytest.mark.parametrize("columns", [{"payload": "{}"}, {"kind": "of-a-newer-release"}])
 async def test_identity_whose_change_cannot_be_read_shuts_identities_out_and_no_model(
-    tmp_path: Path,
+    tmp_path: Path, columns: dict[str, str]
 ) -> None:
     async with control_plane(tmp_path, config=TWO) as plane:
         await plane.controller.apply(split_change(30))
         service = AccessService(plane.controller, lambda: START)
         _, token = await service.add("alice", "admin", None, "ann", "test")
         await service.add("bob", "viewer", None, "ann", "test")
-    damage(tmp_path, 4, payload="{}")  # it may as well have been a revocation of alice
+    damage(tmp_path, 4, **columns)  # it may as well have been a revocation of alice
     async with control_plane(tmp_path, config=TWO) as plane:
         access = Access({Role.ADMIN: "admin-token"}, "g-token")
         access.identities = lambda: plane.controller.state.identities
         access.now = lambda: START
-        with pytest.raises(Unauthorized, match=r"no identity is let in: epoch 4 .*\(access\)"):
+        with pytest.raises(Unauthorized, match=r"no identity is let in: epoch 4 "):
             access.identify(f"Bearer {token}", None, Role.VIEWER)
         assert access.identify("Bearer admin-token", None, Role.ADMIN)
         assert in_force(plane, "demo") == (False, {"int8": 30.0})
