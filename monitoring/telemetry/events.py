@@ -209,7 +209,7 @@ EVENTS = (
     _event("checkpoint_not_stored", "The next start folds more rows.", "detail"),
     _event("checkpoint_unusable", "It is damaged; all its rows are folded.",
            "checkpoint", "detail"),
-    _event("base_unusable", "Deleted reports are lost; their run goes on with fresh evidence.",
+    _event("base_unusable", "Reports were deleted and are lost; their run begins anew.",
            "run", "detail"),
     _event("change_failed", "A change was not made, or a read not answered.",
            "code", "detail", "repeated"),

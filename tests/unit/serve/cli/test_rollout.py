@@ -11,7 +11,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from penumbra.serve.cli import admin_client, options, rollout_watch
+from penumbra.serve.cli import options, rollout_watch
 from penumbra.serve.cli.admin_client import AdminClient
 from penumbra.serve.cli.rollout import app
 from tests.support import rollout_answers as answers
@@ -54,7 +54,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Api:
         return AdminClient(url or "http://control", "token", "ann")
 
     made = functools.partial(httpx.Client, transport=httpx.MockTransport(api))
-    monkeypatch.setattr(admin_client.httpx, "Client", made)
+    monkeypatch.setattr(httpx, "Client", made)
     monkeypatch.setattr(options, "connect", connect)
     monkeypatch.setattr(rollout_watch, "PERIOD_SECONDS", 0.0)
     return api
