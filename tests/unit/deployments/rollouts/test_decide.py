@@ -376,7 +376,8 @@ class RolloutMachine(RuleBasedStateMachine):
             open_slices = set(SLICES) - set(self.flag.closed_to("int8"))
             assert open_slices <= set(record.proven) - set(record.quarantined)
         else:
-            assert self.flag.quarantined_for == {}
+            own = record.quarantined if record.phase in WATCHED else ()
+            assert self.flag.closed_to("int8") == own
         assert (record.outside, self.flag.quarantined) == (None, ())
 
 
