@@ -346,7 +346,7 @@ def test_reasons_follow_their_precedence(flag: Flag, request: Context) -> None:
     without = {
         Reason.GUARD: {"blocked": ()},
         Reason.KILL_SWITCH: {"killed": False},
-        Reason.QUARANTINE: {"quarantined": ()},
+        Reason.QUARANTINE: {"quarantined": (), "quarantined_for": {}},
     }.get(reason)
     if without is not None:
         less = decide(flag.model_copy(update=without), request)
