@@ -122,6 +122,7 @@ SPEC = {
     ],
 }
 PIN = {"kind": "tenant", "subject": "acme"}
+KEYS = [{"tenant": "acme", "sha256": letter * 64} for letter in "ab"]
 CHANGES: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", "/flags/demo/kill", {}),
     ("POST", "/flags/demo/unkill", {}),
@@ -136,12 +137,17 @@ CHANGES: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", "/rollouts/int8/rollback?model=demo", {}),
     ("POST", "/rollouts/int8/rearm?model=demo", {}),
     ("POST", "/rollouts/int8/end?model=demo", {}),
-    ("PUT", "/configuration", {"models": {"demo": external(), "more": external()}}),
+    ("PUT", "/configuration", {"models": {"demo": external(), "more": external()}, "keys": KEYS}),
+    ("POST", f"/configuration/keys/{'b' * 12}/revoke", {}),
     ("POST", "/access", {"name": "bob", "role": "viewer"}),
     ("POST", "/access/bob/rotate", {}),
     ("DELETE", "/access/bob?reason=x", {}),
 ]
-NO_EVENT = {"/admin/v1/rollouts/{candidate}/promote", "/admin/v1/alerts"}
+NO_EVENT = {
+    "/admin/v1/rollouts/{candidate}/promote",
+    "/admin/v1/rollouts/{candidate}/graduate",
+    "/admin/v1/alerts",
+}
 """Routes of changes that make none here: nothing is to be promoted, and no alert acts."""
 
 
