@@ -25,7 +25,7 @@ SPARES = 4
 
 @dataclass(frozen=True, slots=True)
 class Lifetimes:
-    """How long rows are stored, in days."""
+    """Lifetimes of stored rows, in days."""
 
     feedback_days: int = 30
     """Users' judgements."""

@@ -60,7 +60,7 @@ class State:
 
     @property
     def restrictions(self) -> dict[str, Restriction]:
-        """What flags take away from candidates, by model; engines that are starting apart."""
+        """Restrictions of the flags, by model; an engine that is starting makes none."""
         return restrictions_of(Snapshot(epoch=self.epoch, models=dict(self.models)))
 
     def snapshot(self) -> Snapshot:

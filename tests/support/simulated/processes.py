@@ -11,6 +11,7 @@ from typing import Any
 
 from penumbra.deployments.api.link_door import LinkDoor
 from penumbra.deployments.api.link_route import SocketChannel
+from penumbra.deployments.config.hosted_here import HostedHere
 from penumbra.deployments.config.spec import ControlSpec, PenumbraSpec
 from penumbra.deployments.control.configuration_at_start import FileAtStart, configure_at_start
 from penumbra.deployments.control.controller import Clocks
@@ -146,7 +147,9 @@ class Control(Process):
         self.plane.controller.checkpoint_key = b"k" * 32
         file = FileAtStart("penumbra.yaml")
         controller = self.plane.controller
-        configure = functools.partial(configure_at_start, controller, PAYLOAD, {}, file)
+        configure = functools.partial(
+            configure_at_start, controller, PAYLOAD, HostedHere(spec, {}), file
+        )
         direct(self.plane, configure, self._door)
         await wait_for_store(self.plane.leadership.stand)
         plane = self.plane
