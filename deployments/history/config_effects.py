@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from penumbra.deployments.errors import Conflict, ModelSetAside
-from penumbra.deployments.history.events import ConfigPayload, Draft, Event, Kind
+from penumbra.deployments.history.events import ConfigPayload, Draft, Kind
 from penumbra.deployments.history.hosted_engines import (
     Engines,
     Starting,
@@ -12,7 +12,7 @@ from penumbra.deployments.history.hosted_engines import (
     starting_after,
 )
 from penumbra.deployments.history.set_aside import reason_of
-from penumbra.deployments.history.state import State, apply_event, fold
+from penumbra.deployments.history.state import State, apply_drafts
 from penumbra.deployments.rollouts.flag_effects import flag_after
 from penumbra.deployments.rollouts.payload import Decided, RolloutPayload
 from penumbra.deployments.rollouts.record import (
@@ -87,7 +87,7 @@ def apply_config(
     if not reason:
         reason = "the configuration file changed" if state.epoch else "first start"
     draft = Draft(kind=Kind.CONFIG, actor=actor, reason=reason, model=None, payload=payload)
-    drafts, after = [draft], apply_event(state, Event.of(draft, state.epoch + 1, now))
+    drafts, after = [draft], apply_drafts(state, [draft], now)
     replaced = replaced_in(state.engines, payload.engines)
     for rollout in state.rollouts.values():
         model = after.models.get(rollout.spec.model)
@@ -98,7 +98,7 @@ def apply_config(
             continue
         draft = draft_of(after, changed, actor, changed.record.cause)
         drafts.append(draft)
-        after = apply_event(after, Event.of(draft, after.epoch + 1, now))
+        after = apply_drafts(after, [draft], now)
     return drafts
 
 
@@ -191,8 +191,7 @@ def require_readable(state: State, name: str, *, is_kill: bool = False) -> None:
 def flags_after(state: State, payload: ConfigPayload, now: datetime) -> dict[str, Flag]:
     """The flags that a configuration leads to."""
     drafts = apply_config(state, payload, "configuration", now)
-    events = (Event.of(draft, state.epoch + n, now) for n, draft in enumerate(drafts, start=1))
-    return dict(fold(events, state).flags)
+    return dict(apply_drafts(state, drafts, now).flags)
 
 
 def end_rollout(rollout: Rollout, now: datetime, cause: str) -> Rollout:

@@ -21,10 +21,11 @@ from penumbra.deployments.history.config_effects import (
     require_readable,
 )
 from penumbra.deployments.history.config_plan import reference_problems
-from penumbra.deployments.history.events import ConfigPayload, Draft, Event, FlagPayload, Kind
+from penumbra.deployments.history.events import ConfigPayload, Draft, FlagPayload, Kind
 from penumbra.deployments.history.split_places import keep_places
-from penumbra.deployments.history.state import State, apply_event
-from penumbra.deployments.rollouts.record import Graduation, Phase, Rollout
+from penumbra.deployments.history.state import State, apply_drafts
+from penumbra.deployments.rollouts.payload import RolloutPayload
+from penumbra.deployments.rollouts.record import Graduation, Key, Phase, Rollout
 from penumbra.deployments.rollouts.spec import PROVED
 from penumbra.deployments.rollouts.transitions import (
     DecisionStep,
@@ -88,7 +89,7 @@ def graduate(
     graduation = Graduation(baseline=before, kept_until=order.now + terms.keep)
     ended = ended.model_copy(update={"record": replace_fields(ended.record, graduated=graduation)})
     draft = draft_of(state, ended, order.actor, order.reason)
-    after = apply_event(state, Event.of(draft, state.epoch + 1, order.now))
+    after = apply_drafts(state, [draft], order.now)
     return [draft, *_with_baseline(after, name, candidate, order)]
 
 
@@ -115,13 +116,13 @@ def take_back(state: State, rollout: Rollout, order: Order) -> list[Draft]:
     if (name, graduation.baseline) in state.starting:
         raise Conflict(f"the engine of {graduation.baseline} ({name}) is still starting: try again")
     drafts = _freed(state, name, graduation.baseline, order)
-    after = _applied(state, drafts, order)
+    after = apply_drafts(state, drafts, order.now)
     others = [
         draft
         for draft in _with_baseline(after, name, graduation.baseline, order)
-        if draft.kind is not Kind.ROLLOUT or _key_of(draft) != rollout.key
+        if not _is_of(draft, rollout.key)
     ]
-    after = _applied(after, others, order)
+    after = apply_drafts(after, others, order.now)
     drafts += others
     record = replace_fields(rollout.record, graduated=None)
     step = DecisionStep(StepKind.ROLLBACK, f"by hand, after it had graduated: {order.reason}")
@@ -221,12 +222,6 @@ def _freed(state: State, name: str, baseline: str, order: Order) -> list[Draft]:
     ]
 
 
-def _applied(state: State, drafts: Sequence[Draft], order: Order) -> State:
-    for draft in drafts:
-        state = apply_event(state, Event.of(draft, state.epoch + 1, order.now))
-    return state
-
-
 def _less(found: Mapping[str, T], name: str) -> dict[str, T]:
     return {known: value for known, value in found.items() if known != name}
 
@@ -244,9 +239,8 @@ def _with_baseline(state: State, name: str, baseline: str, order: Order) -> list
     return apply_config(state, payload, order.actor, order.now, order.reason)
 
 
-def _key_of(draft: Draft) -> tuple[str, str]:
-    after: Rollout = draft.payload.after  # type: ignore[union-attr, assignment]
-    return after.key
+def _is_of(draft: Draft, key: Key) -> bool:
+    return isinstance(draft.payload, RolloutPayload) and draft.payload.after.key == key
 
 
 def _tolerances(rollout: Rollout) -> str:

@@ -8,8 +8,8 @@ from penumbra.deployments.actors import RECOVERY
 from penumbra.deployments.errors import Conflict
 from penumbra.deployments.history import access_edits, graduation
 from penumbra.deployments.history.config_effects import draft_of, graduates
-from penumbra.deployments.history.events import ConfigPayload, Draft, Event, FlagPayload, Kind
-from penumbra.deployments.history.state import State, apply_event
+from penumbra.deployments.history.events import ConfigPayload, Draft, FlagPayload, Kind
+from penumbra.deployments.history.state import State, apply_drafts
 from penumbra.deployments.rollouts.record import WATCHED, Rollout, join_names, slices_of
 from penumbra.deployments.rollouts.transitions import (
     DecisionStep,
@@ -42,14 +42,13 @@ def draft_recovery(state: State, known: Known, reason: str, now: datetime) -> li
     revoked.
     """
     drafts = [*_revocations(state, known.revoked, reason)]
-    for draft in drafts:
-        state = apply_event(state, Event.of(draft, state.epoch + 1, now))
+    state = apply_drafts(state, drafts, now)
     for name, restriction in known.restrictions.items():
         if name not in state.models:
             continue
-        for draft in _drafts_of(state, name, restriction, reason, now):
-            state = apply_event(state, Event.of(draft, state.epoch + 1, now))
-            drafts.append(draft)
+        more = _drafts_of(state, name, restriction, reason, now)
+        state = apply_drafts(state, more, now)
+        drafts += more
     return drafts
 
 
@@ -70,8 +69,7 @@ def _drafts_of(
     state: State, name: str, restriction: Restriction, reason: str, now: datetime
 ) -> list[Draft]:
     taken = _taken_back(state, name, restriction, reason, now)
-    for draft in taken:
-        state = apply_event(state, Event.of(draft, state.epoch + 1, now))
+    state = apply_drafts(state, taken, now)
     model, flag = state.models[name], state.flags[name]
     blocked = [
         candidate
@@ -94,7 +92,7 @@ def _drafts_of(
         changed = _rollout_after(rollout, blocked, own, reason, now)
         if key[0] == name and changed is not None:
             draft = draft_of(state, changed, RECOVERY, reason)
-            state = apply_event(state, Event.of(draft, state.epoch + 1, now))
+            state = apply_drafts(state, [draft], now)
             drafts.append(draft)
     before = state.flags[name]
     update = {
@@ -123,8 +121,7 @@ def _taken_back(
             found = graduation.take_back(state, state.rollouts[name, candidate], order)
         except Conflict:
             break  # its old baseline is gone or starting: an operator is told of the store
-        for draft in found:
-            state = apply_event(state, Event.of(draft, state.epoch + 1, now))
+        state = apply_drafts(state, found, now)
         drafts += found
     return drafts
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
-from penumbra.deployments.history.events import ConfigPayload, Event, Kind
+from penumbra.deployments.history.events import ConfigPayload, Draft, Event, Kind
 from penumbra.deployments.history.hosted_engines import Engines, Starting, held_back
 from penumbra.deployments.history.identities import AccessPayload, Identities
 from penumbra.deployments.history.set_aside import ACCESS, EVERY_MODEL, Aside, SetAside, in_force
@@ -103,6 +104,17 @@ def apply_event(state: State, event: Event) -> State:
         rollouts = {**state.rollouts, payload.after.key: payload.after}
         return _apply_flag(replace(state, rollouts=rollouts), event, payload.flag_after)
     return _apply_flag(state, event, payload.after)
+
+
+def apply_drafts(state: State, drafts: Iterable[Draft], now: datetime) -> State:
+    """Apply drafts as the events that they are about to be.
+
+    Raises:
+        ValueError: One of them belongs to a model that no event configured.
+    """
+    for draft in drafts:
+        state = apply_event(state, Event.of(draft, state.epoch + 1, now))
+    return state
 
 
 def set_aside(state: State, found: SetAside) -> State:
